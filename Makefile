@@ -1,0 +1,56 @@
+# cellcount: `make demo` counts a made-up plate, `make test` passes the tests. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test env dev-env lint format lock clean
+
+help:
+	@echo "make demo   count a made-up 96-well plate on a local Ray cluster; look at demo/"
+	@echo "make test   run the tests (installs what they need into .venv)"
+	@echo "make env    only set up .venv (what counting needs)"
+	@echo "make lint   style, types, import layers"
+	@echo "make lock   write requirements/*.txt anew from pyproject.toml"
+
+demo: env
+	$(BIN)/cellcount demo demo
+
+test: dev-env
+	$(BIN)/python -m pytest
+
+lint: dev-env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: dev-env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A stamp a set of packages: the test environment holds all that counting needs.
+env: .venv/core.stamp
+dev-env: .venv/dev.stamp
+
+.venv/bin/uv: requirements/bootstrap.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+.venv/core.stamp: requirements/core.txt pyproject.toml | .venv/bin/uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/core.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@ .venv/core.stamp
+
+lock: | .venv/bin/uv
+	$(BIN)/uv lock
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-dev --no-header --no-annotate -o requirements/core.txt
+	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --extra train --group dev -o requirements/dev.txt
+	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header - -o requirements/bootstrap.txt
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,89 @@
+"""Command-line options into a job's configuration: a YAML file or INPUT OUTPUT, with options and `--set` on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cellcount_core.cli.settings import Tree, assign, build_job, place, read_yaml
+from cellcount_core.domain.config import JobConfig
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.models.package import find_package
+
+_YAML = (".yaml", ".yml")
+
+
+def job_from_arguments(
+    *,
+    source: str,
+    output: str | None,
+    layout: str | None = None,
+    channels: Sequence[str] | None = None,
+    measure: Sequence[str] | None = None,
+    model: str | None = None,
+    diameter: str | None = None,
+    labels: bool = False,
+    assignments: Sequence[str] | None = None,
+    runner: str | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    endpoint: str | None = None,
+    anonymous: bool = False,
+    max_failed: int | None = None,
+) -> JobConfig:
+    """The job that a command line describes; options win over the file, `--set` wins over both.
+
+    Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
+    """
+    tree, origin = _base(source, output)
+    given: list[tuple[str, object]] = [
+        ("run.layout.kind", layout),
+        ("run.measure", list(measure) if measure else None),
+        ("run.model.package", model),
+        ("run.diameter", diameter),
+        ("run.labels", "tiff" if labels else None),
+        ("execution.runner", runner),
+        ("execution.address", address),
+        ("execution.actors", actors),
+        ("execution.max_failed", max_failed),
+        ("storage.endpoint", endpoint),
+        ("storage.anonymous", True if anonymous else None),
+    ]
+    for path, value in given:
+        if value is not None:
+            place(tree, path.split("."), value)
+    for assignment in assignments or ():
+        assign(tree, assignment)
+    for text in channels or ():
+        role, equals, name = text.partition("=")
+        place(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
+    return build_job(tree, origin)
+
+
+def _only_role(tree: Tree) -> str:
+    """The one channel a package looks at, for `--channel NAME` without a role."""
+    run = build_job({"input": "in", "output": "out", "run": {"model": _model(tree)}}, "command line").run
+    roles = find_package(run.model.package).input.channels
+    if len(roles) != 1:
+        raise ConfigFault(
+            f"--channel: the model looks at several channels; name each as role=channel for {', '.join(roles)}"
+        )
+    return roles[0]
+
+
+def _model(tree: Tree) -> object:
+    run = tree.get("run")
+    return run.get("model", {}) if isinstance(run, dict) else {}
+
+
+def _base(source: str, output: str | None) -> tuple[Tree, str]:
+    if source.lower().endswith(_YAML) and not Path(source).is_dir():
+        tree = read_yaml(Path(source))
+        if output is not None:
+            tree["output"] = output
+        return tree, source
+    if output is None:
+        raise ConfigFault(
+            f"OUTPUT is missing: where should the tables of {source} go? For example: cellcount count {source} ./out"
+        )
+    return {"input": source, "output": output}, "command line"

@@ -1,0 +1,103 @@
+"""`cellcount count` and `cellcount plan`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from cellcount_core.cli.progress import Display, open_display
+from cellcount_core.domain.config import JobConfig
+from cellcount_core.domain.errors import ExitCode, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cellcount_core.plan.census import PlanSummary
+    from cellcount_core.runners.job import JobResult
+
+
+_SHOWN_PLATES = 20
+
+
+def count(job: JobConfig, display: Display) -> int:
+    """Run a job, print its outcome and return the exit code."""
+    from cellcount_core.runners.job import run_job
+
+    with open_display(display) as events:
+        result = run_job(job, events)
+    print_result(job, result)
+    return int(result.exit_code)
+
+
+def print_result(job: JobConfig, result: JobResult) -> None:
+    """Counts, what failed and why, where the tables are, and what to do next."""
+    summary = result.summary
+    print(
+        f"{summary.count} objects in {summary.statuses.get('ok', 0)} of {summary.fields} fields "
+        f"({result.seconds:.1f} s)"
+    )
+    print_reasons(summary.reasons)
+    out = job.output.rstrip("/")
+    print(
+        f"tables: {out}/wells.parquet, {out}/plates.parquet, {out}/fields/, {out}/objects/, {out}/summary.csv"
+    )
+    if result.exit_code is ExitCode.FAILURES:
+        bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
+        print(
+            f"exit code {int(ExitCode.FAILURES)}: {bad} fields failed or missing, --max-failed is {job.execution.max_failed}"
+        )
+    print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
+
+
+def print_reasons(reasons: Mapping[str, int]) -> None:
+    """One line a reason: how many fields, its code, its sentence."""
+    for code, fields in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
+        print(f"  {fields:>6} {Reason(code).status.value}: {code}. {Reason(code).sentence}")
+
+
+def show_plan(job: JobConfig) -> int:
+    """Print what a job would do."""
+    from cellcount_core.runners.job import plan_job
+
+    summary = plan_job(job)
+    for line in plan_lines(summary):
+        print(line)
+    return int(ExitCode.OK)
+
+
+def plan_lines(summary: PlanSummary) -> list[str]:
+    """The plan as text."""
+    lines = [
+        f"{summary.fields} fields in {summary.shards} shards, {summary.sources} files, {_size(summary.size)} to read",
+        f"channels: {_channels(summary)}",
+    ]
+    lines += [
+        f"plate {plate.plate!r}: {plate.fields} fields in {plate.wells} wells, "
+        f"sites a well {plate.sites_min} to {plate.sites_max} (median {plate.sites_median})"
+        for plate in summary.plates[:_SHOWN_PLATES]
+    ]
+    if len(summary.plates) > _SHOWN_PLATES:
+        lines.append(f"… and {len(summary.plates) - _SHOWN_PLATES} more plates")
+    lines += [
+        f"cannot be counted: {fields} fields {code}. {Reason(code).sentence}" for code, fields in summary.reasons.items()
+    ]
+    lines += [f"left out: {files} files, {why}" for why, files in summary.ignored.items()]
+    if summary.unparsed:
+        examples = ", ".join(summary.unparsed_examples[:3])
+        lines.append(f"names that do not parse: {summary.unparsed} (for example {examples})")
+    return [*lines, *(f"warning: {warning}" for warning in summary.warnings)]
+
+
+def _channels(summary: PlanSummary) -> str:
+    seen = ", ".join(channel or "(none in the names)" for channel in summary.channels_seen)
+    counted = ", ".join(channel or "the image's own" for channel in summary.counted)
+    return f"{seen}; counted: {counted}"
+
+
+def _size(size: int) -> str:
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

@@ -1,0 +1,295 @@
+"""The `cellcount` command: parses, calls, prints. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from cellcount_core import __version__
+from cellcount_core.cli.progress import Display
+from cellcount_core.domain.errors import ExitCode, RunFault
+
+app = typer.Typer(
+    name="cellcount",
+    help="Counts cells in microscope images at plate scale.\n\n"
+    "Example: cellcount count ./plate ./out --layout imagexpress --channel w1",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Input = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT", help="Folder or s3:// prefix of images, or a CONFIG.yaml.", show_default=False
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Argument(metavar="[OUTPUT]", help="Folder or s3:// prefix for the tables.", show_default=False),
+]
+Out = Annotated[
+    str, typer.Argument(metavar="OUT", help="Output folder or s3:// prefix of a run.", show_default=False)
+]
+Layout = Annotated[
+    str | None, typer.Option("--layout", help="How names are read: flat, imagexpress, pattern, table.")
+]
+Channel = Annotated[
+    list[str] | None,
+    typer.Option("--channel", help="Channel to count, by name (w1), or role=name (nuclei=DAPI)."),
+]
+Measure = Annotated[
+    list[str] | None, typer.Option("--measure", help="Also measure this channel's intensity. Repeatable.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Model package: a shipped name or a folder. See `cellcount models`."),
+]
+Diameter = Annotated[
+    str | None,
+    typer.Option("--diameter", help="Median object diameter in px; 'model' counts images as they are."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting: section.key=value, e.g. run.z=max. Repeatable."),
+]
+Runner = Annotated[
+    str | None, typer.Option("--runner", help="ray (a local cluster unless an address is set) or serial.")
+]
+Address = Annotated[str | None, typer.Option("--address", help="Address of a running Ray cluster.")]
+Actors = Annotated[int | None, typer.Option("--actors", help="Number of workers.", min=1)]
+Endpoint = Annotated[str | None, typer.Option("--endpoint", help="S3 endpoint, e.g. http://127.0.0.1:9000.")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
+MaxFailed = Annotated[
+    int | None,
+    typer.Option("--max-failed", help="Failed or missing fields to accept before the exit code is 3.", min=0),
+]
+Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
+Progress = Annotated[Display, typer.Option("--progress", help="How progress is shown.")]
+
+
+@app.command()
+def count(
+    source: Input,
+    output: Output = None,
+    layout: Layout = None,
+    channel: Channel = None,
+    measure: Measure = None,
+    model: Model = None,
+    diameter: Diameter = None,
+    labels: Labels = False,
+    assignments: Set = None,
+    runner: Runner = None,
+    address: Address = None,
+    actors: Actors = None,
+    endpoint: Endpoint = None,
+    anonymous: Anonymous = False,
+    max_failed: MaxFailed = None,
+    progress: Progress = Display.AUTO,
+) -> None:
+    """Count every field of INPUT and write tables to OUTPUT.
+
+    Run the same command again after a stop: only what is not committed is done.
+
+    Examples:
+
+      cellcount count ./plate ./out --layout imagexpress --channel w1
+
+      cellcount count s3://bucket/plate s3://bucket/counts --endpoint http://127.0.0.1:9000
+
+      cellcount count conf/count.yaml --set execution.actors=4
+    """
+    from cellcount_core.cli import counting
+    from cellcount_core.cli.arguments import job_from_arguments
+
+    job = job_from_arguments(
+        source=source, output=output, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
+        labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
+        anonymous=anonymous, max_failed=max_failed,
+    )  # fmt: skip
+    raise typer.Exit(counting.count(job, progress))
+
+
+@app.command()
+def plan(
+    source: Input,
+    layout: Layout = None,
+    channel: Channel = None,
+    model: Model = None,
+    assignments: Set = None,
+    endpoint: Endpoint = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Say what a count would do, without doing it: fields, shards, bytes, what did not parse.
+
+    Example: cellcount plan ./plate --layout imagexpress --channel w1
+    """
+    from cellcount_core.cli import counting
+    from cellcount_core.cli.arguments import job_from_arguments
+
+    job = job_from_arguments(
+        source=source, output="(none)", layout=layout, channels=channel, model=model, assignments=assignments,
+        endpoint=endpoint, anonymous=anonymous,
+    )  # fmt: skip
+    raise typer.Exit(counting.show_plan(job))
+
+
+@app.command()
+def reduce(out: Out, endpoint: Endpoint = None) -> None:
+    """Build wells, plates and summary anew from the parts of a run.
+
+    Example: cellcount reduce ./out
+    """
+    from cellcount_core.cli import tables
+
+    raise typer.Exit(tables.reduce_again(out, endpoint))
+
+
+@app.command()
+def verify(out: Out, endpoint: Endpoint = None) -> None:
+    """Prove the ledger: every expected field once, digests, row counts, objects a field.
+
+    Example: cellcount verify ./out
+    """
+    from cellcount_core.cli import tables
+
+    raise typer.Exit(tables.verify_output(out, endpoint))
+
+
+@app.command()
+def export(
+    out: Out,
+    file: Annotated[Path, typer.Argument(help="CSV file to write.", show_default=False)],
+    endpoint: Endpoint = None,
+) -> None:
+    """Write the plain table `index,count`, a row a field in key order.
+
+    Example: cellcount export ./out counts.csv
+    """
+    from cellcount_core.cli import tables
+
+    raise typer.Exit(tables.export_counts(out, file, endpoint))
+
+
+@app.command()
+def pictures(
+    out: Out,
+    fields: Annotated[int, typer.Option("--fields", help="How many fields to draw.", min=1, max=60)] = 6,
+    endpoint: Endpoint = None,
+) -> None:
+    """Draw the plate map and overlays of a few fields of a finished run, so that one can look at what was counted.
+
+    Example: cellcount pictures ./out --fields 6
+    """
+    from cellcount_core.cli import looking
+
+    raise typer.Exit(looking.draw(out, fields, endpoint))
+
+
+@app.command()
+def models() -> None:
+    """List the model packages that travel with cellcount.
+
+    Example: cellcount models
+    """
+    from cellcount_core.cli import tables
+
+    raise typer.Exit(tables.list_models())
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("demo"),
+    wells: Annotated[int, typer.Option("--wells", help="Wells to render (1 to 96).", min=1, max=96)] = 96,
+    runner: Runner = None,
+) -> None:
+    """Render a plate with known counts, count it, and compare.
+
+    Example: cellcount demo demo
+    """
+    from cellcount_core.cli import demonstration
+
+    raise typer.Exit(demonstration.run(folder, wells, runner or "ray"))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Training configuration (YAML).", show_default=False)],
+    assignments: Set = None,
+) -> None:
+    """Train a network and write a model package.
+
+    Example: cellcount train conf/train_nuclei.yaml --set steps=200
+    """
+    from cellcount_core.cli import teaching
+
+    raise typer.Exit(teaching.train(config, assignments or []))
+
+
+@app.command()
+def submit(
+    config: Annotated[
+        Path, typer.Argument(help="Configuration (YAML) inside the working directory.", show_default=False)
+    ],
+    address: Annotated[
+        str, typer.Option("--address", help="Ray dashboard, e.g. http://127.0.0.1:8265.", show_default=False)
+    ],
+    working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder sent to the cluster.")] = Path(),
+    assignments: Set = None,
+    submission_id: Annotated[
+        str | None, typer.Option("--id", help="Name of the job; the same name is never run twice.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--no-wait", help="Do not follow the logs.")] = False,
+) -> None:
+    """Submit a count to a Ray cluster, follow its logs and return its exit code.
+
+    Example: cellcount submit conf/count.yaml --address http://127.0.0.1:8265
+    """
+    from cellcount_core.cli.sending import submit_and_follow, submit_only
+
+    send = submit_only if detach else submit_and_follow
+    raise typer.Exit(send(config, address, working_dir, assignments or [], submission_id))
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"cellcount {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Counts cells in microscope images at plate scale."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; every fault of a run is one message, not a traceback."""
+    try:
+        result = app(args=argv, standalone_mode=False, prog_name="cellcount")
+    except RunFault as fault:
+        print(f"cellcount: {fault}", file=sys.stderr)
+        return int(fault.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("cellcount: stopped; the same command goes on where this one stopped", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except typer.Exit as leaving:
+        return int(leaving.exit_code)
+    except TyperException as error:
+        print(f"cellcount: {error.format_message()} (cellcount --help tells what there is)", file=sys.stderr)
+        return int(ExitCode.CONFIG)
+    return int(result or 0)
+
+
+def script() -> None:
+    """Entry point of the installed `cellcount` command."""
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""How a run shows itself: one live line on a terminal, JSON lines elsewhere, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from cellcount_core.domain.receipts import Receipt
+    from cellcount_core.runners.events import Events, Tally
+    from cellcount_core.runners.pool import Death, Task
+
+_LOG_EVERY_S = 5.0
+
+
+class Display(StrEnum):
+    """What is shown while counting."""
+
+    AUTO = "auto"
+    LINE = "line"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+@contextmanager
+def open_display(choice: Display) -> Iterator[Events]:
+    """The display that `choice` stands for; "auto" is a live line on a terminal and JSON lines elsewhere."""
+    if choice is Display.AUTO:
+        choice = Display.LINE if sys.stderr.isatty() else Display.JSON
+    if choice is Display.QUIET:
+        yield Quiet()
+    elif choice is Display.JSON:
+        yield JsonLines()
+    else:
+        line = LiveLine()
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+class Quiet:
+    """Shows nothing but warnings."""
+
+    def stage(self, text: str) -> None:
+        """Not shown."""
+
+    def begin(self, fields: int, already: int) -> None:
+        """Not shown."""
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """Not shown."""
+
+    def death(self, task: Task, death: Death) -> None:
+        """Not shown."""
+
+    def tick(self, tally: Tally) -> None:
+        """Not shown."""
+
+    def warn(self, text: str) -> None:
+        """One line on standard error."""
+        print(f"warning: {text}", file=sys.stderr)
+
+
+class JsonLines:
+    """One JSON object a line on standard error: stages, every few seconds the progress, every death and warning."""
+
+    def __init__(self) -> None:
+        self._rate = Rate()
+        self._told = 0.0
+
+    def _say(self, event: str, **values: object) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        print(json.dumps({"time": stamp, "event": event, **values}), file=sys.stderr, flush=True)
+
+    def stage(self, text: str) -> None:
+        """{"event": "stage", …}"""
+        self._say("stage", stage=text)
+
+    def begin(self, fields: int, already: int) -> None:
+        """{"event": "begin", …}"""
+        self._rate = Rate(fields, already)
+        self._say("begin", fields=fields, already=already)
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """{"event": "shard", …}"""
+        self._say(
+            "shard",
+            shard=receipt.shard,
+            commit=receipt.commit.value,
+            statuses=receipt.statuses,
+            reasons=receipt.reasons,
+            objects=receipt.objects,
+            seconds=round(receipt.seconds, 3),
+            host=receipt.host,
+            pid=receipt.pid,
+        )
+
+    def death(self, task: Task, death: Death) -> None:
+        """{"event": "death", …}"""
+        self._say(
+            "death",
+            shard=task.shard.number,
+            fields=len(task.shard.fields),
+            mode=task.mode.value,
+            reason=death.reason.value,
+            detail=death.detail,
+        )
+
+    def tick(self, tally: Tally) -> None:
+        """{"event": "progress", …} every few seconds"""
+        now = time.monotonic()
+        if now - self._told >= _LOG_EVERY_S:
+            self._told = now
+            self._say("progress", **self._rate.values(tally))
+
+    def warn(self, text: str) -> None:
+        """{"event": "warning", …}"""
+        self._say("warning", text=text)
+
+
+class LiveLine:
+    """A progress bar with fields done, failed and left, fields/s, megapixels/s and the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._rate = Rate()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def stage(self, text: str) -> None:
+        """A grey line above the bar."""
+        self._console.print(f"[dim]{text}[/dim]", highlight=False)
+
+    def begin(self, fields: int, already: int) -> None:
+        """Draw the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._rate = Rate(fields, already)
+        self._progress = Progress(
+            TextColumn("counting"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            TextColumn("eta"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=False,
+        )
+        self._task = self._progress.add_task("counting", total=fields, completed=already, rates="")
+        self._progress.start()
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """Move the bar."""
+        self._update(tally)
+
+    def death(self, task: Task, death: Death) -> None:
+        """A yellow line above the bar."""
+        self._console.print(
+            f"[yellow]shard {task.shard.number} ({len(task.shard.fields)} fields): {death.detail}[/yellow]",
+            highlight=False,
+        )
+
+    def tick(self, tally: Tally) -> None:
+        """Refresh the rates."""
+        self._update(tally)
+
+    def _update(self, tally: Tally) -> None:
+        if self._progress is None or self._task is None:
+            return
+        values = self._rate.values(tally)
+        failed = f"[red]{values['failed']} failed[/red] " if values["failed"] else ""
+        missing = f"[yellow]{values['missing']} missing[/yellow] " if values["missing"] else ""
+        text = (
+            f"{failed}{missing}{values['fields_per_s']:.1f} fields/s {values['megapixels_per_s']:.1f} Mpx/s"
+        )
+        self._progress.update(self._task, completed=values["done"], rates=text)
+
+    def warn(self, text: str) -> None:
+        """A yellow line."""
+        self._console.print(f"[yellow]warning:[/yellow] {text}", highlight=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Rate:
+    """Fields and megapixels a second since counting began, and what is left."""
+
+    def __init__(self, fields: int = 0, already: int = 0) -> None:
+        self._fields = fields
+        self._already = already
+        self._since = time.monotonic()
+
+    def values(self, tally: Tally) -> dict[str, float]:
+        """The numbers of a progress line."""
+        seconds = max(1e-9, time.monotonic() - self._since)
+        done = tally.statuses.total()
+        left = self._fields - self._already - done
+        rate = done / seconds
+        return {
+            "done": self._already + done,
+            "ok": tally.statuses["ok"],
+            "failed": tally.statuses["failed"],
+            "missing": tally.statuses["missing"],
+            "left": left,
+            "objects": tally.objects,
+            "fields_per_s": round(rate, 2),
+            "megapixels_per_s": round(tally.pixels / 1e6 / seconds, 2),
+            "eta_s": round(left / rate, 1) if rate > 0 else -1.0,
+        }

@@ -1,0 +1,72 @@
+"""`cellcount reduce`, `verify`, `export` and `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellcount_core.cli.counting import print_reasons
+from cellcount_core.domain.errors import ExitCode, OutputFault, Status
+
+if TYPE_CHECKING:
+    from cellcount_core.stores.base import Store
+
+
+def open_output(out: str, endpoint: str | None) -> Store:
+    """The store of a run's output."""
+    from cellcount_core.stores.base import StorageOptions
+    from cellcount_core.stores.open import open_store
+
+    return open_store(out, StorageOptions(endpoint=endpoint))
+
+
+def reduce_again(out: str, endpoint: str | None) -> int:
+    """Build the merged tables anew."""
+    from cellcount_core.reduce.reducer import reduce_run
+
+    summary = reduce_run(open_output(out, endpoint))
+    print(f"{summary.count or 0} objects in {summary.statuses['ok']} of {summary.fields} fields, {summary.wells} wells")
+    print_reasons(summary.reasons)
+    return int(ExitCode.OK)
+
+
+def verify_output(out: str, endpoint: str | None) -> int:
+    """Prove the ledger, or say what contradicts it."""
+    from cellcount_core.reduce.verify import verify
+
+    report = verify(open_output(out, endpoint))
+    tally = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
+    print(f"{report.fields} expected = {tally}; {report.shards} shards, {report.objects} objects")
+    for finding in report.findings:
+        print(f"  {finding}")
+    if report.found > len(report.findings):
+        print(f"  … and {report.found - len(report.findings)} more")
+    print("the ledger holds" if report.proven else f"the ledger does not hold: {report.found} findings")
+    return int(ExitCode.OK if report.proven else ExitCode.LEDGER)
+
+
+def export_counts(out: str, file: Path, endpoint: str | None) -> int:
+    """Write `index,count`."""
+    from cellcount_core.reduce.export import index_count_csv
+
+    text = index_count_csv(open_output(out, endpoint))
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
+    print(f"{file}: {text.count(chr(10)) - 1} fields")
+    return int(ExitCode.OK)
+
+
+def list_models() -> int:
+    """Print the shipped packages with what they were measured at."""
+    from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
+
+    for manifest in sorted(shipped_folder().glob(f"*/{MANIFEST}")):
+        package = load_package(manifest.parent)
+        scale = f"objects of {package.input.diameter_px:g} px" if package.input.diameter_px else "any scale"
+        print(f"{package.name} {package.version}  {package.digest[:12]}  counts {package.object_name} ({scale})")
+        print(f"    for {', '.join(package.modality)}; engines: {', '.join(package.engines)}; channels: {', '.join(package.input.channels)}")
+        if "f1_50" in package.accuracy:
+            print(f"    F1 at IoU 0.5: {package.accuracy['f1_50']:.3f} ({package.accuracy['data']})")
+    return int(ExitCode.OK)

@@ -1,0 +1,217 @@
+"""Reason codes, exit codes and the exception tree.
+
+The tree::
+
+    CellcountError
+    ├── FieldFault            one field could not be counted: becomes a row of the fields table
+    └── RunFault              the run stops with one message and an exit code
+        ├── ConfigFault       (also ValueError) configuration, plan or input that cannot be run
+        ├── StorageFault      store unreachable, throttled for good, disk full
+        ├── CredentialsFault  no credentials, or refused ones
+        ├── OutputFault       the output folder belongs to another run or cannot be written
+        ├── ModelFault        a package that cannot be loaded or fails its golden tensors
+        ├── LedgerFault       `verify` found a row too many, too few or changed
+        └── Interrupted       stopped on request; the same command goes on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means; documented in docs/reference/exit-codes.md."""
+
+    OK = 0
+    INTERNAL = 1
+    CONFIG = 2
+    FAILURES = 3
+    STORAGE = 4
+    CREDENTIALS = 5
+    OUTPUT = 6
+    MODEL = 7
+    LEDGER = 8
+    INTERRUPTED = 75
+
+
+class Status(StrEnum):
+    """What became of one expected field."""
+
+    OK = "ok"
+    FAILED = "failed"
+    MISSING = "missing"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonInfo:
+    """The status a reason leads to, and the sentence a user reads."""
+
+    status: Status
+    sentence: str
+
+
+class Reason(StrEnum):
+    """Why a field has no count. The value is what stands in the table's `reason` column."""
+
+    UNREADABLE = "unreadable"
+    TRUNCATED = "truncated"
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED = "unsupported_encoding"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    WRONG_DTYPE = "wrong_dtype"
+    WRONG_SHAPE = "wrong_shape"
+    CHANNEL_MISSING = "channel_missing"
+    CHANNEL_UNKNOWN = "channel_unknown"
+    AMBIGUOUS_FILE = "ambiguous_file"
+    NON_FINITE = "non_finite"
+    ABSENT = "absent"
+    CHANGED = "changed"
+    ACCESS_DENIED = "access_denied"
+    TOO_LARGE_OBJECTS = "objects_too_large"
+    WORKER_DIED = "worker_died"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERNAL = "internal_error"
+    EXCLUDED = "excluded"
+
+    @property
+    def info(self) -> ReasonInfo:
+        """Status and sentence of this reason."""
+        return _INFO[self]
+
+    @property
+    def status(self) -> Status:
+        """The status of a field with this reason."""
+        return _INFO[self].status
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for the user."""
+        return _INFO[self].sentence
+
+
+_INFO: dict[Reason, ReasonInfo] = {
+    Reason.UNREADABLE: ReasonInfo(Status.FAILED, "The file was read but could not be decoded."),
+    Reason.TRUNCATED: ReasonInfo(
+        Status.FAILED, "The file ends before its image does: an unfinished copy or upload."
+    ),
+    Reason.EMPTY_FILE: ReasonInfo(Status.FAILED, "The file has no bytes."),
+    Reason.NOT_AN_IMAGE: ReasonInfo(Status.FAILED, "The bytes are not those of any image format known here."),
+    Reason.UNSUPPORTED: ReasonInfo(Status.FAILED, "The image uses an encoding that is not supported."),
+    Reason.TOO_MANY_PIXELS: ReasonInfo(
+        Status.FAILED, "The image declares more pixels than run.max_pixels allows."
+    ),
+    Reason.WRONG_DTYPE: ReasonInfo(Status.FAILED, "The pixel type is not one that can be counted."),
+    Reason.WRONG_SHAPE: ReasonInfo(Status.FAILED, "The image's axes or size are not what was expected."),
+    Reason.CHANNEL_MISSING: ReasonInfo(Status.MISSING, "The channel to count has no file in this field."),
+    Reason.CHANNEL_UNKNOWN: ReasonInfo(Status.FAILED, "The file holds no channel of the name asked for."),
+    Reason.AMBIGUOUS_FILE: ReasonInfo(Status.FAILED, "Two files claim the same field, channel and plane."),
+    Reason.NON_FINITE: ReasonInfo(Status.FAILED, "The image holds NaN or infinite pixels."),
+    Reason.ABSENT: ReasonInfo(Status.MISSING, "The file is expected but is not there."),
+    Reason.CHANGED: ReasonInfo(Status.FAILED, "The file changed since the run was planned."),
+    Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file."),
+    Reason.TOO_LARGE_OBJECTS: ReasonInfo(
+        Status.FAILED, "Objects are larger than the largest block they could be separated in."
+    ),
+    Reason.WORKER_DIED: ReasonInfo(
+        Status.FAILED, "The process that counted this field died each time it was tried."
+    ),
+    Reason.TIMED_OUT: ReasonInfo(
+        Status.FAILED, "Counting this field took longer than execution.shard_timeout_s."
+    ),
+    Reason.OUT_OF_MEMORY: ReasonInfo(Status.FAILED, "The field did not fit into memory, even alone."),
+    Reason.INTERNAL: ReasonInfo(Status.FAILED, "cellcount itself failed on this field; please report it."),
+    Reason.EXCLUDED: ReasonInfo(Status.SKIPPED, "The configuration leaves this field out."),
+}
+
+
+class CellcountError(Exception):
+    """Everything this package raises on purpose."""
+
+
+class FieldFault(CellcountError):
+    """One field could not be counted.
+
+    Attributes: `reason` (the code), `detail` (what was found and what was expected), `key` (file, or "").
+    """
+
+    def __init__(self, reason: Reason, detail: str, key: str = "") -> None:
+        super().__init__(reason, detail, key)
+        self.reason = reason
+        self.detail = detail
+        self.key = key
+
+    def __str__(self) -> str:
+        where = f"{self.key}: " if self.key else ""
+        return f"{where}{self.detail} [{self.reason.value}]"
+
+
+class RunFault(CellcountError):
+    """The run stops with this message; `exit_code` says what kind of fault it is."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+
+class ConfigFault(RunFault, ValueError):
+    """Configuration, input or plan that cannot be run."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class StorageFault(RunFault, OSError):
+    """The store cannot be reached, throttles for good, or is full. Nothing is known about single files."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class CredentialsFault(RunFault, PermissionError):
+    """No credentials were found, or the store refuses those found."""
+
+    exit_code = ExitCode.CREDENTIALS
+
+
+class OutputFault(RunFault):
+    """The output belongs to another run, or cannot be written."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class ModelFault(RunFault):
+    """A model package cannot be loaded, or does not give its golden tensors."""
+
+    exit_code = ExitCode.MODEL
+
+
+class LedgerFault(RunFault):
+    """The output contradicts its own plan or digests."""
+
+    exit_code = ExitCode.LEDGER
+
+
+class Interrupted(RunFault):
+    """Stopped on request; the same command goes on where this one stopped."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+def nearest(value: str, options: Iterable[str]) -> str:
+    """A hint "; did you mean 'x'?" naming the option closest to `value`, or the options there are.
+
+    Returns "" where there is no option at all.
+    """
+    known = sorted(set(options))
+    if not known:
+        return ""
+    close = get_close_matches(value, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    shown = ", ".join(repr(option) for option in known[:12])
+    return f"; known: {shown}" + (", …" if len(known) > 12 else "")

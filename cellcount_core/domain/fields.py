@@ -1,0 +1,103 @@
+"""Fields, their files, and shards: what is counted, what it is counted from, what is done at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from cellcount_core.domain.errors import Reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FieldKey:
+    """One image position. The order of keys is the order of rows in every table.
+
+    `well` is a plate position ("B02") where the layout knows one, else the image's name. `site` and `timepoint`
+    count as the instrument counts (mostly from 1; 1 where there is none).
+    """
+
+    plate: str
+    well: str
+    site: int
+    timepoint: int
+
+    @property
+    def field_id(self) -> str:
+        """Stable 16-digit hex name of this key: equal keys give equal names on every machine."""
+        text = "\x1f".join((self.plate, self.well, str(self.site), str(self.timepoint)))
+        return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """One file of a field: one channel and plane.
+
+    `channel` is the name the layout read from the file's name, "" where the name carries none. `plane` is the z plane
+    as the instrument counts it (0 where there is none). `index` selects one image of a stack file (-1: the whole file).
+    `size` is in bytes; `etag` is the store's name of the content, "" where it has none.
+    """
+
+    channel: str
+    plane: int
+    key: str
+    index: int = -1
+    size: int = 0
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A channel to read: `name` as tables call it, `channel` as the plan does ("" where file names carry none)."""
+
+    name: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a layout reads from one key.
+
+    `folder` is where the files of one acquisition of the plate lie together, "" where the layout does not say. Files of
+    one plate name in several such folders belong to several plates.
+    """
+
+    field: FieldKey
+    channel: str = ""
+    plane: int = 0
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedField:
+    """One expected field with the files to read for it.
+
+    `reason` is set where planning already knows that the field cannot be counted (its row carries it); `detail` says why.
+    """
+
+    key: FieldKey
+    sources: tuple[Source, ...]
+    reason: Reason | None = None
+    detail: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes to read for this field."""
+        return sum(source.size for source in self.sources) if self.reason is None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A list of fields in key order; what one worker does at a time and commits as one part."""
+
+    number: int
+    fields: tuple[PlannedField, ...]
+
+    @property
+    def part(self) -> str:
+        """File name of this shard's parts."""
+        return part_name(self.number)
+
+
+def part_name(number: int) -> str:
+    """File name of the part of shard `number`; names sort as the numbers do up to a million shards."""
+    return f"part-{number:06d}.parquet"

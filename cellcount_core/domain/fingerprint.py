@@ -1,0 +1,49 @@
+"""The name of a run: equal fingerprints give byte-equal tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+RESULTS_VERSION = 1
+"""Raised with every change of the code that can change a number in a table."""
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: keys sorted, no spaces, floats as Python writes them, no NaN.
+
+    Raises ValueError for NaN or infinity, TypeError for what JSON cannot hold.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(run: Mapping[str, object], model_digest: str, engine: str, listing_digest: str) -> str:
+    """Hex SHA-256 of everything that can change a table.
+
+    `run` is the run section as plain data; the model stands in it by its digest, whatever path it was loaded from.
+    """
+    decided = {key: value for key, value in run.items() if key != "model"}
+    text = canonical_json(
+        {
+            "results_version": RESULTS_VERSION,
+            "run": decided,
+            "model": model_digest,
+            "engine": engine,
+            "listing": listing_digest,
+        }
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object], path: str = "") -> list[str]:
+    """Lines "run.z: 'max' -> 'mean'" for every leaf in which two nested mappings differ, sorted."""
+    lines: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        where = f"{path}.{key}" if path else key
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, where)
+        elif before != after:
+            lines.append(f"{where}: {before!r} -> {after!r}")
+    return lines

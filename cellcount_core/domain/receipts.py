@@ -1,0 +1,34 @@
+"""What comes back from a worker for one shard: a few hundred bytes, never images or tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Commit(StrEnum):
+    """Whether this call wrote the part or found it written."""
+
+    WRITTEN = "written"
+    ALREADY = "already"
+    PROBED = "probed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome of one shard.
+
+    `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels.
+    `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
+    """
+
+    shard: int
+    commit: Commit
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    objects: int
+    pixels: int
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    host: str = ""
+    pid: int = 0

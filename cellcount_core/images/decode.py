@@ -1,0 +1,84 @@
+"""Opening an image from its bytes: the format is told by the first bytes, never by the file's name.
+
+A new format is one module that provides `opens(body) -> bool` and `open_bytes(body, key, max_pixels) -> ImageFile`, and
+one line in `_FORMATS`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.images import npz, png_jpeg, tiff
+from cellcount_core.images.imagefile import ImageFile, Plane
+
+__all__ = ["ImageFile", "Plane", "open_image", "stack_length"]
+
+_FORMATS: tuple[ModuleType, ...] = (tiff, png_jpeg, npz)
+
+_KNOWN = "PNG, JPEG, BMP, TIFF, NPZ and NPY are expected"
+
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x93NUMPY", b"PK\x03\x04")
+
+_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"PK", "a ZIP archive"),
+    (b"%PDF", "a PDF document"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x89HDF\r\n", "an HDF5 file"),
+    (b"GIF8", "a GIF image"),
+    (b"RIFF", "a RIFF container (WebP or video)"),
+    (b"\x00\x00\x00\x0cjP", "a JPEG 2000 image"),
+    (b"PAR1", "a Parquet table"),
+    (b"ZISRAWFILE", "a Zeiss CZI file; export it as OME-TIFF"),
+    (b"\xda\xce\xbe\x0a", "a Nikon ND2 file; export it as TIFF"),
+    (b"\x70\x00\x00\x00", "a Leica LIF file; export it as OME-TIFF"),
+    (b"\x10\x00\x00\x00x", "a Cellomics C01 file; export it as TIFF"),
+    (b"\xd0\xcf\x11\xe0", "an OLE file (older Zeiss, Olympus or Office); export it as TIFF"),
+)
+
+
+def open_image(body: bytes, key: str, *, max_pixels: int) -> ImageFile:
+    """Open the image in `body`; `key` is the file's name in messages.
+
+    Reads headers only. `max_pixels` bounds height x width of one plane before anything is decoded.
+    Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED, UNREADABLE.
+    """
+    if not body:
+        raise FieldFault(Reason.EMPTY_FILE, "the file has 0 bytes; an image is expected", key)
+    for kind in _FORMATS:
+        if kind.opens(body):
+            image: ImageFile = kind.open_bytes(body, key, max_pixels)
+            return image
+    if any(len(body) < len(magic) and magic.startswith(body) for magic in _MAGIC):
+        raise FieldFault(Reason.TRUNCATED, f"the file ends after {len(body)} bytes, inside an image's signature", key)
+    raise FieldFault(Reason.NOT_AN_IMAGE, f"the file looks like {_looks_like(body)}; {_KNOWN}", key)
+
+
+def stack_length(body: bytes, key: str, max_pixels: int) -> int:
+    """Number of images in an NPZ or NPY stack (N, H, W, …), from its header; 1 for any other image. Raises as `open_image`."""
+    return open_image(body, key, max_pixels=max_pixels).images
+
+
+def _looks_like(body: bytes) -> str:
+    for magic, name in _OTHERS:
+        if body.startswith(magic):
+            return name
+    head = body[:512]
+    if not head.strip(b"\x00"):
+        return "a blank: its first bytes are all zero (a copy that reserved the space and never filled it?)"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page (an error or login page saved as a file?)"
+    if text.startswith((b"<?xml", b"<error", b"<ome")):
+        return "an XML document"
+    if text.startswith((b"{", b"[")) and _is_text(head):
+        return "JSON text"
+    if _is_text(head):
+        return "text"
+    return f"no format known here (its first bytes are {head[:8].hex(' ')})"
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)

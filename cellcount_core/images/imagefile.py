@@ -1,0 +1,116 @@
+"""What every decoder gives: an image file whose channels and planes can be read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import FieldFault, Reason, nearest
+
+Plane = NDArray[np.generic]
+"""One grey plane: (H, W) of uint8, uint16 or float32."""
+
+COLOURS = ("red", "green", "blue")
+GREYS = ("", "grey", "gray", "luminance")
+"""Names under which the luminance of a colour image, or the only channel of a grey one, is read."""
+
+
+class ImageFile(Protocol):
+    """An open image file. Attributes come from its headers; `read` decodes."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names in file order.
+
+        From OME-XML, ImageJ labels or MetaSeries; "red", "green", "blue" of a colour image; ("",) for one unnamed channel;
+        "0", "1", … for several. Pages that nothing describes are channels too: taking them for z planes would join
+        different stains without a word.
+        """
+        ...
+
+    @property
+    def planes(self) -> int:
+        """Number of z planes; 1 where there is none."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """Images in a stack file (NPZ or NPY); 1 otherwise."""
+        ...
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Pixel size in um; None where the file does not say it or where x and y differ by more than 1 %."""
+        ...
+
+    @property
+    def bit_max(self) -> int:
+        """Largest value a pixel can hold (4095 where the file says 12 bits); 0 for float pixels, which have none."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in px."""
+        ...
+
+    def read(self, channel: str, plane: int, index: int = 0) -> Plane:
+        """One plane (H, W): uint8, uint16 or float32, perhaps a read-only view of the file's bytes.
+
+        `channel` is one of `channels`; "" is the only channel there is, or the luminance of a colour image (also "grey",
+        "gray", "luminance"). `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
+        value fits, else float32 (nearest); float64 becomes float32. MINISWHITE is inverted, bool is 0 and 1.
+
+        Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or index), TRUNCATED, UNREADABLE, UNSUPPORTED,
+        WRONG_DTYPE, NON_FINITE.
+        """
+        ...
+
+
+def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
+    """Position of channel `wanted`; -1 for the luminance of a colour image. Raises FieldFault CHANNEL_UNKNOWN."""
+    if wanted in channels:
+        return list(channels).index(wanted)
+    if wanted in GREYS:
+        if tuple(channels) == COLOURS:
+            return -1
+        if len(channels) == 1:
+            return 0
+    if wanted == "":
+        listed = ", ".join(repr(name) for name in channels[:12]) + (", …" if len(channels) > 12 else "")
+        raise FieldFault(
+            Reason.CHANNEL_UNKNOWN, f"the file holds {len(channels)} channels ({listed}); say which one to count", key
+        )
+    raise FieldFault(
+        Reason.CHANNEL_UNKNOWN, f"no channel {wanted!r} in the file{_there(wanted, channels)}", key
+    )
+
+
+def _there(wanted: str, channels: Sequence[str]) -> str:
+    if tuple(channels) == ("",):
+        return ", which holds one channel without a name (ask for '')"
+    hint = nearest(wanted, channels)
+    listed = ", ".join(repr(name) for name in channels[:12])
+    return hint if hint.startswith("; known") else f", which holds {listed}{hint}"
+
+
+def check_position(plane: int, planes: int, index: int, images: int, key: str) -> None:
+    """Raises FieldFault WRONG_SHAPE unless 0 <= plane < planes and 0 <= index < images."""
+    if not 0 <= plane < planes:
+        raise FieldFault(Reason.WRONG_SHAPE, f"there is no z plane {plane}: the file holds {planes}, from 0", key)
+    if not 0 <= index < images:
+        raise FieldFault(Reason.WRONG_SHAPE, f"there is no image {index}: the file holds {images}, from 0", key)
+
+
+def check_pixels(height: int, width: int, max_pixels: int, key: str) -> None:
+    """The pixel limit, checked from headers before anything is decoded.
+
+    Raises FieldFault WRONG_SHAPE for an image without pixels, TOO_MANY_PIXELS above `max_pixels`.
+    """
+    if height < 1 or width < 1:
+        raise FieldFault(Reason.WRONG_SHAPE, f"the image has no pixels ({width} x {height} px)", key)
+    if height * width > max_pixels:
+        detail = f"{width} x {height} px are declared; run.max_pixels allows {max_pixels:,} in one image"
+        raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)

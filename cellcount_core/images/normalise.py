@@ -1,0 +1,134 @@
+"""Normalisation by the noise floor: background to 0, the bright end of the objects to 1, noise never to full scale.
+
+Percentile stretching turns the noise of an empty image into objects and loses the few objects of a sparse one. Here the
+range of an image is at least `floor_sigmas` times its own noise, and what is brighter than the range is compressed, not cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SAMPLE = 1 << 20
+"""Pixels an estimate looks at, at most."""
+
+_NOISE_SAMPLE = 1 << 15
+"""Pairs of pixels that noise is measured on, at most, for each distance and direction."""
+
+_LAGS = (1, 2, 4)
+"""Distances (px) over which noise is measured: blurred or compressed noise shows only at the longer ones."""
+
+_QUANTILES = (0.5, 0.7, 0.85, 0.95, 0.99)
+"""Of the differences; the first that is above 0 tells the noise, since most pixels of a quantised image may be equal."""
+
+_LOW_SHARE = 0.6
+"""The background is looked for among this share of the pixels, the darkest."""
+
+_MODE_SHARE = 0.1
+"""Share of the pixels whose narrowest range of values is the background."""
+
+_SIGNAL_SHARE = 0.9
+"""Quantile, of the pixels above the noise floor, that is full scale where objects are few."""
+
+_LOWEST = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Levels of one plane in raw units: `background`, `range` (> 0, background to full scale) and `noise` (one sigma)."""
+
+    background: float
+    range: float
+    noise: float
+
+
+def estimate(plane: NDArray[np.generic], *, percentile: float = 99.8, floor_sigmas: float = 12.0) -> Normalisation:
+    """Levels of a whole plane (H, W) of any integer or float type, finite values.
+
+    The plane is looked at on a regular grid of about a million pixels at most, so time and memory are bounded and the
+    result is the same every time. `background` is the centre of the densest tenth of the lower pixels, `noise` the robust
+    sigma of differences between near pixels of the darker half, and `range` the `percentile` above the background, or the
+    level of what rises above the noise floor where that is less than the percentile leaves, but no less than
+    `floor_sigmas` * `noise`.
+
+    Raises ValueError where the plane has not two axes or has no pixel.
+    """
+    if plane.ndim != 2 or plane.size == 0:
+        raise ValueError(f"a plane of shape (H, W) with at least one pixel is expected (got {plane.shape})")
+    values = _ordered_sample(plane)
+    background = _background(values)
+    noise = _noise(plane, float(values[len(values) // 2]))
+    bright = _quantile(values, percentile / 100.0) - background
+    floor = floor_sigmas * noise
+    signal = values[np.searchsorted(values, background + floor, side="right") :]
+    if signal.size:
+        # Few objects in a large field all lie above the percentile: their own level is the scale then.
+        bright = max(bright, _quantile(signal, _SIGNAL_SHARE) - background)
+    span = max(bright, floor)
+    return Normalisation(background, span if span > 0 else 1.0, noise)
+
+
+def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:
+    """Normalised copy of a tile of any shape: float32, 0 at the background, linear from -1 to 1, then 1 + log(x)."""
+    linear = (tile.astype(np.float64) - norm.background) / norm.range
+    return compress(linear.astype(np.float32))
+
+
+def compress(linear: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The compression of `apply` on values that are already 0 at the background and 1 at full scale (in place)."""
+    np.maximum(linear, np.float32(_LOWEST), out=linear)
+    bright = linear > 1
+    linear[bright] = 1 + np.log(linear[bright])
+    return linear
+
+
+def _steps(shape: tuple[int, ...], count: int) -> tuple[int, int]:
+    step = int(np.ceil(np.sqrt(max(1.0, shape[0] * shape[1] / count))))
+    return min(step, shape[0]), min(step, shape[1])
+
+
+def _quantile(ordered: NDArray[np.float64], share: float) -> float:
+    return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))])
+
+
+def _ordered_sample(plane: NDArray[np.generic]) -> NDArray[np.float64]:
+    down, across = _steps(plane.shape, _SAMPLE)
+    # In its own type: small integers sort in linear time.
+    return np.sort(plane[::down, ::across], axis=None).astype(np.float64)
+
+
+def _background(ordered: NDArray[np.float64]) -> float:
+    low = ordered[: max(1, int(len(ordered) * _LOW_SHARE))]
+    width = max(1, int(len(ordered) * _MODE_SHARE))
+    if width >= len(low):
+        return float(np.median(low))
+    spans = low[width:] - low[:-width]
+    start = int(np.argmin(spans))
+    return float(np.median(low[start : start + width + 1]))
+
+
+def _noise(plane: NDArray[np.generic], median: float) -> float:
+    found = 0.0
+    for lag in _LAGS:
+        for axis in (0, 1):
+            if plane.shape[axis] > lag:
+                found = max(found, _sigma_of_differences(plane, lag, axis, median))
+    return found
+
+
+def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, median: float) -> float:
+    down, across = _steps(plane.shape, _NOISE_SAMPLE)
+    first, second = (plane[:-lag], plane[lag:]) if axis == 0 else (plane[:, :-lag], plane[:, lag:])
+    one = first[::down, ::across].astype(np.float64)
+    two = second[::down, ::across].astype(np.float64)
+    # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
+    dark = one + two <= 2 * median
+    differences = np.sort(np.abs(one - two)[dark])
+    for share in _QUANTILES:
+        if differences.size and differences[int(share * differences.size)] > 0:
+            sigma_per_unit = np.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2)
+            return float(differences[int(share * differences.size)] / sigma_per_unit)
+    return 0.0

@@ -1,0 +1,109 @@
+"""Pixel types: from whatever a file holds to uint8, uint16 or float32, and from colour to one channel."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.images.imagefile import COLOURS, Plane
+
+_ROWS_AT_ONCE = 1 << 22
+"""Pixels checked or converted at a time: bounds what is needed beside the image."""
+
+_RISING = 15 / 16
+
+_COUNTABLE = frozenset({"uint8", "uint16", "float32"})
+
+
+def bit_max_of(dtype: np.dtype[np.generic]) -> int:
+    """Largest value of an integer type, 1 for bool, 0 for float types."""
+    if dtype.kind == "b":
+        return 1
+    return int(np.iinfo(dtype.name).max) if dtype.kind in "iu" else 0
+
+
+def check_dtype(dtype: np.dtype[np.generic], key: str) -> None:
+    """Raises FieldFault WRONG_DTYPE for what is neither bool, integer nor real."""
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        expected = "8 to 64-bit integers, 16 to 64-bit floats or bool are expected"
+        raise FieldFault(Reason.WRONG_DTYPE, f"pixels are of type {dtype.name}; {expected}", key)
+
+
+def countable(plane: Plane, key: str) -> Plane:
+    """The plane (H, W) as uint8, uint16 or float32 in native byte order, C-contiguous and aligned.
+
+    Nothing is copied where nothing has to change. Negative integers and those above 65535 become float32 (nearest
+    value: relative error below 6e-8). Raises FieldFault WRONG_DTYPE, NON_FINITE.
+    """
+    check_dtype(plane.dtype, key)
+    if plane.dtype.kind == "b":
+        plane = plane.astype(np.uint8)
+    elif plane.dtype.kind in "iu" and plane.dtype.name not in _COUNTABLE:
+        plane = plane.astype(_integer_target(plane))
+    elif plane.dtype.kind == "f":
+        plane = _as_float32(plane, key)
+    native = plane.dtype.newbyteorder("=")
+    return np.require(plane, dtype=native, requirements=["C", "A"])
+
+
+def _integer_target(plane: Plane) -> type[np.generic]:
+    low, high = int(plane.min()), int(plane.max())
+    if low < 0 or high > 65535:
+        return np.float32
+    return np.uint8 if plane.dtype.itemsize == 1 else np.uint16
+
+
+def _as_float32(plane: Plane, key: str) -> Plane:
+    rows = max(1, _ROWS_AT_ONCE // plane.shape[1])
+    for start in range(0, plane.shape[0], rows):
+        _check_finite(plane, start, rows, key)
+    if plane.dtype.name == "float32":
+        return plane
+    if plane.dtype.itemsize > 4:
+        largest = max(abs(float(plane.min())), abs(float(plane.max())))
+        if largest > float(np.finfo(np.float32).max):
+            raise FieldFault(Reason.WRONG_DTYPE, f"the value {largest:g} does not fit into a 32-bit float", key)
+    return plane.astype(np.float32)
+
+
+def _check_finite(plane: Plane, start: int, rows: int, key: str) -> None:
+    finite = np.isfinite(plane[start : start + rows].astype(plane.dtype.newbyteorder("="), copy=False))
+    if finite.all():
+        return
+    y, x = (int(v) for v in np.argwhere(~finite)[0])
+    total = sum(
+        int(np.count_nonzero(~np.isfinite(plane[row : row + rows]))) for row in range(0, plane.shape[0], rows)
+    )
+    value = float(plane[start + y, x])
+    raise FieldFault(
+        Reason.NON_FINITE, f"{total} of {plane.size} pixels are not finite; the first, {value}, at x={x}, y={start + y}", key
+    )
+
+
+def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
+    """Channel `number` of (H, W, 3) red, green, blue; -1 is the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+
+    uint8 and uint16 luminance is rounded and keeps its type. Raises what `countable` raises.
+    """
+    if number >= 0:
+        return countable(np.ascontiguousarray(rgb[:, :, number]), key)
+    if rgb.dtype.name in _COUNTABLE:
+        three: NDArray[np.generic] = np.ascontiguousarray(rgb[:, :, :3])
+    else:
+        three = np.dstack([countable(rgb[:, :, c], key).astype(np.float32) for c in range(len(COLOURS))])
+    return countable(np.asarray(cv2.cvtColor(cast("NDArray[np.float32]", three), cv2.COLOR_RGB2GRAY)), key)
+
+
+def is_ramp(palette: NDArray[np.generic]) -> bool:
+    """Whether a palette (n, 3) only tints grey values: no colour falls and their sum rises, with few repeats.
+
+    Microscopes save grey planes with such a palette (grey, green, "fire"; Leica repeats an entry); the indices are then
+    the pixel values.
+    """
+    steps = np.diff(palette.astype(np.int64), axis=0)
+    rising = int(np.count_nonzero(steps.sum(axis=1)))
+    return bool(len(palette) > 1 and (steps >= 0).all() and rising >= _RISING * len(steps))

@@ -1,0 +1,153 @@
+"""How good a plane is to count in: focus, saturation, levels, and whether there is anything in it at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation
+
+_ROWS_AT_ONCE = 1 << 19
+"""Pixels looked at together: what a strip needs beside the plane stays within a few MB."""
+
+_SMOOTH = np.array([0.25, 0.5, 0.25], np.float32)
+_REACH = 2
+_SAMPLE = 1 << 16
+_SIGMA_OF_MEDIAN = 1.4826
+
+_BLOCK = 4
+_BRIGHT_BLOCKS = 2
+_SIGNAL_SIGMAS = 3.0
+_ROUNDING_SIGMA = 1 / math.sqrt(12)
+
+_PLATEAU = 16
+_PLATEAU_WINDOW = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Quality of one plane.
+
+    `focus` (1/px, about 0.05 to 1) is the inverse width of edges, None where there is no structure to judge; `saturation`
+    the part of pixels at the largest value; `background`, `noise` (one sigma) and `signal` (bright level above the
+    background) in raw units; `empty` says that the signal does not rise above the noise.
+    """
+
+    focus: float | None
+    saturation: float
+    background: float
+    noise: float
+    signal: float
+    empty: bool
+
+
+def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
+    """Quality of a plane (H, W) of uint8, uint16 or float32.
+
+    `bit_max` is the largest value a pixel can hold (0 where there is none), `norm` the plane's levels. Linear in pixels,
+    the same result every time.
+    """
+    signal = _signal(plane, norm.background)
+    floor = max(norm.noise, _ROUNDING_SIGMA) if plane.dtype.kind in "iu" else norm.noise
+    empty = signal <= _SIGNAL_SIGMAS * floor
+    focus = None if empty else _focus(plane)
+    saturation = _saturation(plane, bit_max, norm.background)
+    return Quality(focus, saturation, float(norm.background), float(norm.noise), signal, bool(empty))
+
+
+def _signal(plane: Plane, background: float) -> float:
+    """The second-brightest 4 x 4 block of the 3 x 3 median, above the background.
+
+    A percentile would not see three nuclei in a large field; the median drops hot pixels, the block mean the noise.
+    """
+    rows = max(_BLOCK, _ROWS_AT_ONCE // plane.shape[1] // _BLOCK * _BLOCK)
+    brightest: list[float] = []
+    for start in range(0, plane.shape[0], rows):
+        low = max(0, start - 1)
+        strip = cv2.medianBlur(_contiguous(plane[low : start + rows + 1]), 3)
+        strip = strip[start - low :][: min(rows, plane.shape[0] - start)]
+        height, width = (max(1, round(side / _BLOCK)) for side in strip.shape)
+        means = cv2.resize(strip, (width, height), interpolation=cv2.INTER_AREA).ravel()
+        kept = min(_BRIGHT_BLOCKS, means.size)
+        brightest += [float(value) for value in np.partition(means, means.size - kept)[means.size - kept :]]
+    brightest.sort()
+    return brightest[-min(_BRIGHT_BLOCKS, len(brightest))] - background
+
+
+def _contiguous(plane: Plane) -> NDArray[np.float32]:
+    return cast("NDArray[np.float32]", np.ascontiguousarray(plane))
+
+
+def _focus(plane: Plane) -> float | None:
+    """sqrt(energy of the Laplacian / energy of the gradient) after a 3 x 3 binomial filter, less the noise's part in each.
+
+    Both energies are classic focus measures (Laplacian and Tenengrad; Pertuz et al., Pattern Recognition 46, 2013). Their
+    ratio cancels brightness, offset, slow illumination and the number of objects; for an edge blurred by a Gaussian of
+    sigma s it falls as 1 / s. The noise's part is the squared robust sigma (1.4826 MAD) of each derivative over the plane,
+    of which objects are the lesser part.
+    """
+    sums = np.zeros(3)
+    rows = max(8, _ROWS_AT_ONCE // plane.shape[1])
+    step = max(1, math.isqrt(plane.size // _SAMPLE))
+    sampled: list[list[NDArray[np.float32]]] = [[], [], []]
+    for start in range(0, plane.shape[0], rows):
+        low, high = max(0, start - _REACH), min(plane.shape[0], start + rows + _REACH)
+        strip = plane[low:high].astype(np.float32)
+        smooth = cv2.sepFilter2D(strip, cv2.CV_32F, _SMOOTH, _SMOOTH, borderType=cv2.BORDER_REFLECT_101)
+        own = slice(max(1, start) - low, min(start + rows, plane.shape[0] - 1) - low)
+        derivatives = _derivatives(cast("NDArray[np.float32]", smooth), own)
+        if derivatives[0].size:
+            sums += [_squares(values) / plane.size for values in derivatives]
+            for values, kept in zip(derivatives, sampled, strict=True):
+                kept.append(values[::step, ::step].ravel())
+    if not sampled[0]:
+        return None
+    detail, across, down = sums - [_noise_energy(kept) for kept in sampled]
+    return math.sqrt(max(0.0, detail) / (across + down)) if across + down > 0 else None
+
+
+def _derivatives(smooth: NDArray[np.float32], own: slice) -> tuple[NDArray[np.float32], ...]:
+    """Laplacian and forward differences along x and y, over the inner columns of the rows `own`."""
+    centre = smooth[own, 1:-1]
+    across = smooth[own, 2:] - centre
+    down = smooth[own.start + 1 : own.stop + 1, 1:-1] - centre
+    laplacian = across + down
+    laplacian += smooth[own, :-2]
+    laplacian += smooth[own.start - 1 : own.stop - 1, 1:-1]
+    laplacian -= 2 * centre
+    return laplacian, across, down
+
+
+def _squares(values: NDArray[np.float32]) -> float:
+    return float(cv2.norm(values, cv2.NORM_L2SQR))
+
+
+def _noise_energy(kept: list[NDArray[np.float32]]) -> float:
+    return float((_SIGMA_OF_MEDIAN * np.median(np.abs(np.concatenate(kept)))) ** 2)
+
+
+def _saturation(plane: Plane, bit_max: int, background: float) -> float:
+    """Part of the pixels at `bit_max`; below it, part at the image's largest value where that is a plateau.
+
+    A plateau (12 bits in 16, an offset added) holds at least 16 pixels and more than the 64th of the range just below it:
+    light falls off towards its largest value, clipping piles it up there.
+    """
+    values = cast("NDArray[np.float32]", plane)
+    largest = float(values.max())
+    if bit_max > 0 and largest >= bit_max:
+        return float(np.count_nonzero(values >= bit_max)) / values.size
+    if largest <= background:
+        return 0.0
+    at_top = int(np.count_nonzero(values >= largest))
+    if at_top < _PLATEAU:
+        return 0.0
+    window = largest - (largest - background) / _PLATEAU_WINDOW
+    below = int(np.count_nonzero(values >= window)) - at_top
+    between = int(np.count_nonzero(values > background)) - at_top
+    return at_top / values.size if at_top > below and between >= _PLATEAU else 0.0

@@ -1,0 +1,63 @@
+"""The skeleton of a TIFF: is its chain of page directories whole? Decoders end a broken chain early and say nothing."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from cellcount_core.domain.errors import FieldFault, Reason
+
+_CLASSIC = {b"II*\x00": "<", b"MM\x00*": ">"}
+_BIG = {b"II+\x00": "<", b"MM\x00+": ">"}
+_MOST_PAGES = 1_000_000
+
+
+class _Widths(NamedTuple):
+    """struct formats of an entry count and an offset, and the bytes of an entry: TIFF 6.0 section 2, BigTIFF."""
+
+    order: str
+    entries: str
+    offset: str
+    entry: int
+    first: int
+
+
+def opens(body: bytes) -> bool:
+    """Whether the first bytes are those of a TIFF or BigTIFF of either byte order."""
+    return body[:4] in _CLASSIC or body[:4] in _BIG
+
+
+def check_chain(body: bytes, key: str) -> int:
+    """Number of pages. Raises FieldFault TRUNCATED where a directory lies beyond the end of the file, UNREADABLE for a loop."""
+    widths = _widths(body)
+    if len(body) < widths.first + struct.calcsize(widths.offset):
+        raise FieldFault(Reason.TRUNCATED, f"the TIFF ends after {len(body)} bytes, inside its header", key)
+    (at,) = struct.unpack_from(widths.order + widths.offset, body, widths.first)
+    if at == 0:
+        raise FieldFault(Reason.TRUNCATED, "the TIFF was never finished: its header names no page", key)
+    seen: set[int] = set()
+    while at:
+        if at in seen or len(seen) >= _MOST_PAGES:
+            raise FieldFault(Reason.UNREADABLE, f"the TIFF's page {len(seen)} leads back to one before it", key)
+        seen.add(at)
+        at = _next(body, at, widths, len(seen) - 1, key)
+    return len(seen)
+
+
+def _widths(body: bytes) -> _Widths:
+    magic = body[:4]
+    if magic in _CLASSIC:
+        return _Widths(_CLASSIC[magic], "H", "I", 12, 4)
+    return _Widths(_BIG[magic], "Q", "Q", 20, 8)
+
+
+def _next(body: bytes, at: int, widths: _Widths, page: int, key: str) -> int:
+    table = at + struct.calcsize(widths.entries)
+    if table <= len(body):
+        (entries,) = struct.unpack_from(widths.order + widths.entries, body, at)
+        end = table + entries * widths.entry
+        if end + struct.calcsize(widths.offset) <= len(body):
+            (offset,) = struct.unpack_from(widths.order + widths.offset, body, end)
+            return int(offset)
+    detail = f"the directory of page {page} stands at byte {at} and the file has {len(body)} bytes"
+    raise FieldFault(Reason.TRUNCATED, detail, key)

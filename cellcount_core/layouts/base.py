@@ -1,0 +1,116 @@
+"""What a layout is, and what all of them know about file names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from cellcount_core.domain.fields import Parsed
+
+IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "tif", "tiff", "bmp", "npz", "npy"})
+"""Extensions (lower case, no dot) of files that may hold images; what they hold is decided by their bytes alone."""
+
+STACK_EXTENSIONS = frozenset({"npz", "npy"})
+"""Extensions of array files, which may hold many images."""
+
+ROOT_PLATE = "images"
+"""Plate of files that lie in the input folder itself, where the layout takes the plate from the folder."""
+
+LABELS_SUFFIX = ".labels.tif"
+"""End of the names of the label images that cellcount writes."""
+
+_HIDDEN = re.compile(
+    r"(?:^|/)(?:\.|(?:thumbs\.db|desktop\.ini|__macosx|@eadir|\$recycle\.bin)(?:/|$))", re.IGNORECASE
+)
+_LONGEST_EXTENSION = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A file that is known not to be an image of a field. `why` is one of few texts, so that files can be tallied by it."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What planning must know of a layout besides its names.
+
+    `projection_plane` is the plane number under which the instrument stores its own projection of the other planes (None
+    where it stores none). `slices_are_fields` says that each image of an array file is a field of its own.
+    """
+
+    projection_plane: int | None = None
+    slices_are_fields: bool = False
+
+
+NO_TRAITS = Traits()
+
+
+class Layout(Protocol):
+    """A rule that reads a field from a key. Pure: equal keys give equal answers, and nothing but the key is looked at."""
+
+    @property
+    def traits(self) -> Traits:
+        """What planning must know besides the names."""
+        ...
+
+    def parse(self, key: str) -> Parsed | Ignored | None:
+        """What `key` names; `Ignored` for files known not to be fields; None where an image's name does not parse."""
+        ...
+
+
+def ignored_name(key: str) -> Ignored | None:
+    """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image), or None."""
+    if _HIDDEN.search(key) is not None:
+        return Ignored("hidden")
+    if key.lower().endswith(LABELS_SUFFIX):
+        return Ignored("label image")
+    if not image_like(key):
+        return Ignored(f"not an image ({_shown_extension(key)})")
+    return None
+
+
+def image_like(key: str) -> bool:
+    """Whether the name has the extension of an image or array file."""
+    return extension(key) in IMAGE_EXTENSIONS
+
+
+def is_stack(key: str) -> bool:
+    """Whether the name has the extension of an array file (.npz, .npy)."""
+    return extension(key) in STACK_EXTENSIONS
+
+
+def extension(key: str) -> str:
+    """Lower-case extension of the file name without its dot, "" where there is none."""
+    name = file_name(key)
+    stem, dot, ending = name.rpartition(".")
+    return ending.lower() if dot and stem else ""
+
+
+def file_name(key: str) -> str:
+    """The part of `key` behind the last '/'."""
+    return key.rpartition("/")[2]
+
+
+def parent(key: str) -> str:
+    """The folder of `key`, "" for files in the input folder itself."""
+    return key.rpartition("/")[0]
+
+
+def stem(key: str) -> str:
+    """The file name without its extension; of `x.ome.tif` that is `x`."""
+    name = file_name(key)
+    if extension(key):
+        name = name.rpartition(".")[0]
+    return name[:-4] if name.lower().endswith(".ome") and len(name) > 4 else name
+
+
+def _shown_extension(key: str) -> str:
+    ending = extension(key)
+    if not ending:
+        return "no extension"
+    # Names like "x.20240501" would make one text each.
+    short = len(ending) <= _LONGEST_EXTENSION and not ending.isdigit() and ending.isalnum()
+    return f".{ending}" if short else "other extension"

@@ -1,0 +1,174 @@
+"""A manifest: a CSV or Parquet table with a row a file, which says what is expected and what each file is.
+
+Unlike the other layouts it is not a rule for names: its rows are joined with the listing. A file that it names and that is
+not there is a missing field; files that it does not name are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellcount_core.domain.config import TableLayout
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.wells import canonical_well
+from cellcount_core.layouts.base import NO_TRAITS, ROOT_PLATE, Traits, parent, stem
+from cellcount_core.stores.base import Absent, Denied, StorageOptions, Store, checked_key
+from cellcount_core.stores.open import open_store
+
+COLUMNS = ("key", "plate", "well", "site", "timepoint", "channel", "plane")
+
+_DELIMITERS = (",", ";", "\t")
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
+_ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|/|[A-Za-z]:[\\/]|\\\\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row: the key of a file, relative to the input, and what it is."""
+
+    key: str
+    parsed: Parsed
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Where the table lies and how its columns are called (`columns`: ours to the table's). Build it with `check_manifest`."""
+
+    location: str
+    columns: Mapping[str, str]
+    traits: Traits = NO_TRAITS
+
+    def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
+        """The rows in the table's order, streamed; the table's bytes are held.
+
+        A relative location is looked up in the input `store`, then on this machine. Without a column (or value) for them the
+        plate is the file's folder, the well its name, site and time point 1, plane 0 and the channel "". Wells are brought
+        to their two-digit form. Raises ConfigFault naming table, row and value for what cannot be used.
+        """
+        for where, row in self._rows(self._read(store, options)):
+            yield self._entry(where, row)
+
+    def _read(self, store: Store, options: StorageOptions) -> bytes:
+        try:
+            if _ELSEWHERE.match(self.location):
+                folder, name = _split_location(self.location)
+                return open_store(folder, options).get(name)
+            try:
+                return store.get(checked_key(self.location))
+            except Absent:
+                path = Path(self.location).absolute()
+                return open_store(path.parent, options).get(path.name)
+        except Absent:
+            raise ConfigFault(
+                f"run.layout.manifest: {self.location!r} is neither in the input ({store.url}) nor a file or URL of its own"
+            ) from None
+        except Denied as denied:
+            raise ConfigFault(f"run.layout.manifest: {denied}") from None
+
+    def _rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+        return self._parquet_rows(body) if body[:4] == b"PAR1" else self._csv_rows(body)
+
+    def _csv_rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+        text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
+        try:
+            first = text.readline()
+            header = max((next(csv.reader([first], delimiter=d), []) for d in _DELIMITERS), key=len)
+            delimiter = next(d for d in _DELIMITERS if next(csv.reader([first], delimiter=d), []) == header)
+            used = self._used([name.strip() for name in header])
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            for row in reader:
+                where = f"{self.location}: line {reader.line_num + 1}"
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ConfigFault(f"{where}: has {len(row)} values, the header has {len(header)} columns")
+                yield where, {ours: row[index].strip() for ours, index in used.items()}
+        except UnicodeDecodeError as error:
+            raise ConfigFault(f"{self.location}: neither Parquet nor UTF-8 text: {error.reason}") from None
+        except csv.Error as error:
+            raise ConfigFault(f"{self.location}: not a CSV table: {error}") from None
+
+    def _parquet_rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(pa.BufferReader(body))
+            names = file.schema_arrow.names
+            used = self._used(names)
+            number = 0
+            for batch in file.iter_batches(columns=[names[index] for index in used.values()]):
+                values = {ours: batch.column(names[index]).to_pylist() for ours, index in used.items()}
+                for row in range(batch.num_rows):
+                    number += 1
+                    found = {ours: values[ours][row] for ours in used}
+                    yield (
+                        f"{self.location}: row {number}",
+                        {ours: "" if value is None else str(value).strip() for ours, value in found.items()},
+                    )
+        except pa.ArrowException as error:
+            raise ConfigFault(f"{self.location}: not a readable Parquet table: {error}") from None
+
+    def _used(self, header: list[str]) -> dict[str, int]:
+        used: dict[str, int] = {}
+        for ours in COLUMNS:
+            theirs = self.columns.get(ours, ours)
+            if theirs in header:
+                used[ours] = header.index(theirs)
+            elif ours == "key" or ours in self.columns:
+                raise ConfigFault(
+                    f"{self.location}: has no column {theirs!r} (for {ours!r}){nearest(theirs, header)}; "
+                    f"name it with run.layout.columns.{ours}"
+                )
+        return used
+
+    def _entry(self, where: str, row: Mapping[str, str]) -> Entry:
+        key = _key(where, row["key"])
+        site, timepoint, plane = (
+            _number(where, name, row.get(name) or default)
+            for name, default in (("site", "1"), ("timepoint", "1"), ("plane", "0"))
+        )
+        plate = row.get("plate") or parent(key) or ROOT_PLATE
+        well = canonical_well(row.get("well") or stem(key))
+        return Entry(key, Parsed(FieldKey(plate, well, site, timepoint), row.get("channel", ""), plane))
+
+
+def check_manifest(config: TableLayout) -> Manifest:
+    """The layout of `config`. Raises ConfigFault where `columns` maps a name that is none of ours."""
+    known: Iterable[str] = COLUMNS
+    for name in sorted(set(config.columns) - set(known)):
+        raise ConfigFault(f"run.layout.columns: {name!r} is unknown{nearest(name, known)}")
+    return Manifest(config.manifest, dict(config.columns))
+
+
+def _split_location(location: str) -> tuple[str, str]:
+    folder, slash, name = location.rpartition("/")
+    if not name:
+        raise ConfigFault(f"run.layout.manifest: {location!r} names a folder, a file was expected")
+    return folder or slash, name
+
+
+def _key(where: str, text: str) -> str:
+    if not text:
+        raise ConfigFault(f"{where}: the key is empty; expected a path relative to the input")
+    if _ELSEWHERE.match(text):
+        raise ConfigFault(
+            f"{where}: the key {text!r} must be a path relative to the input, not an absolute one"
+        )
+    try:
+        return checked_key(text.removeprefix("./"))
+    except ConfigFault as fault:
+        raise ConfigFault(f"{where}: {fault}") from None
+
+
+def _number(where: str, name: str, text: str) -> int:
+    whole = _WHOLE.fullmatch(text)
+    if whole is None:
+        raise ConfigFault(f"{where}: {name} is {text!r}, a whole number from 0 was expected")
+    return int(whole[1])

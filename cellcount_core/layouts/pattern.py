@@ -1,0 +1,93 @@
+"""File names read by a regular expression with named groups.
+
+BBBC013: `Channel(?P<channel>\\d)-\\d+-(?P<row>[A-H])-(?P<column>\\d+)\\.tif`; Harmony (Operetta, Phenix):
+`r(?P<row>\\d+)c(?P<column>\\d+)f(?P<site>\\d+)p(?P<plane>\\d+)-ch(?P<channel>\\d+)sk(?P<timepoint>\\d+)`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cellcount_core.domain.config import PatternLayout
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.wells import canonical_well, parse_well, row_name
+from cellcount_core.layouts.base import NO_TRAITS, ROOT_PLATE, Ignored, Traits, ignored_name, parent
+
+GROUPS = ("plate", "well", "row", "column", "site", "timepoint", "channel", "plane")
+
+_WHERE = "run.layout.pattern"
+_MOST_ROWS = 32
+_MOST_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
+
+    `plate` is used where no group gives the plate; where it is "" too, the folder is the plate ("images" for the input
+    itself). Rows may be letters or numbers (3 is C). Numbers (site, timepoint, plane) must be digits.
+    """
+
+    expression: re.Pattern[str]
+    plate: str
+    traits: Traits = NO_TRAITS
+
+    def parse(self, key: str) -> Parsed | Ignored | None:
+        """None for an image whose key the pattern does not match, or whose groups hold no well or no number."""
+        if (ignored := ignored_name(key)) is not None:
+            return ignored
+        match = self.expression.search(key)
+        if match is None:
+            return None
+        found = {name: text for name, text in match.groupdict().items() if text is not None}
+        well = _well(found)
+        site, timepoint, plane = (
+            _number(found.get(name, default))
+            for name, default in (("site", "1"), ("timepoint", "1"), ("plane", "0"))
+        )
+        if well is None or site is None or timepoint is None or plane is None:
+            return None
+        plate = found.get("plate") or self.plate or parent(key) or ROOT_PLATE
+        return Parsed(FieldKey(plate, well, site, timepoint), found.get("channel", ""), plane)
+
+
+def compile_pattern(config: PatternLayout) -> Pattern:
+    """The layout of `config`.
+
+    Raises ConfigFault naming what is wrong: no regular expression, a group of another name, no well, half a well.
+    """
+    try:
+        expression = re.compile(config.pattern)
+    except re.error as error:
+        at = "" if error.pos is None else f" at character {error.pos + 1}"
+        raise ConfigFault(f"{_WHERE}: {config.pattern!r} is no regular expression: {error.msg}{at}") from None
+    groups = set(expression.groupindex)
+    for name in sorted(groups - set(GROUPS)):
+        raise ConfigFault(f"{_WHERE}: the group {name!r} is unknown{nearest(name, GROUPS)}")
+    if "well" in groups and groups & {"row", "column"}:
+        raise ConfigFault(f"{_WHERE}: gives the well twice: leave out 'well', or 'row' and 'column'")
+    if "well" not in groups and not {"row", "column"} <= groups:
+        there = ", ".join(repr(name) for name in GROUPS if name in groups) or "none"
+        raise ConfigFault(
+            f"{_WHERE}: no group gives the well: expected (?P<well>…), or (?P<row>…) and (?P<column>…); groups there: {there}"
+        )
+    return Pattern(expression, config.plate)
+
+
+def _well(found: dict[str, str]) -> str | None:
+    if "well" in found:
+        return canonical_well(found["well"])
+    row = found.get("row", "")
+    number, column = _number(row), _number(found.get("column", ""))
+    if column is None:
+        return None
+    if number is not None:
+        row = row_name(number - 1) if 1 <= number <= _MOST_ROWS else ""
+    position = parse_well(f"{row}{column}")
+    return None if position is None else position.name
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None

@@ -1,0 +1,92 @@
+"""Label images: numbering in raster order, the field's edge, and joining blocks into one image.
+
+A label image is int32 (H, W), 0 for background. An object's *anchor* is its first pixel in raster order: the leftmost one of
+its topmost row. Objects are numbered 1..n in raster order of their anchors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_STRIP_PX = 1 << 21
+"""Pixels handled at once, so that working memory stays small beside the image."""
+
+
+def strips(shape: tuple[int, int]) -> list[slice]:
+    """Row ranges that cut an image of `shape` into strips of about two megapixels, top to bottom."""
+    rows = max(1, _STRIP_PX // max(1, shape[1]))
+    return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
+
+
+def anchors(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Numbers that occur in a label image (in raster order of their anchors) and the anchors' flat indices, both (n,)."""
+    flat = np.ascontiguousarray(labels).ravel()
+    first = np.full(int(flat.max(initial=0)) + 1, -1, np.int64)
+    for start in reversed(range(0, flat.size, _STRIP_PX)):
+        piece = flat[start : start + _STRIP_PX]
+        found = np.flatnonzero(piece)[::-1]
+        # Where a number occurs more than once the last assignment stands: the first pixel.
+        first[piece[found]] = found + start
+    numbers = np.flatnonzero(first >= 0)
+    order = np.argsort(first[numbers], kind="stable")
+    return numbers[order].astype(np.int32), first[numbers[order]]
+
+
+def number_in_raster_order(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The same objects numbered 1..n in raster order of their anchors. Gaps in the numbers are closed."""
+    numbers, _ = anchors(labels)
+    lookup = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
+    lookup[numbers] = np.arange(1, numbers.size + 1, dtype=np.int32)
+    return lookup[labels]
+
+
+def drop_small(labels: NDArray[np.int32], min_area: float) -> NDArray[np.int32]:
+    """The label image without objects below `min_area` px, the others numbered in raster order."""
+    area = np.bincount(labels.ravel())
+    small = area < min_area
+    small[:1] = False
+    if not small.any():
+        return number_in_raster_order(labels)
+    lookup = np.arange(area.size, dtype=np.int32)
+    lookup[small] = 0
+    return number_in_raster_order(lookup[labels])
+
+
+def border_numbers(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Numbers of the objects that touch the edge of the image, ascending."""
+    if labels.size == 0:
+        return np.zeros(0, np.int32)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    found = np.unique(edge)
+    return found[found > 0]
+
+
+def label_dtype(count: int) -> type[np.uint16] | type[np.uint32]:
+    """The pixel type that label images of `count` objects are written with."""
+    return np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32
+
+
+def paste(
+    canvas: NDArray[np.uint32], labels: NDArray[np.int32], origin: tuple[int, int], numbers_before: int
+) -> None:
+    """Write a block's objects into the label image of the whole field, in place.
+
+    Object k of the block becomes `numbers_before + k`; background of the block leaves the canvas as it is. `origin` is
+    the (y, x) of the block's first pixel. `renumber` gives the final numbers once all blocks are there.
+    """
+    y, x = origin
+    target = canvas[y : y + labels.shape[0], x : x + labels.shape[1]]
+    inside = labels > 0
+    target[inside] = labels[inside].astype(np.uint32) + np.uint32(numbers_before)
+
+
+def renumber(
+    canvas: NDArray[np.uint32], lookup: NDArray[np.integer]
+) -> NDArray[np.uint16] | NDArray[np.uint32]:
+    """A label image with every number v replaced by `lookup[v]` (`lookup[0]` is 0), in the narrowest pixel type."""
+    narrow = lookup.astype(label_dtype(int(lookup.max(initial=0))))
+    out: NDArray[np.uint16] | NDArray[np.uint32] = np.empty(canvas.shape, narrow.dtype)
+    for rows in strips((canvas.shape[0], canvas.shape[1])):
+        out[rows] = narrow[canvas[rows]]
+    return out

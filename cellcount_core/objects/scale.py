@@ -1,0 +1,122 @@
+"""Bring labels and maps from the model's scale to the original image, by nearest neighbour.
+
+Pixel Y of an axis of N original pixels shows pixel floor((2 Y + 1) n / (2 N)) of the n pixels at the model's scale: the one
+under its centre. Integers only, so a window maps exactly as it does within the whole image.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.objects.labels import number_in_raster_order, strips
+
+_Pixel = TypeVar("_Pixel", bound=np.generic)
+
+
+def labels_to_original(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
+    """The label image (h, w) at the original `shape` (H, W), numbered in raster order.
+
+    No object is lost: one that falls between pixels keeps one pixel, as long as there are as many pixels as objects.
+    """
+    scaled, _ = window_to_original(labels, (0, 0), (labels.shape[0], labels.shape[1]), shape)
+    return scaled
+
+
+def map_to_original(values: NDArray[_Pixel], shape: tuple[int, int]) -> NDArray[_Pixel]:
+    """A map (h, w) of any type, such as a score, at the original `shape` (H, W)."""
+    if values.shape == shape:
+        return values
+    rows, columns = _sources(values.shape[0], shape[0]), _sources(values.shape[1], shape[1])
+    return values[rows][:, columns]
+
+
+def window_to_original(
+    labels: NDArray[np.int32], origin: tuple[int, int], model_shape: tuple[int, int], shape: tuple[int, int]
+) -> tuple[NDArray[np.int32], tuple[int, int]]:
+    """Labels (h, w) of a window of a field at the model's scale, at the original scale, with their new origin.
+
+    `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result
+    covers every original pixel that shows the window, is numbered in raster order of the anchors at the original scale,
+    and keeps every object, as `labels_to_original` does.
+    """
+    if model_shape == shape:
+        return labels, origin
+    if labels.size == 0:
+        return np.zeros((0, 0), np.int32), (0, 0)
+    top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
+    left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
+    # A ring of background around the window, for pixels of the result that show what lies beside it.
+    padded = np.pad(labels, 1)
+    rows, columns = np.clip(rows + 1, 0, labels.shape[0] + 1), np.clip(columns + 1, 0, labels.shape[1] + 1)
+    out = np.empty((rows.size, columns.size), np.int32)
+    for strip in strips((rows.size, columns.size)):
+        out[strip] = padded[rows[strip]][:, columns]
+    area = np.bincount(out.ravel(), minlength=int(labels.max()) + 1)
+    for number, (y, x) in _vanished(labels, out).items():
+        wanted = (
+            _covering(y + origin[0], model_shape[0], shape[0]) - top,
+            _covering(x + origin[1], model_shape[1], shape[1]) - left,
+        )
+        place = _nearest_free(out, area, wanted)
+        if place is not None:
+            area[out[place]] -= 1
+            out[place] = number
+            area[number] = 1
+    return number_in_raster_order(out), (top, left)
+
+
+def _axis(start: int, length: int, n: int, full: int) -> tuple[int, NDArray[np.int64]]:
+    """First original pixel that a window touches, and from there on the window's pixel shown at each one."""
+    first = max(0, -((n - 2 * full * start) // (2 * n)))
+    end = min(full, max(0, -((n - 2 * full * (start + length)) // (2 * n))))
+    low = min(first, _covering(start, n, full))
+    high = max(end, _covering(start + length - 1, n, full) + 1)
+    return low, (2 * np.arange(low, high, dtype=np.int64) + 1) * n // (2 * full) - start
+
+
+def _sources(n: int, full: int) -> NDArray[np.int64]:
+    return (2 * np.arange(full, dtype=np.int64) + 1) * n // (2 * full)
+
+
+def _covering(pixel: int, n: int, full: int) -> int:
+    """The original pixel that holds the centre of a pixel at the model's scale."""
+    return min(full - 1, (2 * pixel + 1) * full // (2 * n))
+
+
+def _vanished(labels: NDArray[np.int32], out: NDArray[np.int32]) -> dict[int, tuple[int, int]]:
+    """The middle pixel (in raster order) of every object that has no pixel in `out`."""
+    size = int(labels.max(initial=0)) + 1
+    gone = (np.bincount(labels.ravel(), minlength=size) > 0) & (np.bincount(out.ravel(), minlength=size) == 0)
+    if not gone.any():
+        return {}
+    inside = np.flatnonzero(gone[labels])
+    numbers = labels.ravel()[inside]
+    middles: dict[int, tuple[int, int]] = {}
+    for number in np.flatnonzero(gone).tolist():
+        own = inside[numbers == number]
+        y, x = divmod(int(own[own.size // 2]), labels.shape[1])
+        middles[number] = (y, x)
+    return middles
+
+
+def _nearest_free(
+    out: NDArray[np.int32], area: NDArray[np.int64], wanted: tuple[int, int]
+) -> tuple[int, int] | None:
+    """The pixel nearest to `wanted` that is background or of an object with other pixels left; None in a full image."""
+    height, width = out.shape
+    radius = 0
+    while radius <= max(height, width):
+        ys = np.arange(max(0, wanted[0] - radius), min(height, wanted[0] + radius + 1))
+        xs = np.arange(max(0, wanted[1] - radius), min(width, wanted[1] + radius + 1))
+        found = out[np.ix_(ys, xs)]
+        free = (found == 0) | (area[found] > 1)
+        if free.any():
+            far = (ys[:, None] - wanted[0]) ** 2 + (xs[None, :] - wanted[1]) ** 2
+            far = np.where(free, far, far.max() + 1)
+            row, column = np.unravel_index(int(far.argmin()), far.shape)
+            return int(ys[row]), int(xs[column])
+        radius += 1
+    return None

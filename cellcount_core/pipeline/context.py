@@ -1,0 +1,35 @@
+"""What a worker must know to count: small, picklable, without secrets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.fields import Selection
+from cellcount_core.stores.base import StorageOptions
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Everything about a run that its workers share.
+
+    `package` is the name or path the package is found by on the worker, `package_digest` what it must be. `counted` are the
+    channels of the package's roles, in their order; `measured` those whose intensities are measured. `threads` are those of the model's arithmetic;
+    `readers` how many objects are read at once.
+    """
+
+    input_url: str
+    input_options: StorageOptions
+    output_url: str
+    output_options: StorageOptions
+    run: RunConfig
+    fingerprint: str
+    package: str
+    package_digest: str
+    engine: str
+    counted: tuple[Selection, ...]
+    measured: tuple[Selection, ...]
+    features: Features
+    threads: int
+    readers: int

@@ -1,0 +1,163 @@
+"""One field from files to rows: decode -> prepare -> infer -> separate -> measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import FieldFault, Reason, Status
+from cellcount_core.domain.fields import PlannedField, Selection
+from cellcount_core.images.normalise import estimate
+from cellcount_core.images.quality import Quality, assess
+from cellcount_core.images.scale import resize
+from cellcount_core.models.package import Package
+from cellcount_core.objects.separators import Separator
+from cellcount_core.pipeline.clock import StageClock
+from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.files import LoadedFile
+from cellcount_core.pipeline.maps import FieldMaps
+from cellcount_core.pipeline.pixels import Pixels, load_pixels
+from cellcount_core.pipeline.separate import Counted, separate_field
+from cellcount_core.stores.base import Store
+from cellcount_core.tables.labels import label_key, label_tiff
+from cellcount_core.tables.rows import FieldRow, ObjectRows
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKit:
+    """What every field of a run is counted with. `counted` are the channels of the package's roles, in their order."""
+
+    run: RunConfig
+    package: Package
+    separator: Separator
+    features: Features
+    counted: tuple[Selection, ...]
+    measured: tuple[Selection, ...]
+    output: Store
+    device: Device
+    clock: StageClock
+
+
+@dataclass(frozen=True, slots=True)
+class FieldResult:
+    """A field's row, its objects (None unless it was counted) and the pixels decoded for it."""
+
+    row: FieldRow
+    objects: ObjectRows | None
+    pixels: int
+
+
+def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+    """Count one field. What is wrong with it becomes its row; RunFaults are raised."""
+    if planned.reason is not None:
+        return _not_counted(kit, planned, planned.reason, planned.detail)
+    try:
+        return _counted(kit, planned, files)
+    except FieldFault as fault:
+        return _not_counted(kit, planned, fault.reason, str(fault))
+    except MemoryError as error:
+        return _not_counted(kit, planned, Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
+
+
+def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+    with kit.clock("decode"):
+        pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
+    counted_planes = [pixels.planes[selection.name] for selection in kit.counted]
+    with kit.clock("prepare"):
+        spec = kit.package.input
+        norms = [
+            estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
+            for plane in counted_planes
+        ]
+        quality = assess(counted_planes[0], pixels.bit_max, norms[0])
+        factor, diameter = model_scale(kit.run, kit.package)
+        scaled = [resize(plane, factor) for plane in counted_planes]
+    maps = FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile)
+    found = separate_field(maps, counted_planes[0].shape, pixels.planes, kit)
+    if kit.run.labels == "tiff":
+        with kit.clock("labels"):
+            _write_labels(kit, planned, found)
+    row = _row(kit, planned, pixels, quality, found, factor, diameter)
+    height, width = counted_planes[0].shape
+    return FieldResult(row, _object_rows(kit, planned, pixels, found), height * width * len(counted_planes))
+
+
+def model_scale(run: RunConfig, package: Package) -> tuple[float, float | None]:
+    """The factor that brings an image to the model's scale, and the object diameter (px) it stands for (None: as it is)."""
+    if run.diameter == "model" or package.input.diameter_px is None:
+        return 1.0, None
+    return package.input.diameter_px / run.diameter, run.diameter
+
+
+def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
+    assert found.labels is not None
+    channel = kit.counted[0].channel
+    source = next(source for source in planned.sources if source.channel in (channel, ""))
+    kit.output.put(label_key(source), label_tiff(found.labels))
+
+
+def _row(
+    kit: FieldKit,
+    planned: PlannedField,
+    pixels: Pixels,
+    quality: Quality,
+    found: Counted,
+    factor: float,
+    diameter: float | None,
+) -> FieldRow:
+    height, width = pixels.planes[kit.counted[0].name].shape
+    return FieldRow(
+        key=planned.key,
+        z_mode=str(kit.run.z),
+        status=Status.OK,
+        source=_sources(kit, planned),
+        channel=kit.counted[0].name,
+        count=found.count,
+        count_border=found.border,
+        area_fraction=found.area / (height * width),
+        width_px=width,
+        height_px=height,
+        um_per_px=pixels.um_per_px,
+        scale=factor,
+        diameter_px=diameter,
+        focus=quality.focus,
+        saturation=quality.saturation,
+        background=quality.background,
+        noise=quality.noise,
+        signal=quality.signal,
+        empty=quality.empty,
+        warnings=(*pixels.warnings, *found.warnings),
+        moments=found.moments,
+    )
+
+
+def _object_rows(kit: FieldKit, planned: PlannedField, pixels: Pixels, found: Counted) -> ObjectRows:
+    columns = dict(found.columns)
+    if pixels.um_per_px is not None:
+        area = np.asarray(columns[f"{kit.features.object_name}_AreaShape_Area"], np.float64)
+        columns["area_um2"] = area * pixels.um_per_px**2
+    return ObjectRows(planned.key, columns)
+
+
+def _not_counted(kit: FieldKit, planned: PlannedField, reason: Reason, detail: str) -> FieldResult:
+    row = FieldRow(
+        key=planned.key,
+        z_mode=str(kit.run.z),
+        status=reason.status,
+        reason=reason,
+        detail=detail,
+        source=_sources(kit, planned),
+        channel=kit.counted[0].name,
+    )
+    return FieldResult(row, None, 0)
+
+
+def _sources(kit: FieldKit, planned: PlannedField) -> tuple[str, ...]:
+    """Files of the counted channels; all of the field's files where planning found none of them usable."""
+    channels = {selection.channel for selection in kit.counted} | {""}
+    counted = [source.key for source in planned.sources if source.channel in channels]
+    return tuple(dict.fromkeys(counted or [source.key for source in planned.sources]))

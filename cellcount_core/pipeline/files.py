@@ -1,0 +1,77 @@
+"""The files of a shard: each read once, ahead of need, opened once, let go when its last field is counted."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.fields import PlannedField
+from cellcount_core.images.decode import ImageFile, open_image
+from cellcount_core.stores.base import Absent, Denied, Store
+
+
+class LoadedFile:
+    """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first."""
+
+    def __init__(self, key: str, body: bytes | Absent | Denied, max_pixels: int) -> None:
+        self._key = key
+        self._body: bytes | Absent | Denied | None = body
+        self._max_pixels = max_pixels
+        self._image: ImageFile | None = None
+        self._fault: FieldFault | None = None
+        self._lock = threading.Lock()
+        self.size = len(body) if isinstance(body, bytes) else 0
+
+    def image(self) -> ImageFile:
+        """The opened image. Raises FieldFault (also again, for every field that shares the file)."""
+        with self._lock:
+            if self._fault is not None:
+                raise self._fault
+            if self._image is None:
+                try:
+                    self._image = self._open()
+                except FieldFault as fault:
+                    self._fault = fault
+                    raise
+                finally:
+                    self._body = None
+            return self._image
+
+    def _open(self) -> ImageFile:
+        if isinstance(self._body, Absent):
+            raise FieldFault(
+                Reason.ABSENT, "it was listed when the run was planned and is gone now", self._key
+            )
+        if isinstance(self._body, Denied):
+            raise FieldFault(Reason.ACCESS_DENIED, self._body.detail, self._key)
+        assert self._body is not None
+        return open_image(self._body, self._key, max_pixels=self._max_pixels)
+
+
+def read_fields(
+    store: Store, fields: Sequence[PlannedField], *, ahead: int, max_pixels: int
+) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
+    """The fields with their files, in order. Objects are read `ahead` of need; one read an object, however many fields share it.
+
+    Fields that planning already gave up come with no files. Raises StorageFault, CredentialsFault.
+    """
+    uses = Counter(key for planned in fields for key in _keys(planned))
+    held: dict[str, LoadedFile] = {}
+    bodies = store.get_many(list(uses), ahead=ahead)
+    for planned in fields:
+        keys = _keys(planned)
+        while any(key not in held for key in keys):
+            key, body = next(bodies)
+            held[key] = LoadedFile(key, body, max_pixels)
+        yield planned, {key: held[key] for key in keys}
+        for key in keys:
+            uses[key] -= 1
+            if not uses[key]:
+                del held[key]
+
+
+def _keys(planned: PlannedField) -> list[str]:
+    """Distinct keys to read for a field, in the order of its sources."""
+    return list(dict.fromkeys(source.key for source in planned.sources)) if planned.reason is None else []

@@ -1,0 +1,152 @@
+"""Maps to objects: separated and measured at once, or block by block where the field is too large for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.moments import Moments
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.objects.blocks import BlockObjects, separate_blocks
+from cellcount_core.objects.features import feature_moments, object_columns
+from cellcount_core.objects.labels import paste, renumber
+from cellcount_core.objects.measure import ObjectTable, join_tables, measure
+from cellcount_core.objects.scale import labels_to_original, map_to_original, window_to_original
+from cellcount_core.pipeline.maps import FieldMaps
+from cellcount_core.tables.rows import ObjectColumn
+
+if TYPE_CHECKING:
+    from cellcount_core.pipeline.field import FieldKit
+
+Shape = tuple[int, int]
+
+FOREGROUND = "foreground"
+"""Name of the map that is a probability; other first maps give objects no score."""
+
+_HALO = 128
+"""First guess of how far objects reach over a block's edge, in px at the model's scale; blocks widen it where it is too small."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for."""
+
+    count: int
+    border: int
+    area: int
+    columns: Mapping[str, ObjectColumn]
+    moments: Mapping[str, Moments]
+    labels: NDArray[np.integer] | None
+    warnings: tuple[str, ...]
+
+
+def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+    """Objects of a field of `shape` (H, W): planes are the raw ones, maps at the model's scale."""
+    height, width = maps.grid.shape
+    if height * width <= kit.run.whole_limit:
+        return _at_once(maps, shape, planes, kit)
+    return _by_blocks(maps, shape, planes, kit)
+
+
+def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+    with kit.clock("infer"):
+        whole = maps.whole()
+    with kit.clock("separate"):
+        labels = kit.separator.separate(whole, kit.separator.fit([whole]))
+        if labels.shape != shape:
+            labels = labels_to_original(labels, shape)
+    with kit.clock("measure"):
+        score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
+        table = measure(labels, _measured(planes, kit), score_map=score)
+    return _counted(table, labels if kit.run.labels == "tiff" else None, (), kit)
+
+
+def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+    with kit.clock("infer"):
+        params = kit.separator.fit(maps.cores())
+    canvas = np.zeros(shape, np.uint32) if kit.run.labels == "tiff" else None
+    nothing = np.zeros((0, 0), np.int32)
+    tables = [_measured_window(nothing, (0, 0), maps, shape, planes, kit)]
+    warnings: set[str] = set()
+    before = 0
+    model_shape = maps.grid.shape
+    blocks = separate_blocks(model_shape, maps.window, kit.separator, params, block=kit.run.block, halo=_HALO)
+    for found in _timed(blocks, kit):
+        warnings.update(found.warnings)
+        if not found.count:
+            continue
+        labels, origin = window_to_original(found.labels, found.origin, model_shape, shape)
+        with kit.clock("measure"):
+            tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
+        if canvas is not None:
+            paste(canvas, labels, origin, before)
+        before += tables[-1].count
+    table, lookup = join_tables(tables)
+    labels_whole = renumber(canvas, lookup) if canvas is not None else None
+    return _counted(table, labels_whole, tuple(sorted(warnings)), kit)
+
+
+def _timed(blocks: Iterator[BlockObjects], kit: FieldKit) -> Iterator[BlockObjects]:
+    """Time spent in finding each block (its maps included, which are made on demand)."""
+    while True:
+        with kit.clock("separate"):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def _measured_window(
+    labels: NDArray[np.int32],
+    origin: Shape,
+    maps: FieldMaps,
+    shape: Shape,
+    planes: Mapping[str, Plane],
+    kit: FieldKit,
+) -> ObjectTable:
+    y, x = origin
+    window = (slice(y, y + labels.shape[0]), slice(x, x + labels.shape[1]))
+    cropped = {name: plane[window] for name, plane in _measured(planes, kit).items()}
+    score = _score_window(maps, labels.shape, origin, shape) if _scored(kit) and labels.size else None
+    return measure(labels, cropped, score_map=score, origin=origin, field_shape=shape)
+
+
+def _score_window(maps: FieldMaps, size: Shape, origin: Shape, shape: Shape) -> NDArray[np.float32]:
+    """Map 0 under a window of the original image, at its scale."""
+    rows = _shown(origin[0], size[0], maps.grid.shape[0], shape[0])
+    columns = _shown(origin[1], size[1], maps.grid.shape[1], shape[1])
+    found = maps.window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    score: NDArray[np.float32] = found[rows - rows[0]][:, columns - columns[0], 0]
+    return score
+
+
+def _shown(start: int, length: int, n: int, full: int) -> NDArray[np.int64]:
+    """Pixels of an axis of `n` that `length` of its `full` original pixels show, from `start` (see objects/scale.py)."""
+    return (2 * np.arange(start, start + length, dtype=np.int64) + 1) * n // (2 * full)
+
+
+def _measured(planes: Mapping[str, Plane], kit: FieldKit) -> dict[str, Plane]:
+    return {name: planes[name] for name in kit.features.channels if name in planes}
+
+
+def _scored(kit: FieldKit) -> bool:
+    return kit.package.maps[0] == FOREGROUND
+
+
+def _counted(
+    table: ObjectTable, labels: NDArray[np.integer] | None, warnings: tuple[str, ...], kit: FieldKit
+) -> Counted:
+    name = kit.features.object_name
+    return Counted(
+        count=table.count,
+        border=int(table.touches_border.sum()),
+        area=int(table.area.sum()),
+        columns=object_columns(table, name),
+        moments=feature_moments(table, name),
+        labels=labels,
+        warnings=warnings,
+    )

@@ -1,0 +1,79 @@
+"""Which channels are counted and which are measured: always by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault, nearest
+
+UNNAMED = ""
+"""Channel of a file whose name carries none: it may hold any channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelChoice:
+    """`counted`: a channel for each role of the model, in its order; `measured`: channels whose intensity is measured.
+
+    "" stands for the only channel of files whose names carry none.
+    """
+
+    counted: tuple[str, ...]
+    measured: tuple[str, ...]
+
+    @property
+    def count(self) -> str:
+        """The channel of the model's first role, by which a count is named."""
+        return self.counted[0]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every channel whose files are read, each once."""
+        return tuple(dict.fromkeys((*self.counted, *self.measured)))
+
+
+def select_channels(run: RunConfig, roles: Sequence[str], seen: Collection[str]) -> ChannelChoice:
+    """The channels to use of those `seen` in names, given the model's `roles` and `run.channels` (role to channel).
+
+    A model of one role takes the only channel there is unasked. Where names carry no channel, the names asked for are
+    looked up inside the files. Without `run.measure` the counted channels are measured. Raises ConfigFault naming the
+    channels there are where one has to be chosen or is not among them.
+    """
+    for role in run.channels:
+        if role not in roles:
+            raise ConfigFault(f"run.channels: the model has no role {role!r}{nearest(role, roles)}")
+    counted = tuple(_counted(run.channels.get(role), role, roles, seen) for role in roles)
+    for channel in run.measure:
+        _check_seen(channel, "run.measure", seen)
+    return ChannelChoice(counted, run.measure or tuple(dict.fromkeys(counted)))
+
+
+def _counted(asked: str | None, role: str, roles: Sequence[str], seen: Collection[str]) -> str:
+    if asked is not None:
+        _check_seen(asked, f"run.channels.{role}", seen)
+        return asked
+    if len(seen) == 1 and len(roles) == 1:
+        return next(iter(seen))
+    if len(roles) == 1:
+        raise ConfigFault(
+            f"the input has several channels ({_shown(seen)}): say which one is counted with --channel NAME "
+            f"(or run.channels.{role})"
+        )
+    raise ConfigFault(
+        f"the model needs a channel for each of its roles {', '.join(repr(each) for each in roles)}: "
+        f"give run.channels.{role}; channels there are: {_shown(seen)}"
+    )
+
+
+def _check_seen(channel: str, where: str, seen: Collection[str]) -> None:
+    if channel not in seen and UNNAMED not in seen:
+        raise ConfigFault(
+            f"{where}: no file of channel {channel!r}{nearest(channel, seen)}; there are {_shown(seen)}"
+        )
+
+
+def _shown(seen: Collection[str]) -> str:
+    return ", ".join(
+        repr(channel) if channel else "files without a channel in their name" for channel in sorted(seen)
+    )

@@ -1,0 +1,213 @@
+"""From a listing to sorted rows, a row a file; names alone are looked at, but for the number of images in array files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.layouts.base import Ignored, Layout, is_stack
+from cellcount_core.layouts.flat import Flat
+from cellcount_core.layouts.imagexpress import tells_site_or_channel
+from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.plan.findings import Findings
+from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
+from cellcount_core.plan.rows import Row, row_of
+from cellcount_core.stores.base import Absent, Denied, Listed, StorageOptions, Store
+
+_LISTED, _NAMED = 0, 1
+_ABSENT = "is not there"
+_DANGLING = "leads nowhere: a broken link, or a file that went away while it was listed"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What of the input is looked at: `run`'s include and exclude, and not the folder `own_output` ("" for none)."""
+
+    run: RunConfig
+    own_output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Sorted rows (iterate `rows()` as often as needed) and what else was seen."""
+
+    sorter: Sorter
+    found: Findings
+
+    def rows(self) -> Iterator[Row]:
+        """Rows in order of field, channel, plane, key."""
+        return (Row._make(row) for row in self.sorter.rows())
+
+
+def discover(
+    store: Store,
+    layout: Layout | Manifest,
+    scope: Scope,
+    folder: Path,
+    *,
+    options: StorageOptions | None = None,
+    run_rows: int = RUN_ROWS,
+) -> Discovery:
+    """List `store`, read every name, and sort; at most about `run_rows` rows are held, the rest lies in `folder`.
+
+    `options` are for a manifest outside the input. Raises ConfigFault for a manifest that cannot be used; store faults pass.
+    """
+    found = Findings()
+    sorter = Sorter(folder, run_rows)
+    if isinstance(layout, Manifest):
+        entries = Sorter(folder, run_rows)
+        _join(store, layout, scope, entries, options or StorageOptions())
+        _add_named(entries, found, sorter)
+    else:
+        _add_listed(store, layout, scope, found, sorter)
+    split = found.split_plates()
+    return Discovery(_apart(sorter, split, Sorter(folder, run_rows)) if split else sorter, found)
+
+
+def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter) -> None:
+    left_out = _left_out(scope)
+    hinting = isinstance(layout, Flat)
+    for batch in store.list():
+        for listed in batch:
+            found.files += 1
+            parsed = left_out(listed.key) or layout.parse(listed.key)
+            if isinstance(parsed, Ignored):
+                found.ignored[parsed.why] += 1
+                continue
+            if parsed is None or not _is_text(listed.key):
+                found.add_unparsed(_shown(listed.key))
+                continue
+            found.images += 1
+            found.channels.add(parsed.channel)
+            if hinting:
+                found.like_imagexpress += tells_site_or_channel(listed.key)
+            if layout.traits.projection_plane is not None:
+                found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
+            if layout.traits.slices_are_fields and is_stack(listed.key):
+                sorter.extend(_slices(store, listed, parsed, scope.run.max_pixels))
+            else:
+                sorter.add(_listed_row(listed, parsed))
+
+
+def _listed_row(listed: Listed, parsed: Parsed) -> Row:
+    if not listed.etag and not listed.size:
+        return row_of(parsed, listed.key, reason=Reason.ABSENT.value, detail=_DANGLING)
+    return row_of(parsed, listed.key, size=listed.size, etag=listed.etag)
+
+
+def _slices(store: Store, listed: Listed, parsed: Parsed, max_pixels: int) -> Iterator[Row]:
+    """A row for each image of an array file; one row with the reason where it cannot be known how many there are."""
+    from cellcount_core.images.decode import stack_length
+
+    try:
+        images = stack_length(store.get(listed.key), listed.key, max_pixels=max_pixels)
+    except FieldFault as fault:
+        yield row_of(
+            parsed,
+            listed.key,
+            size=listed.size,
+            etag=listed.etag,
+            reason=fault.reason.value,
+            detail=fault.detail,
+        )
+        return
+    except Absent:
+        yield row_of(parsed, listed.key, reason=Reason.ABSENT.value, detail=_DANGLING)
+        return
+    except Denied as denied:
+        yield row_of(parsed, listed.key, reason=Reason.ACCESS_DENIED.value, detail=denied.detail)
+        return
+    if images == 0:
+        detail = "holds an array of 0 images"
+        yield row_of(
+            parsed,
+            listed.key,
+            size=listed.size,
+            etag=listed.etag,
+            reason=Reason.WRONG_SHAPE.value,
+            detail=detail,
+        )
+    for index in range(images):
+        field = FieldKey(parsed.field.plate, parsed.field.well, index + 1, parsed.field.timepoint)
+        yield row_of(
+            Parsed(field, parsed.channel, parsed.plane),
+            listed.key,
+            index=index,
+            size=listed.size,
+            etag=listed.etag,
+        )
+
+
+def _join(store: Store, manifest: Manifest, scope: Scope, entries: Sorter, options: StorageOptions) -> None:
+    """Both sides of the join into one sorter: (key, 0, size, etag) of the listing, (key, 1, field…) of the manifest."""
+    left_out = _left_out(scope)
+    for entry in manifest.entries(store, options):
+        if left_out(entry.key) is None:
+            entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))
+    for batch in store.list():
+        for listed in batch:
+            if _is_text(listed.key):
+                entries.add((listed.key, _LISTED, listed.size, listed.etag))
+
+
+def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
+    for key, group in groupby(entries.rows(), itemgetter(0)):
+        sides = list(group)
+        listed = [side for side in sides if side[1] == _LISTED]
+        named = [Row._make(side[2:]) for side in sides if side[1] == _NAMED]
+        found.files += len(listed)
+        if not named:
+            found.ignored["not named by the manifest"] += 1
+        for row in named:
+            found.images += 1
+            found.channels.add(row.channel)
+            sorter.add(_sized(row, str(key), listed))
+
+
+def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
+    if not listed:
+        return row._replace(reason=Reason.ABSENT.value, detail=_ABSENT)
+    _, _, size, etag = listed[0]
+    parsed = Parsed(FieldKey(row.plate, row.well, row.site, row.timepoint), row.channel, row.plane)
+    return _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
+
+
+def _apart(sorter: Sorter, split: frozenset[str], target: Sorter) -> Sorter:
+    """The rows with plates of one name in several folders named `<plate>@<folder>`."""
+    for plain in sorter.rows():
+        row = Row._make(plain)
+        if row.plate in split and row.folder:
+            row = row._replace(plate=f"{row.plate}@{row.folder}")
+        target.add(row)
+    return target
+
+
+def _left_out(scope: Scope) -> Callable[[str], Ignored | None]:
+    included = matcher(scope.run.include) if scope.run.include else None
+    excluded = matcher(scope.run.exclude)
+    own = f"{scope.own_output}/" if scope.own_output else None
+
+    def why(key: str) -> Ignored | None:
+        if own is not None and key.startswith(own):
+            return Ignored("output of this run")
+        if included is not None and not included(key):
+            return Ignored("not in run.include")
+        return Ignored("in run.exclude") if excluded(key) else None
+
+    return why
+
+
+def _is_text(key: str) -> bool:
+    """Whether the name can stand in a table (file systems may hold names that are not UTF-8)."""
+    return key.isascii() or key == _shown(key)
+
+
+def _shown(key: str) -> str:
+    return key.encode("utf-8", "backslashreplace").decode("utf-8")

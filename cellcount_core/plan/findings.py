@@ -1,0 +1,67 @@
+"""What discovery saw besides the fields: files left alone, names that do not parse, channels, folders of plates."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cellcount_core.domain.errors import ConfigFault
+
+EXAMPLES = 10
+"""Names shown of those that do not parse: the first in sorted order."""
+
+_SHOWN_WHYS = 8
+
+
+@dataclass(slots=True)
+class Findings:
+    """Tallies of one listing; bounded, whatever its length, but for `folders` (a set of folders a plate).
+
+    `ignored` counts files by why. `folders` is filled only by layouts that tell acquisitions apart;
+    `like_imagexpress` counts images named as ImageXpress names them, whatever the layout.
+    """
+
+    files: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    unparsed: int = 0
+    unparsed_examples: list[str] = field(default_factory=list)
+    channels: set[str] = field(default_factory=set)
+    folders: dict[str, set[str]] = field(default_factory=dict)
+    images: int = 0
+    like_imagexpress: int = 0
+
+    def add_unparsed(self, key: str) -> None:
+        """Count an image whose name does not parse."""
+        self.unparsed += 1
+        if len(self.unparsed_examples) < EXAMPLES or key < self.unparsed_examples[-1]:
+            insort(self.unparsed_examples, key)
+            del self.unparsed_examples[EXAMPLES:]
+
+    def split_plates(self) -> frozenset[str]:
+        """Plates whose name is found below several folders."""
+        return frozenset(plate for plate, folders in self.folders.items() if len(folders) > 1)
+
+
+def refuse_unparsed(found: Findings) -> None:
+    """Raise the ConfigFault of a run that must not leave files alone whose names it cannot read."""
+    if not found.unparsed:
+        return
+    shown = ", ".join(repr(key) for key in found.unparsed_examples[:3])
+    more = ", …" if found.unparsed > 3 else ""
+    raise ConfigFault(
+        f"the layout cannot read the names of {found.unparsed} image files: {shown}{more}. Choose another layout, leave "
+        "them out with run.exclude, or go on without them with run.unparsed=ignore"
+    )
+
+
+def nothing_found(found: Findings, url: str) -> ConfigFault:
+    """The fault of an input without a single field: says what is there instead."""
+    if not found.files:
+        return ConfigFault(f"{url}: there are no files; is the path right?")
+    whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
+    if found.unparsed:
+        whys.append(
+            f"{found.unparsed} with a name the layout cannot read, such as {found.unparsed_examples[0]!r}"
+        )
+    return ConfigFault(f"{url}: no image to count among {found.files} files: {'; '.join(whys)}")

@@ -1,0 +1,165 @@
+"""`run/plan.parquet`: a row a field and source, a row group a shard, so that shards are streamed and never all held.
+
+A field without a source has one row with a null key. Metadata: schema version, fingerprint, digest of the listing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
+from cellcount_core.domain.errors import OutputFault, Reason
+from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+
+PLAN_KEY = "run/plan.parquet"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field(FIELD_ID.name, pa.string(), nullable=False),
+        pa.field(PLATE.name, pa.string(), nullable=False),
+        pa.field(WELL.name, pa.string(), nullable=False),
+        pa.field(SITE.name, pa.int64(), nullable=False),
+        pa.field(TIMEPOINT.name, pa.int64(), nullable=False),
+        pa.field("channel", pa.string()),
+        pa.field("plane", pa.int64()),
+        pa.field("key", pa.string()),
+        pa.field("index", pa.int64()),
+        pa.field("bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""Columns of the plan. `index` is -1 for a whole file; `reason` and `detail` are null for a field that can be counted."""
+
+FINGERPRINT_META = b"cellcount.fingerprint"
+LISTING_META = b"cellcount.listing_digest"
+VERSION_META = b"cellcount.schema_version"
+
+_NO_SOURCE = (None, None, None, None, None, None)
+_Line = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `write_plan` wrote: number of shards, digest of the listing, fingerprint."""
+
+    shards: int
+    listing_digest: str
+    fingerprint: str
+
+
+def write_plan(path: Path, shards: Iterable[Shard], name_of: Callable[[str], str]) -> Written:
+    """Write the plan to a local file, shard by shard.
+
+    `name_of` gives the fingerprint from the listing digest: SHA-256 over the rows without their shard, so that neither
+    the order of the listing nor the size of the shards can change it. Equal plans give equal bytes.
+    """
+    digest = hashlib.sha256()
+    count = 0
+    with pq.ParquetWriter(
+        path, SCHEMA, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False
+    ) as writer:
+        for shard in shards:
+            lines = [line for planned in shard.fields for line in _lines(planned)]
+            # The rows of a list without its brackets: the text does not tell where a shard ends.
+            digest.update(json.dumps([line[1:] for line in lines])[1:-1].encode() + b", ")
+            writer.write_table(_table(shard.number, lines), row_group_size=len(lines))
+            count += 1
+        listing = digest.hexdigest()
+        named = name_of(listing)
+        writer.add_key_value_metadata(
+            {
+                VERSION_META.decode(): str(SCHEMA_VERSION),
+                LISTING_META.decode(): listing,
+                FINGERPRINT_META.decode(): named,
+            }
+        )
+    return Written(count, listing, named)
+
+
+def read_shards(plan: Path | bytes, wanted: Container[int] | None = None) -> Iterator[Shard]:
+    """The shards of a plan in order, one at a time; only those whose numbers are in `wanted`, if given.
+
+    Raises OutputFault where the file is not a plan.
+    """
+    with _opened(plan) as file:
+        for number in range(file.num_row_groups):
+            if wanted is None or number in wanted:
+                yield _shard(number, file.read_row_group(number))
+
+
+def shard_count(plan: Path | bytes) -> int:
+    """Number of shards of a plan. Raises OutputFault where the file is not a plan."""
+    with _opened(plan) as file:
+        return int(file.num_row_groups)
+
+
+def plan_fingerprint(plan: Path | bytes) -> str:
+    """Fingerprint of the run that a plan was made for. Raises OutputFault where the file is not a plan."""
+    with _opened(plan) as file:
+        metadata = file.metadata.metadata or {}
+        return bytes(metadata[FINGERPRINT_META]).decode()
+
+
+def _opened(plan: Path | bytes) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(plan) if isinstance(plan, bytes) else plan)
+    except (pa.ArrowException, OSError) as error:
+        raise OutputFault(f"{PLAN_KEY}: not a readable plan: {error}") from error
+    if not file.schema_arrow.equals(SCHEMA) or FINGERPRINT_META not in (file.metadata.metadata or {}):
+        raise OutputFault(f"{PLAN_KEY}: not the plan of this version of cellcount")
+    return file
+
+
+def _lines(planned: PlannedField) -> Iterator[_Line]:
+    key = planned.key
+    where = (key.field_id, key.plate, key.well, key.site, key.timepoint)
+    end = (None, None) if planned.reason is None else (planned.reason.value, planned.detail)
+    if not planned.sources:
+        yield (*where, *_NO_SOURCE, *end)
+    for source in planned.sources:
+        yield (*where, source.channel, source.plane, source.key, source.index, source.size, source.etag, *end)
+
+
+def _table(number: int, lines: list[_Line]) -> pa.Table:
+    columns = [[number] * len(lines), *zip(*lines, strict=True)]
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _shard(number: int, table: pa.Table) -> Shard:
+    lines = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return Shard(number, tuple(_planned(list(group)) for _, group in groupby(lines, _field_id)))
+
+
+def _field_id(line: _Line) -> object:
+    return line[1]
+
+
+def _planned(lines: list[_Line]) -> PlannedField:
+    _, _, plate, well, site, timepoint, *_, reason, detail = lines[0]
+    key = FieldKey(str(plate), str(well), _whole(site), _whole(timepoint))
+    sources = tuple(_source(line) for line in lines if line[8] is not None)
+    return PlannedField(
+        key, sources, None if reason is None else Reason(str(reason)), "" if detail is None else str(detail)
+    )
+
+
+def _source(line: _Line) -> Source:
+    channel, plane, key, index, size, etag = line[6:12]
+    return Source(str(channel), _whole(plane), str(key), _whole(index), _whole(size), str(etag))
+
+
+def _whole(value: object) -> int:
+    assert isinstance(value, int)
+    return value

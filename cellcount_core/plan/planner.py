@@ -1,0 +1,341 @@
+"""Making a plan, and taking possession of an output folder with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.config import ExpectGrid, RunConfig
+from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.domain.fingerprint import differences, fingerprint
+from cellcount_core.layouts.base import Traits
+from cellcount_core.layouts.hint import hint
+from cellcount_core.layouts.registry import build_layout
+from cellcount_core.plan.census import Census, PlanSummary
+from cellcount_core.plan.channels import ChannelChoice, select_channels
+from cellcount_core.plan.discover import Discovery, Scope, discover
+from cellcount_core.plan.expect import expected_groups, grid_wells, sentence
+from cellcount_core.plan.fields import FieldRule, plan_field
+from cellcount_core.plan.findings import Findings, nothing_found, refuse_unparsed
+from cellcount_core.plan.merge import RUN_ROWS
+from cellcount_core.plan.planfile import (
+    PLAN_KEY,
+    Written,
+    plan_fingerprint,
+    read_shards,
+    shard_count,
+    write_plan,
+)
+from cellcount_core.plan.runfile import (
+    RUN_KEY,
+    ModelIdentity,
+    Numbers,
+    RunFile,
+    from_json,
+    installed_versions,
+    to_json,
+)
+from cellcount_core.plan.shards import ShardLimits, cut_shards
+from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
+
+_SHOWN_DIFFERENCES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """What planning must know of the model: its identity, the roles of its inputs, the name of its objects."""
+
+    identity: ModelIdentity
+    roles: tuple[str, ...]
+    object_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan on local disk, not yet bound to an output. Use as a context, or `close` it: the file is temporary.
+
+    `path` is plan.parquet, `file` what run.json will say, `summary` what `cellcount plan` prints.
+    """
+
+    folder: TemporaryDirectory[str]
+    path: Path
+    file: RunFile
+    choice: ChannelChoice
+    summary: PlanSummary
+
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self.folder.cleanup()
+
+    def shards(self) -> Iterator[Shard]:
+        """The shards, streamed."""
+        return read_shards(self.path)
+
+
+def make_plan(
+    store_in: Store,
+    run: RunConfig,
+    model: PlannedModel,
+    limits: ShardLimits,
+    *,
+    own_output: str = "",
+    options: StorageOptions | None = None,
+    run_rows: int = RUN_ROWS,
+) -> Plan:
+    """List the input and plan all of it; memory is bounded whatever its length.
+
+    `own_output` is the URL of the output (as its store gives it), which is left out where it lies inside the input; `options` reach a manifest
+    that has a URL of its own. Raises ConfigFault for an input that cannot be planned (nothing found, names that do not
+    parse, a channel to be chosen, a bad layout).
+    """
+    layout = build_layout(run.layout)
+    with TemporaryDirectory(prefix="cellcount-sort-") as scratch:
+        scope = Scope(run, _inside(store_in.url, own_output))
+        discovery = discover(store_in, layout, scope, Path(scratch), options=options, run_rows=run_rows)
+        rule = _rule(run, model, layout.traits, discovery, store_in.url)
+        folder = TemporaryDirectory(prefix="cellcount-plan-")
+        try:
+            path = Path(folder.name) / "plan.parquet"
+            file, summary = _write(path, discovery, rule, _Order(run, model, limits, store_in.url))
+        except BaseException:
+            folder.cleanup()
+            raise
+    return Plan(folder, path, file, rule.choice, summary)
+
+
+def describe(plan: Plan) -> PlanSummary:
+    """What would run, in numbers."""
+    return plan.summary
+
+
+def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
+    """Bind `plan` to the output folder, or go on with the run that the folder belongs to.
+
+    A new folder gets run/plan.parquet, then run/run.json by conditional create: that is the commit, and of several drivers
+    that start at once one wins and the others go on with its plan. A folder of the same fingerprint keeps its plan (and
+    shards). Raises OutputFault, listing what differs and the ways out, for a folder of another run.
+    """
+    stored = _stored_run(store_out)
+    if stored is None:
+        _refuse_orphaned_parts(store_out)
+        stored = _create(store_out, plan)
+    if stored.fingerprint != plan.file.fingerprint:
+        raise OutputFault(_belongs_to_another(store_out.url, stored, plan.file))
+    return stored
+
+
+def load_run(store_out: Store) -> RunFile:
+    """The run that an output folder belongs to. Raises OutputFault where there is none."""
+    stored = _stored_run(store_out)
+    if stored is None:
+        raise OutputFault(f"{store_out.url}: no run here ({RUN_KEY} is missing)")
+    return stored
+
+
+def stored_engine(store_out: Store, model_digest: str) -> str | None:
+    """The engine of the run that an output folder belongs to, if it was planned with this model; None otherwise."""
+    stored = _stored_run(store_out)
+    return stored.model.engine if stored is not None and stored.model.digest == model_digest else None
+
+
+def load_plan(store_out: Store, run: RunFile) -> bytes:
+    """The bytes of the stored plan of `run`, for `read_shards`. Raises OutputFault where it is missing or another one."""
+    try:
+        body = store_out.get(PLAN_KEY)
+    except Absent:
+        raise OutputFault(f"{store_out.url}: {PLAN_KEY} is missing; choose another output folder") from None
+    if hashlib.sha256(body).hexdigest() != run.plan_sha256:
+        raise OutputFault(
+            f"{store_out.url}: {PLAN_KEY} is not the plan that {RUN_KEY} names; choose another output folder"
+        )
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a plan is made for."""
+
+    run: RunConfig
+    model: PlannedModel
+    limits: ShardLimits
+    url: str
+
+
+def _rule(run: RunConfig, model: PlannedModel, traits: Traits, discovery: Discovery, url: str) -> FieldRule:
+    if run.unparsed == "refuse":
+        refuse_unparsed(discovery.found)
+    if not len(discovery.sorter):
+        raise nothing_found(discovery.found, url)
+    choice = select_channels(run, model.roles, discovery.found.channels)
+    return FieldRule(choice, run.z, traits.projection_plane, sentence(run.expect))
+
+
+def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> tuple[RunFile, PlanSummary]:
+    run, identity = order.run, order.model.identity
+    section = run.model_dump(mode="json")
+    census = Census()
+    fields = (plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect))
+    written = write_plan(
+        path,
+        cut_shards(_watched(fields, census, run), order.limits),
+        lambda listing: fingerprint(section, identity.digest, identity.engine, listing),
+    )
+    summary = _summary(discovery.found, census, rule.choice, written, _warnings(discovery.found, census))
+    file = RunFile(
+        fingerprint=written.fingerprint,
+        run=section,
+        input=order.url,
+        model=identity,
+        channels=dict(zip(order.model.roles, rule.choice.counted, strict=True)),
+        features=Features(order.model.object_name, _column_names(order.model, rule.choice)),
+        listing_digest=written.listing_digest,
+        plan_sha256=_sha256(path),
+        numbers=_numbers(summary),
+        versions=installed_versions(),
+    )
+    return file, summary
+
+
+def _numbers(summary: PlanSummary) -> Numbers:
+    return Numbers(
+        summary.fields,
+        summary.sources,
+        summary.shards,
+        summary.size,
+        summary.reasons,
+        summary.ignored,
+        summary.unparsed,
+    )
+
+
+def _column_names(model: PlannedModel, choice: ChannelChoice) -> tuple[str, ...]:
+    """How columns call the measured channels: by name, or by the role one plays where files carry no name."""
+    return tuple(channel or model.roles[choice.counted.index(channel)] for channel in choice.measured)
+
+
+def _watched(fields: Iterator[PlannedField], census: Census, run: RunConfig) -> Iterator[PlannedField]:
+    grid = run.expect if isinstance(run.expect, ExpectGrid) else None
+    return census.watch(fields, None if grid is None else (grid_wells(grid), frozenset(grid.sites)))
+
+
+def _summary(
+    found: Findings, census: Census, choice: ChannelChoice, written: Written, warnings: Sequence[str]
+) -> PlanSummary:
+    return PlanSummary(
+        plates=census.plates(),
+        fields=census.fields,
+        sources=census.sources,
+        shards=written.shards,
+        size=census.size,
+        channels_seen=tuple(sorted(found.channels)),
+        counted=choice.counted,
+        measured=choice.measured,
+        reasons=dict(sorted(census.reasons.items())),
+        ignored=dict(sorted(found.ignored.items())),
+        unparsed=found.unparsed,
+        unparsed_examples=tuple(found.unparsed_examples),
+        warnings=tuple(warnings),
+    )
+
+
+def _warnings(found: Findings, census: Census) -> list[str]:
+    warnings: list[str] = []
+    if (suggestion := hint(found.images, found.like_imagexpress)) is not None:
+        warnings.append(suggestion)
+    if split := sorted(found.split_plates()):
+        shown = ", ".join(repr(plate) for plate in split[:5])
+        warnings.append(
+            f"plates of one name in several folders are kept apart as plate@folder: {shown}"
+            + (", …" if split[5:] else "")
+        )
+    if census.outside:
+        warnings.append(
+            f"{census.outside} fields lie outside the plate that run.expect describes; they are counted too"
+        )
+    if found.unparsed:
+        warnings.append(
+            f"{found.unparsed} image files are left out because their names do not parse (run.unparsed=ignore)"
+        )
+    return warnings
+
+
+def _inside(input_url: str, output_url: str) -> str:
+    """The output's path below the input, "" where it lies elsewhere."""
+    root = input_url.rstrip("/") + "/"
+    return output_url.removeprefix(root).strip("/") if output_url.startswith(root) else ""
+
+
+def _stored_run(store_out: Store) -> RunFile | None:
+    try:
+        return from_json(store_out.get(RUN_KEY))
+    except Absent:
+        return None
+
+
+def _refuse_orphaned_parts(store_out: Store) -> None:
+    for batch in store_out.list("fields"):
+        for listed in batch:
+            raise OutputFault(
+                f"{store_out.url}: holds results ({listed.key}) of a run whose {RUN_KEY} is missing; "
+                "choose another output folder"
+            )
+
+
+def _create(store_out: Store, plan: Plan) -> RunFile:
+    body = plan.path.read_bytes()
+    file = plan.file
+    if store_out.put_new(PLAN_KEY, body) is Created.EXISTS:
+        file = _adopt_or_replace(store_out, file, body)
+    if store_out.put_new(RUN_KEY, to_json(file)) is Created.NEW:
+        return file
+    return load_run(store_out)
+
+
+def _adopt_or_replace(store_out: Store, file: RunFile, body: bytes) -> RunFile:
+    """What to commit where a plan is there and no run.json yet.
+
+    A plan of the same fingerprint (of a driver that ended early, or that starts at this moment) is as good as ours, and
+    there must be one cut into shards only; any other is left over from a run that never began.
+    """
+    there = store_out.get(PLAN_KEY)
+    try:
+        same = plan_fingerprint(there) == file.fingerprint
+    except OutputFault:
+        same = False
+    if same:
+        numbers = replace(file.numbers, shards=shard_count(there))
+        return replace(file, plan_sha256=hashlib.sha256(there).hexdigest(), numbers=numbers)
+    store_out.put(PLAN_KEY, body)
+    return file
+
+
+def _belongs_to_another(url: str, stored: RunFile, new: RunFile) -> str:
+    lines = [_readable(line) for line in differences(stored.decided(), new.decided())]
+    shown = "\n".join(f"  {line}" for line in lines[:_SHOWN_DIFFERENCES])
+    more = f"\n  … and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
+    return (
+        f"{url} belongs to another run; what differs:\n{shown}{more}\n"
+        "Choose another output folder, or go back to what that run was started with."
+    )
+
+
+def _readable(line: str) -> str:
+    if line.startswith("listing: "):
+        return "input: files were added, removed or changed since, or run settings choose other files"
+    return line
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""`run/run.json`: what an output folder belongs to. Written once; no times, no host, no secrets."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from cellcount_core.domain.columns import SCHEMA_VERSION, Features
+from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.fingerprint import RESULTS_VERSION
+
+RUN_KEY = "run/run.json"
+
+_DISTRIBUTIONS = {
+    "cellcount": "cellcount",
+    "numpy": "numpy",
+    "onnxruntime": "onnxruntime",
+    "opencv": "opencv-python-headless",
+    "pyarrow": "pyarrow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """The model of a run: its package by name, version and digest, and the engine that runs it (never "auto")."""
+
+    name: str
+    version: str
+    digest: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """How much was planned: fields, sources (files read), shards, bytes to read, fields by planned reason, files ignored by
+    why, images whose name did not parse."""
+
+    fields: int
+    sources: int
+    shards: int
+    bytes: int
+    reasons: Mapping[str, int]
+    ignored: Mapping[str, int]
+    unparsed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """The content of run.json.
+
+    `run` is the run section of the configuration as plain data, `input` the URL it was counted from, `listing_digest` the
+    SHA-256 of what was listed there, `plan_sha256` that of plan.parquet. `channels` maps the model's roles, in their order, to the
+    channels counted; `features` names the measured columns.
+    """
+
+    fingerprint: str
+    run: Mapping[str, object]
+    input: str
+    model: ModelIdentity
+    channels: Mapping[str, str]
+    features: Features
+    listing_digest: str
+    plan_sha256: str
+    numbers: Numbers
+    versions: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+    results_version: int = RESULTS_VERSION
+
+    def decided(self) -> dict[str, object]:
+        """Everything that the fingerprint covers, as nested plain data: what to compare two runs by."""
+        return {
+            "run": {key: value for key, value in self.run.items() if key != "model"},
+            "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
+            "listing": self.listing_digest,
+            "results_version": self.results_version,
+        }
+
+
+def to_json(run: RunFile) -> bytes:
+    """The bytes of run.json. Keys keep their order: that of `channels` is the order of the model's inputs."""
+    return (json.dumps(asdict(run), indent=2) + "\n").encode()
+
+
+def from_json(body: bytes) -> RunFile:
+    """Read run.json. Raises OutputFault where it is not one that this version can read."""
+    try:
+        data = json.loads(body)
+        if data["schema_version"] != SCHEMA_VERSION:
+            raise OutputFault(
+                f"{RUN_KEY}: schema version {data['schema_version']}, this version of cellcount writes {SCHEMA_VERSION}; "
+                "choose another output folder"
+            )
+        features = data.pop("features")
+        return RunFile(
+            model=ModelIdentity(**data.pop("model")),
+            features=Features(features["object_name"], tuple(features["channels"])),
+            numbers=Numbers(**data.pop("numbers")),
+            **data,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputFault(f"{RUN_KEY}: not a run file of this version of cellcount: {error!r}") from error
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of cellcount, Python and the libraries that numbers depend on; "" for what is not installed."""
+    found = {"python": platform.python_version()}
+    for name, distribution in _DISTRIBUTIONS.items():
+        try:
+            found[name] = version(distribution)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found

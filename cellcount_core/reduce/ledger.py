@@ -1,0 +1,97 @@
+"""What an output folder says of itself: the run it belongs to, and its fields parts in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cellcount_core.domain.columns import SCHEMA_VERSION, Features
+from cellcount_core.domain.errors import LedgerFault, OutputFault
+from cellcount_core.stores.base import Absent, Denied, Store
+from cellcount_core.tables.parts import FieldsPart, committed_parts, fields_key, read_fields_part
+
+RUN_KEY = "run/run.json"
+_AHEAD = 8
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What the tables need to know of a run; `plan_sha256` is that of run/plan.parquet."""
+
+    fingerprint: str
+    features: Features
+    shards: int
+    fields: int
+    plan_sha256: str
+
+
+def read_run(store: Store) -> RunInfo:
+    """The run that the output in `store` belongs to.
+
+    Raises OutputFault where there is none, or one of another schema version.
+    """
+    try:
+        body = store.get(RUN_KEY)
+    except (Absent, Denied) as error:
+        raise OutputFault(
+            f"{store.url}: is not the output of a run, {RUN_KEY} cannot be read ({error}); expected the OUTPUT of `cellcount count`"
+        ) from error
+    try:
+        data = json.loads(body)
+        version = int(data["schema_version"])
+        features, numbers = data["features"], data["numbers"]
+        info = RunInfo(
+            fingerprint=str(data["fingerprint"]),
+            features=Features(
+                str(features["object_name"]), tuple(str(name) for name in features["channels"])
+            ),
+            shards=int(numbers["shards"]),
+            fields=int(numbers["fields"]),
+            plan_sha256=str(data["plan_sha256"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputFault(
+            f"{store.url}: {RUN_KEY} is not a run file of this version of cellcount: {error!r}"
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise OutputFault(
+            f"{store.url}: written with schema version {version}, this cellcount reads version {SCHEMA_VERSION}"
+        )
+    return info
+
+
+def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
+    """The fields parts of all shards in order, which is the order of keys; a few are held at a time.
+
+    Raises LedgerFault where a shard is not counted yet, or a part is damaged or belongs to another run or shard.
+    """
+    present = committed_parts(store)
+    lacking = [number for number in range(run.shards) if number not in present]
+    if lacking:
+        some = ", ".join(fields_key(number) for number in lacking[:_NAMED]) + (
+            ", …" if len(lacking) > _NAMED else ""
+        )
+        raise LedgerFault(
+            f"{store.url}: {len(lacking)} of {run.shards} shards are not counted yet ({some}); run the same command again"
+        )
+    keys = [fields_key(number) for number in range(run.shards)]
+    for number, (key, body) in enumerate(store.get_many(keys, ahead=_AHEAD)):
+        if not isinstance(body, bytes):
+            raise LedgerFault(f"{store.url}: {body}")
+        part = read_fields_part(key, body)
+        check_identity(part, run, number)
+        yield part
+
+
+def check_identity(part: FieldsPart, run: RunInfo, number: int) -> None:
+    """Raise LedgerFault where a part does not belong to shard `number` of `run`."""
+    if part.fingerprint != run.fingerprint:
+        raise LedgerFault(
+            f"{part.key}: belongs to run {part.fingerprint[:12]}, this output to run {run.fingerprint[:12]}"
+        )
+    if part.number != number:
+        raise LedgerFault(f"{part.key}: holds shard {part.number}, expected {number}")
+    if part.features != run.features:
+        raise LedgerFault(f"{part.key}: measures {part.features}, the run {run.features}")

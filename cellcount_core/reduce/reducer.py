@@ -1,0 +1,131 @@
+"""From the fields parts to wells, plates and summary.
+
+The parts are read in shard order, which is the order of keys, so that groups are contiguous: memory holds a few parts, one
+well, a row a plate and the compressed wells table, however many fields there are. Objects parts are not read; what is needed of
+them stands in the fields parts as moments and digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+
+from cellcount_core.domain.columns import FIELD_ID, Features
+from cellcount_core.domain.errors import LedgerFault
+from cellcount_core.domain.fields import FieldKey
+from cellcount_core.reduce.ledger import RunInfo, fields_parts, read_run
+from cellcount_core.reduce.plates import Plate, plate_row
+from cellcount_core.reduce.summary import ALL, Summary, summarise, summary_csv, summary_json
+from cellcount_core.reduce.tally import CountedField, counted_fields, empty_tally
+from cellcount_core.reduce.wells import well_rows, wells
+from cellcount_core.stores.base import Store
+from cellcount_core.tables.digest import ObjectsDigest, RowDigest
+from cellcount_core.tables.parts import sweep
+from cellcount_core.tables.schema import TableName, TableWriter, table_bytes, table_from_rows, table_schema
+
+WELLS_KEY = "wells.parquet"
+PLATES_KEY = "plates.parquet"
+SUMMARY_JSON_KEY = "summary.json"
+SUMMARY_CSV_KEY = "summary.csv"
+
+_WELL_ROWS = 4096
+"""Rows of the wells table made into Arrow at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """The reduced tables of a run: file bodies by key, in the order they are written, and the summary they stand for.
+
+    `objects_parts` are the objects parts that the fields parts name.
+    """
+
+    files: dict[str, bytes]
+    summary: Summary
+    objects_parts: tuple[str, ...]
+
+
+def reduce_run(store: Store) -> Summary:
+    """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove orphans of crashes.
+
+    Raises OutputFault where `store` is no output, LedgerFault where a shard is not counted yet or a part is damaged.
+    """
+    reduced = reduce_tables(store)
+    sweep(store, reduced.objects_parts)
+    for key, body in reduced.files.items():
+        store.put(key, body)
+    return reduced.summary
+
+
+def reduce_tables(store: Store) -> Reduced:
+    """What `reduce_run` would write, without writing it. Raises as `reduce_run`."""
+    run = read_run(store)
+    reading = _Reading(store, run)
+    every_plate: list[Plate] = []
+    everything = Plate(ALL, empty_tally(run.features))
+    wells_file = TableWriter(table_schema(TableName.WELLS, run.features, run.fingerprint))
+    for plate in _plates(reading.fields(), run, wells_file):
+        every_plate.append(plate)
+        everything.merge(plate)
+    wells_body = wells_file.finish()
+    plates_body = _plates_bytes(every_plate, run.features, run.fingerprint)
+    digests = {
+        "wells": hashlib.sha256(wells_body).hexdigest(),
+        "plates": hashlib.sha256(plates_body).hexdigest(),
+        "fields_rows": reading.rows.hexdigest(),
+        "objects_rows": reading.objects.hexdigest(),
+    }
+    summary = summarise(run.fingerprint, run.features, len(every_plate), everything, digests)
+    files = {
+        WELLS_KEY: wells_body,
+        PLATES_KEY: plates_body,
+        SUMMARY_CSV_KEY: summary_csv(every_plate, everything, run.features),
+        SUMMARY_JSON_KEY: summary_json(summary),
+    }
+    return Reduced(files, summary, tuple(reading.objects_parts))
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The fields of all parts as one stream, digested and checked for their order on the way."""
+
+    store: Store
+    run: RunInfo
+    rows: RowDigest = field(default_factory=RowDigest)
+    objects: ObjectsDigest = field(default_factory=ObjectsDigest)
+    objects_parts: list[str] = field(default_factory=list)
+
+    def fields(self) -> Iterator[CountedField]:
+        last: FieldKey | None = None
+        for part in fields_parts(self.store, self.run):
+            for counted in counted_fields(part.key, part.table, self.run.features, self.run.fingerprint):
+                if last is not None and counted.key <= last:
+                    again = "twice" if counted.key == last else "out of order"
+                    raise LedgerFault(f"{part.key}: {counted.key} comes {again}")
+                last = counted.key
+                yield counted
+            self.rows.update(part.table)
+            self.objects.update(part.table.column(FIELD_ID.name).to_pylist(), part.object_digests)
+            self.objects_parts.append(part.objects_key)
+
+
+def _plates(fields: Iterator[CountedField], run: RunInfo, wells_file: TableWriter) -> Iterator[Plate]:
+    schema = table_schema(TableName.WELLS, run.features, run.fingerprint)
+    waiting: list[dict[str, object]] = []
+    for name, group in groupby(wells(fields, run.features), key=attrgetter("plate")):
+        plate = Plate(name, empty_tally(run.features))
+        for well in group:
+            plate.add(well)
+            waiting += well_rows(well, run.features)
+            if len(waiting) >= _WELL_ROWS:
+                wells_file.write(table_from_rows(waiting, schema))
+                waiting = []
+        yield plate
+    wells_file.write(table_from_rows(waiting, schema))
+
+
+def _plates_bytes(plates: list[Plate], features: Features, fingerprint: str) -> bytes:
+    schema = table_schema(TableName.PLATES, features, fingerprint)
+    return table_bytes(table_from_rows([plate_row(plate, features) for plate in plates], schema))

@@ -1,0 +1,327 @@
+"""The proof of the ledger: the plan joined with the parts, every digest, every row count, every reduced table.
+
+Findings are collected, never raised, so that one report names all that is wrong; a run without findings has every planned
+field exactly once, each object in a field that counts it, and tables that are what a fresh reduction gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cellcount_core.domain.columns import FIELD_ID, PLATE, SITE, TIMEPOINT, WELL
+from cellcount_core.domain.errors import LedgerFault, Reason, Status
+from cellcount_core.domain.fields import FieldKey
+from cellcount_core.reduce.ledger import RunInfo, check_identity, read_run
+from cellcount_core.reduce.reducer import reduce_tables
+from cellcount_core.stores.base import Absent, Denied, Store
+from cellcount_core.tables.digest import object_digests
+from cellcount_core.tables.parts import FieldsPart, fields_key, objects_key, read_fields_part, strangers
+from cellcount_core.tables.rows import OBJECT_NUMBER
+from cellcount_core.tables.schema import (
+    FINGERPRINT_KEY,
+    TableName,
+    read_table_bytes,
+    same_columns,
+    schema_texts,
+    table_schema,
+)
+
+PLAN_KEY = "run/plan.parquet"
+SHOWN = 100
+"""Findings that a report holds; more are only counted."""
+
+_AHEAD = 4
+_KEY_COLUMNS = (PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, FIELD_ID.name)
+
+_Body = bytes | Absent | Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One contradiction: the file it was found in and what is wrong there."""
+
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.what}"
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was compared and what was found wrong; `findings` holds the first SHOWN of `found`.
+
+    `statuses` counts the rows that are in the parts, `fields` the planned ones.
+    """
+
+    fields: int = 0
+    shards: int = 0
+    objects: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    found: int = 0
+
+    @property
+    def proven(self) -> bool:
+        """Whether nothing was found."""
+        return self.found == 0
+
+    def lines(self) -> list[str]:
+        """The report as text: the sum of the ledger, then a line a finding."""
+        terms = " + ".join(f"{self.statuses[status.value]} {status.value}" for status in Status)
+        ledger = f"{self.fields} fields expected, found {terms}; {self.objects} objects in {self.shards} shards"
+        if self.proven:
+            return [ledger, "proven: every field once, every digest, count and table agrees"]
+        hidden = self.found - len(self.findings)
+        shown = [str(finding) for finding in self.findings]
+        return [ledger, *shown, *([f"… and {hidden} more"] if hidden else []), f"{self.found} contradictions"]
+
+    def add(self, key: str, what: str) -> None:
+        """Note a finding."""
+        self.found += 1
+        if len(self.findings) < SHOWN:
+            self.findings.append(Finding(key, what))
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One field of the plan: its key columns, and the reason by which it was known not to be countable."""
+
+    key: tuple[object, ...]
+    reason: str | None
+
+
+def verify(store: Store) -> VerifyReport:
+    """Prove the output in `store`; reads every part once, holding a few at a time.
+
+    Raises OutputFault where `store` is no output, LedgerFault where its plan cannot be read, so that there is nothing to
+    compare with.
+    """
+    run = read_run(store)
+    report = VerifyReport(shards=run.shards)
+    keys = [key for number in range(run.shards) for key in (fields_key(number), objects_key(number))]
+    bodies = store.get_many(keys, ahead=_AHEAD)
+    named: list[str] = []
+    for number, planned in enumerate(_plan(store, run, report)):
+        (fields_at, fields_body), (_, objects_body) = next(bodies), next(bodies)
+        report.fields += len(planned)
+        part = _part(report, run, number, fields_at, fields_body)
+        if part is None:
+            continue
+        named.append(part.objects_key)
+        counts = _check_fields(report, part, planned)
+        if part.objects_key != objects_key(number):
+            objects_body = _get(store, part.objects_key)
+        _check_objects(report, run, part, counts, objects_body)
+    if report.fields != run.fields:
+        report.add(PLAN_KEY, f"plans {report.fields} fields, run.json names {run.fields}")
+    if report.statuses.total() != report.fields:
+        terms = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
+        report.add(PLAN_KEY, f"{report.fields} fields expected, the parts hold {terms}")
+    for key in strangers(store, named, run.shards):
+        report.add(key, "is no part of this run; a reader of the folder would count it in")
+    _check_reduced(report, store)
+    return report
+
+
+def _plan(store: Store, run: RunInfo, report: VerifyReport) -> Iterator[list[_Planned]]:
+    """The planned fields of each shard of the run, in order."""
+    body = _get(store, PLAN_KEY)
+    if not isinstance(body, bytes):
+        raise LedgerFault(f"{store.url}: {body}; without the plan nothing can be proven")
+    if hashlib.sha256(body).hexdigest() != run.plan_sha256:
+        report.add(PLAN_KEY, "was changed: its SHA-256 is not the one that run.json names")
+    columns = ["shard", *_KEY_COLUMNS, "reason"]
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body))
+        if file.num_row_groups != run.shards:
+            report.add(PLAN_KEY, f"holds {file.num_row_groups} shards, run.json names {run.shards}")
+        for number in range(run.shards):
+            rows = file.read_row_group(number, columns=columns) if number < file.num_row_groups else None
+            yield _planned(report, number, rows)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise LedgerFault(f"{store.url}: {PLAN_KEY} is no readable plan: {error}") from error
+
+
+def _planned(report: VerifyReport, number: int, rows: pa.Table | None) -> list[_Planned]:
+    if rows is None:
+        return []
+    if set(rows.column("shard").to_pylist()) != {number}:
+        report.add(PLAN_KEY, f"row group {number} is not that of shard {number}")
+    lines = zip(_rows(rows, _KEY_COLUMNS), rows.column("reason").to_pylist(), strict=True)
+    return [_Planned(key, reason) for (key, reason), _ in groupby(lines)]
+
+
+def _get(store: Store, key: str) -> _Body:
+    try:
+        return store.get(key)
+    except (Absent, Denied) as error:
+        return error
+
+
+def _part(report: VerifyReport, run: RunInfo, number: int, key: str, body: _Body) -> FieldsPart | None:
+    """The fields part, if it can be compared at all."""
+    if not isinstance(body, bytes):
+        report.add(key, "is not there: the shard is not counted yet; run the same command again")
+        return None
+    try:
+        part = read_fields_part(key, body)
+    except LedgerFault as fault:
+        report.add(key, str(fault).removeprefix(f"{key}: "))
+        return None
+    try:
+        check_identity(part, run, number)
+    except LedgerFault as fault:
+        report.add(key, str(fault).removeprefix(f"{key}: "))
+    wrong = list(same_columns(part.table, table_schema(TableName.FIELDS, run.features, run.fingerprint)))
+    for what in wrong:
+        report.add(key, what)
+    return None if wrong else part
+
+
+def _check_fields(report: VerifyReport, part: FieldsPart, planned: Sequence[_Planned]) -> list[int]:
+    """Compare the rows of a part with the plan and with themselves; returns the objects each row counts."""
+    columns = {
+        name: part.table.column(name).to_pylist() for name in (*_KEY_COLUMNS, "status", "reason", "count")
+    }
+    keys = list(zip(*(columns[name] for name in _KEY_COLUMNS), strict=True))
+    _check_keys(report, part.key, keys, [field.key for field in planned])
+    by_reason = {field.key: field.reason for field in planned}
+    area = part.table.column(f"n_{part.features.object_name}_AreaShape_Area").to_pylist()
+    report.statuses.update(columns["status"])
+    rows = zip(keys, columns["status"], columns["reason"], columns["count"], area, strict=True)
+    for key, status, reason, count, measured in rows:
+        for what in _contradictions(status, reason, count, by_reason.get(key), measured):
+            report.add(part.key, f"{_name(key)}: {what}")
+    return [count or 0 for count in columns["count"]]
+
+
+def _check_keys(
+    report: VerifyReport,
+    part: str,
+    found: Sequence[tuple[object, ...]],
+    expected: Sequence[tuple[object, ...]],
+) -> None:
+    before = report.found
+    times = Counter(found)
+    for key in expected:
+        if times[key] != 1:
+            report.add(part, f"{_name(key)}: planned once, has {times[key]} rows")
+    known = set(expected)
+    for key in times:
+        if key not in known:
+            report.add(part, f"{_name(key)}: is not planned for this shard")
+        elif FieldKey(str(key[0]), str(key[1]), _whole(key[2]), _whole(key[3])).field_id != key[4]:
+            report.add(part, f"{_name(key)}: field_id {key[4]} is not that of its key")
+    if report.found == before and list(found) != list(expected):
+        report.add(part, "its rows are not in the order of the plan")
+
+
+def _contradictions(
+    status: str, reason: str | None, count: int | None, planned_reason: str | None, measured: int | None
+) -> Iterator[str]:
+    if reason is not None and reason not in {known.value for known in Reason}:
+        yield f"reason {reason!r} is none of this version"
+        return
+    implied = Status.OK if reason is None else Reason(reason).status
+    if status != implied.value:
+        yield f"status {status} does not go with reason {reason}, which is {implied.value}"
+    if (status == Status.OK.value) != (count is not None):
+        yield f"status {status} does not go with count {count}"
+    if count is not None and count < 0:
+        yield f"count {count} is below 0"
+    if planned_reason is not None and reason != planned_reason:
+        yield f"was planned as {planned_reason}, but has reason {reason}"
+    if (measured or 0) != (count or 0):
+        yield f"counts {count}, but measured {measured} objects"
+
+
+def _check_objects(
+    report: VerifyReport, run: RunInfo, part: FieldsPart, counts: Sequence[int], body: _Body
+) -> None:
+    key = part.objects_key
+    if not isinstance(body, bytes):
+        report.add(key, f"is not there, and {part.key} names it")
+        return
+    if hashlib.sha256(body).hexdigest() != part.objects_sha256:
+        report.add(key, f"was changed: its SHA-256 is not the one that {part.key} names")
+    try:
+        table = read_table_bytes(key, body)
+    except LedgerFault as fault:
+        report.add(key, str(fault).removeprefix(f"{key}: "))
+        return
+    found = schema_texts(table.schema).get(FINGERPRINT_KEY, "")
+    if found != run.fingerprint:
+        report.add(key, f"belongs to run {found[:12]}, this output to run {run.fingerprint[:12]}")
+    wrong = list(same_columns(table, table_schema(TableName.OBJECTS, run.features, run.fingerprint)))
+    for what in wrong:
+        report.add(key, what)
+    if wrong:
+        return
+    report.objects += table.num_rows
+    if _check_numbers(report, part, table, counts):
+        fields = part.table.column(FIELD_ID.name).to_pylist()
+        digests = zip(fields, part.object_digests, object_digests(table, counts), strict=True)
+        for field_id, named, computed in digests:
+            if named != computed:
+                report.add(
+                    key, f"field {field_id}: its objects are not those that {part.key} was written with"
+                )
+
+
+def _check_numbers(report: VerifyReport, part: FieldsPart, table: pa.Table, counts: Sequence[int]) -> bool:
+    """Whether the objects are those of the fields, 1..n each, in their order."""
+    keys: Iterator[tuple[object, ...]] = _rows(table, _KEY_COLUMNS)
+    numbers: dict[tuple[object, ...], list[object]] = {}
+    for key, number in zip(keys, table.column(OBJECT_NUMBER).to_pylist(), strict=True):
+        numbers.setdefault(key, []).append(number)
+    expected = dict(zip(_rows(part.table, _KEY_COLUMNS), counts, strict=True))
+    before = report.found
+    for key, count in expected.items():
+        got = numbers.get(key, [])
+        if len(got) != count:
+            report.add(part.objects_key, f"{_name(key)}: has {len(got)} objects, its field counts {count}")
+        elif got != list(range(1, count + 1)):
+            report.add(part.objects_key, f"{_name(key)}: its objects are not numbered 1 to {count} in order")
+    for key in numbers:
+        if key not in expected:
+            report.add(part.objects_key, f"{_name(key)}: has objects, but no row in {part.key}")
+    if report.found == before and list(numbers) != [key for key, count in expected.items() if count]:
+        report.add(part.objects_key, "its rows are not in the order of the fields")
+    return report.found == before
+
+
+def _check_reduced(report: VerifyReport, store: Store) -> None:
+    try:
+        fresh = reduce_tables(store)
+    except LedgerFault as fault:
+        if report.proven:
+            report.add("fields", str(fault).removeprefix(f"{store.url}: "))
+        return
+    for key, body in fresh.files.items():
+        standing = _get(store, key)
+        if not isinstance(standing, bytes):
+            report.add(key, "is not there; run `cellcount reduce`")
+        elif standing != body:
+            report.add(key, "is not what the parts reduce to; `cellcount reduce` writes it anew")
+
+
+def _rows(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
+def _name(key: tuple[object, ...]) -> str:
+    plate, well, site, timepoint, _ = key
+    return f"plate {plate}, well {well}, site {site}, time point {timepoint}"
+
+
+def _whole(value: object) -> int:
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,147 @@
+"""The loop that does all shards: a bounded window of attempts, deaths counted by shard, poisonous fields isolated.
+
+It is the same for every pool. A shard whose worker died `max_deaths` times waits until all others are done; then it is
+bisected with attempts that do not commit, one a worker, until the fields that kill are known. Those are marked and the shard
+is done once more, so that it becomes one part like any other. The driver holds the shards in flight, never the whole plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.domain.receipts import Receipt
+from cellcount_core.runners.events import Events, Tally
+from cellcount_core.runners.pool import Death, Mode, Outcome, Task, WorkerPool
+
+_PROBE_FLOOR_S = 60.0
+"""A probe of few fields gets at least this long, or a slow start would look like a hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How attempts are limited: deaths before a shard is bisected, and seconds for a whole shard."""
+
+    max_deaths: int
+    shard_timeout_s: float
+
+
+def run_shards(pool: WorkerPool, shards: Iterable[Shard], policy: Policy, events: Events) -> Tally:
+    """Do all `shards` and return the tally. Raises RunFault where the pool does."""
+    tally = Tally()
+    suspects = _run_window(pool, iter(shards), policy, events, tally)
+    if suspects:
+        pool.isolate()
+        for shard in sorted(suspects, key=lambda suspect: suspect.number):
+            _run_suspect(pool, shard, policy, events, tally)
+    return tally
+
+
+def _run_window(
+    pool: WorkerPool, shards: Iterator[Shard], policy: Policy, events: Events, tally: Tally
+) -> list[Shard]:
+    again: deque[Shard] = deque()
+    deaths: Counter[int] = Counter()
+    suspects: list[Shard] = []
+    in_flight = 0
+    exhausted = False
+    while True:
+        while in_flight < pool.capacity():
+            shard = again.popleft() if again else next(shards, None)
+            if shard is None:
+                exhausted = True
+                break
+            pool.submit(Task(shard, Mode.COMMIT, policy.shard_timeout_s))
+            in_flight += 1
+        if exhausted and not in_flight and not again:
+            return suspects
+        for outcome in pool.wait(1.0):
+            in_flight -= 1
+            shard = outcome.task.shard
+            match outcome.end:
+                case Receipt() as receipt:
+                    deaths.pop(shard.number, None)
+                    tally.add(receipt)
+                    events.receipt(receipt, tally)
+                case Death() as death:
+                    tally.deaths += 1
+                    deaths[shard.number] += 1
+                    events.death(outcome.task, death)
+                    if deaths[shard.number] < policy.max_deaths:
+                        again.append(shard)
+                    else:
+                        suspects.append(shard)
+                case None:
+                    again.append(shard)
+        events.tick(tally)
+
+
+def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events, tally: Tally) -> None:
+    receipt = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, tally)
+    if isinstance(receipt, Death):
+        marked = _mark_poison(pool, shard, receipt, policy, events, tally)
+        receipt = _attempt(pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), events, tally)
+    if isinstance(receipt, Death):
+        # Its fields can be counted one by one and not together: the shard as a whole is what fails.
+        everything = replace(shard, fields=tuple(_marked(planned, receipt) for planned in shard.fields))
+        receipt = _attempt(pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), events, tally)
+    if isinstance(receipt, Receipt):
+        tally.add(receipt)
+        events.receipt(receipt, tally)
+
+
+def _mark_poison(
+    pool: WorkerPool, shard: Shard, death: Death, policy: Policy, events: Events, tally: Tally
+) -> Shard:
+    poison: dict[int, Death] = {}
+    countable = [index for index, planned in enumerate(shard.fields) if planned.reason is None]
+    groups: list[tuple[list[int], Death]] = [(countable, death)]
+    while groups:
+        indexes, killed_by = groups.pop()
+        if len(indexes) == 1:
+            poison[indexes[0]] = killed_by
+            continue
+        middle = len(indexes) // 2
+        for half in (indexes[:middle], indexes[middle:]):
+            probe = replace(shard, fields=tuple(shard.fields[index] for index in half))
+            timeout = max(_PROBE_FLOOR_S, policy.shard_timeout_s * len(half) / max(1, len(shard.fields)))
+            timeout = min(timeout, policy.shard_timeout_s)
+            end = _attempt(pool, Task(probe, Mode.PROBE, timeout), events, tally)
+            if isinstance(end, Death):
+                groups.append((half, end))
+    fields = tuple(
+        _marked(planned, poison[index]) if index in poison else planned
+        for index, planned in enumerate(shard.fields)
+    )
+    return replace(shard, fields=fields)
+
+
+def _marked(planned: PlannedField, death: Death) -> PlannedField:
+    if planned.reason is not None:
+        return planned
+    return replace(planned, reason=death.reason, detail=death.detail)
+
+
+def _attempt(pool: WorkerPool, task: Task, events: Events, tally: Tally) -> Receipt | Death:
+    """One attempt, alone in the pool; again for as long as it is lost through no fault of its own."""
+    while True:
+        while pool.capacity() < 1:
+            pool.wait(1.0)
+            events.tick(tally)
+        pool.submit(task)
+        end = _end_of(pool, events, tally)
+        if isinstance(end, Death):
+            tally.deaths += 1
+            events.death(task, end)
+        if end is not None:
+            return end
+
+
+def _end_of(pool: WorkerPool, events: Events, tally: Tally) -> Receipt | Death | None:
+    while True:
+        ended: list[Outcome] = list(pool.wait(1.0))
+        events.tick(tally)
+        if ended:
+            return ended[0].end

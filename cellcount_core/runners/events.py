@@ -1,0 +1,58 @@
+"""What a run tells on its way, and the tally it tells it with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cellcount_core.domain.receipts import Receipt
+from cellcount_core.runners.pool import Death, Task
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done in this run so far (fields committed by earlier runs are not in it)."""
+
+    shards: int = 0
+    objects: int = 0
+    pixels: int = 0
+    deaths: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, receipt: Receipt) -> None:
+        """Count a committed shard."""
+        self.shards += 1
+        self.objects += receipt.objects
+        self.pixels += receipt.pixels
+        self.statuses.update(receipt.statuses)
+        self.reasons.update(receipt.reasons)
+
+
+class Events(Protocol):
+    """Who is told. Called from the driver's thread."""
+
+    def stage(self, text: str) -> None:
+        """A new stage of the job began."""
+        ...
+
+    def begin(self, fields: int, already: int) -> None:
+        """Counting begins: `fields` expected in all, `already` of them committed by an earlier run."""
+        ...
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """A shard was committed."""
+        ...
+
+    def death(self, task: Task, death: Death) -> None:
+        """An attempt gave no receipt."""
+        ...
+
+    def tick(self, tally: Tally) -> None:
+        """About a second passed."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something a user should know."""
+        ...

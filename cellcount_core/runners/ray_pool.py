@@ -1,0 +1,200 @@
+"""The Ray runner's pool: actors that hold the model, each with a few shards in hand.
+
+Ray's own retries are off. A worker that dies is replaced; what it had in hand is reported as a death for the driver to count.
+Only shards (lists of file names) go out and only receipts come back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    RayActorError,
+    RayTaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+
+from cellcount_core.domain.errors import Reason, RunFault
+from cellcount_core.domain.fields import Shard
+from cellcount_core.domain.receipts import Receipt
+from cellcount_core.pipeline.context import RunContext
+from cellcount_core.runners.pool import Death, Mode, Outcome, Task
+from cellcount_core.runners.ray_cluster import Sizing
+
+_MAX_FRUITLESS_DEATHS = 60
+"""Workers lost in a row without one receipt: then it is not the fields, it is the cluster or the model."""
+
+
+class CountingActor:
+    """A ShardWorker in a process of its own."""
+
+    def open(self, context: RunContext) -> int:
+        """Load the model, check its golden tensors; the process id."""
+        from cellcount_core.pipeline.worker import ShardWorker
+
+        self._worker = ShardWorker(context)
+        return os.getpid()
+
+    def count(self, shard: Shard) -> Receipt:
+        """Count a shard and commit its part."""
+        return self._worker.count(shard)
+
+    def probe(self, shard: Shard) -> Receipt:
+        """Count without committing."""
+        return self._worker.probe(shard)
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    handle: Any
+    opening: ray.ObjectRef[Any] | None
+    pid: int = 0
+    in_hand: dict[ray.ObjectRef[Any], tuple[Task, float]] = field(default_factory=dict)
+
+
+class RayPool:
+    """Actors of one run. `sizing` says how many and what each is given."""
+
+    def __init__(self, context: RunContext, sizing: Sizing, in_flight: int) -> None:
+        self._context = ray.put(context)
+        self._sizing = sizing
+        self._in_flight = in_flight
+        self._fruitless = 0
+        self._workers = [self._start() for _ in range(sizing.actors)]
+
+    def _start(self) -> _Worker:
+        # Ray makes the class's methods remote ones, which types cannot follow.
+        remote: Any = ray.remote(CountingActor)
+        handle = remote.options(
+            max_restarts=0,
+            max_task_retries=0,
+            num_cpus=self._sizing.cpus,
+            num_gpus=self._sizing.gpus,
+            memory=self._sizing.memory_bytes,
+            max_concurrency=self._in_flight + 1,
+        ).remote()
+        return _Worker(handle, handle.open.remote(self._context))
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that have loaded their model."""
+        return [worker.pid for worker in self._workers if worker.opening is None]
+
+    def capacity(self) -> int:
+        """Attempts that the open workers can hold."""
+        return sum(self._in_flight for worker in self._workers if worker.opening is None)
+
+    def submit(self, task: Task) -> None:
+        """Hand the attempt to the open worker with the fewest in hand."""
+        open_workers = [worker for worker in self._workers if worker.opening is None]
+        worker = min(open_workers, key=lambda one: len(one.in_hand))
+        method = worker.handle.count if task.mode is Mode.COMMIT else worker.handle.probe
+        worker.in_hand[method.remote(task.shard)] = (task, time.monotonic())
+
+    def wait(self, timeout_s: float) -> Sequence[Outcome]:
+        """Attempts that ended. A worker that came up or was lost is taken in on the way."""
+        refs = [ref for worker in self._workers for ref in worker.in_hand]
+        refs += [worker.opening for worker in self._workers if worker.opening is not None]
+        ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+        # One ready reference is waited for; all that are ready by then are taken, so that a fast pool is not polled one by one.
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if ready else (ready, refs)
+        outcomes: list[Outcome] = []
+        for worker in list(self._workers):
+            outcomes += self._collect(worker, set(ready))
+        outcomes += self._end_overdue()
+        return outcomes
+
+    def _collect(self, worker: _Worker, ready: set[ray.ObjectRef[Any]]) -> list[Outcome]:
+        if worker.opening is not None:
+            if worker.opening in ready:
+                self._take_in(worker, worker.opening)
+            return []
+        outcomes: list[Outcome] = []
+        for ref in [ref for ref in worker.in_hand if ref in ready]:
+            if ref not in worker.in_hand:
+                continue
+            task, _ = worker.in_hand[ref]
+            try:
+                outcomes.append(Outcome(task, ray.get(ref)))
+                self._fruitless = 0
+                del worker.in_hand[ref]
+            except RayTaskError as error:
+                del worker.in_hand[ref]
+                outcomes.append(Outcome(task, _failure(error)))
+            except (RayActorError, WorkerCrashedError) as error:
+                outcomes += self._bury(worker, _last_words(error))
+        return outcomes
+
+    def _take_in(self, worker: _Worker, opening: ray.ObjectRef[Any]) -> None:
+        try:
+            worker.pid = ray.get(opening)
+            worker.opening = None
+        except RayTaskError as error:
+            cause = error.cause
+            raise (
+                cause if isinstance(cause, RunFault) else RunFault(f"a worker cannot start: {cause!r}")
+            ) from error
+        except (RayActorError, WorkerCrashedError, TaskUnschedulableError) as error:
+            self._replace(worker, _last_words(error))
+
+    def _bury(self, worker: _Worker, words: str) -> list[Outcome]:
+        lost = [task for task, _ in worker.in_hand.values()]
+        self._replace(worker, words)
+        return [Outcome(task, Death(Reason.WORKER_DIED, words)) for task in lost]
+
+    def _replace(self, worker: _Worker, words: str) -> None:
+        self._fruitless += 1
+        if self._fruitless > _MAX_FRUITLESS_DEATHS:
+            raise RunFault(
+                f"{self._fruitless} workers died in a row without counting anything; the last: {words}"
+            )
+        worker.in_hand.clear()
+        self._workers[self._workers.index(worker)] = self._start()
+
+    def _end_overdue(self) -> list[Outcome]:
+        now = time.monotonic()
+        outcomes: list[Outcome] = []
+        for worker in list(self._workers):
+            overdue = [task for task, since in worker.in_hand.values() if now - since > task.timeout_s]
+            if not overdue:
+                continue
+            others = [task for task, _ in worker.in_hand.values() if task not in overdue]
+            ray.kill(worker.handle, no_restart=True)
+            self._replace(worker, "ended after the shard's time limit")
+            for task in overdue:
+                outcomes.append(
+                    Outcome(task, Death(Reason.TIMED_OUT, f"not done after {task.timeout_s:g} s"))
+                )
+            outcomes += [Outcome(task, None) for task in others]
+        return outcomes
+
+    def isolate(self) -> None:
+        """One attempt a worker from now on."""
+        self._in_flight = 1
+
+    def close(self) -> None:
+        """End the actors at once."""
+        for worker in self._workers:
+            ray.kill(worker.handle, no_restart=True)
+
+
+def _failure(error: RayTaskError) -> Death:
+    cause = error.cause
+    if isinstance(cause, RunFault):
+        raise cause from error
+    return Death(Reason.INTERNAL, f"{type(cause).__name__}: {cause}".splitlines()[0][:300])
+
+
+def _last_words(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [
+        line
+        for line in lines
+        if "exit" in line.lower() or "killed" in line.lower() or "memory" in line.lower()
+    ]
+    return (telling or lines or [type(error).__name__])[0][:300]

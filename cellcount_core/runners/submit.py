@@ -1,0 +1,349 @@
+"""Submit a job to a Ray cluster, follow its logs and return its exit code.
+
+A submission has a name. The name is derived from the configuration's text, the `--set` assignments and the entry point, or
+given; the same name is never run twice: a job that runs is attached to, one that succeeded is reported, one that failed or
+was stopped is submitted again as `<name>-2`, `<name>-3`, …, so that the run goes on where it stopped.
+
+Token authentication follows Ray's own environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH); no token is read,
+stored or sent by anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cellcount_core.domain.errors import ConfigFault, CredentialsFault, Interrupted, RunFault, StorageFault
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+EXCLUDES = (
+    ".git/", ".venv*/", "/data/", "/shared/", "/out/", "/demo/", "/runs/", "__pycache__/", "*.pyc",
+    ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/",
+)  # fmt: skip
+"""What stays at home, as in .gitignore; the working directory's own .gitignore and .rayignore hold too."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_CONNECT_S = 10.0
+_POLL_S = 0.5
+_EXIT_CODE_S = 15.0
+_TAIL_TRIES = 5
+_NOT_FOUND = 127
+_AUTH_VARIABLES = (
+    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=<file with the cluster's token> (or RAY_AUTH_TOKEN)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRequest:
+    """What to submit, and where.
+
+    `config` is a YAML file inside `working_dir`, which is uploaded; `address` the dashboard of the head ("http://head:8265").
+    `assignments` are `--set` texts. `submission_id` names the job ("" derives a name). `entrypoint` is the command that
+    the config's path and the assignments are appended to; it is looked up on the head's PATH. `excludes` is not uploaded.
+    """
+
+    config: Path
+    address: str
+    working_dir: Path = Path()
+    assignments: tuple[str, ...] = ()
+    submission_id: str = ""
+    entrypoint: tuple[str, ...] = ("python", "-m", "jobs.count")
+    excludes: tuple[str, ...] = EXCLUDES
+
+
+class Submitted(Enum):
+    """What `start` did with a request."""
+
+    NEW = "submitted"
+    AGAIN = "submitted again; it goes on where the last one stopped"
+    ATTACHED = "already running; attached to it"
+    DONE = "already succeeded; it is not run again"
+
+
+def submit(request: SubmitRequest, output: TextIO | None = None) -> int:
+    """Submit, write the job's logs to `output` (stdout if None) and return the job's own exit code.
+
+    A job ended by signal n has the code 128 + n. Ctrl-C leaves the job running. Raises StorageFault for a cluster that
+    cannot be reached, CredentialsFault where it refuses the token, ConfigFault for a request that cannot be submitted,
+    Interrupted after Ctrl-C or where the job was stopped, RunFault where the job failed before its command could end.
+    """
+    client = _connect(request.address)
+    name = _start(client, request)
+    return _follow(client, name, request, output or sys.stdout)
+
+
+def submit_detached(request: SubmitRequest) -> str:
+    """Submit without following, and return the job's name. Raises as `submit` does, but for what happens to the job."""
+    client = _connect(request.address)
+    name = _start(client, request)
+    _say(f"cellcount: {_ways(name, request.address)}")
+    return name
+
+
+def submission_name(request: SubmitRequest) -> str:
+    """The name of a request: the one given, or the config's name with a digest of its text, assignments and entry point.
+
+    Raises ConfigFault for a config that cannot be read or a name that Ray's URLs cannot hold.
+    """
+    if request.submission_id:
+        if not _NAME.fullmatch(request.submission_id):
+            raise ConfigFault(
+                f"--id {request.submission_id!r}: expected letters, digits, '.', '_' and '-' only, at most 100, "
+                "beginning with a letter or digit"
+            )
+        return request.submission_id
+    try:
+        text = request.config.read_bytes()
+    except OSError as error:
+        raise ConfigFault(f"{request.config}: cannot be read: {error.strerror}") from error
+    decided = json.dumps([hashlib.sha256(text).hexdigest(), request.assignments, request.entrypoint])
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.config.stem).strip("-_") or "config"
+    return f"cellcount-{stem[:40]}-{hashlib.sha256(decided.encode()).hexdigest()[:12]}"
+
+
+def entrypoint_command(request: SubmitRequest) -> str:
+    """The shell command that the head runs in the uploaded working directory.
+
+    Raises ConfigFault where the config does not lie inside the working directory.
+    """
+    folder = request.working_dir.resolve()
+    try:
+        config = request.config.resolve().relative_to(folder)
+    except ValueError:
+        raise ConfigFault(
+            f"{request.config}: lies outside the working directory {folder}, so it would not reach the cluster; "
+            "move it there, or name another --working-dir"
+        ) from None
+    words = [*request.entrypoint, config.as_posix()]
+    for assignment in request.assignments:
+        words += ["--set", assignment]
+    return shlex.join(words)
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    url = _dashboard_url(address)
+    _check_reachable(url)
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    # It tells of every closed connection, also where that is how a job's logs end.
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+    try:
+        # Ray lets RAY_ADDRESS and RAY_API_SERVER_ADDRESS override the argument; here the argument is what was asked for.
+        with _environment({"RAY_API_SERVER_ADDRESS": url}):
+            return JobSubmissionClient(url)
+    except AuthenticationError as error:
+        raise _refused(url) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StorageFault(f"{url}: no Ray job server answers there: {_first_line(error)}") from error
+
+
+def _dashboard_url(address: str) -> str:
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        return f"http://{address}".rstrip("/")
+    if scheme not in ("http", "https"):
+        raise ConfigFault(
+            f"--address {address!r}: jobs are sent to the dashboard of the head, like 'http://head:8265' (got {scheme}://)"
+        )
+    return address.rstrip("/")
+
+
+def _check_reachable(url: str) -> None:
+    """Ray's client waits without a limit for a head that does not answer; this does not."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/version", timeout=_CONNECT_S):  # noqa: S310 (http or https, see _dashboard_url)
+            pass
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise StorageFault(
+            f"{url}: cannot be reached within {_CONNECT_S:.0f} s ({reason}); is the head running, with its dashboard on this port?"
+        ) from error
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start(client: JobSubmissionClient, request: SubmitRequest) -> str:
+    from ray.exceptions import AuthenticationError
+
+    name = submission_name(request)
+    command = entrypoint_command(request)
+    try:
+        name, outcome = _start_or_attach(client, request, name, command)
+    except AuthenticationError as error:
+        raise _refused(request.address) from error
+    except ValueError as error:
+        raise ConfigFault(f"{request.working_dir}: cannot be uploaded: {_first_line(error)}") from error
+    except (OSError, RuntimeError) as error:
+        raise StorageFault(
+            f"{request.address}: the job could not be submitted: {_first_line(error)}"
+        ) from error
+    _say(f"cellcount: job {name}: {outcome.value}")
+    return name
+
+
+def _start_or_attach(
+    client: JobSubmissionClient, request: SubmitRequest, name: str, command: str
+) -> tuple[str, Submitted]:
+    from ray.job_submission import JobStatus
+
+    last, attempt = _newest(client, name)
+    if last is not None and last.status == JobStatus.SUCCEEDED:
+        return _attempt_name(name, attempt), Submitted.DONE
+    if last is not None and not last.status.is_terminal():
+        return _attempt_name(name, attempt), Submitted.ATTACHED
+    chosen = _attempt_name(name, attempt + 1)
+    try:
+        client.submit_job(
+            entrypoint=command,
+            submission_id=chosen,
+            runtime_env={
+                "working_dir": str(request.working_dir.resolve()),
+                "excludes": list(request.excludes),
+            },
+            metadata={"cellcount_name": name},
+        )
+    except RuntimeError:
+        # Another submitter of the same name was faster: its job is ours.
+        if not any(job.submission_id == chosen for job in client.list_jobs()):
+            raise
+        return chosen, Submitted.ATTACHED
+    return chosen, Submitted.NEW if last is None else Submitted.AGAIN
+
+
+def _newest(client: JobSubmissionClient, name: str) -> tuple[JobDetails | None, int]:
+    """The last attempt under a name and its number; (None, 0) where there is none."""
+    jobs = {job.submission_id: job for job in client.list_jobs()}
+    number = 0
+    while _attempt_name(name, number + 1) in jobs:
+        number += 1
+    return (jobs[_attempt_name(name, number)], number) if number else (None, 0)
+
+
+def _attempt_name(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _follow(client: JobSubmissionClient, name: str, request: SubmitRequest, output: TextIO) -> int:
+    from aiohttp import ClientError
+    from ray.exceptions import AuthenticationError
+
+    try:
+        asyncio.run(_copy_logs(client, name, output))
+        return _exit_code(_wait_for_end(client, name), request)
+    except KeyboardInterrupt:
+        raise Interrupted(f"job {name} goes on without you; {_ways(name, request.address)}") from None
+    except AuthenticationError as error:
+        raise _refused(request.address) from error
+    except (OSError, RuntimeError, ClientError) as error:
+        raise StorageFault(
+            f"{request.address}: the connection to job {name} was lost ({_first_line(error)}); it may still be running; "
+            f"{_ways(name, request.address)}"
+        ) from error
+
+
+async def _copy_logs(client: JobSubmissionClient, name: str, output: TextIO) -> None:
+    """Copy the logs until the job has ended. A tail that breaks off is begun again; what was written is left out."""
+    from aiohttp import ClientError
+
+    written = failures = 0
+    while True:
+        seen = 0
+        try:
+            async for chunk in client.tail_job_logs(name):
+                fresh = chunk[max(0, written - seen) :]
+                seen += len(chunk)
+                written = max(written, seen)
+                output.write(fresh)
+                output.flush()
+        except (OSError, RuntimeError, ClientError):
+            failures += 1
+            if failures >= _TAIL_TRIES:
+                raise
+        if client.get_job_status(name).is_terminal():
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def _wait_for_end(client: JobSubmissionClient, name: str) -> JobDetails:
+    """The job's details once its exit code is known, or once it should have been."""
+    patience = time.monotonic() + _EXIT_CODE_S
+    while True:
+        info = client.get_job_info(name)
+        if info.driver_exit_code is not None or (info.status.is_terminal() and time.monotonic() > patience):
+            return info
+        time.sleep(_POLL_S)
+
+
+def _exit_code(info: JobDetails, request: SubmitRequest) -> int:
+    from ray.job_submission import JobStatus
+
+    name, code = info.submission_id, info.driver_exit_code
+    if info.status == JobStatus.STOPPED:
+        raise Interrupted(f"job {name} was stopped; submit it again and it goes on where it stopped")
+    if code is None:
+        if info.status == JobStatus.SUCCEEDED:
+            return 0
+        raise RunFault(
+            f"job {name} failed before its command could end: {info.message or 'Ray gives no reason'}"
+        )
+    if code == _NOT_FOUND:
+        _say(
+            f"cellcount: the head does not find {request.entrypoint[0]!r} on its PATH; start the head with the environment's bin "
+            "folder on PATH, in which cellcount's requirements are installed"
+        )
+    return 128 - code if code < 0 else code
+
+
+def _refused(address: str) -> CredentialsFault:
+    return CredentialsFault(
+        f"{address}: the cluster refuses this client's token; set {_AUTH_VARIABLES} as on the head"
+    )
+
+
+def _ways(name: str, address: str) -> str:
+    url = shlex.quote(_dashboard_url(address))
+    return (
+        f"the same command attaches to it again; `ray job logs --follow --address {url} {name}` shows its logs; "
+        f"`ray job stop --address {url} {name}` stops it"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:400] if lines else type(error).__name__
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,332 @@
+"""Any file system that fsspec knows as a store: `memory://`, `gs://`, `abfs://`, `sftp://`, …
+
+What fsspec leaves to each file system cannot be promised here: a put is whole or not at all only where the file
+system's own write is, and `put_new` is one atomic step only where it has a conditional write (S3, Google, and
+memory within a process); elsewhere it is a check and then a write, and of two writers at the same moment the
+later one wins.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import inspect
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cellcount_core.domain.errors import ConfigFault, CredentialsFault, RunFault, StorageFault
+from cellcount_core.stores.ahead import in_order
+from cellcount_core.stores.base import (
+    LIST_BATCH,
+    Absent,
+    Created,
+    Denied,
+    Listed,
+    StorageOptions,
+    checked_key,
+    checked_prefix,
+)
+from cellcount_core.stores.s3_errors import Failure, Meaning, meaning_of, run_fault
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# Errors of the libraries below fsspec that are no OSError: scheme -> (module, class).
+_LIBRARY_ERRORS = {
+    "s3": ("botocore.exceptions", "BotoCoreError"),
+    "gs": ("gcsfs.retry", "HttpError"),
+    "gcs": ("gcsfs.retry", "HttpError"),
+    "abfs": ("azure.core.exceptions", "AzureError"),
+    "az": ("azure.core.exceptions", "AzureError"),
+    "http": ("aiohttp", "ClientError"),
+    "https": ("aiohttp", "ClientError"),
+    "sftp": ("paramiko.ssh_exception", "SSHException"),
+}
+_NO_CREDENTIALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "CredentialRetrievalError",
+    "AuthenticationException",
+}
+_WITH_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "arrow_hdfs", "dbfs", "local"}
+_TAG_NAMES = ("ETag", "etag", "e_tag", "md5Hash", "content_md5", "checksum", "hash")
+_TIME_NAMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class GenericStore:
+    """The store below `url`, through fsspec. The file system is opened on first use, wherever that is."""
+
+    url: str
+    options: StorageOptions
+    _opened: builtins.list[tuple[AbstractFileSystem, str]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _creating: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[GenericStore], tuple[str, StorageOptions]]:
+        return (GenericStore, (self.url, self.options))
+
+    @property
+    def scheme(self) -> str:
+        """The part of the URL before '://'."""
+        return self.url.split("://", 1)[0].lower()
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        """See `base.Store.list`. One folder after the other, so memory holds one folder's listing."""
+        inside = checked_prefix(prefix)
+        fs, root = self._fs()
+        start = _joined(root, inside)
+        batch: list[Listed] = []
+        waiting = [start]
+        while waiting:
+            folder = waiting.pop()
+            for info in self._entries(fs, folder):
+                name = str(info["name"]).rstrip("/")
+                if name.strip("/") == folder.strip("/"):
+                    continue
+                if info["type"] == "directory":
+                    waiting.append(name)
+                    continue
+                batch.append(_listed(info, _key_of(name, root)))
+                if len(batch) == LIST_BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+    def get(self, key: str) -> bytes:
+        """See `base.Store.get`. A body cut short is found by the file system or not at all."""
+        fs, root = self._fs()
+        path = _joined(root, checked_key(key))
+        try:
+            with self._read_faults(key):
+                return bytes(fs.cat_file(path))
+        except IsADirectoryError:
+            raise Absent(key) from None
+
+    def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
+        """See `base.Store.get_many`."""
+        return in_order(self.get, keys, ahead=ahead)
+
+    def put_new(self, key: str, body: bytes) -> Created:
+        """See `base.Store.put_new`, and the module for what it is worth on each file system."""
+        fs, root = self._fs()
+        path = _joined(root, checked_key(key))
+        try:
+            with self._creating, self._write_faults(key):
+                self._make_folder(fs, path)
+                if _creates_only(fs):
+                    fs.pipe_file(path, body, mode="create")
+                elif fs.exists(path):
+                    return Created.EXISTS
+                else:
+                    fs.pipe_file(path, body)
+        except FileExistsError:
+            return Created.EXISTS
+        return Created.NEW
+
+    def put(self, key: str, body: bytes) -> None:
+        """See `base.Store.put`, and the module for what it is worth on each file system."""
+        fs, root = self._fs()
+        path = _joined(root, checked_key(key))
+        with self._write_faults(key):
+            self._make_folder(fs, path)
+            fs.pipe_file(path, body)
+
+    def delete(self, key: str) -> None:
+        """See `base.Store.delete`."""
+        fs, root = self._fs()
+        path = _joined(root, checked_key(key))
+        try:
+            with self._faults(key):
+                fs.rm_file(path)
+        except Absent:
+            return
+        except Denied as refused:
+            raise CredentialsFault(f"{self.url}/{key}: may not be deleted ({refused.detail})") from refused
+
+    def size_of(self, key: str) -> int | None:
+        """See `base.Store.size_of`."""
+        fs, root = self._fs()
+        path = _joined(root, checked_key(key))
+        try:
+            with self._read_faults(key):
+                info = fs.info(path)
+        except Absent:
+            return None
+        return None if info["type"] == "directory" else int(info["size"])
+
+    def _fs(self) -> tuple[AbstractFileSystem, str]:
+        with self._opening:
+            if not self._opened:
+                self._opened.append(_open_file_system(self.url, self.scheme, self.options))
+            return self._opened[0]
+
+    def _make_folder(self, fs: AbstractFileSystem, path: str) -> None:
+        # An object store needs none, and s3fs would make the bucket.
+        if self.scheme in _WITH_FOLDERS:
+            fs.makedirs(fs._parent(path), exist_ok=True)
+
+    def _entries(self, fs: AbstractFileSystem, folder: str) -> builtins.list[Mapping[str, object]]:
+        """The entries of one folder, none where it does not exist."""
+        try:
+            with self._faults(folder):
+                return list(fs.ls(folder, detail=True))
+        except (Absent, NotADirectoryError):
+            return []
+        except Denied as refused:
+            raise CredentialsFault(f"{self.url}: {folder} may not be listed ({refused.detail})") from refused
+
+    @contextmanager
+    def _faults(self, key: str) -> Iterator[None]:
+        """What the file system raises, as the errors of `base`; the other OSErrors are the store's."""
+        unusable: tuple[type[Exception], ...] = (OSError, *_library_errors(self.scheme))
+        try:
+            yield
+        except (FileExistsError, IsADirectoryError, NotADirectoryError):
+            raise
+        except unusable as fault:
+            if isinstance(fault, RunFault):
+                raise
+            raise self._meaning(fault, key) from None
+
+    @contextmanager
+    def _read_faults(self, key: str) -> Iterator[None]:
+        """As `_faults`. A refusal is this object's only where the root can be listed: a HEAD does not say why."""
+        try:
+            with self._faults(key):
+                yield
+        except Denied:
+            self._entries(*self._fs())
+            raise
+
+    @contextmanager
+    def _write_faults(self, key: str) -> Iterator[None]:
+        """As `_faults`, where nothing can be absent and a refusal concerns the whole output."""
+        try:
+            with self._faults(key):
+                yield
+        except Absent:
+            raise StorageFault(
+                f"{self.url}/{key}: cannot be written, the place above it does not exist"
+            ) from None
+        except Denied as refused:
+            raise CredentialsFault(f"{self.url}/{key}: may not be written ({refused.detail})") from refused
+
+    def _meaning(self, fault: BaseException, key: str) -> Absent | Denied | RunFault | FileExistsError:
+        failure = _s3_failure(fault)
+        if failure is not None and failure.meaning is Meaning.EXISTS:
+            return FileExistsError(key)
+        if failure is not None and failure.meaning not in (
+            Meaning.NO_OBJECT,
+            Meaning.REFUSED,
+            Meaning.UNEXPECTED,
+        ):
+            return run_fault(
+                failure, f"{self.url}/{key}", self.options.endpoint or "AWS S3", self.options.region or ""
+            )
+        if isinstance(fault, FileNotFoundError):
+            return Absent(key)
+        if isinstance(fault, PermissionError):
+            return Denied(key, f"the store refuses it ({fault})")
+        if type(fault).__name__ in _NO_CREDENTIALS:
+            return CredentialsFault(f"{self.url}: no usable credentials were found ({fault})")
+        return StorageFault(f"{self.url}/{key}: unreachable ({type(fault).__name__}: {fault})")
+
+
+def known_schemes() -> frozenset[str]:
+    """The URL schemes that fsspec knows, installed or not."""
+    from fsspec.registry import available_protocols
+
+    return frozenset(available_protocols())
+
+
+def _open_file_system(url: str, scheme: str, options: StorageOptions) -> tuple[AbstractFileSystem, str]:
+    """The file system and the root's path in it. Raises ConfigFault where its package is not installed."""
+    import fsspec
+
+    try:
+        fs = fsspec.filesystem(
+            scheme, skip_instance_cache=True, use_listings_cache=False, **_arguments(scheme, options)
+        )
+    except (ImportError, ValueError, TypeError) as fault:
+        raise ConfigFault(f"{url}: the store cannot be opened: {fault}") from fault
+    return fs, str(fs._strip_protocol(url)).rstrip("/")
+
+
+def _arguments(scheme: str, options: StorageOptions) -> dict[str, object]:
+    if scheme not in ("s3", "s3a"):
+        return {}
+    config = {
+        "connect_timeout": min(5.0, options.timeout_s),
+        "read_timeout": options.timeout_s,
+        "retries": {"max_attempts": options.retries, "mode": "standard"},
+    }
+    client = {"region_name": options.region} if options.region else {}
+    return {
+        "anon": options.anonymous,
+        "endpoint_url": options.endpoint,
+        "config_kwargs": config,
+        "client_kwargs": client,
+    }
+
+
+def _creates_only(fs: AbstractFileSystem) -> bool:
+    """Whether the file system's own write knows mode="create" (one that does not would take it and overwrite)."""
+    write = getattr(type(fs), "_pipe_file", type(fs).pipe_file)
+    return "mode" in inspect.signature(write).parameters
+
+
+def _library_errors(scheme: str) -> tuple[type[Exception], ...]:
+    if (known := _LIBRARY_ERRORS.get(scheme)) is None:
+        return ()
+    module, name = known
+    found = getattr(importlib.import_module(module), name)
+    return (found,)
+
+
+def _s3_failure(fault: BaseException) -> Failure | None:
+    """The reply behind an error of s3fs, None where there was none."""
+    reply = getattr(fault.__cause__, "response", None) or getattr(fault, "response", None)
+    if not isinstance(reply, Mapping) or "Error" not in reply:
+        return None
+    code = str(reply["Error"].get("Code", ""))
+    status = int(reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code.isdigit() and status in (403, 404):
+        # The reply to a HEAD has no body, so no code: 404 and 403 are all that is known.
+        return Failure(Meaning.NO_OBJECT if status == 404 else Meaning.REFUSED, status, "", "")
+    return Failure(meaning_of(status, code), status, code, str(reply["Error"].get("Message", "")))
+
+
+def _joined(root: str, key: str) -> str:
+    return f"{root}/{key}" if key else root
+
+
+def _key_of(name: str, root: str) -> str:
+    return (
+        name[len(root) :].lstrip("/")
+        if name.startswith(root)
+        else name.lstrip("/")[len(root.lstrip("/")) :].lstrip("/")
+    )
+
+
+def _listed(info: Mapping[str, object], key: str) -> Listed:
+    size = int(str(info.get("size") or 0))
+    return Listed(key, size, _tag(info, size))
+
+
+def _tag(info: Mapping[str, object], size: int) -> str:
+    """A tag that changes with the content: the store's own, else size and time of the last change."""
+    for name in _TAG_NAMES:
+        if info.get(name):
+            return str(info[name]).strip('"')
+    for name in _TIME_NAMES:
+        if (when := info.get(name)) is not None:
+            return f"{size:x}-{when.isoformat() if isinstance(when, datetime) else when}"
+    return f"{size:x}"

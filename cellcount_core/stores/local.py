@@ -1,0 +1,312 @@
+"""A folder on a local or mounted disk as a store.
+
+Reads follow symbolic links; a listing does too, and stops where a link leads back into a folder that it is in.
+A put stages the bytes in the target's own folder and links or renames them into place after an fsync, so that a
+name either has all its bytes or is not there, also after a crash or a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellcount_core.domain.errors import OutputFault, StorageFault
+from cellcount_core.stores.ahead import in_order
+from cellcount_core.stores.base import (
+    LIST_BATCH,
+    Absent,
+    Created,
+    Denied,
+    Listed,
+    checked_key,
+    checked_prefix,
+)
+
+STAGED_PREFIX = ".cellcount-"
+STAGED_SUFFIX = ".partial"
+
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENXIO}
+_REFUSED = {errno.EACCES, errno.EPERM}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_SHORT_READ_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """The store below the absolute folder `root`, which need not exist before the first put."""
+
+    root: str
+
+    @property
+    def url(self) -> str:
+        """The absolute path of the root."""
+        return self.root
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        """See `base.Store.list`. Regular files only; raises StorageFault for a folder that cannot be read."""
+        folder = checked_prefix(prefix)
+        batch: list[Listed] = []
+        for listed in _walk(self.root, folder):
+            batch.append(listed)
+            if len(batch) == LIST_BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def get(self, key: str) -> bytes:
+        """See `base.Store.get`. Raises StorageFault for an I/O error of the disk."""
+        path = self._path(key)
+        for _ in range(_SHORT_READ_TRIES):
+            try:
+                announced, body = _read(path)
+            except OSError as fault:
+                raise _read_fault(fault, key, path) from fault
+            if len(body) >= announced:
+                return body
+        raise StorageFault(
+            f"{path}: the file keeps ending before its own size ({len(body)} of {announced} bytes); "
+            "is something still writing it?"
+        )
+
+    def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
+        """See `base.Store.get_many`."""
+        return in_order(self.get, keys, ahead=ahead)
+
+    def put_new(self, key: str, body: bytes) -> Created:
+        """See `base.Store.put_new`.
+
+        On a file system without hard links (exFAT, some network mounts) the check for the name and the rename
+        are two steps: of two writers at the same moment the later one wins there.
+        """
+        path = self._path(key)
+        with _write_faults(path):
+            if os.path.lexists(path):
+                return Created.EXISTS
+            folder = path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                created = _put_new_unnamed(folder, path, body)
+            except OSError as fault:
+                if fault.errno not in _NO_UNNAMED_FILES | _NO_HARD_LINKS:
+                    raise
+                created = _put_new_named(folder, path, body)
+            _sync_folder(folder)
+            return created
+
+    def put(self, key: str, body: bytes) -> None:
+        """See `base.Store.put`."""
+        path = self._path(key)
+        with _write_faults(path):
+            folder = path.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            with _staged(folder, body) as staged:
+                staged.replace(path)
+            _sync_folder(folder)
+
+    def delete(self, key: str) -> None:
+        """See `base.Store.delete`."""
+        path = self._path(key)
+        with _write_faults(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+
+    def size_of(self, key: str) -> int | None:
+        """See `base.Store.size_of`."""
+        path = self._path(key)
+        try:
+            found = path.stat()
+        except OSError as fault:
+            meaning = _read_fault(fault, key, path)
+            if isinstance(meaning, Absent):
+                return None
+            raise meaning from fault
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def _path(self, key: str) -> Path:
+        return Path(self.root, checked_key(key))
+
+
+def open_local(path: str | os.PathLike[str]) -> LocalStore:
+    """The store below `path`; a relative path is made absolute, `~` is expanded, links are left as they are."""
+    return LocalStore(str(Path(path).expanduser().absolute()))
+
+
+def is_staged(name: str) -> bool:
+    """Whether a file name is that of a put which a crash cut short."""
+    return name.startswith(STAGED_PREFIX) and name.endswith(STAGED_SUFFIX)
+
+
+def _walk(root: str, folder: str) -> Iterator[Listed]:
+    """Every regular file below `root/folder`; one open folder at a time, memory for the folders yet to read."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while waiting:
+        inside, above = waiting.pop()
+        path = Path(root, inside)
+        try:
+            found = path.stat()
+            identity = (found.st_dev, found.st_ino)
+            if identity in above or not stat.S_ISDIR(found.st_mode):
+                continue
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    key = f"{inside}/{entry.name}" if inside else entry.name
+                    if _is_folder(entry):
+                        waiting.append((key, above | {identity}))
+                    elif (listed := _listed(entry, key)) is not None:
+                        yield listed
+        except FileNotFoundError:
+            continue
+        except OSError as fault:
+            raise StorageFault(
+                f"{path}: the folder cannot be listed ({os.strerror(fault.errno or 0)}); "
+                "check that it is mounted and that this user may read it"
+            ) from fault
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _listed(entry: os.DirEntry[str], key: str) -> Listed | None:
+    if is_staged(entry.name):
+        return None
+    try:
+        found = entry.stat()
+    except OSError as fault:
+        if fault.errno in _NOT_THERE:
+            return Listed(key, 0, "")
+        raise
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Listed(key, found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}")
+
+
+def _read(path: Path) -> tuple[int, bytes]:
+    """The size that the file system announces, and the bytes up to the end of the file."""
+    # O_NONBLOCK: a named pipe in the place of a file must not make the reader wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a regular file", str(path))
+        return found.st_size, file.readall()
+
+
+def _read_fault(fault: OSError, key: str, path: Path) -> Absent | Denied | StorageFault:
+    if fault.errno in _NOT_THERE:
+        return Absent(key)
+    if fault.errno in _REFUSED:
+        return Denied(key, f"this user may not read {path}")
+    return StorageFault(f"{path}: the disk cannot be read ({fault.strerror}); check the disk or the mount")
+
+
+@contextmanager
+def _write_faults(path: Path) -> Iterator[None]:
+    """What the operating system says about a write, as OutputFault (this place) or StorageFault (the disk)."""
+    try:
+        yield
+    except OSError as fault:
+        if isinstance(fault, StorageFault):
+            raise
+        if fault.errno in _FULL:
+            raise StorageFault(
+                f"{path}: cannot be written, the disk or the quota is full; free some space and run the same "
+                "command again, it goes on where it stopped"
+            ) from fault
+        if fault.errno == errno.EROFS:
+            raise OutputFault(
+                f"{path}: cannot be written, the file system is read-only; choose another output"
+            ) from fault
+        if fault.errno in _REFUSED:
+            raise OutputFault(
+                f"{path}: cannot be written, this user has no permission; choose another output or change its owner"
+            ) from fault
+        if fault.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise OutputFault(
+                f"{path}: cannot be written ({fault.strerror}); choose another output"
+            ) from fault
+        raise StorageFault(
+            f"{path}: cannot be written ({fault.strerror}); check the disk or the mount"
+        ) from fault
+
+
+def _put_new_unnamed(folder: Path, path: Path, body: bytes) -> Created:
+    """Write a file without a name and then give it one: a crash on the way leaves nothing at all (Linux)."""
+    if not hasattr(os, "O_TMPFILE"):
+        raise OSError(errno.EOPNOTSUPP, "this system has no files without a name")
+    descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    try:
+        _write_all(descriptor, body)
+        # A directory descriptor makes os.link call linkat(AT_SYMLINK_FOLLOW), without which it would try to
+        # link the /proc entry itself; see open(2), O_TMPFILE.
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=at)
+        except FileExistsError:
+            return Created.EXISTS
+        finally:
+            os.close(at)
+        return Created.NEW
+    finally:
+        os.close(descriptor)
+
+
+def _put_new_named(folder: Path, path: Path, body: bytes) -> Created:
+    with _staged(folder, body) as staged:
+        try:
+            os.link(staged, path)
+        except FileExistsError:
+            return Created.EXISTS
+        except OSError as fault:
+            if fault.errno not in _NO_HARD_LINKS:
+                raise
+            if os.path.lexists(path):
+                return Created.EXISTS
+            staged.replace(path)
+        return Created.NEW
+
+
+@contextmanager
+def _staged(folder: Path, body: bytes) -> Iterator[Path]:
+    """A file in `folder` that holds `body` and is on disk; removed again unless it was renamed."""
+    staged = folder / f"{STAGED_PREFIX}{uuid.uuid4().hex}{STAGED_SUFFIX}"
+    try:
+        descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, body)
+        finally:
+            os.close(descriptor)
+        yield staged
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, body: bytes) -> None:
+    left = memoryview(body)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as fault:
+        # Some network file systems cannot sync a folder; the file itself is on disk already.
+        if fault.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)

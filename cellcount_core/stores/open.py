@@ -1,0 +1,82 @@
+"""From a URL to a store. Loads the library of a scheme only when a URL of that scheme is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.stores.base import StorageOptions, Store, checked_key
+from cellcount_core.stores.local import open_local
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-:]*?)://(.*)$", re.DOTALL)
+_SECRET_PARAMETER = re.compile(
+    r"[?&][\w.\-]*(secret|token|password|passwd|signature|credential|key)[\w.\-]*=", re.I
+)
+_BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._\-]{1,254}$")
+_OWN_SCHEMES = ("file", "s3")
+
+
+def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
+    """The store below `url`: a path, `file://`, `s3://bucket/prefix`, or any URL that fsspec knows.
+
+    Nothing is contacted yet. Raises ConfigFault for an unknown scheme, a URL that carries a user, password or
+    signature, a bucket name that is none, and a scheme whose package is not installed.
+    """
+    text = os.fspath(url)
+    if not text:
+        raise ConfigFault("the location is empty: expected a path or a URL such as 's3://bucket/prefix'")
+    if (found := _SCHEME.match(text)) is None:
+        return open_local(text)
+    scheme, rest = found.group(1).lower(), found.group(2)
+    _refuse_secrets(scheme, rest)
+    if scheme == "file":
+        return open_local(_local_path(rest))
+    if scheme == "s3":
+        return _open_s3(rest, options)
+    return _open_generic(scheme, text, options)
+
+
+def _refuse_secrets(scheme: str, rest: str) -> None:
+    if "@" in rest.split("/", 1)[0] or _SECRET_PARAMETER.search(rest):
+        raise ConfigFault(
+            f"the {scheme}:// URL carries a user, password, key or signature; leave it out, credentials come from "
+            "the environment, ~/.aws or the machine's role"
+        )
+
+
+def _local_path(rest: str) -> str:
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise ConfigFault(f"'file://{rest}' names the host {host!r}; did you mean 'file:///{rest}'?")
+    return slash + path
+
+
+def _open_s3(rest: str, options: StorageOptions) -> Store:
+    bucket, _, prefix = rest.partition("/")
+    if not _BUCKET.match(bucket):
+        raise ConfigFault(f"'s3://{rest}' must be like 's3://bucket/prefix' (got the bucket {bucket!r})")
+    prefix = prefix.strip("/")
+    from cellcount_core.stores.s3 import S3Store
+
+    return S3Store(bucket, checked_key(prefix) if prefix else "", options)
+
+
+def _open_generic(scheme: str, url: str, options: StorageOptions) -> Store:
+    from cellcount_core.stores.generic import GenericStore, known_schemes
+
+    known = known_schemes()
+    if scheme not in known:
+        raise ConfigFault(
+            f"{url!r}: no store is known for {scheme + '://'!r}{_nearest_scheme(scheme, known)}"
+        )
+    return GenericStore(url, options)
+
+
+def _nearest_scheme(scheme: str, known: Iterable[str]) -> str:
+    close = nearest(scheme, {*known, *_OWN_SCHEMES})
+    return close if "did you mean" in close else "; usual are a path, 'file://' and 's3://bucket/prefix'"

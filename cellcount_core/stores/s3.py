@@ -1,0 +1,195 @@
+"""`s3://bucket/prefix`, and whatever speaks S3, through obstore.
+
+obstore's own retries are off for single objects: every retry is made here, so that a body cut short, a lost reply
+and a conflict of two writers are retried too, under one bound. Listings use obstore's retries, page by page.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from cellcount_core.domain.errors import RunFault, StorageFault
+from cellcount_core.stores.ahead import in_order
+from cellcount_core.stores.base import (
+    LIST_BATCH,
+    Absent,
+    Created,
+    Denied,
+    Listed,
+    StorageOptions,
+    checked_key,
+    checked_prefix,
+)
+from cellcount_core.stores.s3_client import (
+    CLIENT_ERRORS,
+    UNADDRESSABLE,
+    Clients,
+    build_clients,
+    pauses,
+    place_of,
+)
+from cellcount_core.stores.s3_errors import PASSING, Failure, Meaning, failure_of, run_fault
+
+if TYPE_CHECKING:
+    import obstore.store
+
+T = TypeVar("T")
+
+
+class _RequestError(Exception):
+    """One request failed for good: the last `failure`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """The objects of `bucket` below `prefix` ("" for the whole bucket).
+
+    Credentials are looked up on the first request, wherever the store was unpickled, and again when they expire.
+    """
+
+    bucket: str
+    prefix: str
+    options: StorageOptions
+    _opened: builtins.list[Clients] = field(default_factory=list, init=False, repr=False, compare=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str, StorageOptions]]:
+        return (S3Store, (self.bucket, self.prefix, self.options))
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        """See `base.Store.list`. One request for each 1000 objects, in the order of the keys' UTF-8 bytes."""
+        inside = checked_prefix(prefix)
+        place = f"{self.url}/{inside}" if inside else self.url
+        lister = self._clients().lister
+        try:
+            for page in lister.list(inside or None, chunk_size=LIST_BATCH):
+                listed = [
+                    Listed(found["path"], found["size"], (found["e_tag"] or "").strip('"'))
+                    for found in page
+                    if found["path"]
+                ]
+                if listed:
+                    yield listed
+        except UNADDRESSABLE as fault:
+            raise StorageFault(
+                f"{place}: holds an object whose name cannot be addressed, rename or remove it "
+                f"({str(fault).splitlines()[0]})"
+            ) from None
+        except CLIENT_ERRORS as fault:
+            raise self._run_fault(failure_of(str(fault)), place) from None
+
+    def get(self, key: str) -> bytes:
+        """See `base.Store.get`."""
+        checked_key(key)
+
+        def read(client: obstore.store.S3Store) -> bytes:
+            reply = client.get(key)
+            announced = reply.meta["size"]
+            body = reply.bytes().to_bytes()
+            if len(body) != announced:
+                raise _RequestError(Failure(Meaning.TRUNCATED, 0, "", ""))
+            return body
+
+        try:
+            return self._retried(read)
+        except _RequestError as fault:
+            raise self._object_fault(fault.failure, key) from None
+
+    def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
+        """See `base.Store.get_many`."""
+        return in_order(self.get, keys, ahead=ahead)
+
+    def put_new(self, key: str, body: bytes) -> Created:
+        """See `base.Store.put_new`. Sends `If-None-Match: *`."""
+        checked_key(key)
+        try:
+            self._retried(lambda client: client.put(key, body, mode="create", use_multipart=False))
+        except _RequestError as fault:
+            if fault.failure.meaning is Meaning.EXISTS:
+                return Created.EXISTS
+            raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
+        return Created.NEW
+
+    def put(self, key: str, body: bytes) -> None:
+        """See `base.Store.put`."""
+        checked_key(key)
+        try:
+            self._retried(lambda client: client.put(key, body, use_multipart=False))
+        except _RequestError as fault:
+            raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
+
+    def delete(self, key: str) -> None:
+        """See `base.Store.delete`."""
+        checked_key(key)
+        try:
+            self._retried(lambda client: client.delete(key))
+        except _RequestError as fault:
+            if fault.failure.meaning is not Meaning.NO_OBJECT:
+                raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
+
+    def size_of(self, key: str) -> int | None:
+        """See `base.Store.size_of`. One request; one more where the first fails without saying why."""
+        checked_key(key)
+        try:
+            return self._retried(lambda client: client.head(key)["size"])
+        except _RequestError as fault:
+            failure = fault.failure
+        if not failure.code and failure.status in (301, 400, 401, 403, 404):
+            # The reply to a HEAD has no body, so it cannot name its code; that of a GET can.
+            try:
+                return self._retried(lambda client: client.get(key).meta["size"])
+            except _RequestError as fault:
+                failure = fault.failure
+        meaning = self._object_fault(failure, key)
+        if isinstance(meaning, Absent):
+            return None
+        raise meaning
+
+    def _clients(self) -> Clients:
+        with self._opening:
+            if not self._opened:
+                self._opened.append(build_clients(self.bucket, self.prefix, self.options))
+            return self._opened[0]
+
+    def _retried(self, request: Callable[[obstore.store.S3Store], T]) -> T:
+        """`request`'s result, tried again while its failure is one that passes. Raises _RequestError."""
+        client = self._clients().objects
+        upcoming = pauses(self.options)
+        while True:
+            try:
+                return request(client)
+            except CLIENT_ERRORS as fault:
+                failure = failure_of(str(fault))
+            except _RequestError as fault:
+                failure = fault.failure
+            pause = next(upcoming, None) if failure.meaning in PASSING else None
+            if pause is None:
+                raise _RequestError(failure)
+            time.sleep(pause)
+
+    def _object_fault(self, failure: Failure, key: str) -> Absent | Denied | RunFault:
+        if failure.meaning is Meaning.NO_OBJECT:
+            return Absent(key)
+        if failure.meaning is Meaning.REFUSED:
+            return Denied(
+                key, f"the store refuses it ({failure.status} {failure.code}: {failure.message[:200]})"
+            )
+        return self._run_fault(failure, f"{self.url}/{key}")
+
+    def _run_fault(self, failure: Failure, place: str) -> RunFault:
+        at = place_of(self.options)
+        return run_fault(failure, place, at.endpoint or "AWS S3", at.region)

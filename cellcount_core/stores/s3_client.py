@@ -1,0 +1,172 @@
+"""Building obstore's S3 client: endpoint, region, credentials of the standard chain, bounds in time."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import obstore.exceptions
+import obstore.store
+
+from cellcount_core.domain.errors import CredentialsFault
+from cellcount_core.stores.base import StorageOptions, checked_endpoint
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig, S3Config, S3Credential
+
+CLIENT_ERRORS = (obstore.exceptions.BaseError, FileNotFoundError)
+UNADDRESSABLE = obstore.exceptions.InvalidPathError
+DEFAULT_REGION = "us-east-1"
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
+
+# botocore renews credentials that expire within ten minutes, so those it hands out live longer than this.
+_CREDENTIALS_KEPT = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class AwsPlace:
+    """Where requests go: `endpoint` (None: AWS itself) and `region`."""
+
+    endpoint: str | None
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """`objects` makes no retries of its own; `lister` retries each page."""
+
+    objects: obstore.store.S3Store
+    lister: obstore.store.S3Store
+
+
+class ChainCredentials:
+    """obstore's credential provider over botocore's chain: environment, ~/.aws, web identity, container, instance.
+
+    Raises CredentialsFault where the chain finds nothing or cannot be read. Its repr shows no credential.
+    """
+
+    def __init__(self) -> None:
+        self._found = _chain_credentials()
+
+    def __call__(self) -> S3Credential:
+        """The credentials as they are now, renewed by botocore where they expire."""
+        now = self._found.get_frozen_credentials()
+        return {
+            "access_key_id": now.access_key,
+            "secret_access_key": now.secret_key,
+            "token": now.token,
+            "expires_at": datetime.now(UTC) + _CREDENTIALS_KEPT,
+        }
+
+
+def build_clients(bucket: str, prefix: str, options: StorageOptions) -> Clients:
+    """Both clients of `s3://bucket/prefix`. Raises CredentialsFault where no credentials are found."""
+    provider = None if options.anonymous else ChainCredentials()
+
+    def client(retries: int) -> obstore.store.S3Store:
+        return obstore.store.S3Store(
+            bucket,
+            prefix=prefix or None,
+            config=_config(bucket, options),
+            client_options=_client_options(options),
+            retry_config=_retry_config(options, retries),
+            credential_provider=provider,
+        )
+
+    return Clients(objects=client(0), lister=client(options.retries))
+
+
+def place_of(options: StorageOptions) -> AwsPlace:
+    """Endpoint and region: the options', else the environment's, else AWS and the profile's region or us-east-1."""
+    endpoint = options.endpoint
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        endpoint = endpoint or os.environ.get(name)
+    region = options.region
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        region = region or os.environ.get(name)
+    return AwsPlace(
+        checked_endpoint(endpoint) if endpoint else None, region or _profile_region() or DEFAULT_REGION
+    )
+
+
+def pauses(options: StorageOptions) -> Iterator[float]:
+    """Seconds to wait before each further try: exponential with jitter, bounded in number and in time.
+
+    After https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter").
+    """
+    end = time.monotonic() + options.timeout_s
+    for tries in range(options.retries):
+        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**tries)
+        pause = random.uniform(longest / 2, longest)
+        if time.monotonic() + pause > end:
+            return
+        yield pause
+
+
+def _config(bucket: str, options: StorageOptions) -> S3Config:
+    at = place_of(options)
+    config: S3Config = {
+        "region": at.region,
+        "skip_signature": options.anonymous,
+        "disable_bulk_delete": True,
+        # A bucket name with dots does not match the certificate of the virtual host.
+        "virtual_hosted_style_request": at.endpoint is None and "." not in bucket,
+    }
+    if at.endpoint is not None:
+        config["endpoint"] = at.endpoint
+    return config
+
+
+def _client_options(options: StorageOptions) -> ClientConfig:
+    endpoint = place_of(options).endpoint
+    return {
+        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, options.timeout_s)),
+        "read_timeout": timedelta(seconds=options.timeout_s),
+        # obstore's bound on the whole request would cut a large object on a slow line; silence is bounded above.
+        "timeout": timedelta(hours=1),
+    }
+
+
+def _retry_config(options: StorageOptions, retries: int) -> RetryConfig:
+    backoff: BackoffConfig = {
+        "init_backoff": timedelta(seconds=FIRST_PAUSE_S),
+        "max_backoff": timedelta(seconds=LONGEST_PAUSE_S),
+        "base": 2,
+    }
+    return {"backoff": backoff, "max_retries": retries, "retry_timeout": timedelta(seconds=options.timeout_s)}
+
+
+def _profile_region() -> str | None:
+    import botocore.exceptions
+    import botocore.session
+
+    try:
+        region = botocore.session.Session().get_config_variable("region")
+    except botocore.exceptions.BotoCoreError:
+        return None
+    return str(region) if region else None
+
+
+def _chain_credentials() -> Credentials:
+    import botocore.exceptions
+    import botocore.session
+
+    try:
+        found = botocore.session.Session().get_credentials()
+    except botocore.exceptions.BotoCoreError as fault:
+        raise CredentialsFault(f"the credentials of the standard chain cannot be read: {fault}") from None
+    if found is None:
+        raise CredentialsFault(
+            "no credentials were found for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
+            "give the machine a role; for a public bucket set storage.anonymous"
+        )
+    return found

@@ -1,0 +1,50 @@
+"""Label images as files: which bytes, and where."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cellcount_core.domain.fields import Source
+
+LABELS = "labels"
+_SUFFIX = ".labels.tif"
+_LARGEST_UINT16 = 65_535
+
+
+def label_key(source: Source) -> str:
+    """Where the label image of the field goes whose first counted file is `source`: `labels/<key>.labels.tif`.
+
+    The file's own suffix stays in the name ("A01.png.labels.tif"), so that a.png and a.tif do not meet; an image of a
+    stack gets its number ("X.npz.000003.labels.tif").
+    """
+    part = "" if source.index < 0 else f".{source.index:06d}"
+    return f"{LABELS}/{source.key}{part}{_SUFFIX}"
+
+
+def label_tiff(labels: NDArray[np.integer]) -> bytes:
+    """A label image (H, W), 0 background and 1..n objects, as a deflate-compressed TIFF.
+
+    uint16, above 65,535 objects uint32. Equal labels give equal bytes. Raises ValueError where the array is not
+    two-dimensional, empty or holds a negative number.
+    """
+    if labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"a label image has two axes and at least one pixel, this has shape {labels.shape}")
+    if int(labels.min()) < 0:
+        raise ValueError(f"labels are 0 and above, the least is {int(labels.min())}")
+    dtype = np.uint16 if int(labels.max()) <= _LARGEST_UINT16 else np.uint32
+    sink = io.BytesIO()
+    tifffile.imwrite(
+        sink,
+        np.ascontiguousarray(labels, dtype=dtype),
+        photometric="minisblack",
+        compression="zlib",
+        compressionargs={"level": 6},
+        predictor=True,
+        software=False,
+        metadata=None,
+    )
+    return sink.getvalue()

@@ -1,0 +1,201 @@
+"""The two files of a shard and how they are committed.
+
+A shard's *fields part* is its commit: it is created last, once, and never replaced. It names its *objects part* (file and
+SHA-256), and objects parts are never replaced either. So a fields part always names an objects part that is there, with just
+those bytes, whatever workers race and wherever one of them dies:
+
+- The objects part is written before the fields part, so it is there when the fields part appears.
+- It is written with a conditional create. Where one is there with the same bytes, it is shared. Where one is there with
+  other bytes and the shard is not committed (the orphan of a crash, or of a worker believed dead that counted
+  other fields as failed), ours goes beside it under a name that holds its digest, so a fields part that another
+  worker is just writing still finds the objects part that it names.
+- A file is removed only once the fields part stands, and only if that does not name it: who won removes the orphan, who lost
+  removes what it wrote. A crash before that leaves a file that no fields part names, which `sweep` removes when the
+  run is reduced; by then every shard has its fields part, so nothing can come to name it.
+
+In the normal case a commit is two puts and no other call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cellcount_core.domain.columns import FIELD_ID, Features
+from cellcount_core.domain.errors import LedgerFault
+from cellcount_core.domain.fields import part_name
+from cellcount_core.domain.receipts import Commit
+from cellcount_core.stores.base import Absent, Created, Store
+from cellcount_core.tables.digest import object_digests
+from cellcount_core.tables.rows import FieldRow, ObjectRows, fields_table, objects_table
+from cellcount_core.tables.schema import (
+    FINGERPRINT_KEY,
+    read_table_bytes,
+    schema_features,
+    schema_texts,
+    table_bytes,
+    with_texts,
+)
+
+FIELDS = "fields"
+OBJECTS = "objects"
+
+SHARD_KEY = "cellcount.shard"
+OBJECTS_PART_KEY = "cellcount.objects_part"
+OBJECTS_SHA_KEY = "cellcount.objects_sha256"
+OBJECT_DIGESTS_KEY = "cellcount.object_digests"
+
+_DIGEST_DIGITS = 32
+_FIELDS_NAME = re.compile(r"^fields/part-(\d{6,})\.parquet$")
+_OBJECTS_NAME = re.compile(r"^objects/part-\d{6,}(-[0-9a-f]{16})?\.parquet$")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a worker commits for one shard: the objects part as it will stand, and the fields table."""
+
+    number: int
+    objects: bytes
+    fields: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsPart:
+    """A fields part as read: its table and what its metadata says.
+
+    `object_digests` holds a digest a row (of no objects, where the field was not counted).
+    """
+
+    key: str
+    number: int
+    fingerprint: str
+    features: Features
+    table: pa.Table
+    objects_key: str
+    objects_sha256: str
+    object_digests: tuple[str, ...]
+
+
+def fields_key(number: int) -> str:
+    """Where the fields part of a shard stands."""
+    return f"{FIELDS}/{part_name(number)}"
+
+
+def objects_key(number: int) -> str:
+    """Where the objects part of a shard stands, unless a crash left another one there."""
+    return f"{OBJECTS}/{part_name(number)}"
+
+
+def build_part(
+    number: int, rows: Sequence[FieldRow], objects: Sequence[ObjectRows], features: Features, fingerprint: str
+) -> Part:
+    """The part of shard `number`: `rows` of all its fields in key order, `objects` of those that are ok, in that order.
+
+    Raises ValueError where rows and objects contradict each other.
+    """
+    by_key = {counted.key: counted.count for counted in objects}
+    in_order = [row.key for row in rows if row.key in by_key]
+    if in_order != [counted.key for counted in objects]:
+        raise ValueError(f"shard {number}: the objects are not those of its fields, in their order")
+    for row in rows:
+        if (row.count or 0) != by_key.get(row.key, 0):
+            raise ValueError(f"{row.key}: counted {row.count}, but has {by_key.get(row.key, 0)} objects")
+    object_rows = objects_table(objects, features, fingerprint)
+    body = table_bytes(with_texts(object_rows, {SHARD_KEY: str(number)}))
+    texts = {
+        SHARD_KEY: str(number),
+        OBJECTS_SHA_KEY: hashlib.sha256(body).hexdigest(),
+        OBJECT_DIGESTS_KEY: "".join(object_digests(object_rows, [by_key.get(row.key, 0) for row in rows])),
+    }
+    return Part(number, body, with_texts(fields_table(rows, features, fingerprint), texts))
+
+
+def commit_part(store: Store, part: Part) -> Commit:
+    """Commit a shard's part; see the module for the order and why. A second commit changes nothing and is ALREADY."""
+    slot = objects_key(part.number)
+    created = store.put_new(slot, part.objects) is Created.NEW
+    chosen = slot
+    if not created and not _same(store, slot, part.objects):
+        if store.size_of(fields_key(part.number)) is not None:
+            return Commit.ALREADY
+        chosen = f"{slot.removesuffix('.parquet')}-{hashlib.sha256(part.objects).hexdigest()[:16]}.parquet"
+        # The name says the content, so this replaces nothing but the same bytes.
+        store.put(chosen, part.objects)
+        created = True
+    fields = table_bytes(with_texts(part.fields, {OBJECTS_PART_KEY: chosen.removeprefix(f"{OBJECTS}/")}))
+    if store.put_new(fields_key(part.number), fields) is Created.NEW:
+        if chosen != slot:
+            store.delete(slot)
+        return Commit.WRITTEN
+    if created:
+        standing = read_fields_part(fields_key(part.number), store.get(fields_key(part.number)))
+        if (standing.objects_key, standing.objects_sha256) != (
+            chosen,
+            hashlib.sha256(part.objects).hexdigest(),
+        ):
+            store.delete(chosen)
+    return Commit.ALREADY
+
+
+def _same(store: Store, key: str, body: bytes) -> bool:
+    try:
+        return store.get(key) == body
+    except Absent:
+        # Removed by the worker that won in between: the shard is committed, or will be found so.
+        return False
+
+
+def committed_parts(store: Store) -> set[int]:
+    """Numbers of the shards that are committed; one listing of `fields/`."""
+    numbers: set[int] = set()
+    for batch in store.list(FIELDS):
+        for listed in batch:
+            match = _FIELDS_NAME.match(listed.key)
+            if match:
+                numbers.add(int(match.group(1)))
+    return numbers
+
+
+def read_fields_part(key: str, body: bytes) -> FieldsPart:
+    """A fields part from its bytes. Raises LedgerFault naming `key` where it is none of this schema."""
+    table = read_table_bytes(key, body)
+    texts = schema_texts(table.schema)
+    try:
+        number = int(texts[SHARD_KEY])
+        fingerprint, name, sha = texts[FINGERPRINT_KEY], texts[OBJECTS_PART_KEY], texts[OBJECTS_SHA_KEY]
+        digits = texts[OBJECT_DIGESTS_KEY]
+        features = schema_features(texts)
+    except (KeyError, ValueError, LedgerFault) as error:
+        raise LedgerFault(f"{key}: its metadata is not that of a fields part ({error})") from error
+    digests = tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
+    if FIELD_ID.name not in table.schema.names or len(digests) != table.num_rows:
+        raise LedgerFault(f"{key}: has {table.num_rows} rows and {len(digests)} digests of their objects")
+    return FieldsPart(key, number, fingerprint, features, table, f"{OBJECTS}/{name}", sha, digests)
+
+
+def sweep(store: Store, named: Iterable[str]) -> list[str]:
+    """Remove the objects parts that are not in `named`, orphans of crashes, and return their keys, sorted.
+
+    `named` are the objects parts that the fields parts name. Call it only once every shard is committed. Files of
+    other names are left alone.
+    """
+    keep = set(named)
+    listed = [one.key for batch in store.list(OBJECTS) for one in batch]
+    orphans = sorted(key for key in listed if _OBJECTS_NAME.match(key) and key not in keep)
+    for key in orphans:
+        store.delete(key)
+    return orphans
+
+
+def strangers(store: Store, named: Iterable[str], shards: int) -> list[str]:
+    """Keys below `fields/` and `objects/` that are no part of a run of `shards` shards, sorted.
+
+    `named` are the objects parts that the fields parts name.
+    """
+    own = {fields_key(number) for number in range(shards)} | set(named)
+    found = [listed.key for folder in (FIELDS, OBJECTS) for batch in store.list(folder) for listed in batch]
+    return sorted(key for key in found if key not in own)

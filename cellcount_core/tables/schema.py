@@ -1,0 +1,220 @@
+"""Arrow schemas of all tables, made from `domain.columns`, and the one place that turns a table into Parquet bytes.
+
+Every writer goes through `TableWriter`: fixed settings, fixed row groups, no time and no host in the file, so that equal rows
+give equal bytes. Units and meanings stand in the metadata of each column, the identity of the run in that of the schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cellcount_core.domain.columns import (
+    SCHEMA_VERSION,
+    Column,
+    Features,
+    Kind,
+    fields_columns,
+    objects_columns,
+    plates_columns,
+    wells_columns,
+)
+from cellcount_core.domain.errors import LedgerFault
+
+ROW_GROUP = 65_536
+"""Rows a row group; the cut depends on the number of rows alone, never on how they arrived."""
+
+_LEVEL = 3
+_ARROW = {
+    Kind.STRING: pa.string(),
+    Kind.STRINGS: pa.list_(pa.field("element", pa.string(), nullable=False)),
+    Kind.INT: pa.int64(),
+    Kind.FLOAT: pa.float64(),
+    Kind.BOOL: pa.bool_(),
+}
+
+VERSION_KEY = "cellcount.schema_version"
+TABLE_KEY = "cellcount.table"
+FINGERPRINT_KEY = "cellcount.fingerprint"
+OBJECT_NAME_KEY = "cellcount.object_name"
+CHANNELS_KEY = "cellcount.channels"
+
+
+class TableName(StrEnum):
+    """The four tables of an output."""
+
+    FIELDS = "fields"
+    OBJECTS = "objects"
+    WELLS = "wells"
+    PLATES = "plates"
+
+
+def columns_of(table: TableName, features: Features) -> tuple[Column, ...]:
+    """The columns of a table, in order."""
+    match table:
+        case TableName.FIELDS:
+            return fields_columns(features)
+        case TableName.OBJECTS:
+            return objects_columns(features)
+        case TableName.WELLS:
+            return wells_columns(features)
+        case TableName.PLATES:
+            return plates_columns(features)
+
+
+def table_schema(table: TableName, features: Features, fingerprint: str) -> pa.Schema:
+    """The Arrow schema: `unit` and `meaning` in each column's metadata, the run's identity in the schema's.
+
+    Columns that are never null are declared so.
+    """
+    arrow = [
+        pa.field(
+            column.name,
+            _ARROW[column.kind],
+            nullable=not column.required,
+            metadata={"unit": column.unit, "meaning": column.meaning},
+        )
+        for column in columns_of(table, features)
+    ]
+    return pa.schema(
+        arrow,
+        metadata={
+            TABLE_KEY: table.value,
+            VERSION_KEY: str(SCHEMA_VERSION),
+            FINGERPRINT_KEY: fingerprint,
+            OBJECT_NAME_KEY: features.object_name,
+            CHANNELS_KEY: json.dumps(features.channels, ensure_ascii=False),
+        },
+    )
+
+
+def schema_features(metadata: Mapping[str, str]) -> Features:
+    """The object's name and the channels that a table was written with. Raises LedgerFault where it does not tell."""
+    try:
+        channels = json.loads(metadata[CHANNELS_KEY])
+        return Features(metadata[OBJECT_NAME_KEY], tuple(str(channel) for channel in channels))
+    except (KeyError, ValueError, TypeError) as error:
+        raise LedgerFault(
+            f"the table's metadata does not name its objects and channels ({error!r})"
+        ) from error
+
+
+def schema_texts(schema: pa.Schema) -> dict[str, str]:
+    """The schema's own metadata as text."""
+    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+
+
+def with_texts(table: pa.Table, texts: Mapping[str, str]) -> pa.Table:
+    """The table with `texts` added to its schema's metadata."""
+    return table.replace_schema_metadata({**schema_texts(table.schema), **texts})
+
+
+def table_from_rows(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+    """A table of `rows`; a column that a row does not have is null there.
+
+    Raises ValueError naming the column where a row has one that the schema has not, or lacks a required value.
+    """
+    known = set(schema.names)
+    for row in rows:
+        if not known.issuperset(row):
+            raise ValueError(f"no such column: {', '.join(sorted(set(row) - known))}")
+    arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    check_required(table)
+    return table
+
+
+def check_required(table: pa.Table) -> None:
+    """Raise ValueError naming the first column that holds a null and must not."""
+    for field in table.schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(
+                f"column {field.name} must never be null, and {table.column(field.name).null_count} are"
+            )
+
+
+class TableWriter:
+    """Writes one Parquet file in memory, from tables that arrive in any pieces."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._sink = pa.BufferOutputStream()
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            schema,
+            version="2.6",
+            data_page_version="1.0",
+            compression="zstd",
+            compression_level=_LEVEL,
+            use_dictionary=texts,
+            write_statistics=True,
+            write_page_checksum=True,
+        )
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows. Raises ValueError where a required column holds a null."""
+        check_required(table)
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        while self._rows >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        if self._rows:
+            self._flush(self._rows)
+        self._writer.close()
+        return bytes(self._sink.getvalue())
+
+    def _flush(self, rows: int) -> None:
+        # Pages follow the chunks they are written from: one chunk, or equal rows would not give equal bytes.
+        waiting = pa.concat_tables(self._waiting).combine_chunks()
+        self._writer.write_table(waiting.slice(0, rows).combine_chunks(), row_group_size=ROW_GROUP)
+        self._waiting = [waiting.slice(rows)]
+        self._rows -= rows
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file; equal tables with equal metadata give equal bytes.
+
+    Raises ValueError where a required column holds a null.
+    """
+    writer = TableWriter(table.schema)
+    writer.write(table)
+    return writer.finish()
+
+
+def read_table_bytes(key: str, body: bytes) -> pa.Table:
+    """The table in a Parquet file of this package, its page checksums verified.
+
+    Raises LedgerFault naming `key` where the bytes are no whole Parquet file.
+    """
+    try:
+        return pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise LedgerFault(f"{key}: is no whole Parquet file: {_first_line(error)}") from error
+
+
+def same_columns(table: pa.Table, schema: pa.Schema) -> Iterable[str]:
+    """What is wrong with the names and types of a table's columns, one sentence each; nothing where they agree."""
+    if table.schema.names != schema.names:
+        extra = sorted(set(table.schema.names) - set(schema.names))
+        lacking = sorted(set(schema.names) - set(table.schema.names))
+        yield f"has other columns than schema {SCHEMA_VERSION} asks for: too many {extra}, too few {lacking}"
+        return
+    for field in schema:
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            yield f"column {field.name} is {found}, expected {field.type}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,195 @@
+"""Augmentation for microscopy: geometry on image and labels alike, then what optics and cameras do to intensities.
+
+Images come in normalised but not yet compressed (0 the background, 1 full scale); `compress` comes last, as at counting time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.images.normalise import compress
+
+Image = NDArray[np.float32]
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """An augmented crop of S x S px: `pixels` float32 (compressed), `labels` int32, `valid` float32 (1 inside the image).
+
+    Beyond the image's edge labels are mirrored. `blank` says that the pixels there are background instead.
+    """
+
+    pixels: Image
+    labels: Labels
+    valid: Image
+    blank: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a crop lies: centre (x, y) in px of the source, factor to the crop's scale, rotation in degrees, mirrored (-1)."""
+
+    x: float
+    y: float
+    scale: float
+    degrees: float
+    mirror: int
+    stretch: float
+
+
+def place(rng: np.random.Generator, labels: Labels, scale: float, size: int) -> Placement:
+    """Draw a placement: mostly around an object and inside the image, any quarter turn, sometimes a free rotation."""
+    height, width = labels.shape
+    x, y = rng.uniform(0, width), rng.uniform(0, height)
+    objects = int(labels.max(initial=0))
+    if objects and rng.random() < 0.6:
+        rows, columns = np.nonzero(labels == rng.integers(1, objects + 1))
+        if rows.size:
+            x, y = columns.mean() + rng.normal(0, 40 / scale), rows.mean() + rng.normal(0, 40 / scale)
+    degrees = 90.0 * rng.integers(4)
+    stretch = 1.0
+    if rng.random() < 0.3:
+        degrees += rng.uniform(-45, 45)
+        stretch = float(np.exp(rng.normal(0, 0.06)))
+    if rng.random() < 0.75:
+        x, y = _inside(x, width, size / scale), _inside(y, height, size / scale)
+    # Between two pixels, so that a crop of even size at factor 1 takes pixels over unchanged.
+    x, y = np.clip(np.rint(x) - 0.5, 0, width - 1), np.clip(np.rint(y) - 0.5, 0, height - 1)
+    return Placement(float(x), float(y), scale, float(degrees), -1 if rng.random() < 0.5 else 1, stretch)
+
+
+def _inside(centre: float, length: int, wanted: float) -> float:
+    return length / 2 if wanted >= length else float(np.clip(centre, wanted / 2, length - wanted / 2))
+
+
+def cut(image: Image, labels: Labels, where: Placement, size: int, border: int) -> tuple[Image, Labels, Image]:
+    """The crop (size, size) of image, labels and validity at a placement; `border` is OpenCV's for the image's edge."""
+    reach = int(np.ceil(size / 2 / where.scale * 1.5)) + 8
+    top, left = max(0, int(where.y) - reach), max(0, int(where.x) - reach)
+    image = image[top : int(where.y) + reach, left : int(where.x) + reach]
+    labels = labels[top : int(where.y) + reach, left : int(where.x) + reach]
+    if where.scale < 0.8:
+        image = _blur(image, 0.45 / where.scale)
+    angle = np.deg2rad(where.degrees)
+    across, down = where.mirror / where.scale * where.stretch, 1 / where.scale / where.stretch
+    matrix = np.array(
+        [[np.cos(angle) * across, -np.sin(angle) * down, 0], [np.sin(angle) * across, np.cos(angle) * down, 0]]
+    )
+    centre = (size - 1) / 2
+    matrix[:, 2] = np.array([where.x - left, where.y - top]) - matrix[:, :2] @ np.array([centre, centre])
+    flags = cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(image, matrix, (size, size), flags=flags | cv2.INTER_LINEAR, borderMode=border)
+    # OpenCV turns no int32; float32 holds every label exactly up to 2^24.
+    turned = cv2.warpAffine(
+        labels.astype(np.float32), matrix, (size, size), flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
+    )
+    if where.scale > 1.3:
+        # Enlarged labels have steps that the distance would follow; a median keeps to labels that are there.
+        turned = cv2.medianBlur(turned, 3 if where.scale < 2 else 5)
+    valid = cv2.warpAffine(np.ones_like(image), matrix, (size, size), flags=flags | cv2.INTER_NEAREST)
+    return np.asarray(crop, np.float32), np.asarray(np.rint(turned), np.int32), np.asarray(valid, np.float32)
+
+
+def _blur(image: Image, sigma: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
+
+
+def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Image:
+    """Gain, gamma, objects of different brightness, blur, illumination, debris, noise and quantisation, each by chance."""
+    if rng.random() < 0.25:
+        crop = np.sign(crop) * np.abs(crop) ** np.float32(rng.uniform(0.7, 1.4))
+    gain = float(np.exp(rng.normal(0, 0.25)))
+    chance = rng.random()
+    if chance < 0.15:
+        gain *= rng.uniform(0.2, 0.7)
+    elif chance < 0.25:
+        gain *= rng.uniform(1.2, 3.5)
+    crop = crop * np.float32(gain)
+    if rng.random() < 0.2:
+        crop = _vary_objects(rng, crop, labels)
+    if rng.random() < 0.2:
+        crop = _blur(crop, rng.uniform(0.5, 2.0))
+    if rng.random() < 0.25:
+        crop = _illuminate(rng, crop)
+    if rng.random() < 0.08:
+        crop = _add_debris(rng, crop)
+    return _add_noise(rng, crop)
+
+
+def _vary_objects(rng: np.random.Generator, crop: Image, labels: Labels) -> Image:
+    factors = np.exp(rng.normal(0, 0.5, int(labels.max(initial=0)) + 1)).astype(np.float32)
+    factors[0] = 1.0
+    return np.asarray(crop * _blur(factors[labels], 1.2), np.float32)
+
+
+def _ramp(rng: np.random.Generator, shape: tuple[int, ...]) -> Image:
+    small = rng.normal(0, 1, (3, 3)).astype(np.float32)
+    field = cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field / max(1e-6, float(np.abs(field).max())), np.float32)
+
+
+def _illuminate(rng: np.random.Generator, crop: Image) -> Image:
+    crop = crop * (1 + np.float32(rng.uniform(0, 0.6)) * _ramp(rng, crop.shape))
+    return np.asarray(crop + np.float32(rng.uniform(0, 0.15)) * _ramp(rng, crop.shape), np.float32)
+
+
+def _add_debris(rng: np.random.Generator, crop: Image) -> Image:
+    size = crop.shape[0]
+    layer = np.zeros_like(crop)
+    for _ in range(rng.integers(1, 25)):
+        centre = (int(rng.integers(size)), int(rng.integers(size)))
+        cv2.circle(layer, centre, int(rng.integers(0, 2)), float(rng.uniform(0.2, 2.5)), -1)
+    for _ in range(rng.integers(0, 3)):
+        bends = rng.integers(0, size, (1, 2)) + np.cumsum(rng.normal(0, size / 8, (5, 2)), axis=0)
+        cv2.polylines(layer, [bends.astype(np.int32)], False, float(rng.uniform(0.2, 1.5)), int(rng.integers(1, 3)))
+    return np.asarray(crop + _blur(layer, rng.uniform(0.4, 0.9)), np.float32)
+
+
+def _add_noise(rng: np.random.Generator, crop: Image) -> Image:
+    crop = crop + np.float32(rng.normal(0, 0.015))
+    if rng.random() < 0.6:
+        noise = rng.standard_normal(crop.shape, dtype=np.float32)
+        if rng.random() < 0.25:
+            noise = _blur(noise, 0.8) * np.float32(2.2)
+        sigma = np.float32(0.08 * rng.random() ** 2)
+        shot = np.float32(0.12 * rng.random() ** 2 if rng.random() < 0.5 else 0.0)
+        crop = crop + noise * np.sqrt(sigma**2 + shot**2 * np.maximum(crop, 0))
+    if rng.random() < 0.2:
+        levels = np.float32(np.exp(rng.uniform(np.log(16), np.log(255))))
+        crop = np.rint(crop * levels) / levels
+    return np.asarray(crop, np.float32)
+
+
+def empty_crop(rng: np.random.Generator, size: int) -> Image:
+    """A crop (size, size) without objects: noise up to the normalisation's floor, gradients, diffuse light, debris."""
+    crop = np.zeros((size, size), np.float32)
+    if rng.random() < 0.5:
+        crop += np.float32(rng.uniform(0, 0.4)) * _ramp(rng, crop.shape)
+    noise = rng.standard_normal(crop.shape, dtype=np.float32)
+    blur = rng.choice([0.0, 0.0, 0.7, 1.2])
+    if blur:
+        noise = _blur(noise, float(blur))
+        noise /= max(1e-6, float(noise.std()))
+    crop += np.float32(rng.uniform(0.01, 0.1)) * noise
+    if rng.random() < 0.4:
+        crop = _add_debris(rng, crop)
+    return crop
+
+
+def draw_crop(rng: np.random.Generator, image: Image, labels: Labels, scale: float, size: int) -> Crop:
+    """One augmented crop of an image (H, W), linear, and its labels (H, W), at a factor `scale`."""
+    blank = rng.random() < 0.5
+    border = cv2.BORDER_CONSTANT if blank else cv2.BORDER_REFLECT_101
+    pixels, turned, valid = cut(image, labels, place(rng, labels, scale, size), size, border)
+    return Crop(compress(vary_intensity(rng, pixels, turned)), turned, valid, blank)
+
+
+def draw_empty(rng: np.random.Generator, size: int) -> Crop:
+    """One crop without objects."""
+    ones = np.ones((size, size), np.float32)
+    return Crop(compress(empty_crop(rng, size)), np.zeros((size, size), np.int32), ones, blank=True)

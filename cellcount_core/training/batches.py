@@ -1,0 +1,146 @@
+"""Batches: which image, at which scale, drawn from the run's seed and the step alone, made ahead in a thread."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.images.normalise import Normalisation, compress, estimate
+from cellcount_core.training.augment import Crop, draw_crop, draw_empty
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.targets import stack_targets
+
+Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+_AHEAD = 6
+_SCALES = (0.12, 4.0)
+_TYPICAL_PIXELS = 256 * 256
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image ready to be cut: `linear` (H, W) float32, 0 the background and 1 full scale, not yet compressed."""
+
+    id: str
+    group: str
+    linear: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    diameter_px: float
+
+
+def prepare(images: Sequence[LabelledImage], percentile: float, floor_sigmas: float) -> list[Sample]:
+    """Normalise labelled images for training, each by its own levels."""
+    return [
+        Sample(image.id, image.group, _linear(image.plane, estimate(image.plane, percentile=percentile, floor_sigmas=floor_sigmas)),
+               image.labels, image.diameter_px)
+        for image in images
+    ]  # fmt: skip
+
+
+def _linear(plane: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:
+    return ((plane.astype(np.float64) - norm.background) / norm.range).astype(np.float32)
+
+
+def split_groups(images: Sequence[LabelledImage], share: float) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Split images into (rest, about `share` of them) by whole groups, in the order of the groups' SHA-1."""
+    sizes = Counter(image.group for image in images)
+    ordered = sorted(sizes, key=lambda group: hashlib.sha1(group.encode(), usedforsecurity=False).hexdigest())
+    chosen: set[str] = set()
+    for group in ordered:
+        if sum(sizes[name] for name in chosen) >= share * len(images):
+            break
+        chosen.add(group)
+    return [i for i in images if i.group not in chosen], [i for i in images if i.group in chosen]
+
+
+def chances(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Chance of each sample to be drawn: by the root of its group's size and of its own pixels, so that neither drowns."""
+    sizes = Counter(sample.group for sample in samples)
+    weights = np.array(
+        [sizes[s.group] ** -0.5 * np.sqrt(max(1.0, s.linear.size / _TYPICAL_PIXELS)) for s in samples], np.float64
+    )
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def draw_scale(rng: np.random.Generator, diameter: float, config: TrainConfig) -> float:
+    """Factor to cut an image at: near 1, or one that brings its objects to a diameter of the configured range."""
+    augment = config.augment
+    chance = rng.random()
+    if chance < augment.natural_share or diameter <= 0:
+        return 1.0 if chance < augment.natural_share / 2 else float(np.exp(rng.uniform(-0.29, 0.29)))
+    low, high = augment.diameters_px
+    return float(np.clip(np.exp(rng.uniform(np.log(low), np.log(high))) / diameter, *_SCALES))
+
+
+def make_batch(samples: Sequence[Sample], weights: NDArray[np.float64], config: TrainConfig, key: Sequence[int]) -> Batch:
+    """Inputs (B, S, S, 1) and targets (B, S, S, maps + 1) float32; the same key always gives the same batch."""
+    rng = np.random.default_rng(list(key))
+    crops = [_one(rng, samples[index], config) for index in rng.choice(len(samples), config.batch, p=weights)]
+    return _stack(crops, config)
+
+
+def _stack(crops: Sequence[Crop], config: TrainConfig) -> Batch:
+    return np.stack([crop.pixels[..., None] for crop in crops]), np.stack([_targets(crop, config) for crop in crops])
+
+
+def _targets(crop: Crop, config: TrainConfig) -> NDArray[np.float32]:
+    targets = stack_targets(crop.labels, config.maps, config.loss.object_weights)
+    if crop.blank:
+        targets[..., :-1] *= crop.valid[..., None]
+    else:
+        # Half an object and its mirror image look like two that touch: nothing is learnt from mirrored pixels.
+        targets[..., -1] *= crop.valid
+    return targets
+
+
+def _one(rng: np.random.Generator, sample: Sample, config: TrainConfig) -> Crop:
+    if config.augment.kind == "none":
+        return plain_crop(rng, sample, config.crop_px)
+    if rng.random() < config.augment.empty_share:
+        return draw_empty(rng, config.crop_px)
+    return draw_crop(rng, sample.linear, sample.labels, draw_scale(rng, sample.diameter_px, config), config.crop_px)
+
+
+def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
+    """A crop (size, size) as it is, from anywhere in the image; what lies beyond a smaller image is background."""
+    height, width = sample.labels.shape
+    top, left = int(rng.integers(max(1, height - size + 1))), int(rng.integers(max(1, width - size + 1)))
+    pixels = np.zeros((size, size), np.float32)
+    labels = np.zeros((size, size), np.int32)
+    part = sample.labels[top : top + size, left : left + size]
+    inside = np.s_[: part.shape[0], : part.shape[1]]
+    pixels[inside] = sample.linear[top : top + size, left : left + size]
+    labels[inside] = part
+    return Crop(compress(pixels), labels, np.ones((size, size), np.float32), blank=True)
+
+
+def training_batches(samples: Sequence[Sample], config: TrainConfig, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+    """Batches of the steps from `start` to before `stop`, a few made ahead while the network trains."""
+    weights = chances(samples) if config.augment.kind != "none" else np.full(len(samples), 1 / len(samples))
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting: list[Future[Batch]] = []
+        try:
+            for step in range(start, stop):
+                while len(waiting) < _AHEAD and step + len(waiting) < stop:
+                    waiting.append(pool.submit(make_batch, samples, weights, config, (config.seed, step + len(waiting))))
+                yield step, waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def validation_batches(samples: Sequence[Sample], config: TrainConfig, count: int) -> list[Batch]:
+    """The same few batches of plain crops every time."""
+    batches = []
+    for number in range(count):
+        rng = np.random.default_rng([config.seed, 1, number])
+        chosen = rng.choice(len(samples), config.batch)
+        batches.append(_stack([plain_crop(rng, samples[index], config.crop_px) for index in chosen], config))
+    return batches

@@ -1,0 +1,152 @@
+"""What a training run is told: one YAML file, checked whole, unknown keys refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cellcount_core.domain.errors import ConfigFault, ModelFault
+from cellcount_core.models.families.unet import parse_unet
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Part):
+    """Where labelled images come from.
+
+    `kind` "folder" (images, labels and index.csv) or "npz" (`X`, `y`). `split` and `validation_split` name rows of the
+    index; of an archive, `validation_share` of the images is set aside by index. `fit_share` of the training groups never
+    trains and is what thresholds are fitted on.
+    """
+
+    kind: Literal["folder", "npz"] = "folder"
+    path: str
+    split: str = "train"
+    validation_split: str = "val"
+    validation_share: float = Field(0.2, gt=0, lt=1)
+    modality: tuple[str, ...] = ()
+    fit_share: float = Field(0.1, ge=0, lt=0.5)
+    title: str = ""
+    licence: str = ""
+
+    def resolved(self) -> Path:
+        """The path with environment variables put in. Raises ConfigFault where one is not set."""
+        path = os.path.expandvars(self.path)
+        if "$" in path:
+            raise ConfigFault(f"data.path: {self.path!r} names an environment variable that is not set")
+        return Path(path).expanduser()
+
+
+class InputConfig(_Part):
+    """The scale and the normalisation the network is trained for (see images/normalise.py)."""
+
+    channel: str = "nuclei"
+    diameter_px: float | None = Field(20.0, gt=0)
+    percentile: float = Field(99.8, gt=50, le=100)
+    floor_sigmas: float = Field(12.0, ge=0)
+
+
+class OptimiserConfig(_Part):
+    """`kind`, peak learning rate, decoupled weight decay, schedule, warm-up and averaging of the weights (0: none)."""
+
+    kind: Literal["adamw", "rmsprop"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(200, ge=0)
+    ema: float = Field(0.998, ge=0, lt=1)
+
+
+class LossConfig(_Part):
+    """Weights of binary cross-entropy and Dice on the foreground, and of the absolute error on the distance."""
+
+    cross_entropy: float = Field(1.0, ge=0)
+    dice: float = Field(0.5, ge=0)
+    distance: float = Field(2.0, ge=0)
+    object_weights: Literal["none", "small_up"] = "small_up"
+
+
+class AugmentConfig(_Part):
+    """What is done to a crop; `kind` "none" takes images as they are.
+
+    `natural_share` of the crops keep about their own scale, the others bring the image's median object to a diameter drawn
+    log-uniformly from `diameters_px`. `empty_share` are crops of noise, gradients and debris without any object.
+    """
+
+    kind: Literal["microscopy", "none"] = "microscopy"
+    natural_share: float = Field(0.5, ge=0, le=1)
+    diameters_px: tuple[float, float] = (8.0, 50.0)
+    empty_share: float = Field(0.06, ge=0, lt=1)
+
+
+class TrainConfig(_Part):
+    """A training run and the package it ends in.
+
+    Length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) is outside any repository and
+    keeps what a killed run needs to go on; `package_dir` receives the package.
+    """
+
+    name: str = Field(min_length=1)
+    version: str = "1.0.0"
+    description: str = ""
+    object: str = "Nuclei"
+    data: DataConfig
+    input: InputConfig = InputConfig()
+    network: dict[str, int | str | bool | list[int]]
+    maps: tuple[Literal["foreground", "distance"], ...] = ("foreground", "distance")
+    separator: Literal["cores", "components"] = "cores"
+    optimiser: OptimiserConfig = OptimiserConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    steps: int = Field(0, ge=0)
+    epochs: int = Field(0, ge=0)
+    batch: int = Field(16, ge=1)
+    crop_px: int = Field(256, ge=8)
+    seed: int = 0
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    threads: int = Field(0, ge=0)
+    checkpoint_every: int = Field(250, ge=1)
+    work_dir: str
+    package_dir: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("give either steps or epochs (a number above 0)")
+        if self.maps[0] != "foreground" or len(set(self.maps)) != len(self.maps):
+            raise ValueError("maps must begin with 'foreground' and name each map once")
+        if self.separator == "cores" and "distance" not in self.maps:
+            raise ValueError("separator 'cores' needs the map 'distance'")
+        try:
+            spec = parse_unet(self.network)
+        except ModelFault as fault:
+            raise ValueError(str(fault)) from fault
+        if spec.outputs != len(self.maps) or spec.inputs != 1:
+            raise ValueError(f"network: inputs 1 and outputs {len(self.maps)} expected (got {spec.inputs} and {spec.outputs})")
+        total = spec.stem * 2 ** (len(spec.filters) - 1)
+        if self.crop_px % total:
+            raise ValueError(f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read a YAML file. Raises ConfigFault with every fault of the file in one message."""
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigFault(f"{path}: not YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise ConfigFault(f"{path}: a mapping of settings expected")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            faults = [f"  {'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
+            raise ConfigFault("\n".join([f"{path}: {len(faults)} fault(s)", *faults])) from error

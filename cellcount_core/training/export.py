@@ -1,0 +1,241 @@
+"""From a checkpoint to a package: averaged weights, folded normalisation, ONNX, golden tensors, thresholds, accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.evaluation.evaluate import (
+    at_true_diameter,
+    evaluate,
+    package_predictor,
+    pad_to_stride,
+    separate_whole,
+    whole_maps,
+)  # fmt: skip
+from cellcount_core.images.normalise import apply, estimate
+from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
+from cellcount_core.models.package import InputSpec, Package
+from cellcount_core.models.writing import write_package
+from cellcount_core.objects.separators import build_separator
+from cellcount_core.training.batches import chances, make_batch, prepare
+from cellcount_core.training.checkpoint import load_checkpoint
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.fit import fit_cores
+
+if TYPE_CHECKING:
+    import keras
+
+    from cellcount_core.training.trainer import Images
+
+WEIGHTS = "network.weights.h5"
+ONNX = "network.onnx"
+GOLDEN = "golden.npz"
+COUNTS = "counts.csv"
+_GOLDEN_PX = 96
+_GOLDEN_ATOL = 0.002
+_CALIBRATION_BATCHES = 40
+_PREVIEW_IMAGES = 400
+
+
+def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
+    """Write the package of the newest checkpoint into `config.package_dir` and return that folder.
+
+    The folder is replaced as a whole once the new package is complete. Raises ConfigFault where there is no checkpoint.
+    """
+    step, network = averaged_network(config, images)
+    final = Path(config.package_dir).expanduser().absolute()
+    folder = final.with_name(final.name + ".new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    folded_config, folded = fold_batch_norm(config.network, network)
+    folded.save_weights(folder / WEIGHTS)
+    _export_onnx(folded, folder / ONNX, stride(folded_config))
+    run = _runner(folder / ONNX)
+    package = _complete(config, images, folder, folded_config, run, step, report)
+    _write_counts(config, package, images.validation)
+    shutil.rmtree(final, ignore_errors=True)
+    folder.replace(final)
+    report(f"package {package.name} {package.version} ({package.digest[:12]}) of step {step} in {final}")
+    return final
+
+
+def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Model]:
+    """The newest checkpoint's step and its network in float32, with averaged weights if the run averages.
+
+    Averaged weights see other activations than those the batch normalisation's statistics were taken from: these are taken
+    anew from training batches.
+    """
+    from cellcount_core.training.trainer import compiled, config_digest, total_steps
+
+    plain = config.model_copy(update={"dtype": "float32"})
+    network, trainee = compiled(plain, total_steps(config, len(images.train)))
+    step = load_checkpoint(Path(config.work_dir).expanduser(), network, trainee.optimizer, config_digest(config))
+    if not step:
+        raise ConfigFault(f"work_dir {config.work_dir}: no checkpoint there yet")
+    if config.optimiser.ema:
+        trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
+    norms = [layer for layer in network.layers if layer.name.endswith("_norm")]
+    if norms:
+        _calibrate(config, images.train, network, norms)
+    return step, network
+
+
+def _calibrate(config: TrainConfig, train: list[LabelledImage], network: keras.Model, norms: list[keras.Layer]) -> None:
+    samples = prepare(train[:_PREVIEW_IMAGES], config.input.percentile, config.input.floor_sigmas)
+    weights = chances(samples)
+    for number in range(_CALIBRATION_BATCHES):
+        inputs, _ = make_batch(samples, weights, config, (config.seed, 2, number))
+        for layer in norms:
+            # The k-th batch weighs 1/k: the statistics end as the plain mean over all batches.
+            layer.momentum = number / (number + 1)
+        network(inputs, training=True)
+
+
+def _export_onnx(network: keras.Model, path: Path, side: int) -> None:
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        # Keras exports only what has been called.
+        network(np.zeros((1, side, side, 1), np.float32))
+        network.export(str(path), format="onnx", verbose=False)
+
+
+def _runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda canvas: np.asarray(session.run(None, {name: np.ascontiguousarray(canvas[None])})[0][0])
+
+
+def _complete(
+    config: TrainConfig,
+    images: Images,
+    folder: Path,
+    network: dict[str, object],
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    step: int,
+    report: Callable[[str], None],
+) -> Package:
+    spec = InputSpec((config.input.channel,), config.input.diameter_px, config.input.percentile, config.input.floor_sigmas)
+    total = stride(network)
+    separator = _separator(config, images.fit, lambda image: whole_maps(image.plane, run, spec, total), report)
+    _write_golden(folder / GOLDEN, images.fit, spec, total, run, separator)
+    manifest: dict[str, object] = {
+        "format": 1,
+        "name": config.name,
+        "version": config.version,
+        "family": "unet",
+        "task": "instances",
+        "object": config.object,
+        "modality": list(config.data.modality),
+        "description": config.description,
+        "input": {
+            "channels": [config.input.channel],
+            "diameter_px": config.input.diameter_px,
+            "normalisation": {
+                "kind": "noise_floor", "percentile": config.input.percentile, "floor_sigmas": config.input.floor_sigmas,
+            },
+        },
+        "network": network,
+        "stride": total,
+        "receptive_radius": receptive_radius(network),
+        "maps": list(config.maps),
+        "separator": separator,
+        "engines": {"keras": {"file": WEIGHTS}, "onnxruntime": {"file": ONNX}},
+        "golden": {"file": GOLDEN, "atol": _GOLDEN_ATOL},
+        "accuracy": {},
+        "training": _training(config, images, step),
+    }  # fmt: skip
+    package = write_package(folder, manifest)
+    manifest["accuracy"] = _measure(config, package, images.validation, report)
+    return write_package(folder, manifest)
+
+
+def _separator(
+    config: TrainConfig,
+    fit: list[LabelledImage],
+    maps: Callable[[LabelledImage], NDArray[np.float32]],
+    report: Callable[[str], None],
+) -> dict[str, object]:
+    if config.separator == "components":
+        return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
+    return {"kind": "cores", **fit_cores(fit, [maps(image) for image in fit], report)}
+
+
+def _measure(
+    config: TrainConfig, package: Package, validation: list[LabelledImage], report: Callable[[str], None]
+) -> dict[str, object]:
+    predict = package_predictor(package, "onnxruntime", 1)
+    as_is = evaluate(predict, validation).summary()
+    report(f"validation as it is: {as_is}")
+    figures: dict[str, object] = {"data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}", **as_is}
+    if config.input.diameter_px is not None:
+        scaled = evaluate(at_true_diameter(predict, config.input.diameter_px), validation).summary()
+        report(f"validation at the true median diameter: {scaled}")
+        figures["at_true_diameter"] = scaled
+    return figures
+
+
+def _training(config: TrainConfig, images: Images, step: int) -> dict[str, object]:
+    recipe = config.model_dump(mode="json", include={"optimiser", "loss", "augment", "batch", "crop_px", "dtype", "network"})
+    return {
+        "data": f"{config.data.title or config.data.kind}, split {config.data.split}",
+        "licence": config.data.licence,
+        "images": len(images.train),
+        "images_fit": len(images.fit),
+        "steps": step,
+        "seed": config.seed,
+        "recipe": recipe,
+    }
+
+
+def _write_golden(
+    path: Path,
+    images: list[LabelledImage],
+    spec: InputSpec,
+    total: int,
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    separator: dict[str, object],
+) -> None:
+    """Two crops of images with many objects: their input as normalised, the maps and the labels."""
+    built = build_separator(separator)
+    crowded = sorted(images, key=lambda image: (-int(image.labels.max(initial=0)), image.id))[:2]
+    size = max(total, _GOLDEN_PX - _GOLDEN_PX % total)
+    inputs, maps, labels = [], [], []
+    for image in crowded:
+        norm = estimate(image.plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
+        canvas = pad_to_stride(apply(image.plane[:size, :size], norm), size)[..., None]
+        found = run(canvas)
+        inputs.append(canvas)
+        maps.append(found)
+        labels.append(separate_whole(built, found))
+    np.savez_compressed(path, input=np.stack(inputs), maps=np.stack(maps), labels=np.stack(labels))
+
+
+def _write_counts(config: TrainConfig, package: Package, validation: list[LabelledImage]) -> None:
+    """`index,count` of the validation images, in the work folder."""
+    predict = package_predictor(package, "onnxruntime", 1)
+    lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
+    (Path(config.work_dir).expanduser() / COUNTS).write_text("\n".join(["index,count", *lines, ""]), encoding="utf-8")
+
+
+def package_now(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
+    """Write a package of the newest checkpoint, while a training run goes on elsewhere or after it was stopped."""
+    from cellcount_core.training.trainer import load_images, prepare_backend
+
+    prepare_backend(config.threads)
+    return export_package(config, load_images(config), report=report)

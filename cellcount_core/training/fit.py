@@ -1,0 +1,55 @@
+"""Thresholds of the separator, fitted on images that did not train: coordinate descent over small grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.objects import cores
+
+GRIDS: Mapping[str, Sequence[float]] = {
+    "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+    "core": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "prominence": (0.02, 0.05, 0.08, 0.12, 0.16, 0.22),
+    "core_area": (1.0, 2.0, 3.0, 5.0, 8.0),
+    "peak": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
+    "min_area": (6.0, 9.0, 12.0, 16.0, 20.0, 26.0),
+}
+_START = {"foreground": 0.5, "core": 0.4, "prominence": 0.08, "core_area": 3.0, "peak": 0.3, "min_area": 12.0}
+_ROUNDS = 2
+
+
+def objective(report: Report) -> float:
+    """What is maximised: mean F1 at IoU 0.5 plus half the mean AP over IoU 0.5-0.9, less half the count error."""
+    return report.f1() + 0.5 * report.mean_ap() - 0.5 * report.count_mape()
+
+
+def fit_cores(
+    images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], report: Callable[[str], None]
+) -> dict[str, float]:
+    """Parameters of `objects/cores.py` that count `images` best, given their maps (H, W, K)."""
+    best = dict(_START)
+    best_value = objective(_score(images, maps, best))
+    for _ in range(_ROUNDS):
+        before = best_value
+        for name, grid in GRIDS.items():
+            for value in grid:
+                if value == best[name]:
+                    continue
+                tried = {**best, name: value}
+                found = objective(_score(images, maps, tried))
+                if found > best_value:
+                    best, best_value = tried, found
+        if best_value <= before:
+            break
+    final = _score(images, maps, best)
+    report(f"separator fitted on {len(images)} images: {best}; F1 {final.f1():.4f}, AP {final.ap():.4f}")
+    return best
+
+
+def _score(images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]) -> Report:
+    return Report(tuple(score_image(i, cores.separate(m, params)) for i, m in zip(images, maps, strict=True)))

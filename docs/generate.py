@@ -1,0 +1,250 @@
+"""Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
+
+config.md comes from domain/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
+domain/errors.py, cli.md from the command line itself.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+import typer
+import yaml
+from pydantic import BaseModel
+
+from cellcount_core.cli.main import app
+from cellcount_core.domain import columns as tables
+from cellcount_core.domain import config as settings
+from cellcount_core.domain import errors as faults
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Written by docs/generate.py from the code; edit there. -->\n\n"
+
+_EXITS = {
+    faults.ExitCode.OK: "All that was asked for was done. Failed and missing fields are at most `execution.max_failed`.",
+    faults.ExitCode.INTERNAL: "A fault of cellcount itself, with a traceback; please report it.",
+    faults.ExitCode.CONFIG: "Configuration, command line, input or plan that cannot be run; nothing was counted.",
+    faults.ExitCode.FAILURES: "The run is complete and its tables are written, but more fields failed or are missing than `execution.max_failed`.",
+    faults.ExitCode.STORAGE: "A store or cluster cannot be reached, throttles for good, or is full.",
+    faults.ExitCode.CREDENTIALS: "No credentials were found, or those found are refused.",
+    faults.ExitCode.OUTPUT: "The output folder belongs to another run or cannot be written.",
+    faults.ExitCode.MODEL: "The model package cannot be loaded, or does not give its golden tensors.",
+    faults.ExitCode.LEDGER: "The output contradicts its own plan or digests, or is not complete.",
+    faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
+}
+_LAYOUTS = {
+    "flat": settings.FlatLayout,
+    "imagexpress": settings.ImageXpressLayout,
+    "pattern": settings.PatternLayout,
+    "table": settings.TableLayout,
+}
+
+
+def config_page() -> str:
+    """Every setting with type, default and meaning. Raises ValueError where docs/meanings.yaml misses one or has one too many."""
+    meanings = dict(yaml.safe_load((HERE / "meanings.yaml").read_text(encoding="utf-8")))
+    text = [
+        "# Configuration\n",
+        "A job is a YAML file (`cellcount count CONFIG.yaml`) or a command line. Unknown keys are refused. Any setting can be given",
+        "as `--set section.key=value`. Only `run` decides numbers: with the model and the listing of the input it makes the run's",
+        "fingerprint. Commented examples are in [conf/](../../conf/).\n",
+        "## The job\n",
+        *_settings(settings.JobConfig, "", meanings, skip=("run", "execution", "storage", "output_storage")),
+        "| `output_storage` | storage section or null | `null` | " + meanings.pop("output_storage") + " |\n",
+    ]
+    for name, section in (
+        ("run", settings.RunConfig),
+        ("execution", settings.ExecutionConfig),
+        ("storage", settings.StorageConfig),
+    ):
+        text += [f"## {name}\n", f"{_sentence(section)}\n", *_settings(section, f"{name}.", meanings), ""]
+    text += ["## Layouts\n"]
+    for kind, layout in _LAYOUTS.items():
+        text += [f"### {kind}\n", f"{_sentence(layout)}\n"]
+        if len(layout.model_fields) > 1:
+            text += [*_settings(layout, f"run.layout:{kind}.", meanings, skip=("kind",)), ""]
+    if meanings:
+        raise ValueError(f"docs/meanings.yaml: no such settings: {', '.join(sorted(meanings))}")
+    return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+def _settings(
+    section: type[BaseModel], prefix: str, meanings: dict[str, str], skip: Sequence[str] = ()
+) -> Iterator[str]:
+    yield "| setting | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{name}"
+        if name in skip:
+            continue
+        if key == "run.model":
+            yield from list(_settings(settings.ModelConfig, "run.model.", meanings))[2:]
+            continue
+        if key not in meanings:
+            raise ValueError(f"docs/meanings.yaml: {key} has no meaning")
+        default = (
+            "needed"
+            if field.is_required()
+            else f"`{_shown(field.default)}`"
+            if field.default != ""
+            else "empty"
+        )
+        shown_key = f"run.layout.{name}" if prefix.startswith("run.layout:") else key
+        yield f"| `{shown_key}` | {_type(field.annotation, field.metadata)} | {default} | {meanings.pop(key)} |"
+        if key == "run.expect":
+            yield from list(_settings(settings.ExpectGrid, "run.expect.", meanings))[2:]
+
+
+def _type(annotation: object, metadata: Sequence[object] = ()) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inner[0], inner[1:])
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type(one) for one in inner))
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin is tuple:
+        return f"list of {_type(inner[0])}"
+    if origin is dict:
+        return "mapping"
+    if annotation is type(None):
+        return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "layout" if annotation in _LAYOUTS.values() else "grid"
+    assert isinstance(annotation, type)
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names[annotation] + _limits(metadata)
+
+
+def _limits(metadata: Sequence[object]) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    known: list[object] = []
+    for item in metadata:
+        known += getattr(item, "metadata", None) or [item]
+    found = [
+        f"{sign} {getattr(item, name):g}"
+        for item in known
+        for name, sign in signs.items()
+        if getattr(item, name, None) is not None
+    ]
+    return f" {', '.join(found)}" if found else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{name}: {_shown(inner)}" for name, inner in value.model_dump().items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown(item) for item in value) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _sentence(section: type[BaseModel]) -> str:
+    return " ".join((section.__doc__ or "").split())
+
+
+def tables_page() -> str:
+    """Every column of every table, for objects named Nuclei and one measured channel w1."""
+    features = tables.Features("Nuclei", ("w1",))
+    text = [
+        "# Tables\n",
+        f"Schema version {tables.SCHEMA_VERSION}; it stands in the metadata of every file, units and meanings in that of every column.",
+        "Measured columns carry the object name of the model's package (here `Nuclei`) and the name of the channel (here `w1`).",
+        "Rows are in key order: plate, well, site, time point, then object number. Equal runs give equal rows, and equal bytes of wells, plates and summary.\n",
+    ]
+    pages = (
+        ("fields/*.parquet", "One row an expected field.", tables.fields_columns(features)),
+        ("objects/*.parquet", "One row an object of an `ok` field.", tables.objects_columns(features)),
+        ("wells.parquet", "One row a well and time point.", tables.wells_columns(features)),
+        ("plates.parquet", "One row a plate.", tables.plates_columns(features)),
+    )
+    for name, meaning, columns in pages:
+        text += [
+            f"## {name}\n",
+            f"{meaning}\n",
+            "| column | type | unit | null | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        text += [
+            f"| `{column.name}` | `{column.kind.value}` | {column.unit} | {'never' if column.required else 'may be'} | {column.meaning} |"
+            for column in columns
+        ]
+        text.append("")
+    return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+def exit_codes_page() -> str:
+    """Every exit code."""
+    lines = [f"| {code.value} | {code.name.lower()} | {_EXITS[code]} |" for code in faults.ExitCode]
+    return NOTE + "\n".join(["# Exit codes\n", "| code | name | meaning |", "|---|---|---|", *lines]) + "\n"
+
+
+def reasons_page() -> str:
+    """Every reason code."""
+    lines = [f"| `{code.value}` | {code.status.value} | {code.sentence} |" for code in faults.Reason]
+    opening = (
+        "A field that is not `ok` has one of these in its `reason` column; `reason_detail` says what was found and what was expected,\n"
+        "`source` names the file. Such a field has no count: null, never 0.\n"
+    )
+    return (
+        NOTE
+        + "\n".join(["# Reasons\n", opening, "| reason | status | meaning |", "|---|---|---|", *lines])
+        + "\n"
+    )
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options, as the command line declares them."""
+    text = [
+        "# Command line\n",
+        "`cellcount COMMAND --help` prints the same. [Exit codes](exit-codes.md). Options win over a configuration file, `--set` wins over both.\n",
+    ]
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        help_text = re.sub(r"\n(Examples?:)\n*", r"\n\1", str(command.help or "")).strip()
+        prose, _, examples = help_text.partition("Example")
+        text += [f"## cellcount {name}\n", " ".join(prose.split()) + "\n"]
+        shown = [
+            line.strip()
+            for line in examples.replace("s:", ":", 1).partition(":")[2].splitlines()
+            if line.strip()
+        ]
+        text += ["```", *shown, "```\n"] if shown else []
+        parameters = [parameter for parameter in command.params if parameter.name != "help"]
+        text += ["| argument or option | meaning |", "|---|---|"] if parameters else []
+        for parameter in parameters:
+            label = (
+                parameter.opts[0]
+                if parameter.opts[0].startswith("-")
+                else (parameter.metavar or parameter.name.upper())
+            )
+            text.append(f"| `{label}` | {getattr(parameter, 'help', '') or ''} |")
+        text.append("")
+    return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "reference/config.md": config_page,
+    "reference/tables.md": tables_page,
+    "reference/exit-codes.md": exit_codes_page,
+    "reference/reasons.md": reasons_page,
+    "reference/cli.md": cli_page,
+}
+"""Path below docs/ of every generated page, and what writes it."""
+
+
+def main() -> None:
+    """Write all generated pages."""
+    for path, page in PAGES.items():
+        (HERE / path).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

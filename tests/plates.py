@@ -1,0 +1,62 @@
+"""Small plates with known counts for end-to-end tests: discs on a noisy background, 16-bit TIFF, ImageXpress names."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Folder of images and the true count by (well, site)."""
+
+    folder: Path
+    truth: dict[tuple[str, int], int]
+
+    def file(self, well: str, site: int, channel: int = 1) -> Path:
+        """Path of one image."""
+        return self.folder / "TimePoint_1" / f"P1_{well}_s{site}_w{channel}.TIF"
+
+
+def discs(count: int, size: int, seed: int, radius: int = 6) -> NDArray[np.uint16]:
+    """An image (size, size) with `count` discs, apart from each other and from the edge."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(300.0, 12.0, (size, size))
+    yy, xx = np.mgrid[:size, :size]
+    step = 2 * radius + 6
+    places = [(y, x) for y in range(step, size - step, step) for x in range(step, size - step, step)]
+    if count > len(places):
+        raise ValueError(f"{count} discs do not fit: {len(places)} places")
+    for index in rng.permutation(len(places))[:count]:
+        y, x = places[index]
+        y, x = y + rng.integers(-2, 3), x + rng.integers(-2, 3)
+        image += 1800.0 * ((yy - y) ** 2 + (xx - x) ** 2 <= radius**2)
+    return np.clip(image, 0, 65535).astype(np.uint16)
+
+
+def wells(count: int) -> Iterator[str]:
+    """Names of the first wells of a 96-well plate, row by row."""
+    for index in range(count):
+        yield f"{chr(65 + index // 12)}{index % 12 + 1:02d}"
+
+
+def write_plate(folder: Path, *, well_count: int, sites: int = 2, size: int = 96, channels: int = 1) -> Plate:
+    """Write a plate; the number of discs of a field follows from its name (0 to 8, the first well is empty)."""
+    (folder / "TimePoint_1").mkdir(parents=True)
+    plate = Plate(folder, {})
+    for index, well in enumerate(wells(well_count)):
+        for site in range(1, sites + 1):
+            count = 0 if index == 0 else (3 * index + site) % 9
+            plate.truth[well, site] = count
+            for channel in range(1, channels + 1):
+                seed = zlib.crc32(f"{well}{site}{channel}".encode())
+                tifffile.imwrite(
+                    plate.file(well, site, channel), discs(count, size, seed), compression="zlib"
+                )
+    return plate

@@ -1,0 +1,34 @@
+"""Every counting configuration in conf/ is valid as it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cellcount_core.cli.settings import build_job, read_yaml
+from cellcount_core.models.package import shipped_folder
+from tests.unit.deploy.schemas import ROOT
+
+CONFIGS = [path for path in sorted((ROOT / "conf").glob("*.yaml")) if not path.name.startswith("train_")]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_is_valid_and_explains_itself(path: Path) -> None:
+    job = build_job(read_yaml(path), path.name)
+
+    assert job.input != job.output
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_names_a_shipped_model(path: Path) -> None:
+    package = build_job(read_yaml(path), path.name).run.model.package
+    if package == "nuclei" and not (shipped_folder() / package).is_dir():
+        pytest.skip("the nuclei package is not in this checkout")
+
+    assert (shipped_folder() / package / "package.json").is_file()
+
+
+def test_there_is_a_configuration_for_local_disk_for_s3_and_for_the_demo() -> None:
+    assert [path.name for path in CONFIGS] == ["count.yaml", "count_s3.yaml", "demo.yaml"]

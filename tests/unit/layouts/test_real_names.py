@@ -1,0 +1,131 @@
+"""Names as instruments wrote them: what each of the public sample plates' READMEs says is what is planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cellcount_core.domain.config import ImageXpressLayout, LayoutConfig, PatternLayout, RunConfig
+from cellcount_core.domain.fields import Parsed
+from cellcount_core.layouts.base import Ignored
+from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.layouts.registry import build_layout
+from cellcount_core.plan.planner import PlannedModel, PlanSummary, make_plan
+from cellcount_core.plan.runfile import ModelIdentity
+from cellcount_core.plan.shards import ShardLimits
+from cellcount_core.stores.base import StorageOptions
+from cellcount_core.stores.open import open_store
+from tests.data_dir import data_dir
+
+BBBC013 = PatternLayout(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
+HARMONY = PatternLayout(
+    pattern=r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)"
+)
+MODEL = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), "Nuclei")
+
+
+def plates() -> Path:
+    root = data_dir()
+    if root is None or not (root / "plates").is_dir():
+        pytest.skip("the sample plates are not here (set CELLCOUNT_DATA)")
+    return root / "plates"
+
+
+def read(
+    folder: str, config: LayoutConfig
+) -> tuple[set[tuple[str, str, int, int, str, int]], list[str], list[str]]:
+    """What is read of a folder (plate, well, site, time point, channel, plane), what is ignored, what does not parse."""
+    layout = build_layout(config)
+    assert not isinstance(layout, Manifest)
+    found, ignored, unparsed = set(), [], []
+    root = plates() / folder
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        key = path.relative_to(root).as_posix()
+        match layout.parse(key):
+            case Parsed() as parsed:
+                field = parsed.field
+                row = (field.plate, field.well, field.site, field.timepoint, parsed.channel, parsed.plane)
+                found.add(row)
+            case Ignored() as why:
+                ignored.append(why.why)
+            case None:
+                unparsed.append(key)
+    return found, ignored, unparsed
+
+
+def plan(folder: str, run: RunConfig) -> PlanSummary:
+    with make_plan(
+        open_store(plates() / folder, StorageOptions()), run, MODEL, ShardLimits(64, 2**40)
+    ) as made:
+        return made.summary
+
+
+def test_projection_mix_has_projections_planes_and_thumbnails() -> None:
+    found, ignored, unparsed = read("imagexpress_projection_mix", ImageXpressLayout())
+    plate = "Projection-Mix"
+    assert found == {
+        (plate, "E07", 1, 1, "w1", 0), (plate, "E07", 1, 1, "w2", 0), (plate, "E07", 1, 1, "w3", 0),
+        (plate, "E07", 1, 1, "w1", 1), (plate, "E07", 1, 1, "w4", 1), (plate, "E08", 1, 1, "w1", 0),
+    }  # fmt: skip
+    assert (ignored, unparsed) == (["thumbnail"] * 6, [])
+
+
+def test_zmix_t_has_two_time_points_and_three_channels() -> None:
+    found, ignored, unparsed = read("imagexpress_zmix_t", ImageXpressLayout())
+    assert found == {
+        ("1well-3C-2S-Zmix-T", "C07", 1, timepoint, f"w{channel}", 0)
+        for timepoint in (1, 2)
+        for channel in (1, 2, 3)
+    }
+    assert (ignored, unparsed) == (["thumbnail"], [])
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("9987_Plate_3420", {("9987", "B02", 1, 1, "w1", 0)}),
+        ("9987_Plate_3434", {("9987", "B02", 1, 1, f"w{c}", z) for c in (1, 2, 3) for z in (0, 1, 2)}),
+        (
+            "9987_Plate_3435",
+            {
+                ("9987", w, s, t, f"w{c}", 0)
+                for w in ("B02", "B03")
+                for s in (1, 2)
+                for t in (1, 2)
+                for c in (1, 2)
+            },
+        ),
+    ],
+)
+def test_htd_exports_are_read_whole(folder: str, expected: set[tuple[str, str, int, int, str, int]]) -> None:
+    found, ignored, unparsed = read(f"imagexpress_htd_export/{folder}", ImageXpressLayout())
+    assert found == expected
+    assert set(ignored) == {"not an image (.htd)"}
+    assert unparsed == []
+
+
+def test_three_htd_exports_of_one_plate_name_are_three_plates() -> None:
+    run = RunConfig(layout=ImageXpressLayout(), channels={"nuclei": "w1"})
+    summary = plan("imagexpress_htd_export", run)
+    assert {plate.plate: plate.fields for plate in summary.plates} == {
+        "9987@9987_Plate_3420": 1, "9987@9987_Plate_3434": 1, "9987@9987_Plate_3435": 8,
+    }  # fmt: skip
+    assert (summary.sources, summary.reasons) == (10, {})
+
+
+def test_bbbc013_has_96_wells_in_the_nuclei_channel_and_row_a_in_the_other() -> None:
+    found, _, unparsed = read("bbbc013_sbs", BBBC013)
+    wells = {f"{row}{column:02d}" for row in "ABCDEFGH" for column in range(1, 13)}
+    assert {row[1] for row in found if row[4] == "2"} == wells
+    assert {row[1] for row in found if row[4] == "1"} == {well for well in wells if well.startswith("A")}
+    assert {(row[0], row[2], row[3], row[5]) for row in found} == {("images", 1, 1, 0)}
+    assert unparsed == []
+    summary = plan("bbbc013_sbs", RunConfig(layout=BBBC013, channels={"nuclei": "2"}, measure=("2", "1")))
+    assert (summary.fields, summary.sources, summary.reasons) == (96, 108, {})
+
+
+def test_harmony_has_two_fields_in_one_well() -> None:
+    found, _, unparsed = read("harmony_operetta_v5", HARMONY)
+    assert found == {("Images", "C03", site, 1, "1", 1) for site in (1, 2)}
+    assert unparsed == []

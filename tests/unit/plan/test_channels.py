@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.plan.channels import ChannelChoice, select_channels
+
+ROLES = ("nuclei",)
+
+
+def test_the_only_channel_is_counted_and_measured_unasked() -> None:
+    assert select_channels(RunConfig(), ROLES, {"w1"}) == ChannelChoice(("w1",), ("w1",))
+    assert select_channels(RunConfig(), ROLES, {""}) == ChannelChoice(("",), ("",))
+
+
+def test_one_of_several_channels_must_be_chosen() -> None:
+    with pytest.raises(ConfigFault, match=r"several channels \('w1', 'w2'\).*--channel NAME"):
+        select_channels(RunConfig(), ROLES, {"w2", "w1"})
+
+
+def test_the_channel_asked_for_is_counted_and_those_asked_for_are_measured() -> None:
+    run = RunConfig(channels={"nuclei": "w2"}, measure=("w1", "w2"))
+    assert select_channels(run, ROLES, {"w1", "w2"}) == ChannelChoice(("w2",), ("w1", "w2"))
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            RunConfig(channels={"nuclei": "w11"}),
+            "run.channels.nuclei: no file of channel 'w11'; did you mean 'w1'",
+        ),
+        (RunConfig(channels={"nuclei": "w1"}, measure=("DAPI",)), "run.measure: no file of channel 'DAPI'"),
+        (RunConfig(channels={"nucleus": "w1"}), "no role 'nucleus'; did you mean 'nuclei'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(run: RunConfig, message: str) -> None:
+    with pytest.raises(ConfigFault) as fault:
+        select_channels(run, ROLES, {"w1", "w2"})
+    assert message in str(fault.value)
+
+
+def test_a_name_is_left_to_the_file_where_file_names_carry_no_channel() -> None:
+    run = RunConfig(channels={"nuclei": "DAPI"}, measure=("GFP",))
+    assert select_channels(run, ROLES, {""}) == ChannelChoice(("DAPI",), ("GFP",))
+
+
+def test_a_model_of_two_roles_needs_a_channel_for_each() -> None:
+    with pytest.raises(ConfigFault, match=r"give run\.channels\.membrane"):
+        select_channels(RunConfig(channels={"nuclei": "w1"}), ("nuclei", "membrane"), {"w1", "w2"})
+    run = RunConfig(channels={"nuclei": "w1", "membrane": "w2"})
+    assert select_channels(run, ("nuclei", "membrane"), {"w1", "w2"}).counted == ("w1", "w2")

@@ -1,0 +1,129 @@
+"""The driver's loop, on a pool of scripted deaths: nothing is lost, nothing done twice, the poison is found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.cli.progress import Quiet
+from cellcount_core.runners.driver import Policy, run_shards
+from cellcount_core.runners.events import Tally
+from cellcount_core.runners.pool import Death, Mode, Outcome, Task
+
+POLICY = Policy(max_deaths=2, shard_timeout_s=100.0)
+
+
+def shard(number: int, fields: int) -> Shard:
+    keys = [FieldKey("P", f"A{number:02d}", site + 1, 1) for site in range(fields)]
+    return Shard(number, tuple(PlannedField(key, (Source("", 0, f"{key.field_id}.tif"),)) for key in keys))
+
+
+class ScriptedPool:
+    """Two workers; an attempt dies if it holds a field of `poison`, and as often as `unlucky` says for a shard."""
+
+    def __init__(self, poison: set[str], unlucky: dict[int, int]) -> None:
+        self.poison = poison
+        self.unlucky = dict(unlucky)
+        self.waiting: list[Task] = []
+        self.commits: Counter[int] = Counter()
+        self.marked: dict[str, Reason] = {}
+        self.most = 0
+        self.slots = 4
+
+    def capacity(self) -> int:
+        return self.slots
+
+    def submit(self, task: Task) -> None:
+        self.waiting.append(task)
+        self.most = max(self.most, len(self.waiting))
+        assert len(self.waiting) <= self.slots
+
+    def wait(self, timeout_s: float) -> Sequence[Outcome]:
+        return [Outcome(task, self._end(task)) for task in [self.waiting.pop(0)]] if self.waiting else []
+
+    def _end(self, task: Task) -> Receipt | Death | None:
+        if self.unlucky.get(task.shard.number, 0) > 0:
+            self.unlucky[task.shard.number] -= 1
+            return Death(Reason.WORKER_DIED, "node lost")
+        alive = [planned for planned in task.shard.fields if planned.reason is None]
+        if any(planned.key.field_id in self.poison for planned in alive):
+            return Death(Reason.WORKER_DIED, "segfault")
+        if task.mode is Mode.COMMIT:
+            self.commits[task.shard.number] += 1
+            for planned in task.shard.fields:
+                if planned.reason is not None:
+                    self.marked[planned.key.field_id] = planned.reason
+        statuses = {"ok": len(alive), "failed": len(task.shard.fields) - len(alive)}
+        return Receipt(task.shard.number, Commit.WRITTEN, statuses, {}, 0, 0, 0.0)
+
+    def isolate(self) -> None:
+        self.slots = 2
+
+    def close(self) -> None:
+        pass
+
+
+def run(pool: ScriptedPool, shards: list[Shard]) -> Tally:
+    return run_shards(pool, iter(shards), POLICY, Quiet())
+
+
+def test_every_shard_is_committed_once_within_the_window() -> None:
+    pool = ScriptedPool(set(), {})
+    tally = run(pool, [shard(number, 3) for number in range(10)])
+    assert pool.commits == Counter(range(10))
+    assert tally.statuses["ok"] == 30
+    assert pool.most == 4
+
+
+def test_a_lost_worker_costs_only_another_attempt() -> None:
+    pool = ScriptedPool(set(), {1: 1, 3: 1})
+    tally = run(pool, [shard(number, 3) for number in range(5)])
+    assert pool.commits == Counter(range(5))
+    assert (tally.deaths, tally.statuses["failed"]) == (2, 0)
+
+
+def test_a_shard_that_shared_its_worker_with_poison_loses_no_field() -> None:
+    pool = ScriptedPool(set(), {2: 2})
+    tally = run(pool, [shard(number, 3) for number in range(5)])
+    assert (tally.statuses["ok"], tally.statuses["failed"]) == (15, 0)
+
+
+@given(fields=st.integers(1, 40), poisonous=st.sets(st.integers(0, 39), max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_exactly_the_poisonous_fields_are_marked(fields: int, poisonous: set[int]) -> None:
+    bad = shard(1, fields)
+    poison = {bad.fields[index].key.field_id for index in poisonous if index < fields}
+    pool = ScriptedPool(poison, {})
+    tally = run(pool, [shard(0, 4), bad, shard(2, 4)])
+    assert pool.marked == dict.fromkeys(poison, Reason.WORKER_DIED)
+    assert pool.commits == Counter([0, 1, 2])
+    assert tally.statuses.total() == fields + 8
+
+
+def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
+    class Crowded(ScriptedPool):
+        def _end(self, task: Task) -> Receipt | Death | None:
+            if sum(planned.reason is None for planned in task.shard.fields) > 2:
+                return Death(Reason.WORKER_DIED, "killed: out of memory")
+            return super()._end(task)
+
+    pool = Crowded(set(), {})
+    tally = run(pool, [shard(0, 4)])
+    assert tally.statuses["failed"] == 4
+    assert set(pool.marked.values()) == {Reason.WORKER_DIED}
+
+
+def test_a_fault_of_the_run_ends_the_loop() -> None:
+    class Refusing(ScriptedPool):
+        def wait(self, timeout_s: float) -> Sequence[Outcome]:
+            raise ConnectionError("store gone")
+
+    with pytest.raises(ConnectionError):
+        run(Refusing(set(), {}), [shard(0, 1)])

@@ -1,0 +1,315 @@
+"""What S3's bad days become: throttling is never a missing file, and every wait has an end."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFault
+from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store
+from cellcount_core.stores.open import open_store
+from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of
+from tests.unit.stores.faulty_server import Reply, error, faulty_server
+
+SECRET = "a-secret-that-must-stay-secret"
+SLOW_DOWN = error(503, "SlowDown", "Please reduce your request rate.")
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+
+
+def store_at(endpoint: str, *, retries: int = 3, timeout_s: float = 5.0) -> Store:
+    return open_store("s3://plates/run", StorageOptions(endpoint, retries=retries, timeout_s=timeout_s))
+
+
+OPERATIONS: dict[str, Callable[[Store], object]] = {
+    "get": lambda store: store.get("a.tif"),
+    "get_many": lambda store: list(store.get_many(["a.tif"], ahead=1)),
+    "list": lambda store: list(store.list()),
+    "put": lambda store: store.put("a.tif", b"x"),
+    "put_new": lambda store: store.put_new("a.tif", b"x"),
+    "delete": lambda store: store.delete("a.tif"),
+    "size_of": lambda store: store.size_of("a.tif"),
+}
+each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+
+
+@each_operation
+def test_throttling_without_end_is_a_storage_fault_and_never_absent(
+    operation: Callable[[Store], object],
+) -> None:
+    with faulty_server(lambda number, method: SLOW_DOWN) as server:
+        with pytest.raises(StorageFault, match="throttled"):
+            operation(store_at(server.endpoint, retries=2))
+        assert len(server.requests) == 3
+
+
+def test_throttling_that_ends_is_waited_out() -> None:
+    with faulty_server(lambda number, method: SLOW_DOWN if number < 4 else Reply(200, b"pixels")) as server:
+        assert store_at(server.endpoint).get("a.tif") == b"pixels"
+        assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [error(500, "InternalError"), error(429, "TooManyRequests"), error(400, "RequestTimeout"), Reply(502)],
+)
+def test_other_passing_faults_are_retried_too(reply: Reply) -> None:
+    with faulty_server(lambda number, method: reply if number < 3 else Reply(200, b"pixels")) as server:
+        assert store_at(server.endpoint).get("a.tif") == b"pixels"
+
+
+def test_a_body_cut_short_is_read_again() -> None:
+    def answer(number: int, method: str) -> Reply:
+        return Reply(200, b"pix", announced=6) if number < 3 else Reply(200, b"pixels")
+
+    with faulty_server(answer) as server:
+        assert store_at(server.endpoint).get("a.tif") == b"pixels"
+
+
+def test_a_body_that_is_always_cut_short_is_never_returned() -> None:
+    with (
+        faulty_server(lambda number, method: Reply(200, b"pix", announced=6)) as server,
+        pytest.raises(StorageFault, match="before its announced length"),
+    ):
+        store_at(server.endpoint, retries=2).get("a.tif")
+
+
+def test_a_connection_that_breaks_is_tried_again() -> None:
+    def answer(number: int, method: str) -> Reply:
+        return Reply(200, hang_up=True) if number < 3 else Reply(200, b"pixels")
+
+    with faulty_server(answer) as server:
+        assert store_at(server.endpoint).get("a.tif") == b"pixels"
+
+
+def test_a_silent_store_is_given_up_in_bounded_time() -> None:
+    with faulty_server(lambda number, method: Reply(200, b"x", silent_s=60)) as server:
+        begin = time.monotonic()
+        with pytest.raises(StorageFault, match="unreachable"):
+            store_at(server.endpoint, retries=3, timeout_s=0.5).get("a.tif")
+        assert time.monotonic() - begin < 3
+
+
+def test_a_put_whose_reply_got_lost_finds_its_own_object() -> None:
+    def answer(number: int, method: str) -> Reply:
+        return Reply(200, hang_up=True) if number == 1 else error(412, "PreconditionFailed")
+
+    with faulty_server(answer) as server:
+        assert store_at(server.endpoint).put_new("part", b"x") is Created.EXISTS
+        assert [condition for *_, condition in server.requests] == ["*", "*"]
+
+
+def test_a_conflict_of_two_writers_is_tried_again_until_it_is_decided() -> None:
+    def answer(number: int, method: str) -> Reply:
+        return error(409, "ConditionalRequestConflict") if number < 3 else Reply(200)
+
+    with faulty_server(answer) as server:
+        assert store_at(server.endpoint).put_new("part", b"x") is Created.NEW
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(403, "InvalidAccessKeyId"),
+        error(403, "SignatureDoesNotMatch"),
+        error(403, "ExpiredToken"),
+        error(400, "ExpiredToken"),
+        error(403, "RequestTimeTooSkewed"),
+        error(401, "Unauthorized"),
+        Reply(403, b"<html>go away</html>"),
+    ],
+)
+def test_every_kind_of_refused_credentials_stops_the_run(reply: Reply) -> None:
+    with (
+        faulty_server(lambda number, method: reply) as server,
+        pytest.raises(CredentialsFault, match="AWS_ACCESS_KEY_ID") as refused,
+    ):
+        store_at(server.endpoint).get("a.tif")
+    assert SECRET not in str(refused.value)
+    assert "Debug source" not in str(refused.value)
+
+
+@each_operation
+def test_refused_credentials_stop_the_run_in_every_operation(operation: Callable[[Store], object]) -> None:
+    with (
+        faulty_server(lambda number, method: error(403, "SignatureDoesNotMatch")) as server,
+        pytest.raises(CredentialsFault, match="SignatureDoesNotMatch: said the server"),
+    ):
+        operation(store_at(server.endpoint))
+
+
+def test_one_object_refused_is_denied_and_not_the_end() -> None:
+    with faulty_server(lambda number, method: error(403, "AccessDenied")) as server:
+        store = store_at(server.endpoint)
+        ((key, outcome),) = store.get_many(["a.tif"], ahead=1)
+        assert (key, type(outcome)) == ("a.tif", Denied)
+        with pytest.raises(Denied, match="AccessDenied"):
+            store.size_of("a.tif")
+        for operation in ("list", "put", "put_new", "delete"):
+            with pytest.raises(CredentialsFault):
+                OPERATIONS[operation](store)
+
+
+def test_an_archived_object_is_denied() -> None:
+    with (
+        faulty_server(lambda number, method: error(403, "InvalidObjectState", "storage class")) as server,
+        pytest.raises(Denied, match="InvalidObjectState: storage class"),
+    ):
+        store_at(server.endpoint).get("a.tif")
+
+
+def test_absent_needs_the_code_that_says_so() -> None:
+    with faulty_server(lambda number, method: error(404, "NoSuchKey")) as server:
+        with pytest.raises(Absent):
+            store_at(server.endpoint).get("a.tif")
+        assert store_at(server.endpoint).size_of("a.tif") is None
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(404, b"<html>nginx</html>"), Reply(404), Reply(400, b"what?"), error(404, "NoSuchBucket")]
+)
+def test_the_404_of_another_server_or_of_a_bucket_makes_no_file_missing(reply: Reply) -> None:
+    with faulty_server(lambda number, method: reply) as server:
+        store = store_at(server.endpoint)
+        for operation in ("get", "size_of", "list", "put_new"):
+            with pytest.raises(StorageFault, match=r"storage\.endpoint"):
+                OPERATIONS[operation](store)
+
+
+def listing(*keys: str) -> Reply:
+    contents = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>&quot;abc&quot;</ETag><Size>1</Size></Contents>"
+        for key in keys
+    )
+    return Reply(
+        200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
+    )
+
+
+def test_the_marker_of_the_prefix_itself_is_no_object() -> None:
+    with faulty_server(lambda number, method: listing("run/", "run/a.tif")) as server:
+        assert list(store_at(server.endpoint).list()) == [[Listed("a.tif", 1, "abc")]]
+
+
+def test_a_key_that_cannot_be_addressed_is_named_and_not_left_out() -> None:
+    with (
+        faulty_server(lambda number, method: listing("run/a.tif", "run/b//c.tif")) as server,
+        pytest.raises(StorageFault, match=r"run/b//c\.tif"),
+    ):
+        list(store_at(server.endpoint).list())
+
+
+def test_a_bucket_of_another_region_says_which_setting_is_wrong() -> None:
+    with (
+        faulty_server(lambda number, method: error(301, "PermanentRedirect")) as server,
+        pytest.raises(StorageFault, match=r"not in the region 'us-east-1'.*storage\.region"),
+    ):
+        store_at(server.endpoint).get("a.tif")
+
+
+@each_operation
+def test_an_endpoint_nobody_listens_on_is_unreachable_in_bounded_time(
+    operation: Callable[[Store], object],
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{held.getsockname()[1]}"
+        begin = time.monotonic()
+        with pytest.raises(StorageFault, match=f"unreachable, {endpoint}"):
+            operation(store_at(endpoint, retries=3))
+    assert time.monotonic() - begin < 5
+
+
+def test_a_host_without_an_address_is_unreachable() -> None:
+    with pytest.raises(StorageFault, match=r"unreachable, http://no-such-host\.invalid:9000"):
+        store_at("http://no-such-host.invalid:9000", retries=1).get("a.tif")
+
+
+def test_the_default_patience_with_a_dead_endpoint_is_at_most_half_a_minute() -> None:
+    options = StorageOptions()
+    from cellcount_core.stores.s3_client import pauses
+
+    assert sum(pauses(options)) <= options.timeout_s == 30
+    assert len(list(pauses(options))) == options.retries
+
+
+def test_no_credentials_at_all_is_said_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", f"{tmp_path}/none")
+    monkeypatch.setenv("AWS_CONFIG_FILE", f"{tmp_path}/none")
+    with faulty_server(lambda number, method: Reply(200, b"x")) as server:
+        with pytest.raises(CredentialsFault, match="no credentials were found"):
+            store_at(server.endpoint).get("a.tif")
+        assert server.requests == []
+        public = open_store("s3://plates", StorageOptions(server.endpoint, anonymous=True))
+        assert public.get("a.tif") == b"x"
+
+
+def test_the_endpoint_and_the_region_of_the_environment_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty_server(lambda number, method: Reply(200, b"x")) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        assert open_store("s3://plates", StorageOptions()).get("deep/a.tif") == b"x"
+        assert server.requests == [("GET", "/plates/deep/a.tif", None)]
+
+
+def test_no_secret_is_in_a_store_its_pickle_or_its_faults(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(number: int, method: str) -> Reply:
+        return (
+            Reply(200, b"x") if number == 1 else error(403, "SignatureDoesNotMatch", "KEYID signed wrongly")
+        )
+
+    caplog.set_level("DEBUG")
+    with faulty_server(answer) as server:
+        store = store_at(server.endpoint)
+        store.get("a.tif")
+        with pytest.raises(RunFault) as refused:
+            store.get("a.tif")
+    for shown in (repr(store), str(store), store.url, repr(refused.value), caplog.text):
+        assert SECRET not in shown
+    assert SECRET.encode() not in pickle.dumps(store)
+    assert SECRET.encode() not in pickle.dumps(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "meaning"),
+    [
+        (404, "NoSuchKey", Meaning.NO_OBJECT),
+        (404, "NoSuchBucket", Meaning.NO_BUCKET),
+        (404, "", Meaning.UNEXPECTED),
+        (503, "", Meaning.THROTTLED),
+        (503, "NoSuchKey", Meaning.THROTTLED),
+        (412, "", Meaning.EXISTS),
+        (409, "BucketNotEmpty", Meaning.UNEXPECTED),
+        (403, "", Meaning.CREDENTIALS),
+        (405, "MethodNotAllowed", Meaning.UNEXPECTED),
+    ],
+)
+def test_the_meaning_of_a_reply_is_read_from_status_and_code(
+    status: int, code: str, meaning: Meaning
+) -> None:
+    assert meaning_of(status, code) is meaning
+
+
+def test_a_key_that_looks_like_a_reply_does_not_change_the_meaning() -> None:
+    text = (
+        "Generic S3 error: Error performing GET http://h/b/<Code>NoSuchKey</Code> in 1ms - "
+        "Server returned non-2xx status code: 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>"
+    )
+    assert failure_of(text).meaning is Meaning.NO_BUCKET
