@@ -65,7 +65,7 @@ def count_bytes(body: bytes, package: str = "threshold", output: Path | None = N
         clock=StageClock(),
     )
     planned = PlannedField(FieldKey("P", "A01", 1, 1), (Source("", 0, "image.tif", size=len(body)),))
-    return count_field(kit, planned, {"image.tif": LoadedFile("image.tif", body, config.max_pixels)})
+    return count_field(kit, planned, {"image.tif": LoadedFile("image.tif", body, len(body), config.max_pixels)})
 
 
 def count_array(image: NDArray[np.generic], package: str = "threshold", **run: object) -> FieldResult:

@@ -71,9 +71,7 @@ def build_instrument(rng: np.random.Generator, shape: tuple[int, int]) -> Instru
     return Instrument(Camera(), light, (_grain(rng, size, 1.5), _grain(rng, size, 5.0)))
 
 
-def expose(
-    rng: np.random.Generator, instrument: Instrument, scene: Scene
-) -> dict[Stain, NDArray[np.uint16]]:
+def expose(rng: np.random.Generator, instrument: Instrument, scene: Scene) -> dict[Stain, NDArray[np.uint16]]:
     """The images (H, W) uint16 of a scene, by channel."""
     fine, coarse = (_cut(rng, grain, scene.stain.shape) for grain in instrument.grain)
     dirt = _dirt(rng, scene.stain.shape)
@@ -150,13 +148,16 @@ def _photograph(
     rng: np.random.Generator, instrument: Instrument, stain: Stain, share: NDArray[np.float32]
 ) -> NDArray[np.uint16]:
     exposure, camera = _EXPOSURES[stain], instrument.camera
-    sharp = cv2.GaussianBlur(share.astype(np.float32), (0, 0), exposure.blur)
-    lit = instrument.light[stain] * (exposure.background + exposure.peak * (0.94 * sharp + 0.10 * _haze(sharp)))
+    sharp = np.asarray(cv2.GaussianBlur(share, (0, 0), exposure.blur), np.float32)
+    lit = instrument.light[stain] * (
+        exposure.background + exposure.peak * (0.94 * sharp + 0.10 * _haze(sharp))
+    )
     electrons = np.maximum(lit, 1.0)
     # Poisson noise at 50 electrons and more is Gaussian with variance = mean; the read noise adds its own variance.
     sigma = np.sqrt(electrons + np.float32(camera.read_noise**2))
     seen = electrons + sigma * rng.standard_normal(share.shape, dtype=np.float32)
-    return np.clip(np.rint(camera.offset + camera.gain * seen), 0, 65535).astype(np.uint16)
+    counts = np.clip(np.rint(camera.offset + camera.gain * seen), 0, 65535)
+    return np.asarray(counts, np.uint16)
 
 
 def _haze(share: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ there. The true counts stand beside the images, in `truth.csv`, where no discove
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -73,7 +74,9 @@ def render_plate(
     instrument = build_instrument(np.random.default_rng((seed, 0)), size)
     fields = []
     for index, planned in enumerate(_design(seed, wells, sites, size)):
-        fields.append(_write_field(series, instrument, planned, np.random.default_rng((seed, 2, index)), size))
+        fields.append(
+            _write_field(series, instrument, planned, np.random.default_rng((seed, 2, index)), size)
+        )
     _remove_others(series, fields)
     truth = folder / "truth.csv"
     _write(truth, truth_csv(tuple(fields)).encode())
@@ -113,7 +116,8 @@ def _expected(position: WellPosition) -> float:
     """Mean nuclei of a 512 x 512 px field: a Hill curve over the dose, with another EC50 in every row."""
     if position.column in _UNTREATED:
         return _MOST
-    return _LEAST + (_MOST - _LEAST) / (1.0 + (position.column / _EC50_DOSE[position.row]) ** _STEEPNESS)
+    dose: float = position.column / _EC50_DOSE[position.row]
+    return _LEAST + (_MOST - _LEAST) / (1.0 + math.pow(dose, _STEEPNESS))
 
 
 def _faults(rng: np.random.Generator, fields: list[tuple[int, int]]) -> dict[tuple[int, int], FileFault]:

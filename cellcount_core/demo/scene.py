@@ -53,13 +53,14 @@ class Scene:
     """What lies in one field.
 
     `owners` (H, W) int32 holds the label of the topmost nucleus, 0 where there is none; `stain` (H, W) float32 is the
-    amount of nuclear stain, about 1 in a usual nucleus; `visible` is the part of each nucleus' area in view, in label order.
+    amount of nuclear stain, about 1 in a usual nucleus; `areas` are the whole areas (px) of the nuclei, hidden and outer
+    parts included, in label order.
     """
 
     owners: NDArray[np.int32]
     stain: NDArray[np.float32]
     nuclei: tuple[Nucleus, ...]
-    visible: tuple[float, ...]
+    areas: tuple[int, ...]
 
     @property
     def count(self) -> int:
@@ -105,7 +106,7 @@ def plant(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Scene
         owners=np.ascontiguousarray(canvas.owners[inner]),
         stain=np.ascontiguousarray(canvas.stain[inner]),
         nuclei=tuple(canvas.nuclei),
-        visible=tuple(seen / area for seen, area in zip(canvas.in_view, canvas.areas, strict=True)),
+        areas=tuple(canvas.areas),
     )
 
 
@@ -126,7 +127,7 @@ def _plant_one(rng: np.random.Generator, canvas: _Canvas, shape: tuple[int, int]
         y, x = _beside(rng, canvas, radius) if clumped else _anywhere(rng, shape)
         placed = _rasterise(outline, y, x)
         overlap = _CLUMP_OVERLAP if clumped else 0.0
-        if placed is not None and _fits(canvas, placed, overlap):
+        if _fits(canvas, placed, overlap):
             nucleus = Nucleus(len(canvas.nuclei) + 1, y - _MARGIN, x - _MARGIN, radius, phase, brightness)
             _paint(rng, canvas, placed, nucleus)
             return True
@@ -163,9 +164,9 @@ def _beside(rng: np.random.Generator, canvas: _Canvas, radius: float) -> tuple[f
     )
 
 
-def _rasterise(outline: NDArray[np.float64], y: float, x: float) -> _Shape | None:
-    """The outline's pixels with its centre at (y, x) of the canvas; None where it would leave the canvas' inner part."""
-    corners = outline + (y, x)
+def _rasterise(outline: NDArray[np.float64], y: float, x: float) -> _Shape:
+    """The outline's pixels with its centre at (y, x) of the canvas."""
+    corners = outline + np.array([y, x])
     top, left = np.floor(corners.min(axis=0)).astype(int)
     bottom, right = np.ceil(corners.max(axis=0)).astype(int) + 1
     mask = np.zeros((bottom - top, right - left), np.uint8)

@@ -80,7 +80,6 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal_error"
-    EXCLUDED = "excluded"
 
     @property
     def info(self) -> ReasonInfo:
@@ -129,7 +128,6 @@ _INFO: dict[Reason, ReasonInfo] = {
     ),
     Reason.OUT_OF_MEMORY: ReasonInfo(Status.FAILED, "The field did not fit into memory, even alone."),
     Reason.INTERNAL: ReasonInfo(Status.FAILED, "cellcount itself failed on this field; please report it."),
-    Reason.EXCLUDED: ReasonInfo(Status.SKIPPED, "The configuration leaves this field out."),
 }
 
 

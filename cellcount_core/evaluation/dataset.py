@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.images.imagefile import Plane
 
 INDEX = "index.csv"
 
@@ -25,7 +26,7 @@ class LabelledImage:
     """
 
     id: str
-    plane: NDArray[np.generic]
+    plane: Plane
     labels: NDArray[np.int32]
     group: str
     modality: str
@@ -68,7 +69,7 @@ def _load_row(folder: Path, row: dict[str, str]) -> LabelledImage:
     )
 
 
-def read_plane(path: Path) -> NDArray[np.generic]:
+def read_plane(path: Path) -> Plane:
     """An image file as (H, W) in its own units; colours as OpenCV weighs them. Raises ConfigFault naming the file."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)

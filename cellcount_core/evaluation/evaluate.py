@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.matching import Match, match, overlap
-from cellcount_core.images.normalise import apply, estimate
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import estimate
+from cellcount_core.images.scale import resize
+from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import InputSpec, Package
+from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.objects.separators import Separator, build_separator
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -110,30 +113,17 @@ def separate_whole(separator: Separator, maps: NDArray[np.float32]) -> NDArray[n
     return separator.separate(maps, separator.fit([maps]))
 
 
-def whole_maps(plane: NDArray[np.generic], maps: Maps, spec: InputSpec, stride: int) -> NDArray[np.float32]:
-    """Maps (H, W, K) of a whole plane (H, W): normalised, padded at the bottom and right to the stride, cut back."""
+def whole_maps(plane: Plane, maps: Maps, spec: InputSpec, stride: int) -> NDArray[np.float32]:
+    """Maps (H, W, K) of a whole plane (H, W), given what makes the maps (h, w, K) of a normalised canvas (h, w, 1)."""
+    height, width = plane.shape
+    return np.ascontiguousarray(maps(whole_canvas(plane, spec, stride))[:height, :width])
+
+
+def whole_canvas(plane: Plane, spec: InputSpec, stride: int) -> NDArray[np.float32]:
+    """A whole plane (H, W) as the network's input (h, w, 1): normalised, its sides multiples of `stride`."""
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
-    height, width = plane.shape
-    canvas = pad_to_stride(apply(plane, norm), stride)
-    return np.ascontiguousarray(maps(canvas[..., None])[:height, :width])
-
-
-def pad_to_stride(plane: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
-    """A plane mirrored at the bottom and right (repeated where it is too small to mirror) to multiples of `stride`."""
-    height, width = plane.shape
-    below, beside = -height % stride, -width % stride
-    border = cv2.BORDER_REFLECT_101 if below < height and beside < width else cv2.BORDER_REPLICATE
-    return np.asarray(cv2.copyMakeBorder(plane, 0, below, 0, beside, border), np.float32)
-
-
-def resized(image: LabelledImage, factor: float) -> LabelledImage:
-    """The image at another scale; its labels are those of the original, which a counted label image is compared with."""
-    height, width = image.plane.shape
-    shape = max(1, round(width * factor)), max(1, round(height * factor))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    return LabelledImage(
-        image.id, cv2.resize(np.asarray(image.plane), shape, interpolation=how), image.labels, image.group, image.modality, image.diameter_px
-    )
+    grid = plan_tiles((plane.shape[0], plane.shape[1]), stride=stride, radius=0, max_tile=max(plane.shape) + stride)
+    return cut([plane], [norm], grid, grid.tiles[0])
 
 
 def at_true_diameter(predict: Predict, diameter_px: float) -> Predict:
@@ -142,11 +132,9 @@ def at_true_diameter(predict: Predict, diameter_px: float) -> Predict:
     def counted(image: LabelledImage) -> NDArray[np.int32]:
         if image.diameter_px <= 0:
             return predict(image)
-        labels = predict(resized(image, diameter_px / image.diameter_px))
+        scaled = replace(image, plane=resize(image.plane, diameter_px / image.diameter_px))
         height, width = image.labels.shape
-        rows = (np.arange(height) + 0.5) * labels.shape[0] / height
-        columns = (np.arange(width) + 0.5) * labels.shape[1] / width
-        return np.asarray(labels[rows.astype(np.intp)[:, None], columns.astype(np.intp)[None]], np.int32)
+        return labels_to_original(predict(scaled), (height, width))
 
     return counted
 

@@ -6,6 +6,7 @@ one line in `_FORMATS`.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from types import ModuleType
 
 from cellcount_core.domain.errors import FieldFault, Reason
@@ -34,7 +35,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"ZISRAWFILE", "a Zeiss CZI file; export it as OME-TIFF"),
     (b"\xda\xce\xbe\x0a", "a Nikon ND2 file; export it as TIFF"),
     (b"\x70\x00\x00\x00", "a Leica LIF file; export it as OME-TIFF"),
-    (b"\x10\x00\x00\x00x", "a Cellomics C01 file; export it as TIFF"),
+    (b"\x00\x00\x00\x10x", "a Cellomics C01 file; export it as TIFF"),
     (b"\xd0\xcf\x11\xe0", "an OLE file (older Zeiss, Olympus or Office); export it as TIFF"),
 )
 
@@ -81,4 +82,8 @@ def _looks_like(body: bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
+    try:
+        text = getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n\f\ufeff" for letter in text)

@@ -116,7 +116,19 @@ def _noise(plane: NDArray[np.generic], median: float) -> float:
         for axis in (0, 1):
             if plane.shape[axis] > lag:
                 found = max(found, _sigma_of_differences(plane, lag, axis, median))
-    return found
+    # Where most of the background is cut off at 0, no two dark pixels differ: what stands out of its neighbours tells.
+    return found if found > 0 else max(_sigma_of_spikes(plane), _sigma_of_spikes(plane.T))
+
+
+def _sigma_of_spikes(plane: NDArray[np.generic]) -> float:
+    """Sigma of what a median of three pixels in a row takes away; edges and plateaus of objects pass it unchanged."""
+    if plane.shape[1] < 3:
+        return 0.0
+    down, across = _steps(plane.shape, _NOISE_SAMPLE)
+    left, middle, right = (plane[::down, at : plane.shape[1] - 2 + at : across].astype(np.float64) for at in range(3))
+    median = np.maximum(np.minimum(left, middle), np.minimum(np.maximum(left, middle), right))
+    spikes = np.sort(np.abs(middle - median), axis=None)
+    return max(_quantile(spikes, share) / NormalDist().inv_cdf((1 + share) / 2) for share in _QUANTILES)
 
 
 def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, median: float) -> float:
@@ -130,5 +142,5 @@ def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, media
     for share in _QUANTILES:
         if differences.size and differences[int(share * differences.size)] > 0:
             sigma_per_unit = np.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2)
-            return float(differences[int(share * differences.size)] / sigma_per_unit)
+            return float(differences[int(share * differences.size)]) / float(sigma_per_unit)
     return 0.0

@@ -18,8 +18,10 @@ from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, chec
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable
 
 _NPY = b"\x93NUMPY"
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_ZIP = b"PK\x03\x04"
+_LOCAL_HEADER = 34
 _END_OF_DIRECTORY = b"PK\x05\x06"
+_END_BYTES = 22
 _CHUNK = 1 << 20
 _HEADER_FAULTS = (ValueError, SyntaxError, TypeError, KeyError, TokenError, RecursionError, OverflowError)
 _STREAM_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
@@ -126,8 +128,8 @@ class ArrayStack:
 
 
 def opens(body: bytes) -> bool:
-    """Whether the first bytes are those of an NPY, or of a ZIP archive that names an .npy member."""
-    return body.startswith(_NPY) or (body.startswith(_ZIP) and b".npy" in body)
+    """Whether the first bytes are those of an NPY, or of a ZIP archive that names an .npy member (or ends before it could)."""
+    return body.startswith(_NPY) or (body.startswith(_ZIP) and (b".npy" in body or len(body) < _LOCAL_HEADER))
 
 
 def open_bytes(body: bytes, key: str, max_pixels: int) -> ArrayStack:
@@ -145,7 +147,8 @@ def open_bytes(body: bytes, key: str, max_pixels: int) -> ArrayStack:
         with archive.open(info) as stream:
             header = _npy_header(stream, key)
     except _STREAM_FAULTS as error:
-        if _END_OF_DIRECTORY not in body[-65557:]:
+        end = body.rfind(_END_OF_DIRECTORY)
+        if end < 0 or end + _END_BYTES > len(body):
             detail = f"the NPZ ends after {len(body)} bytes without its directory"
             raise FieldFault(Reason.TRUNCATED, detail, key) from error
         raise FieldFault(Reason.UNREADABLE, f"the NPZ archive is damaged: {error}", key) from error

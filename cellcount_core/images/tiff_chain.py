@@ -10,6 +10,8 @@ from cellcount_core.domain.errors import FieldFault, Reason
 _CLASSIC = {b"II*\x00": "<", b"MM\x00*": ">"}
 _BIG = {b"II+\x00": "<", b"MM\x00+": ">"}
 _MOST_PAGES = 1_000_000
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_FIRST_PRIVATE_TAG = 32768
 
 
 class _Widths(NamedTuple):
@@ -57,7 +59,19 @@ def _next(body: bytes, at: int, widths: _Widths, page: int, key: str) -> int:
         (entries,) = struct.unpack_from(widths.order + widths.entries, body, at)
         end = table + entries * widths.entry
         if end + struct.calcsize(widths.offset) <= len(body):
+            _check_values(body, table, entries, widths, page, key)
             (offset,) = struct.unpack_from(widths.order + widths.offset, body, end)
             return int(offset)
     detail = f"the directory of page {page} stands at byte {at} and the file has {len(body)} bytes"
     raise FieldFault(Reason.TRUNCATED, detail, key)
+
+
+def _check_values(body: bytes, table: int, entries: int, widths: _Widths, page: int, key: str) -> None:
+    """Values too long for their entry must lie within the file: decoders do without those that do not."""
+    entry = struct.Struct(f"{widths.order}HH{widths.offset}{widths.offset}")
+    inline = struct.calcsize(widths.offset)
+    for tag, kind, count, offset in entry.iter_unpack(body[table : table + entries * widths.entry]):
+        size = _TYPE_BYTES.get(kind, 0) * count
+        if tag < _FIRST_PRIVATE_TAG and size > inline and offset + size > len(body):
+            detail = f"tag {tag} of page {page} ends at byte {offset + size} and the file has {len(body)} bytes"
+            raise FieldFault(Reason.TRUNCATED, detail, key)

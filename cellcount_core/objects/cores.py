@@ -47,7 +47,9 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
     """
     fitted = parse_params(params)
     if maps.ndim != 3 or maps.shape[-1] < 2:
-        raise ModelFault(f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})")
+        raise ModelFault(
+            f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})"
+        )
     if maps.size == 0:
         return np.zeros(maps.shape[:2], np.int32)
     mask = (maps[..., 0] > fitted.foreground).view(np.uint8)
@@ -75,7 +77,9 @@ def parse_params(params: Mapping[str, object]) -> CoreParams:
 
 
 def _levels(first: float) -> list[float]:
-    return [first + _LEVEL_STEP * step for step in range(1, 1 + int(max(0.0, _LEVEL_END - first) / _LEVEL_STEP))]
+    return [
+        first + _LEVEL_STEP * step for step in range(1, 1 + int(max(0.0, _LEVEL_END - first) / _LEVEL_STEP))
+    ]
 
 
 def _components(distance: NDArray[np.float32], level: float) -> tuple[int, NDArray[np.int32]]:
@@ -123,7 +127,11 @@ def _replace(
 
 
 def _add_coreless(
-    cores: NDArray[np.int32], pieces: NDArray[np.int32], distance: NDArray[np.float32], count: int, params: CoreParams
+    cores: NDArray[np.int32],
+    pieces: NDArray[np.int32],
+    distance: NDArray[np.float32],
+    count: int,
+    params: CoreParams,
 ) -> NDArray[np.int32]:
     """Pieces of foreground that hold no core are one object each, if their distance rises far enough."""
     inside = np.flatnonzero(pieces)

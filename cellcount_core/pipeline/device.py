@@ -32,6 +32,7 @@ class Device:
 
     def __init__(self, engine: Engine, depth: int | None = None) -> None:
         self._engine = engine
+        self.batch = engine.batch
         self._queue: queue.Queue[_Request | None] = queue.Queue(depth or max(4, 3 * engine.batch))
         self.busy_s = 0.0
         self.idle_s = 0.0

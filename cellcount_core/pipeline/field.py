@@ -63,27 +63,42 @@ def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
         return _not_counted(kit, planned, Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
 
 
-def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """A field that was counted: its pixels, their quality, the scale it was counted at and its objects."""
+
+    pixels: Pixels
+    quality: Quality
+    factor: float
+    diameter: float | None
+    found: Counted
+
+
+def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> Examined:
+    """Count one field and keep its pixels. Raises FieldFault for whatever is wrong with it."""
     with kit.clock("decode"):
         pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
-    counted_planes = [pixels.planes[selection.name] for selection in kit.counted]
+    planes = [pixels.planes[selection.name] for selection in kit.counted]
     with kit.clock("prepare"):
         spec = kit.package.input
-        norms = [
-            estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
-            for plane in counted_planes
-        ]
-        quality = assess(counted_planes[0], pixels.bit_max, norms[0])
+        norms = [estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas) for plane in planes]
+        quality = assess(planes[0], pixels.bit_max, norms[0])
         factor, diameter = model_scale(kit.run, kit.package)
-        scaled = [resize(plane, factor) for plane in counted_planes]
+        scaled = [resize(plane, factor) for plane in planes]
     maps = FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile)
-    found = separate_field(maps, counted_planes[0].shape, pixels.planes, kit)
+    shape = (planes[0].shape[0], planes[0].shape[1])
+    return Examined(pixels, quality, factor, diameter, separate_field(maps, shape, pixels.planes, kit))
+
+
+def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+    seen = examine(kit, planned, files)
     if kit.run.labels == "tiff":
         with kit.clock("labels"):
-            _write_labels(kit, planned, found)
-    row = _row(kit, planned, pixels, quality, found, factor, diameter)
-    height, width = counted_planes[0].shape
-    return FieldResult(row, _object_rows(kit, planned, pixels, found), height * width * len(counted_planes))
+            _write_labels(kit, planned, seen.found)
+    height, width = seen.pixels.planes[kit.counted[0].name].shape
+    return FieldResult(
+        _row(kit, planned, seen), _object_rows(kit, planned, seen), height * width * len(kit.counted)
+    )
 
 
 def model_scale(run: RunConfig, package: Package) -> tuple[float, float | None]:
@@ -100,16 +115,9 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
     kit.output.put(label_key(source), label_tiff(found.labels))
 
 
-def _row(
-    kit: FieldKit,
-    planned: PlannedField,
-    pixels: Pixels,
-    quality: Quality,
-    found: Counted,
-    factor: float,
-    diameter: float | None,
-) -> FieldRow:
-    height, width = pixels.planes[kit.counted[0].name].shape
+def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
+    height, width = seen.pixels.planes[kit.counted[0].name].shape
+    quality, found = seen.quality, seen.found
     return FieldRow(
         key=planned.key,
         z_mode=str(kit.run.z),
@@ -121,25 +129,25 @@ def _row(
         area_fraction=found.area / (height * width),
         width_px=width,
         height_px=height,
-        um_per_px=pixels.um_per_px,
-        scale=factor,
-        diameter_px=diameter,
+        um_per_px=seen.pixels.um_per_px,
+        scale=seen.factor,
+        diameter_px=seen.diameter,
         focus=quality.focus,
         saturation=quality.saturation,
         background=quality.background,
         noise=quality.noise,
         signal=quality.signal,
         empty=quality.empty,
-        warnings=(*pixels.warnings, *found.warnings),
+        warnings=(*seen.pixels.warnings, *found.warnings),
         moments=found.moments,
     )
 
 
-def _object_rows(kit: FieldKit, planned: PlannedField, pixels: Pixels, found: Counted) -> ObjectRows:
-    columns = dict(found.columns)
-    if pixels.um_per_px is not None:
+def _object_rows(kit: FieldKit, planned: PlannedField, seen: Examined) -> ObjectRows:
+    columns = dict(seen.found.columns)
+    if seen.pixels.um_per_px is not None:
         area = np.asarray(columns[f"{kit.features.object_name}_AreaShape_Area"], np.float64)
-        columns["area_um2"] = area * pixels.um_per_px**2
+        columns["area_um2"] = area * seen.pixels.um_per_px**2
     return ObjectRows(planned.key, columns)
 
 

@@ -15,8 +15,9 @@ from cellcount_core.stores.base import Absent, Denied, Store
 class LoadedFile:
     """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first."""
 
-    def __init__(self, key: str, body: bytes | Absent | Denied, max_pixels: int) -> None:
+    def __init__(self, key: str, body: bytes | Absent | Denied, planned_size: int, max_pixels: int) -> None:
         self._key = key
+        self._planned_size = planned_size
         self._body: bytes | Absent | Denied | None = body
         self._max_pixels = max_pixels
         self._image: ImageFile | None = None
@@ -47,6 +48,9 @@ class LoadedFile:
         if isinstance(self._body, Denied):
             raise FieldFault(Reason.ACCESS_DENIED, self._body.detail, self._key)
         assert self._body is not None
+        if len(self._body) != self._planned_size:
+            detail = f"it had {self._planned_size} bytes when the run was planned and has {len(self._body)} now"
+            raise FieldFault(Reason.CHANGED, detail, self._key)
         return open_image(self._body, self._key, max_pixels=self._max_pixels)
 
 
@@ -58,13 +62,14 @@ def read_fields(
     Fields that planning already gave up come with no files. Raises StorageFault, CredentialsFault.
     """
     uses = Counter(key for planned in fields for key in _keys(planned))
+    sizes = {source.key: source.size for planned in fields for source in planned.sources}
     held: dict[str, LoadedFile] = {}
     bodies = store.get_many(list(uses), ahead=ahead)
     for planned in fields:
         keys = _keys(planned)
         while any(key not in held for key in keys):
             key, body = next(bodies)
-            held[key] = LoadedFile(key, body, max_pixels)
+            held[key] = LoadedFile(key, body, sizes[key], max_pixels)
         yield planned, {key: held[key] for key in keys}
         for key in keys:
             uses[key] -= 1

@@ -14,23 +14,16 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import cv2
 
-from cellcount_core.domain.errors import ModelFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Commit, Receipt
-from cellcount_core.models.engines import load_engine
-from cellcount_core.models.golden import check_golden
-from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldKit, FieldResult, count_field
+from cellcount_core.pipeline.field import FieldResult, count_field
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.gate import Gate
+from cellcount_core.pipeline.kit import open_kit
 from cellcount_core.stores.open import open_store
 from cellcount_core.tables.parts import Part, build_part, commit_part
 
@@ -51,34 +44,18 @@ class ShardWorker:
         # The threads of this worker are the parallelism; OpenCV's own would compete with them for the same cores.
         cv2.setNumThreads(1)
         self._context = context
-        self._package = _package(context)
-        engine = load_engine(self._package, context.engine, context.threads)
-        check_golden(self._package, engine)
-        self.device = Device(engine)
-        self.clock = StageClock()
+        self._kit = open_kit(context)
         self._input = open_store(context.input_url, context.input_options)
-        self._output = open_store(context.output_url, context.output_options)
-        self._kit = FieldKit(
-            run=context.run,
-            package=self._package,
-            separator=build_separator(self._package.separator),
-            features=context.features,
-            counted=context.counted,
-            measured=context.measured,
-            output=self._output,
-            device=self.device,
-            clock=self.clock,
-        )
         self._gate = Gate(_BYTES_IN_HAND)
-        self._threads = ThreadPoolExecutor(max(_FIELD_THREADS, 2 * engine.batch), thread_name_prefix="field")
+        self._threads = ThreadPoolExecutor(max(_FIELD_THREADS, 2 * self._kit.device.batch), thread_name_prefix="field")
         self._committing = threading.Lock()
 
     def count(self, shard: Shard) -> Receipt:
         """Count every field of the shard and commit its part. Raises RunFault where the run cannot go on."""
         began = time.perf_counter()
         results = self._count_fields(shard)
-        with self._committing, self.clock("commit"):
-            commit = commit_part(self._output, self._part(shard, results))
+        with self._committing, self._kit.clock("commit"):
+            commit = commit_part(self._kit.output, self._part(shard, results))
         return self._receipt(shard, results, commit, began)
 
     def probe(self, shard: Shard) -> Receipt:
@@ -89,7 +66,7 @@ class ShardWorker:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        self.device.close()
+        self._kit.device.close()
 
     def _count_fields(self, shard: Shard) -> list[FieldResult]:
         pending: list[Future[FieldResult]] = []
@@ -131,17 +108,8 @@ class ShardWorker:
             objects=sum(result.row.count or 0 for result in results),
             pixels=sum(result.pixels for result in results),
             seconds=time.perf_counter() - began,
-            stage_seconds=self.clock.totals(),
+            stage_seconds=self._kit.clock.totals(),
             host=socket.gethostname(),
             pid=os.getpid(),
         )
 
-
-def _package(context: RunContext) -> Package:
-    package = find_package(context.package)
-    if package.digest != context.package_digest:
-        raise ModelFault(
-            f"{Path(package.folder).name}: the package on this machine is {package.digest[:12]}, "
-            f"the run was planned with {context.package_digest[:12]}"
-        )
-    return package

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features
 from cellcount_core.domain.errors import LedgerFault, OutputFault
 from cellcount_core.stores.base import Absent, Denied, Store
-from cellcount_core.tables.parts import FieldsPart, committed_parts, fields_key, read_fields_part
+from cellcount_core.tables.parts import FieldsPart, committed_parts, fields_key, read_fields_part, rows_digest
 
 RUN_KEY = "run/run.json"
 _AHEAD = 8
@@ -86,7 +86,7 @@ def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
 
 
 def check_identity(part: FieldsPart, run: RunInfo, number: int) -> None:
-    """Raise LedgerFault where a part does not belong to shard `number` of `run`."""
+    """Raise LedgerFault where a part does not belong to shard `number` of `run`, or its rows were changed."""
     if part.fingerprint != run.fingerprint:
         raise LedgerFault(
             f"{part.key}: belongs to run {part.fingerprint[:12]}, this output to run {run.fingerprint[:12]}"
@@ -95,3 +95,5 @@ def check_identity(part: FieldsPart, run: RunInfo, number: int) -> None:
         raise LedgerFault(f"{part.key}: holds shard {part.number}, expected {number}")
     if part.features != run.features:
         raise LedgerFault(f"{part.key}: measures {part.features}, the run {run.features}")
+    if rows_digest(part.table) != part.rows_sha256:
+        raise LedgerFault(f"{part.key}: was changed: its rows are not those it was written with")

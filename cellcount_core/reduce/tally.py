@@ -14,7 +14,7 @@ from cellcount_core.domain.errors import LedgerFault, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.moments import Moments
 from cellcount_core.tables.rows import known
-from cellcount_core.tables.schema import TableName, same_columns, table_schema
+from cellcount_core.tables.schema import TableName, misfits, table_schema
 
 _UM2_PER_MM2 = 1e6
 
@@ -131,7 +131,7 @@ def empty_tally(features: Features) -> Tally:
 
 def counted_fields(key: str, table: pa.Table, features: Features, fingerprint: str) -> Iterator[CountedField]:
     """The rows of a fields part, in order. Raises LedgerFault naming `key` where its columns are not those of the schema."""
-    for wrong in same_columns(table, table_schema(TableName.FIELDS, features, fingerprint)):
+    for wrong in misfits(table, table_schema(TableName.FIELDS, features, fingerprint)):
         raise LedgerFault(f"{key}: {wrong}")
     names = [column.name for column in measured(features)]
     plain = [PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, "status", "reason", "count"]

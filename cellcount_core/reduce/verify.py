@@ -27,8 +27,8 @@ from cellcount_core.tables.rows import OBJECT_NUMBER
 from cellcount_core.tables.schema import (
     FINGERPRINT_KEY,
     TableName,
+    misfits,
     read_table_bytes,
-    same_columns,
     schema_texts,
     table_schema,
 )
@@ -72,16 +72,6 @@ class VerifyReport:
     def proven(self) -> bool:
         """Whether nothing was found."""
         return self.found == 0
-
-    def lines(self) -> list[str]:
-        """The report as text: the sum of the ledger, then a line a finding."""
-        terms = " + ".join(f"{self.statuses[status.value]} {status.value}" for status in Status)
-        ledger = f"{self.fields} fields expected, found {terms}; {self.objects} objects in {self.shards} shards"
-        if self.proven:
-            return [ledger, "proven: every field once, every digest, count and table agrees"]
-        hidden = self.found - len(self.findings)
-        shown = [str(finding) for finding in self.findings]
-        return [ledger, *shown, *([f"… and {hidden} more"] if hidden else []), f"{self.found} contradictions"]
 
     def add(self, key: str, what: str) -> None:
         """Note a finding."""
@@ -180,7 +170,7 @@ def _part(report: VerifyReport, run: RunInfo, number: int, key: str, body: _Body
         check_identity(part, run, number)
     except LedgerFault as fault:
         report.add(key, str(fault).removeprefix(f"{key}: "))
-    wrong = list(same_columns(part.table, table_schema(TableName.FIELDS, run.features, run.fingerprint)))
+    wrong = list(misfits(part.table, table_schema(TableName.FIELDS, run.features, run.fingerprint)))
     for what in wrong:
         report.add(key, what)
     return None if wrong else part
@@ -260,7 +250,7 @@ def _check_objects(
     found = schema_texts(table.schema).get(FINGERPRINT_KEY, "")
     if found != run.fingerprint:
         report.add(key, f"belongs to run {found[:12]}, this output to run {run.fingerprint[:12]}")
-    wrong = list(same_columns(table, table_schema(TableName.OBJECTS, run.features, run.fingerprint)))
+    wrong = list(misfits(table, table_schema(TableName.OBJECTS, run.features, run.fingerprint)))
     for what in wrong:
         report.add(key, what)
     if wrong:
@@ -283,6 +273,9 @@ def _check_numbers(report: VerifyReport, part: FieldsPart, table: pa.Table, coun
     for key, number in zip(keys, table.column(OBJECT_NUMBER).to_pylist(), strict=True):
         numbers.setdefault(key, []).append(number)
     expected = dict(zip(_rows(part.table, _KEY_COLUMNS), counts, strict=True))
+    if len(expected) != len(counts):
+        # A field stands twice, which was found before: its objects cannot be told apart.
+        return False
     before = report.found
     for key, count in expected.items():
         got = numbers.get(key, [])

@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, replace
 
 from cellcount_core.domain.config import ExecutionConfig, JobConfig, StorageConfig
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.domain.fields import Selection, Shard
+from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.census import PlanSummary
-from cellcount_core.plan.channels import UNNAMED
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import (
     PlannedModel,
@@ -30,6 +29,7 @@ from cellcount_core.plan.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
+from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Tally
 from cellcount_core.runners.pool import Death, Task, WorkerPool
@@ -79,7 +79,7 @@ def run_job(job: JobConfig, events: Events) -> JobResult:
     with _cluster(job.execution, events) as gpus:
         engine = _engine(package, job, output, gpus)
         run = _plan(job, package, engine, source, output, events)
-        tally = _count(job, package, run, source, output, events)
+        tally = _count(job, run, source, output, events)
     events.stage("reducing")
     summary = reduce_run(output)
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
@@ -134,9 +134,7 @@ def _plan(
         return open_or_create_run(output, plan)
 
 
-def _count(
-    job: JobConfig, package: Package, run: RunFile, source: Store, output: Store, events: Events
-) -> Tally:
+def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: Events) -> Tally:
     done = committed_parts(output)
     plan = load_plan(output, run)
     left = [number for number in range(run.numbers.shards) if number not in done]
@@ -149,7 +147,7 @@ def _count(
     if not left:
         return Tally()
     recorder = _Recorder(events)
-    pool = _pool(job, _context(job, package, run, source, output), len(left), events)
+    pool = _pool(job, _context(job, run, source, output), len(left), events)
     try:
         events.begin(run.numbers.fields, already)
         shards: Iterator[Shard] = read_shards(plan, set(left))
@@ -160,31 +158,11 @@ def _count(
         recorder.write(output)
 
 
-def _context(job: JobConfig, package: Package, run: RunFile, source: Store, output: Store) -> RunContext:
-    counted = tuple(_selection(role, channel) for role, channel in run.channels.items())
-    by_name = {selection.name: selection for selection in counted}
-    measured = tuple(by_name.get(name) or Selection(name, name) for name in run.features.channels)
-    return RunContext(
-        input_url=source.url,
-        input_options=storage_options(job.storage),
-        output_url=output.url,
-        output_options=storage_options(job.output_storage or job.storage),
-        run=job.run,
-        fingerprint=run.fingerprint,
-        package=job.run.model.package,
-        package_digest=run.model.digest,
-        engine=run.model.engine,
-        counted=counted,
-        measured=measured,
-        features=run.features,
-        threads=1,
-        readers=job.execution.readers,
+def _context(job: JobConfig, run: RunFile, source: Store, output: Store) -> RunContext:
+    places = Places(
+        source.url, storage_options(job.storage), output.url, storage_options(job.output_storage or job.storage)
     )
-
-
-def _selection(role: str, channel: str) -> Selection:
-    """A channel without a name of its own goes by the role it plays."""
-    return Selection(role if channel == UNNAMED else channel, channel)
+    return make_context(run, job.run, places, job.execution.readers)
 
 
 def _pool(job: JobConfig, context: RunContext, shards: int, events: Events) -> WorkerPool:

@@ -30,7 +30,7 @@ from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import part_name
 from cellcount_core.domain.receipts import Commit
 from cellcount_core.stores.base import Absent, Created, Store
-from cellcount_core.tables.digest import object_digests
+from cellcount_core.tables.digest import RowDigest, object_digests
 from cellcount_core.tables.rows import FieldRow, ObjectRows, fields_table, objects_table
 from cellcount_core.tables.schema import (
     FINGERPRINT_KEY,
@@ -45,6 +45,7 @@ FIELDS = "fields"
 OBJECTS = "objects"
 
 SHARD_KEY = "cellcount.shard"
+ROWS_KEY = "cellcount.rows_sha256"
 OBJECTS_PART_KEY = "cellcount.objects_part"
 OBJECTS_SHA_KEY = "cellcount.objects_sha256"
 OBJECT_DIGESTS_KEY = "cellcount.object_digests"
@@ -67,7 +68,8 @@ class Part:
 class FieldsPart:
     """A fields part as read: its table and what its metadata says.
 
-    `object_digests` holds a digest a row (of no objects, where the field was not counted).
+    `rows_sha256` is the digest of the rows it was written with, `object_digests` holds a digest a row (of no objects, where
+    the field was not counted).
     """
 
     key: str
@@ -75,6 +77,7 @@ class FieldsPart:
     fingerprint: str
     features: Features
     table: pa.Table
+    rows_sha256: str
     objects_key: str
     objects_sha256: str
     object_digests: tuple[str, ...]
@@ -106,12 +109,21 @@ def build_part(
             raise ValueError(f"{row.key}: counted {row.count}, but has {by_key.get(row.key, 0)} objects")
     object_rows = objects_table(objects, features, fingerprint)
     body = table_bytes(with_texts(object_rows, {SHARD_KEY: str(number)}))
+    field_rows = fields_table(rows, features, fingerprint)
     texts = {
         SHARD_KEY: str(number),
+        ROWS_KEY: rows_digest(field_rows),
         OBJECTS_SHA_KEY: hashlib.sha256(body).hexdigest(),
         OBJECT_DIGESTS_KEY: "".join(object_digests(object_rows, [by_key.get(row.key, 0) for row in rows])),
     }
-    return Part(number, body, with_texts(fields_table(rows, features, fingerprint), texts))
+    return Part(number, body, with_texts(field_rows, texts))
+
+
+def rows_digest(table: pa.Table) -> str:
+    """SHA-256 of the rows of one part."""
+    digest = RowDigest()
+    digest.update(table)
+    return digest.hexdigest()
 
 
 def commit_part(store: Store, part: Part) -> Commit:
@@ -167,14 +179,14 @@ def read_fields_part(key: str, body: bytes) -> FieldsPart:
     try:
         number = int(texts[SHARD_KEY])
         fingerprint, name, sha = texts[FINGERPRINT_KEY], texts[OBJECTS_PART_KEY], texts[OBJECTS_SHA_KEY]
-        digits = texts[OBJECT_DIGESTS_KEY]
+        rows, digits = texts[ROWS_KEY], texts[OBJECT_DIGESTS_KEY]
         features = schema_features(texts)
     except (KeyError, ValueError, LedgerFault) as error:
         raise LedgerFault(f"{key}: its metadata is not that of a fields part ({error})") from error
     digests = tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
     if FIELD_ID.name not in table.schema.names or len(digests) != table.num_rows:
         raise LedgerFault(f"{key}: has {table.num_rows} rows and {len(digests)} digests of their objects")
-    return FieldsPart(key, number, fingerprint, features, table, f"{OBJECTS}/{name}", sha, digests)
+    return FieldsPart(key, number, fingerprint, features, table, rows, f"{OBJECTS}/{name}", sha, digests)
 
 
 def sweep(store: Store, named: Iterable[str]) -> list[str]:

@@ -7,7 +7,7 @@ give equal bytes. Units and meanings stand in the metadata of each column, the i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import pyarrow as pa
@@ -105,7 +105,10 @@ def schema_features(metadata: Mapping[str, str]) -> Features:
 
 def schema_texts(schema: pa.Schema) -> dict[str, str]:
     """The schema's own metadata as text."""
-    return {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (schema.metadata or {}).items()
+    }
 
 
 def with_texts(table: pa.Table, texts: Mapping[str, str]) -> pa.Table:
@@ -192,18 +195,20 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def read_table_bytes(key: str, body: bytes) -> pa.Table:
-    """The table in a Parquet file of this package, its page checksums verified.
+    """The table in a Parquet file of this package, its page checksums and text verified.
 
     Raises LedgerFault naming `key` where the bytes are no whole Parquet file.
     """
     try:
-        return pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True).read()
+        table = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True).read()
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise LedgerFault(f"{key}: is no whole Parquet file: {_first_line(error)}") from error
+    return table
 
 
-def same_columns(table: pa.Table, schema: pa.Schema) -> Iterable[str]:
-    """What is wrong with the names and types of a table's columns, one sentence each; nothing where they agree."""
+def misfits(table: pa.Table, schema: pa.Schema) -> Iterator[str]:
+    """What is wrong with the names, types and nulls of a table's columns, one sentence each; nothing where they agree."""
     if table.schema.names != schema.names:
         extra = sorted(set(table.schema.names) - set(schema.names))
         lacking = sorted(set(schema.names) - set(table.schema.names))
@@ -213,6 +218,9 @@ def same_columns(table: pa.Table, schema: pa.Schema) -> Iterable[str]:
         found = table.schema.field(field.name).type
         if found != field.type:
             yield f"column {field.name} is {found}, expected {field.type}"
+        nulls = table.column(field.name).null_count
+        if nulls and not field.nullable:
+            yield f"column {field.name} must never be null, and {nulls} of its rows are"
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.families.unet import parse_unet
@@ -133,20 +132,3 @@ class TrainConfig(_Part):
         if self.crop_px % total:
             raise ValueError(f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> TrainConfig:
-        """Read a YAML file. Raises ConfigFault with every fault of the file in one message."""
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ConfigFault(f"{path}: not YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise ConfigFault(f"{path}: a mapping of settings expected")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            faults = [f"  {'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()]
-            raise ConfigFault("\n".join([f"{path}: {len(faults)} fault(s)", *faults])) from error

@@ -19,11 +19,10 @@ from cellcount_core.evaluation.evaluate import (
     at_true_diameter,
     evaluate,
     package_predictor,
-    pad_to_stride,
     separate_whole,
+    whole_canvas,
     whole_maps,
 )  # fmt: skip
-from cellcount_core.images.normalise import apply, estimate
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.models.writing import write_package
@@ -217,8 +216,7 @@ def _write_golden(
     size = max(total, _GOLDEN_PX - _GOLDEN_PX % total)
     inputs, maps, labels = [], [], []
     for image in crowded:
-        norm = estimate(image.plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
-        canvas = pad_to_stride(apply(image.plane[:size, :size], norm), size)[..., None]
+        canvas = whole_canvas(image.plane[:size, :size], spec, size)
         found = run(canvas)
         inputs.append(canvas)
         maps.append(found)

@@ -13,14 +13,15 @@ from cellcount_core.objects import cores
 
 GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
-    "core": (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-    "prominence": (0.02, 0.05, 0.08, 0.12, 0.16, 0.22),
-    "core_area": (1.0, 2.0, 3.0, 5.0, 8.0),
-    "peak": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
-    "min_area": (6.0, 9.0, 12.0, 16.0, 20.0, 26.0),
+    "core": (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "prominence": (0.02, 0.05, 0.08, 0.12, 0.16, 0.22, 0.3),
+    "core_area": (1.0, 3.0, 6.0),
+    "peak": (0.0, 0.2, 0.3, 0.4, 0.5),
+    "min_area": (6.0, 12.0, 16.0, 20.0, 26.0),
 }
 _START = {"foreground": 0.5, "core": 0.4, "prominence": 0.08, "core_area": 3.0, "peak": 0.3, "min_area": 12.0}
-_ROUNDS = 2
+_REACHES = (9, 1)
+"""Grid steps from the best value so far that each round looks at: all of the grid, then the neighbours."""
 
 
 def objective(report: Report) -> float:
@@ -34,18 +35,14 @@ def fit_cores(
     """Parameters of `objects/cores.py` that count `images` best, given their maps (H, W, K)."""
     best = dict(_START)
     best_value = objective(_score(images, maps, best))
-    for _ in range(_ROUNDS):
-        before = best_value
+    for reach in _REACHES:
         for name, grid in GRIDS.items():
-            for value in grid:
-                if value == best[name]:
-                    continue
+            at = grid.index(best[name])
+            for value in grid[max(0, at - reach) : at + reach + 1]:
                 tried = {**best, name: value}
                 found = objective(_score(images, maps, tried))
                 if found > best_value:
                     best, best_value = tried, found
-        if best_value <= before:
-            break
     final = _score(images, maps, best)
     report(f"separator fitted on {len(images)} images: {best}; F1 {final.f1():.4f}, AP {final.ap():.4f}")
     return best

@@ -40,7 +40,9 @@ def test_polars_reads_every_table(out: Path) -> None:
     assert fields["warnings"].dtype == pl.List(pl.String)
     by_well = pl.scan_parquet(out / "objects" / "*.parquet").group_by("Metadata_Well").len().collect()
     wells = pl.read_parquet(out / "wells.parquet")
-    assert dict(by_well.iter_rows()) == {well: count for well, count in wells["Metadata_Well", "count"].iter_rows() if count}
+    assert dict(by_well.iter_rows()) == {
+        well: count for well, count in wells["Metadata_Well", "count"].iter_rows() if count
+    }
     assert pl.read_parquet(out / "plates.parquet")["count"].to_list() == [TOTAL]
 
 
@@ -70,7 +72,9 @@ def test_pycytominer_finds_the_features_by_itself_and_aggregates_objects_to_well
     objects = pd.read_parquet(out / "objects")
     features = infer_cp_features(objects, compartments=["Nuclei"])
     assert {"Nuclei_AreaShape_Area", "Nuclei_Intensity_MeanIntensity_w2"} <= set(features)
-    wells = aggregate(objects, strata=["Metadata_Plate", "Metadata_Well"], features=features, operation="mean")
+    wells = aggregate(
+        objects, strata=["Metadata_Plate", "Metadata_Well"], features=features, operation="mean"
+    )
     ours = pd.read_parquet(out / "wells.parquet").set_index("Metadata_Well")
     for name in ("Nuclei_AreaShape_Area", "Nuclei_Intensity_MeanIntensity_w1"):
         theirs = wells.set_index("Metadata_Well")[name]

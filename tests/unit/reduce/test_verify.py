@@ -33,14 +33,16 @@ def rewrite(store: Store, key: str, change: Change) -> None:
 def findings(store: Store) -> str:
     report = verify(store)
     assert not report.proven
-    return "\n".join(report.lines())
+    return "\n".join(str(finding) for finding in report.findings)
 
 
 def with_column(name: str, change: Callable[[list[object]], list[object]]) -> Change:
     def apply(table: pa.Table) -> pa.Table:
         index = table.schema.get_field_index(name)
         field = table.schema.field(index)
-        return table.set_column(index, field, pa.array(change(table.column(name).to_pylist()), type=field.type))
+        return table.set_column(
+            index, field, pa.array(change(table.column(name).to_pylist()), type=field.type)
+        )
 
     return apply
 
@@ -54,8 +56,11 @@ def test_a_whole_run_is_proven() -> None:
     report = verify(run())
     assert report.proven
     assert report.findings == []
-    assert (report.fields, report.shards, dict(report.statuses)) == (12, 3, {"ok": 10, "failed": 1, "missing": 1})
-    assert report.lines()[0].startswith("12 fields expected, found 10 ok + 1 failed + 1 missing + 0 skipped; ")
+    assert (report.fields, report.shards, dict(report.statuses)) == (
+        12,
+        3,
+        {"ok": 10, "failed": 1, "missing": 1},
+    )
     assert report.objects == sum(one.end for one in plate() if isinstance(one.end, int))
 
 
@@ -94,15 +99,24 @@ def test_a_value_that_was_edited_in_an_objects_part_is_found() -> None:
 
 def test_objects_that_are_not_numbered_in_order_are_found() -> None:
     store = run()
-    rewrite(store, objects_key(0), with_column("Metadata_ObjectNumber", lambda values: [values[1], values[0], *values[2:]]))
+    rewrite(
+        store,
+        objects_key(0),
+        with_column("Metadata_ObjectNumber", lambda values: [values[1], values[0], *values[2:]]),
+    )
     assert "its objects are not numbered 1 to 5 in order" in findings(store)
 
 
 def test_a_field_that_was_removed_is_found() -> None:
     store = run()
-    rewrite(store, fields_key(2), lambda table: with_texts(table.slice(1), {"cellcount.object_digests": "0" * 96}))
+    rewrite(
+        store, fields_key(2), lambda table: with_texts(table.slice(1), {"cellcount.object_digests": "0" * 96})
+    )
     text = findings(store)
-    assert "fields/part-000002.parquet: plate P1, well B06, site 1, time point 1: planned once, has 0 rows" in text
+    assert (
+        "fields/part-000002.parquet: plate P1, well B06, site 1, time point 1: planned once, has 0 rows"
+        in text
+    )
     assert "12 fields expected, the parts hold 9 ok + 1 failed + 1 missing + 0 skipped" in text
 
 
@@ -119,7 +133,9 @@ def test_a_field_that_stands_twice_is_found() -> None:
 
 def test_rows_out_of_order_are_found() -> None:
     store = run()
-    rewrite(store, fields_key(1), lambda table: table.take(pc.sort_indices(table, [("field_id", "ascending")])))
+    rewrite(
+        store, fields_key(1), lambda table: table.take(pc.sort_indices(table, [("field_id", "ascending")]))
+    )
     assert "fields/part-000001.parquet: its rows are not in the order of the plan" in findings(store)
 
 
@@ -129,12 +145,16 @@ def test_a_count_that_is_off_by_one_is_found() -> None:
     text = findings(store)
     assert "site 1, time point 1: has 5 objects, its field counts 6" in text
     assert "counts 6, but measured 5 objects" in text
-    assert "wells.parquet: is not what the parts reduce to" in text
+    assert "fields/part-000000.parquet: was changed: its rows are not those it was written with" in text
 
 
 def test_a_failed_field_that_was_given_a_count_is_found() -> None:
     store = run()
-    rewrite(store, fields_key(0), with_column("count", lambda values: [0 if value is None else value for value in values]))
+    rewrite(
+        store,
+        fields_key(0),
+        with_column("count", lambda values: [0 if value is None else value for value in values]),
+    )
     assert "status failed does not go with count 0" in findings(store)
 
 
@@ -147,6 +167,19 @@ def test_a_reason_that_does_not_fit_is_found() -> None:
     assert "reason 'gremlins' is none of this version" in text
 
 
+def test_a_value_that_was_lost_is_found() -> None:
+    store = run()
+    key = fields_key(0)
+    table = read_table_bytes(key, store.get(key))
+    loose = pa.schema([field.with_nullable(True) for field in table.schema], metadata=table.schema.metadata)
+    rewrite(
+        store,
+        key,
+        lambda table: with_column("Metadata_Site", lambda values: [None, *values[1:]])(table.cast(loose)),
+    )
+    assert "column Metadata_Site must never be null, and 1 of its rows are" in findings(store)
+
+
 def test_a_missing_part_is_found() -> None:
     store = run()
     store.delete(fields_key(1))
@@ -156,13 +189,18 @@ def test_a_missing_part_is_found() -> None:
 def test_a_missing_objects_part_is_found() -> None:
     store = run()
     store.delete(objects_key(2))
-    assert "objects/part-000002.parquet: is not there, and fields/part-000002.parquet names it" in findings(store)
+    assert "objects/part-000002.parquet: is not there, and fields/part-000002.parquet names it" in findings(
+        store
+    )
 
 
 def test_a_part_of_another_run_is_found() -> None:
     store = run()
     rewrite(store, fields_key(1), lambda table: with_texts(table, {FINGERPRINT_KEY: "e" * 64}))
-    assert "fields/part-000001.parquet: belongs to run eeeeeeeeeeee, this output to run ffffffffffff" in findings(store)
+    assert (
+        "fields/part-000001.parquet: belongs to run eeeeeeeeeeee, this output to run ffffffffffff"
+        in findings(store)
+    )
 
 
 def test_a_part_that_is_no_parquet_file_is_found() -> None:
@@ -180,7 +218,9 @@ def test_a_merged_table_that_was_edited_or_lost_is_found(key: str) -> None:
     assert f"{key}: is not there; run `cellcount reduce`" in findings(store)
 
 
-@pytest.mark.parametrize("key", ["fields/part-000003.parquet", "objects/part-000000 (copy).parquet", "objects/x/y"])
+@pytest.mark.parametrize(
+    "key", ["fields/part-000003.parquet", "objects/part-000000 (copy).parquet", "objects/x/y"]
+)
 def test_a_file_that_is_no_part_of_the_run_is_found(key: str) -> None:
     store = run()
     store.put(key, store.get(objects_key(0)))
@@ -205,7 +245,6 @@ def test_a_long_list_of_findings_is_bounded_and_says_how_many_there_are() -> Non
     report = verify(store)
     assert len(report.findings) == SHOWN
     assert report.found > SHOWN
-    assert report.lines()[-2] == f"… and {report.found - SHOWN} more"
 
 
 def test_a_run_whose_plan_cannot_be_read_cannot_be_verified() -> None:

@@ -23,7 +23,10 @@ def test_files_whose_names_differ_have_labels_whose_names_differ() -> None:
 
 
 def test_labels_mirror_the_path_of_their_image() -> None:
-    assert label_key(Source("w1", 0, "P/TimePoint_1/P_A01_s1_w1.TIF")) == "labels/P/TimePoint_1/P_A01_s1_w1.TIF.labels.tif"
+    assert (
+        label_key(Source("w1", 0, "P/TimePoint_1/P_A01_s1_w1.TIF"))
+        == "labels/P/TimePoint_1/P_A01_s1_w1.TIF.labels.tif"
+    )
     assert label_key(Source("", 0, "X.npz", 3)) == "labels/X.npz.000003.labels.tif"
 
 

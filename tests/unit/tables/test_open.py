@@ -24,7 +24,9 @@ def test_an_output_opens_wherever_it_stands(place: str, tmp_path: Path) -> None:
     opened = cellcount_core.open(store.url)
     assert opened.fields.count_rows() == summary.fields
     assert opened.objects.count_rows() == summary.count
-    big = opened.objects.to_table(columns=["Nuclei_AreaShape_Area"], filter=pc.field("Metadata_Well") == "B02")
+    big = opened.objects.to_table(
+        columns=["Nuclei_AreaShape_Area"], filter=pc.field("Metadata_Well") == "B02"
+    )
     assert big.num_rows == opened.wells.column("count").to_pylist()[0]
     assert opened.plates.num_rows == 1
     assert opened.summary["count"] == summary.count
@@ -34,7 +36,13 @@ def test_an_output_opens_wherever_it_stands(place: str, tmp_path: Path) -> None:
 def test_rows_come_in_key_order() -> None:
     store = output(cut(plate(), 3))
     fields = cellcount_core.open(store.url).fields.to_table()
-    keys = list(zip(fields.column("Metadata_Well").to_pylist(), fields.column("Metadata_Site").to_pylist(), strict=True))
+    keys = list(
+        zip(
+            fields.column("Metadata_Well").to_pylist(),
+            fields.column("Metadata_Site").to_pylist(),
+            strict=True,
+        )
+    )
     assert keys == sorted(keys)
 
 
@@ -57,5 +65,12 @@ def test_a_dataset_cannot_be_written_through() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = "import cellcount_core, sys; print(sorted({'numpy', 'pyarrow', 'ray', 'fsspec'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import cellcount_core, sys; print(sorted({'numpy', 'pyarrow', 'ray', 'fsspec'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

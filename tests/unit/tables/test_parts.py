@@ -18,7 +18,7 @@ from cellcount_core.domain.errors import LedgerFault, Reason
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.receipts import Commit
 from cellcount_core.stores.base import StorageOptions, Store
-from cellcount_core.stores.counting import Counts, CountingStore
+from cellcount_core.stores.counting import CountingStore, Counts
 from cellcount_core.stores.open import open_store
 from cellcount_core.tables.parts import (
     build_part,
@@ -27,6 +27,7 @@ from cellcount_core.tables.parts import (
     fields_key,
     objects_key,
     read_fields_part,
+    rows_digest,
     sweep,
 )
 from tests.unit.reduce.outputs import FEATURES, FINGERPRINT, Made, memory_store, part_of, rows_of
@@ -99,7 +100,10 @@ def test_of_two_commits_that_differ_the_first_one_stands() -> None:
     assert commit_part(store, OTHER) is Commit.WRITTEN
     assert commit_part(store, ONE) is Commit.ALREADY
     assert keys(store, "objects") == [objects_key(0)]
-    assert read_fields_part(fields_key(0), store.get(fields_key(0))).table.column("status").to_pylist() == ["ok", "failed"]
+    assert read_fields_part(fields_key(0), store.get(fields_key(0))).table.column("status").to_pylist() == [
+        "ok",
+        "failed",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])
@@ -191,7 +195,7 @@ def commit_stepwise(store: Store, order: Sequence[int], dying: Sequence[int | No
         return list(threads.map(work, range(len(dying))))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     order=st.lists(st.integers(0, 3), max_size=24),
     dying=st.lists(st.none() | st.integers(0, 6), min_size=2, max_size=4),
@@ -256,3 +260,28 @@ def test_a_shard_without_a_counted_field_has_an_objects_part_without_rows() -> N
     part = read_fields_part(fields_key(0), store.get(fields_key(0)))
     assert pq.read_table(pa.BufferReader(store.get(part.objects_key))).num_rows == 0
     assert part.table.num_rows == 2
+
+
+def test_a_byte_that_flips_in_a_fields_part_is_noticed_or_changes_nothing() -> None:
+    store = memory_store()
+    commit_part(store, part_of(0, fields(3, 4, Reason.TRUNCATED, 0)))
+    body = store.get(fields_key(0))
+    whole = read_fields_part(fields_key(0), body)
+    noticed = 0
+    for position in range(0, len(body), 53):
+        flipped = bytearray(body)
+        flipped[position] ^= 0x10
+        try:
+            part = read_fields_part(fields_key(0), bytes(flipped))
+        except LedgerFault as fault:
+            assert str(fault).startswith(fields_key(0))
+            noticed += 1
+            continue
+        if (
+            part.table.schema.names == whole.table.schema.names
+            and rows_digest(part.table) == part.rows_sha256
+        ):
+            assert part.table.equals(whole.table)
+        else:
+            noticed += 1
+    assert noticed > 0.5 * len(range(0, len(body), 53))

@@ -1,0 +1,19 @@
+"""`cellcount pictures`."""
+
+from __future__ import annotations
+
+from cellcount_core.domain.errors import ExitCode
+
+
+def draw(out: str, fields: int, endpoint: str | None) -> int:
+    """Draw the pictures of a run and say where they are."""
+    from cellcount_core.report.pictures import draw_pictures
+    from cellcount_core.stores.base import StorageOptions
+    from cellcount_core.stores.open import open_store
+
+    options = StorageOptions(endpoint=endpoint)
+    pictures = draw_pictures(open_store(out, options), options, fields)
+    place = out.rstrip("/")
+    for key in (pictures.plate_map, pictures.overlays, *pictures.fields):
+        print(f"{place}/{key}")
+    return int(ExitCode.OK)

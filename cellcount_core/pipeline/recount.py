@@ -1,0 +1,49 @@
+"""Count a few fields again to look at them: pixels and label image of each, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import FieldFault
+from cellcount_core.domain.fields import PlannedField
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.context import RunContext
+from cellcount_core.pipeline.field import examine
+from cellcount_core.pipeline.files import read_fields
+from cellcount_core.pipeline.kit import open_kit
+from cellcount_core.stores.open import open_store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A field as it was counted: the counted channel (H, W) in raw units, labels (H, W) int32, pixel size if known."""
+
+    planned: PlannedField
+    plane: Plane
+    labels: NDArray[np.int32]
+    um_per_px: float | None
+
+
+def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[Seen | FieldFault]:
+    """The fields one after the other, as the run counted them; a field that cannot be counted gives its fault."""
+    with_labels = replace(context, run=context.run.model_copy(update={"labels": "tiff"}))
+    kit = open_kit(with_labels)
+    store = open_store(context.input_url, context.input_options)
+    try:
+        for planned, files in read_fields(store, fields, ahead=2, max_pixels=context.run.max_pixels):
+            try:
+                if planned.reason is not None:
+                    raise FieldFault(planned.reason, planned.detail)
+                seen = examine(kit, planned, files)
+            except FieldFault as fault:
+                yield fault
+                continue
+            assert seen.found.labels is not None
+            plane = seen.pixels.planes[kit.counted[0].name]
+            yield Seen(planned, plane, seen.found.labels.astype(np.int32), seen.pixels.um_per_px)
+    finally:
+        kit.device.close()

@@ -1,0 +1,104 @@
+"""The pictures of a finished run: the plate map, and overlays of a few fields counted again to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import FieldFault, LedgerFault
+from cellcount_core.domain.fields import FieldKey, PlannedField
+from cellcount_core.pipeline.recount import Seen, recount
+from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.reduce.reducer import WELLS_KEY
+from cellcount_core.report.figures import ShownField, choose_fields
+from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
+from cellcount_core.report.platelayout import plate_map
+from cellcount_core.report.platemap import plate_map_png
+from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.stores.base import Absent, StorageOptions, Store
+from cellcount_core.tables.parts import FIELDS
+from cellcount_core.tables.schema import read_table_bytes
+
+PLATE_MAP_KEY = "pictures/plate_map.png"
+OVERLAYS_KEY = "pictures/overlays.png"
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Keys of the files that were drawn, below the output."""
+
+    plate_map: str
+    overlays: str
+    fields: tuple[str, ...]
+
+
+def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictures:
+    """Draw `pictures/plate_map.png`, `pictures/overlays.png` and a PNG a field for `number` fields of a finished run.
+
+    The fields are the fullest, the median, an empty one, one with a warning, one that failed, and some in between. They
+    are counted again with the run's own model and settings, so the outlines are those that were counted.
+    Raises OutputFault or LedgerFault where `output` holds no finished run, ModelFault where its package is not here.
+    """
+    try:
+        wells = pq.read_table(pa.BufferReader(output.get(WELLS_KEY)))
+    except Absent:
+        raise LedgerFault(
+            f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"
+        ) from None
+    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells)))
+    shown = choose_fields(_fields(output), number)
+    tiles, files = _overlays(output, options, shown)
+    output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted"))
+    for key, body in files.items():
+        output.put(key, body)
+    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files))
+
+
+def _fields(output: Store) -> pa.Table:
+    keys = sorted(listed.key for batch in output.list(FIELDS) for listed in batch)
+    bodies = output.get_many(keys, ahead=4)
+    tables = [read_table_bytes(key, body) for key, body in bodies if isinstance(body, bytes)]
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
+
+
+def _overlays(
+    output: Store, options: StorageOptions, shown: Sequence[ShownField]
+) -> tuple[list[Tile], dict[str, bytes]]:
+    run = load_run(output)
+    config = RunConfig.model_validate(dict(run.run))
+    context = make_context(run, config, Places(run.input, options, output.url, options), readers=4)
+    planned = _planned(load_plan(output, run), [field.key for field in shown])
+    tiles: list[Tile] = []
+    files: dict[str, bytes] = {}
+    for field, seen in zip(shown, recount(context, planned), strict=True):
+        match seen:
+            case Seen():
+                tiles.append(Tile(field.title, overlay_image(seen.plane, seen.labels)))
+                caption = f"{field.key.plate} {field.key.well} site {field.key.site}"
+                files[_file_key(field.key)] = overlay_png(
+                    seen.plane, seen.labels, caption=caption, um_per_px=seen.um_per_px
+                )
+            case FieldFault():
+                tiles.append(Tile(field.title, None, seen.reason.sentence))
+    return tiles, files
+
+
+def _planned(plan: bytes, wanted: Sequence[FieldKey]) -> list[PlannedField]:
+    """The planned fields of these keys, in this order."""
+    found = {
+        planned.key: planned
+        for shard in read_shards(plan)
+        for planned in shard.fields
+        if planned.key in set(wanted)
+    }
+    return [found[key] for key in wanted]
+
+
+def _file_key(key: FieldKey) -> str:
+    name = "_".join((key.plate, key.well, f"s{key.site}", f"t{key.timepoint}"))
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    return f"pictures/{safe}_{key.field_id}.png"

@@ -1,0 +1,152 @@
+"""Where each well of a table lies on its plate, and what is known of it: the plate map before it is drawn.
+
+The whole grid of the smallest standard plate that holds all wells is there, wells that were never planned included. Images
+whose names are no wells have no grid; they become bars.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import pyarrow as pa
+
+from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.wells import FORMATS, WellPosition, parse_well, smallest_format
+
+BARS = 60
+"""Images shown at most where names are no wells."""
+
+_OBJECT_NAME = b"cellcount.object_name"
+
+
+class WellState(Enum):
+    """What is known of a well."""
+
+    COMPLETE = "every field counted"
+    PARTIAL = "some fields not counted"
+    UNCOUNTED = "no field counted"
+    UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One well of the grid. `value` is None where there is nothing to show."""
+
+    position: WellPosition
+    state: WellState
+    value: float | None
+    fields_ok: int
+    fields_expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlateGrid:
+    """One plate and time point: all `rows` x `columns` cells in row order."""
+
+    title: str
+    rows: int
+    columns: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One image (or group of images) without a place on a plate. `value` is None where nothing was counted."""
+
+    name: str
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBars:
+    """Images by count, the largest first; those without a count last. `bars` are the first of `images` in all, of which
+    `uncounted` have no count."""
+
+    title: str
+    bars: tuple[Bar, ...]
+    images: int
+    uncounted: int
+
+
+Panel = PlateGrid | ImageBars
+
+
+@dataclass(frozen=True, slots=True)
+class PlateMap:
+    """All panels of one column of a wells table; `low` and `high` are its range over all panels, `label` names it."""
+
+    label: str
+    low: float
+    high: float
+    panels: tuple[Panel, ...]
+
+
+def plate_map(wells: pa.Table, column: str = "count") -> PlateMap:
+    """The panels of a wells table, one a plate and time point, in their order.
+
+    `column` is any numeric column of the table ("count", "count_per_field_mean", "Nuclei_AreaShape_Area").
+    Raises ConfigFault where the table has no such column.
+    """
+    if column not in wells.schema.names:
+        raise ConfigFault(f"the wells table has no column {column!r}{nearest(column, wells.schema.names)}")
+    wanted = [PLATE.name, WELL.name, TIMEPOINT.name, "fields_expected", "fields_ok"]
+    keys = wells.select(wanted).to_pylist()
+    values = wells.column(column).to_pylist()
+    groups: dict[tuple[str, int], dict[str, tuple[Mapping[str, int], float | None]]] = defaultdict(dict)
+    for key, value in zip(keys, values, strict=True):
+        groups[key[PLATE.name], key[TIMEPOINT.name]][key[WELL.name]] = (key, value)
+    times = Counter(plate for plate, _ in groups)
+    panels = tuple(
+        _panel(f"{plate}, time point {time}" if times[plate] > 1 else plate, groups[plate, time])
+        for plate, time in sorted(groups)
+    )
+    known = [float(value) for value in values if value is not None]
+    return PlateMap(_label(wells.schema, column), min(known, default=0.0), max(known, default=0.0), panels)
+
+
+def _panel(title: str, wells: Mapping[str, tuple[Mapping[str, int], float | None]]) -> Panel:
+    positions = {name: parse_well(name) for name in wells}
+    placed = {position: wells[name] for name, position in positions.items() if position is not None}
+    if len(placed) < len(wells):
+        return _bars(title, {name: value for name, (_, value) in wells.items()})
+    rows, columns = FORMATS[smallest_format(list(placed))]
+    cells = []
+    for index in range(rows * columns):
+        position = WellPosition(*divmod(index, columns))
+        if position in placed:
+            cells.append(_cell(position, *placed[position]))
+        else:
+            cells.append(Cell(position, WellState.UNMEASURED, None, 0, 0))
+    return PlateGrid(title, rows, columns, tuple(cells))
+
+
+def _cell(position: WellPosition, tally: Mapping[str, int], value: float | None) -> Cell:
+    done, expected = tally["fields_ok"], tally["fields_expected"]
+    if done == 0:
+        state = WellState.UNCOUNTED
+    else:
+        state = WellState.COMPLETE if done == expected else WellState.PARTIAL
+    return Cell(position, state, value, done, expected)
+
+
+def _bars(title: str, values: Mapping[str, float | None]) -> ImageBars:
+    ordered = sorted(values.items(), key=lambda item: (item[1] is None, -(item[1] or 0), item[0]))
+    bars = tuple(Bar(*item) for item in ordered[:BARS])
+    return ImageBars(title, bars, len(ordered), sum(value is None for value in values.values()))
+
+
+def _label(schema: pa.Schema, column: str) -> str:
+    objects = (schema.metadata or {}).get(_OBJECT_NAME, b"objects").decode().lower()
+    plain = {
+        "count": f"{objects} per well",
+        "count_per_field_mean": f"{objects} per field",
+        "count_per_mm2": f"{objects} per mm²",
+    }
+    if column in plain:
+        return plain[column]
+    unit = (schema.field(column).metadata or {}).get(b"unit", b"").decode()
+    return f"{column} ({unit})" if unit not in {"", "1"} else column

@@ -1,0 +1,177 @@
+"""Plate maps as PNG: a heat map a plate, whatever its format, and bars where names are no wells."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from cellcount_core.domain.wells import row_name
+from cellcount_core.report.platelayout import Cell, ImageBars, Panel, PlateGrid, PlateMap, WellState
+
+_COLOURS = "viridis"
+_UNMEASURED, _UNCOUNTED, _EDGE = "#f4f4f4", "#ffffff", "#c8c8c8"
+_FAULT = "#b3261e"
+_TEXT_WELLS = 96
+_DPI = 120
+_PANEL_INCHES = 9.0
+_NAME_LETTERS = 40
+
+
+def plate_map_png(plate_map: PlateMap) -> bytes:
+    """All panels below each other, with one colour scale, as PNG. Equal maps give equal bytes.
+
+    Colours are viridis, which readers with any colour vision order alike. A well with a field that was not counted carries
+    a red corner, one without any count is crossed out, a well that was not measured is blank. Up to 96 wells show numbers.
+    """
+    heights = [_height(panel) for panel in plate_map.panels]
+    figure = Figure(figsize=(_PANEL_INCHES, sum(heights) or 1.0), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    # Counts start at 0, so that equal colours mean equal numbers in every plate map of a screen of like plates.
+    norm = Normalize(min(0.0, plate_map.low), max(plate_map.high, 1e-9))
+    if plate_map.panels:
+        grid = figure.subplots(len(plate_map.panels), 1, squeeze=False, height_ratios=heights)
+        for axes, panel in zip(grid[:, 0], plate_map.panels, strict=True):
+            if isinstance(panel, PlateGrid):
+                _draw_grid(axes, panel, norm)
+                scale = ScalarMappable(norm, colormaps[_COLOURS])
+                figure.colorbar(scale, ax=axes, label=plate_map.label, shrink=0.85, pad=0.02)
+            else:
+                _draw_bars(axes, panel, plate_map.label)
+    return figure_png(figure)
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as PNG without software name and date, so that equal figures give equal bytes."""
+    out = BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _height(panel: Panel) -> float:
+    if isinstance(panel, ImageBars):
+        return 1.4 + 0.19 * max(3, len(panel.bars))
+    return 1.3 + (_PANEL_INCHES - 1.8) * panel.rows / panel.columns
+
+
+def _draw_grid(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
+    for cell in panel.cells:
+        _draw_cell(axes, cell, norm)
+    if len(panel.cells) <= _TEXT_WELLS:
+        _write_values(axes, panel, norm)
+    step = 1 if panel.columns <= 24 else 2
+    axes.set_xticks(range(0, panel.columns, step), [str(c + 1) for c in range(0, panel.columns, step)])
+    axes.set_yticks(range(0, panel.rows, step), [row_name(r) for r in range(0, panel.rows, step)])
+    axes.tick_params(length=0, labelsize=9 if panel.columns <= 24 else 7, labeltop=True, labelbottom=False)
+    axes.set_xlim(-0.5, panel.columns - 0.5)
+    axes.set_ylim(panel.rows - 0.5, -0.5)
+    axes.set_aspect("equal")
+    for spine in axes.spines.values():
+        spine.set_color(_EDGE)
+    axes.set_title(panel.title, fontsize=12, fontweight="bold", loc="left", pad=8)
+    _draw_legend(axes, panel)
+
+
+def _draw_cell(axes: Axes, cell: Cell, norm: Normalize) -> None:
+    x, y = cell.position.column - 0.5, cell.position.row - 0.5
+    if cell.state is WellState.UNMEASURED:
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=_UNMEASURED, edgecolor="white", linewidth=0.6))
+        return
+    if cell.value is None:
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=_UNCOUNTED, edgecolor=_EDGE, linewidth=0.6))
+    else:
+        colour = colormaps[_COLOURS](norm(cell.value))
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
+    if cell.state is WellState.UNCOUNTED:
+        axes.plot([x + 0.15, x + 0.85], [y + 0.15, y + 0.85], color=_FAULT, linewidth=1.2)
+        axes.plot([x + 0.15, x + 0.85], [y + 0.85, y + 0.15], color=_FAULT, linewidth=1.2)
+    elif cell.state is WellState.PARTIAL:
+        corner = [(x + 0.66, y + 0.03), (x + 0.97, y + 0.03), (x + 0.97, y + 0.34)]
+        axes.fill(*zip(*corner, strict=True), facecolor=_FAULT, edgecolor="white", linewidth=0.6)
+
+
+def _write_values(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
+    size = min(13.0, 9.5 * 12 / panel.columns)
+    for cell in panel.cells:
+        if cell.value is not None:
+            red, green, blue, _ = colormaps[_COLOURS](norm(cell.value))
+            dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
+            axes.text(
+                cell.position.column,
+                cell.position.row,
+                _number(cell.value),
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if dark else "black",
+            )
+
+
+def _number(value: float) -> str:
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def _draw_legend(axes: Axes, panel: PlateGrid) -> None:
+    marks = {
+        WellState.PARTIAL: Patch(facecolor=_FAULT, edgecolor="white"),
+        WellState.UNCOUNTED: Patch(facecolor=_UNCOUNTED, edgecolor=_FAULT, hatch="xx", linewidth=0.6),
+        WellState.UNMEASURED: Patch(facecolor=_UNMEASURED, edgecolor=_EDGE),
+    }
+    numbers = {state: sum(cell.state is state for cell in panel.cells) for state in marks}
+    shown = [state for state in marks if numbers[state]]
+    if shown:
+        axes.legend(
+            [marks[state] for state in shown],
+            [f"{state.value} ({_wells(numbers[state])})" for state in shown],
+            loc="upper left",
+            bbox_to_anchor=(0, -0.01),
+            ncols=3,
+            frameon=False,
+            fontsize=9,
+            handlelength=1.2,
+            borderaxespad=0.3,
+        )
+
+
+def _wells(number: int) -> str:
+    return "1 well" if number == 1 else f"{number} wells"
+
+
+def _draw_bars(axes: Axes, panel: ImageBars, label: str) -> None:
+    places = np.arange(len(panel.bars))
+    values = [bar.value or 0.0 for bar in panel.bars]
+    axes.barh(places, values, color=colormaps[_COLOURS](0.35), height=0.75)
+    for place, bar in zip(places, panel.bars, strict=True):
+        text, colour = ("not counted", _FAULT) if bar.value is None else (_number(bar.value), "black")
+        axes.annotate(
+            text,
+            (bar.value or 0.0, float(place)),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
+    axes.set_yticks(places, [_short(bar.name) for bar in panel.bars], fontsize=8)
+    axes.set_ylim(len(panel.bars) - 0.4, -0.6)
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(label.replace("per well", "per image"))
+    notes = [f"the {len(panel.bars)} highest of {panel.images}"] if len(panel.bars) < panel.images else []
+    notes += [f"{panel.uncounted} not counted"] if panel.uncounted else []
+    more = f" ({'; '.join(notes)})" if notes else ""
+    axes.set_title(panel.title + more, fontsize=12, fontweight="bold", loc="left")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LETTERS else "…" + name[1 - _NAME_LETTERS :]

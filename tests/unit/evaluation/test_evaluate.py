@@ -1,0 +1,70 @@
+"""Scores of a counter over labelled images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
+from cellcount_core.evaluation.evaluate import at_true_diameter, evaluate, group_scores, whole_canvas, whole_maps
+from cellcount_core.models.package import InputSpec
+
+SPEC = InputSpec(("nuclei",), 20.0, 99.8, 12.0)
+
+
+def image(name: str, squares: int, modality: str = "fluorescence") -> LabelledImage:
+    labels = np.zeros((64, 64), np.int32)
+    for number in range(squares):
+        y, x = divmod(number, 4)
+        labels[4 + 15 * y : 14 + 15 * y, 4 + 15 * x : 14 + 15 * x] = number + 1
+    return LabelledImage(name, (labels > 0) * np.uint8(200), labels, name, modality, median_diameter(labels))
+
+
+def without_last(given: LabelledImage) -> np.ndarray:
+    return np.where(given.labels == given.labels.max(initial=0), 0, given.labels)
+
+
+def test_a_perfect_counter_scores_one_and_has_no_count_error() -> None:
+    report = evaluate(lambda given: given.labels, [image("a", 3), image("b", 0)])
+    assert (report.f1(), report.ap(0.9), report.mean_ap()) == (1.0, 1.0, 1.0)
+    assert (report.count_mape(), report.count_bias()) == (0.0, 0.0)
+
+
+def test_a_missed_object_shows_in_every_figure() -> None:
+    report = evaluate(without_last, [image("a", 2), image("b", 4)])
+    assert report.f1() == pytest.approx((2 / 3 + 6 / 7) / 2)
+    assert report.ap() == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert report.count_mape() == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert report.count_bias() == pytest.approx(-2 / 6)
+    assert report.summary()["objects"] == 6
+
+
+def test_modalities_are_scored_apart() -> None:
+    report = evaluate(without_last, [image("a", 2), image("b", 4, "histology")])
+    assert {name: len(part.images) for name, part in group_scores(report).items()} == {"fluorescence": 1, "histology": 1}
+    assert group_scores(report)["histology"].ap() == pytest.approx(3 / 4)
+
+
+def test_a_canvas_is_a_multiple_of_the_stride_and_its_maps_are_cut_back() -> None:
+    plane = np.random.default_rng(0).integers(0, 4000, (37, 50)).astype(np.uint16)
+    assert whole_canvas(plane, SPEC, 16).shape == (48, 64, 1)
+    maps = whole_maps(plane, lambda canvas: np.concatenate([canvas, canvas], axis=-1), SPEC, 16)
+    assert maps.shape == (37, 50, 2)
+
+
+def test_the_upper_bound_counts_at_the_models_scale_and_compares_at_the_originals() -> None:
+    given = image("a", 4)
+    seen: list[tuple[int, ...]] = []
+
+    def predict(scaled: LabelledImage) -> np.ndarray:
+        seen.append(scaled.plane.shape)
+        return np.repeat(np.repeat(given.labels, 2, axis=0), 2, axis=1)
+
+    report = evaluate(at_true_diameter(predict, 2 * given.diameter_px), [given])
+    assert seen == [(128, 128)]
+    assert report.ap(0.9) == 1.0
+
+
+def test_labels_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        evaluate(lambda given: given.labels[:-1], [image("a", 1)])

@@ -1,0 +1,124 @@
+"""Normalisation by the noise floor."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellcount_core.images.normalise import apply, estimate
+
+
+def noise_image(seed: int, sigma: float = 30.0, shape: tuple[int, int] = (256, 256)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(500, sigma, shape)
+
+
+def with_discs(image: np.ndarray, centres: list[tuple[int, int]], radius: int, height: float) -> np.ndarray:
+    yy, xx = np.mgrid[: image.shape[0], : image.shape[1]]
+    result = image.copy()
+    for y, x in centres:
+        result[(yy - y) ** 2 + (xx - x) ** 2 <= radius**2] += height
+    return result
+
+
+def normalised(image: np.ndarray) -> np.ndarray:
+    return apply(image, estimate(image))
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_constant_image_is_all_zeros(value: int, dtype: type) -> None:
+    assert not normalised(np.full((40, 50), value, dtype)).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), factor=st.floats(0.01, 200), offset=st.floats(-1000, 1000))
+def test_gain_and_offset_of_the_camera_change_nothing(seed: int, factor: float, offset: float) -> None:
+    image = with_discs(noise_image(seed, shape=(64, 80)), [(20, 20), (40, 60)], 6, 900)
+    np.testing.assert_allclose(normalised(factor * image + offset), normalised(image), atol=2e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), sigma=st.floats(3, 300), kind=st.sampled_from(["float", "uint16", "blurred", "poisson"])
+)
+def test_pure_noise_stays_far_below_full_scale(seed: int, sigma: float, kind: str) -> None:
+    import cv2
+
+    image = noise_image(seed, sigma) + 2000
+    if kind == "uint16":
+        image = np.clip(image, 0, 65535).astype(np.uint16)
+    elif kind == "blurred":
+        image = cv2.GaussianBlur(image, (0, 0), 1.0)
+    elif kind == "poisson":
+        image = np.random.default_rng(seed).poisson(sigma, (256, 256)).astype(np.uint16)
+    assert np.abs(normalised(image)).max() < 0.7
+    assert normalised(image).std() < 0.13
+
+
+def test_dark_8_bit_noise_of_few_values_is_not_stretched() -> None:
+    image = (np.random.default_rng(0).random((256, 256)) < 0.02).astype(np.uint8)
+    assert normalised(image).max() < 0.5
+
+
+@pytest.mark.parametrize("height", [600.0, 5000.0, 60000.0])
+def test_three_nuclei_in_a_large_field_are_bright_but_not_blown_up(height: float) -> None:
+    image = with_discs(noise_image(1, 20, (1024, 1024)), [(200, 200), (500, 700), (900, 300)], 8, height)
+    result = normalised(image)
+    assert 0.8 < result[500, 700] < 1.3
+    assert result[:100, :100].max() < 0.6
+
+
+def test_a_dense_field_keeps_its_background_at_zero() -> None:
+    rng = np.random.default_rng(2)
+    centres = [(int(y), int(x)) for y in range(10, 250, 15) for x in range(10, 250, 15)]
+    image = with_discs(noise_image(2, 10), centres, 7, 1) - 500
+    image = np.where(image > 0.5, image + rng.uniform(500, 900, image.shape), image)
+    background = np.random.default_rng(3).normal(0, 10, image.shape)
+    norm = estimate(np.where(image > 400, image, background))
+    assert abs(norm.background) < 40
+
+
+def test_outliers_are_compressed_in_order_and_not_cut() -> None:
+    image = with_discs(noise_image(4), [(50, 50), (120, 120), (200, 60)], 20, 1000)
+    image[10, 10], image[10, 12], image[10, 14] = 5_000, 20_000, 60_000
+    result = normalised(image)
+    assert 1 < result[10, 10] < result[10, 12] < result[10, 14] < 6
+    assert 0.7 < result[120, 120] < 1.2
+
+
+def test_integer_and_float_planes_give_the_same_levels() -> None:
+    image = np.clip(with_discs(noise_image(5), [(90, 90)], 20, 3000), 0, 65535).astype(np.uint16)
+    assert estimate(image) == estimate(image.astype(np.float32))
+
+
+def test_a_tile_is_normalised_as_it_is_within_its_plane() -> None:
+    image = with_discs(noise_image(6), [(90, 90)], 20, 3000)
+    norm = estimate(image)
+    np.testing.assert_array_equal(apply(image[30:90, 40:140], norm), apply(image, norm)[30:90, 40:140])
+
+
+def test_a_plane_of_400_megapixels_takes_little_memory() -> None:
+    row = np.random.default_rng(7).integers(100, 4000, 20_000).astype(np.uint16)
+    plane = np.broadcast_to(row, (20_000, 20_000))
+    tracemalloc.start()
+    estimate(plane)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2)])
+def test_the_smallest_planes_have_levels(shape: tuple[int, int]) -> None:
+    plane = np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape)
+    assert estimate(plane).range > 0
+    assert np.isfinite(normalised(plane)).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3,), (2, 2, 2)])
+def test_what_is_no_plane_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(H, W\)"):
+        estimate(np.zeros(shape, np.uint8))

@@ -1,0 +1,94 @@
+"""PNG, JPEG and BMP: exact pixels, colours by name, and no half image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from cellcount_core.domain.errors import Reason
+from tests.unit.images.encoded import noise, opened, png, raster, reason
+
+
+@pytest.mark.parametrize(("dtype", "bit_max"), [("uint8", 255), ("uint16", 65535)])
+def test_a_grey_png_is_exact(dtype: str, bit_max: int) -> None:
+    pixels = noise(20, 31, dtype=dtype)
+    image = opened(raster(pixels, ".png"))
+    assert (image.channels, image.planes, image.images) == (("",), 1, 1)
+    assert (image.shape, image.bit_max, image.um_per_px) == ((20, 31), bit_max, None)
+    np.testing.assert_array_equal(image.read("", 0), pixels)
+
+
+@pytest.mark.parametrize(("extension", "dtype"), [(".png", "uint8"), (".png", "uint16"), (".bmp", "uint8")])
+def test_colours_are_read_by_name_and_luminance_without(extension: str, dtype: str) -> None:
+    pixels = noise(20, 31, 3, dtype=dtype)
+    image = opened(raster(pixels, extension))
+    assert image.channels == ("red", "green", "blue")
+    for number, colour in enumerate(image.channels):
+        np.testing.assert_array_equal(image.read(colour, 0), pixels[:, :, number])
+    luminance = pixels @ np.array([0.299, 0.587, 0.114])
+    for name in ("", "grey", "gray", "luminance"):
+        grey = image.read(name, 0)
+        assert grey.dtype == pixels.dtype
+        np.testing.assert_allclose(grey, luminance, atol=1)
+
+
+def test_a_jpeg_is_close_to_what_was_saved() -> None:
+    smooth = cv2.GaussianBlur(noise(64, 64, dtype="uint8") * 2, (0, 0), 4)
+    grey = opened(raster(np.asarray(smooth), ".jpg"))
+    assert grey.channels == ("",)
+    np.testing.assert_allclose(grey.read("", 0), smooth, atol=6)
+    assert opened(raster(np.dstack([smooth] * 3), ".jpg")).channels == ("red", "green", "blue")
+
+
+def test_alpha_is_dropped() -> None:
+    rows = b"".join(b"\0" + bytes([value, 128] * 8) for value in range(8))
+    image = opened(png(8, 8, 8, 4, rows))
+    assert image.channels == ("",)
+    np.testing.assert_array_equal(image.read("", 0)[:, 0], range(8))
+    rgba = np.dstack([noise(8, 8, 3, dtype="uint8"), np.full((8, 8), 9, np.uint8)])
+    done, body = cv2.imencode(".png", rgba)
+    assert done
+    assert opened(bytes(body)).channels == ("red", "green", "blue")
+
+
+def test_a_palette_gives_its_colours_and_a_grey_palette_gives_grey() -> None:
+    rows = b"".join(b"\0" + bytes([0, 1] * 4) for _ in range(8))
+    coloured = opened(png(8, 8, 8, 3, rows, (b"PLTE", bytes([250, 0, 0, 0, 7, 0]))))
+    assert coloured.channels == ("red", "green", "blue")
+    assert coloured.read("red", 0)[0, :2].tolist() == [250, 0]
+    assert coloured.read("green", 0)[0, :2].tolist() == [0, 7]
+    grey = opened(png(8, 8, 8, 3, rows, (b"PLTE", bytes([5, 5, 5, 90, 90, 90]))))
+    assert grey.channels == ("",)
+    assert grey.read("", 0)[0, :2].tolist() == [5, 90]
+
+
+def test_one_bit_is_spread_over_the_range_that_is_declared() -> None:
+    image = opened(png(8, 8, 1, 0, b"\0\xaa" * 8))
+    assert (image.bit_max, image.read("", 0)[0, :2].tolist()) == (255, [255, 0])
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".bmp"])
+def test_a_file_cut_anywhere_is_truncated_and_never_half_an_image(extension: str) -> None:
+    body = raster(noise(40, 40, dtype="uint8"), extension)
+    if extension == ".bmp":
+        body = raster(noise(40, 40, 3, dtype="uint8"), extension)
+    for length in (20, 60, len(body) // 2, len(body) - 2, len(body) - 1):
+        assert reason(body[:length]) is Reason.TRUNCATED, length
+
+
+def test_a_png_with_a_flipped_bit_is_unreadable() -> None:
+    body = bytearray(raster(noise(40, 40), ".png"))
+    body[len(body) // 2] ^= 1
+    assert reason(bytes(body)) is Reason.UNREADABLE
+
+
+def test_a_png_whose_pixels_end_early_is_unreadable() -> None:
+    assert reason(png(8, 8, 8, 0, (b"\0" + bytes(8)) * 5)) is Reason.UNREADABLE
+
+
+def test_a_jpeg_of_four_components_is_unsupported() -> None:
+    body = bytearray(raster(noise(16, 16, 3, dtype="uint8"), ".jpg"))
+    frame = body.index(b"\xff\xc0")
+    body[frame + 9] = 4
+    assert reason(bytes(body)) is Reason.UNSUPPORTED

@@ -1,0 +1,155 @@
+"""Separation of touching nuclei by cores."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellcount_core.domain.errors import ModelFault
+from cellcount_core.objects.cores import CoreParams, separate
+
+Disc = tuple[int, int, int]
+
+
+def maps_of(shape: tuple[int, int], discs: list[Disc]) -> np.ndarray:
+    """Ideal maps of discs: the nearest disc owns a pixel, its distance falls from 1 in the middle to 0 at the rim."""
+    yy, xx = np.mgrid[: shape[0], : shape[1]]
+    distance = np.zeros(shape, np.float32)
+    for y, x, radius in discs:
+        height = 1 - np.hypot(yy - y, xx - x) / (radius + 0.5)
+        distance = np.maximum(distance, height.astype(np.float32))
+    return np.stack([(distance > 0).astype(np.float32), distance], axis=-1)
+
+
+def count(discs: list[Disc], shape: tuple[int, int] = (96, 96), **params: float) -> int:
+    return int(separate(maps_of(shape, discs), params).max())
+
+
+def test_two_touching_discs_are_two_objects() -> None:
+    assert count([(40, 30, 10), (40, 47, 10)]) == 2
+
+
+def test_a_branch_that_parts_only_high_up_is_split() -> None:
+    maps = maps_of((60, 90), [(30, 30, 14), (30, 50, 14)])
+    maps[..., 1] = np.maximum(maps[..., 1], np.where(maps[..., 0] > 0, 0.45, 0))
+    assert separate(maps, {"core": 0.3}).max() == 2
+
+
+def test_ripples_lower_than_the_prominence_split_nothing() -> None:
+    maps = maps_of((60, 60), [(30, 30, 14)])
+    maps[30, 26:35, 1] = [0.95, 0.93, 0.9, 0.88, 0.9, 0.93, 0.95, 0.96, 0.94]
+    assert separate(maps, {}).max() == 1
+
+
+def test_every_foreground_pixel_goes_to_the_nearest_core() -> None:
+    discs = [(40, 30, 10), (40, 47, 10)]
+    labels = separate(maps_of((96, 96), discs), {})
+    assert (labels[:, :38][maps_of((96, 96), discs)[:, :38, 0] > 0] == 1).all()
+    assert (labels[:, 40:][maps_of((96, 96), discs)[:, 40:, 0] > 0] == 2).all()
+
+
+def test_a_dim_object_without_a_core_is_kept_and_one_without_a_peak_is_not() -> None:
+    maps = maps_of((40, 80), [(20, 20, 8), (20, 60, 8)])
+    maps[:, :40, 1] *= 0.38
+    maps[:, 40:, 1] *= 0.2
+    labels = separate(maps, {"core": 0.5, "peak": 0.3})
+    assert labels.max() == 1
+    assert labels[20, 20] == 1
+
+
+def test_objects_below_the_smallest_area_are_dropped() -> None:
+    discs = [(20, 20, 8), (50, 50, 1)]
+    assert count(discs, min_area=12) == 1
+    assert count(discs, min_area=1, core_area=1) == 2
+
+
+def test_a_core_across_a_gap_takes_no_pixel_of_another_piece() -> None:
+    maps = np.zeros((40, 60, 2), np.float32)
+    maps[5:35, 10:14] = (1.0, 0.2)
+    maps[5:9, 10:14, 1] = 0.9
+    maps[18:30, 16:30] = (1.0, 0.9)
+    labels = separate(maps, {})
+    assert labels.max() == 2
+    assert (labels[5:35, 10:14] == labels[6, 12]).all()
+
+
+def test_numbers_follow_the_raster_order_of_first_pixels() -> None:
+    labels = separate(maps_of((96, 96), [(70, 10, 8), (20, 70, 8), (22, 20, 12)]), {})
+    firsts = [int(np.flatnonzero(labels == number)[0]) for number in (1, 2, 3)]
+    assert firsts == sorted(firsts)
+
+
+def test_an_empty_map_has_no_objects() -> None:
+    assert not separate(np.zeros((30, 40, 2), np.float32), {}).any()
+    assert separate(np.zeros((0, 5, 2), np.float32), {}).shape == (0, 5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    discs=st.lists(st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=8),
+    shift=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+)
+def test_moving_the_objects_moves_the_labels_and_changes_nothing(discs: list[Disc], shift: tuple[int, int]) -> None:
+    still = separate(maps_of((64, 64), discs), {})
+    moved = separate(maps_of((110, 110), [(y + shift[0], x + shift[1], r) for y, x, r in discs]), {})
+    np.testing.assert_array_equal(moved[shift[0] : shift[0] + 64, shift[1] : shift[1] + 64], still)
+
+
+@settings(max_examples=25, deadline=None)
+@given(discs=st.lists(st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=6))
+def test_what_lies_far_away_does_not_change_an_objects_shape(discs: list[Disc]) -> None:
+    alone = separate(maps_of((64, 64), discs), {})
+    crowd = [(y, x + 120, r) for y, x, r in discs] + [(20, 90, 6)]
+    together = separate(maps_of((64, 200), discs + crowd), {})[:, :64]
+    np.testing.assert_array_equal(together > 0, alone > 0)
+    pairs = np.unique(np.stack([alone.ravel(), together.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(alone))
+
+
+def test_time_grows_with_the_pixels_and_not_with_the_objects_squared() -> None:
+    rng = np.random.default_rng(0)
+    tile = maps_of((256, 256), [(int(y), int(x), 7) for y, x in rng.integers(8, 248, (60, 2))])
+    large = np.tile(tile, (4, 4, 1))
+    separate(tile, {})
+
+    def seconds(maps: np.ndarray) -> float:
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            separate(maps, {})
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        assert seconds(large) < 16 * 4 * seconds(tile)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_an_unknown_parameter_is_named_with_the_nearest_known_one() -> None:
+    with pytest.raises(ModelFault, match="did you mean 'foreground'"):
+        separate(np.zeros((4, 4, 2), np.float32), {"foregrond": 0.5})
+
+
+@pytest.mark.parametrize("value", ["0.5", True, float("nan"), None])
+def test_a_parameter_that_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(ModelFault, match="expected a number"):
+        separate(np.zeros((4, 4, 2), np.float32), {"core": value})
+
+
+def test_maps_without_a_distance_are_refused() -> None:
+    with pytest.raises(ModelFault, match="foreground and distance"):
+        separate(np.zeros((4, 4, 1), np.float32), {})
+
+
+def test_without_parameters_the_defaults_stand() -> None:
+    maps = maps_of((64, 64), [(30, 20, 9), (30, 35, 9)])
+    given_all = {name: getattr(CoreParams(), name) for name in CoreParams.__slots__}
+    np.testing.assert_array_equal(separate(maps, {}), separate(maps, given_all))

@@ -1,0 +1,80 @@
+"""Label images: numbers follow the first pixel of each object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from cellcount_core.objects import labels as labels_module
+from cellcount_core.objects.labels import (
+    anchors,
+    border_numbers,
+    drop_small,
+    label_dtype,
+    number_in_raster_order,
+    paste,
+    renumber,
+)
+
+_IMAGES = arrays(np.int32, st.tuples(st.integers(0, 9), st.integers(1, 9)), elements=st.integers(0, 12))
+
+
+@given(_IMAGES)
+def test_numbers_rise_with_the_first_pixel_and_objects_stay_what_they_are(labels: NDArray[np.int32]) -> None:
+    numbered = number_in_raster_order(labels)
+    seen = list(dict.fromkeys(value for value in numbered.ravel().tolist() if value))
+    assert seen == list(range(1, len(seen) + 1))
+    pairs = set(zip(labels.ravel().tolist(), numbered.ravel().tolist(), strict=True))
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    assert ((labels == 0) == (numbered == 0)).all()
+
+
+@given(_IMAGES)
+@settings(max_examples=50)
+def test_anchors_are_first_pixels_whatever_is_read_at_once(labels: NDArray[np.int32]) -> None:
+    flat = labels.ravel().tolist()
+    expected = {value: flat.index(value) for value in flat if value}
+    whole = labels_module._STRIP_PX
+    for strip in (whole, 1, 7):
+        labels_module._STRIP_PX = strip
+        try:
+            numbers, first = anchors(labels)
+        finally:
+            labels_module._STRIP_PX = whole
+        assert dict(zip(numbers.tolist(), first.tolist(), strict=True)) == expected
+        assert first.tolist() == sorted(first.tolist())
+
+
+def test_small_objects_go_and_the_gap_is_closed() -> None:
+    labels = np.array([[1, 0, 2, 2], [0, 0, 2, 0], [3, 3, 0, 0]], np.int32)
+    assert drop_small(labels, 2).tolist() == [[0, 0, 1, 1], [0, 0, 1, 0], [2, 2, 0, 0]]
+    assert drop_small(labels, 0).tolist() == labels.tolist()
+
+
+def test_objects_at_the_edge_are_named() -> None:
+    labels = np.zeros((6, 6), np.int32)
+    labels[0, 2], labels[3, 3], labels[4, 5] = 1, 2, 3
+    assert border_numbers(labels).tolist() == [1, 3]
+    assert border_numbers(np.zeros((0, 5), np.int32)).size == 0
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(0, np.uint16), (65_535, np.uint16), (65_536, np.uint32)])
+def test_pixels_are_as_wide_as_the_count_needs(count: int, dtype: type) -> None:
+    assert label_dtype(count) is dtype
+
+
+def test_pasted_blocks_become_one_label_image_in_raster_order() -> None:
+    canvas = np.zeros((4, 6), np.uint32)
+    paste(canvas, np.array([[0, 1], [1, 1]], np.int32), (1, 0), 0)
+    paste(canvas, np.array([[1, 0, 2], [1, 2, 2]], np.int32), (0, 1), 1)
+    assert canvas[1].tolist() == [0, 2, 3, 3, 0, 0]
+    joined = renumber(canvas, np.array([0, 3, 1, 2]))
+    assert joined.dtype == np.uint16
+    assert joined.tolist()[:3] == [[0, 1, 0, 2, 0, 0], [0, 1, 2, 2, 0, 0], [3, 3, 0, 0, 0, 0]]
+    wide = renumber(canvas, np.array([0, 70_000, 1, 2]))
+    assert wide.dtype == np.uint32
+    assert wide[2, 0] == 70_000

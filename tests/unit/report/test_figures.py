@@ -1,0 +1,72 @@
+"""Which fields a report shows."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow as pa
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.errors import Reason, Status
+from cellcount_core.domain.fields import FieldKey
+from cellcount_core.report.figures import Role, choose_fields
+from cellcount_core.tables.rows import FieldRow, fields_table
+
+
+def row(well: str, found: int | Reason, warnings: tuple[str, ...] = ()) -> FieldRow:
+    key = FieldKey("P", well, 1, 1)
+    if isinstance(found, Reason):
+        return FieldRow(key, "max", found.status, found)
+    return FieldRow(key, "max", Status.OK, count=found, warnings=warnings, source=(f"{well}.tif",))
+
+
+ROWS = [
+    row("A01", 10), row("A02", 50), row("A03", 0), row("A04", 0), row("A05", 200), row("A06", 90, ("out_of_focus",)),
+    row("A07", Reason.TRUNCATED), row("A08", 200), row("A09", 30), row("A10", 20),
+]  # fmt: skip
+
+
+def table(rows: list[FieldRow]) -> pa.Table:
+    return fields_table(rows, Features("Nuclei", ("w1",)), "f")
+
+
+def chosen(rows: list[FieldRow], n: int) -> dict[str, Role]:
+    return {each.key.well: each.role for each in choose_fields(table(rows), n)}
+
+
+def test_the_range_of_counts_and_what_needs_a_look_is_shown() -> None:
+    assert chosen(ROWS, 6) == {
+        "A08": Role.MOST, "A02": Role.MEDIAN, "A03": Role.EMPTY, "A06": Role.FLAGGED, "A07": Role.FAILED, "A01": Role.FEWEST,
+    }  # fmt: skip
+
+
+def test_few_places_go_to_the_most_telling_fields() -> None:
+    assert list(chosen(ROWS, 3).values()) == [Role.MOST, Role.MEDIAN, Role.EMPTY]
+    assert chosen(ROWS, 0) == {}
+
+
+def test_places_left_over_go_to_fields_in_between() -> None:
+    found = chosen(ROWS, 8)
+    assert len(found) == 8
+    assert {well for well, role in found.items() if role is Role.BETWEEN} <= {"A05", "A09", "A10"}
+
+
+def test_no_field_is_shown_twice_and_one_empty_field_is_enough() -> None:
+    assert sorted(chosen(ROWS, 99)) == sorted(each.key.well for each in ROWS if each.key.well not in {"A04"})
+
+
+def test_the_order_of_the_rows_makes_no_difference() -> None:
+    shuffled = ROWS.copy()
+    random.Random(4).shuffle(shuffled)
+    assert choose_fields(table(shuffled), 7) == choose_fields(table(ROWS), 7)
+
+
+def test_a_run_in_which_nothing_was_counted_shows_why() -> None:
+    (only,) = choose_fields(table([row("A01", Reason.UNREADABLE)]), 6)
+    assert only.title == "A01 site 1: unreadable (not counted)"
+
+
+def test_a_title_says_where_and_how_many() -> None:
+    (only,) = choose_fields(table([row("A01", 1)]), 6)
+    assert only.title == "A01 site 1: 1 object (most objects)"
+    assert only.source == ("A01.tif",)

@@ -1,0 +1,162 @@
+"""Overlays: every counted object can be told from its neighbours."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from cellcount_core.report.colouring import PALETTE, neighbour_colours
+from cellcount_core.report.overlay import (
+    Tile,
+    contact_sheet,
+    grey_image,
+    overlay_image,
+    overlay_png,
+    overlay_size,
+    round_length,
+)
+
+
+def decoded(png: bytes) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image[..., ::-1], np.uint8)
+
+
+def colours_in(image: NDArray[np.uint8]) -> set[tuple[int, ...]]:
+    return {tuple(colour) for colour in np.unique(image.reshape(-1, 3), axis=0).tolist()} & set(PALETTE)
+
+
+def two_halves() -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
+    """A bright square cut into two objects down its middle."""
+    plane = np.random.default_rng(1).normal(300, 5, (100, 120)).astype(np.uint16)
+    labels = np.zeros((100, 120), np.int32)
+    labels[30:70, 40:60], labels[30:70, 60:80] = 1, 2
+    plane[labels > 0] += 900
+    return plane, labels
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 120))
+def test_objects_that_touch_never_share_a_colour_and_six_colours_suffice(seed: int, number: int) -> None:
+    rng = np.random.default_rng(seed)
+    seeds = np.ones((60, 70), np.uint8)
+    seeds.ravel()[rng.choice(seeds.size, number, replace=False)] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L1, 3, labelType=cv2.DIST_LABEL_PIXEL)
+    colours = neighbour_colours(labels)
+    assert colours.max() < len(PALETTE)
+    for one, two in ((labels[:, 1:], labels[:, :-1]), (labels[1:], labels[:-1])):
+        assert (colours[one][one != two] != colours[two][one != two]).all()
+
+
+def test_near_neighbours_across_a_gap_differ_in_colour_too() -> None:
+    labels = np.zeros((20, 40), np.int32)
+    labels[5:15, 2:12], labels[5:15, 15:25], labels[5:15, 28:38] = 4, 9, 2
+    colours = neighbour_colours(labels)
+    assert colours[4] != colours[9] != colours[2]
+
+
+def test_an_outline_lies_inside_its_object_and_touching_objects_have_two_colours() -> None:
+    plane, labels = two_halves()
+    image = overlay_image(plane, labels)
+    factor = image.shape[0] // plane.shape[0]
+    shown = np.kron(labels, np.ones((factor, factor), np.int32))
+    coloured = np.ptp(image.astype(int), axis=2) > 0
+    assert not coloured[shown == 0].any()
+    left, right = colours_in(image[:, : 60 * factor]), colours_in(image[:, 60 * factor :])
+    assert len(left) == len(right) == 1
+    assert left != right
+    middle = image[50 * factor, 58 * factor : 62 * factor]
+    assert colours_in(middle[None]) == left | right, "the border between the two is drawn from both sides"
+
+
+def test_the_inside_of_an_object_stays_as_it_was() -> None:
+    plane, labels = two_halves()
+    image = overlay_image(plane, labels)
+    assert colours_in(image[450:460, 450:460]) == set()
+
+
+def test_a_field_without_objects_has_no_outline() -> None:
+    plane, labels = two_halves()
+    assert colours_in(overlay_image(plane, np.zeros_like(labels))) == set()
+
+
+def test_an_empty_field_is_shown_dark_and_not_as_noise_at_full_scale() -> None:
+    empty = np.random.default_rng(2).normal(300, 12, (200, 200)).astype(np.uint16)
+    assert np.percentile(grey_image(empty), 99) < 140
+    full = empty.copy()
+    full[50:90, 50:90] += 2000
+    assert np.median(grey_image(full)[55:85, 55:85]) > 240
+    assert np.median(grey_image(full)) < 40
+
+
+def test_planes_of_one_value_and_of_floats_are_shown() -> None:
+    assert grey_image(np.full((9, 9), 7, np.uint8)).shape == (9, 9)
+    assert grey_image(np.linspace(-1, 1, 81, dtype=np.float32).reshape(9, 9)).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((512, 512), (1024, 1024)),
+        ((1, 1), (900, 900)),
+        ((2160, 2160), (1600, 1600)),
+        ((1000, 4000), (1600, 400)),
+        ((900, 600), (600, 900)),
+    ],
+)
+def test_fields_are_shown_at_a_size_for_the_screen(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    assert overlay_size(shape) == size
+
+
+def test_labels_of_another_image_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        overlay_image(np.zeros((4, 5), np.uint16), np.zeros((5, 4), np.int32))
+
+
+def test_the_caption_lies_below_the_image_and_the_image_is_unchanged_above_it() -> None:
+    plane, labels = two_halves()
+    image, png = overlay_image(plane, labels), decoded(overlay_png(plane, labels, caption="P A01 site 1"))
+    assert png.shape[1] == image.shape[1]
+    assert png.shape[0] > image.shape[0]
+    assert np.array_equal(png[: image.shape[0]], image)
+    assert (png[image.shape[0] :, :400] > 200).any(), "text"
+
+
+def test_there_is_a_scale_bar_of_the_right_length_only_where_the_pixel_size_is_known() -> None:
+    plane, labels = two_halves()
+    bare = decoded(overlay_png(plane, labels, caption="x"))
+    scaled = decoded(overlay_png(plane, labels, caption="x", um_per_px=0.65))
+    differ = np.argwhere((bare != scaled).any(axis=2))
+    assert differ[:, 0].min() >= 900
+    bottom = scaled[-10, :, 0] > 200
+    # 20 % of 120 px * 0.65 um are 15.6 um: a bar of 10 um, which is 15.4 px or 8 times as many on the screen.
+    assert int(bottom.sum()) == pytest.approx(10 / 0.65 * 8, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("um", "bar"), [(0.7, 0.5), (1.0, 1.0), (15.6, 10.0), (49.0, 20.0), (50.0, 50.0), (999.0, 500.0)]
+)
+def test_scale_bars_have_round_lengths(um: float, bar: float) -> None:
+    assert round_length(um) == pytest.approx(bar)
+
+
+def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
+    plane, labels = two_halves()
+    image = overlay_image(plane, labels)
+    one = decoded(contact_sheet([Tile("A01", image)]))
+    four = decoded(contact_sheet([Tile("A01", image)] * 3 + [Tile("F05", None, "truncated file")]))
+    assert four.shape[1] > 2 * one.shape[1]
+    assert four.shape[0] > 1.5 * one.shape[0]
+    last = four[four.shape[0] // 2 :, : four.shape[1] // 3]
+    assert not colours_in(last)
+    assert (last > 200).any(), "the note"
+
+
+def test_equal_arrays_give_equal_pictures() -> None:
+    plane, labels = two_halves()
+    assert overlay_png(plane, labels, caption="x") == overlay_png(plane, labels, caption="x")

@@ -1,0 +1,152 @@
+"""Plate maps: the whole grid, whatever was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.wells import FORMATS, WellPosition
+from cellcount_core.report.platelayout import BARS, Cell, ImageBars, PlateGrid, WellState, plate_map
+from cellcount_core.report.platemap import plate_map_png
+from cellcount_core.tables.schema import TableName, table_from_rows, table_schema
+
+SCHEMA = table_schema(TableName.WELLS, Features("Nuclei", ("w1",)), "f")
+Row = dict[str, object]
+
+
+def well(name: str, count: int | None, *, plate: str = "P", time: int = 1, ok: int = 2) -> Row:
+    return {
+        "Metadata_Plate": plate, "Metadata_Well": name, "timepoint": time, "fields_expected": 2, "fields_ok": ok,
+        "fields_failed": 2 - ok, "fields_missing": 0, "fields_skipped": 0, "count": count,
+    }  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> pa.Table:
+    return table_from_rows(rows, SCHEMA)
+
+
+def names(rows: range, columns: range) -> list[str]:
+    return [WellPosition(row, column).name for row in rows for column in columns]
+
+
+def only_grid(wells: pa.Table) -> PlateGrid:
+    (panel,) = plate_map(wells).panels
+    assert isinstance(panel, PlateGrid)
+    return panel
+
+
+def by_name(grid: PlateGrid) -> dict[str, Cell]:
+    return {cell.position.name: cell for cell in grid.cells}
+
+
+def pixels(png: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize("wells", FORMATS)
+def test_a_full_plate_of_every_format_is_drawn_as_its_grid(wells: int) -> None:
+    rows, columns = FORMATS[wells]
+    grid = only_grid(table([well(name, 3) for name in names(range(rows), range(columns))]))
+    assert (grid.rows, grid.columns, len(grid.cells)) == (rows, columns, wells)
+    assert {cell.state for cell in grid.cells} == {WellState.COMPLETE}
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (16, 24), (32, 48)])
+def test_inner_wells_alone_stand_in_the_whole_grid_and_the_outer_ones_are_blank(
+    rows: int, columns: int
+) -> None:
+    inner = names(range(1, rows - 1), range(1, columns - 1))
+    grid = only_grid(table([well(name, 5) for name in inner]))
+    assert len(grid.cells) == rows * columns
+    blank = {cell.position.name for cell in grid.cells if cell.state is WellState.UNMEASURED}
+    assert blank == set(names(range(rows), range(columns))) - set(inner)
+    assert all(cell.value is None for cell in grid.cells if cell.position.name in blank)
+
+
+def test_cells_come_in_row_order_each_in_its_place() -> None:
+    grid = only_grid(table([well("B03", 7), well("A01", 1)]))
+    assert [cell.position for cell in grid.cells] == [
+        WellPosition(*divmod(i, grid.columns)) for i in range(6)
+    ]
+    assert by_name(grid)["B03"].value == 7
+
+
+def test_a_well_with_a_lost_field_one_without_any_count_and_an_empty_one_are_three_things() -> None:
+    grid = by_name(only_grid(table([well("A01", 7, ok=1), well("A02", None, ok=0), well("A03", 0)])))
+    states = {name: (grid[name].state, grid[name].value) for name in ("A01", "A02", "A03")}
+    assert states == {
+        "A01": (WellState.PARTIAL, 7),
+        "A02": (WellState.UNCOUNTED, None),
+        "A03": (WellState.COMPLETE, 0),
+    }
+
+
+def test_every_plate_and_time_point_has_its_panel_on_one_scale() -> None:
+    rows = [well("A01", 5, time=2), well("A01", 900, time=1), well("A01", 4, plate="Q")]
+    found = plate_map(table(rows))
+    assert [panel.title for panel in found.panels] == ["P, time point 1", "P, time point 2", "Q"]
+    assert (found.low, found.high) == (4, 900)
+
+
+def test_the_colour_bar_names_the_objects_and_the_unit() -> None:
+    wells = table([well("A01", 5)])
+    assert plate_map(wells).label == "nuclei per well"
+    assert plate_map(wells, "count_per_mm2").label == "nuclei per mm²"
+    assert plate_map(wells, "Nuclei_AreaShape_Area").label == "Nuclei_AreaShape_Area (px^2)"
+
+
+def test_a_column_that_is_not_there_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigFault, match="did you mean 'count_per_mm2'"):
+        plate_map(table([well("A01", 5)]), "count_per_mm")
+
+
+def test_images_whose_names_are_no_wells_become_bars_with_the_highest_first() -> None:
+    rows = [well(f"scan/{number:03d}.png", number) for number in range(70)] + [
+        well("scan/bad.png", None, ok=0)
+    ]
+    (panel,) = plate_map(table(rows)).panels
+    assert isinstance(panel, ImageBars)
+    assert [bar.value for bar in panel.bars] == list(range(69, 69 - BARS, -1))
+    assert (panel.images, panel.uncounted) == (71, 1)
+
+
+def test_one_name_that_is_no_well_keeps_all_of_its_plate_in_view() -> None:
+    (panel,) = plate_map(table([well("A01", 5), well("overview", 8)])).panels
+    assert isinstance(panel, ImageBars)
+    assert [bar.name for bar in panel.bars] == ["overview", "A01"]
+
+
+def test_equal_tables_give_equal_pictures_and_other_counts_others() -> None:
+    one, other = table([well("A01", 5), well("A02", 7)]), table([well("A01", 5), well("A02", 2)])
+    assert plate_map_png(plate_map(one)) == plate_map_png(plate_map(one))
+    assert plate_map_png(plate_map(one)) != plate_map_png(plate_map(other))
+
+
+def test_a_lost_field_shows_in_the_picture() -> None:
+    whole, lost = table([well("A01", 5), well("A02", 5)]), table([well("A01", 5), well("A02", 5, ok=1)])
+
+    def red(wells: pa.Table) -> int:
+        image = pixels(plate_map_png(plate_map(wells))).astype(int)
+        return int(((image[..., 2] > 150) & (image[..., 1] < 80) & (image[..., 0] < 80)).sum())
+
+    assert red(whole) == 0
+    assert red(lost) > 100
+
+
+def test_1536_wells_are_drawn_in_a_picture_that_fits_a_screen() -> None:
+    wells = table([well(name, index) for index, name in enumerate(names(range(32), range(48)))])
+    height, width, _ = pixels(plate_map_png(plate_map(wells))).shape
+    assert width <= 1200
+    assert height <= 1200
+
+
+def test_a_run_without_a_well_still_gives_a_picture() -> None:
+    assert pixels(plate_map_png(plate_map(table([])))).size > 0

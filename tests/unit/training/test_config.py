@@ -1,0 +1,70 @@
+"""Training configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.models.families.unet import parse_unet, receptive_radius, stride
+from cellcount_core.training.config import DataConfig, TrainConfig
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+NETWORK = {"outputs": 2, "stem": 2, "filters": [4, 8]}
+GOOD: dict[str, object] = {
+    "name": "tiny", "data": {"path": "data"}, "network": NETWORK, "steps": 4, "crop_px": 64, "work_dir": "w", "package_dir": "p",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["train_nuclei.yaml", "train_seed_unet.yaml"])
+def test_the_shipped_configurations_are_valid(name: str) -> None:
+    config = TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text()))
+    assert config.crop_px % stride(config.network) == 0
+
+
+def test_the_seeds_recipe_is_what_its_notebook_did() -> None:
+    config = TrainConfig.model_validate(yaml.safe_load((CONF / "train_seed_unet.yaml").read_text()))
+    network = parse_unet(config.network)
+    assert (network.filters, network.skip, network.up, network.stem) == ((64, 128, 256, 512, 1024), "concat", "convolve", 1)
+    assert (network.encoder, network.decoder) == ((2,) * 5, (2,) * 4)
+    assert (config.optimiser.kind, config.optimiser.learning_rate) == ("rmsprop", 1e-4)
+    assert (config.batch, config.epochs, config.separator, config.maps) == (16, 50, "components", ("foreground",))
+    assert (config.loss.cross_entropy, config.loss.dice) == (1.0, 0.0)
+
+
+def test_the_shipped_networks_tiles_need_a_modest_overlap() -> None:
+    config = TrainConfig.model_validate(yaml.safe_load((CONF / "train_nuclei.yaml").read_text()))
+    assert stride(config.network) == 16
+    assert receptive_radius(config.network) <= 96
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stepz": 3}, "stepz"),
+        ({"epochs": 2}, "either steps or epochs"),
+        ({"steps": 0}, "either steps or epochs"),
+        ({"crop_px": 65}, "multiple of the network's stride 4"),
+        ({"maps": ["distance", "foreground"]}, "begin with 'foreground'"),
+        ({"maps": ["foreground"], "network": {**NETWORK, "outputs": 1}}, "needs the map 'distance'"),
+        ({"network": {**NETWORK, "outputs": 3}}, "outputs 2 expected"),
+        ({"network": {**NETWORK, "filterz": [4]}}, "did you mean 'filters'"),
+        ({"network": {**NETWORK, "decoder": [1, 1]}}, "2 levels need 2 entries"),
+        ({"network": {**NETWORK, "stem": 4}}, "1 or 2 expected"),
+        ({"optimiser": {"kind": "sgd"}}, "optimiser"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TrainConfig.model_validate({**GOOD, **changes})
+
+
+def test_a_path_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLS", "some/where")
+    assert DataConfig(path="${CELLS}/set").resolved() == Path("some/where/set")
+    monkeypatch.delenv("CELLS")
+    with pytest.raises(ConfigFault, match="not set"):
+        DataConfig(path="${CELLS}/set").resolved()
