@@ -19,5 +19,6 @@ def needs_data(sub: str) -> pytest.MarkDecorator:
     """Skips a test where `sub` is not among the sample data, and says so."""
     folder = data_dir()
     return pytest.mark.skipif(
-        folder is None or not (folder / sub).exists(), reason=f"sample data {sub} is not here (set CELLCOUNT_DATA)"
+        folder is None or not (folder / sub).exists(),
+        reason=f"sample data {sub} is not here (set CELLCOUNT_DATA)",
     )

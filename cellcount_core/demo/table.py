@@ -19,12 +19,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print plate, legend, totals and failures; "counted/true" a well where the console is at least 112 columns wide, the
     count alone below that (down to about 70)."""
     console.print(plate_table(comparison, console.width))
-    console.print(_legend(comparison, console.width), soft_wrap=False)
+    console.print(_legend(comparison, console))
     console.print()
-    for line in summary_lines(comparison):
-        console.print(line, soft_wrap=False)
-    for line in failure_lines(comparison):
-        console.print(line, soft_wrap=False)
+    for line in (*summary_lines(comparison), *failure_lines(comparison)):
+        # What stands in brackets is a reason or a name, no markup.
+        console.print(line, markup=False, highlight=False)
 
 
 def plate_table(comparison: Comparison, width: int) -> Table:
@@ -98,12 +97,13 @@ def _style(well: WellResult) -> str:
     return style + colour
 
 
-def _legend(comparison: Comparison, width: int) -> Text:
-    what = "counted/true nuclei of a well" if width >= _WIDE else "counted nuclei of a well"
-    legend = Text(what)
-    for text, style in (("within 5 %", "green"), ("within 15 %", "yellow"), ("beyond", "red")):
-        legend.append("  ").append(text, style=style)
-    legend.append("  ").append("0 = empty well", style="dim")
+def _legend(comparison: Comparison, console: Console) -> Text:
+    wide = console.width >= _WIDE
+    legend = Text("counted/true nuclei of a well" if wide else "counted nuclei of a well")
+    if console.color_system is not None:
+        for text, style in (("within 5 %", "green"), ("within 15 %", "yellow"), ("beyond", "red")):
+            legend.append("  ").append(text, style=style)
+    legend.append("  ").append("0/0 = empty well" if wide else "0 = empty well", style="dim")
     if any(not well.complete for well in comparison.wells):
-        legend.append("  ! = a field could not be counted")
+        legend.append("  ! = a field not counted")
     return legend

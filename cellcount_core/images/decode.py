@@ -19,7 +19,16 @@ _FORMATS: tuple[ModuleType, ...] = (tiff, png_jpeg, npz)
 
 _KNOWN = "PNG, JPEG, BMP, TIFF, NPZ and NPY are expected"
 
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+", b"\x93NUMPY", b"PK\x03\x04")
+_MAGIC = (
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"II*\x00",
+    b"MM\x00*",
+    b"II+\x00",
+    b"MM\x00+",
+    b"\x93NUMPY",
+    b"PK\x03\x04",
+)
 
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"PK", "a ZIP archive"),
@@ -53,7 +62,9 @@ def open_image(body: bytes, key: str, *, max_pixels: int) -> ImageFile:
             image: ImageFile = kind.open_bytes(body, key, max_pixels)
             return image
     if any(len(body) < len(magic) and magic.startswith(body) for magic in _MAGIC):
-        raise FieldFault(Reason.TRUNCATED, f"the file ends after {len(body)} bytes, inside an image's signature", key)
+        raise FieldFault(
+            Reason.TRUNCATED, f"the file ends after {len(body)} bytes, inside an image's signature", key
+        )
     raise FieldFault(Reason.NOT_AN_IMAGE, f"the file looks like {_looks_like(body)}; {_KNOWN}", key)
 
 

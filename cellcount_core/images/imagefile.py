@@ -81,7 +81,9 @@ def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
     if wanted == "":
         listed = ", ".join(repr(name) for name in channels[:12]) + (", …" if len(channels) > 12 else "")
         raise FieldFault(
-            Reason.CHANNEL_UNKNOWN, f"the file holds {len(channels)} channels ({listed}); say which one to count", key
+            Reason.CHANNEL_UNKNOWN,
+            f"the file holds {len(channels)} channels ({listed}); say which one to count",
+            key,
         )
     raise FieldFault(
         Reason.CHANNEL_UNKNOWN, f"no channel {wanted!r} in the file{_there(wanted, channels)}", key
@@ -99,9 +101,13 @@ def _there(wanted: str, channels: Sequence[str]) -> str:
 def check_position(plane: int, planes: int, index: int, images: int, key: str) -> None:
     """Raises FieldFault WRONG_SHAPE unless 0 <= plane < planes and 0 <= index < images."""
     if not 0 <= plane < planes:
-        raise FieldFault(Reason.WRONG_SHAPE, f"there is no z plane {plane}: the file holds {planes}, from 0", key)
+        raise FieldFault(
+            Reason.WRONG_SHAPE, f"there is no z plane {plane}: the file holds {planes}, from 0", key
+        )
     if not 0 <= index < images:
-        raise FieldFault(Reason.WRONG_SHAPE, f"there is no image {index}: the file holds {images}, from 0", key)
+        raise FieldFault(
+            Reason.WRONG_SHAPE, f"there is no image {index}: the file holds {images}, from 0", key
+        )
 
 
 def check_pixels(height: int, width: int, max_pixels: int, key: str) -> None:

@@ -24,7 +24,15 @@ _END_OF_DIRECTORY = b"PK\x05\x06"
 _END_BYTES = 22
 _CHUNK = 1 << 20
 _HEADER_FAULTS = (ValueError, SyntaxError, TypeError, KeyError, TokenError, RecursionError, OverflowError)
-_STREAM_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+_STREAM_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +165,22 @@ def open_bytes(body: bytes, key: str, max_pixels: int) -> ArrayStack:
 
 
 def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
-    arrays = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
+    arrays = {
+        info.filename.removesuffix(".npy"): info
+        for info in archive.infolist()
+        if info.filename.endswith(".npy")
+    }
     for name in ("X", "arr_0"):
         if name in arrays:
             return arrays[name]
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     there = ", ".join(repr(name) for name in sorted(arrays)[:8]) or "none"
-    raise FieldFault(Reason.WRONG_SHAPE, f"the NPZ holds neither 'X' nor 'arr_0' nor a single array; there are: {there}", key)
+    raise FieldFault(
+        Reason.WRONG_SHAPE,
+        f"the NPZ holds neither 'X' nor 'arr_0' nor a single array; there are: {there}",
+        key,
+    )
 
 
 def _npy_header(stream: IO[bytes], key: str) -> _Header:
@@ -193,12 +209,18 @@ def _check(header: _Header, size: int, max_pixels: int, key: str) -> None:
         expected = "(H, W), (N, H, W), (N, H, W, 1) or (N, H, W, 3) with N >= 1 is expected"
         raise FieldFault(Reason.WRONG_SHAPE, f"the array has shape {shape}; {expected}", key)
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > 4:
-        detail = f"shape {shape} may be one image with {shape[2]} samples or {shape[0]} images {shape[2]} px wide"
-        raise FieldFault(Reason.WRONG_SHAPE, f"{detail}; save one image as (1, {shape[0]}, {shape[1]}, {shape[2]})", key)
+        detail = (
+            f"shape {shape} may be one image with {shape[2]} samples or {shape[0]} images {shape[2]} px wide"
+        )
+        raise FieldFault(
+            Reason.WRONG_SHAPE, f"{detail}; save one image as (1, {shape[0]}, {shape[1]}, {shape[2]})", key
+        )
     check_pixels(*_image_shape(shape), max_pixels, key)
     if header.fortran and prod(shape) > max_pixels:
         detail = f"an array {shape} in Fortran order must be read whole; run.max_pixels allows {max_pixels:,} pixels"
         raise FieldFault(Reason.TOO_MANY_PIXELS, f"{detail}; save it in C order", key)
     needed = header.start + prod(shape) * header.dtype.itemsize
     if size < needed:
-        raise FieldFault(Reason.TRUNCATED, f"the array holds {size} bytes and its header asks for {needed}", key)
+        raise FieldFault(
+            Reason.TRUNCATED, f"the array holds {size} bytes and its header asks for {needed}", key
+        )

@@ -66,7 +66,9 @@ def _as_float32(plane: Plane, key: str) -> Plane:
     if plane.dtype.itemsize > 4:
         largest = max(abs(float(plane.min())), abs(float(plane.max())))
         if largest > float(np.finfo(np.float32).max):
-            raise FieldFault(Reason.WRONG_DTYPE, f"the value {largest:g} does not fit into a 32-bit float", key)
+            raise FieldFault(
+                Reason.WRONG_DTYPE, f"the value {largest:g} does not fit into a 32-bit float", key
+            )
     return plane.astype(np.float32)
 
 
@@ -80,7 +82,9 @@ def _check_finite(plane: Plane, start: int, rows: int, key: str) -> None:
     )
     value = float(plane[start + y, x])
     raise FieldFault(
-        Reason.NON_FINITE, f"{total} of {plane.size} pixels are not finite; the first, {value}, at x={x}, y={start + y}", key
+        Reason.NON_FINITE,
+        f"{total} of {plane.size} pixels are not finite; the first, {value}, at x={x}, y={start + y}",
+        key,
     )
 
 

@@ -71,9 +71,13 @@ class RasterImage:
         try:
             pixels = cv2.imdecode(np.frombuffer(self.body, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
-            raise FieldFault(Reason.UNSUPPORTED, f"OpenCV refuses the image: {error.err or error}", self.key) from error
+            raise FieldFault(
+                Reason.UNSUPPORTED, f"OpenCV refuses the image: {error.err or error}", self.key
+            ) from error
         if pixels is None or pixels.shape[:2] != self.shape:
-            raise FieldFault(Reason.UNREADABLE, "the header is sound but the pixels cannot be decoded", self.key)
+            raise FieldFault(
+                Reason.UNREADABLE, "the header is sound but the pixels cannot be decoded", self.key
+            )
         return np.asarray(pixels)
 
 
@@ -81,7 +85,9 @@ def opens(body: bytes) -> bool:
     """Whether the first bytes are those of a PNG, JPEG or BMP."""
     if body.startswith((_PNG, _JPEG)):
         return True
-    return body.startswith(b"BM") and len(body) >= 18 and struct.unpack_from("<I", body, 14)[0] in _BMP_HEADERS
+    return (
+        body.startswith(b"BM") and len(body) >= 18 and struct.unpack_from("<I", body, 14)[0] in _BMP_HEADERS
+    )
 
 
 def open_bytes(body: bytes, key: str, max_pixels: int) -> RasterImage:
@@ -109,7 +115,9 @@ def _png_header(body: bytes, key: str, max_pixels: int) -> _Header:
         data = memoryview(body)[at + 4 : end - 4]
         if zlib.crc32(data) != int.from_bytes(body[end - 4 : end], "big"):
             name = kind.decode("ascii", "replace")
-            raise FieldFault(Reason.UNREADABLE, f"the PNG chunk {name!r} at byte {at} does not match its checksum", key)
+            raise FieldFault(
+                Reason.UNREADABLE, f"the PNG chunk {name!r} at byte {at} does not match its checksum", key
+            )
         if kind == b"IHDR" and length == 13:
             width, height, bits, colour_type = struct.unpack_from(">IIBB", body, at + 8)
             check_pixels(height, width, max_pixels, key)
@@ -118,7 +126,9 @@ def _png_header(body: bytes, key: str, max_pixels: int) -> _Header:
             raise FieldFault(Reason.UNREADABLE, "the PNG does not begin with an IHDR chunk of 13 bytes", key)
         elif kind == b"PLTE" and colour_type == 3:
             palette = np.frombuffer(body, np.uint8, length // 3 * 3, at + 8).reshape(-1, 3)
-            header = _Header(header.height, header.width, bool((palette == palette[:, :1]).all()), header.bits)
+            header = _Header(
+                header.height, header.width, bool((palette == palette[:, :1]).all()), header.bits
+            )
         elif kind == b"IEND":
             return header
         at = end
@@ -155,7 +165,9 @@ def _frame(segment: bytes, key: str) -> _Header:
     bits, height, width, components = struct.unpack_from(">BHHB", segment)
     if bits != 8 or components not in (1, 3):
         found = f"{components} components of {bits} bits"
-        raise FieldFault(Reason.UNSUPPORTED, f"a JPEG of {found}; 1 or 3 components of 8 bits are expected", key)
+        raise FieldFault(
+            Reason.UNSUPPORTED, f"a JPEG of {found}; 1 or 3 components of 8 bits are expected", key
+        )
     return _Header(height, width, components == 1, bits)
 
 
@@ -163,7 +175,9 @@ def _finished(body: bytes, scan: int, header: _Header | None, key: str) -> _Head
     if header is None:
         raise FieldFault(Reason.UNREADABLE, "the JPEG has a scan without a frame header", key)
     if body.rfind(b"\xff\xd9", scan) < 0:
-        raise FieldFault(Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes without its end marker", key)
+        raise FieldFault(
+            Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes without its end marker", key
+        )
     return header
 
 
@@ -177,5 +191,7 @@ def _bmp_header(body: bytes, key: str, max_pixels: int) -> _Header:
     if compression in (0, 3) and len(body) < needed:
         raise FieldFault(Reason.TRUNCATED, f"the BMP has {len(body)} bytes and needs {needed}", key)
     if bits <= 8:
-        raise FieldFault(Reason.UNSUPPORTED, f"a BMP with a palette ({bits} bits); save it as PNG or TIFF", key)
+        raise FieldFault(
+            Reason.UNSUPPORTED, f"a BMP with a palette ({bits} bits); save it as PNG or TIFF", key
+        )
     return _Header(height, width, False, 8)

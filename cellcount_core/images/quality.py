@@ -135,19 +135,26 @@ def _noise_energy(kept: list[NDArray[np.float32]]) -> float:
 def _saturation(plane: Plane, bit_max: int, background: float) -> float:
     """Part of the pixels at `bit_max`; below it, part at the image's largest value where that is a plateau.
 
-    A plateau (12 bits in 16, an offset added) holds at least 16 pixels and more than the 64th of the range just below it:
+    Where values exceed `bit_max`, what the file declares is wrong and the plateau decides. A plateau (12 bits in 16, an
+    offset added) holds at least 16 pixels and more than the 64th of the range just below it:
     light falls off towards its largest value, clipping piles it up there.
     """
-    values = cast("NDArray[np.float32]", plane)
-    largest = float(values.max())
-    if bit_max > 0 and largest >= bit_max:
-        return float(np.count_nonzero(values >= bit_max)) / values.size
+    largest = float(cast("NDArray[np.float32]", plane).max())
+    if 0 < bit_max == largest:
+        return _at_least(plane, bit_max) / plane.size
     if largest <= background:
         return 0.0
-    at_top = int(np.count_nonzero(values >= largest))
+    at_top = _at_least(plane, largest)
     if at_top < _PLATEAU:
         return 0.0
-    window = largest - (largest - background) / _PLATEAU_WINDOW
-    below = int(np.count_nonzero(values >= window)) - at_top
-    between = int(np.count_nonzero(values > background)) - at_top
-    return at_top / values.size if at_top > below and between >= _PLATEAU else 0.0
+    below = _at_least(plane, largest - (largest - background) / _PLATEAU_WINDOW) - at_top
+    between = _at_least(plane, background + (largest - background) / _PLATEAU_WINDOW) - at_top
+    return at_top / plane.size if at_top > below and between >= _PLATEAU else 0.0
+
+
+def _at_least(plane: Plane, level: float) -> int:
+    rows = max(1, _ROWS_AT_ONCE // plane.shape[1])
+    values = cast("NDArray[np.float32]", plane)
+    return sum(
+        int(np.count_nonzero(values[row : row + rows] >= level)) for row in range(0, len(values), rows)
+    )

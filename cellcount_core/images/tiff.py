@@ -119,7 +119,9 @@ class TiffImage:
             return self._view(offset + number * keyframe.nbytes, keyframe)
         page = self._series[number] if number < len(self._series) else None
         if page is None:
-            raise FieldFault(Reason.TRUNCATED, f"the headers promise page {number} and it is not in the file", self.key)
+            raise FieldFault(
+                Reason.TRUNCATED, f"the headers promise page {number} and it is not in the file", self.key
+            )
         _check_written(page, keyframe, self.key)
         if keyframe.is_final:
             return self._view(page.dataoffsets[0], keyframe)
@@ -214,9 +216,13 @@ def _check_promised(promised: int, there: int, who: str, key: str) -> None:
 def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
     check_pixels(page.imagelength, page.imagewidth, max_pixels, key)
     if page.imagedepth > 1:
-        raise FieldFault(Reason.WRONG_SHAPE, f"pages are {page.imagedepth} deep; write a plane to a page", key)
+        raise FieldFault(
+            Reason.WRONG_SHAPE, f"pages are {page.imagedepth} deep; write a plane to a page", key
+        )
     if page.dtype is None or not isinstance(page.compression, tifffile.COMPRESSION):
-        detail = f"{page.bitspersample}-bit samples of format {page.sampleformat}, compression {page.compression}"
+        detail = (
+            f"{page.bitspersample}-bit samples of format {page.sampleformat}, compression {page.compression}"
+        )
         raise FieldFault(Reason.UNSUPPORTED, f"{detail}, cannot be decoded", key)
     check_dtype(np.dtype(page.dtype), key)
     photometric = int(page.photometric)
@@ -226,7 +232,9 @@ def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
     if not (known or inverted or as_rgb):
         name = getattr(page.photometric, "name", str(photometric))
         expected = "MINISBLACK, MINISWHITE (to 16 bits), RGB and PALETTE are expected"
-        raise FieldFault(Reason.UNSUPPORTED, f"photometric interpretation {name} of {page.dtype}; {expected}", key)
+        raise FieldFault(
+            Reason.UNSUPPORTED, f"photometric interpretation {name} of {page.dtype}; {expected}", key
+        )
     chunk = page.tilewidth * page.tilelength if page.is_tiled else 0
     if chunk > max(max_pixels, _LARGEST_TILE) or (page.samplesperpixel > 4 and prod(page.shape) > max_pixels):
         detail = f"tiles of {chunk:,} px and {page.samplesperpixel} samples a pixel are declared"
@@ -237,7 +245,9 @@ def _axes(series: tifffile.TiffPageSeries, page: tifffile.TiffPage, key: str) ->
     """Channels and planes from the axes of the series. Pages that nothing describes are channels (see `ImageFile`)."""
     own = len(page.shape)
     if series.shape[-own:] != page.shape:
-        detail = f"the headers describe {series.axes} {series.shape} and the pages are {page.axes} {page.shape}"
+        detail = (
+            f"the headers describe {series.axes} {series.shape} and the pages are {page.axes} {page.shape}"
+        )
         raise FieldFault(Reason.WRONG_SHAPE, detail, key)
     sizes = {"C": 1, "Z": 1}
     steps = {"C": 0, "Z": 0}
@@ -259,14 +269,19 @@ def _axes(series: tifffile.TiffPageSeries, page: tifffile.TiffPage, key: str) ->
 
 def _axis_message(name: str, size: int, series: tifffile.TiffPageSeries) -> str:
     what = {"T": "time points", "P": "positions"}.get(name, f"steps along axis {name!r}")
-    return f"the file holds {size} {what} (axes {series.axes}, {series.shape}); write each to a file of its own"
+    return (
+        f"the file holds {size} {what} (axes {series.axes}, {series.shape}); write each to a file of its own"
+    )
 
 
 def _samples(page: tifffile.TiffPage) -> int:
     if _is_colour(page):
         return len(COLOURS)
     alphas = [int(kind) for kind in page.extrasamples or ()]
-    return max(1, int(page.samplesperpixel) - sum(kind in (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA) for kind in alphas))
+    return max(
+        1,
+        int(page.samplesperpixel) - sum(kind in (_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA) for kind in alphas),
+    )
 
 
 def _is_colour(page: tifffile.TiffPage) -> bool:
@@ -296,7 +311,9 @@ def _bit_max(page: tifffile.TiffPage, described: Described) -> int:
     return (1 << bits) - 1
 
 
-def _check_written(page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, key: str) -> None:
+def _check_written(
+    page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, key: str
+) -> None:
     """Raw pixels: the strips must hold as many bytes as the image has."""
     if keyframe.compression != _NO_COMPRESSION:
         return
@@ -304,7 +321,9 @@ def _check_written(page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifff
     needed = row * keyframe.imagelength * keyframe.samplesperpixel
     there = sum(page.databytecounts)
     if there < needed:
-        raise FieldFault(Reason.TRUNCATED, f"the page's strips hold {there} bytes and its pixels need {needed}", key)
+        raise FieldFault(
+            Reason.TRUNCATED, f"the page's strips hold {there} bytes and its pixels need {needed}", key
+        )
 
 
 def _check_segments(

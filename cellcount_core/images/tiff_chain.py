@@ -10,7 +10,24 @@ from cellcount_core.domain.errors import FieldFault, Reason
 _CLASSIC = {b"II*\x00": "<", b"MM\x00*": ">"}
 _BIG = {b"II+\x00": "<", b"MM\x00+": ">"}
 _MOST_PAGES = 1_000_000
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _FIRST_PRIVATE_TAG = 32768
 
 
@@ -40,7 +57,9 @@ def check_chain(body: bytes, key: str) -> int:
     seen: set[int] = set()
     while at:
         if at in seen or len(seen) >= _MOST_PAGES:
-            raise FieldFault(Reason.UNREADABLE, f"the TIFF's page {len(seen)} leads back to one before it", key)
+            raise FieldFault(
+                Reason.UNREADABLE, f"the TIFF's page {len(seen)} leads back to one before it", key
+            )
         seen.add(at)
         at = _next(body, at, widths, len(seen) - 1, key)
     return len(seen)
@@ -73,5 +92,7 @@ def _check_values(body: bytes, table: int, entries: int, widths: _Widths, page: 
     for tag, kind, count, offset in entry.iter_unpack(body[table : table + entries * widths.entry]):
         size = _TYPE_BYTES.get(kind, 0) * count
         if tag < _FIRST_PRIVATE_TAG and size > inline and offset + size > len(body):
-            detail = f"tag {tag} of page {page} ends at byte {offset + size} and the file has {len(body)} bytes"
+            detail = (
+                f"tag {tag} of page {page} ends at byte {offset + size} and the file has {len(body)} bytes"
+            )
             raise FieldFault(Reason.TRUNCATED, detail, key)

@@ -66,9 +66,7 @@ def plan_tiles(shape: tuple[int, int], *, stride: int, radius: int, max_tile: in
         raise ValueError(f"shape {shape}, stride {stride} and radius {radius} must be at least 1, 1 and 0")
     rows = _plan_axis(shape[0], stride, radius, max_tile)
     columns = _plan_axis(shape[1], stride, radius, max_tile)
-    tiles = tuple(
-        Tile(y, x, (y0, y1, x0, x1)) for y, y0, y1 in rows.spans for x, x0, x1 in columns.spans
-    )
+    tiles = tuple(Tile(y, x, (y0, y1, x0, x1)) for y, y0, y1 in rows.spans for x, x0, x1 in columns.spans)
     return TileGrid(shape, (rows.length, columns.length), (rows.tile, columns.tile), tiles)
 
 
@@ -134,7 +132,9 @@ def place(
     After all of `grid.tiles_in(window)` were placed, every pixel of `out` was written exactly once.
     """
     if tile_map.shape[:2] != grid.tile or out.shape[:2] != (window[1] - window[0], window[3] - window[2]):
-        raise ValueError(f"map {tile_map.shape} or output {out.shape} does not fit tile {grid.tile} and window {window}")
+        raise ValueError(
+            f"map {tile_map.shape} or output {out.shape} does not fit tile {grid.tile} and window {window}"
+        )
     shared = _meet(tile.core, window)
     if shared is None:
         return

@@ -53,10 +53,10 @@ class FieldMaps:
     def whole(self) -> Maps:
         """Maps (H, W, K) of the field."""
         height, width = self.grid.shape
-        return self.window(0, 0, height, width)
+        return self.window(0, height, 0, width)
 
-    def window(self, y0: int, x0: int, y1: int, x1: int) -> Maps:
-        """Maps of the window from (y0, x0) to (y1, x1) of the field, half-open."""
+    def window(self, y0: int, y1: int, x0: int, x1: int) -> Maps:
+        """Maps of rows y0 to y1 and columns x0 to x1 of the field, half-open."""
         window = (y0, y1, x0, x1)
         out = np.empty((y1 - y0, x1 - x0, self._channels), np.float32)
         for tile, maps in self._answers(self.grid.tiles_in(window)):

@@ -119,7 +119,7 @@ def _score_window(maps: FieldMaps, size: Shape, origin: Shape, shape: Shape) -> 
     """Map 0 under a window of the original image, at its scale."""
     rows = _shown(origin[0], size[0], maps.grid.shape[0], shape[0])
     columns = _shown(origin[1], size[1], maps.grid.shape[1], shape[1])
-    found = maps.window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    found = maps.window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
     score: NDArray[np.float32] = found[rows - rows[0]][:, columns - columns[0], 0]
     return score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -9,42 +10,45 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from cellcount_core.domain.wells import row_name
 from cellcount_core.report.platelayout import Cell, ImageBars, Panel, PlateGrid, PlateMap, WellState
 
 _COLOURS = "viridis"
-_UNMEASURED, _UNCOUNTED, _EDGE = "#f4f4f4", "#ffffff", "#c8c8c8"
+_UNMEASURED, _UNCOUNTED, _EDGE = "#ececec", "#ffffff", "#c8c8c8"
 _FAULT = "#b3261e"
 _TEXT_WELLS = 96
 _DPI = 120
 _PANEL_INCHES = 9.0
 _NAME_LETTERS = 40
+_LARGE, _ABREAST, _SMALL_INCHES = 4, 4, 3.0
+_MOST_GRIDS, _MOST_BARS = 48, 6
 
 
 def plate_map_png(plate_map: PlateMap) -> bytes:
-    """All panels below each other, with one colour scale, as PNG. Equal maps give equal bytes.
+    """The panels as PNG, with one colour scale for all. Equal maps give equal bytes.
 
     Colours are viridis, which readers with any colour vision order alike. A well with a field that was not counted carries
-    a red corner, one without any count is crossed out, a well that was not measured is blank. Up to 96 wells show numbers.
+    a red corner, one without any count is crossed out, a well that was not measured is blank. Up to four plates stand below
+    each other, and up to 96 wells show numbers; more plates are drawn small, four abreast. What is beyond 48 plates (of
+    bars: 6) is left out, and the last line says so.
     """
-    heights = [_height(panel) for panel in plate_map.panels]
-    figure = Figure(figsize=(_PANEL_INCHES, sum(heights) or 1.0), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    bars = any(isinstance(panel, ImageBars) for panel in plate_map.panels)
+    panels = plate_map.panels[: _MOST_BARS if bars else _MOST_GRIDS]
+    across = 1 if bars or len(panels) <= _LARGE else _ABREAST
     # Counts start at 0, so that equal colours mean equal numbers in every plate map of a screen of like plates.
     norm = Normalize(min(0.0, plate_map.low), max(plate_map.high, 1e-9))
-    if plate_map.panels:
-        grid = figure.subplots(len(plate_map.panels), 1, squeeze=False, height_ratios=heights)
-        for axes, panel in zip(grid[:, 0], plate_map.panels, strict=True):
-            if isinstance(panel, PlateGrid):
-                _draw_grid(axes, panel, norm)
-                scale = ScalarMappable(norm, colormaps[_COLOURS])
-                figure.colorbar(scale, ax=axes, label=plate_map.label, shrink=0.85, pad=0.02)
-            else:
-                _draw_bars(axes, panel, plate_map.label)
+    figure = (
+        _draw_small(panels, norm, plate_map.label)
+        if across > 1
+        else _draw_large(panels, norm, plate_map.label)
+    )
+    left_out = len(plate_map.panels) - len(panels)
+    if left_out:
+        figure.supxlabel(f"{len(panels)} of {len(plate_map.panels)} plates shown", fontsize=10)
     return figure_png(figure)
 
 
@@ -55,53 +59,95 @@ def figure_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
+def _draw_large(panels: Sequence[Panel], norm: Normalize, label: str) -> Figure:
+    heights = [_height(panel) for panel in panels]
+    figure = Figure(figsize=(_PANEL_INCHES, sum(heights) or 1.0), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if panels:
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
+            if isinstance(panel, PlateGrid):
+                _draw_wells(axes, panel, norm)
+                _write_names(axes, panel)
+                if len(panel.cells) <= _TEXT_WELLS:
+                    _write_values(axes, panel, norm)
+                _draw_legend(axes, panel)
+                figure.colorbar(ScalarMappable(norm, _COLOURS), ax=axes, label=label, shrink=0.85, pad=0.02)
+            else:
+                _draw_bars(axes, panel, label)
+    return figure
+
+
+def _draw_small(panels: Sequence[Panel], norm: Normalize, label: str) -> Figure:
+    down = -(-len(panels) // _ABREAST)
+    figure = Figure(
+        figsize=(_SMALL_INCHES * _ABREAST + 0.8, _SMALL_INCHES * 0.8 * down), dpi=_DPI, layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(down, _ABREAST, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        if isinstance(panel, PlateGrid):
+            _draw_wells(axes, panel, norm)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(panel.title, fontsize=8, loc="left", pad=3)
+    figure.colorbar(ScalarMappable(norm, _COLOURS), ax=grid, label=label, shrink=min(1.0, 2 / down), pad=0.02)
+    return figure
+
+
 def _height(panel: Panel) -> float:
     if isinstance(panel, ImageBars):
         return 1.4 + 0.19 * max(3, len(panel.bars))
     return 1.3 + (_PANEL_INCHES - 1.8) * panel.rows / panel.columns
 
 
-def _draw_grid(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
+def _draw_wells(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
+    """Colours, lines between wells, and marks of what was not counted."""
+    colours = np.array([_colour(cell, norm) for cell in panel.cells]).reshape(panel.rows, panel.columns, 4)
+    axes.imshow(colours, interpolation="nearest", aspect="equal")
+    line = 0.8 if panel.columns <= 12 else 0.4
+    axes.hlines(np.arange(panel.rows + 1) - 0.5, -0.5, panel.columns - 0.5, "white", linewidth=line)
+    axes.vlines(np.arange(panel.columns + 1) - 0.5, -0.5, panel.rows - 0.5, "white", linewidth=line)
+    axes.set_xlim(-0.5, panel.columns - 0.5)
+    axes.set_ylim(panel.rows - 0.5, -0.5)
+    for spine in axes.spines.values():
+        spine.set_color(_EDGE)
     for cell in panel.cells:
-        _draw_cell(axes, cell, norm)
-    if len(panel.cells) <= _TEXT_WELLS:
-        _write_values(axes, panel, norm)
+        _draw_mark(axes, cell)
+
+
+def _colour(cell: Cell, norm: Normalize) -> tuple[float, float, float, float]:
+    if cell.value is not None:
+        red, green, blue, alpha = colormaps[_COLOURS](norm(cell.value))
+        return red, green, blue, alpha
+    return to_rgba(_UNMEASURED if cell.state is WellState.UNMEASURED else _UNCOUNTED)
+
+
+def _draw_mark(axes: Axes, cell: Cell) -> None:
+    x, y = cell.position.column, cell.position.row
+    if cell.state is WellState.UNCOUNTED:
+        axes.plot([x - 0.35, x + 0.35], [y - 0.35, y + 0.35], color=_FAULT, linewidth=1.2)
+        axes.plot([x - 0.35, x + 0.35], [y + 0.35, y - 0.35], color=_FAULT, linewidth=1.2)
+    elif cell.state is WellState.PARTIAL:
+        corner = [(x + 0.16, y - 0.47), (x + 0.47, y - 0.47), (x + 0.47, y - 0.16)]
+        axes.fill(*zip(*corner, strict=True), facecolor=_FAULT, linewidth=0)
+
+
+def _write_names(axes: Axes, panel: PlateGrid) -> None:
     step = 1 if panel.columns <= 24 else 2
     axes.set_xticks(range(0, panel.columns, step), [str(c + 1) for c in range(0, panel.columns, step)])
     axes.set_yticks(range(0, panel.rows, step), [row_name(r) for r in range(0, panel.rows, step)])
     axes.tick_params(length=0, labelsize=9 if panel.columns <= 24 else 7, labeltop=True, labelbottom=False)
-    axes.set_xlim(-0.5, panel.columns - 0.5)
-    axes.set_ylim(panel.rows - 0.5, -0.5)
-    axes.set_aspect("equal")
-    for spine in axes.spines.values():
-        spine.set_color(_EDGE)
     axes.set_title(panel.title, fontsize=12, fontweight="bold", loc="left", pad=8)
-    _draw_legend(axes, panel)
-
-
-def _draw_cell(axes: Axes, cell: Cell, norm: Normalize) -> None:
-    x, y = cell.position.column - 0.5, cell.position.row - 0.5
-    if cell.state is WellState.UNMEASURED:
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=_UNMEASURED, edgecolor="white", linewidth=0.6))
-        return
-    if cell.value is None:
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=_UNCOUNTED, edgecolor=_EDGE, linewidth=0.6))
-    else:
-        colour = colormaps[_COLOURS](norm(cell.value))
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white", linewidth=0.6))
-    if cell.state is WellState.UNCOUNTED:
-        axes.plot([x + 0.15, x + 0.85], [y + 0.15, y + 0.85], color=_FAULT, linewidth=1.2)
-        axes.plot([x + 0.15, x + 0.85], [y + 0.85, y + 0.15], color=_FAULT, linewidth=1.2)
-    elif cell.state is WellState.PARTIAL:
-        corner = [(x + 0.66, y + 0.03), (x + 0.97, y + 0.03), (x + 0.97, y + 0.34)]
-        axes.fill(*zip(*corner, strict=True), facecolor=_FAULT, edgecolor="white", linewidth=0.6)
 
 
 def _write_values(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
     size = min(13.0, 9.5 * 12 / panel.columns)
     for cell in panel.cells:
         if cell.value is not None:
-            red, green, blue, _ = colormaps[_COLOURS](norm(cell.value))
+            red, green, blue, _ = _colour(cell, norm)
             dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5
             axes.text(
                 cell.position.column,

@@ -42,6 +42,8 @@ def connect(execution: ExecutionConfig) -> Resources:
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray tells at every start that token authentication is on; it stays on, and a user need not hear of it.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     address = execution.address or os.environ.get("RAY_ADDRESS")
     try:
         if address and address != "local":

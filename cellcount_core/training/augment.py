@@ -135,7 +135,7 @@ def _ramp(rng: np.random.Generator, shape: tuple[int, ...]) -> Image:
 
 def _illuminate(rng: np.random.Generator, crop: Image) -> Image:
     crop = crop * (1 + np.float32(rng.uniform(0, 0.6)) * _ramp(rng, crop.shape))
-    return np.asarray(crop + np.float32(rng.uniform(0, 0.15)) * _ramp(rng, crop.shape), np.float32)
+    return np.asarray(crop + np.float32(rng.uniform(0, 0.3)) * _ramp(rng, crop.shape), np.float32)
 
 
 def _add_debris(rng: np.random.Generator, crop: Image) -> Image:
@@ -166,16 +166,19 @@ def _add_noise(rng: np.random.Generator, crop: Image) -> Image:
 
 
 def empty_crop(rng: np.random.Generator, size: int) -> Image:
-    """A crop (size, size) without objects: noise up to the normalisation's floor, gradients, diffuse light, debris."""
+    """A crop (size, size) without objects: noise up to the normalisation's floor, gradients, diffuse light, debris.
+
+    Where an image holds nothing but a gradient, normalisation stretches that to full scale.
+    """
     crop = np.zeros((size, size), np.float32)
-    if rng.random() < 0.5:
-        crop += np.float32(rng.uniform(0, 0.4)) * _ramp(rng, crop.shape)
+    if rng.random() < 0.6:
+        crop += np.float32(rng.uniform(0, 1.4)) * _ramp(rng, crop.shape)
     noise = rng.standard_normal(crop.shape, dtype=np.float32)
-    blur = rng.choice([0.0, 0.0, 0.7, 1.2])
+    blur = rng.choice([0.0, 0.0, 0.7, 1.2, 2.0])
     if blur:
         noise = _blur(noise, float(blur))
         noise /= max(1e-6, float(noise.std()))
-    crop += np.float32(rng.uniform(0.01, 0.1)) * noise
+    crop += np.float32(rng.uniform(0.0, 0.12)) * noise
     if rng.random() < 0.4:
         crop = _add_debris(rng, crop)
     return crop

@@ -12,7 +12,7 @@ from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.objects import cores
 
 GRIDS: Mapping[str, Sequence[float]] = {
-    "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+    "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
     "core": (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
     "prominence": (0.02, 0.05, 0.08, 0.12, 0.16, 0.22, 0.3),
     "core_area": (1.0, 3.0, 6.0),

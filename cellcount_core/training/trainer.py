@@ -66,19 +66,25 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
 
     prepare_backend(config.threads)
     images = load_images(config)
+    train_network(config, images, report=report)
+    return export_package(config, images, report=report)
+
+
+def train_network(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> None:
+    """Bring the checkpoint in `config.work_dir` to the last step, from the newest one there or from the beginning."""
     samples = prepare(images.train, config.input.percentile, config.input.floor_sigmas)
     held_out = prepare(images.fit, config.input.percentile, config.input.floor_sigmas)
     work_dir = Path(config.work_dir).expanduser()
     work_dir.mkdir(parents=True, exist_ok=True)
     steps = total_steps(config, len(samples))
-    report(f"{len(samples)} images to train on, {len(images.fit)} to fit thresholds, {len(images.validation)} to measure; {steps} steps")
+    report(
+        f"{len(samples)} images to train on, {len(images.fit)} to fit thresholds, {len(images.validation)} to measure; {steps} steps"
+    )
     network, trainee = compiled(config, steps)
-    digest = config_digest(config)
-    start = load_checkpoint(work_dir, network, trainee.optimizer, digest)
+    start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
     if start:
         report(f"going on from step {start}")
     _run_steps(config, network, trainee, samples, validation_batches(held_out, config, _VALIDATION_BATCHES), (start, steps), report)
-    return export_package(config, images, report=report)
 
 
 def config_digest(config: TrainConfig) -> str:

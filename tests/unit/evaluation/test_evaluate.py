@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
-from cellcount_core.evaluation.evaluate import at_true_diameter, evaluate, group_scores, whole_canvas, whole_maps
+from cellcount_core.evaluation.evaluate import (
+    at_true_diameter,
+    evaluate,
+    group_scores,
+    whole_canvas,
+    whole_maps,
+)
 from cellcount_core.models.package import InputSpec
 
 SPEC = InputSpec(("nuclei",), 20.0, 99.8, 12.0)

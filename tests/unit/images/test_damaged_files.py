@@ -79,7 +79,11 @@ def test_a_file_that_ends_early_is_truncated_unless_all_its_pixels_are_there(kin
     try:
         found = read_all(body)
     except FieldFault as fault:
-        begun = {Reason.TRUNCATED} if len(body) > 34 else {Reason.TRUNCATED, Reason.EMPTY_FILE, Reason.NOT_AN_IMAGE}
+        begun = (
+            {Reason.TRUNCATED}
+            if len(body) > 34
+            else {Reason.TRUNCATED, Reason.EMPTY_FILE, Reason.NOT_AN_IMAGE}
+        )
         assert fault.reason in begun
         return
     for cut, whole in zip(found, read_all(FILES[kind]), strict=True):

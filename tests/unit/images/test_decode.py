@@ -49,7 +49,9 @@ def test_the_extension_does_not_matter() -> None:
         np.testing.assert_array_equal(image.read("", 0), pixels)
 
 
-@pytest.mark.parametrize("make", [tiff, npy, lambda p: raster(p, ".png"), lambda p: raster(p, ".jpg"), lambda p: npz(X=p)])
+@pytest.mark.parametrize(
+    "make", [tiff, npy, lambda p: raster(p, ".png"), lambda p: raster(p, ".jpg"), lambda p: npz(X=p)]
+)
 def test_the_pixel_limit_is_checked_before_decoding_and_named(make: object) -> None:
     body = make(noise(30, 40, dtype="uint8"))  # type: ignore[operator]
     assert opened(body, max_pixels=1200).shape == (30, 40)

@@ -78,7 +78,13 @@ def test_every_type_becomes_one_that_is_counted(
 
 @pytest.mark.parametrize(
     "saved",
-    [np.array([[1j]]), np.array([["a"]]), np.array([[1e300]]), np.zeros((2, 2), "M8[s]"), np.zeros((2, 2), "i4,i4")],
+    [
+        np.array([[1j]]),
+        np.array([["a"]]),
+        np.array([[1e300]]),
+        np.zeros((2, 2), "M8[s]"),
+        np.zeros((2, 2), "i4,i4"),
+    ],
 )
 def test_other_types_are_refused(saved: np.ndarray) -> None:
     assert reason(npy(saved)) is Reason.WRONG_DTYPE

@@ -11,7 +11,11 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.images.project import project
 from cellcount_core.images.scale import resize
 
-PLANES = [np.array([[0, 65535, 3]], np.uint16), np.array([[1, 65535, 4]], np.uint16), np.array([[1, 65535, 2]], np.uint16)]
+PLANES = [
+    np.array([[0, 65535, 3]], np.uint16),
+    np.array([[1, 65535, 4]], np.uint16),
+    np.array([[1, 65535, 2]], np.uint16),
+]
 
 
 def test_the_largest_value_of_all_planes_wins_and_no_plane_is_changed() -> None:
@@ -51,9 +55,16 @@ def test_planes_that_are_missing_or_differ_are_a_field_fault(mode: str | int) ->
         assert fault.value.reason is Reason.WRONG_SHAPE
 
 
-@given(st.integers(1, 90), st.integers(1, 90), st.floats(1 / 32, 4), st.sampled_from(["uint8", "uint16", "float32"]))
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.floats(1 / 32, 4),
+    st.sampled_from(["uint8", "uint16", "float32"]),
+)
 @settings(max_examples=100, deadline=None)
-def test_resizing_keeps_the_type_and_rounds_each_side(height: int, width: int, factor: float, dtype: str) -> None:
+def test_resizing_keeps_the_type_and_rounds_each_side(
+    height: int, width: int, factor: float, dtype: str
+) -> None:
     plane = np.full((height, width), 200, dtype)
     resized = resize(plane, factor)
     assert resized.shape == (max(1, round(height * factor)), max(1, round(width * factor)))

@@ -14,7 +14,9 @@ from cellcount_core.images.normalise import estimate
 from cellcount_core.images.quality import Quality, assess
 
 
-def cells(count: int = 40, size: int = 512, blur: float = 1.0, noise: float = 8.0, seed: int = 0) -> NDArray[np.float64]:
+def cells(
+    count: int = 40, size: int = 512, blur: float = 1.0, noise: float = 8.0, seed: int = 0
+) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     image = np.zeros((size, size))
     for _ in range(count):
@@ -85,6 +87,11 @@ def test_twelve_bits_clipped_in_sixteen_are_saturated_with_or_without_an_offset(
     expected = np.count_nonzero(np.rint(image) == 4095 + offset) / image.size
     assert expected > 0.01
     assert judged(image).saturation == pytest.approx(expected)
+
+
+def test_a_declared_depth_that_the_pixels_exceed_does_not_make_them_saturated() -> None:
+    plane = np.rint(cells() + 32768).astype(np.uint16)
+    assert assess(plane, 4095, estimate(plane)).saturation == 0.0
 
 
 def test_bright_cells_that_are_not_clipped_are_not_saturated() -> None:

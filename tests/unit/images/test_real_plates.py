@@ -35,7 +35,9 @@ def files(folder: str, glob: str) -> list[Path]:
 
 
 @needs_data("plates")
-@pytest.mark.parametrize(("folder", "glob", "shape", "dtype", "um_per_px"), STATED, ids=[row[0] for row in STATED])
+@pytest.mark.parametrize(
+    ("folder", "glob", "shape", "dtype", "um_per_px"), STATED, ids=[row[0] for row in STATED]
+)
 def test_every_tiff_of_a_plate_is_grey_and_exact(
     folder: str, glob: str, shape: tuple[int, int] | None, dtype: str, um_per_px: float | None
 ) -> None:

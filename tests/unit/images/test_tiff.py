@@ -24,7 +24,12 @@ def test_pixels_are_exact_for_every_compression_type_and_layout(
     for order in ("<", ">"):
         image = opened(tiff(pixels, compression=compression, byteorder=order, **layout))
         found = image.read("", 0)
-        assert (image.shape, image.channels, found.dtype, found.dtype.isnative) == ((50, 70), ("",), pixels.dtype, True)
+        assert (image.shape, image.channels, found.dtype, found.dtype.isnative) == (
+            (50, 70),
+            ("",),
+            pixels.dtype,
+            True,
+        )
         np.testing.assert_array_equal(found, pixels)
 
 
@@ -94,7 +99,17 @@ def test_twelve_packed_bits_say_so() -> None:
 
 def _twelve_bits() -> bytes:
     data = b"\x12\x34\x56" * 8 * 4
-    tags = [(256, 16), (257, 4), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, len(data))]
+    tags = [
+        (256, 16),
+        (257, 4),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 4),
+        (279, len(data)),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in tags)
     return b"II*\x00" + struct.pack("<I", 8 + len(data)) + data + directory + bytes(4)
 
@@ -169,7 +184,9 @@ def test_pages_that_nothing_describes_are_channels_to_choose_from() -> None:
     np.testing.assert_array_equal(image.read("2", 0), pixels[2])
 
 
-@pytest.mark.parametrize(("axes", "words"), [("TYX", "3 time points"), ("TZYX", "3 time points"), ("AYX", "axis 'A'")])
+@pytest.mark.parametrize(
+    ("axes", "words"), [("TYX", "3 time points"), ("TZYX", "3 time points"), ("AYX", "axis 'A'")]
+)
 def test_axes_that_a_count_cannot_choose_from_are_refused_with_what_to_do(axes: str, words: str) -> None:
     fault = refusal(tiff(noise(*[3, 2][: len(axes) - 2], 20, 30), metadata={"axes": axes}))
     assert fault.reason is Reason.WRONG_SHAPE
@@ -191,7 +208,9 @@ def test_a_thumbnail_beside_the_image_is_ignored_and_two_images_are_refused() ->
 
 @pytest.mark.parametrize("compression", ["none", "deflate"])
 @pytest.mark.parametrize("options", [{}, {"ome": True}, {"imagej": True}, {"metadata": None}])
-def test_a_stack_cut_anywhere_is_truncated_and_never_zeros(compression: str, options: dict[str, object]) -> None:
+def test_a_stack_cut_anywhere_is_truncated_and_never_zeros(
+    compression: str, options: dict[str, object]
+) -> None:
     body = tiff(noise(4, 40, 40) + np.uint16(1), compression=compression, rowsperstrip=8, **options)
     for share in (0.001, 0.05, 0.2, 0.5, 0.8, 0.95):
         cut = body[: max(5, int(len(body) * share))]

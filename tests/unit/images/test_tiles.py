@@ -41,7 +41,13 @@ def assembled(plane: NDArray[np.uint8], grid: TileGrid, radius: int, stride: int
 shapes = st.tuples(st.integers(1, 150), st.integers(1, 150))
 
 
-@given(shapes, st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 24), st.integers(0, 60), st.integers(0, 2**32 - 1))
+@given(
+    shapes,
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.integers(0, 24),
+    st.integers(0, 60),
+    st.integers(0, 2**32 - 1),
+)
 @settings(max_examples=100, deadline=None)
 def test_the_assembled_map_is_bit_for_bit_the_map_of_the_uncut_field(
     shape: tuple[int, int], stride: int, radius: int, more: int, seed: int
@@ -51,7 +57,9 @@ def test_the_assembled_map_is_bit_for_bit_the_map_of_the_uncut_field(
     uncut = plan_tiles(shape, stride=stride, radius=radius, max_tile=10_000)
     grid = plan_tiles(shape, stride=stride, radius=radius, max_tile=smallest + more)
     assert len(uncut.tiles) == 1
-    np.testing.assert_array_equal(assembled(plane, grid, radius, stride), assembled(plane, uncut, radius, stride))
+    np.testing.assert_array_equal(
+        assembled(plane, grid, radius, stride), assembled(plane, uncut, radius, stride)
+    )
 
 
 @given(shapes, st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 24), st.integers(0, 60))
@@ -61,7 +69,9 @@ def test_a_grid_partitions_the_canvas_into_cores_away_from_every_cut(
 ) -> None:
     max_tile = (2 * -(-radius // stride) + 1) * stride + more
     grid = plan_tiles(shape, stride=stride, radius=radius, max_tile=max_tile)
-    assert all(side % stride == 0 and 0 <= side - own < stride for side, own in zip(grid.canvas, shape, strict=True))
+    assert all(
+        side % stride == 0 and 0 <= side - own < stride for side, own in zip(grid.canvas, shape, strict=True)
+    )
     assert all(side <= max(max_tile, 0) for side in grid.tile)
     covered = np.zeros(grid.canvas, int)
     for tile in grid.tiles:
@@ -113,7 +123,9 @@ def test_a_tile_too_small_for_the_model_is_refused_with_the_smallest_that_works(
 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([4, 16]), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_the_canvas_beyond_the_field_is_reflected_or_repeated(shape: tuple[int, int], stride: int, seed: int) -> None:
+def test_the_canvas_beyond_the_field_is_reflected_or_repeated(
+    shape: tuple[int, int], stride: int, seed: int
+) -> None:
     plane = np.random.default_rng(seed).integers(0, 60000, shape, dtype=np.uint16)
     grid = plan_tiles(shape, stride=stride, radius=0, max_tile=1000)
     norm = Normalisation(background=300.0, range=2000.0, noise=3.0)

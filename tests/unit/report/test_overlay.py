@@ -132,7 +132,7 @@ def test_there_is_a_scale_bar_of_the_right_length_only_where_the_pixel_size_is_k
     bare = decoded(overlay_png(plane, labels, caption="x"))
     scaled = decoded(overlay_png(plane, labels, caption="x", um_per_px=0.65))
     differ = np.argwhere((bare != scaled).any(axis=2))
-    assert differ[:, 0].min() >= 900
+    assert differ[:, 0].min() >= 800, "the image itself is the same"
     bottom = scaled[-10, :, 0] > 200
     # 20 % of 120 px * 0.65 um are 15.6 um: a bar of 10 um, which is 15.4 px or 8 times as many on the screen.
     assert int(bottom.sum()) == pytest.approx(10 / 0.65 * 8, abs=2)

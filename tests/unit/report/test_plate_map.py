@@ -150,3 +150,14 @@ def test_1536_wells_are_drawn_in_a_picture_that_fits_a_screen() -> None:
 
 def test_a_run_without_a_well_still_gives_a_picture() -> None:
     assert pixels(plate_map_png(plate_map(table([])))).size > 0
+
+
+def test_a_screen_of_many_plates_fits_one_picture() -> None:
+    rows = [
+        well(f"A{column:02d}", column, plate=f"P{plate:03d}") for plate in range(60) for column in range(1, 9)
+    ]
+    found = plate_map(table(rows))
+    assert len(found.panels) == 60
+    height, width, _ = pixels(plate_map_png(found)).shape
+    assert width <= 2000
+    assert height <= 4000

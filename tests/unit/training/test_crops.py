@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.training.augment import Placement, cut, draw_crop, draw_empty, place
-from cellcount_core.training.batches import chances, draw_scale, make_batch, prepare, split_groups, training_batches
+from cellcount_core.training.batches import (
+    chances,
+    draw_scale,
+    make_batch,
+    prepare,
+    split_groups,
+    training_batches,
+)
 from cellcount_core.training.config import TrainConfig
 
 NETWORK = {"outputs": 2, "stem": 2, "filters": [4, 8], "skip": "add", "up": "project", "batch_norm": True}

@@ -47,7 +47,8 @@ def compact(folder: Path, **changes: object) -> TrainConfig:
     network = {"outputs": 2, "stem": 2, "filters": [4, 8], "skip": "add", "up": "project", "batch_norm": True}
     tree: dict[str, object] = {
         "name": "tiny", "data": {"kind": "npz", "path": str(folder / "X_and_y.npz"), "fit_share": 0.2}, "network": network,
-        "steps": 6, "batch": 2, "crop_px": 32, "checkpoint_every": 2, "optimiser": {"ema": 0.9},
+        "steps": 40, "batch": 2, "crop_px": 32, "checkpoint_every": 10, "optimiser": {"learning_rate": 0.01, "ema": 0.9},
+        "augment": {"natural_share": 1.0, "empty_share": 0.0},
         "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
     }  # fmt: skip
     return TrainConfig.model_validate({**tree, **changes})
@@ -55,6 +56,18 @@ def compact(folder: Path, **changes: object) -> TrainConfig:
 
 def quiet(line: str) -> None:
     assert line
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A compact network after 40 steps, with its checkpoint, curves and package."""
+    from cellcount_core.training.trainer import train
+
+    folder = tmp_path_factory.mktemp("compact")
+    write_archive(folder / "X_and_y.npz")
+    config = compact(folder)
+    train(config, report=quiet)
+    return config
 
 
 def test_the_seeds_recipe_ends_in_a_package_curves_and_counts(tmp_path: Path) -> None:
@@ -72,77 +85,68 @@ def test_the_seeds_recipe_ends_in_a_package_curves_and_counts(tmp_path: Path) ->
     assert [line.split(",")[0] for line in counts[1:]] == [str(index) for index in range(len(counts) - 1)]
 
 
-def test_both_engines_of_a_trained_package_give_its_golden_tensors(tmp_path: Path) -> None:
-    from cellcount_core.training.trainer import train
-
-    write_archive(tmp_path / "X_and_y.npz")
-    package = load_package(train(compact(tmp_path), report=quiet))
+def test_both_engines_of_a_trained_package_give_its_golden_tensors(finished: TrainConfig) -> None:
+    package = load_package(Path(finished.package_dir))
     for name in ("onnxruntime", "keras"):
         assert check_golden(package, load_engine(package, name, 1)) < 1e-4
-    assert package.network["batch_norm"] is False
-    manifest = json.loads((package.folder / "package.json").read_text())
-    assert manifest["training"]["steps"] == 6
+
+
+def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: TrainConfig) -> None:
+    manifest = json.loads((Path(finished.package_dir) / "package.json").read_text())
+    assert manifest["network"]["batch_norm"] is False
+    assert (manifest["training"]["steps"], manifest["training"]["seed"]) == (40, 0)
     assert manifest["accuracy"]["images"] == 2
     assert set(manifest["separator"]) == {"kind", "foreground", "core", "prominence", "core_area", "peak", "min_area"}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    from cellcount_core.training.trainer import train
+def test_training_lowers_the_loss(finished: TrainConfig) -> None:
+    rows = [line.split(",") for line in (Path(finished.work_dir) / "curves.csv").read_text().splitlines()[1:]]
+    assert float(rows[-1][3]) < 0.85 * float(rows[0][3])
 
-    write_archive(tmp_path / "X_and_y.npz")
-    unbroken = compact(tmp_path, work_dir=str(tmp_path / "a"), package_dir=str(tmp_path / "pa"))
-    train(unbroken, report=quiet)
 
-    class Stopped(Exception):
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.training.trainer import load_images, train_network
+
+    class StoppedError(Exception):
         """Raised where a kill would strike."""
 
-    def stop_after_four(line: str) -> None:
-        if line.startswith("step 4/"):
-            raise Stopped
+    def stop_after_twenty(line: str) -> None:
+        if line.startswith("step 20/"):
+            raise StoppedError
 
-    broken = compact(tmp_path, work_dir=str(tmp_path / "b"), package_dir=str(tmp_path / "pb"))
-    with pytest.raises(Stopped):
-        train(broken, report=stop_after_four)
+    config = finished.model_copy(update={"work_dir": str(tmp_path)})
+    images = load_images(config)
+    with pytest.raises(StoppedError):
+        train_network(config, images, report=stop_after_twenty)
     lines: list[str] = []
-    train(broken, report=lines.append)
-    assert "going on from step 4" in lines
-    with np.load(tmp_path / "a" / "checkpoint.npz") as one, np.load(tmp_path / "b" / "checkpoint.npz") as two:
+    train_network(config, images, report=lines.append)
+    assert "going on from step 20" in lines
+    with np.load(Path(finished.work_dir) / "checkpoint.npz") as one, np.load(tmp_path / "checkpoint.npz") as two:
+        assert int(one["step"]) == int(two["step"]) == 40
         for name in one.files:
             if name != "digest":
-                np.testing.assert_allclose(one[name], two[name], rtol=2e-4, atol=2e-5, err_msg=name)
+                np.testing.assert_allclose(one[name], two[name], rtol=5e-3, atol=5e-4, err_msg=name)
 
 
-def test_a_package_can_be_written_while_a_run_goes_on(tmp_path: Path) -> None:
+def test_a_package_can_be_written_while_a_run_goes_on(tmp_path: Path, finished: TrainConfig) -> None:
     from cellcount_core.training.export import package_now
-    from cellcount_core.training.trainer import train
 
-    write_archive(tmp_path / "X_and_y.npz")
-    config = compact(tmp_path)
-    with pytest.raises(ConfigFault, match="no checkpoint"):
-        package_now(config, report=quiet)
-    train(config, report=quiet)
-    before = (tmp_path / "work" / "checkpoint.npz").read_bytes()
-    folder = package_now(config, report=quiet)
+    checkpoint = Path(finished.work_dir) / "checkpoint.npz"
+    before = checkpoint.read_bytes()
+    folder = package_now(finished.model_copy(update={"package_dir": str(tmp_path / "early")}), report=quiet)
     assert load_package(folder).name == "tiny"
-    assert (tmp_path / "work" / "checkpoint.npz").read_bytes() == before
+    assert checkpoint.read_bytes() == before
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+def test_without_a_checkpoint_there_is_no_package(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.training.export import package_now
+
+    with pytest.raises(ConfigFault, match="no checkpoint"):
+        package_now(finished.model_copy(update={"work_dir": str(tmp_path)}), report=quiet)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(finished: TrainConfig) -> None:
     from cellcount_core.training.trainer import train
 
-    write_archive(tmp_path / "X_and_y.npz")
-    train(compact(tmp_path), report=quiet)
     with pytest.raises(ConfigFault, match="another configuration"):
-        train(compact(tmp_path, seed=3), report=quiet)
-
-
-def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    from cellcount_core.training.trainer import train
-
-    write_archive(tmp_path / "X_and_y.npz", 6)
-    config = compact(
-        tmp_path, steps=60, batch=4, checkpoint_every=10, augment={"kind": "none"}, optimiser={"learning_rate": 0.01, "ema": 0}
-    )
-    train(config, report=quiet)
-    rows = [line.split(",") for line in (tmp_path / "work" / "curves.csv").read_text().splitlines()[1:]]
-    assert float(rows[-1][3]) < 0.7 * float(rows[0][3])
+        train(finished.model_copy(update={"seed": 3}), report=quiet)

@@ -1,0 +1,168 @@
+"""A loopback proxy in front of a real S3 server: sees every request that goes over the wire, and may interfere.
+
+It forwards requests with their headers as they are. The Host header that a client signed is therefore the one that the
+server checks, so signatures hold through the proxy.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import psutil
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: `key` is bucket/key without the leading '/', `prefix` that of a listing, `port` the client's own."""
+
+    method: str
+    key: str
+    prefix: str | None
+    port: int
+
+    def is_get_of(self, ending: str) -> bool:
+        """Whether an object of this key's ending is read."""
+        return self.method == "GET" and self.prefix is None and self.key.endswith(ending)
+
+    def client_pid(self) -> int:
+        """The process on this machine that sent it."""
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == self.port and connection.pid is not None:
+                return int(connection.pid)
+        raise ProcessLookupError(f"no process has the local port {self.port}")
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What the proxy answers itself: `body` at once, or a byte every `drip_s` seconds of an announced `length`."""
+
+    status: int
+    body: bytes = b""
+    length: int | None = None
+    drip_s: float | None = None
+
+
+SLOW_DOWN = Instead(
+    503, b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+Interfere = Callable[[Request], Instead | None]
+
+
+@dataclass
+class S3Proxy:
+    """`endpoint` is what clients are given. `interfere` sees each request before it is forwarded, and may wait."""
+
+    endpoint: str = ""
+    interfere: Interfere = field(default=lambda request: None)
+    requests: list[tuple[Request, int]] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    def operations(self, bucket: str) -> Counter[str]:
+        """How many lists, reads, puts and other requests `bucket` has seen."""
+        return Counter(_operation(request) for request, _ in list(self.requests) if request.key.split("/")[0] == bucket)
+
+
+def _operation(request: Request) -> str:
+    if request.prefix is not None:
+        return "list"
+    return {"GET": "read", "PUT": "put"}.get(request.method, request.method)
+
+
+@contextmanager
+def s3_proxy(server_endpoint: str) -> Iterator[S3Proxy]:
+    """A proxy for the server at `server_endpoint`; its connections end with the context."""
+    state = S3Proxy()
+    target = urlsplit(server_endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        upstream: http.client.HTTPConnection | None = None
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = urlsplit(self.path)
+            query = parse_qs(parts.query, keep_blank_values=True)
+            prefix = query.get("prefix", [""])[0] if "list-type" in query else None
+            request = Request(self.command, unquote(parts.path).lstrip("/"), prefix, self.client_address[1])
+            instead = state.interfere(request)
+            if instead is not None:
+                self._told(instead)
+                state.requests.append((request, instead.status))
+                return
+            status, headers, answer = self._asked(body)
+            state.requests.append((request, status))
+            self.send_response_only(status)
+            for name, value in headers:
+                if name.lower() not in _HOP_BY_HOP:
+                    self.send_header(name, value)
+            length = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(answer))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def _asked(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            if self.upstream is None:
+                self.upstream = http.client.HTTPConnection(target, timeout=60)
+            self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                self.upstream.putheader(name, value)
+            self.upstream.endheaders(body or None)
+            reply = self.upstream.getresponse()
+            return reply.status, reply.getheaders(), reply.read()
+
+        def _told(self, instead: Instead) -> None:
+            self.send_response_only(instead.status)
+            length = len(instead.body) if instead.length is None else instead.length
+            self.send_header("Content-Length", str(length))
+            self.send_header("ETag", '"told"')
+            self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
+            self.end_headers()
+            if instead.drip_s is None:
+                self.wfile.write(instead.body)
+                return
+            with suppress(ConnectionError):
+                for _ in range(length):
+                    self.wfile.write(b"\0")
+                    if state.closing.wait(instead.drip_s):
+                        break
+            self.close_connection = True
+
+        def handle(self) -> None:
+            # A client that is killed leaves its connection open; that is the point of some tests.
+            with suppress(ConnectionError):
+                super().handle()
+
+        def finish(self) -> None:
+            with suppress(ConnectionError):
+                super().finish()
+            if self.upstream is not None:
+                self.upstream.close()
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = forward
+
+        def log_message(self, *told: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    serving.start()
+    state.endpoint = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield state
+    finally:
+        state.closing.set()
+        server.shutdown()
+        serving.join()
+        server.server_close()
