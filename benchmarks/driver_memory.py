@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from benchmarks.record import record
+
 _CHILD = """
 import sys
 from cellcount_core.cli.main import main
@@ -50,8 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=int, default=2000)
     parser.add_argument("--large", type=int, default=10000)
+    parser.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     peaks = []
+    table = ["| fields | peak of the driver |", "|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         one = Path(scratch) / "one.tif"
         tifffile.imwrite(one, np.random.default_rng(0).normal(300, 10, (32, 32)).astype(np.uint16))
@@ -62,8 +68,11 @@ def main() -> None:
                 well = f"{chr(65 + index // 24 % 16)}{index % 24 + 1:02d}"
                 (source / f"P_{well}_s{index // 384 + 1}.tif").write_bytes(one.read_bytes())
             peaks.append(peak_mib(source, Path(scratch) / f"out{count}"))
-            print(f"| {count} fields | {peaks[-1]:.1f} MiB |", flush=True)
-    print(f"| ratio | {peaks[1] / peaks[0]:.3f} |")
+            table.append(f"| {count} | {peaks[-1]:.1f} MiB |")
+            print(table[-1], flush=True)
+    table.append(f"| ratio | {peaks[1] / peaks[0]:.3f} |")
+    print(table[-1])
+    record("driver-memory", table)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from benchmarks.record import record
+
 _CHILD = """
 import sys
 from cellcount_core.cli.main import main
@@ -35,7 +37,9 @@ def write_image(path: Path, side: int) -> None:
     for y, x in rng.integers(0, 1000, (500, 2)):
         radius, level = rng.uniform(7, 12), rng.uniform(800, 2500)
         near = (slice(max(0, y - 14), y + 15), slice(max(0, x - 14), x + 15))
-        square[near] = np.maximum(square[near], 400 + level * (np.hypot(yy[near] - y, xx[near] - x) <= radius))
+        square[near] = np.maximum(
+            square[near], 400 + level * (np.hypot(yy[near] - y, xx[near] - x) <= radius)
+        )
     square = np.clip(square, 0, 65535).astype(np.uint16)
     image = np.tile(square, (side // 1000 + 1, side // 1000 + 1))[:side, :side]
     tifffile.imwrite(path, image, compression="zlib", rowsperstrip=64)
@@ -43,7 +47,18 @@ def write_image(path: Path, side: int) -> None:
 
 def count(source: Path, output: Path, model: str, tile: int, threads: int) -> tuple[int, float, float]:
     """(objects, peak MiB, seconds) of one count."""
-    command = [sys.executable, "-c", _CHILD, "count", str(source), str(output), "--model", model, "--runner", "serial"]
+    command = [
+        sys.executable,
+        "-c",
+        _CHILD,
+        "count",
+        str(source),
+        str(output),
+        "--model",
+        model,
+        "--runner",
+        "serial",
+    ]
     command += ["--progress", "quiet", "--set", f"run.tile={tile}", "--set", f"execution.threads={threads}"]
     began = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -57,6 +72,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--tiles", type=int, nargs="+", default=[512, 896, 1280])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         small, large = Path(scratch) / "small", Path(scratch) / "large"
@@ -64,14 +82,26 @@ def main() -> None:
         large.mkdir()
         write_image(small / "small.tif", max(arguments.tiles))
         write_image(large / "large.tif", arguments.side)
-        _, base, _ = count(small, Path(scratch) / "out", arguments.model, max(arguments.tiles), arguments.threads)
-        print(f"| model and one tile | {base:.0f} MiB |", flush=True)
+        _, base, _ = count(
+            small, Path(scratch) / "out", arguments.model, max(arguments.tiles), arguments.threads
+        )
+        table = [
+            f"| {arguments.model}, {arguments.side} x {arguments.side} px, 16 bit | objects | peak above the model's own | seconds |",
+            "|---|---|---|---|",
+            f"| model and one tile | | ({base:.0f} MiB) | |",
+        ]
+        print("\n".join(table), flush=True)
         counts = set()
         for tile in arguments.tiles:
-            found, peak, seconds = count(large, Path(scratch) / f"out{tile}", arguments.model, tile, arguments.threads)
+            found, peak, seconds = count(
+                large, Path(scratch) / f"out{tile}", arguments.model, tile, arguments.threads
+            )
             counts.add(found)
-            print(f"| tile {tile} | {found} objects | {peak - base:.0f} MiB above | {seconds:.0f} s |", flush=True)
-    print("| counts equal |", "yes |" if len(counts) == 1 else f"no: {sorted(counts)} |")
+            table.append(f"| tile {tile} | {found} | {peak - base:.0f} MiB | {seconds:.0f} |")
+            print(table[-1], flush=True)
+    table.append(f"| counts equal | {'yes' if len(counts) == 1 else 'no'} | | |")
+    print(table[-1])
+    record("large-image", table)
 
 
 if __name__ == "__main__":

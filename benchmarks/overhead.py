@@ -21,6 +21,8 @@ import numpy as np
 import psutil
 import tifffile
 
+from benchmarks.record import record
+
 
 def write_fields(folder: Path, count: int) -> None:
     """`count` images in ImageXpress names; 64 different ones, so that making them does not take longer than counting."""
@@ -70,6 +72,9 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     slopes: dict[str, list[float]] = {"serial": [], "ray": []}
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,9 +92,15 @@ def main() -> None:
                     flush=True,
                 )
     medians = {runner: statistics.median(values) for runner, values in slopes.items()}
-    print(f"| serial | {1000 * medians['serial']:.3f} ms a field |")
-    print(f"| ray, {arguments.actors} actors | {1000 * medians['ray']:.3f} ms a field |")
-    print(f"| ratio | {medians['ray'] / medians['serial']:.3f} |")
+    table = [
+        "| runner | CPU time a field |",
+        "|---|---|",
+        f"| serial | {1000 * medians['serial']:.3f} ms |",
+        f"| ray, {arguments.actors} actors | {1000 * medians['ray']:.3f} ms |",
+        f"| ratio | {medians['ray'] / medians['serial']:.3f} |",
+    ]
+    print("\n".join(table))
+    record("overhead", table)
 
 
 if __name__ == "__main__":

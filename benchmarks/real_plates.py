@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.models.package import shipped_folder
@@ -46,9 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, default=Path("out/real_plates"))
+    parser.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     packages = [path.parent.name for path in sorted(shipped_folder().glob("*/package.json"))]
-    print("| plate | package | fields | objects | seconds |\n|---|---|---|---|---|")
+    table = ["| plate | package | fields | objects | seconds |", "|---|---|---|---|---|"]
+    print("\n".join(table))
     for plate, run in PLATES.items():
         for package in packages:
             output = arguments.output / plate / package
@@ -61,23 +66,33 @@ def main() -> None:
                 }
             )
             result = run_job(job, Quiet())
-            statuses = ", ".join(f"{count} {status}" for status, count in result.summary.statuses.items() if count)
-            print(f"| {plate} | {package} | {statuses} | {result.summary.count} | {result.seconds:.1f} |", flush=True)
+            statuses = ", ".join(
+                f"{count} {status}" for status, count in result.summary.statuses.items() if count
+            )
+            table.append(
+                f"| {plate} | {package} | {statuses} | {result.summary.count} | {result.seconds:.1f} |"
+            )
+            print(table[-1], flush=True)
             draw_pictures(open_store(str(output), StorageOptions()), StorageOptions(), 6)
-    _side_by_side(arguments.output / "bbbc013_sbs", packages)
+    side = _side_by_side(arguments.output / "bbbc013_sbs", packages)
+    print("\n".join(side))
+    record("real-plates", [*table, *side])
 
 
-def _side_by_side(folder: Path, packages: list[str]) -> None:
+def _side_by_side(folder: Path, packages: list[str]) -> list[str]:
     wells = {package: pq.read_table(folder / package / "wells.parquet") for package in packages}
     names = wells[packages[0]]["Metadata_Well"].to_pylist()
     counts = {package: np.array(table["count"].to_pylist()) for package, table in wells.items()}
-    print("\n| BBBC013 row | " + " | ".join(packages) + " |\n|---|" + "---|" * len(packages))
+    table = ["", "| BBBC013, sum of a row | " + " | ".join(packages) + " |", "|---|" + "---|" * len(packages)]
     for row in "ABCDEFGH":
         mine = np.array([name.startswith(row) for name in names])
-        print(f"| {row} | " + " | ".join(str(int(counts[package][mine].sum())) for package in packages) + " |")
+        table.append(
+            f"| {row} | " + " | ".join(str(int(counts[package][mine].sum())) for package in packages) + " |"
+        )
     for package in packages[1:]:
         r = np.corrcoef(counts[packages[0]], counts[package])[0, 1]
-        print(f"\ncorrelation over 96 wells, {packages[0]} and {package}: {r:.3f}")
+        table += ["", f"Correlation over the 96 wells, {packages[0]} and {package}: {r:.3f}."]
+    return table
 
 
 if __name__ == "__main__":

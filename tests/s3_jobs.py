@@ -47,12 +47,18 @@ def tables(place: str | Path, endpoint: str | None = None) -> Tables:
     return found
 
 
-def field_rows(place: str | Path, endpoint: str | None = None) -> dict[tuple[str, int], tuple[str, str | None, int | None]]:
+def field_rows(
+    place: str | Path, endpoint: str | None = None
+) -> dict[tuple[str, int], tuple[str, str | None, int | None]]:
     """Status, reason and count of each field by (well, site); fails where a field has two rows."""
     rows = tables(place, endpoint)["fields"]
     assert isinstance(rows, list)
     found = {
-        (str(row["Metadata_Well"]), int(str(row["Metadata_Site"]))): (row["status"], row["reason"], row["count"])
+        (str(row["Metadata_Well"]), int(str(row["Metadata_Site"]))): (
+            row["status"],
+            row["reason"],
+            row["count"],
+        )
         for row in rows
     }
     assert len(found) == len(rows)

@@ -52,7 +52,8 @@ class Instead:
 
 
 SLOW_DOWN = Instead(
-    503, b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    503,
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
 )
 
 Interfere = Callable[[Request], Instead | None]
@@ -69,7 +70,9 @@ class S3Proxy:
 
     def operations(self, bucket: str) -> Counter[str]:
         """How many lists, reads, puts and other requests `bucket` has seen."""
-        return Counter(_operation(request) for request, _ in list(self.requests) if request.key.split("/")[0] == bucket)
+        return Counter(
+            _operation(request) for request, _ in list(self.requests) if request.key.split("/")[0] == bucket
+        )
 
 
 def _operation(request: Request) -> str:
@@ -148,7 +151,20 @@ def s3_proxy(server_endpoint: str) -> Iterator[S3Proxy]:
             if self.upstream is not None:
                 self.upstream.close()
 
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = forward
+        def do_GET(self) -> None:
+            self.forward()
+
+        def do_PUT(self) -> None:
+            self.forward()
+
+        def do_HEAD(self) -> None:
+            self.forward()
+
+        def do_DELETE(self) -> None:
+            self.forward()
+
+        def do_POST(self) -> None:
+            self.forward()
 
         def log_message(self, *told: object) -> None:
             return

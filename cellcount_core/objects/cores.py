@@ -90,40 +90,44 @@ def _components(distance: NDArray[np.float32], level: float) -> tuple[int, NDArr
 
 def _split_cores(distance: NDArray[np.float32], params: CoreParams) -> NDArray[np.int32]:
     count, cores = _components(distance, params.core)
+    # All higher levels lie within the lowest: only its pixels are looked at, as flat lists.
+    places = np.flatnonzero(cores)
+    core_of, heights = cores.ravel()[places], distance.ravel()[places]
     for level in _levels(params.core):
         branches, labels = _components(distance, level)
         if branches == 1:
             break
-        inside = np.flatnonzero(labels)
-        branch_of, core_of = labels.ravel()[inside], cores.ravel()[inside]
+        branch_of = labels.ravel()[places]
         areas = np.bincount(branch_of, minlength=branches)
-        peaks = np.zeros(branches, np.float32)
-        np.maximum.at(peaks, branch_of, distance.ravel()[inside])
+        rises = np.zeros(branches, np.bool_)
+        rises[branch_of[heights >= level + params.prominence]] = True
         parent = np.zeros(branches, np.int64)
         # Every pixel of a branch lies in one core, or in what a split left over (0).
         parent[branch_of] = core_of
-        prominent = (parent > 0) & (areas >= params.core_area) & (peaks >= level + params.prominence)
+        prominent = (parent > 0) & (areas >= params.core_area) & rises
         prominent[0] = False
         children = np.bincount(parent[prominent], minlength=count)
         chosen = prominent & (children[parent] >= 2)
         if chosen.any():
-            cores = _replace(cores, labels, children >= 2, chosen, count)
+            core_of = _replace(core_of, branch_of, children >= 2, chosen, count)
             count += int(chosen.sum())
+    cores.ravel()[places] = core_of
     return cores
 
 
 def _replace(
-    cores: NDArray[np.int32],
-    labels: NDArray[np.int32],
+    core_of: NDArray[np.int32],
+    branch_of: NDArray[np.int32],
     parents: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
     count: int,
 ) -> NDArray[np.int32]:
+    """Cores of the pixels after the cores `parents` gave way to the branches `chosen`, which are numbered from `count` on."""
     kept = np.where(parents, 0, np.arange(parents.size)).astype(np.int32)
     numbers = np.zeros(chosen.size, np.int32)
     numbers[chosen] = np.arange(count, count + int(chosen.sum()), dtype=np.int32)
-    new = numbers[labels]
-    return np.where(new > 0, new, kept[cores])
+    new = numbers[branch_of]
+    return np.where(new > 0, new, kept[core_of])
 
 
 def _add_coreless(
@@ -134,13 +138,11 @@ def _add_coreless(
     params: CoreParams,
 ) -> NDArray[np.int32]:
     """Pieces of foreground that hold no core are one object each, if their distance rises far enough."""
-    inside = np.flatnonzero(pieces)
-    piece_of = pieces.ravel()[inside]
-    peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, piece_of, distance.ravel()[inside])
+    rises = np.zeros(count, np.bool_)
+    rises[pieces[distance >= params.peak]] = True
     has_core = np.zeros(count, np.bool_)
     has_core[pieces[cores > 0]] = True
-    wanted = ~has_core & (peaks >= params.peak)
+    wanted = ~has_core & rises
     wanted[0] = False
     numbers = np.zeros(count, np.int32)
     first = int(cores.max(initial=0)) + 1
@@ -152,17 +154,22 @@ def _grow(cores: NDArray[np.int32], pieces: NDArray[np.int32], count: int) -> ND
     """Every pixel of a piece gets its nearest core; a piece without any core stays background."""
     if not cores.any():
         return np.zeros(cores.shape, np.int32)
-    grown = _nearest_core(cores)
-    piece_of_core = np.zeros(int(cores.max()) + 1, np.int32)
-    inside = cores > 0
-    piece_of_core[cores[inside]] = pieces[inside]
-    has_core = np.zeros(count, np.bool_)
-    has_core[piece_of_core] = True
-    has_core[0] = False
-    strayed = has_core[pieces] & (piece_of_core[grown] != pieces)
-    grown[~has_core[pieces]] = 0
-    if strayed.any():
-        _bring_back(grown, cores, pieces, np.unique(pieces[strayed]))
+    places = np.flatnonzero(cores)
+    core_of, piece_of = cores.ravel()[places], pieces.ravel()[places]
+    piece_of_core = np.zeros(int(core_of.max()) + 1, np.int32)
+    piece_of_core[core_of] = piece_of
+    core_of_piece = np.zeros(count, np.int32)
+    core_of_piece[piece_of] = core_of
+    shared = np.bincount(piece_of_core, minlength=count) > 1
+    shared[0] = False
+    grown = core_of_piece[pieces]
+    if shared.any():
+        divided = shared[pieces]
+        nearest_core = _nearest_core(cores)
+        grown[divided] = nearest_core[divided]
+        strayed = divided & (piece_of_core[grown] != pieces)
+        if strayed.any():
+            _bring_back(grown, cores, pieces, np.unique(pieces[strayed]))
     return grown
 
 

@@ -6,11 +6,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 
 from cellcount_core.domain.config import ExecutionConfig, JobConfig, StorageConfig
-from cellcount_core.domain.errors import ExitCode
+from cellcount_core.domain.errors import ExitCode, RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.models.engines import resolve_engine
@@ -155,7 +155,10 @@ def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: E
         return run_shards(pool, shards, policy, recorder)
     finally:
         pool.close()
-        recorder.write(output)
+        # Timings are no part of a result: where the output takes no more files, why it stopped, or the reduction's own
+        # puts, say so; a second fault here would hide the first.
+        with suppress(RunFault):
+            recorder.write(output)
 
 
 def _context(job: JobConfig, run: RunFile, source: Store, output: Store) -> RunContext:

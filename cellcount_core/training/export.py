@@ -24,7 +24,7 @@ from cellcount_core.evaluation.evaluate import (
     whole_maps,
 )  # fmt: skip
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
-from cellcount_core.models.package import InputSpec, Package
+from cellcount_core.models.package import MANIFEST, InputSpec, Package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.training.batches import chances, make_batch, prepare
@@ -41,6 +41,7 @@ WEIGHTS = "network.weights.h5"
 ONNX = "network.onnx"
 GOLDEN = "golden.npz"
 COUNTS = "counts.csv"
+CARD = "README.md"
 _GOLDEN_PX = 96
 _GOLDEN_ATOL = 0.002
 _CALIBRATION_BATCHES = 40
@@ -50,10 +51,12 @@ _PREVIEW_IMAGES = 400
 def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
     """Write the package of the newest checkpoint into `config.package_dir` and return that folder.
 
-    The folder is replaced as a whole once the new package is complete. Raises ConfigFault where there is no checkpoint.
+    A package that is there is replaced once the new one is complete; its README.md stays. Raises ConfigFault where there is no
+    checkpoint, and where the folder holds something else.
     """
-    step, network = averaged_network(config, images)
     final = Path(config.package_dir).expanduser().absolute()
+    check_replaceable(final)
+    step, network = averaged_network(config, images)
     folder = final.with_name(final.name + ".new")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -63,10 +66,18 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
     run = _runner(folder / ONNX)
     package = _complete(config, images, folder, folded_config, run, step, report)
     _write_counts(config, package, images.validation)
+    if (final / CARD).is_file():
+        shutil.copy(final / CARD, folder / CARD)
     shutil.rmtree(final, ignore_errors=True)
     folder.replace(final)
     report(f"package {package.name} {package.version} ({package.digest[:12]}) of step {step} in {final}")
     return final
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise ConfigFault where `folder` holds anything but a model package, which a new one would remove."""
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigFault(f"package_dir {folder}: neither empty nor a model package; name a folder of the package's own")
 
 
 def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Model]:

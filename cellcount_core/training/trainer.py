@@ -62,8 +62,10 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
     Everything drawn depends on `config.seed` and the step alone, so an interrupted run continues as if it had not been.
     Raises ConfigFault for data or a work_dir that do not fit the configuration.
     """
-    from cellcount_core.training.export import export_package
+    from cellcount_core.training.export import check_replaceable, export_package
 
+    # Said now, not after hours of training.
+    check_replaceable(Path(config.package_dir).expanduser().absolute())
     prepare_backend(config.threads)
     images = load_images(config)
     train_network(config, images, report=report)

@@ -30,7 +30,7 @@ from cellcount_core.stores.open import open_store
 from tests.jobs import count, job
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import Tables, keys, tables, upload
-from tests.s3_proxy import Instead, Request, S3Proxy, s3_proxy
+from tests.s3_proxy import Instead, Request, s3_proxy
 from tests.s3_server import S3Server, free_ports
 
 INPUT = "s3://e2e-in/plate"
@@ -80,9 +80,7 @@ def command(output: str, endpoint: str, *more: str) -> list[str]:
     return ["count", INPUT, output, "--endpoint", endpoint, *SETTINGS, *more]
 
 
-def count_here(
-    output: str, endpoint: str, capsys: pytest.CaptureFixture[str], *more: str
-) -> tuple[int, str]:
+def count_here(output: str, endpoint: str, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, str]:
     """Exit code and standard error of the command on the serial runner, in this process."""
     capsys.readouterr()
     code = main(command(output, endpoint, "--runner", "serial", "--progress", "quiet", *more))
@@ -99,7 +97,9 @@ def test_the_tables_on_s3_are_those_of_local_disk(plate: Plate, reference: Table
 def test_through_ray_the_tables_are_the_same_and_no_secret_is_anywhere(
     plate: Plate, reference: Tables, server: S3Server
 ) -> None:
-    secret = re.compile(b"|".join(re.escape(part.encode()) for part in (server.secret_key, server.access_key)))
+    secret = re.compile(
+        b"|".join(re.escape(part.encode()) for part in (server.secret_key, server.access_key))
+    )
     output = f"{OUT}/ray"
     # Sockets below Ray's folder have names of limited length, so pytest's own deep folder will not do.
     session = Path(tempfile.mkdtemp(prefix="cc-ray-"))
@@ -178,7 +178,11 @@ def test_what_workers_are_told_holds_no_secret(plate: Plate, reference: Tables, 
 
 @pytest.mark.parametrize("wrong", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_a_wrong_key_is_one_message_that_does_not_show_it(
-    plate: Plate, server: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+    plate: Plate,
+    server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: str,
 ) -> None:
     monkeypatch.setenv(wrong, "WRONGWRONGWRONG")
     code, told = count_here(f"{OUT}/wrong-key", server.endpoint, capsys)
@@ -190,7 +194,11 @@ def test_a_wrong_key_is_one_message_that_does_not_show_it(
 
 
 def test_no_credentials_at_all_is_one_message_that_says_where_they_come_from(
-    plate: Plate, server: S3Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    plate: Plate,
+    server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     for name in server.environment():
         if "KEY" in name:
@@ -271,7 +279,16 @@ def test_of_two_drivers_on_one_output_both_end_and_every_row_is_there_once(
     with s3_proxy(server.endpoint) as proxy:
         proxy.interfere = make_them_meet
         # One shard in hand each, so that both come to the same shard in the same order.
-        arguments = command(output, proxy.endpoint, "--runner", "serial", "--progress", "json", "--set", "execution.in_flight=1")
+        arguments = command(
+            output,
+            proxy.endpoint,
+            "--runner",
+            "serial",
+            "--progress",
+            "json",
+            "--set",
+            "execution.in_flight=1",
+        )
         drivers = [
             subprocess.Popen([sys.executable, "-m", "cellcount_core.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             for _ in range(2)
@@ -283,7 +300,10 @@ def test_of_two_drivers_on_one_output_both_end_and_every_row_is_there_once(
     assert "e2e-out/two/run/run.json" in refused
     assert any("/fields/part-" in key for key in refused)
     commits = Counter(
-        event["commit"] for log in logs for event in map(json.loads, log.splitlines()) if event["event"] == "shard"
+        event["commit"]
+        for log in logs
+        for event in map(json.loads, log.splitlines())
+        if event["event"] == "shard"
     )
     assert commits["written"] == SHARDS
     assert tables(output, server.endpoint) == reference
@@ -319,4 +339,6 @@ def _make_public(bucket: str, server: S3Server) -> None:
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
     )
-    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}))
+    client.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    )

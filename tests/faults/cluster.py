@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 _HOST = """
 import logging, sys
@@ -21,14 +24,30 @@ sys.stdin.read()
 """
 
 
+@dataclass(frozen=True)
+class RayCluster:
+    """The address of a cluster, and the environment of a driver that holds its token."""
+
+    address: str
+    environment: dict[str, str]
+
+
 @contextmanager
-def ray_cluster(environment: Mapping[str, str]) -> Iterator[str]:
-    """The address of a cluster of two cores whose workers get `environment`; it ends with the context."""
-    folder = tempfile.mkdtemp(prefix="cc-ray-")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+def ray_cluster(environment: Mapping[str, str]) -> Iterator[RayCluster]:
+    """A cluster of two cores whose workers get `environment`; it ends with the context."""
+    folder = Path(tempfile.mkdtemp(prefix="cc-ray-"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    both = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        **environment,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     host = subprocess.Popen(
         [sys.executable, "-c", _HOST],
-        env={**kept, **environment, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**both, "RAY_TMPDIR": str(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -36,7 +55,7 @@ def ray_cluster(environment: Mapping[str, str]) -> Iterator[str]:
     assert host.stdin is not None
     assert host.stdout is not None
     try:
-        yield _address(host.stdout)
+        yield RayCluster(_address(host.stdout), both)
     finally:
         host.stdin.close()
         try:

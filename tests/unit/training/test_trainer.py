@@ -133,8 +133,11 @@ def test_a_package_can_be_written_while_a_run_goes_on(tmp_path: Path, finished: 
 
     checkpoint = Path(finished.work_dir) / "checkpoint.npz"
     before = checkpoint.read_bytes()
-    folder = package_now(finished.model_copy(update={"package_dir": str(tmp_path / "early")}), report=quiet)
+    early = finished.model_copy(update={"package_dir": str(tmp_path / "early")})
+    folder = package_now(early, report=quiet)
     assert load_package(folder).name == "tiny"
+    (folder / "README.md").write_text("card")
+    assert (package_now(early, report=quiet) / "README.md").read_text() == "card"
     assert checkpoint.read_bytes() == before
 
 
@@ -143,6 +146,15 @@ def test_without_a_checkpoint_there_is_no_package(tmp_path: Path, finished: Trai
 
     with pytest.raises(ConfigFault, match="no checkpoint"):
         package_now(finished.model_copy(update={"work_dir": str(tmp_path)}), report=quiet)
+
+
+def test_a_folder_that_is_no_package_is_never_replaced(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.training.trainer import train
+
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigFault, match="neither empty nor a model package"):
+        train(finished.model_copy(update={"package_dir": str(tmp_path)}), report=quiet)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(finished: TrainConfig) -> None:

@@ -1,0 +1,58 @@
+"""Write a benchmark's table into docs/explanation/performance.md, with machine, date and commit."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
+
+
+def record(section: str, table: Sequence[str]) -> None:
+    """Replace what stands between `<!-- section -->` and `<!-- /section -->` of the page by `table` and its provenance.
+
+    Without `--record` on the command line nothing is written.
+    """
+    if "--record" not in sys.argv:
+        return
+    lines = [
+        *table,
+        "",
+        f"{_machine()}; {datetime.date.today().isoformat()}; commit {_commit()};",
+        f"`{_command()}`",
+    ]
+    block = f"<!-- {section} -->\n" + "\n".join(lines) + f"\n<!-- /{section} -->"
+    page = PAGE.read_text(encoding="utf-8")
+    pattern = re.compile(rf"<!-- {section} -->.*?<!-- /{section} -->", re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"{PAGE.name} has no section <!-- {section} -->")
+    PAGE.write_text(pattern.sub(lambda _: block, page), encoding="utf-8")
+    print(f"recorded in {PAGE.name}: {section}")
+
+
+def _machine() -> str:
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}"
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=PAGE.parent
+    )
+    return done.stdout.strip()
+
+
+def _command() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
+    shown = ["DATA" if Path(argument).is_dir() else argument for argument in arguments]
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
