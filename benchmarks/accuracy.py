@@ -28,7 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--packages", nargs="+", default=["nuclei", "threshold"])
-    parser.add_argument("--record", action="store_true", help="write the table to docs/explanation/performance.md")
+    parser.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/performance.md"
+    )
     arguments = parser.parse_args()
     folder = arguments.data / "dsb2018_nuclei"
     labelled = load_folder(folder, split="val", modality=("fluorescence",))

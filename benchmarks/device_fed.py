@@ -20,7 +20,8 @@ import tifffile
 
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.demo.plate import render_field
+from cellcount_core.demo.optics import Stain, build_instrument, expose
+from cellcount_core.demo.scene import plant
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.images.normalise import estimate
 from cellcount_core.images.tiles import cut, plan_tiles
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "in"
         source.mkdir()
-        images = [render_field(seed, (arguments.size, arguments.size)) for seed in range(12)]
+        images = _images(arguments.size)
         for index in range(arguments.fields):
             tifffile.imwrite(source / f"f{index:04d}.tif", images[index % 12], compression="zlib")
         ratios, bare_rates, path_rates = [], [], []
@@ -65,6 +66,13 @@ def main() -> None:
     ]
     print("\n".join(table))
     record("device-fed", table)
+
+
+def _images(size: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    instrument = build_instrument(rng, (size, size))
+    density = size * size // 1800
+    return [expose(rng, instrument, plant(rng, (size, size), density))[Stain.NUCLEI] for _ in range(12)]
 
 
 def _bare(model: str, images: list[np.ndarray], fields: int) -> float:

@@ -79,7 +79,8 @@ def plan_lines(summary: PlanSummary) -> list[str]:
     if len(summary.plates) > _SHOWN_PLATES:
         lines.append(f"… and {len(summary.plates) - _SHOWN_PLATES} more plates")
     lines += [
-        f"cannot be counted: {fields} fields {code}. {Reason(code).sentence}" for code, fields in summary.reasons.items()
+        f"cannot be counted: {fields} fields {code}. {Reason(code).sentence}"
+        for code, fields in summary.reasons.items()
     ]
     lines += [f"left out: {files} files, {why}" for why, files in summary.ignored.items()]
     if summary.unparsed:

@@ -31,7 +31,11 @@ def run(folder: Path, wells: int, runner: str) -> int:
             {
                 "input": str(plate.images),
                 "output": str(output),
-                "run": {"layout": {"kind": "imagexpress"}, "channels": {"nuclei": "w1"}, "measure": ["w1", "w2"]},
+                "run": {
+                    "layout": {"kind": "imagexpress"},
+                    "channels": {"nuclei": "w1"},
+                    "measure": ["w1", "w2"],
+                },
                 "execution": {"runner": runner, "shard_fields": 16, "max_failed": 2},
             }
         )
@@ -40,7 +44,9 @@ def run(folder: Path, wells: int, runner: str) -> int:
         events.stage("drawing pictures")
         pictures = draw_pictures(open_store(str(output), StorageOptions()), StorageOptions(), 6)
     print_comparison(compare(output, plate.truth_csv), Console(soft_wrap=False))
-    print(f"counted in {result.seconds:.0f} s; tables: {output}/wells.parquet, {output}/fields/, {output}/objects/")
+    print(
+        f"counted in {result.seconds:.0f} s; tables: {output}/wells.parquet, {output}/fields/, {output}/objects/"
+    )
     print(f"prove it:   cellcount verify {output}")
     print(f"plate map:  {output}/{pictures.plate_map}")
     print(f"overlays:   {output}/{pictures.overlays}")

@@ -25,7 +25,9 @@ def reduce_again(out: str, endpoint: str | None) -> int:
     from cellcount_core.reduce.reducer import reduce_run
 
     summary = reduce_run(open_output(out, endpoint))
-    print(f"{summary.count or 0} objects in {summary.statuses['ok']} of {summary.fields} fields, {summary.wells} wells")
+    print(
+        f"{summary.count or 0} objects in {summary.statuses['ok']} of {summary.fields} fields, {summary.wells} wells"
+    )
     print_reasons(summary.reasons)
     return int(ExitCode.OK)
 
@@ -65,8 +67,12 @@ def list_models() -> int:
     for manifest in sorted(shipped_folder().glob(f"*/{MANIFEST}")):
         package = load_package(manifest.parent)
         scale = f"objects of {package.input.diameter_px:g} px" if package.input.diameter_px else "any scale"
-        print(f"{package.name} {package.version}  {package.digest[:12]}  counts {package.object_name} ({scale})")
-        print(f"    for {', '.join(package.modality)}; engines: {', '.join(package.engines)}; channels: {', '.join(package.input.channels)}")
+        print(
+            f"{package.name} {package.version}  {package.digest[:12]}  counts {package.object_name} ({scale})"
+        )
+        print(
+            f"    for {', '.join(package.modality)}; engines: {', '.join(package.engines)}; channels: {', '.join(package.input.channels)}"
+        )
         if "f1_50" in package.accuracy:
             print(f"    F1 at IoU 0.5: {package.accuracy['f1_50']:.3f} ({package.accuracy['data']})")
     return int(ExitCode.OK)

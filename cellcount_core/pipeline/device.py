@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.engines import Engine
 
 Maps = NDArray[np.float32]
@@ -84,15 +85,18 @@ class Device:
         return False
 
     def _run(self, batch: list[_Request]) -> None:
-        tiles = np.zeros((self._engine.batch, *batch[0].tile.shape), np.float32)
-        for index, request in enumerate(batch):
-            tiles[index] = request.tile
         try:
-            maps = self._engine.run(tiles)
-        # Whatever the engine raises belongs to the fields that wait for these tiles: they raise it in their own threads.
+            tiles = np.zeros((self._engine.batch, *batch[0].tile.shape), np.float32)
+            for index, request in enumerate(batch):
+                tiles[index] = request.tile
+            maps = list(self._engine.run(tiles)[: len(batch)])
+            if len(maps) < len(batch):
+                raise ModelFault(f"engine {self._engine.name} gives {len(maps)} maps for {len(batch)} tiles")
+        # Whatever is raised here belongs to the fields that wait for these tiles: they raise it in their own threads. This
+        # thread must live on, or they would wait for ever.
         except BaseException as error:  # noqa: BLE001
             for request in batch:
                 request.answer.set_exception(error)
             return
-        for index, request in enumerate(batch):
-            request.answer.set_result(maps[index])
+        for request, answer in zip(batch, maps, strict=True):
+            request.answer.set_result(answer)

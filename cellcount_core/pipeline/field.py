@@ -52,13 +52,19 @@ class FieldResult:
 
 
 def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
-    """Count one field. What is wrong with it becomes its row; RunFaults are raised."""
+    """Count one field. What is wrong with it becomes its row; RunFaults are raised, and MemoryError where it does not fit."""
     if planned.reason is not None:
         return _not_counted(kit, planned, planned.reason, planned.detail)
     try:
         return _counted(kit, planned, files)
     except FieldFault as fault:
         return _not_counted(kit, planned, fault.reason, str(fault))
+
+
+def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+    """As `count_field`, with nothing else in hand: what does not fit now never will, and becomes its row."""
+    try:
+        return count_field(kit, planned, files)
     except MemoryError as error:
         return _not_counted(kit, planned, Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
 
@@ -78,10 +84,14 @@ def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile
     """Count one field and keep its pixels. Raises FieldFault for whatever is wrong with it."""
     with kit.clock("decode"):
         pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
+        for file in files.values():
+            file.release()
     planes = [pixels.planes[selection.name] for selection in kit.counted]
     with kit.clock("prepare"):
         spec = kit.package.input
-        norms = [estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas) for plane in planes]
+        norms = [
+            estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas) for plane in planes
+        ]
         quality = assess(planes[0], pixels.bit_max, norms[0])
         factor, diameter = model_scale(kit.run, kit.package)
         scaled = [resize(plane, factor) for plane in planes]

@@ -13,9 +13,15 @@ from cellcount_core.stores.base import Absent, Denied, Store
 
 
 class LoadedFile:
-    """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first."""
+    """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first.
 
-    def __init__(self, key: str, body: bytes | Absent | Denied, planned_size: int, max_pixels: int) -> None:
+    `users` fields share it; when each has called `release`, the bytes are let go.
+    """
+
+    def __init__(
+        self, key: str, body: bytes | Absent | Denied, planned_size: int, max_pixels: int, users: int = 1
+    ) -> None:
+        self._users = users
         self._key = key
         self._planned_size = planned_size
         self._body: bytes | Absent | Denied | None = body
@@ -35,10 +41,18 @@ class LoadedFile:
                     self._image = self._open()
                 except FieldFault as fault:
                     self._fault = fault
-                    raise
-                finally:
                     self._body = None
+                    raise
+                # Kept where there was no memory to open it: it may be tried again.
+                self._body = None
             return self._image
+
+    def release(self) -> None:
+        """A field has decoded what it needs of this file."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._image = None
 
     def _open(self) -> ImageFile:
         if isinstance(self._body, Absent):
@@ -49,7 +63,9 @@ class LoadedFile:
             raise FieldFault(Reason.ACCESS_DENIED, self._body.detail, self._key)
         assert self._body is not None
         if len(self._body) != self._planned_size:
-            detail = f"it had {self._planned_size} bytes when the run was planned and has {len(self._body)} now"
+            detail = (
+                f"it had {self._planned_size} bytes when the run was planned and has {len(self._body)} now"
+            )
             raise FieldFault(Reason.CHANGED, detail, self._key)
         return open_image(self._body, self._key, max_pixels=self._max_pixels)
 
@@ -69,7 +85,7 @@ def read_fields(
         keys = _keys(planned)
         while any(key not in held for key in keys):
             key, body = next(bodies)
-            held[key] = LoadedFile(key, body, sizes[key], max_pixels)
+            held[key] = LoadedFile(key, body, sizes[key], max_pixels, uses[key])
         yield planned, {key: held[key] for key in keys}
         for key in keys:
             uses[key] -= 1

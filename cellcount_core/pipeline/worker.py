@@ -11,17 +11,20 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 
-from cellcount_core.domain.fields import Shard
+from cellcount_core.domain.errors import Interrupted
+from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.pipeline.field import FieldResult, count_field
-from cellcount_core.pipeline.files import read_fields
+from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, count_field
+from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.gate import Gate
 from cellcount_core.pipeline.kit import open_kit
 from cellcount_core.stores.open import open_store
@@ -32,6 +35,14 @@ _FIELD_THREADS = 3
 
 _BYTES_IN_HAND = 256 << 20
 """File bytes of the fields being counted at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Crowded:
+    """A field that did not fit into memory beside others."""
+
+    planned: PlannedField
+    files: Mapping[str, LoadedFile]
 
 
 class ShardWorker:
@@ -47,29 +58,39 @@ class ShardWorker:
         self._kit = open_kit(context)
         self._input = open_store(context.input_url, context.input_options)
         self._gate = Gate(_BYTES_IN_HAND)
-        self._threads = ThreadPoolExecutor(max(_FIELD_THREADS, 2 * self._kit.device.batch), thread_name_prefix="field")
+        self._threads = ThreadPoolExecutor(
+            max(_FIELD_THREADS, 2 * self._kit.device.batch), thread_name_prefix="field"
+        )
         self._committing = threading.Lock()
+        self._stopping = threading.Event()
 
     def count(self, shard: Shard) -> Receipt:
         """Count every field of the shard and commit its part. Raises RunFault where the run cannot go on."""
         began = time.perf_counter()
-        results = self._count_fields(shard)
-        with self._committing, self._kit.clock("commit"):
-            commit = commit_part(self._kit.output, self._part(shard, results))
-        return self._receipt(shard, results, commit, began)
+        kit = replace(self._kit, clock=StageClock())
+        results = self._count_fields(kit, shard)
+        with self._committing, kit.clock("commit"):
+            commit = commit_part(kit.output, self._part(shard, results))
+        return _receipt(kit, shard, results, commit, began)
 
     def probe(self, shard: Shard) -> Receipt:
         """Count without committing, to learn whether these fields can be counted at all."""
         began = time.perf_counter()
-        return self._receipt(shard, self._count_fields(shard), Commit.PROBED, began)
+        kit = replace(self._kit, clock=StageClock())
+        return _receipt(kit, shard, self._count_fields(kit, shard), Commit.PROBED, began)
+
+    def stop(self) -> None:
+        """Give up the shards in hand: each raises Interrupted once the fields that are being counted are done."""
+        self._stopping.set()
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop, and end the threads."""
+        self.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._kit.device.close()
 
-    def _count_fields(self, shard: Shard) -> list[FieldResult]:
-        pending: list[Future[FieldResult]] = []
+    def _count_fields(self, kit: FieldKit, shard: Shard) -> list[FieldResult]:
+        pending: list[Future[FieldResult | _Crowded]] = []
         fields = read_fields(
             self._input, shard.fields, ahead=self._context.readers, max_pixels=self._context.run.max_pixels
         )
@@ -77,13 +98,40 @@ class ShardWorker:
             for planned, files in fields:
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
-                counted = self._threads.submit(count_field, self._kit, planned, files)
+                counted = self._threads.submit(self._count_beside_others, kit, planned, files)
                 counted.add_done_callback(partial(self._leave, weight))
                 pending.append(counted)
-            return [counted.result() for counted in pending]
+                self._raise_if_stopped()
+            # The first fault ends the shard, wherever in it that is.
+            for counted in wait(pending, return_when=FIRST_EXCEPTION).done:
+                counted.result()
+            return [self._settled(kit, counted.result()) for counted in pending]
         finally:
             for counted in pending:
                 counted.cancel()
+
+    def _count_beside_others(
+        self, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
+    ) -> FieldResult | _Crowded:
+        self._raise_if_stopped()
+        try:
+            return count_field(kit, planned, files)
+        except MemoryError:
+            return _Crowded(planned, files)
+
+    def _settled(self, kit: FieldKit, counted: FieldResult | _Crowded) -> FieldResult:
+        if isinstance(counted, FieldResult):
+            return counted
+        # Whether a field fits must not depend on its neighbours: it is tried again with the worker to itself.
+        self._gate.enter(self._gate.limit)
+        try:
+            return count_alone(kit, counted.planned, counted.files)
+        finally:
+            self._gate.leave(self._gate.limit)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted("stopped; the same command goes on where this one stopped")
 
     def _leave(self, weight: int, _: Future[FieldResult]) -> None:
         self._gate.leave(weight)
@@ -97,19 +145,19 @@ class ShardWorker:
             self._context.fingerprint,
         )
 
-    def _receipt(self, shard: Shard, results: Sequence[FieldResult], commit: Commit, began: float) -> Receipt:
-        return Receipt(
-            shard=shard.number,
-            commit=commit,
-            statuses=dict(Counter(result.row.status.value for result in results)),
-            reasons=dict(
-                Counter(result.row.reason.value for result in results if result.row.reason is not None)
-            ),
-            objects=sum(result.row.count or 0 for result in results),
-            pixels=sum(result.pixels for result in results),
-            seconds=time.perf_counter() - began,
-            stage_seconds=self._kit.clock.totals(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
 
+def _receipt(
+    kit: FieldKit, shard: Shard, results: Sequence[FieldResult], commit: Commit, began: float
+) -> Receipt:
+    return Receipt(
+        shard=shard.number,
+        commit=commit,
+        statuses=dict(Counter(result.row.status.value for result in results)),
+        reasons=dict(Counter(result.row.reason.value for result in results if result.row.reason is not None)),
+        objects=sum(result.row.count or 0 for result in results),
+        pixels=sum(result.pixels for result in results),
+        seconds=time.perf_counter() - began,
+        stage_seconds=kit.clock.totals(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )

@@ -27,6 +27,7 @@ from cellcount_core.tables.schema import read_table_bytes
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"
 
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """Keys of the files that were drawn, below the output."""

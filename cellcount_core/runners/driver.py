@@ -1,16 +1,17 @@
 """The loop that does all shards: a bounded window of attempts, deaths counted by shard, poisonous fields isolated.
 
 It is the same for every pool. A shard whose worker died `max_deaths` times waits until all others are done; then it is
-bisected with attempts that do not commit, one a worker, until the fields that kill are known. Those are marked and the shard
-is done once more, so that it becomes one part like any other. The driver holds the shards in flight, never the whole plan.
+bisected with attempts that do not commit, one a worker, until the fields that kill are known. No field is condemned by a single
+death, which may be a lost machine's. Those that kill are marked and the shard is done once more, so that it becomes one part like any other. The driver holds the shards in flight, never the whole plan.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.runners.events import Events, Tally
@@ -18,6 +19,12 @@ from cellcount_core.runners.pool import Death, Mode, Outcome, Task, WorkerPool
 
 _PROBE_FLOOR_S = 60.0
 """A probe of few fields gets at least this long, or a slow start would look like a hang."""
+
+_DETAILS = {
+    Reason.WORKER_DIED: "its worker died each time",
+    Reason.TIMED_OUT: "there was no result within the time limit, each time",
+}
+"""What the row of a condemned field says. A worker's last words hold its host and process: they go into the log, not into a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +86,21 @@ def _run_window(
 
 
 def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events, tally: Tally) -> None:
-    receipt = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, tally)
-    if isinstance(receipt, Death):
-        marked = _mark_poison(pool, shard, receipt, policy, events, tally)
-        receipt = _attempt(pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), events, tally)
-    if isinstance(receipt, Death):
+    end = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, tally)
+    if isinstance(end, Death):
+        marked = _mark_poison(pool, shard, end, policy, events, tally)
+        end = _insist(pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy, events, tally)
+    if isinstance(end, Death):
         # Its fields can be counted one by one and not together: the shard as a whole is what fails.
-        everything = replace(shard, fields=tuple(_marked(planned, receipt) for planned in shard.fields))
-        receipt = _attempt(pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), events, tally)
-    if isinstance(receipt, Receipt):
-        tally.add(receipt)
-        events.receipt(receipt, tally)
+        everything = replace(shard, fields=tuple(_marked(planned, end) for planned in shard.fields))
+        end = _insist(pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy, events, tally)
+    if isinstance(end, Death):
+        raise RunFault(
+            f"shard {shard.number} cannot be committed: workers die on it although none of its fields is read any more; "
+            f"the last: {end.detail}"
+        )
+    tally.add(end)
+    events.receipt(end, tally)
 
 
 def _mark_poison(
@@ -97,7 +108,7 @@ def _mark_poison(
 ) -> Shard:
     poison: dict[int, Death] = {}
     countable = [index for index, planned in enumerate(shard.fields) if planned.reason is None]
-    groups: list[tuple[list[int], Death]] = [(countable, death)]
+    groups: list[tuple[list[int], Death]] = [(countable, death)] if countable else []
     while groups:
         indexes, killed_by = groups.pop()
         if len(indexes) == 1:
@@ -105,10 +116,7 @@ def _mark_poison(
             continue
         middle = len(indexes) // 2
         for half in (indexes[:middle], indexes[middle:]):
-            probe = replace(shard, fields=tuple(shard.fields[index] for index in half))
-            timeout = max(_PROBE_FLOOR_S, policy.shard_timeout_s * len(half) / max(1, len(shard.fields)))
-            timeout = min(timeout, policy.shard_timeout_s)
-            end = _attempt(pool, Task(probe, Mode.PROBE, timeout), events, tally)
+            end = _insist(pool, _probe(shard, half, policy), policy, events, tally)
             if isinstance(end, Death):
                 groups.append((half, end))
     fields = tuple(
@@ -118,10 +126,28 @@ def _mark_poison(
     return replace(shard, fields=fields)
 
 
+def _probe(shard: Shard, indexes: Sequence[int], policy: Policy) -> Task:
+    probe = replace(shard, fields=tuple(shard.fields[index] for index in indexes))
+    timeout = max(_PROBE_FLOOR_S, policy.shard_timeout_s * len(indexes) / len(shard.fields))
+    return Task(probe, Mode.PROBE, min(timeout, policy.shard_timeout_s))
+
+
 def _marked(planned: PlannedField, death: Death) -> PlannedField:
     if planned.reason is not None:
         return planned
-    return replace(planned, reason=death.reason, detail=death.detail)
+    return replace(planned, reason=death.reason, detail=_DETAILS.get(death.reason, death.detail))
+
+
+def _insist(pool: WorkerPool, task: Task, policy: Policy, events: Events, tally: Tally) -> Receipt | Death:
+    """An attempt whose death condemns fields: where they are few, only as many deaths as the policy says prove anything."""
+    end = _attempt(pool, task, events, tally)
+    if task.mode is Mode.PROBE and len(task.shard.fields) > 1:
+        return end
+    for _ in range(policy.max_deaths - 1):
+        if isinstance(end, Receipt):
+            break
+        end = _attempt(pool, task, events, tally)
+    return end
 
 
 def _attempt(pool: WorkerPool, task: Task, events: Events, tally: Tally) -> Receipt | Death:

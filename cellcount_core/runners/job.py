@@ -163,7 +163,10 @@ def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: E
 
 def _context(job: JobConfig, run: RunFile, source: Store, output: Store) -> RunContext:
     places = Places(
-        source.url, storage_options(job.storage), output.url, storage_options(job.output_storage or job.storage)
+        source.url,
+        storage_options(job.storage),
+        output.url,
+        storage_options(job.output_storage or job.storage),
     )
     return make_context(run, job.run, places, job.execution.readers)
 

@@ -5,14 +5,13 @@ It cannot outlive a crash of its own process and cannot end a hanging shard; the
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.pipeline.worker import ShardWorker
+from cellcount_core.runners.attempt import attempt
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task
 
 
@@ -23,7 +22,7 @@ class SerialPool:
         self._worker = ShardWorker(context)
         self._in_flight = in_flight
         self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="shard")
-        self._attempts: dict[Future[Receipt], Task] = {}
+        self._attempts: dict[Future[Receipt | Death], Task] = {}
 
     def capacity(self) -> int:
         """Shards that may be in hand."""
@@ -32,34 +31,19 @@ class SerialPool:
     def submit(self, task: Task) -> None:
         """Start an attempt in a thread."""
         act = self._worker.count if task.mode is Mode.COMMIT else self._worker.probe
-        self._attempts[self._threads.submit(act, task.shard)] = task
+        self._attempts[self._threads.submit(attempt, act, task.shard)] = task
 
     def wait(self, timeout_s: float) -> Sequence[Outcome]:
         """Attempts that ended. Raises the RunFault that a worker raised."""
         done, _ = wait(self._attempts, timeout=timeout_s, return_when=FIRST_COMPLETED)
-        return [Outcome(self._attempts.pop(attempt), _end(attempt)) for attempt in done]
+        return [Outcome(self._attempts.pop(ended), ended.result()) for ended in done]
 
     def isolate(self) -> None:
         """One shard at a time from now on."""
         self._in_flight = 1
 
     def close(self) -> None:
-        """Give up what has not begun, and end the worker when what has begun is done."""
+        """Give up the shards in hand, and end the worker when the fields being counted are done."""
+        self._worker.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._worker.close()
-
-
-def _end(attempt: Future[Receipt]) -> Receipt | Death:
-    error = attempt.exception()
-    if error is None:
-        return attempt.result()
-    if isinstance(error, RunFault) or not isinstance(error, Exception):
-        raise error
-    return Death(Reason.INTERNAL, last_line(error))
-
-
-def last_line(error: BaseException) -> str:
-    """ "ValueError: … (decode.py:31)": what happened and where, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{where}"[:300]

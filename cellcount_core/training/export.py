@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +115,8 @@ def _calibrate(config: TrainConfig, train: list[LabelledImage], network: keras.M
 
 def _export_onnx(network: keras.Model, path: Path, side: int) -> None:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
         # Keras exports only what has been called.
         network(np.zeros((1, side, side, 1), np.float32))
         network.export(str(path), format="onnx", verbose=False)

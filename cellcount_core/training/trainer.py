@@ -36,10 +36,15 @@ _VALIDATION_BATCHES = 3
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images of a run: trained on, thresholds fitted on, measured on."""
+    """The images of a run.
+
+    `fit`: thresholds are fitted on them (the training images where none are set aside). `watched`: none of them trains, and
+    the validation curve is theirs. `validation`: the accuracy in the package is theirs.
+    """
 
     train: list[LabelledImage]
     fit: list[LabelledImage]
+    watched: list[LabelledImage]
     validation: list[LabelledImage]
 
 
@@ -53,7 +58,7 @@ def load_images(config: TrainConfig) -> Images:
     else:
         rest, validation = split_groups(load_npz(path), data.validation_share)
     train, fit = split_groups(rest, data.fit_share)
-    return Images(train, fit or train, validation)
+    return Images(train, fit or train, fit or validation, validation)
 
 
 def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
@@ -75,18 +80,18 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
 def train_network(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> None:
     """Bring the checkpoint in `config.work_dir` to the last step, from the newest one there or from the beginning."""
     samples = prepare(images.train, config.input.percentile, config.input.floor_sigmas)
-    held_out = prepare(images.fit, config.input.percentile, config.input.floor_sigmas)
+    watched = prepare(images.watched, config.input.percentile, config.input.floor_sigmas)
     work_dir = Path(config.work_dir).expanduser()
     work_dir.mkdir(parents=True, exist_ok=True)
     steps = total_steps(config, len(samples))
     report(
-        f"{len(samples)} images to train on, {len(images.fit)} to fit thresholds, {len(images.validation)} to measure; {steps} steps"
+        f"{len(samples)} images to train on, {len(watched)} to watch, {len(images.validation)} to measure; {steps} steps"
     )
     network, trainee = compiled(config, steps)
     start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
     if start:
         report(f"going on from step {start}")
-    _run_steps(config, network, trainee, samples, validation_batches(held_out, config, _VALIDATION_BATCHES), (start, steps), report)
+    _run_steps(config, network, trainee, samples, validation_batches(watched, config, _VALIDATION_BATCHES), (start, steps), report)
 
 
 def config_digest(config: TrainConfig) -> str:

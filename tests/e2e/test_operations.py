@@ -1,9 +1,9 @@
 """What a run asks of a store, exactly, as seen on the wire between cellcount and a real S3 server.
 
 For N fields of C channels each (one file a field-channel) in S shards, of which the shards left to do hold n fields in s
-shards, and listings of 1000 keys a request:
+shards, with pages(k) = max(1, ceil(k / 1000)) requests for a listing of k keys:
 
-    input    lists  pages(N * C)
+    input    lists  pages(all keys below it)
              reads  n * C                            one a field-channel
     output   puts   2 * s                            two a shard: objects part, fields part
                     + 4                              wells, plates, summary as CSV and as JSON
@@ -11,10 +11,10 @@ shards, and listings of 1000 keys a request:
                     + 2 if the folder is new         plan, run.json
              reads  S                                the reduction reads each fields part
                     + 4                              run.json three times (engine, plan, reduction), the plan
-             lists  2 * pages(S) + pages(objects)    what is committed, what to reduce, what is orphaned
+             lists  3 * pages(S)                     what is committed, what to reduce, what is orphaned
                     + 1 if the folder is new         that no parts of a lost run are there
 
-`pages(k)` = max(1, ceil(k / 1000)). Nothing else is asked: no HEAD, no DELETE, no second read. A fixed engine
+Nothing else is asked: no HEAD, no DELETE, no second read. A fixed engine
 (`run.model.engine`) saves one read of run.json. Retries come on top, where the store asks for them.
 """
 

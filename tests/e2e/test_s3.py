@@ -87,11 +87,18 @@ def count_here(output: str, endpoint: str, capsys: pytest.CaptureFixture[str], *
     return code, capsys.readouterr().err
 
 
-def test_the_tables_on_s3_are_those_of_local_disk(plate: Plate, reference: Tables, server: S3Server) -> None:
-    result = count(INPUT, f"{OUT}/serial", storage={"endpoint": server.endpoint})
+@pytest.fixture(scope="module")
+def serial(plate: Plate, server: S3Server) -> str:
+    """The output of a serial run from S3 to S3."""
+    output = f"{OUT}/serial"
+    result = count(INPUT, output, storage={"endpoint": server.endpoint})
     assert result.exit_code is ExitCode.FAILURES
-    assert tables(f"{OUT}/serial", server.endpoint) == reference
-    assert verify(store_at(f"{OUT}/serial", server)).proven
+    return output
+
+
+def test_the_tables_on_s3_are_those_of_local_disk(serial: str, reference: Tables, server: S3Server) -> None:
+    assert tables(serial, server.endpoint) == reference
+    assert verify(store_at(serial, server)).proven
 
 
 def test_through_ray_the_tables_are_the_same_and_no_secret_is_anywhere(
@@ -161,16 +168,13 @@ def _object_store_of(actor_pid: int) -> bytes:
     return found
 
 
-def test_what_workers_are_told_holds_no_secret(plate: Plate, reference: Tables, server: S3Server) -> None:
+def test_what_workers_are_told_holds_no_secret(serial: str, server: S3Server) -> None:
     from ray import cloudpickle
 
-    output = f"{OUT}/serial"
     options = StorageOptions(endpoint=server.endpoint)
-    config = job(INPUT, output, storage={"endpoint": server.endpoint})
-    context = make_context(
-        load_run(store_at(output, server)), config.run, Places(INPUT, options, output, options), 8
-    )
-    told = cloudpickle.dumps(context)
+    config = job(INPUT, serial, storage={"endpoint": server.endpoint})
+    places = Places(INPUT, options, serial, options)
+    told = cloudpickle.dumps(make_context(load_run(store_at(serial, server)), config.run, places, 8))
     assert OUT.encode() in told
     assert server.secret_key.encode() not in told
     assert server.access_key.encode() not in told

@@ -99,6 +99,15 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     assert set(manifest["separator"]) == {"kind", "foreground", "core", "prominence", "core_area", "peak", "min_area"}
 
 
+def test_the_validation_curve_is_of_images_that_do_not_train(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.training.trainer import load_images
+
+    for config in (finished, seed_recipe(tmp_path)):
+        images = load_images(config)
+        assert images.watched
+        assert not {image.id for image in images.watched} & {image.id for image in images.train}
+
+
 def test_training_lowers_the_loss(finished: TrainConfig) -> None:
     rows = [line.split(",") for line in (Path(finished.work_dir) / "curves.csv").read_text().splitlines()[1:]]
     assert float(rows[-1][3]) < 0.85 * float(rows[0][3])
