@@ -49,7 +49,9 @@ def tiff(image: NDArray[np.generic]) -> bytes:
     return sink.getvalue()
 
 
-def count_bytes(body: bytes, package: str = "threshold", output: Path | None = None, **run: object) -> FieldResult:
+def count_bytes(
+    body: bytes, package: str = "threshold", output: Path | None = None, **run: object
+) -> FieldResult:
     """Count one file; `run` are settings of the run section."""
     model = loaded(package)
     config = RunConfig.model_validate({"model": {"package": package}, **run})
@@ -65,7 +67,9 @@ def count_bytes(body: bytes, package: str = "threshold", output: Path | None = N
         clock=StageClock(),
     )
     planned = PlannedField(FieldKey("P", "A01", 1, 1), (Source("", 0, "image.tif", size=len(body)),))
-    return count_field(kit, planned, {"image.tif": LoadedFile("image.tif", body, len(body), config.max_pixels)})
+    return count_field(
+        kit, planned, {"image.tif": LoadedFile("image.tif", body, len(body), config.max_pixels)}
+    )
 
 
 def count_array(image: NDArray[np.generic], package: str = "threshold", **run: object) -> FieldResult:

@@ -12,7 +12,8 @@ from cellcount_core.domain.errors import ExitCode, Reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellcount_core.plan.census import PlanSummary
+    from cellcount_core.plan.census import PlanSummary, PlateSummary
+    from cellcount_core.reduce.summary import Summary
     from cellcount_core.runners.job import JobResult
 
 
@@ -32,27 +33,33 @@ def count(job: JobConfig, display: Display) -> int:
 def print_result(job: JobConfig, result: JobResult) -> None:
     """Counts, what failed and why, where the tables are, and what to do next."""
     summary = result.summary
-    print(
-        f"{summary.count} objects in {summary.statuses.get('ok', 0)} of {summary.fields} fields "
-        f"({result.seconds:.1f} s)"
-    )
-    print_reasons(summary.reasons)
+    print(f"{total_line(summary)} ({result.seconds:.1f} s)")
+    print_reasons(summary.reasons, result.examples)
     out = job.output.rstrip("/")
-    print(
-        f"tables: {out}/wells.parquet, {out}/plates.parquet, {out}/fields/, {out}/objects/, {out}/summary.csv"
-    )
+    print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/, objects/")
     if result.exit_code is ExitCode.FAILURES:
         bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
         print(
-            f"exit code {int(ExitCode.FAILURES)}: {bad} fields failed or missing, --max-failed is {job.execution.max_failed}"
+            f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing, "
+            f"--max-failed is {job.execution.max_failed}"
         )
     print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
 
 
-def print_reasons(reasons: Mapping[str, int]) -> None:
-    """One line a reason: how many fields, its code, its sentence."""
+def total_line(summary: Summary) -> str:
+    """What was counted in how many fields, in words."""
+    done = f"{summary.statuses.get('ok', 0)} of {many(summary.fields, 'field')}"
+    if summary.count is None:
+        return f"no field could be counted: {done}"
+    return f"{many(summary.count, 'object')} in {done}"
+
+
+def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> None:
+    """For each reason how many fields, its code and its sentence, and below it what was said of one of the fields."""
     for code, fields in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         print(f"  {fields:>6} {Reason(code).status.value}: {code}. {Reason(code).sentence}")
+        if code in examples:
+            print(f"         {'for example ' if fields > 1 else ''}{examples[code]}")
 
 
 def show_plan(job: JobConfig) -> int:
@@ -68,21 +75,21 @@ def show_plan(job: JobConfig) -> int:
 def plan_lines(summary: PlanSummary) -> list[str]:
     """The plan as text."""
     lines = [
-        f"{summary.fields} fields in {summary.shards} shards, {summary.sources} files, {_size(summary.size)} to read",
+        f"{many(summary.fields, 'field')} in {many(summary.shards, 'shard')}, {many(summary.sources, 'file')}, "
+        f"{_size(summary.size)} to read",
         f"channels: {_channels(summary)}",
     ]
     lines += [
-        f"plate {plate.plate!r}: {plate.fields} fields in {plate.wells} wells, "
-        f"sites a well {plate.sites_min} to {plate.sites_max} (median {plate.sites_median})"
+        f"plate {plate.plate!r}: {many(plate.fields, 'field')} in {many(plate.wells, 'well')}, {_sites(plate)}"
         for plate in summary.plates[:_SHOWN_PLATES]
     ]
     if len(summary.plates) > _SHOWN_PLATES:
         lines.append(f"… and {len(summary.plates) - _SHOWN_PLATES} more plates")
     lines += [
-        f"cannot be counted: {fields} fields {code}. {Reason(code).sentence}"
+        f"cannot be counted: {many(fields, 'field')}, {code}: {Reason(code).sentence}"
         for code, fields in summary.reasons.items()
     ]
-    lines += [f"left out: {files} files, {why}" for why, files in summary.ignored.items()]
+    lines += [f"left out: {many(files, 'file')}, {why}" for why, files in summary.ignored.items()]
     if summary.unparsed:
         examples = ", ".join(summary.unparsed_examples[:3])
         lines.append(f"names that do not parse: {summary.unparsed} (for example {examples})")
@@ -93,6 +100,17 @@ def _channels(summary: PlanSummary) -> str:
     seen = ", ".join(channel or "(none in the names)" for channel in summary.channels_seen)
     counted = ", ".join(channel or "the image's own" for channel in summary.counted)
     return f"{seen}; counted: {counted}"
+
+
+def many(number: int, thing: str) -> str:
+    """ "1 field", "2 fields"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _sites(plate: PlateSummary) -> str:
+    if plate.sites_min == plate.sites_max:
+        return f"{many(plate.sites_min, 'site')} a well"
+    return f"{plate.sites_min} to {plate.sites_max} sites a well (median {plate.sites_median})"
 
 
 def _size(size: int) -> str:

@@ -17,7 +17,6 @@ app = typer.Typer(
     name="cellcount",
     help="Counts cells in microscope images at plate scale.\n\n"
     "Example: cellcount count ./plate ./out --layout imagexpress --channel w1",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -32,46 +31,70 @@ Input = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Argument(metavar="[OUTPUT]", help="Folder or s3:// prefix for the tables.", show_default=False),
+    typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the tables.", show_default=False),
 ]
 Out = Annotated[
     str, typer.Argument(metavar="OUT", help="Output folder or s3:// prefix of a run.", show_default=False)
 ]
 Layout = Annotated[
-    str | None, typer.Option("--layout", help="How names are read: flat, imagexpress, pattern, table.")
+    str | None,
+    typer.Option("--layout", metavar="LAYOUT", help="How names are read: flat, imagexpress, pattern, table."),
 ]
 Channel = Annotated[
     list[str] | None,
-    typer.Option("--channel", help="Channel to count, by name (w1), or role=name (nuclei=DAPI)."),
+    typer.Option(
+        "--channel", metavar="NAME", help="Channel to count, by name (w1), or role=name (nuclei=DAPI)."
+    ),
 ]
 Measure = Annotated[
-    list[str] | None, typer.Option("--measure", help="Also measure this channel's intensity. Repeatable.")
+    list[str] | None,
+    typer.Option("--measure", metavar="NAME", help="Also measure this channel's intensity. Repeatable."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="Model package: a shipped name or a folder. See `cellcount models`."),
+    typer.Option(
+        "--model", metavar="MODEL", help="Model package: a shipped name or a folder. See `cellcount models`."
+    ),
 ]
 Diameter = Annotated[
     str | None,
-    typer.Option("--diameter", help="Median object diameter in px; 'model' counts images as they are."),
+    typer.Option(
+        "--diameter", metavar="PX", help="Median object diameter in px; 'model' counts images as they are."
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting: section.key=value, e.g. run.z=max. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any setting: section.key=value, e.g. run.z=max. Repeatable."
+    ),
 ]
 Runner = Annotated[
-    str | None, typer.Option("--runner", help="ray (a local cluster unless an address is set) or serial.")
+    str | None,
+    typer.Option(
+        "--runner", metavar="RUNNER", help="ray (a local cluster unless an address is set) or serial."
+    ),
 ]
-Address = Annotated[str | None, typer.Option("--address", help="Address of a running Ray cluster.")]
-Actors = Annotated[int | None, typer.Option("--actors", help="Number of workers.", min=1)]
-Endpoint = Annotated[str | None, typer.Option("--endpoint", help="S3 endpoint, e.g. http://127.0.0.1:9000.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="ADDRESS", help="Address of a running Ray cluster.")
+]
+Actors = Annotated[int | None, typer.Option("--actors", metavar="N", help="Number of workers.", min=1)]
+Endpoint = Annotated[
+    str | None, typer.Option("--endpoint", metavar="URL", help="S3 endpoint, e.g. http://127.0.0.1:9000.")
+]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
 MaxFailed = Annotated[
     int | None,
-    typer.Option("--max-failed", help="Failed or missing fields to accept before the exit code is 3.", min=0),
+    typer.Option(
+        "--max-failed",
+        metavar="N",
+        help="Failed or missing fields to accept before the exit code is 3.",
+        min=0,
+    ),
 ]
 Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
-Progress = Annotated[Display, typer.Option("--progress", help="How progress is shown.")]
+Progress = Annotated[
+    Display, typer.Option("--progress", metavar="auto|line|json|quiet", help="How progress is shown.")
+]
 
 
 @app.command()
@@ -116,11 +139,12 @@ def count(
     raise typer.Exit(counting.count(job, progress))
 
 
-@app.command()
+@app.command(short_help="Say what a count would do, without doing it.")
 def plan(
     source: Input,
     layout: Layout = None,
     channel: Channel = None,
+    measure: Measure = None,
     model: Model = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
@@ -134,8 +158,8 @@ def plan(
     from cellcount_core.cli.arguments import job_from_arguments
 
     job = job_from_arguments(
-        source=source, output="(none)", layout=layout, channels=channel, model=model, assignments=assignments,
-        endpoint=endpoint, anonymous=anonymous,
+        source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
+        assignments=assignments, endpoint=endpoint, anonymous=anonymous,
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))
 
@@ -151,7 +175,7 @@ def reduce(out: Out, endpoint: Endpoint = None) -> None:
     raise typer.Exit(tables.reduce_again(out, endpoint))
 
 
-@app.command()
+@app.command(short_help="Prove the ledger of a finished run.")
 def verify(out: Out, endpoint: Endpoint = None) -> None:
     """Prove the ledger: every expected field once, digests, row counts, objects a field.
 
@@ -162,10 +186,10 @@ def verify(out: Out, endpoint: Endpoint = None) -> None:
     raise typer.Exit(tables.verify_output(out, endpoint))
 
 
-@app.command()
+@app.command(short_help="Write the counts as a plain CSV.")
 def export(
     out: Out,
-    file: Annotated[Path, typer.Argument(help="CSV file to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write.", show_default=False)],
     endpoint: Endpoint = None,
 ) -> None:
     """Write the plain table `index,count`, a row a field in key order.
@@ -177,10 +201,12 @@ def export(
     raise typer.Exit(tables.export_counts(out, file, endpoint))
 
 
-@app.command()
+@app.command(short_help="Draw the plate map and a few fields with outlines.")
 def pictures(
     out: Out,
-    fields: Annotated[int, typer.Option("--fields", help="How many fields to draw.", min=1, max=60)] = 6,
+    fields: Annotated[
+        int, typer.Option("--fields", metavar="N", help="How many fields to draw.", min=1, max=60)
+    ] = 6,
     endpoint: Endpoint = None,
 ) -> None:
     """Draw the plate map and overlays of a few fields of a finished run, so that one can look at what was counted.
@@ -205,8 +231,10 @@ def models() -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder to write to.")] = Path("demo"),
-    wells: Annotated[int, typer.Option("--wells", help="Wells to render (1 to 96).", min=1, max=96)] = 96,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to.")] = Path("demo"),
+    wells: Annotated[
+        int, typer.Option("--wells", metavar="N", help="Wells to render (1 to 96).", min=1, max=96)
+    ] = 96,
     runner: Runner = None,
 ) -> None:
     """Render a plate with known counts, count it, and compare.
@@ -220,30 +248,48 @@ def demo(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="Training configuration (YAML).", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Training configuration (YAML).", show_default=False)
+    ],
     assignments: Set = None,
+    now: Annotated[
+        bool, typer.Option("--package-now", help="Do not train: write a package of the newest checkpoint.")
+    ] = False,
 ) -> None:
-    """Train a network and write a model package.
+    """Train a network and write a model package. A training that was stopped goes on from its last checkpoint.
 
     Example: cellcount train conf/train_nuclei.yaml --set steps=200
     """
     from cellcount_core.cli import teaching
 
-    raise typer.Exit(teaching.train(config, assignments or []))
+    act = teaching.package_now if now else teaching.train
+    raise typer.Exit(act(config, assignments or []))
 
 
-@app.command()
+@app.command(short_help="Submit a count to a Ray cluster and follow it.")
 def submit(
     config: Annotated[
-        Path, typer.Argument(help="Configuration (YAML) inside the working directory.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="CONFIG", help="Configuration (YAML) inside the working directory.", show_default=False
+        ),
     ],
     address: Annotated[
-        str, typer.Option("--address", help="Ray dashboard, e.g. http://127.0.0.1:8265.", show_default=False)
+        str,
+        typer.Option(
+            "--address",
+            metavar="ADDRESS",
+            help="Ray dashboard, e.g. http://127.0.0.1:8265.",
+            show_default=False,
+        ),
     ],
-    working_dir: Annotated[Path, typer.Option("--working-dir", help="Folder sent to the cluster.")] = Path(),
+    working_dir: Annotated[
+        Path, typer.Option("--working-dir", metavar="FOLDER", help="Folder sent to the cluster.")
+    ] = Path(),
     assignments: Set = None,
     submission_id: Annotated[
-        str | None, typer.Option("--id", help="Name of the job; the same name is never run twice.")
+        str | None,
+        typer.Option("--id", metavar="NAME", help="Name of the job; the same name is never run twice."),
     ] = None,
     detach: Annotated[bool, typer.Option("--no-wait", help="Do not follow the logs.")] = False,
 ) -> None:
@@ -275,7 +321,8 @@ def _root(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every fault of a run is one message, not a traceback."""
     try:
-        result = app(args=argv, standalone_mode=False, prog_name="cellcount")
+        arguments = sys.argv[1:] if argv is None else argv
+        result = app(args=arguments or ["--help"], standalone_mode=False, prog_name="cellcount")
     except RunFault as fault:
         print(f"cellcount: {fault}", file=sys.stderr)
         return int(fault.exit_code)
@@ -285,9 +332,18 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except TyperException as error:
-        print(f"cellcount: {error.format_message()} (cellcount --help tells what there is)", file=sys.stderr)
+        print(
+            f"cellcount: {error.format_message()} ({_command_of(error)} --help tells what there is)",
+            file=sys.stderr,
+        )
         return int(ExitCode.CONFIG)
     return int(result or 0)
+
+
+def _command_of(error: TyperException) -> str:
+    """The command that was misused ("cellcount count"), as far as it was understood."""
+    context: object = getattr(error, "ctx", None)
+    return str(getattr(context, "command_path", "cellcount"))
 
 
 def script() -> None:

@@ -139,7 +139,7 @@ class LiveLine:
 
     def stage(self, text: str) -> None:
         """A grey line above the bar."""
-        self._console.print(f"[dim]{text}[/dim]", highlight=False)
+        self._console.print(text, style="dim", markup=False, highlight=False)
 
     def begin(self, fields: int, already: int) -> None:
         """Draw the bar."""
@@ -166,7 +166,9 @@ class LiveLine:
     def death(self, task: Task, death: Death) -> None:
         """A yellow line above the bar."""
         self._console.print(
-            f"[yellow]shard {task.shard.number} ({len(task.shard.fields)} fields): {death.detail}[/yellow]",
+            f"shard {task.shard.number} ({len(task.shard.fields)} fields): {death.detail}",
+            style="yellow",
+            markup=False,
             highlight=False,
         )
 
@@ -187,7 +189,7 @@ class LiveLine:
 
     def warn(self, text: str) -> None:
         """A yellow line."""
-        self._console.print(f"[yellow]warning:[/yellow] {text}", highlight=False)
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -100,8 +100,15 @@ _TAGS = {
 
 
 def _words(location: object) -> list[str]:
-    parts = [str(part) for part in location] if isinstance(location, tuple) else []
-    return [part for part in parts if part not in _TAGS and not part.startswith(("literal[", "constrained-"))]
+    words: list[str] = []
+    tags = set(_TAGS)
+    for part in map(str, location if isinstance(location, tuple) else ()):
+        if part in tags:
+            # The tag of a layout may also be the name of one of its settings, which stands behind it.
+            tags.remove(part)
+        elif not part.startswith(("literal[", "constrained-")):
+            words.append(part)
+    return words
 
 
 def _line(where: str, faults: Sequence[Mapping[str, object]], model: type[BaseModel]) -> str:
@@ -116,14 +123,15 @@ def _line(where: str, faults: Sequence[Mapping[str, object]], model: type[BaseMo
         assert isinstance(context, dict)
         tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         return f"{where}: must be one of {', '.join(tags)} (got {context['tag']!r}){nearest(str(context['tag']), tags)}"
-    expected = [_expected(str(fault["msg"])) for fault in faults]
+    first_expected, *others = dict.fromkeys(_expected(str(fault["msg"])) for fault in faults)
+    expected = [first_expected, *(other.removeprefix("should be ") for other in others)]
     value = first.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
-    return f"{where or 'configuration'}: {', or '.join(dict.fromkeys(expected))}{shown}"
+    return f"{where or 'configuration'}: {', or '.join(expected)}{shown}"
 
 
 def _expected(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    message = message.removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
     return message[:1].lower() + message[1:]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellcount_core.cli.counting import print_reasons
+from cellcount_core.cli.counting import many, print_reasons, total_line
 from cellcount_core.domain.errors import ExitCode, OutputFault, Status
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ def open_output(out: str, endpoint: str | None) -> Store:
 
 def reduce_again(out: str, endpoint: str | None) -> int:
     """Build the merged tables anew."""
+    from cellcount_core.reduce.examples import first_details
     from cellcount_core.reduce.reducer import reduce_run
 
-    summary = reduce_run(open_output(out, endpoint))
-    print(
-        f"{summary.count or 0} objects in {summary.statuses['ok']} of {summary.fields} fields, {summary.wells} wells"
-    )
-    print_reasons(summary.reasons)
+    store = open_output(out, endpoint)
+    summary = reduce_run(store)
+    print(f"{total_line(summary)}, {many(summary.wells, 'well')}")
+    print_reasons(summary.reasons, first_details(store, summary.reasons))
     return int(ExitCode.OK)
 
 
@@ -38,12 +38,16 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
     report = verify(open_output(out, endpoint))
     tally = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
-    print(f"{report.fields} expected = {tally}; {report.shards} shards, {report.objects} objects")
+    print(
+        f"{report.fields} expected = {tally}; {many(report.shards, 'shard')}, {many(report.objects, 'object')}"
+    )
     for finding in report.findings:
         print(f"  {finding}")
     if report.found > len(report.findings):
         print(f"  … and {report.found - len(report.findings)} more")
-    print("the ledger holds" if report.proven else f"the ledger does not hold: {report.found} findings")
+    print(
+        "the ledger holds" if report.proven else f"the ledger does not hold: {many(report.found, 'finding')}"
+    )
     return int(ExitCode.OK if report.proven else ExitCode.LEDGER)
 
 

@@ -208,7 +208,8 @@ def _merged(features: Features) -> tuple[Column, ...]:
     columns = measured(features)
     means = [Column(each.name, _F, each.unit, f"mean over objects of {each.name}") for each in columns]
     deviations = [
-        Column(f"sd_{each.name}", _F, each.unit, f"standard deviation over objects of {each.name}") for each in columns
+        Column(f"sd_{each.name}", _F, each.unit, f"standard deviation over objects of {each.name}")
+        for each in columns
     ]
     return (*means, *deviations)
 

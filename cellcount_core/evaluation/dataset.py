@@ -52,7 +52,10 @@ def load_folder(folder: Path, *, split: str = "", modality: Sequence[str] = ()) 
         if (not split or row.get("split") == split) and (not modality or row.get("modality") in modality)
     ]
     if not chosen:
-        known = sorted({row.get("split", "") for row in rows}), sorted({row.get("modality", "") for row in rows})
+        known = (
+            sorted({row.get("split", "") for row in rows}),
+            sorted({row.get("modality", "") for row in rows}),
+        )
         raise ConfigFault(
             f"{index}: no row with split {split!r} and modality {list(modality)}; splits {known[0]}, modalities {known[1]}"
         )
@@ -65,7 +68,12 @@ def _load_row(folder: Path, row: dict[str, str]) -> LabelledImage:
     if plane.shape != labels.shape:
         raise ConfigFault(f"{folder / row['label']}: labels are {labels.shape}, the image {plane.shape}")
     return LabelledImage(
-        row["id"], plane, labels, row.get("group") or row["id"], row.get("modality", ""), median_diameter(labels)
+        row["id"],
+        plane,
+        labels,
+        row.get("group") or row["id"],
+        row.get("modality", ""),
+        median_diameter(labels),
     )
 
 
@@ -101,7 +109,9 @@ def load_npz(path: Path) -> list[LabelledImage]:
         raise ConfigFault(f"{path}: not an NPZ archive: {error}") from error
     images, masks = _drop_channel(images), _drop_channel(masks)
     if images.ndim != 3 or images.shape != masks.shape:
-        raise ConfigFault(f"{path}: X and y must both be (N, H, W) or (N, H, W, 1) (got {images.shape} and {masks.shape})")
+        raise ConfigFault(
+            f"{path}: X and y must both be (N, H, W) or (N, H, W, 1) (got {images.shape} and {masks.shape})"
+        )
     binary = len(np.unique(masks)) <= 2
     labels = [_components(mask) if binary else mask.astype(np.int32) for mask in masks]
     return [
@@ -115,7 +125,9 @@ def _drop_channel(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _components(mask: NDArray[np.generic]) -> NDArray[np.int32]:
-    return np.asarray(cv2.connectedComponents((mask.astype(np.float32) > 0.5).astype(np.uint8))[1], dtype=np.int32)
+    return np.asarray(
+        cv2.connectedComponents((mask.astype(np.float32) > 0.5).astype(np.uint8))[1], dtype=np.int32
+    )
 
 
 def median_diameter(labels: NDArray[np.int32]) -> float:

@@ -105,7 +105,9 @@ def package_predictor(package: Package, engine: str, threads: int) -> Predict:
         return np.asarray(loaded.run(tiles)[0])
 
     separator = build_separator(package.separator)
-    return lambda image: separate_whole(separator, whole_maps(image.plane, maps, package.input, package.stride))
+    return lambda image: separate_whole(
+        separator, whole_maps(image.plane, maps, package.input, package.stride)
+    )
 
 
 def separate_whole(separator: Separator, maps: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -122,7 +124,9 @@ def whole_maps(plane: Plane, maps: Maps, spec: InputSpec, stride: int) -> NDArra
 def whole_canvas(plane: Plane, spec: InputSpec, stride: int) -> NDArray[np.float32]:
     """A whole plane (H, W) as the network's input (h, w, 1): normalised, its sides multiples of `stride`."""
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
-    grid = plan_tiles((plane.shape[0], plane.shape[1]), stride=stride, radius=0, max_tile=max(plane.shape) + stride)
+    grid = plan_tiles(
+        (plane.shape[0], plane.shape[1]), stride=stride, radius=0, max_tile=max(plane.shape) + stride
+    )
     return cut([plane], [norm], grid, grid.tiles[0])
 
 

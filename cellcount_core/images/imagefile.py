@@ -82,7 +82,7 @@ def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
         listed = ", ".join(repr(name) for name in channels[:12]) + (", …" if len(channels) > 12 else "")
         raise FieldFault(
             Reason.CHANNEL_UNKNOWN,
-            f"the file holds {len(channels)} channels ({listed}); say which one to count",
+            f"the file holds {len(channels)} channels ({listed}); say which one to count (--channel NAME)",
             key,
         )
     raise FieldFault(

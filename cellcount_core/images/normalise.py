@@ -45,7 +45,9 @@ class Normalisation:
     noise: float
 
 
-def estimate(plane: NDArray[np.generic], *, percentile: float = 99.8, floor_sigmas: float = 12.0) -> Normalisation:
+def estimate(
+    plane: NDArray[np.generic], *, percentile: float = 99.8, floor_sigmas: float = 12.0
+) -> Normalisation:
     """Levels of a whole plane (H, W) of any integer or float type, finite values.
 
     The plane is looked at on a regular grid of about a million pixels at most, so time and memory are bounded and the
@@ -125,7 +127,9 @@ def _sigma_of_spikes(plane: NDArray[np.generic]) -> float:
     if plane.shape[1] < 3:
         return 0.0
     down, across = _steps(plane.shape, _NOISE_SAMPLE)
-    left, middle, right = (plane[::down, at : plane.shape[1] - 2 + at : across].astype(np.float64) for at in range(3))
+    left, middle, right = (
+        plane[::down, at : plane.shape[1] - 2 + at : across].astype(np.float64) for at in range(3)
+    )
     median = np.maximum(np.minimum(left, middle), np.minimum(np.maximum(left, middle), right))
     spikes = np.sort(np.abs(middle - median), axis=None)
     return max(_quantile(spikes, share) / NormalDist().inv_cdf((1 + share) / 2) for share in _QUANTILES)

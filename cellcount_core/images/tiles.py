@@ -70,6 +70,11 @@ def plan_tiles(shape: tuple[int, int], *, stride: int, radius: int, max_tile: in
     return TileGrid(shape, (rows.length, columns.length), (rows.tile, columns.tile), tiles)
 
 
+def smallest_tile(stride: int, radius: int) -> int:
+    """The side (px) of the smallest tile that has a core: the receptive radius in whole strides on both sides of one stride."""
+    return (2 * -(-radius // stride) + 1) * stride
+
+
 def _plan_axis(side: int, stride: int, radius: int, max_tile: int) -> _Axis:
     """One axis in units of the stride: origins spread evenly, cores cut in the middle of each overlap."""
     length = -(-side // stride)
@@ -78,7 +83,7 @@ def _plan_axis(side: int, stride: int, radius: int, max_tile: int) -> _Axis:
     if length <= largest:
         return _Axis(length * stride, length * stride, ((0, 0, length * stride),))
     if largest <= 2 * margin:
-        smallest = min(2 * margin + 1, length) * stride
+        smallest = min(smallest_tile(stride, radius), length * stride)
         raise ConfigFault(
             f"run.tile is {max_tile} px; a model of stride {stride} and receptive radius {radius} px needs at least"
             f" {smallest}"

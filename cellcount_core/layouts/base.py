@@ -23,6 +23,9 @@ LABELS_SUFFIX = ".labels.tif"
 _HIDDEN = re.compile(
     r"(?:^|/)(?:\.|(?:thumbs\.db|desktop\.ini|__macosx|@eadir|\$recycle\.bin)(?:/|$))", re.IGNORECASE
 )
+_PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16})\.png$")
+"""The pictures that `cellcount pictures` draws into an output, which may lie inside an input."""
+
 _LONGEST_EXTENSION = 8
 
 
@@ -62,11 +65,13 @@ class Layout(Protocol):
 
 
 def ignored_name(key: str) -> Ignored | None:
-    """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image), or None."""
+    """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image or picture), or None."""
     if _HIDDEN.search(key) is not None:
         return Ignored("hidden")
     if key.lower().endswith(LABELS_SUFFIX):
         return Ignored("label image")
+    if _PICTURES.search(key) is not None:
+        return Ignored("picture of a run")
     if not image_like(key):
         return Ignored(f"not an image ({_shown_extension(key)})")
     return None

@@ -40,6 +40,6 @@ def _package(context: RunContext) -> Package:
     if package.digest != context.package_digest:
         raise ModelFault(
             f"{context.package}: the package on this machine is {package.digest[:12]}, "
-            f"the run was planned with {context.package_digest[:12]}"
+            f"the run was planned with {context.package_digest[:12]}; use that package, or count into another output"
         )
     return package

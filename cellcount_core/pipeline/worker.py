@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +42,6 @@ class _Crowded:
     """A field that did not fit into memory beside others."""
 
     planned: PlannedField
-    files: Mapping[str, LoadedFile]
 
 
 class ShardWorker:
@@ -91,11 +90,8 @@ class ShardWorker:
 
     def _count_fields(self, kit: FieldKit, shard: Shard) -> list[FieldResult]:
         pending: list[Future[FieldResult | _Crowded]] = []
-        fields = read_fields(
-            self._input, shard.fields, ahead=self._context.readers, max_pixels=self._context.run.max_pixels
-        )
         try:
-            for planned, files in fields:
+            for planned, files in self._read(*shard.fields):
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
                 counted = self._threads.submit(self._count_beside_others, kit, planned, files)
@@ -110,6 +106,11 @@ class ShardWorker:
             for counted in pending:
                 counted.cancel()
 
+    def _read(self, *fields: PlannedField) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
+        return read_fields(
+            self._input, fields, ahead=self._context.readers, max_pixels=self._context.run.max_pixels
+        )
+
     def _count_beside_others(
         self, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
     ) -> FieldResult | _Crowded:
@@ -117,15 +118,16 @@ class ShardWorker:
         try:
             return count_field(kit, planned, files)
         except MemoryError:
-            return _Crowded(planned, files)
+            return _Crowded(planned)
 
     def _settled(self, kit: FieldKit, counted: FieldResult | _Crowded) -> FieldResult:
         if isinstance(counted, FieldResult):
             return counted
-        # Whether a field fits must not depend on its neighbours: it is tried again with the worker to itself.
+        # Whether a field fits must not depend on its neighbours: it is read and counted again with the worker to itself.
         self._gate.enter(self._gate.limit)
         try:
-            return count_alone(kit, counted.planned, counted.files)
+            [(planned, files)] = self._read(counted.planned)
+            return count_alone(kit, planned, files)
         finally:
             self._gate.leave(self._gate.limit)
 
@@ -133,7 +135,7 @@ class ShardWorker:
         if self._stopping.is_set():
             raise Interrupted("stopped; the same command goes on where this one stopped")
 
-    def _leave(self, weight: int, _: Future[FieldResult]) -> None:
+    def _leave(self, weight: int, _: Future[FieldResult | _Crowded]) -> None:
         self._gate.leave(weight)
 
     def _part(self, shard: Shard, results: Sequence[FieldResult]) -> Part:

@@ -37,7 +37,7 @@ def select_channels(run: RunConfig, roles: Sequence[str], seen: Collection[str])
     """The channels to use of those `seen` in names, given the model's `roles` and `run.channels` (role to channel).
 
     A model of one role takes the only channel there is unasked. Where names carry no channel, the names asked for are
-    looked up inside the files. Without `run.measure` the counted channels are measured. Raises ConfigFault naming the
+    looked up inside the files. The counted channels are measured, and those of `run.measure`. Raises ConfigFault naming the
     channels there are where one has to be chosen or is not among them.
     """
     for role in run.channels:
@@ -46,7 +46,8 @@ def select_channels(run: RunConfig, roles: Sequence[str], seen: Collection[str])
     counted = tuple(_counted(run.channels.get(role), role, roles, seen) for role in roles)
     for channel in run.measure:
         _check_seen(channel, "run.measure", seen)
-    return ChannelChoice(counted, run.measure or tuple(dict.fromkeys(counted)))
+    unasked = (channel for channel in dict.fromkeys(counted) if channel not in run.measure)
+    return ChannelChoice(counted, (*unasked, *run.measure))
 
 
 def _counted(asked: str | None, role: str, roles: Sequence[str], seen: Collection[str]) -> str:
@@ -68,9 +69,9 @@ def _counted(asked: str | None, role: str, roles: Sequence[str], seen: Collectio
 
 def _check_seen(channel: str, where: str, seen: Collection[str]) -> None:
     if channel not in seen and UNNAMED not in seen:
-        raise ConfigFault(
-            f"{where}: no file of channel {channel!r}{nearest(channel, seen)}; there are {_shown(seen)}"
-        )
+        hint = nearest(channel, seen)
+        meant = hint if "did you mean" in hint else ";"
+        raise ConfigFault(f"{where}: no file of channel {channel!r}{meant} there are {_shown(seen)}")
 
 
 def _shown(seen: Collection[str]) -> str:

@@ -50,7 +50,7 @@ def refuse_unparsed(found: Findings) -> None:
     shown = ", ".join(repr(key) for key in found.unparsed_examples[:3])
     more = ", …" if found.unparsed > 3 else ""
     raise ConfigFault(
-        f"the layout cannot read the names of {found.unparsed} image files: {shown}{more}. Choose another layout, leave "
+        f"the layout cannot read the names of {found.unparsed} image files: {shown}{more}. Choose another layout (flat reads any name), leave "
         "them out with run.exclude, or go on without them with run.unparsed=ignore"
     )
 

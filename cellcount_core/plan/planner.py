@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,66 @@ class Plan:
         return read_shards(self.path)
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows lie in a temporary folder."""
+
+    folder: TemporaryDirectory[str]
+    run: RunConfig
+    discovery: Discovery
+    rule: FieldRule
+    url: str
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self.folder.cleanup()
+
+
+def survey(
+    store_in: Store,
+    run: RunConfig,
+    roles: tuple[str, ...],
+    *,
+    own_output: str = "",
+    options: StorageOptions | None = None,
+    run_rows: int = RUN_ROWS,
+) -> Survey:
+    """List the input and choose the channels of a model of these `roles`; memory is bounded whatever the listing's length.
+
+    `own_output` is the URL of the output (as its store gives it), which is left out where it lies inside the input; `options` reach a manifest
+    that has a URL of its own. Raises ConfigFault for an input that cannot be planned (nothing found, names that do not
+    parse, a channel to be chosen, a bad layout).
+    """
+    layout = build_layout(run.layout)
+    scratch = TemporaryDirectory(prefix="cellcount-sort-")
+    try:
+        scope = Scope(run, _inside(store_in.url, own_output))
+        discovery = discover(store_in, layout, scope, Path(scratch.name), options=options, run_rows=run_rows)
+        rule = _rule(run, roles, layout.traits, discovery, store_in.url)
+    except BaseException:
+        scratch.cleanup()
+        raise
+    return Survey(scratch, run, discovery, rule, store_in.url)
+
+
+def plan_survey(seen: Survey, model: PlannedModel, limits: ShardLimits) -> Plan:
+    """Plan all of a surveyed input, for a model of the roles it was surveyed for."""
+    folder = TemporaryDirectory(prefix="cellcount-plan-")
+    try:
+        path = Path(folder.name) / "plan.parquet"
+        file, summary = _write(path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return Plan(folder, path, file, seen.rule.choice, summary)
+
+
 def make_plan(
     store_in: Store,
     run: RunConfig,
@@ -93,25 +154,10 @@ def make_plan(
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
 ) -> Plan:
-    """List the input and plan all of it; memory is bounded whatever its length.
-
-    `own_output` is the URL of the output (as its store gives it), which is left out where it lies inside the input; `options` reach a manifest
-    that has a URL of its own. Raises ConfigFault for an input that cannot be planned (nothing found, names that do not
-    parse, a channel to be chosen, a bad layout).
-    """
-    layout = build_layout(run.layout)
-    with TemporaryDirectory(prefix="cellcount-sort-") as scratch:
-        scope = Scope(run, _inside(store_in.url, own_output))
-        discovery = discover(store_in, layout, scope, Path(scratch), options=options, run_rows=run_rows)
-        rule = _rule(run, model, layout.traits, discovery, store_in.url)
-        folder = TemporaryDirectory(prefix="cellcount-plan-")
-        try:
-            path = Path(folder.name) / "plan.parquet"
-            file, summary = _write(path, discovery, rule, _Order(run, model, limits, store_in.url))
-        except BaseException:
-            folder.cleanup()
-            raise
-    return Plan(folder, path, file, rule.choice, summary)
+    """List the input and plan all of it: `survey`, then `plan_survey`. Raises as they do."""
+    seen = survey(store_in, run, model.roles, own_output=own_output, options=options, run_rows=run_rows)
+    with seen:
+        return plan_survey(seen, model, limits)
 
 
 def describe(plan: Plan) -> PlanSummary:
@@ -172,12 +218,14 @@ class _Order:
     url: str
 
 
-def _rule(run: RunConfig, model: PlannedModel, traits: Traits, discovery: Discovery, url: str) -> FieldRule:
+def _rule(
+    run: RunConfig, roles: tuple[str, ...], traits: Traits, discovery: Discovery, url: str
+) -> FieldRule:
     if run.unparsed == "refuse":
         refuse_unparsed(discovery.found)
     if not len(discovery.sorter):
         raise nothing_found(discovery.found, url)
-    choice = select_channels(run, model.roles, discovery.found.channels)
+    choice = select_channels(run, roles, discovery.found.channels)
     return FieldRule(choice, run.z, traits.projection_plane, sentence(run.expect))
 
 
@@ -272,6 +320,8 @@ def _warnings(found: Findings, census: Census) -> list[str]:
 
 def _inside(input_url: str, output_url: str) -> str:
     """The output's path below the input, "" where it lies elsewhere."""
+    if "://" not in input_url and "://" not in output_url:
+        input_url, output_url = os.path.realpath(input_url), output_url and os.path.realpath(output_url)
     root = input_url.rstrip("/") + "/"
     return output_url.removeprefix(root).strip("/") if output_url.startswith(root) else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,9 +42,21 @@ class ShownField:
 
     @property
     def title(self) -> str:
-        """Where it is and what was found, in a few words."""
+        """Where on its plate it is and what was found, in a few words."""
         found = self.reason if self.count is None else f"{self.count} object{'' if self.count == 1 else 's'}"
         return f"{self.key.well} site {self.key.site}: {found} ({self.role.value})"
+
+
+def titles(shown: Sequence[ShownField]) -> list[str]:
+    """A title a field; where the fields are of several plates or time points, it names these too, on a line above."""
+    plates = {field.key.plate for field in shown}
+    times = {field.key.timepoint for field in shown}
+    named = []
+    for field in shown:
+        above = [field.key.plate] if len(plates) > 1 else []
+        above += [f"time point {field.key.timepoint}"] if len(times) > 1 else []
+        named.append(", ".join(above) + "\n" + field.title if above else field.title)
+    return named
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,14 @@ from cellcount_core.domain.fields import FieldKey, PlannedField
 from cellcount_core.pipeline.recount import Seen, recount
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.reduce.ledger import fields_parts, read_run
 from cellcount_core.reduce.reducer import WELLS_KEY
-from cellcount_core.report.figures import ShownField, choose_fields
+from cellcount_core.report.figures import ShownField, choose_fields, titles
 from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
 from cellcount_core.report.platelayout import plate_map
 from cellcount_core.report.platemap import plate_map_png
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
-from cellcount_core.tables.parts import FIELDS
-from cellcount_core.tables.schema import read_table_bytes
 
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"
@@ -44,6 +43,7 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     are counted again with the run's own model and settings, so the outlines are those that were counted.
     Raises OutputFault or LedgerFault where `output` holds no finished run, ModelFault where its package is not here.
     """
+    load_run(output)
     try:
         wells = pq.read_table(pa.BufferReader(output.get(WELLS_KEY)))
     except Absent:
@@ -60,9 +60,7 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
 
 
 def _fields(output: Store) -> pa.Table:
-    keys = sorted(listed.key for batch in output.list(FIELDS) for listed in batch)
-    bodies = output.get_many(keys, ahead=4)
-    tables = [read_table_bytes(key, body) for key, body in bodies if isinstance(body, bytes)]
+    tables = [part.table for part in fields_parts(output, read_run(output))]
     return pa.concat_tables([table.replace_schema_metadata(None) for table in tables])
 
 
@@ -75,16 +73,16 @@ def _overlays(
     planned = _planned(load_plan(output, run), [field.key for field in shown])
     tiles: list[Tile] = []
     files: dict[str, bytes] = {}
-    for field, seen in zip(shown, recount(context, planned), strict=True):
+    for field, title, seen in zip(shown, titles(shown), recount(context, planned), strict=True):
         match seen:
             case Seen():
-                tiles.append(Tile(field.title, overlay_image(seen.plane, seen.labels)))
+                tiles.append(Tile(title, overlay_image(seen.plane, seen.labels)))
                 caption = f"{field.key.plate} {field.key.well} site {field.key.site}"
                 files[_file_key(field.key)] = overlay_png(
                     seen.plane, seen.labels, caption=caption, um_per_px=seen.um_per_px
                 )
             case FieldFault():
-                tiles.append(Tile(field.title, None, seen.reason.sentence))
+                tiles.append(Tile(title, None, seen.reason.sentence))
     return tiles, files
 
 

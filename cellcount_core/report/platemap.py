@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -55,7 +56,10 @@ def plate_map_png(plate_map: PlateMap) -> bytes:
 def figure_png(figure: Figure) -> bytes:
     """The figure as PNG without software name and date, so that equal figures give equal bytes."""
     out = BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A letter that the font has not (of a name in Chinese, say) is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 
 
@@ -210,7 +214,10 @@ def _draw_bars(axes: Axes, panel: ImageBars, label: str) -> None:
     axes.set_yticks(places, [_short(bar.name) for bar in panel.bars], fontsize=8)
     axes.set_ylim(len(panel.bars) - 0.4, -0.6)
     axes.margins(x=0.08)
-    axes.set_xlim(left=0)
+    if any(bar.value for bar in panel.bars):
+        axes.set_xlim(left=0)
+    else:
+        axes.set_xlim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(label.replace("per well", "per image"))
     notes = [f"the {len(panel.bars)} highest of {panel.images}"] if len(panel.bars) < panel.images else []

@@ -1,8 +1,9 @@
 """The loop that does all shards: a bounded window of attempts, deaths counted by shard, poisonous fields isolated.
 
 It is the same for every pool. A shard whose worker died `max_deaths` times waits until all others are done; then it is
-bisected with attempts that do not commit, one a worker, until the fields that kill are known. No field is condemned by a single
-death, which may be a lost machine's. Those that kill are marked and the shard is done once more, so that it becomes one part like any other. The driver holds the shards in flight, never the whole plan.
+bisected with attempts that do not commit, one a worker, until the fields that kill are known. No field is condemned by a
+single death, which may be that of a machine. Those that kill are marked and the shard is done once more, so that it becomes one
+part like any other. The driver holds the shards in flight, never the whole plan.
 """
 
 from __future__ import annotations
@@ -89,11 +90,15 @@ def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events,
     end = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, tally)
     if isinstance(end, Death):
         marked = _mark_poison(pool, shard, end, policy, events, tally)
-        end = _insist(pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy, events, tally)
+        end = _insist(
+            pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, tally
+        )
     if isinstance(end, Death):
         # Its fields can be counted one by one and not together: the shard as a whole is what fails.
         everything = replace(shard, fields=tuple(_marked(planned, end) for planned in shard.fields))
-        end = _insist(pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy, events, tally)
+        end = _insist(
+            pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, tally
+        )
     if isinstance(end, Death):
         raise RunFault(
             f"shard {shard.number} cannot be committed: workers die on it although none of its fields is read any more; "
@@ -116,7 +121,8 @@ def _mark_poison(
             continue
         middle = len(indexes) // 2
         for half in (indexes[:middle], indexes[middle:]):
-            end = _insist(pool, _probe(shard, half, policy), policy, events, tally)
+            tries = policy.max_deaths if len(half) == 1 else 1
+            end = _insist(pool, _probe(shard, half, policy), tries, events, tally)
             if isinstance(end, Death):
                 groups.append((half, end))
     fields = tuple(
@@ -138,12 +144,10 @@ def _marked(planned: PlannedField, death: Death) -> PlannedField:
     return replace(planned, reason=death.reason, detail=_DETAILS.get(death.reason, death.detail))
 
 
-def _insist(pool: WorkerPool, task: Task, policy: Policy, events: Events, tally: Tally) -> Receipt | Death:
-    """An attempt whose death condemns fields: where they are few, only as many deaths as the policy says prove anything."""
+def _insist(pool: WorkerPool, task: Task, tries: int, events: Events, tally: Tally) -> Receipt | Death:
+    """Up to `tries` attempts, until one gives a receipt."""
     end = _attempt(pool, task, events, tally)
-    if task.mode is Mode.PROBE and len(task.shard.fields) > 1:
-        return end
-    for _ in range(policy.max_deaths - 1):
+    for _ in range(tries - 1):
         if isinstance(end, Receipt):
             break
         end = _attempt(pool, task, events, tally)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from cellcount_core.domain.config import ExecutionConfig
-from cellcount_core.domain.errors import ConfigFault, StorageFault
+from cellcount_core.domain.errors import ConfigFault, CredentialsFault, StorageFault
 
 _LOCAL_STORE_BYTES = 128 << 20
 """Receipts and shard lists are all that travel: the smallest object store is enough."""
@@ -17,11 +23,11 @@ _LOCAL_STORE_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the cluster has."""
+    """What the cluster has. `own` is one that this process started: it has one node and cannot grow."""
 
     cpus: float
     gpus: float
-    nodes: int
+    own: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +41,91 @@ class Sizing:
     memory_bytes: int | None
 
 
-def connect(execution: ExecutionConfig) -> Resources:
-    """Join the cluster named by `execution.address` or RAY_ADDRESS, or start a local one for this process.
+@contextmanager
+def connected(execution: ExecutionConfig) -> Iterator[Resources]:
+    """Join the cluster named by `execution.address` or RAY_ADDRESS, or start a local one, for as long as the context lasts.
 
-    Raises StorageFault where the cluster cannot be reached.
+    Where this process is connected to Ray already, that is used, and left as it is. Raises StorageFault where the cluster
+    cannot be reached, CredentialsFault where it refuses the token.
     """
+    if ray.is_initialized():
+        yield resources(execution)
+        return
+    _connect(_address(execution))
+    try:
+        yield resources(execution)
+    finally:
+        ray.shutdown()
+
+
+def _address(execution: ExecutionConfig) -> str | None:
+    """The cluster to join; None to start one."""
+    address = execution.address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray tells at every start that token authentication is on; it stays on, and a user need not hear of it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    address = execution.address or os.environ.get("RAY_ADDRESS")
     try:
-        if address and address != "local":
-            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=_LOCAL_STORE_BYTES,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-            )
-    except (ConnectionError, RuntimeError) as error:
+        with _own_sigterm():
+            if address is not None:
+                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+            else:
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=_LOCAL_STORE_BYTES,
+                    logging_level=logging.WARNING,
+                    log_to_driver=False,
+                )
+    except AuthenticationError as error:
+        raise CredentialsFault(
+            f"Ray: {address} refuses this client's token: {str(error).splitlines()[0]}"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "a local cluster"
         raise StorageFault(f"Ray: cannot reach {where}: {str(error).splitlines()[0]}") from error
-    return resources()
 
 
-def resources() -> Resources:
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep a handler of SIGTERM that somebody set: ray.init puts one in its place that ends the process there and then."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def resources(execution: ExecutionConfig) -> Resources:
     """What the cluster this process is connected to has now."""
     totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    nodes: list[object] = ray.nodes()  # type: ignore[no-untyped-call]
-    return Resources(cpus=totals.get("CPU", 0.0), gpus=totals.get("GPU", 0.0), nodes=max(1, len(nodes)))
+    return Resources(totals.get("CPU", 0.0), totals.get("GPU", 0.0), own=_address(execution) is None)
+
+
+def waiting_text(waiting: int, sizing: Sizing) -> str:
+    """What `waiting` workers of this size wait for, beside what the cluster has, so that a user sees what is missing."""
+    asked = (("CPU", sizing.cpus), ("GPU", sizing.gpus), ("memory", float(sizing.memory_bytes or 0)))
+    totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    lines = [
+        f"{_amount(name, amount)} (the cluster has {_amount(name, totals.get(name, 0.0))}, "
+        f"free {_amount(name, free.get(name, 0.0))})"
+        for name, amount in asked
+        if amount
+    ]
+    return (
+        f"{waiting} of {sizing.actors} workers have not started yet; each asks for {', '.join(lines)}. They wait for room or still "
+        "load the model; fewer or smaller ones: execution.actors, threads, gpus_per_actor, memory_mib"
+    )
+
+
+def _amount(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.1f} GiB" if name == "memory" else f"{amount:g} {name}"
 
 
 def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) -> Sizing:
@@ -79,6 +138,10 @@ def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) 
     memory = execution.memory_mib << 20 if execution.memory_mib else None
     share = execution.gpus_per_actor
     gpus = (1.0 if resources.gpus >= 1 else 0.0) if share == "auto" else float(share)
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigFault(
+            f"execution.gpus_per_actor is {gpus:g}: expected a whole number or one below 1, such as {int(gpus)} or 0.5"
+        )
     if gpus > 0:
         threads = 1 if execution.threads == "auto" else execution.threads
         fitting = int(resources.gpus / gpus)
@@ -95,10 +158,13 @@ def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) 
         return Sizing(max(1, min(cores // threads, shards)), float(threads), 0.0, threads, memory)
     threads = max(1, cores // execution.actors) if execution.threads == "auto" else execution.threads
     # More actors than cores is the user's wish: they then share cores instead of waiting for ever for one of their own.
-    cpus = min(float(threads), resources.cpus / execution.actors) if resources.nodes == 1 else float(threads)
+    # A cluster that may grow is asked for whole cores, or it would never learn that it is too small.
+    cpus = _share(resources.cpus / execution.actors, threads) if resources.own else float(threads)
     return Sizing(execution.actors, cpus, 0.0, threads, memory)
 
 
-def disconnect() -> None:
-    """Leave the cluster (and end it, where this process started it)."""
-    ray.shutdown()
+def _share(cpus: float, threads: int) -> float:
+    """At most `threads` cores, rounded down to what Ray can hand out: whole ones, below 1 ten-thousandths."""
+    if cpus >= 1:
+        return float(min(threads, int(cpus)))
+    return math.floor(cpus * 10_000) / 10_000

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    RayActorError,
-    RayTaskError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
+from ray.exceptions import RayError, RayTaskError
 
 from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
+from cellcount_core.runners.attempt import attempt, last_line
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task
-from cellcount_core.runners.ray_cluster import Sizing
+from cellcount_core.runners.ray_cluster import Sizing, waiting_text
 
 _MAX_FRUITLESS_DEATHS = 60
-"""Workers lost in a row without one receipt: then it is not the fields, it is the cluster or the model."""
+"""Workers lost in a row without one receipt: then it is not the fields, it is the cluster or the model. A pool of many may lose
+more at once, with a part of the network."""
+
+_PATIENCE_S = 60.0
+"""After this long a worker that has not started is spoken of; ten times as long later, again."""
 
 
 class CountingActor:
@@ -41,13 +41,13 @@ class CountingActor:
         self._worker = ShardWorker(context)
         return os.getpid()
 
-    def count(self, shard: Shard) -> Receipt:
+    def count(self, shard: Shard) -> Receipt | Death:
         """Count a shard and commit its part."""
-        return self._worker.count(shard)
+        return attempt(self._worker.count, shard)
 
-    def probe(self, shard: Shard) -> Receipt:
+    def probe(self, shard: Shard) -> Receipt | Death:
         """Count without committing."""
-        return self._worker.probe(shard)
+        return attempt(self._worker.probe, shard)
 
 
 @dataclass(slots=True, eq=False)
@@ -59,13 +59,26 @@ class _Worker:
 
 
 class RayPool:
-    """Actors of one run. `sizing` says how many and what each is given."""
+    """Actors of one run. `sizing` says how many and what each is given; `warn` is told of workers that do not start."""
 
-    def __init__(self, context: RunContext, sizing: Sizing, in_flight: int) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        sizing: Sizing,
+        in_flight: int,
+        warn: Callable[[str], None],
+        *,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         self._context = ray.put(context)
         self._sizing = sizing
         self._in_flight = in_flight
+        self._warn = warn
+        self._patience_s = patience_s
+        self._speak_at = time.monotonic() + patience_s
+        self._isolated = False
         self._fruitless = 0
+        self._fruitless_limit = max(_MAX_FRUITLESS_DEATHS, 3 * sizing.actors)
         self._workers = [self._start() for _ in range(sizing.actors)]
 
     def _start(self) -> _Worker:
@@ -107,6 +120,7 @@ class RayPool:
         for worker in list(self._workers):
             outcomes += self._collect(worker, set(ready))
         outcomes += self._end_overdue()
+        self._speak_of_waiting()
         return outcomes
 
     def _collect(self, worker: _Worker, ready: set[ray.ObjectRef[Any]]) -> list[Outcome]:
@@ -115,31 +129,32 @@ class RayPool:
                 self._take_in(worker, worker.opening)
             return []
         outcomes: list[Outcome] = []
+        words = ""
         for ref in [ref for ref in worker.in_hand if ref in ready]:
-            if ref not in worker.in_hand:
-                continue
-            task, _ = worker.in_hand[ref]
             try:
-                outcomes.append(Outcome(task, ray.get(ref)))
-                self._fruitless = 0
-                del worker.in_hand[ref]
+                end = ray.get(ref)
             except RayTaskError as error:
-                del worker.in_hand[ref]
-                outcomes.append(Outcome(task, _failure(error)))
-            except (RayActorError, WorkerCrashedError) as error:
-                outcomes += self._bury(worker, _last_words(error))
-        return outcomes
+                end = _failure(error)
+            except RayError as error:
+                # What it had finished before counts: it is buried when all of that is taken.
+                words = _last_words(error)
+                continue
+            self._fruitless = 0
+            outcomes.append(Outcome(worker.in_hand.pop(ref)[0], end))
+        return outcomes + self._bury(worker, words) if words else outcomes
 
     def _take_in(self, worker: _Worker, opening: ray.ObjectRef[Any]) -> None:
         try:
             worker.pid = ray.get(opening)
             worker.opening = None
+            if self._isolated:
+                self._fruitless = 0
         except RayTaskError as error:
             cause = error.cause
             raise (
                 cause if isinstance(cause, RunFault) else RunFault(f"a worker cannot start: {cause!r}")
             ) from error
-        except (RayActorError, WorkerCrashedError, TaskUnschedulableError) as error:
+        except RayError as error:
             self._replace(worker, _last_words(error))
 
     def _bury(self, worker: _Worker, words: str) -> list[Outcome]:
@@ -148,11 +163,15 @@ class RayPool:
         return [Outcome(task, Death(Reason.WORKER_DIED, words)) for task in lost]
 
     def _replace(self, worker: _Worker, words: str) -> None:
-        self._fruitless += 1
-        if self._fruitless > _MAX_FRUITLESS_DEATHS:
+        # In isolation a worker that dies of its shard is what is looked for; one that cannot even start is not.
+        if worker.opening is not None or not self._isolated:
+            self._fruitless += 1
+        if self._fruitless > self._fruitless_limit:
             raise RunFault(
                 f"{self._fruitless} workers died in a row without counting anything; the last: {words}"
             )
+        # One that only seems dead, behind a broken connection, must not go on holding its device.
+        ray.kill(worker.handle, no_restart=True)
         worker.in_hand.clear()
         self._workers[self._workers.index(worker)] = self._start()
 
@@ -164,18 +183,26 @@ class RayPool:
             if not overdue:
                 continue
             others = [task for task, _ in worker.in_hand.values() if task not in overdue]
-            ray.kill(worker.handle, no_restart=True)
             self._replace(worker, "ended after the shard's time limit")
-            for task in overdue:
-                outcomes.append(
-                    Outcome(task, Death(Reason.TIMED_OUT, f"not done after {task.timeout_s:g} s"))
-                )
+            outcomes += [
+                Outcome(task, Death(Reason.TIMED_OUT, f"not done after {task.timeout_s:g} s"))
+                for task in overdue
+            ]
             outcomes += [Outcome(task, None) for task in others]
         return outcomes
+
+    def _speak_of_waiting(self) -> None:
+        waiting = sum(worker.opening is not None for worker in self._workers)
+        if not waiting:
+            self._speak_at = time.monotonic() + self._patience_s
+        elif time.monotonic() >= self._speak_at:
+            self._speak_at = time.monotonic() + 10 * self._patience_s
+            self._warn(waiting_text(waiting, self._sizing))
 
     def isolate(self) -> None:
         """One attempt a worker from now on."""
         self._in_flight = 1
+        self._isolated = True
 
     def close(self) -> None:
         """End the actors at once."""
@@ -187,7 +214,7 @@ def _failure(error: RayTaskError) -> Death:
     cause = error.cause
     if isinstance(cause, RunFault):
         raise cause from error
-    return Death(Reason.INTERNAL, f"{type(cause).__name__}: {cause}".splitlines()[0][:300])
+    return Death(Reason.INTERNAL, last_line(cause))
 
 
 def _last_words(error: Exception) -> str:

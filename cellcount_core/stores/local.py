@@ -208,7 +208,7 @@ def _read_fault(fault: OSError, key: str, path: Path) -> Absent | Denied | Stora
     if fault.errno in _NOT_THERE:
         return Absent(key)
     if fault.errno in _REFUSED:
-        return Denied(key, f"this user may not read {path}")
+        return Denied(key, "this user may not read it")
     return StorageFault(f"{path}: the disk cannot be read ({fault.strerror}); check the disk or the mount")
 
 

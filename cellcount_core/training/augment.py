@@ -67,7 +67,9 @@ def _inside(centre: float, length: int, wanted: float) -> float:
     return length / 2 if wanted >= length else float(np.clip(centre, wanted / 2, length - wanted / 2))
 
 
-def cut(image: Image, labels: Labels, where: Placement, size: int, border: int) -> tuple[Image, Labels, Image]:
+def cut(
+    image: Image, labels: Labels, where: Placement, size: int, border: int
+) -> tuple[Image, Labels, Image]:
     """The crop (size, size) of image, labels and validity at a placement; `border` is OpenCV's for the image's edge."""
     reach = int(np.ceil(size / 2 / where.scale * 1.5)) + 8
     top, left = max(0, int(where.y) - reach), max(0, int(where.x) - reach)
@@ -78,7 +80,10 @@ def cut(image: Image, labels: Labels, where: Placement, size: int, border: int) 
     angle = np.deg2rad(where.degrees)
     across, down = where.mirror / where.scale * where.stretch, 1 / where.scale / where.stretch
     matrix = np.array(
-        [[np.cos(angle) * across, -np.sin(angle) * down, 0], [np.sin(angle) * across, np.cos(angle) * down, 0]]
+        [
+            [np.cos(angle) * across, -np.sin(angle) * down, 0],
+            [np.sin(angle) * across, np.cos(angle) * down, 0],
+        ]
     )
     centre = (size - 1) / 2
     matrix[:, 2] = np.array([where.x - left, where.y - top]) - matrix[:, :2] @ np.array([centre, centre])
@@ -86,7 +91,11 @@ def cut(image: Image, labels: Labels, where: Placement, size: int, border: int) 
     crop = cv2.warpAffine(image, matrix, (size, size), flags=flags | cv2.INTER_LINEAR, borderMode=border)
     # OpenCV turns no int32; float32 holds every label exactly up to 2^24.
     turned = cv2.warpAffine(
-        labels.astype(np.float32), matrix, (size, size), flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
+        labels.astype(np.float32),
+        matrix,
+        (size, size),
+        flags=flags | cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REFLECT_101,
     )
     if where.scale > 1.3:
         # Enlarged labels have steps that the distance would follow; a median keeps to labels that are there.
@@ -146,7 +155,9 @@ def _add_debris(rng: np.random.Generator, crop: Image) -> Image:
         cv2.circle(layer, centre, int(rng.integers(0, 2)), float(rng.uniform(0.2, 2.5)), -1)
     for _ in range(rng.integers(0, 3)):
         bends = rng.integers(0, size, (1, 2)) + np.cumsum(rng.normal(0, size / 8, (5, 2)), axis=0)
-        cv2.polylines(layer, [bends.astype(np.int32)], False, float(rng.uniform(0.2, 1.5)), int(rng.integers(1, 3)))
+        cv2.polylines(
+            layer, [bends.astype(np.int32)], False, float(rng.uniform(0.2, 1.5)), int(rng.integers(1, 3))
+        )
     return np.asarray(crop + _blur(layer, rng.uniform(0.4, 0.9)), np.float32)
 
 

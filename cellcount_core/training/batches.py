@@ -48,7 +48,9 @@ def _linear(plane: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float
     return ((plane.astype(np.float64) - norm.background) / norm.range).astype(np.float32)
 
 
-def split_groups(images: Sequence[LabelledImage], share: float) -> tuple[list[LabelledImage], list[LabelledImage]]:
+def split_groups(
+    images: Sequence[LabelledImage], share: float
+) -> tuple[list[LabelledImage], list[LabelledImage]]:
     """Split images into (rest, about `share` of them) by whole groups, in the order of the groups' SHA-1."""
     sizes = Counter(image.group for image in images)
     ordered = sorted(sizes, key=lambda group: hashlib.sha1(group.encode(), usedforsecurity=False).hexdigest())
@@ -64,7 +66,8 @@ def chances(samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Chance of each sample to be drawn: by the root of its group's size and of its own pixels, so that neither drowns."""
     sizes = Counter(sample.group for sample in samples)
     weights = np.array(
-        [sizes[s.group] ** -0.5 * np.sqrt(max(1.0, s.linear.size / _TYPICAL_PIXELS)) for s in samples], np.float64
+        [sizes[s.group] ** -0.5 * np.sqrt(max(1.0, s.linear.size / _TYPICAL_PIXELS)) for s in samples],
+        np.float64,
     )
     return np.asarray(weights / weights.sum(), np.float64)
 
@@ -79,7 +82,9 @@ def draw_scale(rng: np.random.Generator, diameter: float, config: TrainConfig) -
     return float(np.clip(np.exp(rng.uniform(np.log(low), np.log(high))) / diameter, *_SCALES))
 
 
-def make_batch(samples: Sequence[Sample], weights: NDArray[np.float64], config: TrainConfig, key: Sequence[int]) -> Batch:
+def make_batch(
+    samples: Sequence[Sample], weights: NDArray[np.float64], config: TrainConfig, key: Sequence[int]
+) -> Batch:
     """Inputs (B, S, S, 1) and targets (B, S, S, maps + 1) float32; the same key always gives the same batch."""
     rng = np.random.default_rng(list(key))
     crops = [_one(rng, samples[index], config) for index in rng.choice(len(samples), config.batch, p=weights)]
@@ -87,7 +92,9 @@ def make_batch(samples: Sequence[Sample], weights: NDArray[np.float64], config: 
 
 
 def _stack(crops: Sequence[Crop], config: TrainConfig) -> Batch:
-    return np.stack([crop.pixels[..., None] for crop in crops]), np.stack([_targets(crop, config) for crop in crops])
+    return np.stack([crop.pixels[..., None] for crop in crops]), np.stack(
+        [_targets(crop, config) for crop in crops]
+    )
 
 
 def _targets(crop: Crop, config: TrainConfig) -> NDArray[np.float32]:
@@ -105,7 +112,9 @@ def _one(rng: np.random.Generator, sample: Sample, config: TrainConfig) -> Crop:
         return plain_crop(rng, sample, config.crop_px)
     if rng.random() < config.augment.empty_share:
         return draw_empty(rng, config.crop_px)
-    return draw_crop(rng, sample.linear, sample.labels, draw_scale(rng, sample.diameter_px, config), config.crop_px)
+    return draw_crop(
+        rng, sample.linear, sample.labels, draw_scale(rng, sample.diameter_px, config), config.crop_px
+    )
 
 
 def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
@@ -121,7 +130,9 @@ def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
     return Crop(compress(pixels), labels, np.ones((size, size), np.float32), blank=True)
 
 
-def training_batches(samples: Sequence[Sample], config: TrainConfig, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+def training_batches(
+    samples: Sequence[Sample], config: TrainConfig, start: int, stop: int
+) -> Iterator[tuple[int, Batch]]:
     """Batches of the steps from `start` to before `stop`, a few made ahead while the network trains."""
     weights = chances(samples) if config.augment.kind != "none" else np.full(len(samples), 1 / len(samples))
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
@@ -129,7 +140,9 @@ def training_batches(samples: Sequence[Sample], config: TrainConfig, start: int,
         try:
             for step in range(start, stop):
                 while len(waiting) < _AHEAD and step + len(waiting) < stop:
-                    waiting.append(pool.submit(make_batch, samples, weights, config, (config.seed, step + len(waiting))))
+                    waiting.append(
+                        pool.submit(make_batch, samples, weights, config, (config.seed, step + len(waiting)))
+                    )
                 yield step, waiting.pop(0).result()
         finally:
             for future in waiting:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 FILE = "checkpoint.npz"
 
 
-def save_checkpoint(work_dir: Path, step: int, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str) -> None:
+def save_checkpoint(
+    work_dir: Path, step: int, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+) -> None:
     """Write the state after `step` steps; a reader sees the old file or the new one, never a part."""
     from keras import ops
 
@@ -27,7 +29,9 @@ def save_checkpoint(work_dir: Path, step: int, network: keras.Model, optimiser: 
     temporary.replace(work_dir / FILE)
 
 
-def load_checkpoint(work_dir: Path, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str) -> int:
+def load_checkpoint(
+    work_dir: Path, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+) -> int:
     """Put the newest state back and return its step; 0 where there is none.
 
     Raises ConfigFault where the checkpoint belongs to another configuration.
@@ -37,7 +41,9 @@ def load_checkpoint(work_dir: Path, network: keras.Model, optimiser: keras.optim
         return 0
     with np.load(path, allow_pickle=False) as stored:
         if str(stored["digest"]) != digest:
-            raise ConfigFault(f"{path}: the checkpoint of another configuration; give another work_dir or remove it")
+            raise ConfigFault(
+                f"{path}: the checkpoint of another configuration; give another work_dir or remove it"
+            )
         for prefix, variables in (("w", network.weights), ("o", optimiser.variables)):
             for index, variable in enumerate(variables):
                 variable.assign(stored[f"{prefix}{index:04d}"])

@@ -127,8 +127,12 @@ class TrainConfig(_Part):
         except ModelFault as fault:
             raise ValueError(str(fault)) from fault
         if spec.outputs != len(self.maps) or spec.inputs != 1:
-            raise ValueError(f"network: inputs 1 and outputs {len(self.maps)} expected (got {spec.inputs} and {spec.outputs})")
+            raise ValueError(
+                f"network: inputs 1 and outputs {len(self.maps)} expected (got {spec.inputs} and {spec.outputs})"
+            )
         total = spec.stem * 2 ** (len(spec.filters) - 1)
         if self.crop_px % total:
-            raise ValueError(f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})")
+            raise ValueError(
+                f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})"
+            )
         return self

@@ -29,7 +29,10 @@ def read_curve(work_dir: Path) -> list[Point]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
-        return [Point(int(row["step"]), *(float(row[f.name]) for f in fields(Point)[1:])) for row in csv.DictReader(stream)]
+        return [
+            Point(int(row["step"]), *(float(row[f.name]) for f in fields(Point)[1:]))
+            for row in csv.DictReader(stream)
+        ]
 
 
 def write_curve(work_dir: Path, points: list[Point]) -> None:

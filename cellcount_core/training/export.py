@@ -46,7 +46,7 @@ CARD = "README.md"
 _GOLDEN_PX = 96
 _GOLDEN_ATOL = 0.002
 _CALIBRATION_BATCHES = 40
-_PREVIEW_IMAGES = 400
+_CALIBRATION_IMAGES = 400
 
 
 def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
@@ -77,8 +77,14 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
 
 def check_replaceable(folder: Path) -> None:
     """Raise ConfigFault where `folder` holds anything but a model package, which a new one would remove."""
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigFault(f"package_dir {folder}: neither empty nor a model package; name a folder of the package's own")
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise ConfigFault(
+            f"package_dir {folder}: neither empty nor a model package; name a folder of the package's own"
+        )
 
 
 def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Model]:
@@ -91,7 +97,9 @@ def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Mo
 
     plain = config.model_copy(update={"dtype": "float32"})
     network, trainee = compiled(plain, total_steps(config, len(images.train)))
-    step = load_checkpoint(Path(config.work_dir).expanduser(), network, trainee.optimizer, config_digest(config))
+    step = load_checkpoint(
+        Path(config.work_dir).expanduser(), network, trainee.optimizer, config_digest(config)
+    )
     if not step:
         raise ConfigFault(f"work_dir {config.work_dir}: no checkpoint there yet")
     if config.optimiser.ema:
@@ -102,8 +110,10 @@ def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Mo
     return step, network
 
 
-def _calibrate(config: TrainConfig, train: list[LabelledImage], network: keras.Model, norms: list[keras.Layer]) -> None:
-    samples = prepare(train[:_PREVIEW_IMAGES], config.input.percentile, config.input.floor_sigmas)
+def _calibrate(
+    config: TrainConfig, train: list[LabelledImage], network: keras.Model, norms: list[keras.Layer]
+) -> None:
+    samples = prepare(train[:_CALIBRATION_IMAGES], config.input.percentile, config.input.floor_sigmas)
     weights = chances(samples)
     for number in range(_CALIBRATION_BATCHES):
         inputs, _ = make_batch(samples, weights, config, (config.seed, 2, number))
@@ -142,9 +152,13 @@ def _complete(
     step: int,
     report: Callable[[str], None],
 ) -> Package:
-    spec = InputSpec((config.input.channel,), config.input.diameter_px, config.input.percentile, config.input.floor_sigmas)
+    spec = InputSpec(
+        (config.input.channel,), config.input.diameter_px, config.input.percentile, config.input.floor_sigmas
+    )
     total = stride(network)
-    separator = _separator(config, images.fit, lambda image: whole_maps(image.plane, run, spec, total), report)
+    separator = _separator(
+        config, images.fit, lambda image: whole_maps(image.plane, run, spec, total), report
+    )
     _write_golden(folder / GOLDEN, images.fit, spec, total, run, separator)
     manifest: dict[str, object] = {
         "format": 1,
@@ -194,7 +208,10 @@ def _measure(
     predict = package_predictor(package, "onnxruntime", 1)
     as_is = evaluate(predict, validation).summary()
     report(f"validation as it is: {as_is}")
-    figures: dict[str, object] = {"data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}", **as_is}
+    figures: dict[str, object] = {
+        "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
+        **as_is,
+    }
     if config.input.diameter_px is not None:
         scaled = evaluate(at_true_diameter(predict, config.input.diameter_px), validation).summary()
         report(f"validation at the true median diameter: {scaled}")
@@ -203,7 +220,9 @@ def _measure(
 
 
 def _training(config: TrainConfig, images: Images, step: int) -> dict[str, object]:
-    recipe = config.model_dump(mode="json", include={"optimiser", "loss", "augment", "batch", "crop_px", "dtype", "network"})
+    recipe = config.model_dump(
+        mode="json", include={"optimiser", "loss", "augment", "batch", "crop_px", "dtype", "network"}
+    )
     return {
         "data": f"{config.data.title or config.data.kind}, split {config.data.split}",
         "licence": config.data.licence,
@@ -241,7 +260,9 @@ def _write_counts(config: TrainConfig, package: Package, validation: list[Labell
     """`index,count` of the validation images, in the work folder."""
     predict = package_predictor(package, "onnxruntime", 1)
     lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
-    (Path(config.work_dir).expanduser() / COUNTS).write_text("\n".join(["index,count", *lines, ""]), encoding="utf-8")
+    (Path(config.work_dir).expanduser() / COUNTS).write_text(
+        "\n".join(["index,count", *lines, ""]), encoding="utf-8"
+    )
 
 
 def package_now(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:

@@ -48,5 +48,7 @@ def fit_cores(
     return best
 
 
-def _score(images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]) -> Report:
+def _score(
+    images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]
+) -> Report:
     return Report(tuple(score_image(i, cores.separate(m, params)) for i, m in zip(images, maps, strict=True)))

@@ -91,12 +91,22 @@ def train_network(config: TrainConfig, images: Images, *, report: Callable[[str]
     start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
     if start:
         report(f"going on from step {start}")
-    _run_steps(config, network, trainee, samples, validation_batches(watched, config, _VALIDATION_BATCHES), (start, steps), report)
+    _run_steps(
+        config,
+        network,
+        trainee,
+        samples,
+        validation_batches(watched, config, _VALIDATION_BATCHES),
+        (start, steps),
+        report,
+    )
 
 
 def config_digest(config: TrainConfig) -> str:
     """SHA-256 of what decides the weights; where files lie and how often they are written does not."""
-    kept = config.model_dump_json(exclude={"work_dir", "package_dir", "checkpoint_every", "threads", "version", "description"})
+    kept = config.model_dump_json(
+        exclude={"work_dir", "package_dir", "checkpoint_every", "threads", "version", "description"}
+    )
     return hashlib.sha256(kept.encode()).hexdigest()
 
 
@@ -124,7 +134,9 @@ def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]
     keras.utils.set_random_seed(config.seed)
     network = build_unet(config.network, dtype=config.dtype)
     trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
-    trainee.compile(_optimiser(config, steps), loss=make_loss(config.loss, config.maps), metrics=[pixel_accuracy])
+    trainee.compile(
+        _optimiser(config, steps), loss=make_loss(config.loss, config.maps), metrics=[pixel_accuracy]
+    )
     trainee.optimizer.build(trainee.trainable_variables)
     return network, trainee
 
@@ -137,7 +149,11 @@ def _optimiser(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     if chosen.schedule == "cosine":
         warmup = min(chosen.warmup_steps, steps // 10)
         rate = keras.optimizers.schedules.CosineDecay(
-            chosen.learning_rate / 20, max(1, steps - warmup), alpha=0.02, warmup_target=chosen.learning_rate, warmup_steps=warmup
+            chosen.learning_rate / 20,
+            max(1, steps - warmup),
+            alpha=0.02,
+            warmup_target=chosen.learning_rate,
+            warmup_steps=warmup,
         )
     averaging = {"use_ema": True, "ema_momentum": chosen.ema} if chosen.ema else {}
     if chosen.kind == "rmsprop":
@@ -171,7 +187,9 @@ def _run_steps(
             seen = []
 
 
-def _point(trainee: keras.Model, held_out: list[Batch], step: int, seconds: float, seen: list[list[float]]) -> Point:
+def _point(
+    trainee: keras.Model, held_out: list[Batch], step: int, seconds: float, seen: list[list[float]]
+) -> Point:
     measured = []
     for inputs, targets in held_out:
         trainee.reset_metrics()
@@ -179,7 +197,12 @@ def _point(trainee: keras.Model, held_out: list[Batch], step: int, seconds: floa
     loss, accuracy = np.mean(seen, axis=0)
     validation_loss, validation_accuracy = np.mean(measured, axis=0)
     rate = float(trainee.optimizer.learning_rate)
-    return Point(step, round(seconds, 1), rate, *(round(float(v), 5) for v in (loss, accuracy, validation_loss, validation_accuracy)))
+    return Point(
+        step,
+        round(seconds, 1),
+        rate,
+        *(round(float(v), 5) for v in (loss, accuracy, validation_loss, validation_accuracy)),
+    )
 
 
 def _line(point: Point, steps: int, seconds_a_step: float) -> str:

@@ -76,7 +76,7 @@ def test_plan_says_what_would_run_and_writes_nothing(
     ]
     assert main(arguments) == ExitCode.OK
     told = capsys.readouterr().out
-    assert "8 fields in 1 shards, 8 files" in told
+    assert "8 fields in 1 shard, 8 files" in told
     assert "counted: w1" in told
     assert "plate 'P1': 8 fields in 4 wells" in told
     assert "not an image" in told

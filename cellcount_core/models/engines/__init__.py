@@ -54,6 +54,9 @@ ENGINES: dict[str, Callable[[Package, int], Engine]] = {
 }
 """Name of every engine and what loads it."""
 
+ON_GPU = frozenset({"keras"})
+"""Engines that use a GPU where there is one; for the others a worker holds a core, whatever else the cluster has."""
+
 _CPU_ORDER = ("smooth", "onnxruntime", "keras")
 _GPU_ORDER = ("smooth", "keras", "onnxruntime")
 

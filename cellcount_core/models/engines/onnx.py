@@ -21,6 +21,8 @@ class OnnxEngine:
     def __init__(self, package: Package, threads: int) -> None:
         import onnxruntime as ort
 
+        # Nothing about a run leaves the machine: some builds of ONNX Runtime send usage events unless told not to.
+        ort.disable_telemetry_events()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

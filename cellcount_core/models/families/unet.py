@@ -107,7 +107,9 @@ def build_unet(config: Mapping[str, object], *, dtype: str = "float32") -> keras
         for index in range(spec.decoder[level]):
             x = _block(x, spec, dtype, spec.filters[level], name=f"up{level}_{index}")
     if spec.stem == 2:
-        logits = layers.Conv2DTranspose(spec.outputs, 2, strides=2, padding="same", dtype=dtype, name=LOGITS)(x)
+        logits = layers.Conv2DTranspose(spec.outputs, 2, strides=2, padding="same", dtype=dtype, name=LOGITS)(
+            x
+        )
     else:
         logits = layers.Conv2D(spec.outputs, 1, dtype=dtype, name=LOGITS)(x)
     maps = layers.Activation("sigmoid", dtype="float32", name="maps")(logits)
@@ -146,16 +148,32 @@ def _block(
     layers = keras.layers
     if not spec.batch_norm:
         return layers.Conv2D(
-            width, kernel, strides=strides, padding="same", activation="relu", kernel_initializer="he_normal", dtype=dtype, name=name
+            width,
+            kernel,
+            strides=strides,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",
+            dtype=dtype,
+            name=name,
         )(x)
     x = layers.Conv2D(
-        width, kernel, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", dtype=dtype, name=name
+        width,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        dtype=dtype,
+        name=name,
     )(x)
     x = layers.BatchNormalization(momentum=0.97, dtype=dtype, name=f"{name}_norm")(x)
     return layers.Activation("relu", dtype=dtype, name=f"{name}_relu")(x)
 
 
-def fold_batch_norm(config: Mapping[str, object], network: keras.Model) -> tuple[dict[str, object], keras.Model]:
+def fold_batch_norm(
+    config: Mapping[str, object], network: keras.Model
+) -> tuple[dict[str, object], keras.Model]:
     """The same network without batch normalisation, each one's scale and shift put into its convolution.
 
     Returns the new configuration and the new network (float32). The maps differ by rounding only.

@@ -21,7 +21,7 @@ def test_all_faults_stand_in_one_message() -> None:
     text = message(assignments=["run.layot=3", "execution.actors=-1", "run.z=sum", "run.diameter=-2"])
     assert "4 faults" in text
     assert "run.layot: unknown key; did you mean 'layout'?" in text
-    assert "execution.actors: should be 'auto', or should be greater than or equal to 1 (got -1)" in text
+    assert "execution.actors: should be 'auto', or greater than or equal to 1 (got -1)" in text
     assert "(got 'sum')" in text
     assert "run.diameter" in text
 
@@ -72,3 +72,8 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str, 
 
 def test_output_inside_the_place_of_the_input_is_refused() -> None:
     assert "output must not be the input folder" in message(output="in")
+
+
+def test_a_setting_named_like_its_layout_is_named_where_it_is_missing() -> None:
+    with pytest.raises(ConfigFault, match=r"run\.layout\.pattern: is needed and not given"):
+        build_job({"input": "a", "output": "b", "run": {"layout": {"kind": "pattern"}}}, "command line")

@@ -46,13 +46,20 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
     ("rows", "header", "split", "said"),
     [
         (["a,image.png,label.png"], "id,file,mask", "", "no column 'label'"),
-        (["a,image.png,label.png,train,f,g"], "id,file,label,split,modality,group", "test", "splits \\['train'\\]"),
+        (
+            ["a,image.png,label.png,train,f,g"],
+            "id,file,label,split,modality,group",
+            "test",
+            "splits \\['train'\\]",
+        ),
         (["a,image.png,small.png,train,f,g"], "id,file,label,split,modality,group", "", "labels are"),
         (["a,absent.png,label.png,train,f,g"], "id,file,label,split,modality,group", "", "absent.png"),
         (["a,index.csv,label.png,train,f,g"], "id,file,label,split,modality,group", "", "not an image"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, rows: list[str], header: str, split: str, said: str) -> None:
+def test_what_is_wrong_with_a_folder_is_said(
+    tmp_path: Path, rows: list[str], header: str, split: str, said: str
+) -> None:
     with pytest.raises(ConfigFault, match=said):
         load_folder(write_folder(tmp_path, rows, header), split=split)
 
@@ -82,7 +89,12 @@ def test_an_archive_without_y_or_of_other_shapes_is_refused(tmp_path: Path) -> N
     np.savez(tmp_path / "a.npz", X=np.zeros((2, 8, 8)))
     np.savez(tmp_path / "b.npz", X=np.zeros((2, 8, 8)), y=np.zeros((2, 8, 9)))
     (tmp_path / "c.npz").write_bytes(b"no archive")
-    for name, said in (("a", "no array 'y'"), ("b", "must both be"), ("c", "not an NPZ"), ("d", "not an NPZ")):
+    for name, said in (
+        ("a", "no array 'y'"),
+        ("b", "must both be"),
+        ("c", "not an NPZ"),
+        ("d", "not an NPZ"),
+    ):
         with pytest.raises(ConfigFault, match=said):
             load_npz(tmp_path / f"{name}.npz")
 

@@ -47,7 +47,10 @@ def test_a_missed_object_shows_in_every_figure() -> None:
 
 def test_modalities_are_scored_apart() -> None:
     report = evaluate(without_last, [image("a", 2), image("b", 4, "histology")])
-    assert {name: len(part.images) for name, part in group_scores(report).items()} == {"fluorescence": 1, "histology": 1}
+    assert {name: len(part.images) for name, part in group_scores(report).items()} == {
+        "fluorescence": 1,
+        "histology": 1,
+    }
     assert group_scores(report)["histology"].ap() == pytest.approx(3 / 4)
 
 

@@ -72,7 +72,9 @@ def most_pairs(iou: np.ndarray, threshold: float) -> int:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 5), st.integers(1, 5)), seed=st.integers(0, 10_000), threshold=st.sampled_from([0.3, 0.5, 0.7])
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    seed=st.integers(0, 10_000),
+    threshold=st.sampled_from([0.3, 0.5, 0.7]),
 )
 def test_no_other_assignment_has_more_pairs(shape: tuple[int, int], seed: int, threshold: float) -> None:
     iou = np.random.default_rng(seed).random(shape)

@@ -91,17 +91,25 @@ def test_an_empty_map_has_no_objects() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    discs=st.lists(st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=8),
+    discs=st.lists(
+        st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=8
+    ),
     shift=st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
-def test_moving_the_objects_moves_the_labels_and_changes_nothing(discs: list[Disc], shift: tuple[int, int]) -> None:
+def test_moving_the_objects_moves_the_labels_and_changes_nothing(
+    discs: list[Disc], shift: tuple[int, int]
+) -> None:
     still = separate(maps_of((64, 64), discs), {})
     moved = separate(maps_of((110, 110), [(y + shift[0], x + shift[1], r) for y, x, r in discs]), {})
     np.testing.assert_array_equal(moved[shift[0] : shift[0] + 64, shift[1] : shift[1] + 64], still)
 
 
 @settings(max_examples=25, deadline=None)
-@given(discs=st.lists(st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=6))
+@given(
+    discs=st.lists(
+        st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=6
+    )
+)
 def test_what_lies_far_away_does_not_change_an_objects_shape(discs: list[Disc]) -> None:
     alone = separate(maps_of((64, 64), discs), {})
     crowd = [(y, x + 120, r) for y, x, r in discs] + [(20, 90, 6)]

@@ -52,7 +52,9 @@ def test_a_disc_on_each_seam_and_corner_is_counted_once(package: str) -> None:
     size = 3 * tile
     image = canvas(size, size)
     step = tile // 4
-    places = [(y, x) for y in range(step, size - step // 2, step) for x in range(step, size - step // 2, step)]
+    places = [
+        (y, x) for y in range(step, size - step // 2, step) for x in range(step, size - step // 2, step)
+    ]
     for y, x in places:
         add_disc(image, y, x, min(7, step // 3))
     field = finish(image)
@@ -73,13 +75,22 @@ def test_objects_larger_than_overlap_tile_and_block_stay_whole(blocked: bool) ->
     same_objects(whole, count_array(field, tile=64, **limits))
 
 
-@given(seed=st.integers(0, 10_000), objects=st.integers(0, 60), height=st.integers(70, 320), width=st.integers(70, 320))
+@given(
+    seed=st.integers(0, 10_000),
+    objects=st.integers(0, 60),
+    height=st.integers(70, 320),
+    width=st.integers(70, 320),
+)
 @settings(max_examples=200, deadline=None)
-def test_tiles_and_blocks_give_the_objects_of_the_uncut_field(seed: int, objects: int, height: int, width: int) -> None:
+def test_tiles_and_blocks_give_the_objects_of_the_uncut_field(
+    seed: int, objects: int, height: int, width: int
+) -> None:
     rng = np.random.default_rng(seed)
     image = canvas(height, width, seed)
     for _ in range(objects):
-        add_disc(image, rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 20), rng.uniform(600, 3000))
+        add_disc(
+            image, rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, 20), rng.uniform(600, 3000)
+        )
     field = finish(image)
     whole = count_array(field, tile=8192)
     same_objects(whole, count_array(field, tile=64))

@@ -41,9 +41,14 @@ def test_an_unknown_name_is_refused_with_the_nearest(run: RunConfig, message: st
     assert message in str(fault.value)
 
 
+def test_measuring_another_channel_does_not_drop_the_counted_one() -> None:
+    run = RunConfig(channels={"nuclei": "w1"}, measure=("w2",))
+    assert select_channels(run, ROLES, {"w1", "w2"}).measured == ("w1", "w2")
+
+
 def test_a_name_is_left_to_the_file_where_file_names_carry_no_channel() -> None:
     run = RunConfig(channels={"nuclei": "DAPI"}, measure=("GFP",))
-    assert select_channels(run, ROLES, {""}) == ChannelChoice(("DAPI",), ("GFP",))
+    assert select_channels(run, ROLES, {""}) == ChannelChoice(("DAPI",), ("DAPI", "GFP"))
 
 
 def test_a_model_of_two_roles_needs_a_channel_for_each() -> None:

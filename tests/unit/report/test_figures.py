@@ -9,7 +9,7 @@ import pyarrow as pa
 from cellcount_core.domain.columns import Features
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.report.figures import Role, choose_fields
+from cellcount_core.report.figures import Role, ShownField, choose_fields, titles
 from cellcount_core.tables.rows import FieldRow, fields_table
 
 
@@ -70,3 +70,13 @@ def test_a_title_says_where_and_how_many() -> None:
     (only,) = choose_fields(table([row("A01", 1)]), 6)
     assert only.title == "A01 site 1: 1 object (most objects)"
     assert only.source == ("A01.tif",)
+
+
+def test_titles_name_the_plate_only_where_several_are_shown() -> None:
+    one = ShownField(FieldKey("P", "A01", 1, 1), Role.MOST, 3, None, (), ())
+    other = ShownField(FieldKey("Q", "A01", 1, 1), Role.MEDIAN, 2, None, (), ())
+    assert titles([one]) == ["A01 site 1: 3 objects (most objects)"]
+    assert titles([one, other]) == [
+        "P\nA01 site 1: 3 objects (most objects)",
+        "Q\nA01 site 1: 2 objects (median)",
+    ]

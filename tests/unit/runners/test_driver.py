@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.errors import Reason
+from cellcount_core.cli.progress import Quiet
+from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.domain.receipts import Commit, Receipt
-from cellcount_core.cli.progress import Quiet
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Tally
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task
@@ -118,6 +120,61 @@ def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
     tally = run(pool, [shard(0, 4)])
     assert tally.statuses["failed"] == 4
     assert set(pool.marked.values()) == {Reason.WORKER_DIED}
+
+
+@given(poisonous=st.integers(0, 7), strike=st.integers(0, 30))
+@settings(max_examples=80, deadline=None)
+def test_a_machine_lost_while_poison_is_looked_for_condemns_no_field(poisonous: int, strike: int) -> None:
+    class Struck(ScriptedPool):
+        attempts = 0
+
+        def _end(self, task: Task) -> Receipt | Death | None:
+            self.attempts += 1
+            if self.attempts == strike:
+                return Death(Reason.WORKER_DIED, "node lost")
+            return super()._end(task)
+
+    bad = shard(0, 8)
+    poison = bad.fields[poisonous].key.field_id
+    pool = Struck({poison}, {})
+    tally = run(pool, [bad])
+    assert pool.marked == {poison: Reason.WORKER_DIED}
+    assert tally.statuses == Counter(ok=7, failed=1)
+
+
+def test_a_condemned_field_says_nothing_of_host_or_process() -> None:
+    class Talkative(ScriptedPool):
+        details: set[str] = set()
+
+        def _end(self, task: Task) -> Receipt | Death | None:
+            end = super()._end(task)
+            if task.mode is Mode.COMMIT and isinstance(end, Receipt):
+                self.details = {planned.detail for planned in task.shard.fields if planned.reason}
+            return replace(end, detail=f"pid {next(pids)} on 10.0.0.7") if isinstance(end, Death) else end
+
+    pids = itertools.count(4000)
+    bad = shard(0, 3)
+    pool = Talkative({bad.fields[1].key.field_id}, {})
+    run(pool, [bad])
+    assert pool.details == {"its worker died each time"}
+
+
+def test_a_shard_that_no_worker_survives_at_all_stops_the_run_and_is_not_left_out() -> None:
+    class Cursed(ScriptedPool):
+        def _end(self, task: Task) -> Receipt | Death | None:
+            return Death(Reason.WORKER_DIED, "node lost")
+
+    with pytest.raises(RunFault, match="shard 0 cannot be committed"):
+        run(Cursed(set(), {}), [shard(0, 2)])
+
+
+def test_a_shard_of_nothing_but_known_failures_is_not_searched_for_poison() -> None:
+    known = shard(0, 2)
+    fields = tuple(replace(planned, reason=Reason.ABSENT) for planned in known.fields)
+    pool = ScriptedPool(set(), {0: 3})
+    tally = run(pool, [replace(known, fields=fields)])
+    assert tally.statuses == Counter(failed=2, ok=0)
+    assert set(pool.marked.values()) == {Reason.ABSENT}
 
 
 def test_a_fault_of_the_run_ends_the_loop() -> None:

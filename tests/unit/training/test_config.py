@@ -28,10 +28,20 @@ def test_the_shipped_configurations_are_valid(name: str) -> None:
 def test_the_seeds_recipe_is_what_its_notebook_did() -> None:
     config = TrainConfig.model_validate(yaml.safe_load((CONF / "train_seed_unet.yaml").read_text()))
     network = parse_unet(config.network)
-    assert (network.filters, network.skip, network.up, network.stem) == ((64, 128, 256, 512, 1024), "concat", "convolve", 1)
+    assert (network.filters, network.skip, network.up, network.stem) == (
+        (64, 128, 256, 512, 1024),
+        "concat",
+        "convolve",
+        1,
+    )
     assert (network.encoder, network.decoder) == ((2,) * 5, (2,) * 4)
     assert (config.optimiser.kind, config.optimiser.learning_rate) == ("rmsprop", 1e-4)
-    assert (config.batch, config.epochs, config.separator, config.maps) == (16, 50, "components", ("foreground",))
+    assert (config.batch, config.epochs, config.separator, config.maps) == (
+        16,
+        50,
+        "components",
+        ("foreground",),
+    )
     assert (config.loss.cross_entropy, config.loss.dice) == (1.0, 0.0)
 
 

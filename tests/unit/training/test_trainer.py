@@ -75,7 +75,11 @@ def test_the_seeds_recipe_ends_in_a_package_curves_and_counts(tmp_path: Path) ->
 
     folder = train(seed_recipe(tmp_path), report=quiet)
     package = load_package(folder)
-    assert (package.name, package.maps, package.separator["kind"]) == ("seed-unet", ("foreground",), "components")
+    assert (package.name, package.maps, package.separator["kind"]) == (
+        "seed-unet",
+        ("foreground",),
+        "components",
+    )
     curve = (tmp_path / "work" / "curves.csv").read_text().splitlines()
     assert curve[0].startswith("step,seconds,learning_rate,loss,accuracy,validation_loss,validation_accuracy")
     assert [line.split(",")[0] for line in curve[1:]] == ["2", "4"]
@@ -96,7 +100,15 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     assert manifest["network"]["batch_norm"] is False
     assert (manifest["training"]["steps"], manifest["training"]["seed"]) == (40, 0)
     assert manifest["accuracy"]["images"] == 2
-    assert set(manifest["separator"]) == {"kind", "foreground", "core", "prominence", "core_area", "peak", "min_area"}
+    assert set(manifest["separator"]) == {
+        "kind",
+        "foreground",
+        "core",
+        "prominence",
+        "core_area",
+        "peak",
+        "min_area",
+    }
 
 
 def test_the_validation_curve_is_of_images_that_do_not_train(tmp_path: Path, finished: TrainConfig) -> None:
@@ -130,7 +142,10 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, finished
     lines: list[str] = []
     train_network(config, images, report=lines.append)
     assert "going on from step 20" in lines
-    with np.load(Path(finished.work_dir) / "checkpoint.npz") as one, np.load(tmp_path / "checkpoint.npz") as two:
+    with (
+        np.load(Path(finished.work_dir) / "checkpoint.npz") as one,
+        np.load(tmp_path / "checkpoint.npz") as two,
+    ):
         assert int(one["step"]) == int(two["step"]) == 40
         for name in one.files:
             if name != "digest":

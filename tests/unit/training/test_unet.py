@@ -17,7 +17,14 @@ COMPACT: dict[str, object] = {
     "outputs": 2, "stem": 2, "filters": [3, 4, 5], "encoder": [1, 2, 2], "decoder": [1, 1], "skip": "add", "up": "project",
     "batch_norm": True,
 }  # fmt: skip
-SMALL: dict[str, object] = {"outputs": 1, "stem": 1, "filters": [2, 3], "encoder": [1, 1], "decoder": [1], "up": "project"}
+SMALL: dict[str, object] = {
+    "outputs": 1,
+    "stem": 1,
+    "filters": [2, 3],
+    "encoder": [1, 1],
+    "decoder": [1],
+    "up": "project",
+}
 
 
 def positive_logits(config: Mapping[str, object]) -> keras.Model:
@@ -70,7 +77,9 @@ def test_the_shipped_size_of_the_seeds_network_has_31_million_parameters() -> No
 
 
 def test_maps_have_the_inputs_size_and_lie_between_0_and_1() -> None:
-    maps = np.asarray(build_unet(COMPACT).predict_on_batch(np.random.default_rng(0).random((2, 32, 48, 1), np.float32)))
+    maps = np.asarray(
+        build_unet(COMPACT).predict_on_batch(np.random.default_rng(0).random((2, 32, 48, 1), np.float32))
+    )
     assert (maps.shape, maps.dtype) == ((2, 32, 48, 2), np.float32)
     assert 0 <= maps.min() <= maps.max() <= 1
 
@@ -80,15 +89,21 @@ def test_folding_the_normalisation_changes_no_map() -> None:
     rng = np.random.default_rng(1)
     for layer in network.layers:
         if layer.name.endswith("_norm"):
-            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape).astype(np.float32) for weight in layer.get_weights()])
+            layer.set_weights(
+                [rng.uniform(0.5, 1.5, weight.shape).astype(np.float32) for weight in layer.get_weights()]
+            )
     folded_config, folded = fold_batch_norm(COMPACT, network)
     tiles = rng.random((2, 32, 32, 1), np.float32)
     assert folded_config["batch_norm"] is False
     assert not any(layer.name.endswith("_norm") for layer in folded.layers)
-    np.testing.assert_allclose(np.asarray(folded(tiles)), np.asarray(network(tiles, training=False)), atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(folded(tiles)), np.asarray(network(tiles, training=False)), atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("config", [{"filters": []}, {"filters": [4, 0]}, {"skip": "sum"}, {"inputs": True}, {"filters": "64"}])
+@pytest.mark.parametrize(
+    "config", [{"filters": []}, {"filters": [4, 0]}, {"skip": "sum"}, {"inputs": True}, {"filters": "64"}]
+)
 def test_a_configuration_that_is_none_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(ModelFault, match="network"):
         build_unet(config)

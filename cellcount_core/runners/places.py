@@ -1,0 +1,72 @@
+"""Where a job reads and writes: its stores, and what can be told wrong with them before anything is listed or started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cellcount_core.domain.config import JobConfig, StorageConfig
+from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.stores.base import StorageOptions, Store
+from cellcount_core.stores.open import open_store
+
+
+def storage_options(config: StorageConfig) -> StorageOptions:
+    """The options of a store from the configuration."""
+    return StorageOptions(
+        endpoint=config.endpoint,
+        region=config.region,
+        anonymous=config.anonymous,
+        retries=config.retries,
+        timeout_s=config.timeout_s,
+    )
+
+
+def open_input(job: JobConfig) -> Store:
+    """The store of the input. Raises ConfigFault for a path that does not exist or is a file."""
+    source = open_store(job.input, storage_options(job.storage))
+    if _is_local(source):
+        _refuse_no_folder(Path(source.url))
+    return source
+
+
+def open_output(job: JobConfig, source: Store) -> Store:
+    """The store of the output. Raises ConfigFault where it is the input, OutputFault where it is a file."""
+    output = open_store(job.output, storage_options(job.output_storage or job.storage))
+    if not _is_local(output):
+        return output
+    if _is_local(source) and os.path.realpath(source.url) == os.path.realpath(output.url):
+        raise ConfigFault(
+            f"output must not be the input folder: {job.output} is {job.input}; for example {job.input.rstrip('/')}/counts"
+        )
+    if Path(output.url).is_file():
+        raise OutputFault(
+            f"{output.url}: is a file; expected a folder for the tables, which need not exist yet"
+        )
+    return output
+
+
+def _is_local(store: Store) -> bool:
+    return "://" not in store.url
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise ConfigFault(
+            f"{folder}: is a file; expected the folder that holds the images "
+            f"(one file alone: {folder.parent} with --set 'run.include=[{folder.name}]')"
+        )
+    if folder.exists() or folder.is_symlink():
+        return
+    above = next(parent for parent in folder.parents if parent.is_dir())
+    raise ConfigFault(f"{folder}: there is no such folder{_sibling(above, folder)}")
+
+
+def _sibling(above: Path, folder: Path) -> str:
+    """The folder that may have been meant, where the first name that does not exist is close to one that does."""
+    missing = folder.relative_to(above).parts[0]
+    try:
+        hint = nearest(missing, [entry.name for entry in os.scandir(above) if entry.is_dir()])
+    except OSError:
+        return ""
+    return hint if "did you mean" in hint else f"; {above} exists"

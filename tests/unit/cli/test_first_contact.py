@@ -1,0 +1,130 @@
+"""What a user is told who gives a wrong path, a wrong setting, or images that cannot be counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellcount_core.cli.main import main
+from cellcount_core.domain.errors import ExitCode
+
+SERIAL = ["--model", "threshold", "--runner", "serial", "--progress", "quiet"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder "images" with one image of two channels, named in the file."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    stack = np.zeros((2, 64, 64), np.uint16)
+    stack[:, 20:40, 20:40] = 900
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", "Actin"]}}
+    tifffile.imwrite(folder / "a.ome.tif", stack, ome=True, metadata=metadata, photometric="minisblack")
+    return folder
+
+
+def test_the_bare_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert "Commands:" in told.out
+    assert told.err == ""
+
+
+def test_a_misused_command_points_to_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["count"]) == ExitCode.CONFIG
+    assert "cellcount count --help" in capsys.readouterr().err
+
+
+def test_a_folder_that_does_not_exist_is_named_with_the_one_that_may_be_meant(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = images.with_name("imges")
+    assert main(["plan", str(wrong)]) == ExitCode.CONFIG
+    assert f"{wrong}: there is no such folder; did you mean 'images'?" in capsys.readouterr().err
+
+
+def test_a_file_as_input_is_answered_with_how_to_count_one_file(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(images / "a.ome.tif")]) == ExitCode.CONFIG
+    told = capsys.readouterr().err
+    assert "is a file" in told
+    assert "run.include=[a.ome.tif]" in told
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "{}/../images", "{}/."])
+def test_the_input_folder_is_refused_as_output_however_it_is_spelled(
+    images: Path, spelling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["count", str(images), spelling.format(images), *SERIAL]) == ExitCode.CONFIG
+    assert "output must not be the input folder" in capsys.readouterr().err
+    assert [path.name for path in images.iterdir()] == ["a.ome.tif"]
+
+
+def test_a_file_is_refused_as_output(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = images.with_name("out")
+    out.write_text("a file", encoding="utf-8")
+    assert main(["count", str(images), str(out), *SERIAL]) == ExitCode.OUTPUT
+    assert f"{out}: is a file" in capsys.readouterr().err
+
+
+def test_a_tile_too_small_for_the_model_is_refused_before_the_output_is_taken(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = images.with_name("out")
+    settings = ["--channel", "DAPI", "--runner", "serial", "--progress", "quiet", "--set", "run.tile=64"]
+    assert main(["count", str(images), str(out), *settings]) == ExitCode.CONFIG
+    assert "run.tile is 64 px" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_wrong_input_is_told_before_a_ray_cluster_is_started(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "a.ome.tif").rename(images / "a.txt")
+    arguments = ["count", str(images), str(images.with_name("out")), "--runner", "ray", "--progress", "json"]
+    assert main(arguments) == ExitCode.CONFIG
+    told = capsys.readouterr().err
+    assert "no image to count among 1 files: 1 not an image (.txt)" in told
+    assert "Ray" not in told
+
+
+def test_what_was_wrong_with_a_field_is_printed_and_says_what_to_do(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = images.with_name("out")
+    assert main(["count", str(images), str(out), *SERIAL]) == ExitCode.FAILURES
+    told = capsys.readouterr().out
+    assert "no field could be counted: 0 of 1 field" in told
+    assert (
+        "a.ome.tif: the file holds 2 channels ('DAPI', 'Actin'); say which one to count (--channel NAME)"
+        in told
+    )
+    assert main(["reduce", str(out)]) == ExitCode.OK
+    assert "a.ome.tif: the file holds 2 channels" in capsys.readouterr().out
+
+
+def test_pictures_of_an_output_inside_the_input_are_no_images_to_count(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = images / "out"
+    assert main(["count", str(images), str(out), "--channel", "DAPI", *SERIAL]) == ExitCode.OK
+    assert main(["pictures", str(out)]) == ExitCode.OK
+    capsys.readouterr()
+    assert main(["plan", str(images), "--channel", "DAPI"]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "1 field in 1 shard, 1 file," in told
+    assert "left out: 3 files, picture of a run" in told
+
+
+def test_pictures_of_a_run_with_a_part_gone_say_what_is_missing(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = images.with_name("out")
+    assert main(["count", str(images), str(out), "--channel", "DAPI", *SERIAL]) == ExitCode.OK
+    (out / "fields" / "part-000000.parquet").unlink()
+    assert main(["pictures", str(out)]) == ExitCode.LEDGER
+    assert "fields/part-000000.parquet" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""A worker's shards: memory that is tight for a moment, a fault in one field, and the seconds each shard took."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import Interrupted
+from cellcount_core.models.engines import ENGINES, Engine
+from cellcount_core.models.package import Package
+from cellcount_core.pipeline.worker import ShardWorker
+from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.stores.base import StorageOptions
+from cellcount_core.stores.open import open_store
+from tests.jobs import count, job, rows
+from tests.plates import Plate, write_plate
+
+Tiles = NDArray[np.float32]
+GOLDEN_CALLS = 1
+
+
+class Tight:
+    """The package's own engine, on a device that has no memory for the calls and tiles that `refuses` says."""
+
+    name = "smooth"
+    batch = 1
+
+    def __init__(self, engine: Engine, refuses: Callable[[int, Tiles], bool]) -> None:
+        self._engine = engine
+        self._refuses = refuses
+        self._calls = 0
+
+    def run(self, tiles: Tiles) -> Tiles:
+        self._calls += 1
+        if self._calls > GOLDEN_CALLS and self._refuses(self._calls, tiles):
+            raise MemoryError("Unable to allocate")
+        return self._engine.run(tiles)
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Plate:
+    """3 wells, 2 sites; the first well is empty."""
+    return write_plate(tmp_path_factory.mktemp("input") / "plate", well_count=3)
+
+
+def with_engine(
+    patch: pytest.MonkeyPatch, plate: Plate, output: Path, refuses: Callable[[int, Tiles], bool]
+) -> dict[tuple[str, int], tuple[str, str | None, int | None]]:
+    load = ENGINES["smooth"]
+
+    def tight(package: Package, threads: int) -> Engine:
+        return Tight(load(package, threads), refuses)
+
+    patch.setitem(ENGINES, "smooth", tight)
+    count(plate.folder, output)
+    table = rows(output, "fields").to_pylist()
+    return {
+        (row["Metadata_Well"], row["Metadata_Site"]): (row["status"], row["reason"], row["count"])
+        for row in table
+    }
+
+
+def test_a_field_that_does_not_fit_beside_others_is_counted_alone(
+    plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = with_engine(monkeypatch, plate, tmp_path / "out", lambda call, _: call in (3, 4))
+    assert found == {key: ("ok", None, number) for key, number in plate.truth.items()}
+
+
+def test_a_field_that_does_not_fit_alone_either_is_the_only_one_that_fails(
+    plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: set[int] = set()
+
+    def third_field(call: int, tiles: Tiles) -> bool:
+        digest = hash(tiles.tobytes())
+        if call == GOLDEN_CALLS + 3:
+            widths.add(digest)
+        return digest in widths
+
+    found = with_engine(monkeypatch, plate, tmp_path / "out", third_field)
+    failed = {key: row for key, row in found.items() if row[0] != "ok"}
+    assert list(failed.values()) == [("failed", "out_of_memory", None)]
+    assert {key: row[2] for key, row in found.items() if key not in failed} == {
+        key: number for key, number in plate.truth.items() if key not in failed
+    }
+
+
+def test_the_seconds_of_a_receipt_are_those_of_its_own_shard(plate: Plate, tmp_path: Path) -> None:
+    count(plate.folder, tmp_path / "out", execution={"shard_fields": 1, "in_flight": 1})
+    [timings] = (tmp_path / "out" / "run" / "timings").iterdir()
+    shards = json.loads(timings.read_text())["shards"]
+    assert len(shards) == 6
+    for shard in shards:
+        # One field, so its stages come one after the other.
+        assert 0 < sum(shard["stage_seconds"].values()) <= shard["seconds"] + 0.01
+
+
+def test_a_stopped_worker_gives_its_shards_up_without_committing_them(plate: Plate, tmp_path: Path) -> None:
+    configured = job(plate.folder, tmp_path / "out")
+    count(plate.folder, tmp_path / "out")
+    options = StorageOptions()
+    output = open_store(tmp_path / "out", options)
+    run = load_run(output)
+    elsewhere = str(tmp_path / "elsewhere")
+    context = make_context(
+        run, configured.run, Places(str(plate.folder), options, elsewhere, options), readers=2
+    )
+    worker = ShardWorker(context)
+    shard = next(read_shards(load_plan(output, run)))
+    worker.stop()
+    ended: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            worker.count(shard)
+        except Interrupted as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join(10)
+    worker.close()
+    assert len(ended) == 1
+    assert not Path(elsewhere).exists()

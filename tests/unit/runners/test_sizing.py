@@ -1,0 +1,39 @@
+"""What workers are given: shares that Ray can hand out, on clusters that can grow and on those that cannot."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.runners.ray_cluster import Resources, size_workers
+
+
+@given(
+    cores=st.integers(1, 256),
+    actors=st.integers(1, 512),
+    threads=st.one_of(st.just("auto"), st.integers(1, 16)),
+)
+def test_all_actors_asked_for_fit_on_an_own_cluster_in_shares_that_ray_can_hand_out(
+    cores: int, actors: int, threads: str | int
+) -> None:
+    execution = ExecutionConfig.model_validate({"actors": actors, "threads": threads})
+    sizing = size_workers(execution, Resources(cores, 0.0, own=True), shards=1000)
+    # Ray rounds a share to ten-thousandths, and refuses a broken number above 1.
+    share = Fraction(round(sizing.cpus * 10_000), 10_000)
+    assert share * sizing.actors <= cores
+    assert 0 < sizing.cpus < 1 or sizing.cpus == int(sizing.cpus)
+
+
+def test_a_cluster_that_has_no_cores_yet_is_asked_for_whole_ones() -> None:
+    sizing = size_workers(ExecutionConfig(actors=10), Resources(0.0, 0.0, own=False), shards=1000)
+    assert (sizing.actors, sizing.cpus) == (10, 1.0)
+
+
+def test_one_and_a_half_gpus_an_actor_are_refused() -> None:
+    with pytest.raises(ConfigFault, match=r"gpus_per_actor is 1\.5"):
+        size_workers(ExecutionConfig(gpus_per_actor=1.5), Resources(8.0, 4.0, own=False), shards=10)
