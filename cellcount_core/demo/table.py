@@ -103,7 +103,9 @@ def _legend(comparison: Comparison, console: Console) -> Text:
     if console.color_system is not None:
         for text, style in (("within 5 %", "green"), ("within 15 %", "yellow"), ("beyond", "red")):
             legend.append("  ").append(text, style=style)
-    legend.append("  " if wide else "\n").append("0/0 = empty well" if wide else "0 = empty well", style="dim")
+    legend.append("  " if wide else "\n").append(
+        "0/0 = empty well" if wide else "0 = empty well", style="dim"
+    )
     if any(not well.complete for well in comparison.wells):
         legend.append("  ! = a field not counted")
     return legend
