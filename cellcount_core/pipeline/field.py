@@ -18,6 +18,7 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.doubts import doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.maps import FieldMaps
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
@@ -126,7 +127,8 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
 
 
 def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
-    height, width = seen.pixels.planes[kit.counted[0].name].shape
+    plane = seen.pixels.planes[kit.counted[0].name]
+    height, width = plane.shape
     quality, found = seen.quality, seen.found
     return FieldRow(
         key=planned.key,
@@ -148,7 +150,7 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
         noise=quality.noise,
         signal=quality.signal,
         empty=quality.empty,
-        warnings=(*seen.pixels.warnings, *found.warnings),
+        warnings=(*seen.pixels.warnings, *found.warnings, *doubts(plane, quality, found.count, kit.package)),
         moments=found.moments,
     )
 
