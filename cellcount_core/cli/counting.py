@@ -34,7 +34,7 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     """Counts, what failed and why, where the tables are, and what to do next."""
     summary = result.summary
     print(f"{total_line(summary)} ({result.seconds:.1f} s)")
-    print_reasons(summary.reasons, result.examples)
+    print_reasons(summary.reasons, summary.examples)
     out = job.output.rstrip("/")
     print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/, objects/")
     if result.exit_code is ExitCode.FAILURES:

@@ -22,13 +22,12 @@ def open_output(out: str, endpoint: str | None) -> Store:
 
 def reduce_again(out: str, endpoint: str | None) -> int:
     """Build the merged tables anew."""
-    from cellcount_core.reduce.examples import first_details
     from cellcount_core.reduce.reducer import reduce_run
 
     store = open_output(out, endpoint)
     summary = reduce_run(store)
     print(f"{total_line(summary)}, {many(summary.wells, 'well')}")
-    print_reasons(summary.reasons, first_details(store, summary.reasons))
+    print_reasons(summary.reasons, summary.examples)
     return int(ExitCode.OK)
 
 

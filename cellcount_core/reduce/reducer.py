@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
+import pyarrow as pa
+
 from cellcount_core.domain.columns import FIELD_ID, Features
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import FieldKey
@@ -77,7 +79,9 @@ def reduce_tables(store: Store) -> Reduced:
         "fields_rows": reading.rows.hexdigest(),
         "objects_rows": reading.objects.hexdigest(),
     }
-    summary = summarise(run.fingerprint, run.features, len(every_plate), everything, digests)
+    summary = summarise(
+        run.fingerprint, run.features, len(every_plate), everything, digests, reading.examples
+    )
     files = {
         WELLS_KEY: wells_body,
         PLATES_KEY: plates_body,
@@ -96,6 +100,7 @@ class _Reading:
     rows: RowDigest = field(default_factory=RowDigest)
     objects: ObjectsDigest = field(default_factory=ObjectsDigest)
     objects_parts: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(default_factory=dict)
 
     def fields(self) -> Iterator[CountedField]:
         last: FieldKey | None = None
@@ -109,6 +114,14 @@ class _Reading:
             self.rows.update(part.table)
             self.objects.update(part.table.column(FIELD_ID.name).to_pylist(), part.object_digests)
             self.objects_parts.append(part.objects_key)
+            self._note_examples(part.table)
+
+    def _note_examples(self, table: pa.Table) -> None:
+        for reason, detail in zip(
+            table.column("reason").to_pylist(), table.column("reason_detail").to_pylist(), strict=True
+        ):
+            if reason is not None and detail:
+                self.examples.setdefault(reason, str(detail).removesuffix(f" [{reason}]"))
 
 
 def _plates(fields: Iterator[CountedField], run: RunInfo, wells_file: TableWriter) -> Iterator[Plate]:

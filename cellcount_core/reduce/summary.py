@@ -27,7 +27,8 @@ class Summary:
     `fields` = ok + failed + missing + skipped of `statuses`; `reasons` counts the fields that are not ok. `count` is None where
     no field was counted. `digests`: SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`), and of the
     rows of the fields and objects tables (`fields_rows`, `objects_rows`), which no cut into parts can change.
-    `moments` are those of the measured columns over all objects, by the column's name.
+    `moments` are those of the measured columns over all objects, by the column's name. `examples`: for each reason, what was
+    said of the first field that has it.
     """
 
     fingerprint: str
@@ -45,10 +46,16 @@ class Summary:
     count_per_mm2: float | None
     moments: Mapping[str, Moments]
     digests: Mapping[str, str]
+    examples: Mapping[str, str]
 
 
 def summarise(
-    fingerprint: str, features: Features, plates: int, everything: Plate, digests: Mapping[str, str]
+    fingerprint: str,
+    features: Features,
+    plates: int,
+    everything: Plate,
+    digests: Mapping[str, str],
+    examples: Mapping[str, str],
 ) -> Summary:
     """The summary of a run from the totals over all its plates."""
     tally = everything.tally
@@ -68,6 +75,7 @@ def summarise(
         count_per_mm2=tally.per_mm2,
         moments={column.name: its for column, its in zip(measured(features), tally.moments, strict=True)},
         digests=dict(digests),
+        examples=dict(examples),
     )
 
 

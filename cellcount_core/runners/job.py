@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -31,7 +31,6 @@ from cellcount_core.plan.planner import (
 )
 from cellcount_core.plan.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
-from cellcount_core.reduce.examples import first_details
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
 from cellcount_core.runners.contexts import Places, make_context
@@ -46,15 +45,11 @@ from cellcount_core.tables.parts import committed_parts
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job came to. `tally` is what this call did; `summary` covers the whole run.
-
-    `examples`: for each of the summary's reasons, what was said of the first field without a count.
-    """
+    """What a job came to. `tally` is what this call did; `summary` covers the whole run."""
 
     run: RunFile
     tally: Tally
     summary: Summary
-    examples: Mapping[str, str]
     seconds: float
     exit_code: ExitCode
 
@@ -94,8 +89,7 @@ def _run(job: JobConfig, events: Events) -> JobResult:
     summary = reduce_run(output)
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
     code = ExitCode.FAILURES if bad > job.execution.max_failed else ExitCode.OK
-    examples = first_details(output, summary.reasons)
-    return JobResult(run, tally, summary, examples, time.perf_counter() - began, code)
+    return JobResult(run, tally, summary, time.perf_counter() - began, code)
 
 
 @contextmanager
