@@ -3,6 +3,10 @@
 Where the distance is high lies an object's *core*. Cores are found at rising levels, as branches of a tree: a core that
 falls into two or more prominent ones at a higher level is replaced by them. Then every foreground pixel goes to the nearest
 core of its own connected piece of foreground. Linear in pixels; the labels of one piece depend on that piece alone.
+
+Whole images are only thresholded and labelled, in C. Levels look at the list of the pixels above the last one, everything
+else at their runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were there
+many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault, nearest
-from cellcount_core.objects.labels import drop_small
+from cellcount_core.objects.labels import raster_numbers
+from cellcount_core.objects.runs import Indices, Runs, first_of_runs, join_runs, paint
 
 _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
@@ -39,28 +44,81 @@ class CoreParams:
     min_area: float = 12.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """What of an image lies above a level, as runs in raster order that belong to connected components 1..`count` - 1.
+
+    `outer` (r,) is the component of the level below that a run lies in, `tops` (r,) its greatest height.
+    """
+
+    runs: Runs
+    outer: NDArray[np.int32]
+    tops: NDArray[np.float32]
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cores:
+    """Cores as runs, no two of which overlap, and the piece of foreground that each of the numbers lies in."""
+
+    runs: Runs
+    piece_of_core: Indices
+
+
+class _Canvas:
+    """Two images of the maps' size that every level is drawn on and labelled in.
+
+    Fresh memory of this size costs as much as what is done in it. Rows are one pixel longer than the maps', so that no run
+    goes on in the next row.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.mask = np.zeros((shape[0], shape[1] + 1), np.uint8)
+        self.labels = np.zeros(self.mask.shape, np.int32)
+
+    @property
+    def width(self) -> int:
+        """Pixels in a row of the canvas."""
+        return self.mask.shape[1]
+
+    def level(self, places: Indices, heights: NDArray[np.float32]) -> _Level:
+        """Components of n > 0 pixels, which all lie within the components labelled last.
+
+        `places` (n,) are flat indices in raster order, `heights` (n,) the distance there.
+        """
+        first = first_of_runs(places)
+        starts = places[first]
+        outer = self.labels.ravel()[starts]
+        self.mask.fill(0)
+        self.mask.ravel()[places] = 1
+        # Of OpenCV's algorithms the fastest for side neighbours.
+        count, _ = cv2.connectedComponentsWithAlgorithm(self.mask, 4, cv2.CV_32S, cv2.CCL_WU, self.labels)
+        lengths = np.diff(first, append=places.size)
+        runs = Runs(starts, lengths, self.labels.ravel()[starts].astype(np.intp))
+        return _Level(runs, outer, np.maximum.reduceat(heights, first), count)
+
+
 def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray[np.int32]:
     """Label image (H, W) int32 of maps (H, W, K), map 0 the foreground and map 1 the distance, both in 0..1.
 
-    Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for parameters that `CoreParams` does
-    not have or that are no numbers, and for maps with fewer than two channels.
+    Further maps are not looked at. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for
+    parameters that `CoreParams` does not have or that are no numbers, and for maps with fewer than two channels.
     """
     fitted = parse_params(params)
     if maps.ndim != 3 or maps.shape[-1] < 2:
         raise ModelFault(
             f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})"
         )
-    if maps.size == 0:
-        return np.zeros(maps.shape[:2], np.int32)
-    mask = (maps[..., 0] > fitted.foreground).view(np.uint8)
-    distance = np.where(mask, maps[..., 1], np.float32(0))
-    count, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
-    if count == 1:
-        return np.zeros(mask.shape, np.int32)
-    pieces = np.asarray(found, np.int32)
-    cores = _split_cores(distance, fitted)
-    cores = _add_coreless(cores, pieces, distance, count, fitted)
-    return drop_small(_grow(cores, pieces, count), fitted.min_area)
+    shape = (maps.shape[0], maps.shape[1])
+    canvas = _Canvas(shape)
+    found = _find_cores(maps, canvas, fitted)
+    if found is None:
+        return np.zeros(shape, np.int32)
+    foreground, cores = found
+    objects = _grow(foreground, cores, canvas.width, fitted.peak)
+    numbers = raster_numbers(objects, fitted.min_area)
+    starts = objects.starts - objects.starts // canvas.width
+    return paint(Runs(starts, objects.lengths, objects.owners), numbers, shape)
 
 
 def parse_params(params: Mapping[str, object]) -> CoreParams:
@@ -82,117 +140,160 @@ def _levels(first: float) -> list[float]:
     ]
 
 
-def _components(distance: NDArray[np.float32], level: float) -> tuple[int, NDArray[np.int32]]:
-    mask = (distance > level).view(np.uint8)
-    count, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
-    return count, np.asarray(labels, np.int32)
+def _foreground(
+    maps: NDArray[np.float32], canvas: _Canvas, threshold: float
+) -> tuple[Indices, NDArray[np.float32]]:
+    """Flat indices (n,) on the canvas of the foreground's pixels in raster order, and the distance there (n,)."""
+    inside = canvas.mask[:, :-1].view(np.bool_)
+    np.greater(maps[..., 0], threshold, out=inside)
+    return np.flatnonzero(canvas.mask.view(np.bool_)), maps[..., 1][inside]
 
 
-def _split_cores(distance: NDArray[np.float32], params: CoreParams) -> NDArray[np.int32]:
-    count, cores = _components(distance, params.core)
-    # All higher levels lie within the lowest: only its pixels are looked at, as flat lists.
-    places = np.flatnonzero(cores)
-    core_of, heights = cores.ravel()[places], distance.ravel()[places]
-    for level in _levels(params.core):
-        branches, labels = _components(distance, level)
-        if branches == 1:
+def _find_cores(
+    maps: NDArray[np.float32], canvas: _Canvas, params: CoreParams
+) -> tuple[_Level, _Cores] | None:
+    """The foreground and the cores in it; None where there is no foreground."""
+    places, heights = _foreground(maps, canvas, params.foreground)
+    if places.size == 0:
+        return None
+    foreground = canvas.level(places, heights)
+    above = np.flatnonzero(heights > params.core)
+    if above.size == 0:
+        nothing = np.zeros(0, np.intp)
+        return foreground, _Cores(Runs(nothing, nothing, nothing), np.zeros(1, np.intp))
+    places, heights = places[above], heights[above]
+    return foreground, _split_cores(canvas, places, heights, params)
+
+
+def _split_cores(
+    canvas: _Canvas, places: Indices, heights: NDArray[np.float32], params: CoreParams
+) -> _Cores:
+    """Cores of the pixels above the lowest level, whose pieces of foreground `canvas` labelled last."""
+    level = canvas.level(places, heights)
+    piece_of_core = np.zeros(level.count, np.intp)
+    piece_of_core[level.runs.owners] = level.outer
+    found = [level.runs]
+    split: list[Indices] = []
+    # The core that a component of the last level lies in, or lay in before a split left it over. What is left over is not
+    # prominent, and nothing in it is at a higher level: it is never looked at again.
+    core_of_component = np.arange(level.count)
+    for height in _levels(params.core):
+        above = np.flatnonzero(heights > height)
+        if above.size == 0 or not (level.tops >= height + params.prominence).any():
             break
-        branch_of = labels.ravel()[places]
-        areas = np.bincount(branch_of, minlength=branches)
-        rises = np.zeros(branches, np.bool_)
-        rises[branch_of[heights >= level + params.prominence]] = True
-        parent = np.zeros(branches, np.int64)
-        # Every pixel of a branch lies in one core, or in what a split left over (0).
-        parent[branch_of] = core_of
-        prominent = (parent > 0) & (areas >= params.core_area) & rises
-        prominent[0] = False
-        children = np.bincount(parent[prominent], minlength=count)
-        chosen = prominent & (children[parent] >= 2)
-        if chosen.any():
-            core_of = _replace(core_of, branch_of, children >= 2, chosen, count)
-            count += int(chosen.sum())
-    cores.ravel()[places] = core_of
-    return cores
+        places, heights = places[above], heights[above]
+        level = canvas.level(places, heights)
+        branch_of_run = level.runs.owners
+        parents = np.zeros(level.count, np.intp)
+        parents[branch_of_run] = core_of_component[level.outer]
+        prominent = np.zeros(level.count, np.bool_)
+        prominent[branch_of_run[level.tops >= height + params.prominence]] = True
+        prominent &= np.bincount(branch_of_run, level.runs.lengths) >= params.core_area
+        children = np.bincount(parents[prominent], minlength=piece_of_core.size)
+        splits = prominent & (children[parents] >= 2)
+        chosen = np.flatnonzero(splits)
+        core_of_component = parents
+        if chosen.size:
+            split.append(np.flatnonzero(children >= 2))
+            first_new = piece_of_core.size
+            piece_of_core = np.concatenate([piece_of_core, piece_of_core[parents[chosen]]])
+            core_of_component[chosen] = np.arange(first_new, piece_of_core.size)
+            branches = level.runs.taken(splits[branch_of_run])
+            found.append(Runs(branches.starts, branches.lengths, core_of_component[branches.owners]))
+    kept = np.ones(piece_of_core.size, np.bool_)
+    for numbers in split:
+        kept[numbers] = False
+    runs = join_runs(found)
+    return _Cores(runs.taken(kept[runs.owners]), np.where(kept, piece_of_core, 0))
 
 
-def _replace(
-    core_of: NDArray[np.int32],
-    branch_of: NDArray[np.int32],
-    parents: NDArray[np.bool_],
-    chosen: NDArray[np.bool_],
-    count: int,
-) -> NDArray[np.int32]:
-    """Cores of the pixels after the cores `parents` gave way to the branches `chosen`, which are numbered from `count` on."""
-    kept = np.where(parents, 0, np.arange(parents.size)).astype(np.int32)
-    numbers = np.zeros(chosen.size, np.int32)
-    numbers[chosen] = np.arange(count, count + int(chosen.sum()), dtype=np.int32)
-    new = numbers[branch_of]
-    return np.where(new > 0, new, kept[core_of])
+def _grow(foreground: _Level, cores: _Cores, width: int, peak: float) -> Runs:
+    """The foreground's runs with their objects as owners, numbered with gaps; an object's runs are in raster order.
 
-
-def _add_coreless(
-    cores: NDArray[np.int32],
-    pieces: NDArray[np.int32],
-    distance: NDArray[np.float32],
-    count: int,
-    params: CoreParams,
-) -> NDArray[np.int32]:
-    """Pieces of foreground that hold no core are one object each, if their distance rises far enough."""
+    A piece with one core is one object. So is one without any, if its distance rises to `peak`. In all others every pixel
+    gets its nearest core.
+    """
+    runs, count = foreground.runs, foreground.count
+    held = np.bincount(cores.piece_of_core, minlength=count)
+    held[0] = 0
     rises = np.zeros(count, np.bool_)
-    rises[pieces[distance >= params.peak]] = True
-    has_core = np.zeros(count, np.bool_)
-    has_core[pieces[cores > 0]] = True
-    wanted = ~has_core & rises
-    wanted[0] = False
-    numbers = np.zeros(count, np.int32)
-    first = int(cores.max(initial=0)) + 1
-    numbers[wanted] = np.arange(first, first + int(wanted.sum()), dtype=np.int32)
-    return np.where(cores > 0, cores, numbers[pieces])
+    rises[runs.owners[foreground.tops >= peak]] = True
+    whole = (held == 1) | ((held == 0) & rises)
+    objects = [runs.taken(whole[runs.owners])]
+    if (held > 1).any():
+        divided = _nearest_cores(
+            runs.taken((held > 1)[runs.owners]),
+            cores.runs.taken((held > 1)[cores.piece_of_core[cores.runs.owners]]),
+            cores.piece_of_core,
+            width,
+        )
+        objects.append(Runs(divided.starts, divided.lengths, divided.owners + count))
+    return join_runs(objects)
 
 
-def _grow(cores: NDArray[np.int32], pieces: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Every pixel of a piece gets its nearest core; a piece without any core stays background."""
-    if not cores.any():
-        return np.zeros(cores.shape, np.int32)
-    places = np.flatnonzero(cores)
-    core_of, piece_of = cores.ravel()[places], pieces.ravel()[places]
-    piece_of_core = np.zeros(int(core_of.max()) + 1, np.int32)
-    piece_of_core[core_of] = piece_of
-    core_of_piece = np.zeros(count, np.int32)
-    core_of_piece[piece_of] = core_of
-    shared = np.bincount(piece_of_core, minlength=count) > 1
-    shared[0] = False
-    grown = core_of_piece[pieces]
-    if shared.any():
-        divided = shared[pieces]
-        nearest_core = _nearest_core(cores)
-        grown[divided] = nearest_core[divided]
-        strayed = divided & (piece_of_core[grown] != pieces)
-        if strayed.any():
-            _bring_back(grown, cores, pieces, np.unique(pieces[strayed]))
-    return grown
+def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int) -> Runs:
+    """The runs of pieces cut where the nearest core of the same piece changes, with the cores as owners.
+
+    Every piece holds a core, and every core lies in one of the pieces. Distances are measured piece by piece in its
+    bounding box, so that no other piece's core can be nearer.
+    """
+    pieces, first = pieces.grouped(np.arange(int(pieces.owners.max()) + 1))
+    cores, first_core = cores.grouped(piece_of_core)
+    y, x = np.divmod(pieces.starts, width)
+    bottom = np.maximum.reduceat(y, first) + 1
+    top, left = np.minimum.reduceat(y, first), np.minimum.reduceat(x, first)
+    across = np.maximum.reduceat(x + pieces.lengths, first) - left
+    pixels = _in_boxes(pieces, first, top, left, across, width)
+    core_pixels = _in_boxes(cores, first_core, top, left, across, width)
+    core_of_pixel = np.repeat(cores.owners.astype(np.int32), cores.lengths)
+    offsets = pieces.offsets()
+    ends, core_ends = _ends(first, offsets), _ends(first_core, cores.offsets())
+    nearest_core = np.empty(pixels.size, np.int32)
+    start = core_start = 0
+    for end, core_end, height, breadth in zip(
+        ends, core_ends, (bottom - top).tolist(), across.tolist(), strict=True
+    ):
+        sources = core_pixels[core_start:core_end]
+        outside = np.ones(height * breadth, np.uint8)
+        outside[sources] = 0
+        _, index = cv2.distanceTransformWithLabels(
+            outside.reshape(height, breadth), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        flat = index.ravel()
+        # OpenCV numbers the pixels of cores in an order of its own; each one's number leads to the core it lies in.
+        core_of_source = np.zeros(sources.size + 1, np.int32)
+        core_of_source[flat[sources]] = core_of_pixel[core_start:core_end]
+        nearest_core[start:end] = core_of_source[flat[pixels[start:end]]]
+        start, core_start = end, core_end
+    return _cut(pieces, offsets, nearest_core)
 
 
-def _nearest_core(cores: NDArray[np.int32]) -> NDArray[np.int32]:
-    outside = (cores == 0).astype(np.uint8)
-    _, index = cv2.distanceTransformWithLabels(outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    # OpenCV numbers the zero pixels in an order of its own; each zero pixel's index leads to the core it lies in.
-    lookup = np.zeros(int(index.max()) + 1, np.int32)
-    zero = outside == 0
-    lookup[index[zero]] = cores[zero]
-    return lookup[index]
+def _ends(first: Indices, offsets: Indices) -> list[int]:
+    """For groups of runs that begin at the runs `first`: where each ends in the list of all pixels."""
+    return [*offsets[first[1:]].tolist(), int(offsets[-1])]
 
 
-def _bring_back(
-    grown: NDArray[np.int32], cores: NDArray[np.int32], pieces: NDArray[np.int32], numbers: NDArray[np.int32]
-) -> None:
-    """Grow again, in place, in the pieces where a neighbouring piece's core was nearer than the piece's own."""
-    from scipy import ndimage
+def _in_boxes(
+    runs: Runs, first: Indices, top: Indices, left: Indices, across: Indices, width: int
+) -> Indices:
+    """The flat index of every pixel in the box of its group: boxes `across` wide that begin at (`top`, `left`)."""
+    group = np.repeat(np.arange(first.size), np.diff(first, append=runs.starts.size))
+    y, x = np.divmod(runs.starts, width)
+    starts = (y - top[group]) * across[group] + x - left[group]
+    return Runs(starts, runs.lengths, runs.owners).pixels()
 
-    boxes = ndimage.find_objects(pieces, max_label=int(numbers.max()))
-    for number in numbers:
-        box = boxes[number - 1]
-        if box is None:
-            continue
-        mine = pieces[box] == number
-        grown[box][mine] = _nearest_core(np.where(mine, cores[box], 0).astype(np.int32))[mine]
+
+def _cut(runs: Runs, offsets: Indices, owners: NDArray[np.int32]) -> Runs:
+    """Runs cut where the owner of their pixels changes; `owners` (n,) in the order of `Runs.pixels`."""
+    begins = np.empty(owners.size, np.bool_)
+    np.not_equal(owners[1:], owners[:-1], out=begins[1:])
+    begins[offsets[:-1]] = True
+    first = np.flatnonzero(begins)
+    run = np.zeros(first.size, np.intp)
+    run[np.searchsorted(first, offsets[1:-1])] = 1
+    run = np.cumsum(run)
+    return Runs(
+        runs.starts[run] + first - offsets[run],
+        np.diff(first, append=owners.size),
+        owners[first].astype(np.intp),
+    )

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.objects.cores import CoreParams, separate
 
+from .plain_cores import separate_plainly
+
 Disc = tuple[int, int, int]
 
 
@@ -87,6 +89,61 @@ def test_numbers_follow_the_raster_order_of_first_pixels() -> None:
 def test_an_empty_map_has_no_objects() -> None:
     assert not separate(np.zeros((30, 40, 2), np.float32), {}).any()
     assert separate(np.zeros((0, 5, 2), np.float32), {}).shape == (0, 5)
+
+
+def random_maps(seed: int) -> np.ndarray:
+    """Maps (H, W, 3) of smooth noise: ragged pieces with holes, many branches, ties where values are rounded."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 110, 2)
+    noise = cv2.GaussianBlur(
+        rng.normal(size=(height, width, 3)).astype(np.float32), (0, 0), rng.choice([0.6, 1.0, 2.0, 4.0])
+    ).reshape(height, width, 3)
+    maps = np.clip(0.5 + noise / (noise.std() + 1e-9) * rng.uniform(0.15, 0.4), 0, 1).astype(np.float32)
+    if seed % 3 == 0:
+        maps = np.round(maps * 8) / np.float32(8)
+    if seed % 7 == 0:
+        maps[..., 0] = 1
+    return maps
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_labels_are_those_of_the_rules_written_down_plainly(seed: int) -> None:
+    rng = np.random.default_rng(1000 + seed)
+    params = CoreParams(
+        foreground=rng.uniform(0.2, 0.7),
+        core=rng.uniform(0.05, 0.9),
+        prominence=rng.choice([0.0, rng.uniform(0.02, 0.3)], p=[0.2, 0.8]),
+        core_area=float(rng.integers(0, 8)),
+        peak=rng.uniform(0, 0.7),
+        min_area=float(rng.integers(0, 30)),
+    )
+    maps = random_maps(seed)
+    given = {name: getattr(params, name) for name in CoreParams.__slots__}
+    np.testing.assert_array_equal(separate(maps, given), separate_plainly(maps, params))
+
+
+def test_further_maps_and_the_layout_in_memory_change_nothing() -> None:
+    maps = random_maps(4)
+    expected = separate(maps, {})
+    before = maps.copy()
+    assert expected.max() > 5
+    for same in (maps[..., :2], np.asfortranarray(maps), np.ascontiguousarray(maps[::-1])[::-1]):
+        np.testing.assert_array_equal(separate(same, {}), expected)
+    np.testing.assert_array_equal(maps, before, "the maps were written to")
+
+
+def test_a_distance_that_only_reaches_a_level_is_not_above_it() -> None:
+    maps = np.zeros((8, 8, 2), np.float32)
+    maps[2:6, 2:6] = 1, 0.5 + 0.12
+    assert separate(maps, {"core": 0.5, "prominence": 0}).max() == 1
+
+
+def test_an_object_that_ends_a_row_and_one_that_begins_the_next_stay_two() -> None:
+    maps = np.zeros((8, 12, 2), np.float32)
+    maps[1:5, 8:] = maps[2:6, :4] = 1
+    labels = separate(maps, {"min_area": 0})
+    assert labels[1:5, 8:].min() == labels[1:5, 8:].max() == 1
+    assert labels[2:6, :4].min() == labels[2:6, :4].max() == 2
 
 
 @settings(max_examples=40, deadline=None)

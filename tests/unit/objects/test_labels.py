@@ -17,8 +17,10 @@ from cellcount_core.objects.labels import (
     label_dtype,
     number_in_raster_order,
     paste,
+    raster_numbers,
     renumber,
 )
+from cellcount_core.objects.runs import Runs, first_of_runs, paint
 
 _IMAGES = arrays(np.int32, st.tuples(st.integers(0, 9), st.integers(1, 9)), elements=st.integers(0, 12))
 
@@ -53,6 +55,40 @@ def test_small_objects_go_and_the_gap_is_closed() -> None:
     labels = np.array([[1, 0, 2, 2], [0, 0, 2, 0], [3, 3, 0, 0]], np.int32)
     assert drop_small(labels, 2).tolist() == [[0, 0, 1, 1], [0, 0, 1, 0], [2, 2, 0, 0]]
     assert drop_small(labels, 0).tolist() == labels.tolist()
+
+
+@given(_IMAGES, st.integers(0, 4))
+def test_dropping_small_objects_keeps_the_others_pixel_by_pixel(
+    labels: NDArray[np.int32], min_area: int
+) -> None:
+    kept = [number for number in range(1, 13) if (labels == number).sum() >= max(1, min_area)]
+    dropped = drop_small(labels, min_area)
+    assert dropped.dtype == np.int32
+    np.testing.assert_array_equal(dropped > 0, np.isin(labels, kept))
+    np.testing.assert_array_equal(dropped, number_in_raster_order(np.where(np.isin(labels, kept), labels, 0)))
+
+
+@given(_IMAGES)
+def test_an_image_cut_into_runs_is_painted_again_as_it_was(labels: NDArray[np.int32]) -> None:
+    margin = np.pad(labels > 0, ((0, 0), (0, 1)))
+    places = np.flatnonzero(margin)
+    places -= places // margin.shape[1]
+    if places.size == 0:
+        return
+    # Pixels of one row and one number, one at a time: the shortest runs there are.
+    single = Runs(places, np.ones_like(places), labels.ravel()[places].astype(np.intp))
+    np.testing.assert_array_equal(paint(single, np.arange(13, dtype=np.int32), labels.shape), labels)
+    first = first_of_runs(places)
+    joined = Runs(places[first], np.diff(first, append=places.size), np.ones(first.size, np.intp))
+    np.testing.assert_array_equal(joined.pixels(), places)
+    numbers = np.array([0, 5], np.int32)
+    np.testing.assert_array_equal(paint(joined, numbers, labels.shape), 5 * (labels > 0))
+
+
+def test_owners_below_the_smallest_area_get_no_number() -> None:
+    runs = Runs(np.array([4, 9, 20, 2]), np.array([3, 2, 1, 4]), np.array([3, 3, 1, 5]))
+    assert raster_numbers(runs, 0).tolist() == [0, 3, 0, 2, 0, 1]
+    assert raster_numbers(runs, 2).tolist() == [0, 0, 0, 2, 0, 1]
 
 
 def test_objects_at_the_edge_are_named() -> None:
