@@ -1,137 +1,164 @@
-"""Labelled images to train on and to measure with: a folder with `index.csv`, or an NPZ archive."""
+"""Labelled images to train on and to measure with, in whichever layout they come."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.evaluation.labelled import Entry, LabelledImage, median_diameter, read_plane
+from cellcount_core.evaluation.loaders import archive, coco, folder, masks, table, voc
 
-INDEX = "index.csv"
+__all__ = [
+    "AUTO", "KINDS", "LabelledImage", "Listing", "choose", "guess_kind", "list_labelled", "load_folder", "load_labelled",
+    "load_npz", "median_diameter", "read_plane",
+]  # fmt: skip
+
+AUTO = "auto"
+KINDS: dict[str, Callable[[Path], list[Entry]]] = {
+    "folder": folder.list_entries,
+    "npz": archive.list_entries,
+    "coco": coco.list_entries,
+    "voc": voc.list_entries,
+    "masks": masks.list_entries,
+    "table": table.list_entries,
+}
+"""Every layout by its name, and what lists its images."""
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """One image with its label image.
+class Listing:
+    """What a path holds: its layout (a name of `KINDS`) and its images, not yet read."""
 
-    `plane` (H, W) in raw units, `labels` (H, W) int32 with 0 as background and 1..n as objects. `group` names what must
-    stay on one side of a split; `diameter_px` is the median equivalent diameter (0.0 where there is no object).
+    path: Path
+    kind: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the data says which images are to train and which to measure."""
+        return any(entry.split for entry in self.entries)
+
+
+def load_labelled(
+    path: Path, kind: str = AUTO, split: str = "", modality: Sequence[str] = ()
+) -> list[LabelledImage]:
+    """The labelled images of `path` in the layout `kind`; `split` and `modality` choose among them ("" and (): all).
+
+    Colour images become grey; a label image without any object is an empty image. Raises ConfigFault naming the file and what
+    was expected of it.
     """
-
-    id: str
-    plane: Plane
-    labels: NDArray[np.int32]
-    group: str
-    modality: str
-    diameter_px: float
+    return [entry.load() for entry in choose(list_labelled(path, kind), split, modality)]
 
 
-def load_folder(folder: Path, *, split: str = "", modality: Sequence[str] = ()) -> list[LabelledImage]:
-    """Images of a folder whose `index.csv` has the columns id, file, label and, if wanted, split, modality, group.
+def list_labelled(path: Path, kind: str = AUTO) -> Listing:
+    """List the images of `path` without reading them. Raises ConfigFault where the layout is unknown or does not fit."""
+    if kind != AUTO and kind not in KINDS:
+        raise ConfigFault(f"data kind {kind!r} is unknown{nearest(kind, [*KINDS, AUTO])}")
+    if not path.exists():
+        raise ConfigFault(f"{path}: not there; {_expected(kind)} expected")
+    chosen = guess_kind(path) if kind == AUTO else kind
+    within = _only_file(path, chosen)
+    entries = KINDS[chosen](within)
+    if not entries:
+        raise ConfigFault(f"{within}: no labelled image in it")
+    return Listing(path, chosen, tuple(entries))
 
-    `split` and `modality` choose rows ("" and (): all). Colour images become grey. Raises ConfigFault naming file and value.
-    """
-    index = folder / INDEX
-    if not index.is_file():
-        raise ConfigFault(f"{index}: not there; a labelled folder needs it with the columns id, file, label")
-    with index.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    for column in ("id", "file", "label"):
-        if not rows or column not in rows[0]:
-            raise ConfigFault(f"{index}: no column {column!r}{nearest(column, rows[0] if rows else [])}")
+
+def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[Entry]:
+    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault naming those there are."""
+    entries = listing.entries
     chosen = [
-        row
-        for row in rows
-        if (not split or row.get("split") == split) and (not modality or row.get("modality") in modality)
+        e for e in entries if (not split or e.split == split) and (not modality or e.modality in modality)
     ]
     if not chosen:
-        known = (
-            sorted({row.get("split", "") for row in rows}),
-            sorted({row.get("modality", "") for row in rows}),
-        )
+        known = sorted({e.split for e in entries}), sorted({e.modality for e in entries})
         raise ConfigFault(
-            f"{index}: no row with split {split!r} and modality {list(modality)}; splits {known[0]}, modalities {known[1]}"
+            f"{listing.path}: no row with split {split!r} and modality {list(modality)}; splits {known[0]}, modalities {known[1]}"
         )
-    return [_load_row(folder, row) for row in chosen]
+    return chosen
 
 
-def _load_row(folder: Path, row: dict[str, str]) -> LabelledImage:
-    plane = read_plane(folder / row["file"])
-    labels = read_plane(folder / row["label"]).astype(np.int32)
-    if plane.shape != labels.shape:
-        raise ConfigFault(f"{folder / row['label']}: labels are {labels.shape}, the image {plane.shape}")
-    return LabelledImage(
-        row["id"],
-        plane,
-        labels,
-        row.get("group") or row["id"],
-        row.get("modality", ""),
-        median_diameter(labels),
-    )
-
-
-def read_plane(path: Path) -> Plane:
-    """An image file as (H, W) in its own units; colours as OpenCV weighs them. Raises ConfigFault naming the file."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise ConfigFault(f"{path}: not an image that can be decoded (PNG, TIFF and JPEG can)")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
-    return np.asarray(image)
+def load_folder(path: Path, *, split: str = "", modality: Sequence[str] = ()) -> list[LabelledImage]:
+    """`load_labelled` of a folder of images and labels."""
+    return load_labelled(path, "folder", split, modality)
 
 
 def load_npz(path: Path) -> list[LabelledImage]:
-    """Images of an archive with `X` (N, H, W[, 1]) and masks or label images `y` of the same shape.
+    """`load_labelled` of an NPZ archive."""
+    return load_labelled(path, "npz")
 
-    A `y` of two values, whatever they are, is a mask: its objects are the connected components. Raises ConfigFault naming
-    what is missing.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [name for name in ("X", "y") if name not in stored]
-            if missing:
-                raise ConfigFault(f"{path}: no array {missing[0]!r} (it holds {sorted(stored)})")
-            images, masks = stored["X"], stored["y"]
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigFault):
-            raise
-        raise ConfigFault(f"{path}: not an NPZ archive: {error}") from error
-    images, masks = _drop_channel(images), _drop_channel(masks)
-    if images.ndim != 3 or images.shape != masks.shape:
+
+def guess_kind(path: Path) -> str:
+    """The layout that a file or folder looks like. Raises ConfigFault where it looks like none."""
+    if path.is_file():
+        found = _FILES.get(path.suffix.lower())
+    else:
+        found = next((kind for kind, looks in _LOOKS if looks(path)), None)
+    if found is None:
         raise ConfigFault(
-            f"{path}: X and y must both be (N, H, W) or (N, H, W, 1) (got {images.shape} and {masks.shape})"
+            f"{path}: looks like no layout of labelled images; {_expected(AUTO)} expected, or say data.kind"
         )
-    binary = len(np.unique(masks)) <= 2
-    labels = [_components(mask) if binary else mask.astype(np.int32) for mask in masks]
-    return [
-        LabelledImage(f"{index:06d}", plane, label, f"{index:06d}", "", median_diameter(label))
-        for index, (plane, label) in enumerate(zip(images, labels, strict=True))
-    ]
+    return found
 
 
-def _drop_channel(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
+def _is_coco(path: Path) -> bool:
+    files = coco.annotation_files(path)
+    return bool(files) and _has_annotations(files[0])
 
 
-def _components(mask: NDArray[np.generic]) -> NDArray[np.int32]:
-    return np.asarray(
-        cv2.connectedComponents((mask.astype(np.float32) > 0.5).astype(np.uint8))[1], dtype=np.int32
-    )
+def _has_annotations(path: Path) -> bool:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"images", "annotations"} <= set(data)
 
 
-def median_diameter(labels: NDArray[np.int32]) -> float:
-    """Median equivalent diameter in px of the objects of a label image; 0.0 where there is none."""
-    areas = np.bincount(labels.ravel())[1:]
-    areas = areas[areas > 0]
-    return float(np.median(2 * np.sqrt(areas / np.pi))) if areas.size else 0.0
+_FILES = {".npz": "npz", ".json": "coco", ".csv": "table", ".parquet": "table"}
+_LOOKS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    (
+        "folder",
+        lambda path: (
+            (path / folder.INDEX).is_file() or folder.is_paired(path) or bool(folder.split_folders(path))
+        ),
+    ),
+    ("voc", lambda path: (path / voc.OBJECTS).is_dir()),
+    ("coco", _is_coco),
+    ("table", lambda path: len(_files_of(path, "table")) == 1),
+    ("npz", lambda path: len(_files_of(path, "npz")) == 1),
+    ("masks", lambda path: bool(masks.image_folders(path))),
+)
+"""Asked in this order: an index.csv is a table too, and train/images/ is an image folder of the Data Science Bowl's kind."""
+
+
+def _files_of(path: Path, kind: str) -> list[Path]:
+    return sorted(each for each in path.iterdir() if _FILES.get(each.suffix.lower()) == kind)
+
+
+def _only_file(path: Path, kind: str) -> Path:
+    """The file meant where a folder is given for a layout that is one file. Raises ConfigFault where it is not alone."""
+    if kind not in ("npz", "table") or path.is_file():
+        return path
+    found = _files_of(path, kind)
+    if len(found) != 1:
+        raise ConfigFault(
+            f"{path}: {len(found)} files for data.kind {kind!r}; one expected, or the file itself"
+        )
+    return found[0]
+
+
+_DESCRIBED = {
+    "folder": "a folder with index.csv, or with images/ and labels/",
+    "npz": "an NPZ archive with X and y",
+    "coco": "a COCO JSON",
+    "voc": "a folder with JPEGImages/ and SegmentationObject/",
+    "masks": "a folder of <id>/images/ and <id>/masks/",
+    "table": "a CSV or Parquet table with the columns image and label",
+}
+
+
+def _expected(kind: str) -> str:
+    return _DESCRIBED.get(kind) or ", ".join(_DESCRIBED.values())

@@ -4,36 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.matching import Match, match, overlap
+from cellcount_core.evaluation.matching import (
+    Match,
+    intersection_over_union,
+    match_with_iou,
+    merges,
+    shared_pixels,
+    splits,
+)
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import estimate
-from cellcount_core.images.scale import resize
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
-from cellcount_core.models.engines import load_engine
+from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.sizing import estimate_size
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
+MAX_CANVAS_PX = 1 << 24
+"""Pixels an image is enlarged to, at most: a size told far too small must not ask for all memory."""
+
 Predict = Callable[[LabelledImage], NDArray[np.int32]]
 Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Diameter = float | Literal["auto", "model"]
+"""Median object diameter of the images in px; "auto": each image's own estimate; "model": every image as it is."""
+
+Size = Callable[[Plane], float | None]
+"""The median object diameter (px) that a raw plane (H, W) is counted at; None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image: objects labelled, objects counted, and the match at each of `THRESHOLDS`."""
+    """One image: objects labelled, objects counted, and the match at each of `THRESHOLDS`.
+
+    `matched_iou` is the summed IoU of the pairs at IoU 0.5; `splits` and `merges` are objects (matching.py); `diameter_px` is
+    the median diameter of the true objects, 0.0 where there is none.
+    """
 
     id: str
     modality: str
     true: int
     counted: int
     matches: tuple[Match, ...]
+    matched_iou: float = 0.0
+    splits: int = 0
+    merges: int = 0
+    diameter_px: float = 0.0
+
+    @property
+    def panoptic_quality(self) -> float:
+        """PQ at IoU 0.5; 1.0 where there is nothing and nothing was counted."""
+        return self.matches[0].panoptic_quality(self.matched_iou)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +121,78 @@ def evaluate(predict: Predict, dataset: Iterable[LabelledImage]) -> Report:
 
 def score_image(image: LabelledImage, counted: NDArray[np.int32]) -> ImageScore:
     """Match one image's labels with counted ones of the same shape."""
-    iou = overlap(image.labels, counted)
-    matches = tuple(match(iou, threshold) for threshold in THRESHOLDS)
-    return ImageScore(image.id, image.modality, iou.shape[0], iou.shape[1], matches)
-
-
-def package_predictor(package: Package, engine: str, threads: int) -> Predict:
-    """A counter that runs a package on whole images at the scale they have."""
-    loaded = load_engine(package, engine, threads)
-
-    def maps(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
-        tiles = canvas[None].repeat(loaded.batch, axis=0)
-        return np.asarray(loaded.run(tiles)[0])
-
-    separator = build_separator(package.separator)
-    return lambda image: separate_whole(
-        separator, whole_maps(image.plane, maps, package.input, package.stride)
+    shared = shared_pixels(image.labels, counted)
+    iou = intersection_over_union(shared)
+    found = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
+    return ImageScore(
+        image.id,
+        image.modality,
+        iou.shape[0],
+        iou.shape[1],
+        tuple(match for match, _ in found),
+        found[0][1],
+        splits(shared),
+        merges(shared),
+        image.diameter_px,
     )
+
+
+def package_predictor(package: Package, engine: str, threads: int, diameter: Diameter = "model") -> Predict:
+    """A counter that runs a package on whole images, brought to the model's scale by `diameter`."""
+    counter = PackageCounter(package, load_engine(package, engine, threads), diameter)
+    return lambda image: counter.count(image.plane).labels
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted in one image: `labels` (H, W) int32 of the image's own size, and the diameter (px) it was brought to
+    the model's scale by (None: counted as it is)."""
+
+    labels: NDArray[np.int32]
+    diameter_px: float | None
+
+
+class PackageCounter:
+    """Counts whole planes with a package on a loaded engine.
+
+    `size` replaces the package's own estimate of the object size, which "auto" stands for.
+    """
+
+    def __init__(
+        self, package: Package, engine: Engine, diameter: Diameter, *, size: Size | None = None
+    ) -> None:
+        self._package = package
+        self._engine = engine
+        self._separator = build_separator(package.separator)
+        self._size = size or self._own_size(diameter)
+
+    def count(self, plane: Plane) -> Counted:
+        """Count a raw plane (H, W) at the model's scale. A plane whose size is not known is counted as it is."""
+        own = self._package.input.diameter_px
+        diameter = self._size(plane) if own is not None else None
+        if own is None or diameter is None:
+            return Counted(self._labels(plane), None)
+        factor = _possible_factor(own / diameter, plane.size)
+        labels = self._labels(resize(plane, factor))
+        return Counted(labels_to_original(labels, (plane.shape[0], plane.shape[1])), own / factor)
+
+    def _own_size(self, diameter: Diameter) -> Size:
+        if diameter == "auto":
+            return lambda plane: estimate_size(plane, self._package, self._engine).diameter_px
+        fixed = None if diameter == "model" else float(diameter)
+        return lambda plane: fixed
+
+    def _labels(self, plane: Plane) -> NDArray[np.int32]:
+        maps = whole_maps(plane, self._maps, self._package.input, self._package.stride)
+        return separate_whole(self._separator, maps)
+
+    def _maps(self, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(self._engine.run(canvas[None].repeat(self._engine.batch, axis=0))[0])
+
+
+def _possible_factor(factor: float, pixels: int) -> float:
+    largest = min(LARGEST_FACTOR, max(1.0, (MAX_CANVAS_PX / pixels) ** 0.5))
+    return float(min(max(factor, SMALLEST_FACTOR), largest))
 
 
 def separate_whole(separator: Separator, maps: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -123,7 +208,7 @@ def whole_maps(plane: Plane, maps: Maps, spec: InputSpec, stride: int) -> NDArra
 
 def whole_canvas(plane: Plane, spec: InputSpec, stride: int) -> NDArray[np.float32]:
     """A whole plane (H, W) as the network's input (h, w, 1): normalised, its sides multiples of `stride`."""
-    norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas)
+    norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
     grid = plan_tiles(
         (plane.shape[0], plane.shape[1]), stride=stride, radius=0, max_tile=max(plane.shape) + stride
     )

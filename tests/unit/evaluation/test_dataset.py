@@ -93,7 +93,7 @@ def test_an_archive_without_y_or_of_other_shapes_is_refused(tmp_path: Path) -> N
         ("a", "no array 'y'"),
         ("b", "must both be"),
         ("c", "not an NPZ"),
-        ("d", "not an NPZ"),
+        ("d", "not there; an NPZ archive"),
     ):
         with pytest.raises(ConfigFault, match=said):
             load_npz(tmp_path / f"{name}.npz")

@@ -1,0 +1,122 @@
+"""`cellcount evaluate`."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
+
+if TYPE_CHECKING:
+    from cellcount_core.evaluation.assess import Evaluation
+    from cellcount_core.evaluation.evaluate import Diameter
+
+_LOG_EVERY_S = 5.0
+_LARGEST_PX = 2000.0
+_SHOWN = (
+    "ap_50", "ap_70", "ap_90", "ap_mean", "f1_50", "pq", "count_mae", "count_mape", "count_bias", "count_r",
+    "missed", "extra", "split", "merged",
+)  # fmt: skip
+
+
+def evaluate(
+    package: str,
+    data: Path,
+    *,
+    out: Path,
+    split: str | None,
+    modality: Sequence[str],
+    diameter: str,
+    engine: str,
+    threads: int,
+    limit: int | None,
+) -> int:
+    """Evaluate a package on labelled images, write the result and print a short table; the page's path comes last."""
+    from cellcount_core.evaluation.assess import assess
+    from cellcount_core.evaluation.data import list_data
+    from cellcount_core.evaluation.result import write_result
+    from cellcount_core.models.package import find_package
+
+    scale = read_diameter(diameter)
+    if out.exists() and not out.is_dir():
+        raise OutputFault(f"--out {out}: is a file; expected a folder, which is made where it is not there")
+    found = find_package(package)
+    images = list_data(data, split=split, modality=modality, limit=limit)
+    line = ProgressLine()
+    evaluation = assess(found, images, engine=engine, threads=threads, diameter=scale, progress=line.show)
+    page = write_result(evaluation, out)
+    print("\n".join(report_lines(evaluation)))
+    print(page)
+    return int(ExitCode.OK)
+
+
+def read_diameter(text: str) -> Diameter:
+    """The setting that `--diameter TEXT` stands for. Raises ConfigFault naming what was expected."""
+    if text == "auto":
+        return "auto"
+    if text == "model":
+        return "model"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _LARGEST_PX:
+        raise ConfigFault(
+            f"--diameter {text!r}: expected 'auto', 'model', or px above 0 and up to {_LARGEST_PX:g}"
+        )
+    return value
+
+
+def report_lines(evaluation: Evaluation) -> list[str]:
+    """What the console shows: the package, the data, the headline figures with their intervals, F1 and counts by group."""
+    from cellcount_core.evaluation.figures import meaning, shown, shown_with_interval
+    from cellcount_core.evaluation.page import data_words, diameter_words, notices
+
+    package = evaluation.package
+    lines = [
+        f"{package.name} {package.version} ({package.digest[:12]}), engine {evaluation.engine}; {diameter_words(evaluation)}",
+        data_words(evaluation),
+        *(f"note: {notice}" for notice in notices(evaluation)),
+        "",
+        f"{'':<18}value (95 % interval)",
+    ]
+    lines += [
+        f"{meaning(name).title:<18}{shown_with_interval(name, evaluation.figures[name])}" for name in _SHOWN
+    ]
+    columns = ("f1_50", "ap_mean", "count_mape", "count_bias")
+    for table in evaluation.tables:
+        heads = "".join(f"{meaning(name).title:>17}" for name in columns)
+        lines += ["", f"{table.title:<30}{'images':>8}{'objects':>9}{heads}"]
+        for group in table.groups:
+            cells = "".join(f"{shown(name, group.figures[name].value):>17}" for name in columns)
+            lines.append(f"{group.name:<30}{group.images:>8,}{group.objects:>9,}{cells}")
+    return [*lines, ""]
+
+
+class ProgressLine:
+    """Images done and a second, on standard error: one line that moves on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._told = self._since
+
+    def show(self, done: int, total: int) -> None:
+        """Say that `done` of `total` images are counted."""
+        now = time.monotonic()
+        last = done == total
+        live = sys.stderr.isatty()
+        if not live and not last and now - self._told < _LOG_EVERY_S:
+            return
+        self._told = now
+        rate = done / max(1e-9, now - self._since)
+        text = f"evaluated {done} of {total} images, {rate:.1f} a second"
+        print(
+            f"\r{text}\x1b[K" if live else text,
+            end="\n" if last or not live else "",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,217 @@
+"""Figures of a set of scored images, each with its bootstrap interval over images.
+
+A figure is a function of how often each image is taken: (R, n) weights give (R,) values. Weights of 1 give the figure itself,
+and multinomial weights its bootstrap sample (Efron 1979), so that one definition serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore
+
+RESAMPLES = 2000
+SEED = 0
+LEVEL = 0.95
+_BLOCK = 1 << 22
+"""Weights held at once, at most."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with the ends of its bootstrap interval; None where it is not defined ("share of objects" without any)."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the images of a set contribute, one entry an image, all (n,) float64; `ap` and `f1` (n, thresholds)."""
+
+    true: Floats
+    counted: Floats
+    misses: Floats
+    extras: Floats
+    splits: Floats
+    merges: Floats
+    pq: Floats
+    ap: Floats
+    f1: Floats
+
+
+Figure = Callable[[Columns, Floats], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """How a figure is shown: its title, whether it is a share (shown in %) and signed, and what it is."""
+
+    title: str
+    share: bool
+    signed: bool
+    sentence: str
+
+
+def columns(scores: Sequence[ImageScore]) -> Columns:
+    """The columns of these images; misses and extras at IoU 0.5."""
+
+    def floats(values: list[float] | list[int]) -> Floats:
+        return np.array(values, np.float64)
+
+    shape = (len(scores), len(THRESHOLDS))
+    return Columns(
+        true=floats([score.true for score in scores]),
+        counted=floats([score.counted for score in scores]),
+        misses=floats([score.matches[0].misses for score in scores]),
+        extras=floats([score.matches[0].extras for score in scores]),
+        splits=floats([score.splits for score in scores]),
+        merges=floats([score.merges for score in scores]),
+        pq=floats([score.panoptic_quality for score in scores]),
+        ap=np.array([[match.ap for match in score.matches] for score in scores], np.float64).reshape(shape),
+        f1=np.array([[match.f1 for match in score.matches] for score in scores], np.float64).reshape(shape),
+    )
+
+
+def _ratio(over: Floats, under: Floats) -> Floats:
+    """over / under, NaN where `under` is 0."""
+    return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)
+
+
+def _mean(pick: Callable[[Columns], Floats]) -> Figure:
+    return lambda data, weights: _ratio(weights @ pick(data), weights.sum(axis=1))
+
+
+def _per_true(pick: Callable[[Columns], Floats]) -> Figure:
+    return lambda data, weights: _ratio(weights @ pick(data), weights @ data.true)
+
+
+def _mape(data: Columns, weights: Floats) -> Floats:
+    some = data.true > 0
+    error = np.where(some, np.abs(data.counted - data.true) / np.maximum(data.true, 1), 0.0)
+    return _ratio(weights @ error, weights @ some.astype(np.float64))
+
+
+def _pearson(data: Columns, weights: Floats) -> Floats:
+    # About the unweighted means: sums of squares of raw counts would lose digits.
+    x, y = data.true - data.true.mean(), data.counted - data.counted.mean()
+    total = weights.sum(axis=1)
+    mean_x, mean_y = weights @ x / total, weights @ y / total
+    var_x = weights @ (x * x) / total - mean_x**2
+    var_y = weights @ (y * y) / total - mean_y**2
+    floor = 1e-12 * (1 + (x * x).max(initial=0.0) + (y * y).max(initial=0.0))
+    known = (var_x > floor) & (var_y > floor)
+    spread = np.sqrt(np.where(known, var_x * var_y, 0.0))
+    return np.clip(_ratio(weights @ (x * y) / total - mean_x * mean_y, spread), -1.0, 1.0)
+
+
+def _ap(at: int) -> Figure:
+    return _mean(lambda data: data.ap[:, at])
+
+
+def _f1(at: int) -> Figure:
+    return _mean(lambda data: data.f1[:, at])
+
+
+FIGURES: Mapping[str, Figure] = {
+    **{f"ap_{round(100 * threshold)}": _ap(at) for at, threshold in enumerate(THRESHOLDS)},
+    "ap_mean": _mean(lambda data: data.ap.mean(axis=1)),
+    **{f"f1_{round(100 * threshold)}": _f1(at) for at, threshold in enumerate(THRESHOLDS)},
+    "pq": _mean(lambda data: data.pq),
+    "count_mae": _mean(lambda data: np.abs(data.counted - data.true)),
+    "count_mape": _mape,
+    "count_bias": _per_true(lambda data: data.counted - data.true),
+    "count_r": _pearson,
+    "missed": _per_true(lambda data: data.misses),
+    "extra": _per_true(lambda data: data.extras),
+    "split": _per_true(lambda data: data.splits),
+    "merged": _per_true(lambda data: data.merges),
+}
+"""Every figure by the name it has in evaluation.json."""
+
+_HEADLINE = {
+    "ap_mean": Meaning("mean AP 0.5–0.9", False, False, "mean of AP at IoU 0.5, 0.6, 0.7, 0.8 and 0.9"),
+    "pq": Meaning("PQ", False, False, "panoptic quality at IoU 0.5: mean IoU of the pairs times F1, mean over images"),
+    "count_mae": Meaning("count MAE", False, False, "mean over images of |counted − true|, in objects"),
+    "count_mape": Meaning("count MAPE", True, False, "mean over images with objects of |counted − true| / true"),
+    "count_bias": Meaning("count bias", True, True, "(counted − true) / true over all objects of all images"),
+    "count_r": Meaning("count R", False, False, "Pearson correlation of counted with true over images"),
+    "missed": Meaning("missed", True, False, "true objects without a counted one at IoU 0.5, of the true objects"),
+    "extra": Meaning("extra", True, False, "counted objects without a true one at IoU 0.5, per true object"),
+    "split": Meaning("split", True, False, "true objects that two or more counted objects lie in by more than half, of the true objects"),
+    "merged": Meaning("merged", True, False, "counted objects that two or more true objects lie in by more than half, per true object"),
+}  # fmt: skip
+
+
+def meaning(name: str) -> Meaning:
+    """How a figure of `FIGURES` is shown."""
+    if name in _HEADLINE:
+        return _HEADLINE[name]
+    kind, _, percent = name.partition("_")
+    threshold = f"{int(percent) / 100:g}"
+    formula = "hits / (hits + misses + extras)" if kind == "ap" else "2 hits / (2 hits + misses + extras)"
+    return Meaning(
+        f"{kind.upper()} @ {threshold}", False, False, f"{formula} at IoU {threshold}, mean over images"
+    )
+
+
+def measure(
+    scores: Sequence[ImageScore], *, resamples: int = RESAMPLES, seed: int = SEED
+) -> dict[str, Interval]:
+    """Every figure of these images (at least one) with the middle 95 % of its bootstrap sample.
+
+    `resamples` times as many images as there are, drawn with replacement by a generator of this `seed`. One image tells
+    nothing of the spread and has no interval. Raises ValueError where there is no image.
+    """
+    if not scores:
+        raise ValueError("figures need at least one image")
+    data = columns(scores)
+    ones = np.ones((1, len(scores)))
+    drawn: dict[str, list[Floats]] = {name: [] for name in FIGURES}
+    random = np.random.default_rng(seed)
+    block = max(1, _BLOCK // len(scores))
+    for start in range(0, resamples if len(scores) > 1 else 0, block):
+        size = min(block, resamples - start)
+        weights = random.multinomial(len(scores), np.full(len(scores), 1 / len(scores)), size).astype(float)
+        for name, figure in FIGURES.items():
+            drawn[name].append(figure(data, weights))
+    return {
+        name: _interval(float(figure(data, ones)[0]), np.concatenate([*drawn[name], np.zeros(0)]))
+        for name, figure in FIGURES.items()
+    }
+
+
+def _interval(value: float, sample: Floats) -> Interval:
+    known = sample[np.isfinite(sample)]
+    if not isfinite(value) or known.size == 0:
+        return Interval(value if isfinite(value) else None, None, None)
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def shown(name: str, value: float | None) -> str:
+    """A figure as people read it: "12.3 %", "-2.1 %" (a true minus sign), "0.872", "–" where it is not defined."""
+    how = meaning(name)
+    if value is None:
+        return "–"
+    if how.share:
+        text = f"{100 * value:+.1f} %" if how.signed else f"{100 * value:.1f} %"
+    else:
+        text = f"{value:.2f}" if name == "count_mae" else f"{value:.3f}"
+    return text.replace("-", "−")
+
+
+def shown_with_interval(name: str, interval: Interval) -> str:
+    """A figure and, in brackets, the ends of its interval: "0.872 (0.851 – 0.890)"."""
+    if interval.low is None or interval.high is None:
+        return shown(name, interval.value)
+    low, high = shown(name, interval.low), shown(name, interval.high)
+    return f"{shown(name, interval.value)} ({low.removesuffix(' %')} – {high.removesuffix(' %')})"

@@ -1,0 +1,140 @@
+"""What an evaluation writes: evaluation.json, images.csv and evaluation.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cellcount_core import __version__
+from cellcount_core.domain.errors import OutputFault
+from cellcount_core.evaluation.assess import Evaluation, Group, ImageRow
+from cellcount_core.evaluation.evaluate import THRESHOLDS
+from cellcount_core.evaluation.figures import LEVEL, RESAMPLES, SEED, Interval
+from cellcount_core.evaluation.page import page
+
+JSON, TABLE, PAGE = "evaluation.json", "images.csv", "evaluation.html"
+FORMAT = 1
+_DIGITS = 6
+
+
+def write_result(evaluation: Evaluation, folder: Path) -> Path:
+    """Write the three files into `folder`, which is made, and return the path of the page.
+
+    They hold no time and no host: equal evaluations give equal files. Raises OutputFault naming what cannot be written.
+    """
+    files = {
+        JSON: json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        TABLE: images_csv(evaluation),
+        PAGE: page(evaluation),
+    }
+    for name, text in files.items():
+        path = folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise OutputFault(
+                f"{path}: cannot be written: {error.strerror}; --out names another folder"
+            ) from error
+    return folder / PAGE
+
+
+def as_json(evaluation: Evaluation) -> dict[str, object]:
+    """All figures as plain values, rounded to six digits; null where a figure is not defined."""
+    package, data, sizes = evaluation.package, evaluation.data, evaluation.sizes
+    return {
+        "format": FORMAT,
+        "cellcount": __version__,
+        "package": {
+            "name": package.name, "version": package.version, "digest": package.digest,
+            "modality": list(package.modality), "diameter_px": package.input.diameter_px,
+        },
+        "engine": evaluation.engine,
+        "diameter": evaluation.diameter,
+        "data": {
+            "path": data.path, "kind": data.kind, "split": data.split, "modality": list(data.modality),
+            "images": len(evaluation.rows), "objects": evaluation.objects,
+        },
+        "bootstrap": {"over": "images", "resamples": RESAMPLES, "seed": SEED, "level": LEVEL},
+        "figures": _intervals(evaluation.figures),
+        "totals": _totals(evaluation),
+        "groups": {
+            table.key: {group.name: _group(group) for group in table.groups} for table in evaluation.tables
+        },
+        "size_estimate": None if sizes is None else {
+            "images": sizes.images, "within_1_25": _rounded(sizes.within_1_25),
+            "within_1_5": _rounded(sizes.within_1_5), "not_told": sizes.not_told,
+        },
+        "worst": [shown.score.id for shown in evaluation.worst],
+        "images": [image_row(row) for row in evaluation.rows],
+    }  # fmt: skip
+
+
+def images_csv(evaluation: Evaluation) -> str:
+    """A row an image, in the order of the data."""
+    rows = [image_row(row) for row in evaluation.rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def image_row(row: ImageRow) -> dict[str, str | int | float | None]:
+    """One image by column name; `misses` and `extras` at IoU 0.5."""
+    score = row.score
+    by_threshold: dict[str, float] = {}
+    for kind in ("ap", "f1"):
+        for threshold, match in zip(THRESHOLDS, score.matches, strict=True):
+            value = match.ap if kind == "ap" else match.f1
+            by_threshold[f"{kind}_{round(100 * threshold)}"] = round(value, _DIGITS)
+    return {
+        "id": score.id,
+        "modality": score.modality,
+        "width_px": row.width_px,
+        "height_px": row.height_px,
+        "true": score.true,
+        "counted": score.counted,
+        "true_diameter_px": round(score.diameter_px, 3) if score.true else None,
+        "counted_at_px": None if row.counted_at_px is None else round(row.counted_at_px, 3),
+        **by_threshold,
+        "pq": round(score.panoptic_quality, _DIGITS),
+        "misses": score.matches[0].misses,
+        "extras": score.matches[0].extras,
+        "splits": score.splits,
+        "merges": score.merges,
+    }
+
+
+def _totals(evaluation: Evaluation) -> dict[str, int]:
+    scores = [row.score for row in evaluation.rows]
+    return {
+        "true": evaluation.objects,
+        "counted": evaluation.counted,
+        "misses": sum(score.matches[0].misses for score in scores),
+        "extras": sum(score.matches[0].extras for score in scores),
+        "splits": sum(score.splits for score in scores),
+        "merges": sum(score.merges for score in scores),
+    }
+
+
+def _group(group: Group) -> dict[str, object]:
+    return {"images": group.images, "objects": group.objects, "figures": _intervals(group.figures)}
+
+
+def _intervals(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {
+            "value": _rounded(interval.value),
+            "low": _rounded(interval.low),
+            "high": _rounded(interval.high),
+        }
+        for name, interval in figures.items()
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, _DIGITS)
