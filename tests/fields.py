@@ -54,12 +54,13 @@ def count_bytes(
 ) -> FieldResult:
     """Count one file; `run` are settings of the run section."""
     model = loaded(package)
-    config = RunConfig.model_validate({"model": {"package": package}, **run})
+    config = RunConfig.model_validate({"model": {"package": package}, "diameter": "model", **run})
     kit = FieldKit(
         run=config,
         package=model.package,
         separator=build_separator(model.package.separator),
         features=Features(model.package.object_name, (CHANNEL.name,)),
+        scales={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
@@ -66,7 +67,7 @@ def show_plan(job: JobConfig) -> int:
     """Print what a job would do."""
     from cellcount_core.runners.job import plan_job
 
-    summary = plan_job(job)
+    summary = plan_job(job, lambda text: print(text, file=sys.stderr))
     for line in plan_lines(summary):
         print(line)
     return int(ExitCode.OK)
@@ -85,6 +86,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
     ]
     if len(summary.plates) > _SHOWN_PLATES:
         lines.append(f"… and {len(summary.plates) - _SHOWN_PLATES} more plates")
+    lines += _scales(summary)
     lines += [
         f"cannot be counted: {many(fields, 'field')}, {code}: {Reason(code).sentence}"
         for code, fields in summary.reasons.items()
@@ -94,6 +96,16 @@ def plan_lines(summary: PlanSummary) -> list[str]:
         examples = ", ".join(summary.unparsed_examples[:3])
         lines.append(f"names that do not parse: {summary.unparsed} (for example {examples})")
     return [*lines, *(f"warning: {warning}" for warning in summary.warnings)]
+
+
+def _scales(summary: PlanSummary) -> list[str]:
+    told = [scale for scale in summary.scales if scale.diameter_px is not None]
+    lines = [
+        f"object size, plate {scale.plate!r}, {scale.width_px} x {scale.height_px} px: {scale.diameter_px:.1f} px (median of "
+        f"{many(scale.objects, 'object')} in {many(scale.images, 'image')}, {scale.low_px:.1f} to {scale.high_px:.1f} px)"
+        for scale in told[:_SHOWN_PLATES]
+    ]
+    return lines + ([f"… and {len(told) - _SHOWN_PLATES} more object sizes"] if told[_SHOWN_PLATES:] else [])
 
 
 def _channels(summary: PlanSummary) -> str:

@@ -59,7 +59,9 @@ Model = Annotated[
 Diameter = Annotated[
     str | None,
     typer.Option(
-        "--diameter", metavar="PX", help="Median object diameter in px; 'model' counts images as they are."
+        "--diameter",
+        metavar="PX",
+        help="Median object diameter in px; 'auto' (default) estimates it, 'model' counts images as they are.",
     ),
 ]
 Set = Annotated[
@@ -255,15 +257,89 @@ def train(
     now: Annotated[
         bool, typer.Option("--package-now", help="Do not train: write a package of the newest checkpoint.")
     ] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="N,N", help="Train once for each seed, side by side, and compare."),
+    ] = None,
+    runner: Runner = None,
+    address: Address = None,
 ) -> None:
     """Train a network and write a model package. A training that was stopped goes on from its last checkpoint.
 
-    Example: cellcount train conf/train_nuclei.yaml --set steps=200
+    With --seeds each seed is a Ray task (--runner serial: one after the other) with folders of its own.
+
+    Examples:
+
+      cellcount train conf/train_nuclei.yaml --set steps=200
+
+      cellcount train conf/train_nuclei.yaml --seeds 0,1,2
     """
     from cellcount_core.cli import teaching
 
+    if seeds is not None and now:
+        raise typer.BadParameter("--package-now writes the package of one run; give no --seeds with it")
+    if seeds is not None:
+        raise typer.Exit(teaching.train_seeds(config, assignments or [], seeds, runner, address))
     act = teaching.package_now if now else teaching.train
     raise typer.Exit(act(config, assignments or []))
+
+
+@app.command(short_help="Measure a model package on labelled images.")
+def evaluate(
+    package: Annotated[
+        str,
+        typer.Argument(
+            metavar="PACKAGE", help="Model package: a shipped name or a folder.", show_default=False
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Folder of labelled images, or an .npz with X and y.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Folder for the page, the JSON and the CSV.")
+    ] = Path("evaluation"),
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="NAME", help="Split to measure; 'all' for every image. Default: val, if any."
+        ),
+    ] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option("--modality", metavar="NAME", help="Only images of this modality. Repeatable."),
+    ] = None,
+    diameter: Annotated[
+        str,
+        typer.Option(
+            "--diameter",
+            metavar="auto|model|PX",
+            help="Object size: each image's own estimate, images as they are, or px.",
+        ),
+    ] = "auto",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="ENGINE", help="Engine of the package.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of the engine.", min=1)] = 1,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="Only this many images, evenly spread.", min=1),
+    ] = None,
+) -> None:
+    """Measure a model package on labelled images: objects and counts, with intervals, by modality, size and density.
+
+    Example: cellcount evaluate nuclei ./dsb2018_nuclei --split val --modality fluorescence --out ./evaluation
+    """
+    from cellcount_core.cli import evaluating
+
+    raise typer.Exit(
+        evaluating.evaluate(
+            package, data, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine,
+            threads=threads, limit=limit,
+        )
+    )  # fmt: skip
 
 
 @app.command(short_help="Submit a count to a Ray cluster and follow it.")

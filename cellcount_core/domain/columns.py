@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column changes its name, type, unit or meaning; stands in the metadata of every table."""
 
 
@@ -83,6 +83,14 @@ _FIELD_COLUMNS = (
         "px",
         "object diameter the scale stands for; null where the image was counted as it is",
     ),
+    Column(
+        "diameter_source",
+        _S,
+        "",
+        "where the scale comes from: model (as it is), given, calibration, pool (plate and image size), image, unknown",
+    ),
+    Column("diameter_images", _I, "images", "images that the estimated diameter rests on"),
+    Column("diameter_objects", _I, "objects", "objects that the estimated diameter rests on"),
     Column("focus", _F, "1", "sharpness; independent of brightness"),
     Column("saturation", _F, "1", "part of the pixels at the largest value"),
     Column("background", _F, "raw", "background level of the counted channel"),

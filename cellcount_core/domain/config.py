@@ -82,7 +82,7 @@ class RunConfig(_Section):
     measure: tuple[str, ...] = ()
     z: Literal["max", "mean", "first"] | Annotated[int, Field(ge=0)] = "max"
     model: ModelConfig = ModelConfig()
-    diameter: Literal["model"] | Annotated[float, Field(gt=0, le=2000)] = "model"
+    diameter: Literal["auto", "model"] | Annotated[float, Field(gt=0, le=2000)] = "auto"
     um_per_px: Annotated[float, Field(gt=0)] | None = None
     max_pixels: Annotated[int, Field(gt=0)] = 500_000_000
     tile: Annotated[int, Field(ge=64, le=8192)] = 1280

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-RESULTS_VERSION = 1
+from cellcount_core.domain.scales import PoolScale
+
+RESULTS_VERSION = 2
 """Raised with every change of the code that can change a number in a table."""
 
 
@@ -18,10 +21,17 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def fingerprint(run: Mapping[str, object], model_digest: str, engine: str, listing_digest: str) -> str:
+def fingerprint(
+    run: Mapping[str, object],
+    model_digest: str,
+    engine: str,
+    listing_digest: str,
+    scales: Sequence[PoolScale] = (),
+) -> str:
     """Hex SHA-256 of everything that can change a table.
 
-    `run` is the run section as plain data; the model stands in it by its digest, whatever path it was loaded from.
+    `run` is the run section as plain data; the model stands in it by its digest, whatever path it was loaded from. `scales`
+    are the object sizes found when planning.
     """
     decided = {key: value for key, value in run.items() if key != "model"}
     text = canonical_json(
@@ -31,6 +41,7 @@ def fingerprint(run: Mapping[str, object], model_digest: str, engine: str, listi
             "model": model_digest,
             "engine": engine,
             "listing": listing_digest,
+            "scales": [asdict(scale) for scale in scales],
         }
     )
     return hashlib.sha256(text.encode()).hexdigest()

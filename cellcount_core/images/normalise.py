@@ -2,15 +2,19 @@
 
 Percentile stretching turns the noise of an empty image into objects and loses the few objects of a sparse one. Here the
 range of an image is at least `floor_sigmas` times its own noise, and what is brighter than the range is compressed, not cut.
+Where objects are darker than the background (inverted contrast, stains on white) the range is negative: they come out bright.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cellcount_core.domain.polarity import Polarity
 
 _SAMPLE = 1 << 20
 """Pixels an estimate looks at, at most."""
@@ -35,18 +39,34 @@ _SIGNAL_SHARE = 0.9
 
 _LOWEST = -1.0
 
+_DARK_SHARE = 0.005
+"""Quantile that tells how far an image reaches below its background."""
+
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Levels of one plane in raw units: `background`, `range` (> 0, background to full scale) and `noise` (one sigma)."""
+    """Levels of one plane in raw units: `background`, `range` and `noise` (one sigma).
+
+    `range` leads from the background to full scale: above 0 where objects are brighter than the background, below 0 where
+    they are darker.
+    """
 
     background: float
     range: float
     noise: float
 
+    @property
+    def inverted(self) -> bool:
+        """Whether objects are darker than the background."""
+        return self.range < 0
+
 
 def estimate(
-    plane: NDArray[np.generic], *, percentile: float = 99.8, floor_sigmas: float = 12.0
+    plane: NDArray[np.generic],
+    *,
+    percentile: float = 99.8,
+    floor_sigmas: float = 12.0,
+    polarity: Polarity = "bright",
 ) -> Normalisation:
     """Levels of a whole plane (H, W) of any integer or float type, finite values.
 
@@ -54,13 +74,28 @@ def estimate(
     result is the same every time. `background` is the centre of the densest tenth of the lower pixels, `noise` the robust
     sigma of differences between near pixels of the darker half, and `range` the `percentile` above the background, or the
     level of what rises above the noise floor where that is less than the percentile leaves, but no less than
-    `floor_sigmas` * `noise`.
+    `floor_sigmas` * `noise`. For dark objects all of that is done on the negative. With `polarity` "auto" an image counts as
+    dark where its darkest half percent lies further below the background than its bright end lies above it, and further
+    than the noise floor.
 
     Raises ValueError where the plane has not two axes or has no pixel.
     """
     if plane.ndim != 2 or plane.size == 0:
         raise ValueError(f"a plane of shape (H, W) with at least one pixel is expected (got {plane.shape})")
     values = _ordered_sample(plane)
+    bright = _levels(plane, values, percentile, floor_sigmas)
+    if polarity == "bright" or (
+        polarity == "auto" and bright.background - _quantile(values, _DARK_SHARE) <= bright.range
+    ):
+        return bright
+    # Differences do not know a sign, and neither does the noise; all else is looked at upside down.
+    dark = _levels(-plane.astype(np.float32), -values[::-1], percentile, floor_sigmas)
+    return Normalisation(-dark.background, -dark.range, dark.noise)
+
+
+def _levels(
+    plane: NDArray[np.generic], values: NDArray[np.float64], percentile: float, floor_sigmas: float
+) -> Normalisation:
     background = _background(values)
     noise = _noise(plane, float(values[len(values) // 2]))
     bright = _quantile(values, percentile / 100.0) - background
@@ -74,7 +109,10 @@ def estimate(
 
 
 def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:
-    """Normalised copy of a tile of any shape: float32, 0 at the background, linear from -1 to 1, then 1 + log(x)."""
+    """Normalised copy of a tile of any shape: float32, 0 at the background, linear from -1 to 1, then 1 + log(x).
+
+    What the objects are is above 0, whether they are brighter than the background or darker.
+    """
     linear = (tile.astype(np.float64) - norm.background) / norm.range
     return compress(linear.astype(np.float32))
 
@@ -142,9 +180,15 @@ def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, media
     two = second[::down, ::across].astype(np.float64)
     # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
     dark = one + two <= 2 * median
-    differences = np.sort(np.abs(one - two)[dark])
-    for share in _QUANTILES:
-        if differences.size and differences[int(share * differences.size)] > 0:
-            sigma_per_unit = np.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2)
-            return float(differences[int(share * differences.size)]) / float(sigma_per_unit)
+    differences = np.abs(one - two)[dark]
+    for share in _QUANTILES if differences.size else ():
+        # Nearly always the first one tells: a full sort would look for all of them.
+        value = _nth(differences, int(share * differences.size))
+        if value > 0:
+            return value / (math.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2))
     return 0.0
+
+
+def _nth(values: NDArray[np.float64], index: int) -> float:
+    """The value that would stand at `index` if they were sorted."""
+    return float(np.partition(values, index)[index])

@@ -35,8 +35,8 @@ class Quality:
     """Quality of one plane.
 
     `focus` (1/px, about 0.05 to 1) is the inverse width of edges, None where there is no structure to judge; `saturation`
-    the part of pixels at the largest value; `background`, `noise` (one sigma) and `signal` (bright level above the
-    background) in raw units; `empty` says that the signal does not rise above the noise.
+    the part of pixels at the largest value; `background`, `noise` (one sigma) and `signal` (how far the objects' level lies
+    from the background) in raw units; `empty` says that the signal does not rise above the noise.
     """
 
     focus: float | None
@@ -53,7 +53,7 @@ def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
     `bit_max` is the largest value a pixel can hold (0 where there is none), `norm` the plane's levels. Linear in pixels,
     the same result every time.
     """
-    signal = _signal(plane, norm.background)
+    signal = _signal(plane, norm)
     floor = max(norm.noise, _ROUNDING_SIGMA) if plane.dtype.kind in "iu" else norm.noise
     empty = signal <= _SIGNAL_SIGMAS * floor
     focus = None if empty else _focus(plane)
@@ -61,23 +61,24 @@ def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
     return Quality(focus, saturation, float(norm.background), float(norm.noise), signal, bool(empty))
 
 
-def _signal(plane: Plane, background: float) -> float:
-    """The second-brightest 4 x 4 block of the 3 x 3 median, above the background.
+def _signal(plane: Plane, norm: Normalisation) -> float:
+    """The second-brightest 4 x 4 block of the 3 x 3 median, above the background; the second-darkest where objects are dark.
 
     A percentile would not see three nuclei in a large field; the median drops hot pixels, the block mean the noise.
     """
     rows = max(_BLOCK, _ROWS_AT_ONCE // plane.shape[1] // _BLOCK * _BLOCK)
     brightest: list[float] = []
+    sign = np.float32(-1 if norm.inverted else 1)
     for start in range(0, plane.shape[0], rows):
         low = max(0, start - 1)
         strip = cv2.medianBlur(_contiguous(plane[low : start + rows + 1]), 3)
         strip = strip[start - low :][: min(rows, plane.shape[0] - start)]
         height, width = (max(1, round(side / _BLOCK)) for side in strip.shape)
-        means = cv2.resize(strip, (width, height), interpolation=cv2.INTER_AREA).ravel()
+        means = sign * cv2.resize(strip, (width, height), interpolation=cv2.INTER_AREA).ravel()
         kept = min(_BRIGHT_BLOCKS, means.size)
         brightest += [float(value) for value in np.partition(means, means.size - kept)[means.size - kept :]]
     brightest.sort()
-    return brightest[-min(_BRIGHT_BLOCKS, len(brightest))] - background
+    return brightest[-min(_BRIGHT_BLOCKS, len(brightest))] - float(sign) * norm.background
 
 
 def _contiguous(plane: Plane) -> NDArray[np.float32]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from cellcount_core.domain.errors import ModelFault, nearest
+from cellcount_core.domain.interval import CountInterval
+from cellcount_core.domain.likeness import Domain
+from cellcount_core.domain.polarity import Polarity
 
 FORMAT = 1
 MANIFEST = "package.json"
@@ -23,13 +27,29 @@ class InputSpec:
     """What the network expects.
 
     `channels` are roles, in the order of its input channels; `diameter_px` the median object diameter at its scale (None:
-    scale-free); `percentile` and `floor_sigmas` the parameters of the normalisation (images/normalise.py).
+    scale-free) and `um_per_px` the pixel size there, where objects of that package have one size (None: unknown);
+    `percentile`, `floor_sigmas` and `polarity` ("bright", "dark" or "auto") the parameters of the normalisation
+    (images/normalise.py).
     """
 
     channels: tuple[str, ...]
     diameter_px: float | None
     percentile: float
     floor_sigmas: float
+    polarity: Polarity = "auto"
+    um_per_px: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """What an engine's maps of the golden input are compared with: the array `maps` of the package's golden file.
+
+    The largest absolute difference may be `atol`, the mean one `mean_atol`.
+    """
+
+    maps: str
+    atol: float
+    mean_atol: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +57,10 @@ class Package:
     """A model package as its manifest describes it.
 
     `stride` (px) is what a canvas is padded to; a tile's map is valid `radius` px away from a cut edge. `maps` names the
-    network's output channels. `engines` maps an engine's name to its file inside the folder ("" where it needs none).
+    network's output channels. `engines` maps an engine's name to its file inside the folder ("" where it needs none);
+    `golden_engines` are those that are compared with golden tensors of their own, `variants` what was measured of engines
+    that do not compute in float32. `interval` makes the interval of a count and `domain` tells how unlike the training
+    images a field is, where the package states them.
     """
 
     folder: Path
@@ -57,6 +80,14 @@ class Package:
     golden: str
     golden_atol: float
     accuracy: Mapping[str, object]
+    golden_engines: Mapping[str, Golden] = field(default_factory=dict)
+    variants: Mapping[str, object] = field(default_factory=dict)
+    interval: CountInterval | None = None
+    domain: Domain | None = None
+
+    def golden_of(self, engine: str) -> Golden:
+        """What the engine of that name is compared with."""
+        return self.golden_engines.get(engine, Golden("maps", self.golden_atol, self.golden_atol))
 
     def file(self, name: str) -> Path:
         """Path of one of the package's files."""
@@ -108,6 +139,8 @@ def _from_manifest(folder: Path, data: Mapping[str, object], digest: str) -> Pac
             diameter_px=None if diameter is None else _number(diameter, "input.diameter_px"),
             percentile=_number(norm["percentile"], "input.normalisation.percentile"),
             floor_sigmas=_number(norm["floor_sigmas"], "input.normalisation.floor_sigmas"),
+            polarity=_polarity(norm.get("polarity", "auto")),
+            um_per_px=None if (size := spec.get("um_per_px")) is None else _number(size, "input.um_per_px"),
         ),
         network=_mapping(data["network"], "network"),
         stride=int(_number(data["stride"], "stride")),
@@ -118,6 +151,53 @@ def _from_manifest(folder: Path, data: Mapping[str, object], digest: str) -> Pac
         golden=str(golden["file"]),
         golden_atol=_number(golden["atol"], "golden.atol"),
         accuracy=_mapping(data.get("accuracy", {}), "accuracy"),
+        golden_engines={
+            name: _golden(_mapping(entry, f"golden.engines.{name}"), f"golden.engines.{name}")
+            for name, entry in _mapping(golden.get("engines", {}), "golden.engines").items()
+        },
+        variants=_mapping(data.get("variants", {}), "variants"),
+        interval=_interval(data.get("interval")),
+        domain=_domain(data.get("domain")),
+    )
+
+
+def _interval(value: object) -> CountInterval | None:
+    if value is None:
+        return None
+    entry = _mapping(value, "interval")
+    level, relative, low, high = (
+        _number(entry[name], f"interval.{name}") for name in ("level", "relative", "low", "high")
+    )
+    return CountInterval(level, relative, low, high, int(_number(entry["images"], "interval.images")))
+
+
+def _domain(value: object) -> Domain | None:
+    if value is None:
+        return None
+    entry = _mapping(value, "domain")
+    names = _strings(entry["features"], "domain.features")
+    mean = _numbers(entry["mean"], "domain.mean")
+    rows = entry["precision"]
+    if not isinstance(rows, list):
+        raise TypeError(f"domain.precision must be a list of rows (got {rows!r})")
+    precision = tuple(_numbers(row, "domain.precision") for row in rows)
+    if {len(names)} != {len(mean), len(precision), *(len(row) for row in precision)}:
+        raise ValueError("domain: features, mean and precision differ in length")
+    return Domain(names, mean, precision, _number(entry["typical"], "domain.typical"))
+
+
+def _numbers(value: object, where: str) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{where} must be a list of numbers (got {value!r})")
+    return tuple(_number(item, where) for item in value)
+
+
+def _golden(entry: Mapping[str, object], where: str) -> Golden:
+    atol = _number(entry["atol"], f"{where}.atol")
+    return Golden(
+        maps=str(entry.get("maps", "maps")),
+        atol=atol,
+        mean_atol=_number(entry.get("mean_atol", atol), f"{where}.mean_atol"),
     )
 
 
@@ -152,6 +232,14 @@ def _number(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{where} must be a number (got {value!r})")
     return float(value)
+
+
+def _polarity(value: object) -> Polarity:
+    for known in get_args(Polarity):
+        if value == known:
+            found: Polarity = known
+            return found
+    raise TypeError(f"input.normalisation.polarity must be one of {get_args(Polarity)} (got {value!r})")
 
 
 def shipped_folder() -> Path:

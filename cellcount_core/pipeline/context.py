@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cellcount_core.domain.columns import Features
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.fields import Selection
+from cellcount_core.domain.scales import PoolScale
 from cellcount_core.stores.base import StorageOptions
 
 
@@ -15,7 +16,8 @@ class RunContext:
     """Everything about a run that its workers share.
 
     `package` is the name or path the package is found by on the worker, `package_digest` what it must be. `counted` are the
-    channels of the package's roles, in their order; `measured` those whose intensities are measured. `threads` are those of the model's arithmetic;
+    channels of the package's roles, in their order; `measured` those whose intensities are measured. `scales` are the object
+    sizes found when planning. `threads` are those of the model's arithmetic;
     `readers` how many objects are read at once.
     """
 
@@ -31,5 +33,6 @@ class RunContext:
     counted: tuple[Selection, ...]
     measured: tuple[Selection, ...]
     features: Features
+    scales: tuple[PoolScale, ...]
     threads: int
     readers: int

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality
 from cellcount_core.models.package import Package
 
 BRIGHT_BACKGROUND = "bright_background"
-"""What differs from the background is darker than it: bright-field or inverted contrast, and the model is for fluorescence."""
+"""What differs from the background is darker than it: bright-field or inverted contrast, and the model is for fluorescence.
+
+The image was counted upside down."""
 
 OBJECTS_IN_EMPTY = "objects_in_empty_field"
 """The signal does not rise above the noise floor, and objects were counted all the same."""
 
 _FLUORESCENCE = "fluorescence"
-_SAMPLE = 512
-_LOW_PERCENT = 0.5
 
 
-def doubts(plane: Plane, quality: Quality, count: int, package: Package) -> tuple[str, ...]:
-    """Codes for one counted channel (H, W) in raw units; () where nothing is odd.
+OUT_OF_DOMAIN = "out_of_domain"
+"""The field is less like the training images than all but a fortieth of them are; its count has no interval."""
 
-    A background counts as bright where the darkest half percent lies further below it than the signal rises above it, and
-    further than the package's noise floor. About a quarter of a million pixels are looked at.
-    """
+_TYPICAL = 0.5
+
+
+def doubts(
+    norm: Normalisation, quality: Quality, count: int, unlike: float | None, package: Package
+) -> tuple[str, ...]:
+    """Codes for one counted channel, given its levels, quality and `out_of_domain` score; () where nothing is odd."""
     found: list[str] = []
-    down, across = (max(1, side // _SAMPLE) for side in plane.shape)
-    sample = plane[::down, ::across].astype(np.float64)
-    below = quality.background - float(np.percentile(sample, _LOW_PERCENT))
-    floor = package.input.floor_sigmas * quality.noise
-    if _FLUORESCENCE in package.modality and below > max(quality.signal, floor):
+    if _FLUORESCENCE in package.modality and norm.inverted:
         found.append(BRIGHT_BACKGROUND)
     if quality.empty and count:
         found.append(OBJECTS_IN_EMPTY)
+    if unlike is not None and unlike > _TYPICAL:
+        found.append(OUT_OF_DOMAIN)
     return tuple(found)

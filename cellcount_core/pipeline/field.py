@@ -11,6 +11,7 @@ from cellcount_core.domain.columns import Features
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
+from cellcount_core.domain.scales import FieldScale
 from cellcount_core.images.normalise import estimate
 from cellcount_core.images.quality import Quality, assess
 from cellcount_core.images.scale import resize
@@ -18,10 +19,11 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.doubts import doubts
+from cellcount_core.pipeline.doubts import OUT_OF_DOMAIN, doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.maps import FieldMaps
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
+from cellcount_core.pipeline.scaling import Pools, field_scale
 from cellcount_core.pipeline.separate import Counted, separate_field
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.labels import label_key, label_tiff
@@ -36,6 +38,7 @@ class FieldKit:
     package: Package
     separator: Separator
     features: Features
+    scales: Pools
     counted: tuple[Selection, ...]
     measured: tuple[Selection, ...]
     output: Store
@@ -72,13 +75,15 @@ def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
-    """A field that was counted: its pixels, their quality, the scale it was counted at and its objects."""
+    """A field that was counted: its pixels, their quality, the scale it was counted at, its objects, and how unlike the training
+    images it is (None where the package does not say)."""
 
     pixels: Pixels
     quality: Quality
-    factor: float
-    diameter: float | None
+    scale: FieldScale
     found: Counted
+    unlike: float | None
+    warnings: tuple[str, ...]
 
 
 def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> Examined:
@@ -91,14 +96,32 @@ def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile
     with kit.clock("prepare"):
         spec = kit.package.input
         norms = [
-            estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas) for plane in planes
+            estimate(
+                plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity
+            )
+            for plane in planes
         ]
         quality = assess(planes[0], pixels.bit_max, norms[0])
-        factor, diameter = model_scale(kit.run, kit.package)
-        scaled = [resize(plane, factor) for plane in planes]
+    with kit.clock("size"):
+        scale, said = field_scale(
+            kit.run,
+            kit.package,
+            kit.scales,
+            planned.key.plate,
+            planes[0],
+            pixels.um_per_px,
+            lambda canvas: kit.device.submit(canvas).result(),
+        )
+    with kit.clock("prepare"):
+        scaled = [resize(plane, scale.factor) for plane in planes]
     maps = FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile)
     shape = (planes[0].shape[0], planes[0].shape[1])
-    return Examined(pixels, quality, factor, diameter, separate_field(maps, shape, pixels.planes, kit))
+    found = separate_field(maps, shape, pixels.planes, kit)
+    domain = kit.package.domain
+    unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
+    odd = doubts(norms[0], quality, found.count, unlike, kit.package)
+    warnings = (*pixels.warnings, *said, *found.warnings, *odd)
+    return Examined(pixels, quality, scale, found, unlike, warnings)
 
 
 def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
@@ -112,13 +135,6 @@ def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFil
     )
 
 
-def model_scale(run: RunConfig, package: Package) -> tuple[float, float | None]:
-    """The factor that brings an image to the model's scale, and the object diameter (px) it stands for (None: as it is)."""
-    if run.diameter == "model" or package.input.diameter_px is None:
-        return 1.0, None
-    return package.input.diameter_px / run.diameter, run.diameter
-
-
 def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
     assert found.labels is not None
     channel = kit.counted[0].channel
@@ -130,6 +146,7 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
     plane = seen.pixels.planes[kit.counted[0].name]
     height, width = plane.shape
     quality, found = seen.quality, seen.found
+    low, high = _interval(kit.package, seen)
     return FieldRow(
         key=planned.key,
         z_mode=str(kit.run.z),
@@ -137,22 +154,35 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
         source=_sources(kit, planned),
         channel=kit.counted[0].name,
         count=found.count,
+        count_low=low,
+        count_high=high,
         count_border=found.border,
         area_fraction=found.area / (height * width),
         width_px=width,
         height_px=height,
         um_per_px=seen.pixels.um_per_px,
-        scale=seen.factor,
-        diameter_px=seen.diameter,
+        scale=seen.scale.factor,
+        diameter_px=seen.scale.diameter_px,
+        diameter_source=seen.scale.source.value,
+        diameter_images=seen.scale.images,
+        diameter_objects=seen.scale.objects,
         focus=quality.focus,
         saturation=quality.saturation,
         background=quality.background,
         noise=quality.noise,
         signal=quality.signal,
         empty=quality.empty,
-        warnings=(*seen.pixels.warnings, *found.warnings, *doubts(plane, quality, found.count, kit.package)),
+        out_of_domain=seen.unlike,
+        warnings=seen.warnings,
         moments=found.moments,
     )
+
+
+def _interval(package: Package, seen: Examined) -> tuple[float | None, float | None]:
+    """The interval of the count; none for a field unlike those it was calibrated on, whose errors are not known."""
+    if package.interval is None or OUT_OF_DOMAIN in seen.warnings:
+        return None, None
+    return package.interval.around(seen.found.count)
 
 
 def _object_rows(kit: FieldKit, planned: PlannedField, seen: Examined) -> ObjectRows:

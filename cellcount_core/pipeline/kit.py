@@ -27,6 +27,7 @@ def open_kit(context: RunContext) -> FieldKit:
         package=package,
         separator=build_separator(package.separator),
         features=context.features,
+        scales={(s.plate, s.height_px, s.width_px): s for s in context.scales},
         counted=context.counted,
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),

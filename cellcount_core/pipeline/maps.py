@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import Normalisation
+from cellcount_core.images.normalise import Normalisation, apply
 from cellcount_core.images.tiles import Tile, TileGrid, cut, place, plan_tiles
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
@@ -55,6 +55,10 @@ class FieldMaps:
             y1, x1 = min(y1, height), min(x1, width)
             if y0 < y1 and x0 < x1:
                 yield maps[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x]
+
+    def canvas(self) -> NDArray[np.float32]:
+        """The field's first plane (H, W) at the model's scale, normalised."""
+        return apply(self._planes[0], self._norms[0])
 
     def whole(self) -> Maps:
         """Maps (H, W, K) of the field."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.objects.blocks import BlockObjects, separate_blocks
 from cellcount_core.objects.features import feature_moments, object_columns
 from cellcount_core.objects.labels import paste, renumber
+from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
 from cellcount_core.objects.scale import labels_to_original, map_to_original, window_to_original
 from cellcount_core.pipeline.maps import FieldMaps
@@ -33,7 +34,10 @@ _HALO = 128
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for."""
+    """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for.
+
+    `likeness` are the features that the package's domain is stated in, None where it states none or nothing was found.
+    """
 
     count: int
     border: int
@@ -42,6 +46,7 @@ class Counted:
     moments: Mapping[str, Moments]
     labels: NDArray[np.integer] | None
     warnings: tuple[str, ...]
+    likeness: tuple[float, ...] | None = None
 
 
 def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
@@ -57,12 +62,16 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Fi
         whole = maps.whole()
     with kit.clock("separate"):
         labels = kit.separator.separate(whole, kit.separator.fit([whole]))
+    with kit.clock("quality"):
+        likeness = likeness_features(maps.canvas(), whole, labels) if kit.package.domain is not None else None
+    with kit.clock("separate"):
         if labels.shape != shape:
             labels = labels_to_original(labels, shape)
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(labels, _measured(planes, kit), score_map=score)
-    return _counted(table, labels if kit.run.labels == "tiff" else None, (), kit)
+    counted = _counted(table, labels if kit.run.labels == "tiff" else None, (), kit)
+    return replace(counted, likeness=likeness)
 
 
 def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.fields import PlannedField
+from cellcount_core.domain.scales import PoolScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class PlanSummary:
 
     `size` is in bytes, of the files to be read. `reasons` counts fields already known to be missing or failed, `ignored`
     files by why, `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
-    `counted` and `measured` are channels; "" is the one of files without a channel in their name.
+    `counted` and `measured` are channels; "" is the one of files without a channel in their name. `scales` are the object
+    sizes found in a sample of the images.
     """
 
     plates: tuple[PlateSummary, ...]
@@ -42,6 +44,7 @@ class PlanSummary:
     ignored: dict[str, int]
     unparsed: int
     unparsed_examples: tuple[str, ...]
+    scales: tuple[PoolScale, ...]
     warnings: tuple[str, ...]
 
 

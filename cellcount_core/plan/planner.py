@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from cellcount_core.domain.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import differences, fingerprint
+from cellcount_core.domain.scales import PoolScale
 from cellcount_core.layouts.base import Traits
 from cellcount_core.layouts.hint import hint
 from cellcount_core.layouts.registry import build_layout
@@ -41,10 +42,20 @@ from cellcount_core.plan.runfile import (
     installed_versions,
     to_json,
 )
+from cellcount_core.plan.sample import Sampler
+from cellcount_core.plan.scales import scale_warnings
 from cellcount_core.plan.shards import ShardLimits, cut_shards
 from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
 
 _SHOWN_DIFFERENCES = 12
+
+Measure = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...]]
+"""Finds the object sizes of a run from a sample of its fields."""
+
+
+def no_scales(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
+    """For runs whose scale is given, or whose model has none."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +143,14 @@ def survey(
     return Survey(scratch, run, discovery, rule, store_in.url)
 
 
-def plan_survey(seen: Survey, model: PlannedModel, limits: ShardLimits) -> Plan:
-    """Plan all of a surveyed input, for a model of the roles it was surveyed for."""
+def plan_survey(seen: Survey, model: PlannedModel, limits: ShardLimits, measure: Measure = no_scales) -> Plan:
+    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `measure` raises passes."""
     folder = TemporaryDirectory(prefix="cellcount-plan-")
     try:
         path = Path(folder.name) / "plan.parquet"
-        file, summary = _write(path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url))
+        file, summary = _write(
+            path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url, measure)
+        )
     except BaseException:
         folder.cleanup()
         raise
@@ -153,11 +166,12 @@ def make_plan(
     own_output: str = "",
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
+    measure: Measure = no_scales,
 ) -> Plan:
     """List the input and plan all of it: `survey`, then `plan_survey`. Raises as they do."""
     seen = survey(store_in, run, model.roles, own_output=own_output, options=options, run_rows=run_rows)
     with seen:
-        return plan_survey(seen, model, limits)
+        return plan_survey(seen, model, limits, measure)
 
 
 def describe(plan: Plan) -> PlanSummary:
@@ -189,10 +203,10 @@ def load_run(store_out: Store) -> RunFile:
     return stored
 
 
-def stored_engine(store_out: Store, model_digest: str) -> str | None:
-    """The engine of the run that an output folder belongs to, if it was planned with this model; None otherwise."""
+def stored_run(store_out: Store, model_digest: str) -> RunFile | None:
+    """The run that an output folder belongs to, if it was planned with this model; None otherwise."""
     stored = _stored_run(store_out)
-    return stored.model.engine if stored is not None and stored.model.digest == model_digest else None
+    return stored if stored is not None and stored.model.digest == model_digest else None
 
 
 def load_plan(store_out: Store, run: RunFile) -> bytes:
@@ -216,6 +230,7 @@ class _Order:
     model: PlannedModel
     limits: ShardLimits
     url: str
+    measure: Measure
 
 
 def _rule(
@@ -232,14 +247,21 @@ def _rule(
 def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> tuple[RunFile, PlanSummary]:
     run, identity = order.run, order.model.identity
     section = run.model_dump(mode="json")
-    census = Census()
+    census, sampler = Census(), Sampler()
+    scales: tuple[PoolScale, ...] = ()
+
+    def name_of(listing: str) -> str:
+        # Called once all fields have streamed by, when the sample is complete.
+        nonlocal scales
+        scales = order.measure(sampler.fields(), rule.choice)
+        return fingerprint(section, identity.digest, identity.engine, listing, scales)
+
     fields = (plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect))
     written = write_plan(
-        path,
-        cut_shards(_watched(fields, census, run), order.limits),
-        lambda listing: fingerprint(section, identity.digest, identity.engine, listing),
+        path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits), name_of
     )
-    summary = _summary(discovery.found, census, rule.choice, written, _warnings(discovery.found, census))
+    warnings = [*_warnings(discovery.found, census), *scale_warnings(scales)]
+    summary = _summary(discovery.found, census, rule.choice, written, scales, warnings)
     file = RunFile(
         fingerprint=written.fingerprint,
         run=section,
@@ -251,6 +273,7 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         plan_sha256=_sha256(path),
         numbers=_numbers(summary),
         versions=installed_versions(),
+        scales=scales,
     )
     return file, summary
 
@@ -278,7 +301,12 @@ def _watched(fields: Iterator[PlannedField], census: Census, run: RunConfig) -> 
 
 
 def _summary(
-    found: Findings, census: Census, choice: ChannelChoice, written: Written, warnings: Sequence[str]
+    found: Findings,
+    census: Census,
+    choice: ChannelChoice,
+    written: Written,
+    scales: tuple[PoolScale, ...],
+    warnings: Sequence[str],
 ) -> PlanSummary:
     return PlanSummary(
         plates=census.plates(),
@@ -293,6 +321,7 @@ def _summary(
         ignored=dict(sorted(found.ignored.items())),
         unparsed=found.unparsed,
         unparsed_examples=tuple(found.unparsed_examples),
+        scales=scales,
         warnings=tuple(warnings),
     )
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
+from cellcount_core.domain.scales import PoolScale
 
 RUN_KEY = "run/run.json"
 
@@ -53,7 +54,8 @@ class RunFile:
 
     `run` is the run section of the configuration as plain data, `input` the URL it was counted from, `listing_digest` the
     SHA-256 of what was listed there, `plan_sha256` that of plan.parquet. `channels` maps the model's roles, in their order, to the
-    channels counted; `features` names the measured columns.
+    channels counted; `features` names the measured columns. `scales` are the object sizes found when planning (empty
+    unless `run.diameter` is "auto" and the model has a scale).
     """
 
     fingerprint: str
@@ -66,6 +68,7 @@ class RunFile:
     plan_sha256: str
     numbers: Numbers
     versions: Mapping[str, str]
+    scales: tuple[PoolScale, ...] = ()
     schema_version: int = SCHEMA_VERSION
     results_version: int = RESULTS_VERSION
 
@@ -75,6 +78,7 @@ class RunFile:
             "run": {key: value for key, value in self.run.items() if key != "model"},
             "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
             "listing": self.listing_digest,
+            "scales": {f"{s.plate} {s.width_px}x{s.height_px}": s.diameter_px for s in self.scales},
             "results_version": self.results_version,
         }
 
@@ -98,6 +102,7 @@ def from_json(body: bytes) -> RunFile:
             model=ModelIdentity(**data.pop("model")),
             features=Features(features["object_name"], tuple(features["channels"])),
             numbers=Numbers(**data.pop("numbers")),
+            scales=tuple(PoolScale(**scale) for scale in data.pop("scales")),
             **data,
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import cv2
@@ -42,9 +42,12 @@ def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
     """The plane (H, W) of any integer or float type as grey (H, W) uint8 for looking at.
 
     From a little below the background to the bright end of the objects, and never less than twelve times the noise: an
-    empty field is shown dark, not as noise at full scale.
+    empty field is shown dark, not as noise at full scale. An image with dark objects is shown from their dark end upwards.
     """
-    levels = estimate(plane, percentile=_PERCENTILE)
+    levels = estimate(plane, percentile=_PERCENTILE, polarity="auto")
+    if levels.inverted:
+        low = levels.background + levels.range
+        levels = replace(levels, background=low, range=-levels.range)
     low = levels.background - _DARKER_SIGMAS * levels.noise
     span = levels.background + levels.range - low
     share = np.clip((plane.astype(np.float32) - np.float32(low)) / np.float32(span), 0.0, 1.0)

@@ -40,6 +40,7 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
         counted=counted,
         measured=measured,
         features=run.features,
+        scales=run.scales,
         threads=1,
         readers=readers,
     )

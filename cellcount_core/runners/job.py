@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -20,13 +20,14 @@ from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.census import PlanSummary
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import (
+    Measure,
     PlannedModel,
     Survey,
     load_plan,
     make_plan,
     open_or_create_run,
     plan_survey,
-    stored_engine,
+    stored_run,
     survey,
 )
 from cellcount_core.plan.runfile import ModelIdentity, RunFile
@@ -38,6 +39,7 @@ from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Tally
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.pool import WorkerPool
+from cellcount_core.runners.sizes import measure_of
 from cellcount_core.runners.timings import TimedEvents
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import committed_parts
@@ -54,14 +56,16 @@ class JobResult:
     exit_code: ExitCode
 
 
-def plan_job(job: JobConfig) -> PlanSummary:
-    """What `job` would do. Nothing is written; no cluster is asked for."""
+def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
+    """What `job` would do. Nothing is written; no cluster is asked for. `say` is told what takes a while."""
     package = find_package(job.run.model.package)
     _refuse_small_tile(package, job.run.tile)
     source = open_input(job)
     model = _planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
-    with make_plan(source, job.run, model, limits, options=storage_options(job.storage)) as plan:
+    options = storage_options(job.storage)
+    measure = measure_of(job.run, package, source, _own_threads(job), say)
+    with make_plan(source, job.run, model, limits, options=options, measure=measure) as plan:
         return plan.summary
 
 
@@ -83,7 +87,8 @@ def _run(job: JobConfig, events: Events) -> JobResult:
     # The input is listed before a cluster is asked for: what is wrong with it is told at once.
     with _survey(job, package, source, output, events) as seen, _cluster(job.execution, events) as gpus:
         engine = _engine(package, job, output, gpus)
-        run = _plan(job, package, engine, seen, output, events)
+        measure = _measure(package, job, source, output, events)
+        run = _plan(job, package, engine, seen, output, measure, events)
         tally = _count(job, run, source, output, events)
     events.stage("reducing")
     summary = reduce_run(output)
@@ -124,10 +129,23 @@ def _interruptible() -> Iterator[None]:
 def _engine(package: Package, job: JobConfig, output: Store, gpus: float) -> str:
     """The engine asked for. A run that goes on keeps its own, on whatever machine it goes on."""
     if job.run.model.engine == "auto":
-        kept = stored_engine(output, package.digest)
+        kept = stored_run(output, package.digest)
         if kept is not None:
-            return kept
+            return kept.model.engine
     return resolve_engine(package, job.run.model.engine, gpus)
+
+
+def _measure(package: Package, job: JobConfig, source: Store, output: Store, events: Events) -> Measure:
+    """What finds the object sizes. A run that goes on keeps those it was planned with: nothing is read for them again."""
+    kept = stored_run(output, package.digest)
+    if kept is not None and kept.run == job.run.model_dump(mode="json"):
+        return lambda _, __: kept.scales
+    return measure_of(job.run, package, source, _own_threads(job), events.stage)
+
+
+def _own_threads(job: JobConfig) -> int:
+    """Threads of what this process computes itself."""
+    return (os.cpu_count() or 1) if job.execution.threads == "auto" else job.execution.threads
 
 
 def _planned_model(package: Package, engine: str) -> PlannedModel:
@@ -151,9 +169,16 @@ def _survey(job: JobConfig, package: Package, source: Store, output: Store, even
 
 
 def _plan(
-    job: JobConfig, package: Package, engine: str, seen: Survey, output: Store, events: Events
+    job: JobConfig,
+    package: Package,
+    engine: str,
+    seen: Survey,
+    output: Store,
+    measure: Measure,
+    events: Events,
 ) -> RunFile:
-    with seen, plan_survey(seen, _planned_model(package, engine), shard_limits(job.execution)) as plan:
+    model, limits = _planned_model(package, engine), shard_limits(job.execution)
+    with seen, plan_survey(seen, model, limits, measure) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
         return open_or_create_run(output, plan)
@@ -198,8 +223,7 @@ def _pool(job: JobConfig, context: RunContext, shards: int, events: Events) -> W
     if execution.runner == "serial":
         from cellcount_core.runners.serial_pool import SerialPool
 
-        threads = (os.cpu_count() or 1) if execution.threads == "auto" else execution.threads
-        return SerialPool(replace(context, threads=threads), execution.in_flight)
+        return SerialPool(replace(context, threads=_own_threads(job)), execution.in_flight)
     from cellcount_core.runners import ray_cluster
     from cellcount_core.runners.ray_pool import RayPool
 

@@ -58,6 +58,9 @@ class FieldRow:
     um_per_px: float | None = None
     scale: float | None = None
     diameter_px: float | None = None
+    diameter_source: str | None = None
+    diameter_images: int | None = None
+    diameter_objects: int | None = None
     focus: float | None = None
     saturation: float | None = None
     background: float | None = None
@@ -125,6 +128,9 @@ def _field_values(row: FieldRow, feature_names: Sequence[str]) -> dict[str, obje
         "um_per_px": known(row.um_per_px),
         "scale": known(row.scale),
         "diameter_px": known(row.diameter_px),
+        "diameter_source": row.diameter_source,
+        "diameter_images": row.diameter_images,
+        "diameter_objects": row.diameter_objects,
         "focus": known(row.focus),
         "saturation": known(row.saturation),
         "background": known(row.background),

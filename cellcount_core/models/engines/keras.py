@@ -5,41 +5,51 @@ The network is built from the package's configuration and given its weights; no 
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
+from cellcount_core.models.engines.backend import NoMemory, keras_backend, prepare_backend
 from cellcount_core.models.package import Package
 
 _BATCH = 16
+
+POLICIES = {"keras": "float32", "keras-float16": "mixed_float16"}
+"""What each engine computes in. Float16 has three more bits of mantissa than bfloat16 and as fast a multiplier from compute
+capability 7.0 on (5.3 to 6.2 have it at another speed); the sigmoid and the maps are float32 in both."""
 
 
 class KerasEngine:
     """A network of the `unet` family in Keras, compiled for each tile shape it meets."""
 
-    name = "keras"
-    batch = _BATCH
-
-    def __init__(self, package: Package, threads: int) -> None:
+    def __init__(self, package: Package, threads: int, name: str, batch: int = _BATCH) -> None:
+        self.name = name
+        self.batch = batch
         try:
-            self._no_memory = _prepare_backend(threads)
+            self._no_memory: NoMemory = prepare_backend(threads)
             from cellcount_core.models.families.unet import build_unet
         except ImportError as error:
             raise ConfigFault(
-                f"engine 'keras' needs Keras and a backend ({error}); install cellcount[gpu] or cellcount[train], "
+                f"engine {name!r} needs Keras and a backend ({error}); install cellcount[gpu] or cellcount[train], "
                 "or use run.model.engine=onnxruntime"
             ) from error
-        self._at_once = _BATCH
-        path = package.file(package.engines[self.name])
+        self._at_once = batch
+        path = package.file(package.engines[name])
         try:
-            self._network = build_unet(package.network)
+            self._network = build_unet(package.network, dtype=POLICIES[name])
             self._network.load_weights(str(path))
         except (OSError, ValueError, KeyError) as error:
             raise ModelFault(
                 f"{path}: not the weights of the network the package describes: {error}"
             ) from error
+        if keras_backend() != "jax":
+            # JAX compiles by XLA alone. TensorFlow's graph without it was the faster one where it was measured, on a CPU, and
+            # PyTorch would compile anew for every tile shape.
+            self._network.jit_compile = False
+
+    def compile_by_xla(self) -> None:
+        """Let TensorFlow compile the network by XLA, for a comparison on the device at hand (benchmarks/gpu.py)."""
+        self._network.jit_compile = True
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Maps (B, h, w, K) of tiles (B, h, w, C).
@@ -51,7 +61,9 @@ class KerasEngine:
             parts = range(0, len(tiles), self._at_once)
             try:
                 return np.concatenate([self._maps(tiles[start : start + self._at_once]) for start in parts])
-            except self._no_memory as error:
+            except self._no_memory.kinds as error:
+                if not self._no_memory.said_by(error):
+                    raise
                 if self._at_once == 1:
                     raise MemoryError(
                         f"the device has no memory for a tile of {tiles.shape[1:3]} px"
@@ -62,22 +74,3 @@ class KerasEngine:
         maps = self._network.predict_on_batch(tiles)
         parts = list(maps.values()) if isinstance(maps, dict) else maps if isinstance(maps, list) else [maps]
         return np.concatenate([np.asarray(part, dtype=np.float32) for part in parts], axis=-1)
-
-
-def _prepare_backend(threads: int) -> tuple[type[Exception], ...]:
-    """Set the backend up, and return what it raises where the device has no memory left (known for TensorFlow alone)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        return (MemoryError,)
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        # Actors may share a GPU: TensorFlow would otherwise take all of its memory at the first operation.
-        for device in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(device, True)
-    except RuntimeError:
-        # TensorFlow already ran in this process; its threads and memory are as the first engine set them.
-        pass
-    return (MemoryError, tf.errors.ResourceExhaustedError)

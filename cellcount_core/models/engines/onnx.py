@@ -13,14 +13,17 @@ from cellcount_core.models.package import Package
 
 
 class OnnxEngine:
-    """A network in ONNX form, run on the CPU with a fixed number of threads."""
+    """A network in ONNX form, run on the CPU with a fixed number of threads.
 
-    name = "onnxruntime"
+    `name` chooses the package's file: the network in float32, or in 8-bit integers.
+    """
+
     batch = 1
 
-    def __init__(self, package: Package, threads: int) -> None:
+    def __init__(self, package: Package, threads: int, name: str) -> None:
         import onnxruntime as ort
 
+        self.name = name
         # Nothing about a run leaves the machine: some builds of ONNX Runtime send usage events unless told not to.
         ort.disable_telemetry_events()
         options = ort.SessionOptions()

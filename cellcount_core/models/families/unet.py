@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import ModelFault, nearest
+from cellcount_core.models.families.layers import layer_class
 
 if TYPE_CHECKING:
     import keras
@@ -101,7 +102,7 @@ def build_unet(config: Mapping[str, object], *, dtype: str = "float32") -> keras
             x = _block(x, spec, dtype, width, name=f"down{level}_{index}")
         if level < last:
             skips.append(x)
-            x = layers.MaxPooling2D(2, dtype=dtype, name=f"pool{level}")(x)
+            x = layer_class("MaxPooling2D")(2, dtype=dtype, name=f"pool{level}")(x)
     for level in range(last - 1, -1, -1):
         x = _raise_level(x, skips[level], spec, dtype, level)
         for index in range(spec.decoder[level]):
@@ -123,7 +124,7 @@ def _raise_level(
 
     layers = keras.layers
     width = spec.filters[level]
-    grow = layers.UpSampling2D(2, interpolation="nearest", dtype=dtype, name=f"grow{level}")
+    grow = layer_class("UpSampling2D")(2, interpolation="nearest", dtype=dtype, name=f"grow{level}")
     if spec.up == "project":
         x = grow(_block(x, spec, dtype, width, kernel=1, name=f"project{level}"))
     else:
@@ -147,7 +148,7 @@ def _block(
 
     layers = keras.layers
     if not spec.batch_norm:
-        return layers.Conv2D(
+        return layer_class("Conv2D")(
             width,
             kernel,
             strides=strides,
@@ -157,7 +158,7 @@ def _block(
             dtype=dtype,
             name=name,
         )(x)
-    x = layers.Conv2D(
+    x = layer_class("Conv2D")(
         width,
         kernel,
         strides=strides,
@@ -167,7 +168,7 @@ def _block(
         dtype=dtype,
         name=name,
     )(x)
-    x = layers.BatchNormalization(momentum=0.97, dtype=dtype, name=f"{name}_norm")(x)
+    x = layer_class("BatchNormalization")(momentum=0.97, dtype=dtype, name=f"{name}_norm")(x)
     return layers.Activation("relu", dtype=dtype, name=f"{name}_relu")(x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -10,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.engines.backend import NoMemory
 from cellcount_core.models.engines.keras import KerasEngine
 from cellcount_core.models.golden import check_golden
-from cellcount_core.models.package import find_package
+from cellcount_core.models.package import Golden, Package, find_package
 
 pytestmark = pytest.mark.skipif(
     find_spec("tensorflow") is None, reason="TensorFlow is not installed (the `train` extra)"
@@ -29,11 +31,53 @@ def test_keras_gives_the_golden_tensors_and_the_maps_of_onnx_runtime() -> None:
     np.testing.assert_allclose(keras.run(tiles), one_by_one, atol=package.golden_atol)
 
 
-def test_a_gpu_gets_keras_and_a_cpu_onnx_runtime() -> None:
+def test_an_engine_asked_for_is_taken_on_any_device() -> None:
     package = find_package("nuclei")
-    assert resolve_engine(package, "auto", gpus=1) == "keras"
-    assert resolve_engine(package, "auto", gpus=0) == "onnxruntime"
+    assert resolve_engine(package, "keras", gpus=0) == "keras"
     assert resolve_engine(package, "onnxruntime", gpus=1) == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("engines", "on_a_cpu", "on_a_gpu"),
+    [
+        (("keras", "onnxruntime"), "onnxruntime", "keras"),
+        (("keras", "onnxruntime", "onnxruntime-int8"), "onnxruntime-int8", "keras"),
+        (("keras", "keras-float16", "onnxruntime"), "onnxruntime", "keras-float16"),
+        (("onnxruntime", "onnxruntime-int8"), "onnxruntime-int8", "onnxruntime-int8"),
+    ],
+)
+def test_auto_is_the_fastest_engine_that_the_package_has(
+    engines: tuple[str, ...], on_a_cpu: str, on_a_gpu: str
+) -> None:
+    package = replace(find_package("nuclei"), engines=dict.fromkeys(engines, ""))
+    assert resolve_engine(package, "auto", gpus=0) == on_a_cpu
+    assert resolve_engine(package, "auto", gpus=1) == on_a_gpu
+
+
+def test_a_gpu_without_keras_backend_is_left_to_the_cpu_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "a_backend_that_is_not_installed")
+    package = replace(find_package("nuclei"), engines={"keras": "", "keras-float16": "", "onnxruntime": ""})
+    assert resolve_engine(package, "auto", gpus=1) == "onnxruntime"
+
+
+def half(package: Package) -> Package:
+    """The package with a float16 engine, as a newly trained one has it."""
+    allowed = {"keras-float16": Golden("maps", 0.02, 0.002)}
+    engines = {**package.engines, "keras-float16": package.engines["keras"]}
+    return replace(package, engines=engines, golden_engines=allowed)
+
+
+def test_half_precision_computes_in_float16_and_gives_maps_in_float32_close_to_the_golden_ones() -> None:
+    package = half(find_package("nuclei"))
+    engine = load_engine(package, "keras-float16", threads=1)
+    assert isinstance(engine, KerasEngine)
+    assert {layer.compute_dtype for layer in engine._network.layers if layer.weights} == {"float16"}
+    assert check_golden(package, engine) <= 0.02
+    tiles = np.random.default_rng(0).normal(0.4, 0.4, (engine.batch, 64, 64, 1)).astype(np.float32)
+    maps = engine.run(tiles)
+    assert maps.dtype == np.float32
+    difference = np.abs(maps - load_engine(package, "keras", threads=1).run(tiles)).max()
+    assert 0 < difference < 0.02
 
 
 class Network(Protocol):
@@ -81,3 +125,20 @@ def test_a_device_without_memory_for_one_tile_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine, "_network", SmallDevice(engine._network, most=0))
     with pytest.raises(MemoryError, match="64, 64"):
         engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
+
+
+def test_an_error_of_the_backend_that_is_not_about_memory_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class BrokenDevice:
+        def predict_on_batch(self, tiles: NDArray[np.float32]) -> object:
+            raise RuntimeError("INTERNAL: no kernel image is available")
+
+    engine = load_engine(find_package("nuclei"), "keras", threads=1)
+    assert isinstance(engine, KerasEngine)
+    monkeypatch.setattr(engine, "_network", BrokenDevice())
+    # As JAX tells of everything that goes wrong on a device, memory or not.
+    monkeypatch.setattr(engine, "_no_memory", NoMemory((MemoryError, RuntimeError), "RESOURCE_EXHAUSTED"))
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
+    assert engine._at_once == engine.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.engines import ON_GPU, load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import find_package, load_package, shipped_folder
 
@@ -74,10 +75,23 @@ def test_an_unknown_engine_proposes_the_nearest() -> None:
 @pytest.mark.parametrize(
     "folder", [path.parent.name for path in sorted(shipped_folder().glob("*/package.json"))]
 )
-def test_every_shipped_package_gives_its_golden_tensors(folder: str) -> None:
+def test_every_shipped_package_gives_its_golden_tensors_on_every_cpu_engine(folder: str) -> None:
     package = find_package(folder)
-    name = resolve_engine(package, "auto", gpus=0)
-    assert check_golden(package, load_engine(package, name, threads=1)) <= package.golden_atol
+    names = [name for name in package.engines if name not in ON_GPU]
+    assert names
+    for name in names:
+        found = check_golden(package, load_engine(package, name, threads=1))
+        assert found <= package.golden_of(name).atol
+
+
+@pytest.mark.parametrize(
+    "folder", [path.parent.name for path in sorted(shipped_folder().glob("*/package.json"))]
+)
+def test_the_golden_tensors_of_every_shipped_package_show_objects(folder: str) -> None:
+    package = find_package(folder)
+    with np.load(package.file(package.golden)) as stored:
+        assert stored["input"].std() > 0.05
+        assert stored["maps"][..., 0].max() - stored["maps"][..., 0].min() > 0.5
 
 
 def test_an_engine_off_its_golden_tensors_is_refused() -> None:
@@ -92,6 +106,37 @@ def test_an_engine_off_its_golden_tensors_is_refused() -> None:
 
     with pytest.raises(ModelFault, match="off its golden tensors by"):
         check_golden(package, Off())
+
+
+@pytest.mark.parametrize(
+    ("shift", "told"), [(0.3, "by 0.3 "), (0.05, "on average"), (float("nan"), "by nan")]
+)
+def test_an_engine_with_golden_tensors_of_its_own_is_held_to_both_of_its_tolerances(
+    copy: Path, shift: float, told: str
+) -> None:
+    with np.load(copy / "golden.npz") as stored:
+        arrays = dict(stored)
+    own = arrays["maps"] + np.float32(0.4)
+    np.savez(copy / "golden.npz", **arrays, maps__smooth=own)
+    digest = hashlib.sha256((copy / "golden.npz").read_bytes()).hexdigest()
+    allowed = {"smooth": {"maps": "maps__smooth", "atol": 0.1, "mean_atol": 0.01}}
+    golden = {"file": "golden.npz", "atol": 0.0, "engines": allowed}
+    edit(copy, golden=golden, files={"golden.npz": f"sha256:{digest}"})
+    package = load_package(copy)
+
+    class Shifted:
+        name = "smooth"
+        batch = 1
+
+        def __init__(self, by: float) -> None:
+            self._rest = [maps[None] + np.float32(by) for maps in own]
+
+        def run(self, tiles: np.ndarray) -> np.ndarray:
+            return self._rest.pop(0)
+
+    assert check_golden(package, Shifted(0.005)) == pytest.approx(0.005, abs=1e-6)
+    with pytest.raises(ModelFault, match=told):
+        check_golden(package, Shifted(shift))
 
 
 def test_smoothing_does_not_depend_on_where_a_tile_begins() -> None:

@@ -13,7 +13,7 @@ from cellcount_core.plan.planner import (
     load_run,
     make_plan,
     open_or_create_run,
-    stored_engine,
+    stored_run,
 )
 from cellcount_core.plan.runfile import RUN_KEY, from_json, to_json
 from cellcount_core.plan.shards import ShardLimits
@@ -43,7 +43,7 @@ def test_the_run_file_says_what_was_run_and_no_time_host_or_secret() -> None:
     data = json.loads(out.objects[RUN_KEY])
     assert set(data) == {
         "channels", "features", "fingerprint", "input", "listing_digest", "model", "numbers", "plan_sha256",
-        "results_version", "run", "schema_version", "versions",
+        "results_version", "run", "scales", "schema_version", "versions",
     }  # fmt: skip
     assert data["input"] == "memory://input"
     assert data["model"] == {"digest": "digest", "engine": "numpy", "name": "discs", "version": "1.0.0"}
@@ -161,8 +161,10 @@ def test_a_run_file_of_another_make_is_refused(body: bytes) -> None:
 
 def test_a_run_that_goes_on_knows_its_engine_and_a_run_of_another_model_does_not() -> None:
     out = output()
-    assert stored_engine(out, "digest") is None
+    assert stored_run(out, "digest") is None
     with plan_of(INPUT, RunConfig()) as plan:
         open_or_create_run(out, plan)
-    assert stored_engine(out, "digest") == "numpy"
-    assert stored_engine(out, "another") is None
+    kept = stored_run(out, "digest")
+    assert kept is not None
+    assert kept.model.engine == "numpy"
+    assert stored_run(out, "another") is None

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.columns import Features
+from cellcount_core.domain.columns import SCHEMA_VERSION, Features
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.moments import Moments
@@ -51,7 +51,7 @@ def test_a_file_names_its_run_its_schema_and_its_channels() -> None:
     )
     texts = schema_texts(pq.read_schema(pa.BufferReader(body)))
     assert texts["cellcount.fingerprint"] == FINGERPRINT
-    assert texts["cellcount.schema_version"] == "1"
+    assert texts["cellcount.schema_version"] == str(SCHEMA_VERSION)
     assert json.loads(texts["cellcount.channels"]) == ["Zellkern µ"]
 
 

@@ -1,0 +1,47 @@
+"""How large objects are, as a run has found out before it counts: one size for what belongs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ScaleSource(StrEnum):
+    """Where the scale of a field comes from. The value is what stands in the table's `diameter_source` column."""
+
+    MODEL = "model"
+    GIVEN = "given"
+    CALIBRATION = "calibration"
+    POOL = "pool"
+    IMAGE = "image"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolScale:
+    """The object size of images that belong together: those of one plate and of one size.
+
+    `diameter_px` is the median object diameter in px of the image; None where the images disagree or show too little, so
+    that each goes by its own. It rests on `objects` objects in `images` images, whose own estimates reach from `low_px` to
+    `high_px`.
+    """
+
+    plate: str
+    height_px: int
+    width_px: int
+    diameter_px: float | None
+    images: int
+    objects: int
+    low_px: float | None
+    high_px: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldScale:
+    """The scale one field is counted at: factor to the model's scale, the diameter (px) it stands for, and its evidence."""
+
+    factor: float
+    source: ScaleSource
+    diameter_px: float | None = None
+    images: int | None = None
+    objects: int | None = None

@@ -1,0 +1,57 @@
+"""At which scale a field is counted, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.models.package import Package
+from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
+
+Pools = Mapping[tuple[str, int, int], PoolScale]
+"""Object sizes found when planning, by plate, height and width."""
+
+OWN_SIZE = "size_of_this_image"
+"""The images of its plate and size disagree, or were not sampled: this field was counted at its own object size."""
+
+UNKNOWN_SIZE = "size_unknown"
+"""No object size could be told from this field, nor from others: it was counted as it is."""
+
+
+def field_scale(
+    run: RunConfig,
+    package: Package,
+    pools: Pools,
+    plate: str,
+    plane: Plane,
+    um_per_px: float | None,
+    maps: Maps,
+) -> tuple[FieldScale, tuple[str, ...]]:
+    """The scale of a field whose counted plane is `plane` (H, W), and warning codes.
+
+    In this order: the diameter given; with "auto" the file's calibration (where the package is made for a pixel size), the
+    size found for the images of its plate and size, the field's own estimate, the image as it is. A package whose network
+    tells no sizes counts images as they are. Depends on the field's own pixels and on
+    what was planned alone.
+    """
+    wanted = package.input.diameter_px
+    if run.diameter == "model" or wanted is None:
+        return FieldScale(1.0, ScaleSource.MODEL), ()
+    if run.diameter != "auto":
+        return FieldScale(wanted / run.diameter, ScaleSource.GIVEN, run.diameter), ()
+    if um_per_px is not None and package.input.um_per_px is not None:
+        factor = um_per_px / package.input.um_per_px
+        return FieldScale(factor, ScaleSource.CALIBRATION, wanted / factor), ()
+    if not tells_sizes(package):
+        return FieldScale(1.0, ScaleSource.MODEL), ()
+    pool = pools.get((plate, plane.shape[0], plane.shape[1]))
+    if pool is not None and pool.diameter_px is not None:
+        found = pool.diameter_px
+        return FieldScale(wanted / found, ScaleSource.POOL, found, pool.images, pool.objects), ()
+    own = estimate_with(plane, package, maps)
+    if own.diameter_px is None:
+        return FieldScale(1.0, ScaleSource.UNKNOWN), (UNKNOWN_SIZE,)
+    factor = wanted / own.diameter_px
+    return FieldScale(factor, ScaleSource.IMAGE, own.diameter_px, 1, own.objects), (OWN_SIZE,)

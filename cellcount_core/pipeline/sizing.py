@@ -1,0 +1,202 @@
+"""How large the objects of an image are, told by the network itself before anything is counted.
+
+The network says of every object how large it takes it to be (map `size`), over a wide range of scales. The image is looked at in
+a few sizes, each half the one before; the one whose objects come nearest to the model's own size is brought to that
+size exactly, and the objects separated there are what the estimate is taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation, estimate
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.images.tiles import cut, plan_tiles
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.objects.size_map import decode_diameter
+
+SIZE = "size"
+"""Name of the map that tells how large an object is."""
+
+_LEVELS = (1.0, 0.5, 0.25, 0.125, 2.0, 4.0)
+_SIDE = 512
+"""Px of a side of what is looked at, at each scale: of a larger image the part with most in it."""
+
+_SMALLEST = 24
+_REFINEMENTS = 3
+_SETTLED = 1.08
+_STRAY = 1.35
+_TOLD = (0.35, 2.8)
+"""Object sizes over the model's own between which the network is taken at its word."""
+
+Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Maps (h, w, K) of a normalised canvas (h, w, 1) whose sides are multiples of the package's stride."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeEstimate:
+    """What one image says of the size of its objects.
+
+    `diameter_px` is their median equivalent diameter in px of the image, None where the image shows too little to tell;
+    `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with the
+    size they are found to have.
+    """
+
+    diameter_px: float | None
+    objects: int
+    certainty: float
+
+
+NOTHING = SizeEstimate(None, 0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Objects seen at one scale: their median diameter as said by the network and as found, both in px there."""
+
+    factor: float
+    objects: int
+    said: float
+    found: float
+    evidence: float
+
+
+def tells_sizes(package: Package) -> bool:
+    """Whether the network says how large objects are, and the package at which size it counts them best."""
+    return package.input.diameter_px is not None and SIZE in package.maps
+
+
+def estimate_size(plane: Plane, package: Package, engine: Engine) -> SizeEstimate:
+    """Estimate from one raw plane (H, W). A package without a scale, or whose network tells no sizes, gives no estimate."""
+
+    def run(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
+
+    return estimate_with(plane, package, run)
+
+
+def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
+    """`estimate_size` with whatever makes the maps."""
+    if not tells_sizes(package):
+        return NOTHING
+    spec = package.input
+    wanted = float(spec.diameter_px or 0)
+    norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
+    viewer = _Viewer(plane, norm, package, build_separator(package.separator), maps)
+    looks = [look for look in viewer.levels() if look.objects]
+    if not looks:
+        return NOTHING
+    best = max(looks, key=lambda look: _trust(look, wanted))
+    return _refined(viewer, best, wanted)
+
+
+def _trust(look: _Look, wanted: float) -> float:
+    """How far a look at one scale is to be followed: much in it, and objects of about the model's size."""
+    octaves = abs(np.log2(look.said / wanted))
+    return float(look.evidence * np.exp(-0.5 * (octaves / 0.75) ** 2))
+
+
+def _refined(viewer: _Viewer, look: _Look, wanted: float) -> SizeEstimate:
+    for _ in range(_REFINEMENTS):
+        factor = float(np.clip(look.factor * wanted / look.said, SMALLEST_FACTOR, LARGEST_FACTOR))
+        if max(factor / look.factor, look.factor / factor) < _SETTLED:
+            break
+        closer = viewer.look(factor)
+        if not closer.objects:
+            break
+        look = closer
+    # What is found counts as truth; the network's word bounds it, where objects cling together or fall apart.
+    found = float(np.clip(look.found, look.said / _STRAY, look.said * _STRAY))
+    apart = abs(np.log2(look.found / look.said))
+    return SizeEstimate(found / look.factor, look.objects, float(np.exp(-2 * apart)))
+
+
+class _Viewer:
+    """Looks at one image at any scale, at a bounded cost."""
+
+    def __init__(
+        self, plane: Plane, norm: Normalisation, package: Package, separator: Separator, maps: Maps
+    ) -> None:
+        self._plane, self._norm, self._package = plane, norm, package
+        self._separator, self._maps = separator, maps
+        self._busiest = _busiest_point(plane, norm)
+
+    def levels(self) -> Iterator[_Look]:
+        """Looks at the image in its own size, then smaller, then larger."""
+        for factor in _LEVELS:
+            if min(self._plane.shape) * factor >= _SMALLEST or factor >= 1:
+                yield self.look(factor)
+
+    def look(self, factor: float) -> _Look:
+        scaled = resize(self._window(factor), factor)
+        height, width = scaled.shape
+        package = self._package
+        grid = plan_tiles(
+            (height, width), stride=package.stride, radius=0, max_tile=max(height, width) + package.stride
+        )
+        seen = self._maps(cut([scaled], [self._norm], grid, grid.tiles[0]))[:height, :width]
+        seen = np.ascontiguousarray(seen)
+        labels = self._separator.separate(seen, self._separator.fit([seen]))
+        return _look_at(labels, seen, package.maps.index(SIZE), factor)
+
+    def _window(self, factor: float) -> Plane:
+        side = max(1, int(_SIDE / factor))
+        places = []
+        for length, centre in zip(self._plane.shape, self._busiest, strict=True):
+            start = int(np.clip(centre - side // 2, 0, max(0, length - side)))
+            places.append(slice(start, start + side))
+        return np.ascontiguousarray(self._plane[places[0], places[1]])
+
+
+def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
+    """The point (y, x) around which the plane holds most above its noise floor."""
+    import cv2
+
+    from cellcount_core.images.normalise import apply
+
+    step = max(1, min(plane.shape) // 128)
+    small = np.clip(apply(plane[::step, ::step], norm), 0, 1)
+    side = max(3, _SIDE // step // 2 * 2 + 1)
+    if side >= max(small.shape):
+        return plane.shape[0] // 2, plane.shape[1] // 2
+    held = cv2.boxFilter(small, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+    y, x = np.unravel_index(int(np.argmax(held)), held.shape)
+    return int(y) * step, int(x) * step
+
+
+def _look_at(labels: NDArray[np.int32], maps: NDArray[np.float32], channel: int, factor: float) -> _Look:
+    count = int(labels.max(initial=0))
+    if not count:
+        return _Look(factor, 0, 0.0, 0.0, 0.0)
+    flat = labels.ravel()
+    area = np.bincount(flat, minlength=count + 1)[1:].astype(np.float64)
+    certain = np.bincount(flat, maps[..., 0].ravel(), minlength=count + 1)[1:] / area
+    said = np.bincount(flat, maps[..., channel].ravel(), minlength=count + 1)[1:] / area
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    inner = np.ones(count, np.bool_)
+    inner[edge[edge > 0] - 1] = False
+    if np.count_nonzero(inner) < 3:
+        inner[:] = True
+    found = 2 * np.sqrt(area / np.pi)
+    # By area: whatever is large in the image decides which scale is right, not the number of fragments.
+    weight = area * np.clip(2 * certain - 1, 0, 1)
+    return _Look(
+        factor,
+        int(np.count_nonzero(inner)),
+        float(_weighted_median(decode_diameter(said.astype(np.float32)), weight)),
+        float(np.median(found[inner])),
+        float(weight.sum() / flat.size) ** 0.5,
+    )
+
+
+def _weighted_median(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])

@@ -1,0 +1,115 @@
+"""The same work with different arguments, each in a process of its own: Ray tasks, or one after the other on this machine.
+
+One that fails, or whose process dies, takes none of the others with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.runners.attempt import last_line
+from cellcount_core.runners.ray_cluster import Resources, connected
+
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Generic[Asked]):
+    """One piece of work: a name for messages, and its argument."""
+
+    name: str
+    argument: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Generic[Given]):
+    """How a trial ended: with a value, or (None) with `fault`, one line of what went wrong."""
+
+    value: Given | None
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What each trial is given: cores, GPUs, and threads for its arithmetic."""
+
+    cpus: int
+    gpus: int
+    threads: int
+
+
+def share_of(resources: Resources, trials: int, threads: int) -> Share:
+    """Divide a cluster: one GPU a trial where there is one, else its cores among the trials; `threads` (0: auto) asks for more."""
+    cores = max(1, int(resources.cpus))
+    if resources.gpus >= 1:
+        return Share(1, 1, threads or max(1, cores // min(trials, int(resources.gpus))))
+    wanted = threads or max(1, cores // trials)
+    return Share(min(wanted, cores), 0, wanted)
+
+
+def run_trials(
+    act: Callable[[Asked, int], Given],
+    trials: Sequence[Trial[Asked]],
+    execution: ExecutionConfig,
+    *,
+    threads: int = 0,
+    report: Callable[[str], None] = print,
+) -> list[Ended[Given]]:
+    """`act(argument, threads)` for every trial, in the order of `trials`; `act` is a function of a module, and what it takes and
+    gives can be pickled. `execution` says whether on Ray (and where) or serially; `threads` 0 divides the cores.
+
+    Raises StorageFault or CredentialsFault where the cluster cannot be joined.
+    """
+    if execution.runner == "serial":
+        return [_in_own_process(act, trial, threads, report) for trial in trials]
+    with connected(execution) as resources:
+        return _on_ray(act, trials, share_of(resources, len(trials), threads), report)
+
+
+def _in_own_process(
+    act: Callable[[Asked, int], Given], trial: Trial[Asked], threads: int, report: Callable[[str], None]
+) -> Ended[Given]:
+    report(f"{trial.name}: begins")
+    # A library that computes with threads must not be forked.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        future = pool.submit(act, trial.argument, threads)
+        error = future.exception()
+        ended: Ended[Given] = Ended(future.result()) if error is None else Ended(None, last_line(error))
+    report(f"{trial.name}: {ended.fault or 'done'}")
+    return ended
+
+
+def _on_ray(
+    act: Callable[[Asked, int], Given],
+    trials: Sequence[Trial[Asked]],
+    share: Share,
+    report: Callable[[str], None],
+) -> list[Ended[Given]]:
+    task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(act)
+    report(
+        f"{len(trials)} trials as Ray tasks of {share.cpus} CPU and {share.gpus} GPU, {share.threads} threads each"
+    )
+    waiting = {task.remote(trial.argument, share.threads): index for index, trial in enumerate(trials)}
+    ended: dict[int, Ended[Given]] = {}
+    while waiting:
+        (reference,), _ = ray.wait(list(waiting), num_returns=1)
+        index = waiting.pop(reference)
+        try:
+            ended[index] = Ended(ray.get(reference))
+        except RayTaskError as error:
+            ended[index] = Ended(
+                None, last_line(error.cause if isinstance(error.cause, Exception) else error)
+            )
+        except RayError as error:
+            ended[index] = Ended(None, last_line(error))
+        report(f"{trials[index].name}: {ended[index].fault or 'done'}")
+    return [ended[index] for index in range(len(trials))]

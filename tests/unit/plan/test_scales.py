@@ -1,0 +1,89 @@
+"""Single images' sizes become one size for what belongs together; a sample of a plan does not depend on how it is cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellcount_core.domain.errors import ConfigFault, Reason
+from cellcount_core.domain.fields import FieldKey, PlannedField, Source
+from cellcount_core.plan.sample import FIELDS, FIELDS_A_PLATE, PLATES, Sampler
+from cellcount_core.plan.scales import ImageSize, pool_sizes, scale_warnings
+
+
+def image(diameter: float | None, objects: int = 20, plate: str = "P", side: int = 512) -> ImageSize:
+    return ImageSize(plate, side, side, diameter, objects)
+
+
+def test_a_plate_has_the_size_of_most_of_its_objects() -> None:
+    [pool] = pool_sizes([image(20.0, 50), image(21.0, 60), image(22.0, 40), image(27.0, 1), image(None, 0)])
+    assert (pool.diameter_px, pool.images, pool.objects) == (21.0, 4, 151)
+    assert (pool.low_px, pool.high_px) == (20.0, 27.0)
+    assert scale_warnings([pool]) == []
+
+
+@given(st.permutations([image(20.0, 3), image(24.0, 5), image(23.0, 7), image(21.5, 2)]))
+def test_the_order_of_the_images_does_not_matter(images: list[ImageSize]) -> None:
+    assert pool_sizes(images)[0].diameter_px == 23.0
+
+
+def test_images_of_another_size_or_plate_are_another_pool() -> None:
+    pools = pool_sizes([image(20.0), image(40.0, side=1024), image(80.0, plate="Q")])
+    assert [(pool.plate, pool.width_px, pool.diameter_px) for pool in pools] == [
+        ("P", 512, 20.0),
+        ("P", 1024, 40.0),
+        ("Q", 512, 80.0),
+    ]
+
+
+def test_a_folder_of_two_magnifications_is_told_and_has_no_size() -> None:
+    [pool] = pool_sizes([image(20.0)] * 4 + [image(40.0)] * 4)
+    assert pool.diameter_px is None
+    assert "object sizes disagree (20 to 40 px in 8 images)" in scale_warnings([pool])[0]
+
+
+def test_one_odd_image_of_few_objects_does_not_split_a_plate() -> None:
+    [pool] = pool_sizes([image(20.0, 50)] * 8 + [image(95.0, 2)])
+    assert pool.diameter_px == 20.0
+
+
+def test_a_plate_without_objects_is_told_where_another_has_some() -> None:
+    pools = pool_sizes([image(None, 0), image(20.0, plate="Q")])
+    assert [pool.diameter_px for pool in pools] == [None, 20.0]
+    assert "no object size found" in scale_warnings(pools)[0]
+
+
+def test_a_sample_without_any_object_stops_with_the_ways_out() -> None:
+    with pytest.raises(ConfigFault, match=r"sample of 3 images.*--diameter 25.*--diameter model"):
+        pool_sizes([image(None, 0)] * 3)
+
+
+def planned(plate: int, number: int, reason: Reason | None = None) -> PlannedField:
+    key = FieldKey(f"P{plate:04d}", f"W{number:04d}", 1, 1)
+    return PlannedField(key, (Source("", 0, f"{plate}/{number}.tif", size=1),), reason)
+
+
+def sampled(fields: list[PlannedField]) -> list[PlannedField]:
+    sampler = Sampler()
+    assert list(sampler.watch(fields)) == fields
+    return sampler.fields()
+
+
+def test_a_small_plate_is_sampled_whole_and_what_cannot_be_counted_is_not() -> None:
+    fields = [planned(1, number) for number in range(10)]
+    fields[3] = planned(1, 3, Reason.ABSENT)
+    assert sampled(fields) == [field for field in fields if field.reason is None]
+
+
+def test_the_sample_is_bounded_for_large_plates_and_many_of_them() -> None:
+    assert len(sampled([planned(1, number) for number in range(500)])) == FIELDS_A_PLATE
+    many = sampled([planned(plate, number) for plate in range(3 * PLATES) for number in range(20)])
+    assert len({field.key.plate for field in many}) == PLATES
+    assert len(many) <= FIELDS
+
+
+def test_a_plate_keeps_its_sample_whatever_other_plates_there_are() -> None:
+    alone = sampled([planned(7, number) for number in range(100)])
+    beside = sampled([planned(plate, number) for plate in (3, 7) for number in range(100)])
+    assert [field for field in beside if field.key.plate == "P0007"] == alone
