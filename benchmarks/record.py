@@ -55,4 +55,5 @@ def _commit() -> str:
 def _command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     shown = ["DATA" if Path(argument).is_dir() else argument for argument in arguments]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
+    script = Path(sys.argv[0]).resolve().relative_to(PAGE.parents[2])
+    return " ".join(["python", str(script), *shown])
