@@ -21,18 +21,23 @@ Labels = NDArray[np.int32]
 class Crop:
     """An augmented crop of S x S px: `pixels` float32 (compressed), `labels` int32, `valid` float32 (1 inside the image).
 
+    `sizes` are the whole objects' diameters by label number, in px of the crop.
     Beyond the image's edge labels are mirrored. `blank` says that the pixels there are background instead.
     """
 
     pixels: Image
     labels: Labels
+    sizes: Image
     valid: Image
     blank: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a crop lies: centre (x, y) in px of the source, factor to the crop's scale, rotation in degrees, mirrored (-1)."""
+    """Where a crop lies: centre (x, y) in px of the source, factor to the crop's scale, rotation in degrees, mirrored (-1).
+
+    `bend` (n, n, 2) float32, or None, are displacements in px of the crop on a coarse grid: the elastic part.
+    """
 
     x: float
     y: float
@@ -40,6 +45,7 @@ class Placement:
     degrees: float
     mirror: int
     stretch: float
+    bend: NDArray[np.float32] | None = None
 
 
 def place(rng: np.random.Generator, labels: Labels, scale: float, size: int) -> Placement:
@@ -56,11 +62,13 @@ def place(rng: np.random.Generator, labels: Labels, scale: float, size: int) -> 
     if rng.random() < 0.3:
         degrees += rng.uniform(-45, 45)
         stretch = float(np.exp(rng.normal(0, 0.06)))
+    bend = rng.normal(0, rng.uniform(1, 5), (6, 6, 2)).astype(np.float32) if rng.random() < 0.2 else None
     if rng.random() < 0.75:
         x, y = _inside(x, width, size / scale), _inside(y, height, size / scale)
     # Between two pixels, so that a crop of even size at factor 1 takes pixels over unchanged.
     x, y = np.clip(np.rint(x) - 0.5, 0, width - 1), np.clip(np.rint(y) - 0.5, 0, height - 1)
-    return Placement(float(x), float(y), scale, float(degrees), -1 if rng.random() < 0.5 else 1, stretch)
+    mirror = -1 if rng.random() < 0.5 else 1
+    return Placement(float(x), float(y), scale, float(degrees), mirror, stretch, bend)
 
 
 def _inside(centre: float, length: int, wanted: float) -> float:
@@ -87,21 +95,32 @@ def cut(
     )
     centre = (size - 1) / 2
     matrix[:, 2] = np.array([where.x - left, where.y - top]) - matrix[:, :2] @ np.array([centre, centre])
-    flags = cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(image, matrix, (size, size), flags=flags | cv2.INTER_LINEAR, borderMode=border)
+    across_map, down_map = _source_places(matrix, size, where.bend)
+
+    def taken(source: Image, method: int, outside: int) -> Image:
+        moved = cv2.remap(source, across_map, down_map, method, borderMode=outside)
+        return np.asarray(moved, np.float32)
+
+    crop = taken(image, cv2.INTER_LINEAR, border)
     # OpenCV turns no int32; float32 holds every label exactly up to 2^24.
-    turned = cv2.warpAffine(
-        labels.astype(np.float32),
-        matrix,
-        (size, size),
-        flags=flags | cv2.INTER_NEAREST,
-        borderMode=cv2.BORDER_REFLECT_101,
-    )
+    turned = taken(labels.astype(np.float32), cv2.INTER_NEAREST, cv2.BORDER_REFLECT_101)
     if where.scale > 1.3:
         # Enlarged labels have steps that the distance would follow; a median keeps to labels that are there.
-        turned = cv2.medianBlur(turned, 3 if where.scale < 2 else 5)
-    valid = cv2.warpAffine(np.ones_like(image), matrix, (size, size), flags=flags | cv2.INTER_NEAREST)
-    return np.asarray(crop, np.float32), np.asarray(np.rint(turned), np.int32), np.asarray(valid, np.float32)
+        turned = np.asarray(cv2.medianBlur(turned, 3 if where.scale < 2 else 5), np.float32)
+    valid = taken(np.ones_like(image), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+    return crop, np.rint(turned).astype(np.int32), valid
+
+
+def _source_places(
+    matrix: NDArray[np.float64], size: int, bend: NDArray[np.float32] | None
+) -> tuple[Image, Image]:
+    """For every pixel of a crop (size, size), x and y of the source it shows (float32)."""
+    x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+    if bend is not None:
+        moved = cv2.resize(bend, (size, size), interpolation=cv2.INTER_CUBIC)
+        x, y = x + moved[..., 0], y + moved[..., 1]
+    m = matrix.astype(np.float32)
+    return m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]
 
 
 def _blur(image: Image, sigma: float) -> Image:
@@ -123,15 +142,28 @@ def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Ima
         crop = _vary_objects(rng, crop, labels)
     if rng.random() < 0.2:
         crop = _blur(crop, rng.uniform(0.5, 2.0))
+    if rng.random() < 0.1:
+        # Light of cells that lie out of focus.
+        crop = crop + np.float32(rng.uniform(0.1, 0.7)) * _blur(np.ascontiguousarray(crop[::-1, ::-1]), rng.uniform(6, 24))
     if rng.random() < 0.25:
         crop = _illuminate(rng, crop)
-    if rng.random() < 0.08:
+    if rng.random() < 0.1:
         crop = _add_debris(rng, crop)
-    return _add_noise(rng, crop)
+    crop = _add_noise(rng, crop)
+    return _saturate(rng, crop) if rng.random() < 0.08 else crop
+
+
+def _saturate(rng: np.random.Generator, crop: Image) -> Image:
+    """The brightest pixels all alike, and full scale, as normalisation leaves a clipped image."""
+    level = max(0.2, float(np.quantile(crop, 1 - rng.uniform(0.005, 0.12))))
+    return np.asarray(np.minimum(crop, level) / np.float32(level), np.float32)
 
 
 def _vary_objects(rng: np.random.Generator, crop: Image, labels: Labels) -> Image:
     factors = np.exp(rng.normal(0, 0.5, int(labels.max(initial=0)) + 1)).astype(np.float32)
+    if factors.size > 1 and rng.random() < 0.5:
+        # Mitotic nuclei are several times as bright as their neighbours.
+        factors[rng.integers(1, factors.size, 2)] *= np.float32(rng.uniform(2, 5))
     factors[0] = 1.0
     return np.asarray(crop * _blur(factors[labels], 1.2), np.float32)
 
@@ -144,7 +176,7 @@ def _ramp(rng: np.random.Generator, shape: tuple[int, ...]) -> Image:
 
 def _illuminate(rng: np.random.Generator, crop: Image) -> Image:
     crop = crop * (1 + np.float32(rng.uniform(0, 0.6)) * _ramp(rng, crop.shape))
-    return np.asarray(crop + np.float32(rng.uniform(0, 0.3)) * _ramp(rng, crop.shape), np.float32)
+    return np.asarray(crop + np.float32(rng.uniform(0, 0.4)) * _ramp(rng, crop.shape), np.float32)
 
 
 def _add_debris(rng: np.random.Generator, crop: Image) -> Image:
@@ -167,8 +199,8 @@ def _add_noise(rng: np.random.Generator, crop: Image) -> Image:
         noise = rng.standard_normal(crop.shape, dtype=np.float32)
         if rng.random() < 0.25:
             noise = _blur(noise, 0.8) * np.float32(2.2)
-        sigma = np.float32(0.08 * rng.random() ** 2)
-        shot = np.float32(0.12 * rng.random() ** 2 if rng.random() < 0.5 else 0.0)
+        sigma = np.float32(0.1 * rng.random() ** 2)
+        shot = np.float32(0.2 * rng.random() ** 2 if rng.random() < 0.5 else 0.0)
         crop = crop + noise * np.sqrt(sigma**2 + shot**2 * np.maximum(crop, 0))
     if rng.random() < 0.2:
         levels = np.float32(np.exp(rng.uniform(np.log(16), np.log(255))))
@@ -195,15 +227,19 @@ def empty_crop(rng: np.random.Generator, size: int) -> Image:
     return crop
 
 
-def draw_crop(rng: np.random.Generator, image: Image, labels: Labels, scale: float, size: int) -> Crop:
-    """One augmented crop of an image (H, W), linear, and its labels (H, W), at a factor `scale`."""
+def draw_crop(
+    rng: np.random.Generator, image: Image, labels: Labels, sizes: Image, scale: float, size: int
+) -> Crop:
+    """One augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at a factor `scale`."""
     blank = rng.random() < 0.5
     border = cv2.BORDER_CONSTANT if blank else cv2.BORDER_REFLECT_101
     pixels, turned, valid = cut(image, labels, place(rng, labels, scale, size), size, border)
-    return Crop(compress(vary_intensity(rng, pixels, turned)), turned, valid, blank)
+    found = compress(vary_intensity(rng, pixels, turned))
+    return Crop(found, turned, sizes * np.float32(scale), valid, blank)
 
 
 def draw_empty(rng: np.random.Generator, size: int) -> Crop:
     """One crop without objects."""
     ones = np.ones((size, size), np.float32)
-    return Crop(compress(empty_crop(rng, size)), np.zeros((size, size), np.int32), ones, blank=True)
+    labels, sizes = np.zeros((size, size), np.int32), np.zeros(1, np.float32)
+    return Crop(compress(empty_crop(rng, size)), labels, sizes, ones, blank=True)

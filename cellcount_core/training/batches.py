@@ -15,31 +15,36 @@ from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.images.normalise import Normalisation, compress, estimate
 from cellcount_core.training.augment import Crop, draw_crop, draw_empty
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.targets import stack_targets
+from cellcount_core.training.targets import diameters, stack_targets
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _AHEAD = 6
-_SCALES = (0.12, 4.0)
+_SCALES = (0.06, 8.0)
+_NEAR_SIGMA = 0.25
 _TYPICAL_PIXELS = 256 * 256
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image ready to be cut: `linear` (H, W) float32, 0 the background and 1 full scale, not yet compressed."""
+    """An image ready to be cut: `linear` (H, W) float32, 0 the background and 1 full scale, not yet compressed.
+
+    `sizes` are the objects' diameters (px) by label number.
+    """
 
     id: str
     group: str
     linear: NDArray[np.float32]
     labels: NDArray[np.int32]
     diameter_px: float
+    sizes: NDArray[np.float32]
 
 
 def prepare(images: Sequence[LabelledImage], percentile: float, floor_sigmas: float) -> list[Sample]:
     """Normalise labelled images for training, each by its own levels."""
     return [
         Sample(image.id, image.group, _linear(image.plane, estimate(image.plane, percentile=percentile, floor_sigmas=floor_sigmas)),
-               image.labels, image.diameter_px)
+               image.labels, image.diameter_px, diameters(image.labels))
         for image in images
     ]  # fmt: skip
 
@@ -73,13 +78,19 @@ def chances(samples: Sequence[Sample]) -> NDArray[np.float64]:
 
 
 def draw_scale(rng: np.random.Generator, diameter: float, config: TrainConfig) -> float:
-    """Factor to cut an image at: near 1, or one that brings its objects to a diameter of the configured range."""
+    """Factor to cut an image at: near 1, or one that brings its objects to a diameter as configured."""
     augment = config.augment
     chance = rng.random()
     if chance < augment.natural_share or diameter <= 0:
         return 1.0 if chance < augment.natural_share / 2 else float(np.exp(rng.uniform(-0.29, 0.29)))
-    low, high = augment.diameters_px
-    return float(np.clip(np.exp(rng.uniform(np.log(low), np.log(high))) / diameter, *_SCALES))
+    chance -= augment.natural_share
+    if chance < augment.near_share and config.input.diameter_px is not None:
+        wanted = config.input.diameter_px * np.exp(rng.normal(0, _NEAR_SIGMA))
+    else:
+        extreme = chance < augment.near_share + augment.extreme_share
+        low, high = augment.extreme_px if extreme else augment.diameters_px
+        wanted = np.exp(rng.uniform(np.log(low), np.log(high)))
+    return float(np.clip(wanted / diameter, *_SCALES))
 
 
 def make_batch(
@@ -98,7 +109,7 @@ def _stack(crops: Sequence[Crop], config: TrainConfig) -> Batch:
 
 
 def _targets(crop: Crop, config: TrainConfig) -> NDArray[np.float32]:
-    targets = stack_targets(crop.labels, config.maps, config.loss.object_weights)
+    targets = stack_targets(crop.labels, crop.sizes, config.maps, config.loss.object_weights)
     if crop.blank:
         targets[..., :-1] *= crop.valid[..., None]
     else:
@@ -112,9 +123,8 @@ def _one(rng: np.random.Generator, sample: Sample, config: TrainConfig) -> Crop:
         return plain_crop(rng, sample, config.crop_px)
     if rng.random() < config.augment.empty_share:
         return draw_empty(rng, config.crop_px)
-    return draw_crop(
-        rng, sample.linear, sample.labels, draw_scale(rng, sample.diameter_px, config), config.crop_px
-    )
+    scale = draw_scale(rng, sample.diameter_px, config)
+    return draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, config.crop_px)
 
 
 def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
@@ -127,7 +137,7 @@ def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
     inside = np.s_[: part.shape[0], : part.shape[1]]
     pixels[inside] = sample.linear[top : top + size, left : left + size]
     labels[inside] = part
-    return Crop(compress(pixels), labels, np.ones((size, size), np.float32), blank=True)
+    return Crop(compress(pixels), labels, sample.sizes, np.ones((size, size), np.float32), blank=True)
 
 
 def training_batches(

@@ -19,12 +19,13 @@ class _Part(BaseModel):
 class DataConfig(_Part):
     """Where labelled images come from.
 
-    `kind` "folder" (images, labels and index.csv) or "npz" (`X`, `y`). `split` and `validation_split` name rows of the
-    index; of an archive, `validation_share` of the images is set aside by index. `fit_share` of the training groups never
-    trains and is what thresholds are fitted on.
+    `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc", "masks"
+    (one mask a file), "table", or "auto" for what the path looks like. `split` and `validation_split` name splits of the data;
+    where it has none, or `validation_split` is "", `validation_share` of the groups is set aside. `fit_share` of the training
+    groups never trains and is what thresholds are fitted on.
     """
 
-    kind: Literal["folder", "npz"] = "folder"
+    kind: Literal["folder", "npz", "coco", "voc", "masks", "table", "auto"] = "folder"
     path: str
     split: str = "train"
     validation_split: str = "val"
@@ -52,35 +53,45 @@ class InputConfig(_Part):
 
 
 class OptimiserConfig(_Part):
-    """`kind`, peak learning rate, decoupled weight decay, schedule, warm-up and averaging of the weights (0: none)."""
+    """`kind`, peak learning rate, decoupled weight decay, schedule, warm-up and averaging of the weights (0: none).
+
+    Schedule "trapezoid" holds the peak and falls linearly over the last `decay_share` of the steps: a run may be made
+    longer or shorter (`steps`) for as long as it has not begun to fall.
+    """
 
     kind: Literal["adamw", "rmsprop"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "trapezoid"] = "cosine"
+    decay_share: float = Field(0.3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
     ema: float = Field(0.998, ge=0, lt=1)
 
 
 class LossConfig(_Part):
-    """Weights of binary cross-entropy and Dice on the foreground, and of the absolute error on the distance."""
+    """Weights of cross-entropy and Dice on the foreground, and of the absolute errors on the distance and the size."""
 
     cross_entropy: float = Field(1.0, ge=0)
     dice: float = Field(0.5, ge=0)
     distance: float = Field(2.0, ge=0)
+    size: float = Field(0.5, ge=0)
     object_weights: Literal["none", "small_up"] = "small_up"
 
 
 class AugmentConfig(_Part):
     """What is done to a crop; `kind` "none" takes images as they are.
 
-    `natural_share` of the crops keep about their own scale, the others bring the image's median object to a diameter drawn
-    log-uniformly from `diameters_px`. `empty_share` are crops of noise, gradients and debris without any object.
+    `natural_share` of the crops keep about their own scale; `near_share` bring the image's median object to about the
+    model's diameter (log-normal, sigma 0.25), `extreme_share` to a diameter from `extreme_px`, the others to one from
+    `diameters_px` (both log-uniform). `empty_share` are crops of noise, gradients and debris without any object.
     """
 
     kind: Literal["microscopy", "none"] = "microscopy"
     natural_share: float = Field(0.5, ge=0, le=1)
+    near_share: float = Field(0.0, ge=0, le=1)
+    extreme_share: float = Field(0.0, ge=0, le=1)
     diameters_px: tuple[float, float] = (8.0, 50.0)
+    extreme_px: tuple[float, float] = (3.0, 130.0)
     empty_share: float = Field(0.06, ge=0, lt=1)
 
 
@@ -89,6 +100,10 @@ class TrainConfig(_Part):
 
     Length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) is outside any repository and
     keeps what a killed run needs to go on; `package_dir` receives the package.
+
+    `start_from`, the name or folder of a package, gives the first weights, and what is left out here: network, maps, separator,
+    object and input (see training/start.py). Every `validate_every` steps (0: never) the images that are watched are counted
+    whole. `data_parallel` "auto" shares each batch among the GPUs of this machine.
     """
 
     name: str = Field(min_length=1)
@@ -97,8 +112,9 @@ class TrainConfig(_Part):
     object: str = "Nuclei"
     data: DataConfig
     input: InputConfig = InputConfig()
-    network: dict[str, int | str | bool | list[int]]
-    maps: tuple[Literal["foreground", "distance"], ...] = ("foreground", "distance")
+    network: dict[str, int | str | bool | list[int]] = Field(default_factory=dict)
+    start_from: str = ""
+    maps: tuple[Literal["foreground", "distance", "size"], ...] = ("foreground", "distance")
     separator: Literal["cores", "components"] = "cores"
     optimiser: OptimiserConfig = OptimiserConfig()
     loss: LossConfig = LossConfig()
@@ -110,7 +126,9 @@ class TrainConfig(_Part):
     seed: int = 0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     threads: int = Field(0, ge=0)
+    data_parallel: Literal["auto", "off"] = "auto"
     checkpoint_every: int = Field(250, ge=1)
+    validate_every: int = Field(1000, ge=0)
     work_dir: str
     package_dir: str
 
@@ -122,6 +140,13 @@ class TrainConfig(_Part):
             raise ValueError("maps must begin with 'foreground' and name each map once")
         if self.separator == "cores" and "distance" not in self.maps:
             raise ValueError("separator 'cores' needs the map 'distance'")
+        if self.network:
+            self._network_fits()
+        elif not self.start_from:
+            raise ValueError("network is needed where start_from names no package to take it from")
+        return self
+
+    def _network_fits(self) -> None:
         try:
             spec = parse_unet(self.network)
         except ModelFault as fault:
@@ -135,4 +160,3 @@ class TrainConfig(_Part):
             raise ValueError(
                 f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})"
             )
-        return self

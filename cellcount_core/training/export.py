@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import shutil
-import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import (
+    Diameter,
     at_true_diameter,
     evaluate,
     package_predictor,
-    separate_whole,
-    whole_canvas,
     whole_maps,
 )  # fmt: skip
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.models.engines import resolve_engine
+from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.package import MANIFEST, InputSpec, Package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.sizing import SIZE
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.fit import fit_cores
+from cellcount_core.training.goldens import golden_input, write_golden
+from cellcount_core.training.quantise import calibration_tiles, write_int8
+from cellcount_core.training.start import kept_separator, start_record, started
+from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +48,6 @@ ONNX = "network.onnx"
 GOLDEN = "golden.npz"
 COUNTS = "counts.csv"
 CARD = "README.md"
-_GOLDEN_PX = 96
 _GOLDEN_ATOL = 0.002
 _CALIBRATION_BATCHES = 40
 _CALIBRATION_IMAGES = 400
@@ -55,6 +59,7 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
     A package that is there is replaced once the new one is complete; its README.md stays. Raises ConfigFault where there is no
     checkpoint, and where the folder holds something else.
     """
+    config = started(config)
     final = Path(config.package_dir).expanduser().absolute()
     check_replaceable(final)
     step, network = averaged_network(config, images)
@@ -63,9 +68,7 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
     folder.mkdir(parents=True)
     folded_config, folded = fold_batch_norm(config.network, network)
     folded.save_weights(folder / WEIGHTS)
-    _export_onnx(folded, folder / ONNX, stride(folded_config))
-    run = _runner(folder / ONNX)
-    package = _complete(config, images, folder, folded_config, run, step, report)
+    package = _complete(config, images, folder, folded_config, layer_weights(folded), step, report)
     _write_counts(config, package, images.validation)
     if (final / CARD).is_file():
         shutil.copy(final / CARD, folder / CARD)
@@ -123,15 +126,6 @@ def _calibrate(
         network(inputs, training=True)
 
 
-def _export_onnx(network: keras.Model, path: Path, side: int) -> None:
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        # Keras exports only what has been called.
-        network(np.zeros((1, side, side, 1), np.float32))
-        network.export(str(path), format="onnx", verbose=False)
-
-
 def _runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     import onnxruntime as ort
 
@@ -148,18 +142,23 @@ def _complete(
     images: Images,
     folder: Path,
     network: dict[str, object],
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    weights: Weights,
     step: int,
     report: Callable[[str], None],
 ) -> Package:
+    write_onnx(network, weights, folder / ONNX)
+    run = _runner(folder / ONNX)
     spec = InputSpec(
         (config.input.channel,), config.input.diameter_px, config.input.percentile, config.input.floor_sigmas
     )
     total = stride(network)
-    separator = _separator(
+    kept = kept_separator(config, images, report)
+    separator = dict(kept) if kept else _separator(
         config, images.fit, lambda image: whole_maps(image.plane, run, spec, total), report
-    )
-    _write_golden(folder / GOLDEN, images.fit, spec, total, run, separator)
+    )  # fmt: skip
+    crops = golden_input(images.fit, spec, total)
+    golden_maps = np.stack([run(crop) for crop in crops])
+    write_golden(folder / GOLDEN, crops, golden_maps, build_separator(separator))
     manifest: dict[str, object] = {
         "format": 1,
         "name": config.name,
@@ -186,9 +185,22 @@ def _complete(
         "accuracy": {},
         "training": _training(config, images, step),
     }  # fmt: skip
+    write_int8(network, weights, calibration_tiles(images.train, spec), folder / INT8.file)
+    as_it_is: tuple[Diameter, ...] = ("model",)
+    usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
+    # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
+    for variant, diameters in ((INT8, usual), (FLOAT16, as_it_is)):
+        manifest = add_variant(
+            folder, manifest, variant, images.fit, report, diameters=diameters, gate=Gate()
+        )
     package = write_package(folder, manifest)
     manifest["accuracy"] = _measure(config, package, images.validation, report)
     return write_package(folder, manifest)
+
+
+def _tells_size(config: TrainConfig) -> bool:
+    """Whether images will be counted at the model's scale, as the network itself finds it."""
+    return config.input.diameter_px is not None and SIZE in config.maps
 
 
 def _separator(
@@ -199,22 +211,44 @@ def _separator(
 ) -> dict[str, object]:
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
+    if _tells_size(config):
+        fit = [_at_scale(image, config.input.diameter_px or image.diameter_px) for image in fit]
     return {"kind": "cores", **fit_cores(fit, [maps(image) for image in fit], report)}
+
+
+def _at_scale(image: LabelledImage, diameter_px: float) -> LabelledImage:
+    """An image and its labels brought to a median object of `diameter_px`: the scale at which it is separated."""
+    if image.diameter_px <= 0:
+        return image
+    factor = float(np.clip(diameter_px / image.diameter_px, SMALLEST_FACTOR, LARGEST_FACTOR))
+    plane = resize(image.plane, factor)
+    size = (plane.shape[1], plane.shape[0])
+    # OpenCV resizes no int32; float32 holds every label exactly up to 2^24.
+    labels = cv2.resize(image.labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return replace(
+        image, plane=plane, labels=np.asarray(labels, np.int32), diameter_px=image.diameter_px * factor
+    )
 
 
 def _measure(
     config: TrainConfig, package: Package, validation: list[LabelledImage], report: Callable[[str], None]
 ) -> dict[str, object]:
-    predict = package_predictor(package, "onnxruntime", 1)
+    engine = resolve_engine(package, "auto", gpus=0)
+    predict = package_predictor(package, engine, 1)
     as_is = evaluate(predict, validation).summary()
-    report(f"validation as it is: {as_is}")
+    report(f"validation as it is, {engine}: {as_is}")
     figures: dict[str, object] = {
         "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
+        "engine": engine,
         **as_is,
     }
+    if _tells_size(config):
+        own = evaluate(package_predictor(package, engine, 1, "auto"), validation).summary()
+        report(f"validation at each image's own estimate, {engine}: {own}")
+        figures["at_estimated_diameter"] = own
     if config.input.diameter_px is not None:
         scaled = evaluate(at_true_diameter(predict, config.input.diameter_px), validation).summary()
-        report(f"validation at the true median diameter: {scaled}")
+        report(f"validation at the true median diameter, {engine}: {scaled}")
         figures["at_true_diameter"] = scaled
     return figures
 
@@ -231,34 +265,13 @@ def _training(config: TrainConfig, images: Images, step: int) -> dict[str, objec
         "steps": step,
         "seed": config.seed,
         "recipe": recipe,
+        **start_record(config),
     }
-
-
-def _write_golden(
-    path: Path,
-    images: list[LabelledImage],
-    spec: InputSpec,
-    total: int,
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    separator: dict[str, object],
-) -> None:
-    """Two crops of images with many objects: their input as normalised, the maps and the labels."""
-    built = build_separator(separator)
-    crowded = sorted(images, key=lambda image: (-int(image.labels.max(initial=0)), image.id))[:2]
-    size = max(total, _GOLDEN_PX - _GOLDEN_PX % total)
-    inputs, maps, labels = [], [], []
-    for image in crowded:
-        canvas = whole_canvas(image.plane[:size, :size], spec, size)
-        found = run(canvas)
-        inputs.append(canvas)
-        maps.append(found)
-        labels.append(separate_whole(built, found))
-    np.savez_compressed(path, input=np.stack(inputs), maps=np.stack(maps), labels=np.stack(labels))
 
 
 def _write_counts(config: TrainConfig, package: Package, validation: list[LabelledImage]) -> None:
     """`index,count` of the validation images, in the work folder."""
-    predict = package_predictor(package, "onnxruntime", 1)
+    predict = package_predictor(package, resolve_engine(package, "auto", gpus=0), 1)
     lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
     (Path(config.work_dir).expanduser() / COUNTS).write_text(
         "\n".join(["index,count", *lines, ""]), encoding="utf-8"

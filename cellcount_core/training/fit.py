@@ -19,7 +19,14 @@ GRIDS: Mapping[str, Sequence[float]] = {
     "peak": (0.0, 0.2, 0.3, 0.4, 0.5),
     "min_area": (6.0, 12.0, 16.0, 20.0, 26.0),
 }
-_START = {"foreground": 0.5, "core": 0.4, "prominence": 0.08, "core_area": 3.0, "peak": 0.3, "min_area": 12.0}
+START: Mapping[str, float] = {
+    "foreground": 0.5,
+    "core": 0.4,
+    "prominence": 0.08,
+    "core_area": 3.0,
+    "peak": 0.3,
+    "min_area": 12.0,
+}
 _REACHES = (9, 1)
 """Grid steps from the best value so far that each round looks at: all of the grid, then the neighbours."""
 
@@ -33,7 +40,7 @@ def fit_cores(
     images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], report: Callable[[str], None]
 ) -> dict[str, float]:
     """Parameters of `objects/cores.py` that count `images` best, given their maps (H, W, K)."""
-    best = dict(_START)
+    best = dict(START)
     best_value = objective(_score(images, maps, best))
     for reach in _REACHES:
         for name, grid in GRIDS.items():

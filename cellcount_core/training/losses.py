@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 Loss = Callable[["keras.KerasTensor", "keras.KerasTensor"], "keras.KerasTensor"]
 
 
-def make_loss(config: LossConfig, maps: tuple[str, ...]) -> Loss:
+def make_loss(config: LossConfig, maps: tuple[str, ...], parts: int = 1) -> Loss:
     """Loss of targets (B, H, W, maps + 1) against logits (B, H, W, maps): a scalar.
 
-    Weighted cross-entropy and Dice (over the batch) on the foreground, and the weighted absolute error of the distance,
-    where objects count three times what the background does.
+    Weighted cross-entropy and Dice (over the batch) on the foreground, the weighted absolute error of the distance, where
+    objects count three times what the background does, and the weighted absolute error of the size inside objects.
+    Divided by `parts`, where the losses of that many parts of a batch are added up.
     """
     from keras import ops
 
@@ -34,11 +35,15 @@ def make_loss(config: LossConfig, maps: tuple[str, ...]) -> Loss:
                 overlap = 2.0 * ops.sum(weights * found * target) + 1.0
                 dice = 1.0 - overlap / (ops.sum(weights * (found + target)) + 1.0)
                 total = total + config.cross_entropy * ops.mean(weights * entropy) + config.dice * dice
+            elif name == "size":
+                inside = weights * ops.cast(targets[..., 0] > 0, "float32")
+                error = ops.abs(ops.sigmoid(logit) - target)
+                total = total + config.size * ops.sum(inside * error) / (ops.sum(inside) + 1.0)
             else:
                 inside = ops.cast(target > 0, "float32")
                 error = ops.abs(ops.sigmoid(logit) - target)
                 total = total + config.distance * ops.mean(weights * (1.0 + 2.0 * inside) * error)
-        return total
+        return total / parts if parts > 1 else total
 
     return loss
 

@@ -1,10 +1,12 @@
-"""What the network is to predict: foreground, and each object's distance to its boundary, from 0 to 1."""
+"""What the network is to predict: foreground, each object's distance to its boundary (0..1), and each object's size."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from cellcount_core.objects.size_map import encode_diameter
 
 _REFERENCE_DIAMETER = 20.0
 
@@ -38,20 +40,36 @@ def normalised_distance(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     return np.asarray(result, dtype=np.float32)
 
 
-def object_weights(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+def diameters(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Equivalent diameter in px by label number, (n + 1,) float32; 0 for the background and numbers that do not occur."""
+    areas = np.bincount(labels.ravel(), minlength=1).astype(np.float64)
+    areas[0] = 0
+    return (2 * np.sqrt(areas / np.pi)).astype(np.float32)
+
+
+def object_weights(labels: NDArray[np.int32], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weights (H, W) float32 of the pixels: small objects up, large ones down, so that each counts for something.
 
-    The weight of an object's pixels is 20 px over its equivalent diameter, within 0.6..3; the background's is 1.
+    The weight of an object's pixels is 20 px over its diameter `sizes[number]`, within 0.6..3; the background's is 1.
     """
-    areas = np.bincount(labels.ravel(), minlength=1).astype(np.float64)
-    diameters = 2 * np.sqrt(np.maximum(areas, 1) / np.pi)
-    weights = np.clip(_REFERENCE_DIAMETER / diameters, 0.6, 3.0)
+    weights = np.clip(_REFERENCE_DIAMETER / np.maximum(sizes, 1), 0.6, 3.0)
     weights[0] = 1.0
     return np.asarray(weights.astype(np.float32)[labels], dtype=np.float32)
 
 
-def stack_targets(labels: NDArray[np.int32], maps: tuple[str, ...], weighting: str) -> NDArray[np.float32]:
-    """Targets (H, W, len(maps) + 1) float32: the maps in their order, then the pixels' weights."""
-    made = [foreground(labels) if name == "foreground" else normalised_distance(labels) for name in maps]
-    weights = object_weights(labels) if weighting == "small_up" else np.ones(labels.shape, np.float32)
+def stack_targets(
+    labels: NDArray[np.int32], sizes: NDArray[np.float32], maps: tuple[str, ...], weighting: str
+) -> NDArray[np.float32]:
+    """Targets (H, W, len(maps) + 1) float32: the maps in their order, then the pixels' weights.
+
+    `sizes` are the diameters (px) by label number: those of the whole objects, where the crop shows a part of them only.
+    """
+    made = [_map(name, labels, sizes) for name in maps]
+    weights = object_weights(labels, sizes) if weighting == "small_up" else np.ones(labels.shape, np.float32)
     return np.stack([*made, weights], axis=-1)
+
+
+def _map(name: str, labels: NDArray[np.int32], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+    if name == "foreground":
+        return foreground(labels)
+    return normalised_distance(labels) if name == "distance" else encode_diameter(sizes)[labels]

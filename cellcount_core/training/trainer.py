@@ -4,61 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder, load_npz
+from cellcount_core.models.engines.backend import keras_backend
 from cellcount_core.models.families.unet import LOGITS, build_unet
-from cellcount_core.training.batches import (
-    Batch,
-    Sample,
-    prepare,
-    split_groups,
-    training_batches,
-    validation_batches,
-)
+from cellcount_core.training.batches import Batch, Sample, prepare, training_batches, validation_batches
 from cellcount_core.training.checkpoint import load_checkpoint, save_checkpoint
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.curves import Point, read_curve, write_curve
+from cellcount_core.training.devices import choose_spread, count_gpus, parts_of_a_batch, prepare_backend, spread_over
+from cellcount_core.training.images import Images, load_images
 from cellcount_core.training.losses import make_loss, pixel_accuracy
+from cellcount_core.training.schedule import trapezoid
+from cellcount_core.training.start import load_start, start_package, started
+from cellcount_core.training.watching import Whole, WholeScore, count_whole, whole_images
 
 if TYPE_CHECKING:
     import keras
+
+__all__ = [
+    "Images",
+    "compiled",
+    "config_digest",
+    "load_images",
+    "prepare_backend",
+    "total_steps",
+    "train",
+    "train_network",
+]
 
 _VALIDATION_BATCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """The images of a run.
+class _Held:
+    """What is looked at and never trained on: batches of crops, and whole images (none where those are not counted)."""
 
-    `fit`: thresholds are fitted on them (the training images where none are set aside). `watched`: none of them trains, and
-    the validation curve is theirs. `validation`: the accuracy in the package is theirs.
-    """
-
-    train: list[LabelledImage]
-    fit: list[LabelledImage]
-    watched: list[LabelledImage]
-    validation: list[LabelledImage]
-
-
-def load_images(config: TrainConfig) -> Images:
-    """Read the images a configuration names and split them. Raises ConfigFault naming what is wrong with them."""
-    data = config.data
-    path = data.resolved()
-    if data.kind == "folder":
-        rest = load_folder(path, split=data.split, modality=data.modality)
-        validation = load_folder(path, split=data.validation_split, modality=data.modality)
-    else:
-        rest, validation = split_groups(load_npz(path), data.validation_share)
-    train, fit = split_groups(rest, data.fit_share)
-    return Images(train, fit or train, fit or validation, validation)
+    batches: list[Batch]
+    wholes: list[Whole]
 
 
 def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
@@ -69,16 +58,18 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
     """
     from cellcount_core.training.export import check_replaceable, export_package
 
+    config = started(config)
     # Said now, not after hours of training.
     check_replaceable(Path(config.package_dir).expanduser().absolute())
     prepare_backend(config.threads)
-    images = load_images(config)
+    images = load_images(config, report=report)
     train_network(config, images, report=report)
     return export_package(config, images, report=report)
 
 
 def train_network(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> None:
     """Bring the checkpoint in `config.work_dir` to the last step, from the newest one there or from the beginning."""
+    config = started(config)
     samples = prepare(images.train, config.input.percentile, config.input.floor_sigmas)
     watched = prepare(images.watched, config.input.percentile, config.input.floor_sigmas)
     work_dir = Path(config.work_dir).expanduser()
@@ -87,26 +78,44 @@ def train_network(config: TrainConfig, images: Images, *, report: Callable[[str]
     report(
         f"{len(samples)} images to train on, {len(watched)} to watch, {len(images.validation)} to measure; {steps} steps"
     )
-    network, trainee = compiled(config, steps)
-    start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
-    if start:
-        report(f"going on from step {start}")
-    _run_steps(
-        config,
-        network,
-        trainee,
-        samples,
+    held = _Held(
         validation_batches(watched, config, _VALIDATION_BATCHES),
-        (start, steps),
-        report,
+        whole_images(config, images.watched) if config.validate_every else [],
     )
+    backend = keras_backend()
+    gpus = 1 if config.data_parallel == "off" else count_gpus(backend)
+    spread = choose_spread(config.data_parallel, backend, gpus, config.batch)
+    if gpus > 1:
+        report(
+            f"{gpus} GPUs: "
+            + ("one of them is used" if spread == "one" else "each takes a part of every batch")
+        )
+    with spread_over(spread):
+        network, trainee = compiled(config, steps)
+        start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
+        if start:
+            report(f"going on from step {start}")
+        elif config.start_from:
+            report(f"starting from package {start_package(config).name!r}")
+        _run_steps(config, network, trainee, samples, held, (start, steps), report)
 
 
 def config_digest(config: TrainConfig) -> str:
-    """SHA-256 of what decides the weights; where files lie and how often they are written does not."""
-    kept = config.model_dump_json(
-        exclude={"work_dir", "package_dir", "checkpoint_every", "threads", "version", "description"}
-    )
+    """SHA-256 of what decides the weights so far; where files lie and how often they are written does not.
+
+    Of a package that the run starts from, its content counts, not its name.
+    """
+    config = started(config)
+    left_out = {
+        "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "version", "description",
+        "start_from",
+    }  # fmt: skip
+    if config.optimiser.schedule != "cosine":
+        # Up to where the rate begins to fall, a longer run and a shorter one are the same.
+        left_out.add("steps")
+    kept = config.model_dump_json(exclude=left_out, exclude_defaults=True)
+    if config.start_from:
+        kept += start_package(config).digest
     return hashlib.sha256(kept.encode()).hexdigest()
 
 
@@ -115,27 +124,19 @@ def total_steps(config: TrainConfig, images: int) -> int:
     return config.steps or config.epochs * math.ceil(images / config.batch)
 
 
-def prepare_backend(threads: int) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if threads and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        import tensorflow as tf
-
-        try:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-        except RuntimeError:
-            # TensorFlow already ran in this process: its threads stay as they were set first.
-            return
-
-
 def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]:
+    """The network with its first weights, and the same one up to its logits, ready to train; they share their variables."""
     import keras
 
+    config = started(config)
     keras.utils.set_random_seed(config.seed)
     network = build_unet(config.network, dtype=config.dtype)
+    load_start(config, network)
     trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
     trainee.compile(
-        _optimiser(config, steps), loss=make_loss(config.loss, config.maps), metrics=[pixel_accuracy]
+        _optimiser(config, steps),
+        loss=make_loss(config.loss, config.maps, parts_of_a_batch()),
+        metrics=[pixel_accuracy],
     )
     trainee.optimizer.build(trainee.trainable_variables)
     return network, trainee
@@ -155,6 +156,8 @@ def _optimiser(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
             warmup_target=chosen.learning_rate,
             warmup_steps=warmup,
         )
+    if chosen.schedule == "trapezoid":
+        rate = trapezoid(chosen.learning_rate, chosen.warmup_steps, steps, chosen.decay_share)
     averaging = {"use_ema": True, "ema_momentum": chosen.ema} if chosen.ema else {}
     if chosen.kind == "rmsprop":
         return keras.optimizers.RMSprop(rate, **averaging)
@@ -166,25 +169,38 @@ def _run_steps(
     network: keras.Model,
     trainee: keras.Model,
     samples: list[Sample],
-    held_out: list[Batch],
+    held: _Held,
     span: tuple[int, int],
     report: Callable[[str], None],
 ) -> None:
     work_dir = Path(config.work_dir).expanduser()
+    digest = config_digest(config)
     start, steps = span
     points = [point for point in read_curve(work_dir) if point.step <= start]
     before = points[-1].seconds if points else 0.0
     since, seen = time.monotonic(), []
+    whole: WholeScore | None = None
     for step, (inputs, targets) in training_batches(samples, config, start, steps):
         trainee.reset_metrics()
         seen.append([float(value) for value in trainee.train_on_batch(inputs, targets)])
         done = step + 1
+        if held.wholes and (done % config.validate_every == 0 or done == steps):
+            whole = count_whole(config, network, trainee, samples, held.wholes)
         if done % config.checkpoint_every == 0 or done == steps:
-            points.append(_point(trainee, held_out, done, before + time.monotonic() - since, seen))
-            save_checkpoint(work_dir, done, network, trainee.optimizer, config_digest(config))
+            point = _point(trainee, held.batches, done, before + time.monotonic() - since, seen)
+            points.append(_with_whole(point, whole))
+            save_checkpoint(work_dir, done, network, trainee.optimizer, digest)
             write_curve(work_dir, points)
             report(_line(points[-1], steps, (time.monotonic() - since) / (done - start)))
-            seen = []
+            seen, whole = [], None
+
+
+def _with_whole(point: Point, whole: WholeScore | None) -> Point:
+    if whole is None:
+        return point
+    return replace(
+        point, whole_f1=round(whole.f1, 4), whole_ap=round(whole.ap, 4), whole_bias=round(whole.count_bias, 4)
+    )
 
 
 def _point(
@@ -207,7 +223,10 @@ def _point(
 
 def _line(point: Point, steps: int, seconds_a_step: float) -> str:
     left = (steps - point.step) * seconds_a_step / 60
+    whole = ""
+    if point.whole_f1 is not None:
+        whole = f"whole images F1 {point.whole_f1:.3f} AP {point.whole_ap:.3f} bias {point.whole_bias:+.1%}  "
     return (
         f"step {point.step}/{steps}  loss {point.loss:.4f}  accuracy {point.accuracy:.4f}  "
-        f"validation {point.validation_loss:.4f} {point.validation_accuracy:.4f}  {seconds_a_step:.2f} s/step  {left:.0f} min left"
+        f"validation {point.validation_loss:.4f} {point.validation_accuracy:.4f}  {whole}{seconds_a_step:.2f} s/step  {left:.0f} min left"
     )

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.families.unet import parse_unet, receptive_radius, stride
 from cellcount_core.training.config import DataConfig, TrainConfig
+from cellcount_core.training.start import started
+from cellcount_core.training.trainer import config_digest
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 NETWORK = {"outputs": 2, "stem": 2, "filters": [4, 8]}
@@ -19,9 +21,9 @@ GOOD: dict[str, object] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train_nuclei.yaml", "train_seed_unet.yaml"])
+@pytest.mark.parametrize("name", ["train_nuclei.yaml", "train_seed_unet.yaml", "finetune.yaml"])
 def test_the_shipped_configurations_are_valid(name: str) -> None:
-    config = TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text()))
+    config = started(TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text())))
     assert config.crop_px % stride(config.network) == 0
 
 
@@ -65,6 +67,8 @@ def test_the_shipped_networks_tiles_need_a_modest_overlap() -> None:
         ({"network": {**NETWORK, "decoder": [1, 1]}}, "2 levels need 2 entries"),
         ({"network": {**NETWORK, "stem": 4}}, "1 or 2 expected"),
         ({"optimiser": {"kind": "sgd"}}, "optimiser"),
+        ({"network": {}}, "network is needed"),
+        ({"data": {"path": "data", "kind": "tables"}}, "data.kind"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(changes: dict[str, object], said: str) -> None:
@@ -78,3 +82,39 @@ def test_a_path_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("CELLS")
     with pytest.raises(ConfigFault, match="not set"):
         DataConfig(path="${CELLS}/set").resolved()
+
+
+def test_a_setting_added_since_leaves_the_digest_of_an_older_configuration_alone() -> None:
+    """A run that is going on must find its checkpoint again after an update."""
+    pinned = "849a8271cde803a6af241041eb67bcd476c119bb28ab67625b42a09ad62ef8a4"
+    assert config_digest(TrainConfig.model_validate(GOOD)) == pinned
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"work_dir": "elsewhere"}, {"package_dir": "q"}, {"checkpoint_every": 3}, {"validate_every": 7}, {"threads": 2},
+        {"data_parallel": "off"}, {"version": "2.0.0"}, {"seed": 0}, {"data": {"path": "data", "kind": "folder"}},
+    ],
+)  # fmt: skip
+def test_what_decides_no_weight_is_no_part_of_the_digest(changes: dict[str, object]) -> None:
+    assert config_digest(TrainConfig.model_validate({**GOOD, **changes})) == config_digest(
+        TrainConfig.model_validate(GOOD)
+    )
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"batch": 4}, {"steps": 5}, {"optimiser": {"ema": 0.5}}])
+def test_what_decides_the_weights_is_part_of_the_digest(changes: dict[str, object]) -> None:
+    assert config_digest(TrainConfig.model_validate({**GOOD, **changes})) != config_digest(
+        TrainConfig.model_validate(GOOD)
+    )
+
+
+def test_a_run_that_holds_its_rate_may_be_made_longer() -> None:
+    def digest(steps: int, schedule: str) -> str:
+        return config_digest(
+            TrainConfig.model_validate({**GOOD, "steps": steps, "optimiser": {"schedule": schedule}})
+        )
+
+    assert digest(100, "trapezoid") == digest(200, "trapezoid")
+    assert digest(100, "cosine") != digest(200, "cosine")

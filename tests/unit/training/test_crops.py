@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
-from cellcount_core.training.augment import Placement, cut, draw_crop, draw_empty, place
+from cellcount_core.objects.size_map import decode_diameter
+from cellcount_core.training.augment import Placement, _saturate, cut, draw_crop, draw_empty, place
 from cellcount_core.training.batches import (
     chances,
     draw_scale,
@@ -66,7 +67,7 @@ def test_a_quarter_turn_at_factor_one_takes_pixels_over_unchanged(quarter: int) 
 
 def test_beyond_the_image_a_crop_says_so() -> None:
     sample = prepare([scene(3, (40, 40))], 99.8, 12)[0]
-    crop = draw_crop(np.random.default_rng(0), sample.linear, sample.labels, 1.0, 64)
+    crop = draw_crop(np.random.default_rng(0), sample.linear, sample.labels, sample.sizes, 1.0, 64)
     assert 0.1 < crop.valid.mean() < 0.6
 
 
@@ -126,3 +127,89 @@ def test_without_augmentation_images_come_as_they_are() -> None:
     inputs, targets = make_batch(samples, np.ones(1), config(augment={"kind": "none"}), (0, 0))
     np.testing.assert_array_equal(targets[0, ..., 0], samples[0].labels > 0)
     np.testing.assert_array_equal(inputs[0], inputs[1])
+
+
+def test_an_elastic_bend_moves_image_and_labels_alike_and_other_than_none() -> None:
+    sample = prepare([scene(4, (128, 128))], 99.8, 12)[0]
+    bend = np.random.default_rng(0).normal(0, 4, (6, 6, 2)).astype(np.float32)
+    straight = Placement(x=63.5, y=63.5, scale=1.0, degrees=0.0, mirror=1, stretch=1.0)
+    bent = Placement(x=63.5, y=63.5, scale=1.0, degrees=0.0, mirror=1, stretch=1.0, bend=bend)
+    clean = (sample.labels > 0).astype(np.float32)
+    crop, labels, _ = cut(clean, sample.labels, bent, 64, cv2.BORDER_CONSTANT)
+    _, unmoved, _ = cut(clean, sample.labels, straight, 64, cv2.BORDER_CONSTANT)
+    assert np.mean((crop > 0.5) == (labels > 0)) > 0.97
+    assert np.mean(labels != unmoved) > 0.02
+    assert set(np.unique(labels)) <= set(np.unique(sample.labels))
+
+
+def test_some_placements_bend_and_most_do_not() -> None:
+    sample = prepare([scene(1)], 99.8, 12)[0]
+    rng = np.random.default_rng(0)
+    bent = [place(rng, sample.labels, 1.0, 64).bend is not None for _ in range(400)]
+    assert 0.1 < np.mean(bent) < 0.3
+
+
+def test_saturation_makes_the_brightest_pixels_alike_and_full_scale() -> None:
+    crop = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    found = _saturate(np.random.default_rng(1), crop)
+    assert found.max() == pytest.approx(1.0)
+    assert 0.004 < np.mean(found == found.max()) < 0.13
+    dark = _saturate(np.random.default_rng(1), np.full((8, 8), 0.01, np.float32))
+    assert dark.max() < 0.06
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_crops_sizes_are_those_of_the_whole_objects_at_its_scale(scale: float) -> None:
+    sample = prepare([scene(5)], 99.8, 12)[0]
+    crop = draw_crop(np.random.default_rng(3), sample.linear, sample.labels, sample.sizes, scale, 64)
+    np.testing.assert_allclose(crop.sizes, sample.sizes * scale, rtol=1e-6)
+
+
+def test_a_batch_tells_the_size_of_an_object_that_it_cuts() -> None:
+    labels = np.zeros((64, 64), np.int32)
+    cv2.circle(labels, (32, 32), 28, 1, -1)
+    image = LabelledImage(
+        "large", (500 + 2000 * labels).astype(np.uint16), labels, "g", "", median_diameter(labels)
+    )
+    small = config(
+        augment={"kind": "none"},
+        crop_px=32,
+        maps=["foreground", "distance", "size"],
+        network={**NETWORK, "outputs": 3},
+    )
+    _, targets = make_batch(prepare([image], 99.8, 12), np.ones(1), small, (0, 0))
+    inside = targets[..., 0] > 0
+    assert not inside.all()
+    np.testing.assert_allclose(decode_diameter(targets[..., 2][inside]), image.diameter_px, rtol=1e-3)
+
+
+def test_scales_near_the_models_lie_log_normally_around_its_diameter() -> None:
+    rng = np.random.default_rng(0)
+    near = config(augment={"natural_share": 0.0, "near_share": 1.0}, input={"diameter_px": 24.0})
+    found = np.log(np.array([draw_scale(rng, 40.0, near) for _ in range(3000)]) * 40)
+    assert np.exp(found.mean()) == pytest.approx(24, rel=0.02)
+    assert found.std() == pytest.approx(0.25, rel=0.06)
+
+
+def test_extreme_scales_come_from_their_own_range_and_shares_add_up() -> None:
+    rng = np.random.default_rng(0)
+    mixed = config(
+        augment={
+            "natural_share": 0.2,
+            "near_share": 0.3,
+            "extreme_share": 0.1,
+            "diameters_px": (15, 30),
+            "extreme_px": (3, 10),
+        },
+        input={"diameter_px": 20.0},
+    )
+    found = np.array([draw_scale(rng, 100.0, mixed) for _ in range(4000)])
+    assert np.mean(found >= 0.7) == pytest.approx(0.2, abs=0.03)
+    assert np.mean(found * 100 < 9.5) == pytest.approx(0.1, abs=0.03)
+
+
+def test_scales_stay_within_what_an_image_can_be_resized_by() -> None:
+    rng = np.random.default_rng(0)
+    extreme = config(augment={"natural_share": 0.0, "extreme_share": 1.0})
+    found = [draw_scale(rng, diameter, extreme) for diameter in (2.0, 2000.0) for _ in range(50)]
+    assert (min(found), max(found)) == (0.06, 8.0)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.training.targets import foreground, normalised_distance, object_weights, stack_targets
+from cellcount_core.objects.size_map import decode_diameter, encode_diameter
+from cellcount_core.training.targets import (
+    diameters,
+    foreground,
+    normalised_distance,
+    object_weights,
+    stack_targets,
+)
 
 
 def two_touching() -> np.ndarray:
@@ -45,15 +52,50 @@ def test_an_object_that_fills_the_image_is_all_middle() -> None:
 def test_small_objects_weigh_more_a_pixel_than_large_ones() -> None:
     labels = np.zeros((80, 80), np.int32)
     labels[2:8, 2:8], labels[20:70, 20:70] = 1, 2
-    weights = object_weights(labels)
+    weights = object_weights(labels, diameters(labels))
     assert weights[4, 4] > 1 > weights[40, 40]
     assert (weights[labels == 0] == 1).all()
 
 
 def test_targets_come_in_the_order_of_the_maps_with_the_weights_last() -> None:
     labels = two_touching()
-    stacked = stack_targets(labels, ("foreground", "distance"), "none")
+    stacked = stack_targets(labels, diameters(labels), ("foreground", "distance"), "none")
     assert (stacked.shape, stacked.dtype) == ((20, 40, 3), np.float32)
     np.testing.assert_array_equal(stacked[..., 0], foreground(labels))
     np.testing.assert_array_equal(stacked[..., 1], normalised_distance(labels))
     assert (stacked[..., 2] == 1).all()
+
+
+def test_diameters_are_those_of_circles_of_the_same_area_by_label_number() -> None:
+    labels = np.zeros((20, 40), np.int32)
+    labels[5:15, 5:15] = 3
+    np.testing.assert_allclose(diameters(labels), [0, 0, 0, 2 * np.sqrt(100 / np.pi)], rtol=1e-6)
+    assert diameters(np.zeros((4, 4), np.int32)).tolist() == [0]
+
+
+def test_an_objects_size_is_told_wherever_the_object_is_and_nowhere_else() -> None:
+    labels = two_touching()
+    stacked = stack_targets(
+        labels, np.array([0, 12, 40], np.float32), ("foreground", "distance", "size"), "none"
+    )
+    size = stacked[..., 2]
+    assert not size[labels == 0].any()
+    np.testing.assert_allclose(decode_diameter(size[labels == 1]), 12, rtol=1e-5)
+    np.testing.assert_allclose(decode_diameter(size[labels == 2]), 40, rtol=1e-5)
+
+
+def test_an_object_that_a_crop_cuts_keeps_the_size_and_the_weight_of_the_whole() -> None:
+    cut = two_touching()[:, :8]
+    whole = np.array([0, 11.3, 11.3], np.float32)
+    stacked = stack_targets(cut, whole, ("foreground", "size"), "small_up")
+    np.testing.assert_allclose(decode_diameter(stacked[cut == 1][:, 1]), 11.3, rtol=1e-5)
+    np.testing.assert_allclose(stacked[cut == 1][:, 2], 20 / 11.3, rtol=1e-5)
+
+
+def test_the_size_map_is_its_own_inverse_within_its_span_and_stops_at_its_ends() -> None:
+    within = np.geomspace(3.6, 113, 50).astype(np.float32)
+    values = encode_diameter(within)
+    np.testing.assert_allclose(decode_diameter(values), within, rtol=1e-5)
+    assert (np.diff(values) > 0).all()
+    assert encode_diameter(np.array([20.0], np.float32))[0] == pytest.approx(0.5)
+    assert encode_diameter(np.array([0.0, 1.0, 500.0], np.float32)).tolist() == [0.0, 0.0, 1.0]

@@ -1,0 +1,147 @@
+"""One recipe with several seeds: how far do its figures spread by chance alone?"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.models.package import load_package
+from cellcount_core.runners.trials import Trial, run_trials
+from cellcount_core.training.config import TrainConfig
+
+FIGURES: Mapping[str, str] = {
+    "f1_50": "F1", "ap_50": "AP", "ap_mean": "mean AP", "count_mape": "MAPE", "count_bias": "bias",
+}  # fmt: skip
+"""Figures of a package's accuracy that are compared, and their headings."""
+
+LOG = "progress.log"
+_BY_SIZE = "at_estimated_diameter"
+_VARIABLE = re.compile(r"\$\{?(\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class SeedTask:
+    """What a process that trains one seed is told: the configuration as JSON, and the environment it depends on."""
+
+    config: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedResult:
+    """One seed: its package's folder and figures (the keys of `FIGURES`), or what went wrong."""
+
+    seed: int
+    package: str
+    figures: Mapping[str, float]
+    fault: str = ""
+
+
+def train_seeds(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    execution: ExecutionConfig,
+    *,
+    report: Callable[[str], None] = print,
+) -> list[SeedResult]:
+    """Train the recipe once for each seed, each in a work folder and a package folder with `-seed<n>` at its name's end.
+
+    A seed that fails has a fault and no figures; the same call goes on with it, and takes finished ones as they are. Raises
+    ConfigFault where a seed is given twice.
+    """
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigFault(f"seeds {list(seeds)}: one or more different whole numbers expected")
+    tasks = [_task(of_seed(config, seed)) for seed in seeds]
+    for seed in seeds:
+        report(f"seed {seed}: follow {Path(of_seed(config, seed).work_dir).expanduser() / LOG}")
+    trials = [Trial(f"seed {seed}", task) for seed, task in zip(seeds, tasks, strict=True)]
+    ended = run_trials(train_one, trials, execution, threads=config.threads, report=report)
+    return [
+        SeedResult(seed, *end.value) if end.value else SeedResult(seed, "", {}, end.fault)
+        for seed, end in zip(seeds, ended, strict=True)
+    ]
+
+
+def of_seed(config: TrainConfig, seed: int) -> TrainConfig:
+    """The configuration of one seed: its own work and package folders."""
+    folders = {
+        name: f"{getattr(config, name).rstrip('/')}-seed{seed}" for name in ("work_dir", "package_dir")
+    }
+    return config.model_copy(update={"seed": seed, **folders})
+
+
+def _task(config: TrainConfig) -> SeedTask:
+    names = ("KERAS_BACKEND", *_VARIABLE.findall(config.data.path))
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    return SeedTask(config.model_dump_json(exclude_unset=True), environment)
+
+
+def train_one(task: SeedTask, threads: int) -> tuple[str, dict[str, float]]:
+    """Train one seed in this process, which has not loaded Keras yet; its package's folder and its figures."""
+    os.environ.update(task.environment)
+    from cellcount_core.training.trainer import train
+
+    config = TrainConfig.model_validate_json(task.config).model_copy(update={"threads": threads})
+    work_dir = Path(config.work_dir).expanduser()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with (work_dir / LOG).open("a", encoding="utf-8") as log:
+
+        def report(line: str) -> None:
+            print(line, file=log, flush=True)
+
+        folder = train(config, report=report)
+    return str(folder), figures_of(folder)
+
+
+def figures_of(folder: Path) -> dict[str, float]:
+    """The figures that a package states of its validation images, at each image's own estimated size where it has that."""
+    accuracy = load_package(folder).accuracy
+    by_size = accuracy.get(_BY_SIZE)
+    stated = by_size if isinstance(by_size, Mapping) else accuracy
+    return {name: float(str(stated[name])) for name in FIGURES if name in stated}
+
+
+def mean_and_spread(results: Sequence[SeedResult], figure: str) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample; 0 for a single seed) of a figure over the seeds that ended well."""
+    values = [result.figures[figure] for result in results if figure in result.figures]
+    if not values:
+        return float("nan"), float("nan")
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def seeds_table(results: Sequence[SeedResult]) -> str:
+    """The results as text: a line a seed, then mean and standard deviation."""
+    lines = ["  ".join(["seed".rjust(5), *(heading.rjust(8) for heading in FIGURES.values())])]
+    for result in results:
+        cells = [f"{result.figures[name]:8.4f}" if name in result.figures else " " * 8 for name in FIGURES]
+        lines.append("  ".join([f"{result.seed:5d}", *cells]) + (f"  {result.fault}" if result.fault else ""))
+    both = [mean_and_spread(results, name) for name in FIGURES]
+    for row, label in enumerate(("mean", "sd")):
+        lines.append("  ".join([label.rjust(5), *(f"{pair[row]:8.4f}" for pair in both)]))
+    return "\n".join(lines)
+
+
+def write_seeds(config: TrainConfig, results: Sequence[SeedResult]) -> Path:
+    """Write the results as CSV beside the work folders, and return the file: `<work_dir>-seeds.csv`."""
+    path = Path(config.work_dir.rstrip("/") + "-seeds.csv").expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    both = [mean_and_spread(results, name) for name in FIGURES]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["seed", *FIGURES, "package", "fault"])
+        writer.writerows(
+            [result.seed, *(result.figures.get(name, "") for name in FIGURES), result.package, result.fault]
+            for result in results
+        )
+        writer.writerows(
+            [label, *(f"{pair[row]:.6g}" for pair in both), "", ""]
+            for row, label in enumerate(("mean", "sd"))
+        )
+    return path

@@ -1,0 +1,132 @@
+"""What a package says of its own doubts, fitted on images that did not train: intervals of counts, and its domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.interval import CountInterval, spread
+from cellcount_core.domain.likeness import Domain
+from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.evaluation.evaluate import separate_whole, whole_maps
+from cellcount_core.images.normalise import apply, estimate
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.objects.likeness import FEATURES, likeness_features
+from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.sizing import estimate_size, tells_sizes
+
+LEVEL = 0.9
+_TRAINING_IMAGES = 150
+"""Training images that the domain is taken from, at most, evenly spread over them."""
+
+_FEWEST = 20
+"""Images below which no interval is stated: its ends would be the extremes."""
+
+_RELATIVE = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
+_SHRINKAGE = 0.1
+_TYPICAL = 0.975
+
+
+def fit_interval(true: Sequence[int], counted: Sequence[int], level: float = LEVEL) -> CountInterval | None:
+    """The interval of counts, from held-out images; None from fewer than 20.
+
+    The growing part of the spread is the one that makes the residuals most alike (Gaussian likelihood); the ends are the
+    conformal quantiles of rank floor((n + 1) a / 2) and ceil((n + 1) (1 - a / 2)) for a = 1 - level.
+    """
+    if len(true) < _FEWEST:
+        return None
+    errors = np.asarray(true, np.float64) - np.asarray(counted, np.float64)
+    relative = min(_RELATIVE, key=lambda share: _disorder(errors, counted, share))
+    residuals = np.sort(errors / _spreads(counted, relative))
+    n, tail = len(residuals), (1 - level) / 2
+    low = max(1, math.floor((n + 1) * tail))
+    high = min(n, math.ceil((n + 1) * (1 - tail)))
+    return CountInterval(
+        level, relative, round(float(residuals[low - 1]), 4), round(float(residuals[high - 1]), 4), n
+    )
+
+
+def _spreads(counted: Sequence[int], relative: float) -> NDArray[np.float64]:
+    return np.array([spread(count, relative) for count in counted])
+
+
+def _disorder(errors: NDArray[np.float64], counted: Sequence[int], relative: float) -> float:
+    spreads = _spreads(counted, relative)
+    variance = float(np.mean((errors / spreads) ** 2)) + 1e-9
+    return float(np.log(spreads).mean() + 0.5 * np.log(variance))
+
+
+def fit_domain(training: Sequence[tuple[float, ...]], held_out: Sequence[tuple[float, ...]]) -> Domain | None:
+    """The domain of the images whose features are given; None from fewer than 20.
+
+    Mean and covariance are those of all of them, each feature's variance raised by a tenth; what is typical is judged on the
+    held-out ones alone.
+    """
+    values = np.array([*training, *held_out], np.float64)
+    if len(values) < _FEWEST:
+        return None
+    covariance = np.cov(values, rowvar=False)
+    precision = np.linalg.inv(
+        covariance + _SHRINKAGE * np.diag(np.diag(covariance)) + 1e-9 * np.eye(len(FEATURES))
+    )
+    mean = values.mean(axis=0)
+    apart = np.array(held_out or training, np.float64) - mean
+    distances = np.einsum("ij,jk,ik->i", apart, precision, apart)
+    return Domain(
+        FEATURES,
+        tuple(round(float(value), 6) for value in mean),
+        tuple(tuple(round(float(value), 6) for value in row) for row in precision),
+        round(float(np.quantile(distances, _TYPICAL)), 4),
+    )
+
+
+def uncertainty(
+    package: Package, engine: Engine, train: Sequence[LabelledImage], held_out: Sequence[LabelledImage]
+) -> dict[str, object]:
+    """The manifest's sections `interval` and `domain` (those that can be fitted), of a package that tells sizes.
+
+    Held-out images are counted as the product counts them, each at its own estimated size; training images give features
+    only, at their true size.
+    """
+    if not tells_sizes(package):
+        return {}
+    step = max(1, len(train) // _TRAINING_IMAGES)
+    seen = [_observe(image, package, engine, image.diameter_px or None)[1] for image in train[::step]]
+    own = [
+        _observe(image, package, engine, estimate_size(image.plane, package, engine).diameter_px)
+        for image in held_out
+    ]
+    true = [int(np.unique(image.labels[image.labels > 0]).size) for image in held_out]
+    interval = fit_interval(true, [count for count, _ in own])
+    domain = fit_domain([f for f in seen if f is not None], [f for _, f in own if f is not None])
+    sections: dict[str, object] = {}
+    if interval is not None:
+        sections["interval"] = asdict(interval)
+    if domain is not None:
+        sections["domain"] = asdict(domain)
+    return sections
+
+
+def _observe(
+    image: LabelledImage, package: Package, engine: Engine, diameter_px: float | None
+) -> tuple[int, tuple[float, ...] | None]:
+    """Objects counted in an image brought to the model's scale by `diameter_px` (None: as it is), and its features."""
+
+    def run(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
+
+    spec = package.input
+    factor = 1.0 if diameter_px is None or spec.diameter_px is None else spec.diameter_px / diameter_px
+    plane = resize(image.plane, min(max(factor, SMALLEST_FACTOR), LARGEST_FACTOR))
+    maps = whole_maps(plane, run, spec, package.stride)
+    labels = separate_whole(build_separator(package.separator), maps)
+    norm = estimate(
+        image.plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity
+    )
+    return int(labels.max(initial=0)), likeness_features(apply(plane, norm), maps, labels)

@@ -1,0 +1,75 @@
+"""Intervals hold what they promise on counts like those they were fitted on; the domain tells what lies outside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cellcount_core.domain.interval import CountInterval
+from cellcount_core.domain.likeness import Domain
+from cellcount_core.objects.likeness import FEATURES
+from cellcount_core.training.uncertainty import fit_domain, fit_interval
+
+
+def counts(rng: np.random.Generator, images: int) -> tuple[list[int], list[int]]:
+    """True and counted numbers: some 5 % lost, errors that grow with the root of the number."""
+    true = rng.integers(1, 300, images)
+    counted = np.maximum(0, np.rint(0.95 * true + rng.normal(0, 1, images) * np.sqrt(true) * 0.5))
+    return true.tolist(), counted.astype(int).tolist()
+
+
+def test_nine_of_ten_counts_lie_in_an_interval_fitted_on_others() -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(40):
+        interval = fit_interval(*counts(rng, 60))
+        assert interval is not None
+        for true, counted in zip(*counts(rng, 50), strict=True):
+            low, high = interval.around(counted)
+            covered.append(low <= true <= high)
+    assert 0.87 < np.mean(covered) < 0.95
+
+
+def test_an_interval_makes_up_for_a_bias_of_the_count() -> None:
+    true = list(range(50, 150))
+    interval = fit_interval(true, [round(0.9 * value) for value in true])
+    assert interval is not None
+    low, high = interval.around(90)
+    assert 90 < low < 100 < high
+
+
+def test_an_interval_never_begins_below_zero_and_widens_with_the_count() -> None:
+    interval = CountInterval(level=0.9, relative=0.1, low=-2.0, high=1.5, images=40)
+    assert interval.around(0)[0] == 0
+    widths = [high - low for low, high in map(interval.around, (1, 10, 100, 1000))]
+    assert widths == sorted(widths)
+
+
+def test_too_few_images_give_no_interval_and_no_domain() -> None:
+    assert fit_interval([10] * 19, [10] * 19) is None
+    assert fit_domain([(0.0,) * len(FEATURES)] * 10, []) is None
+
+
+@pytest.fixture(scope="module")
+def domain() -> Domain:
+    rng = np.random.default_rng(2)
+    found = fit_domain(_like(rng, 150), _like(rng, 50))
+    assert found is not None
+    return found
+
+
+def _like(rng: np.random.Generator, images: int) -> list[tuple[float, ...]]:
+    mixing = np.random.default_rng(3).normal(0, 1, (len(FEATURES), len(FEATURES)))
+    return [tuple(row) for row in rng.normal(0, 1, (images, len(FEATURES))) @ mixing]
+
+
+def test_most_images_like_the_training_images_are_typical(domain: Domain) -> None:
+    scores = [domain.unlikeness(values) for values in _like(np.random.default_rng(4), 400)]
+    assert np.mean(np.array(scores) <= 0.5) > 0.9
+    assert min(scores) >= 0
+
+
+def test_an_image_far_from_them_is_not(domain: Domain) -> None:
+    far = tuple(30.0 for _ in FEATURES)
+    assert domain.unlikeness(far) > 0.8
+    assert domain.unlikeness(domain.mean) == 0

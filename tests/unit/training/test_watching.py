@@ -1,0 +1,126 @@
+"""Whole images counted while a network is being trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.curves import Point, read_curve, write_curve
+
+pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+
+
+def test_counting_whole_images_leaves_weights_and_optimiser_as_they_were(finished: TrainConfig) -> None:
+    from keras import ops
+
+    from cellcount_core.training.batches import prepare
+    from cellcount_core.training.trainer import compiled, load_images
+    from cellcount_core.training.watching import count_whole, whole_images
+
+    images = load_images(finished)
+    samples = prepare(images.train, 99.8, 12)
+    network, trainee = compiled(finished, 40)
+    rng = np.random.default_rng(0)
+    for inputs in (rng.random((2, 32, 32, 1), np.float32), rng.random((2, 32, 32, 1), np.float32)):
+        trainee.train_on_batch(inputs, np.ones((2, 32, 32, 3), np.float32))
+    variables = [*network.weights, *trainee.optimizer.variables]
+    before = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+    momenta = [layer.momentum for layer in network.layers if layer.name.endswith("_norm")]
+    score = count_whole(finished, network, trainee, samples, whole_images(finished, images.watched))
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value, err_msg=variable.path)
+    assert momenta == [layer.momentum for layer in network.layers if layer.name.endswith("_norm")]
+    assert 0 <= score.ap <= score.f1 <= 1
+
+
+def test_whole_images_are_brought_to_the_models_diameter_and_never_too_many(finished: TrainConfig) -> None:
+    from dataclasses import replace
+
+    from cellcount_core.training.trainer import load_images
+    from cellcount_core.training.watching import whole_images
+
+    image = load_images(finished).train[0]
+    many = [replace(image, id=str(number)) for number in range(60)]
+    found = whole_images(finished, many)
+    assert len(found) == 24
+    assert len({whole.image.id for whole in found}) == 24
+    factor = 20 / image.diameter_px
+    assert found[0].shape[0] == pytest.approx(32 * factor, abs=1)
+    assert found[0].canvas.shape[0] % 4 == 0
+
+
+def test_a_perfect_network_would_score_one(finished: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cellcount_core.training import watching
+    from cellcount_core.training.targets import foreground, normalised_distance
+    from cellcount_core.training.trainer import compiled
+
+    config = finished.model_copy(
+        update={
+            "input": finished.input.model_copy(update={"diameter_px": None}),
+            "optimiser": finished.optimiser.model_copy(update={"ema": 0.0}),
+        }
+    )
+    labels = np.zeros((64, 96), np.int32)
+    for number, centre in enumerate([(16, 16), (40, 40), (80, 30)], start=1):
+        cv2.circle(labels, centre, 9, number, -1)
+    plane = (300 + 2000 * (labels > 0)).astype(np.uint16)
+    images = [LabelledImage(name, plane, labels, name, "", median_diameter(labels)) for name in "ab"]
+    wholes = watching.whole_images(config, images)
+    given = iter([np.stack([foreground(i.labels), normalised_distance(i.labels)], axis=-1) for i in images])
+    monkeypatch.setattr(watching, "_maps", lambda network, canvas: next(given))
+    network, trainee = compiled(config, 1)
+    score = watching.count_whole(config, network, trainee, [], wholes)
+    assert (score.f1, score.ap, score.count_bias) == (1.0, 1.0, 0.0)
+
+
+def test_the_curve_has_whole_images_at_every_so_many_steps_and_at_the_last(finished: TrainConfig) -> None:
+    points = read_curve(Path(finished.work_dir))
+    assert [(point.step, point.whole_f1 is not None) for point in points] == [
+        (10, False),
+        (20, True),
+        (30, False),
+        (40, True),
+    ]
+
+
+def test_a_progress_line_tells_of_whole_images(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.training.trainer import load_images, train_network
+
+    lines: list[str] = []
+    short = finished.model_copy(
+        update={"work_dir": str(tmp_path), "steps": 2, "validate_every": 1, "checkpoint_every": 1}
+    )
+    train_network(short, load_images(short), report=lines.append)
+    assert sum("whole images F1" in line for line in lines) == 2
+    silent = short.model_copy(update={"work_dir": str(tmp_path / "silent"), "validate_every": 0})
+    lines.clear()
+    train_network(silent, load_images(silent), report=lines.append)
+    assert not any("whole images" in line for line in lines)
+
+
+def test_a_curve_written_before_whole_images_were_counted_is_read(tmp_path: Path) -> None:
+    (tmp_path / "curves.csv").write_text(
+        "step,seconds,learning_rate,loss,accuracy,validation_loss,validation_accuracy\n2,1.5,0.1,0.9,0.5,0.8,0.6\n"
+    )
+    points = read_curve(tmp_path)
+    assert points == [Point(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
+    write_curve(tmp_path, [*points, Point(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)])
+    assert [point.whole_bias for point in read_curve(tmp_path)] == [None, -0.1]
+
+
+def test_the_picture_has_a_third_panel_once_whole_images_were_counted(tmp_path: Path) -> None:
+    import cv2
+
+    plain = [Point(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
+    heights = []
+    for points in (plain, [*plain, Point(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)]):
+        write_curve(tmp_path, points)
+        picture = cv2.imread(str(tmp_path / "curves.png"))
+        assert picture is not None
+        heights.append(picture.shape[0])
+    assert heights[1] == pytest.approx(1.5 * heights[0], rel=0.02)

@@ -1,0 +1,49 @@
+"""Tiny training runs that several tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from cellcount_core.training.config import TrainConfig
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+def write_archive(path: Path, count: int = 10, size: int = 32) -> None:
+    rng = np.random.default_rng(0)
+    images, masks = np.zeros((count, size, size, 1), np.float32), np.zeros((count, size, size, 1), np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        for _ in range(3):
+            cv2.circle(mask[..., 0], (int(rng.integers(5, 27)), int(rng.integers(5, 27))), 4, 1, -1)
+        image[..., 0] = 0.1 + 0.6 * mask[..., 0] + rng.normal(0, 0.02, (size, size))
+    np.savez(path, X=images, y=masks)
+
+
+def seed_recipe(folder: Path, **changes: object) -> TrainConfig:
+    """The seed's configuration with a shrunken filter list and few epochs."""
+    write_archive(folder / "X_and_y.npz")
+    tree = yaml.safe_load((CONF / "train_seed_unet.yaml").read_text())
+    tree["data"]["path"] = str(folder / "X_and_y.npz")
+    tree["network"]["filters"] = [4, 4, 8, 8, 8]
+    tree |= {"crop_px": 32, "batch": 4, "epochs": 2, "checkpoint_every": 2}
+    tree |= {"work_dir": str(folder / "work"), "package_dir": str(folder / "package")}
+    return TrainConfig.model_validate({**tree, **changes})
+
+
+def compact(folder: Path, **changes: object) -> TrainConfig:
+    network = {"outputs": 2, "stem": 2, "filters": [4, 8], "skip": "add", "up": "project", "batch_norm": True}
+    tree: dict[str, object] = {
+        "name": "tiny", "data": {"kind": "npz", "path": str(folder / "X_and_y.npz"), "fit_share": 0.2}, "network": network,
+        "steps": 40, "batch": 2, "crop_px": 32, "checkpoint_every": 10, "validate_every": 20, "optimiser": {"learning_rate": 0.01, "ema": 0.9},
+        "augment": {"natural_share": 1.0, "empty_share": 0.0},
+        "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
+    }  # fmt: skip
+    return TrainConfig.model_validate({**tree, **changes})
+
+
+def quiet(line: str) -> None:
+    assert line
