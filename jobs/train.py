@@ -1,4 +1,4 @@
-"""`python -m jobs.train CONFIG.yaml [--set key=value …]`: what `ray job submit` runs; the same as `cellcount train`."""
+"""`python -m jobs.train CONFIG.yaml [--set key=value …] [--seeds 0,1,2]`: what `ray job submit` runs; the same as `cellcount train`."""
 
 from __future__ import annotations
 

@@ -83,13 +83,15 @@ def estimate(
     if plane.ndim != 2 or plane.size == 0:
         raise ValueError(f"a plane of shape (H, W) with at least one pixel is expected (got {plane.shape})")
     values = _ordered_sample(plane)
-    bright = _levels(plane, values, percentile, floor_sigmas)
-    if polarity == "bright" or (
-        polarity == "auto" and bright.background - _quantile(values, _DARK_SHARE) <= bright.range
-    ):
-        return bright
-    # Differences do not know a sign, and neither does the noise; all else is looked at upside down.
+    if polarity != "dark":
+        bright = _levels(plane, values, percentile, floor_sigmas)
+        below = bright.background - _quantile(values, _DARK_SHARE)
+        if polarity == "bright" or below <= _quantile(values, percentile / 100.0) - bright.background:
+            return bright
     dark = _levels(-plane.astype(np.float32), -values[::-1], percentile, floor_sigmas)
+    # The noise is that of the background, which is the brighter half if objects are dark.
+    if polarity == "auto" and below <= floor_sigmas * dark.noise:
+        return bright
     return Normalisation(-dark.background, -dark.range, dark.noise)
 
 

@@ -136,3 +136,25 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished: TrainConfig)
 
     with pytest.raises(ConfigFault, match="another configuration"):
         train(finished.model_copy(update={"seed": 3}), report=quiet)
+
+
+def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(
+    tmp_path: Path, finished: TrainConfig
+) -> None:
+    from cellcount_core.training.trainer import load_images, train_network
+
+    holding = finished.optimiser.model_copy(update={"schedule": "trapezoid", "warmup_steps": 2})
+    config = finished.model_copy(
+        update={
+            "work_dir": str(tmp_path),
+            "optimiser": holding,
+            "steps": 10,
+            "checkpoint_every": 5,
+            "validate_every": 0,
+        }
+    )
+    images, lines = load_images(config), list[str]()
+    train_network(config.model_copy(update={"steps": 5}), images, report=quiet)
+    train_network(config, images, report=lines.append)
+    assert "going on from step 5" in lines
+    assert any(line.startswith("step 10/10") for line in lines)
