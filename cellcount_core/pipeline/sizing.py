@@ -179,19 +179,15 @@ def _look_at(labels: NDArray[np.int32], maps: NDArray[np.float32], channel: int,
     area = np.bincount(flat, minlength=count + 1)[1:].astype(np.float64)
     certain = np.bincount(flat, maps[..., 0].ravel(), minlength=count + 1)[1:] / area
     said = np.bincount(flat, maps[..., channel].ravel(), minlength=count + 1)[1:] / area
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    inner = np.ones(count, np.bool_)
-    inner[edge[edge > 0] - 1] = False
-    if np.count_nonzero(inner) < 3:
-        inner[:] = True
     found = 2 * np.sqrt(area / np.pi)
     # By area: whatever is large in the image decides which scale is right, not the number of fragments.
     weight = area * np.clip(2 * certain - 1, 0, 1)
     return _Look(
         factor,
-        int(np.count_nonzero(inner)),
+        count,
         float(_weighted_median(decode_diameter(said.astype(np.float32)), weight)),
-        float(np.median(found[inner])),
+        # Objects that the edge cuts count too, as they do in the diameter that a network was trained at.
+        float(np.median(found)),
         float(weight.sum() / flat.size) ** 0.5,
     )
 

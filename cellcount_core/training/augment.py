@@ -144,7 +144,9 @@ def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Ima
         crop = _blur(crop, rng.uniform(0.5, 2.0))
     if rng.random() < 0.1:
         # Light of cells that lie out of focus.
-        crop = crop + np.float32(rng.uniform(0.1, 0.7)) * _blur(np.ascontiguousarray(crop[::-1, ::-1]), rng.uniform(6, 24))
+        crop = crop + np.float32(rng.uniform(0.1, 0.7)) * _blur(
+            np.ascontiguousarray(crop[::-1, ::-1]), rng.uniform(6, 24)
+        )
     if rng.random() < 0.25:
         crop = _illuminate(rng, crop)
     if rng.random() < 0.1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.polarity import Polarity
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.images.normalise import Normalisation, compress, estimate
 from cellcount_core.training.augment import Crop, draw_crop, draw_empty
@@ -40,13 +41,24 @@ class Sample:
     sizes: NDArray[np.float32]
 
 
-def prepare(images: Sequence[LabelledImage], percentile: float, floor_sigmas: float) -> list[Sample]:
-    """Normalise labelled images for training, each by its own levels."""
+def prepare(
+    images: Sequence[LabelledImage], percentile: float, floor_sigmas: float, polarity: Polarity = "auto"
+) -> list[Sample]:
+    """Normalise labelled images for training, each by its own levels and as a field is when it is counted."""
     return [
-        Sample(image.id, image.group, _linear(image.plane, estimate(image.plane, percentile=percentile, floor_sigmas=floor_sigmas)),
-               image.labels, image.diameter_px, diameters(image.labels))
+        Sample(
+            image.id,
+            image.group,
+            _linear(
+                image.plane,
+                estimate(image.plane, percentile=percentile, floor_sigmas=floor_sigmas, polarity=polarity),
+            ),
+            image.labels,
+            image.diameter_px,
+            diameters(image.labels),
+        )
         for image in images
-    ]  # fmt: skip
+    ]
 
 
 def _linear(plane: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:

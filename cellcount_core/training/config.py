@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
+from cellcount_core.domain.polarity import Polarity
 from cellcount_core.models.families.unet import parse_unet
+from cellcount_core.models.package import InputSpec
 
 
 class _Part(BaseModel):
@@ -50,6 +52,13 @@ class InputConfig(_Part):
     diameter_px: float | None = Field(20.0, gt=0)
     percentile: float = Field(99.8, gt=50, le=100)
     floor_sigmas: float = Field(12.0, ge=0)
+    polarity: Polarity = "auto"
+
+    def spec(self) -> InputSpec:
+        """The same as a package states it."""
+        return InputSpec(
+            (self.channel,), self.diameter_px, self.percentile, self.floor_sigmas, polarity=self.polarity
+        )
 
 
 class OptimiserConfig(_Part):

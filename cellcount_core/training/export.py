@@ -22,10 +22,10 @@ from cellcount_core.evaluation.evaluate import (
     whole_maps,
 )  # fmt: skip
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
-from cellcount_core.models.engines import resolve_engine
+from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
-from cellcount_core.models.package import MANIFEST, InputSpec, Package
+from cellcount_core.models.package import MANIFEST, Package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.sizing import SIZE
@@ -36,6 +36,7 @@ from cellcount_core.training.fit import fit_cores
 from cellcount_core.training.goldens import golden_input, write_golden
 from cellcount_core.training.quantise import calibration_tiles, write_int8
 from cellcount_core.training.start import kept_separator, start_record, started
+from cellcount_core.training.uncertainty import uncertainty
 from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ CARD = "README.md"
 _GOLDEN_ATOL = 0.002
 _CALIBRATION_BATCHES = 40
 _CALIBRATION_IMAGES = 400
+_FITTED_TRAINING_IMAGES = 100
 
 
 def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
@@ -116,7 +118,9 @@ def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Mo
 def _calibrate(
     config: TrainConfig, train: list[LabelledImage], network: keras.Model, norms: list[keras.Layer]
 ) -> None:
-    samples = prepare(train[:_CALIBRATION_IMAGES], config.input.percentile, config.input.floor_sigmas)
+    samples = prepare(
+        train[:_CALIBRATION_IMAGES], config.input.percentile, config.input.floor_sigmas, config.input.polarity
+    )
     weights = chances(samples)
     for number in range(_CALIBRATION_BATCHES):
         inputs, _ = make_batch(samples, weights, config, (config.seed, 2, number))
@@ -148,13 +152,11 @@ def _complete(
 ) -> Package:
     write_onnx(network, weights, folder / ONNX)
     run = _runner(folder / ONNX)
-    spec = InputSpec(
-        (config.input.channel,), config.input.diameter_px, config.input.percentile, config.input.floor_sigmas
-    )
+    spec = config.input.spec()
     total = stride(network)
     kept = kept_separator(config, images, report)
     separator = dict(kept) if kept else _separator(
-        config, images.fit, lambda image: whole_maps(image.plane, run, spec, total), report
+        config, _fitted_on(images), lambda image: whole_maps(image.plane, run, spec, total), report
     )  # fmt: skip
     crops = golden_input(images.fit, spec, total)
     golden_maps = np.stack([run(crop) for crop in crops])
@@ -173,6 +175,7 @@ def _complete(
             "diameter_px": config.input.diameter_px,
             "normalisation": {
                 "kind": "noise_floor", "percentile": config.input.percentile, "floor_sigmas": config.input.floor_sigmas,
+                "polarity": config.input.polarity,
             },
         },
         "network": network,
@@ -194,8 +197,20 @@ def _complete(
             folder, manifest, variant, images.fit, report, diameters=diameters, gate=Gate()
         )
     package = write_package(folder, manifest)
+    if images.fit is not images.train:
+        engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+        manifest |= uncertainty(package, engine, images.train, images.fit)
+        package = write_package(folder, manifest)
     manifest["accuracy"] = _measure(config, package, images.validation, report)
     return write_package(folder, manifest)
+
+
+def _fitted_on(images: Images) -> list[LabelledImage]:
+    """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
+    may all be of two or three experiments, would bend them."""
+    if images.fit is images.train:
+        return images.fit
+    return [*images.fit, *images.train[:: max(1, len(images.train) // _FITTED_TRAINING_IMAGES)]]
 
 
 def _tells_size(config: TrainConfig) -> bool:

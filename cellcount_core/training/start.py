@@ -42,7 +42,7 @@ def started(config: TrainConfig) -> TrainConfig:
         "maps": package.maps,
         "input": {
             "channel": given.channels[0], "diameter_px": given.diameter_px, "percentile": given.percentile,
-            "floor_sigmas": given.floor_sigmas, **config.input.model_dump(exclude_unset=True),
+            "floor_sigmas": given.floor_sigmas, "polarity": given.polarity, **config.input.model_dump(exclude_unset=True),
         },
     }  # fmt: skip
     try:

@@ -18,7 +18,13 @@ from cellcount_core.training.batches import Batch, Sample, prepare, training_bat
 from cellcount_core.training.checkpoint import load_checkpoint, save_checkpoint
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.curves import Point, read_curve, write_curve
-from cellcount_core.training.devices import choose_spread, count_gpus, parts_of_a_batch, prepare_backend, spread_over
+from cellcount_core.training.devices import (
+    choose_spread,
+    count_gpus,
+    parts_of_a_batch,
+    prepare_backend,
+    spread_over,
+)
 from cellcount_core.training.images import Images, load_images
 from cellcount_core.training.losses import make_loss, pixel_accuracy
 from cellcount_core.training.schedule import trapezoid
@@ -70,8 +76,10 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
 def train_network(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> None:
     """Bring the checkpoint in `config.work_dir` to the last step, from the newest one there or from the beginning."""
     config = started(config)
-    samples = prepare(images.train, config.input.percentile, config.input.floor_sigmas)
-    watched = prepare(images.watched, config.input.percentile, config.input.floor_sigmas)
+    samples, watched = (
+        prepare(part, config.input.percentile, config.input.floor_sigmas, config.input.polarity)
+        for part in (images.train, images.watched)
+    )
     work_dir = Path(config.work_dir).expanduser()
     work_dir.mkdir(parents=True, exist_ok=True)
     steps = total_steps(config, len(samples))

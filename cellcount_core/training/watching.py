@@ -17,7 +17,6 @@ from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, score_image, separate_whole, whole_canvas
 from cellcount_core.images.scale import resize
 from cellcount_core.models.families.unet import stride
-from cellcount_core.models.package import InputSpec
 from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.training.batches import Sample, chances, make_batch
@@ -61,8 +60,8 @@ def _whole(config: TrainConfig, image: LabelledImage) -> Whole:
     wanted, plane = config.input.diameter_px, image.plane
     if wanted is not None and image.diameter_px > 0:
         plane = resize(plane, float(np.clip(wanted / image.diameter_px, *_FACTORS)))
-    spec = InputSpec((config.input.channel,), wanted, config.input.percentile, config.input.floor_sigmas)
-    return Whole(image, whole_canvas(plane, spec, stride(config.network)), (plane.shape[0], plane.shape[1]))
+    canvas = whole_canvas(plane, config.input.spec(), stride(config.network))
+    return Whole(image, canvas, (plane.shape[0], plane.shape[1]))
 
 
 def count_whole(

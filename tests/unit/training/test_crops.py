@@ -213,3 +213,17 @@ def test_scales_stay_within_what_an_image_can_be_resized_by() -> None:
     extreme = config(augment={"natural_share": 0.0, "extreme_share": 1.0})
     found = [draw_scale(rng, diameter, extreme) for diameter in (2.0, 2000.0) for _ in range(50)]
     assert (min(found), max(found)) == (0.06, 8.0)
+
+
+def test_dark_objects_are_prepared_as_a_field_is_when_it_is_counted() -> None:
+    from cellcount_core.evaluation.evaluate import whole_canvas
+    from cellcount_core.images.normalise import compress
+
+    bright = scene(6, (64, 96))
+    plane = (4000 - bright.plane.astype(np.int32)).astype(np.uint16)
+    dark = LabelledImage("dark", plane, bright.labels, "g", "", bright.diameter_px)
+    (sample,) = prepare([dark], 99.8, 12)
+    assert sample.linear[bright.labels > 0].mean() > 0.5
+    np.testing.assert_allclose(
+        compress(sample.linear.copy()), whole_canvas(plane, config().input.spec(), 4)[..., 0], atol=1e-6
+    )

@@ -1,0 +1,125 @@
+"""The shipped network tells how large objects are, over a wide range, and says nothing where there is nothing."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.scales import PoolScale, ScaleSource
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, field_scale
+from cellcount_core.pipeline.sizing import NOTHING, SizeEstimate, estimate_size, estimate_with
+
+
+@cache
+def nuclei() -> tuple[Package, Engine]:
+    package = find_package("nuclei")
+    return package, load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+
+
+def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDArray[np.uint16]:
+    """Bright soft ellipses that do not touch, on a dark noisy background."""
+    rng = np.random.default_rng(seed)
+    side = side or int(max(96, diameter * 2.2 * np.sqrt(count)))
+    image = np.zeros((side, side), np.float32)
+    cells = max(1, int(np.ceil(np.sqrt(count))))
+    pitch = side / cells
+    for number in range(count):
+        y, x = divmod(number, cells)
+        centre = ((np.array([x, y]) + 0.5) * pitch + rng.uniform(-0.1, 0.1, 2) * pitch).tolist()
+        axes = (diameter / 2 * 1.12, diameter / 2 / 1.12)
+        whole = [round(16 * value) for value in centre]
+        half = [round(16 * value) for value in axes]
+        cv2.ellipse(
+            image,
+            whole,
+            half,
+            float(rng.uniform(0, 180)),
+            0,
+            360,
+            float(rng.uniform(0.6, 1)),
+            -1,
+            cv2.LINE_AA,
+            4,
+        )
+    image = cv2.GaussianBlur(image, (0, 0), max(0.6, diameter / 25))
+    return np.clip(300 + 3000 * image + rng.normal(0, 40, image.shape), 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize("diameter", [8, 12, 20, 35, 60, 120])
+def test_the_size_of_nuclei_is_told_from_8_to_120_px(diameter: float) -> None:
+    package, engine = nuclei()
+    found = estimate_size(nuclear_field(diameter, 16, seed=diameter), package, engine)
+    assert found.diameter_px is not None
+    assert max(found.diameter_px / diameter, diameter / found.diameter_px) < 1.25
+    assert found.objects >= 8
+
+
+@pytest.mark.parametrize("diameter", [20, 60])
+def test_three_nuclei_in_a_large_field_are_enough(diameter: float) -> None:
+    package, engine = nuclei()
+    found = estimate_size(nuclear_field(diameter, 3, seed=1, side=900), package, engine)
+    assert found.diameter_px is not None
+    assert max(found.diameter_px / diameter, diameter / found.diameter_px) < 1.3
+
+
+def test_an_image_without_objects_tells_no_size() -> None:
+    package, engine = nuclei()
+    noise = np.random.default_rng(5).normal(1000, 30, (300, 300)).astype(np.uint16)
+    assert estimate_size(noise, package, engine) == NOTHING
+
+
+def test_a_package_without_a_scale_tells_none() -> None:
+    package = find_package("threshold")
+    engine = load_engine(package, "smooth", 1)
+    assert estimate_size(nuclear_field(20, 9, seed=2), package, engine) == SizeEstimate(None, 0, 0.0)
+
+
+def scale_of(
+    plane: NDArray[np.uint16], diameter: object, pools: Pools, plate: str = "P"
+) -> tuple[object, ...]:
+    package, engine = nuclei()
+    run = RunConfig.model_validate({"diameter": diameter})
+    scale, warnings = field_scale(
+        run, package, pools, plate, plane, None, lambda canvas: engine.run(canvas[None])[0]
+    )
+    return scale.source, scale.diameter_px, warnings
+
+
+def test_a_field_goes_by_what_was_given_then_by_its_pool_then_by_itself() -> None:
+    plane = nuclear_field(30, 9, seed=3)
+    height, width = plane.shape
+    pools = {("P", height, width): PoolScale("P", height, width, 27.0, 12, 300, 25.0, 29.0)}
+    assert scale_of(plane, "model", pools) == (ScaleSource.MODEL, None, ())
+    assert scale_of(plane, 25, pools) == (ScaleSource.GIVEN, 25.0, ())
+    assert scale_of(plane, "auto", pools) == (ScaleSource.POOL, 27.0, ())
+    source, found, warnings = scale_of(plane, "auto", pools, plate="Q")
+    assert (source, warnings) == (ScaleSource.IMAGE, (OWN_SIZE,))
+    assert isinstance(found, float)
+    assert 24 < found < 37
+
+
+def test_a_field_of_a_pool_that_disagrees_goes_by_itself_and_an_empty_one_as_it_is() -> None:
+    plane = nuclear_field(30, 9, seed=3)
+    height, width = plane.shape
+    pools = {("P", height, width): PoolScale("P", height, width, None, 12, 300, 15.0, 60.0)}
+    assert scale_of(plane, "auto", pools)[0] == ScaleSource.IMAGE
+    assert scale_of(np.full_like(plane, 300), "auto", pools) == (ScaleSource.UNKNOWN, None, (UNKNOWN_SIZE,))
+
+
+def test_an_estimate_does_not_look_at_more_than_a_bounded_number_of_pixels() -> None:
+    package, engine = nuclei()
+    seen: list[int] = []
+
+    def maps(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        seen.append(canvas.shape[0] * canvas.shape[1])
+        return engine.run(canvas[None])[0]
+
+    estimate_with(nuclear_field(40, 400, seed=7, side=2400), package, maps)
+    assert sum(seen) <= 9 * 528**2
