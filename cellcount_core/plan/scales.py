@@ -15,6 +15,9 @@ _DISAGREE = 1.6
 _OUTLIERS = 0.1
 """Share of a pool's objects, at either end, whose images are not asked whether they agree."""
 
+_FEW = 5
+"""Images below which all of a pool must agree: one odd image among so few is no outlier."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
@@ -30,8 +33,8 @@ class ImageSize:
 def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
     """The object size of each pool (plate and image size), sorted: the median over images, each weighed by its objects.
 
-    A pool whose images disagree by more than a factor of 1.6, but for the outermost tenth of the objects, has none, and
-    neither has one whose images show nothing. Raises ConfigFault with the ways out where no image shows anything.
+    A pool whose images disagree by more than a factor of 1.6 (but for the outermost tenth of the objects, from five images on)
+    has none, and neither has one whose images show nothing. Raises ConfigFault with the ways out where no image shows anything.
     """
     if images and all(image.diameter_px is None for image in images):
         raise ConfigFault(
@@ -53,7 +56,8 @@ def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PoolScale:
     )
     if not told:
         return PoolScale(*pool, None, 0, 0, None, None)
-    low, middle, high = (_weighted_quantile(told, share) for share in (_OUTLIERS, 0.5, 1 - _OUTLIERS))
+    outliers = _OUTLIERS if len(told) >= _FEW else 0.0
+    low, middle, high = (_weighted_quantile(told, share) for share in (outliers, 0.5, 1 - outliers))
     objects = sum(weight for _, weight in told)
     agreed = round(middle, 2) if high <= _DISAGREE * low else None
     return PoolScale(*pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2))

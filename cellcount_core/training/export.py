@@ -35,7 +35,7 @@ from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.fit import fit_cores
 from cellcount_core.training.goldens import golden_input, write_golden
 from cellcount_core.training.quantise import calibration_tiles, write_int8
-from cellcount_core.training.start import kept_separator, start_record, started
+from cellcount_core.training.start import hold_start, kept_separator, start_record, started
 from cellcount_core.training.uncertainty import uncertainty
 from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant
 
@@ -61,7 +61,7 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
     A package that is there is replaced once the new one is complete; its README.md stays. Raises ConfigFault where there is no
     checkpoint, and where the folder holds something else.
     """
-    config = started(config)
+    config = started(hold_start(config))
     final = Path(config.package_dir).expanduser().absolute()
     check_replaceable(final)
     step, network = averaged_network(config, images)

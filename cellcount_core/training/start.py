@@ -5,6 +5,7 @@ Packages hold networks whose batch normalisation is folded into the convolutions
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,8 @@ from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.families.unet import parse_unet
-from cellcount_core.models.package import Package, find_package
+from cellcount_core.models.package import MANIFEST, Package, find_package, load_package
+from cellcount_core.training.checkpoint import FILE
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.images import Images
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 FEWEST_TO_FIT = 5
 """Thresholds fitted on fewer images follow their chances; those of the package that was started from are better then."""
+
+COPY = "start"
+"""Folder in `work_dir` that holds the package a run started from."""
 
 _ENGINE = "keras"
 
@@ -73,6 +78,30 @@ def start_package(config: TrainConfig) -> Package:
             f"package_dir {config.package_dir} is the package that start_from names: give the new one a folder of its own"
         )
     return package
+
+
+def hold_start(config: TrainConfig) -> TrainConfig:
+    """The configuration with `start_from` a copy of that package in `work_dir`: a long run must not find another one at its end.
+
+    Raises ConfigFault where the run in `work_dir` started from a package that has been replaced since, and says what to do.
+    """
+    if not config.start_from:
+        return config
+    package = start_package(config)
+    work_dir = Path(config.work_dir).expanduser().absolute()
+    copy = work_dir / COPY
+    if package.folder.absolute() == copy:
+        return config
+    if not (copy / MANIFEST).is_file() or load_package(copy).digest != package.digest:
+        if (work_dir / FILE).is_file() and copy.is_dir():
+            raise ConfigFault(
+                f"work_dir {work_dir}: its run started from another package than {config.start_from!r} is now; to go on with it "
+                f"set start_from={copy}, to start anew give another work_dir"
+            )
+        shutil.rmtree(copy, ignore_errors=True)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(package.folder, copy)
+    return config.model_copy(update={"start_from": str(copy)})
 
 
 def _check_network(config: TrainConfig, package: Package, where: str) -> None:

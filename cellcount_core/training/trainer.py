@@ -28,7 +28,7 @@ from cellcount_core.training.devices import (
 from cellcount_core.training.images import Images, load_images
 from cellcount_core.training.losses import make_loss, pixel_accuracy
 from cellcount_core.training.schedule import trapezoid
-from cellcount_core.training.start import load_start, start_package, started
+from cellcount_core.training.start import hold_start, load_start, start_package, started
 from cellcount_core.training.watching import Whole, WholeScore, count_whole, whole_images
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
     """
     from cellcount_core.training.export import check_replaceable, export_package
 
-    config = started(config)
+    config = started(hold_start(config))
     # Said now, not after hours of training.
     check_replaceable(Path(config.package_dir).expanduser().absolute())
     prepare_backend(config.threads)

@@ -48,6 +48,11 @@ def test_one_odd_image_of_few_objects_does_not_split_a_plate() -> None:
     assert pool.diameter_px == 20.0
 
 
+def test_of_two_images_none_is_an_outlier() -> None:
+    [pool] = pool_sizes([image(20.0, 50), image(60.0, 2)])
+    assert pool.diameter_px is None
+
+
 def test_a_plate_without_objects_is_told_where_another_has_some() -> None:
     pools = pool_sizes([image(None, 0), image(20.0, plate="Q")])
     assert [pool.diameter_px for pool in pools] == [None, 20.0]

@@ -12,7 +12,7 @@ from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import load_package
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.start import kept_separator, start_package, started
+from cellcount_core.training.start import hold_start, kept_separator, start_package, started
 from tests.unit.training.tiny import quiet
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
@@ -133,3 +133,24 @@ def test_a_package_without_a_network_cannot_be_trained(tmp_path: Path, finished:
         start_package(tuning(tmp_path, finished, start_from="threshold"))
     with pytest.raises(ModelFault, match="did you mean 'nuclei'"):
         start_package(tuning(tmp_path, finished, start_from="nucleii"))
+
+
+def test_a_run_keeps_the_package_it_started_from(tmp_path: Path, finished: TrainConfig) -> None:
+    from cellcount_core.models.writing import write_package
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in Path(finished.package_dir).iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    config = tuning(tmp_path, finished, start_from=str(source))
+    held = hold_start(config)
+    assert held.start_from == str(tmp_path / "work" / "start")
+    assert hold_start(config) == held == hold_start(held)
+    manifest = json.loads((source / "package.json").read_text())
+    del manifest["files"]
+    replaced = write_package(source, manifest | {"version": "9.9.9"})
+    (tmp_path / "work" / "checkpoint.npz").write_bytes(b"")
+    with pytest.raises(ConfigFault, match="to go on with it set start_from="):
+        hold_start(config)
+    (tmp_path / "work" / "checkpoint.npz").unlink()
+    assert load_package(Path(hold_start(config).start_from)).digest == replaced.digest
