@@ -86,8 +86,9 @@ def _run(job: JobConfig, events: Events) -> JobResult:
     output = open_output(job, source)
     # The input is listed before a cluster is asked for: what is wrong with it is told at once.
     with _survey(job, package, source, output, events) as seen, _cluster(job.execution, events) as gpus:
-        engine = _engine(package, job, output, gpus)
-        measure = _measure(package, job, source, output, events)
+        kept = stored_run(output, package.digest)
+        engine = _engine(package, job, kept, gpus)
+        measure = _measure(package, job, source, kept, events)
         run = _plan(job, package, engine, seen, output, measure, events)
         tally = _count(job, run, source, output, events)
     events.stage("reducing")
@@ -126,18 +127,17 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _engine(package: Package, job: JobConfig, output: Store, gpus: float) -> str:
+def _engine(package: Package, job: JobConfig, kept: RunFile | None, gpus: float) -> str:
     """The engine asked for. A run that goes on keeps its own, on whatever machine it goes on."""
-    if job.run.model.engine == "auto":
-        kept = stored_run(output, package.digest)
-        if kept is not None:
-            return kept.model.engine
+    if job.run.model.engine == "auto" and kept is not None:
+        return kept.model.engine
     return resolve_engine(package, job.run.model.engine, gpus)
 
 
-def _measure(package: Package, job: JobConfig, source: Store, output: Store, events: Events) -> Measure:
+def _measure(
+    package: Package, job: JobConfig, source: Store, kept: RunFile | None, events: Events
+) -> Measure:
     """What finds the object sizes. A run that goes on keeps those it was planned with: nothing is read for them again."""
-    kept = stored_run(output, package.digest)
     if kept is not None and kept.run == job.run.model_dump(mode="json"):
         return lambda _, __: kept.scales
     return measure_of(job.run, package, source, _own_threads(job), events.stage)

@@ -1,0 +1,95 @@
+"""Object size through a whole run: found when planning, the same for every runner, kept on resume, told in every row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.runners.job import plan_job
+from tests.jobs import count, job, rows
+from tests.unit.pipeline.test_sizing import nuclear_field
+
+RUN = {"layout": {"kind": "flat"}, "model": {"package": "nuclei"}}
+
+
+def write_fields(folder: Path, diameters: dict[str, float], side: int = 320) -> Path:
+    folder.mkdir()
+    for seed, (name, diameter) in enumerate(sorted(diameters.items())):
+        many = 16 if diameter < 50 else 4
+        tifffile.imwrite(folder / f"{name}.tif", nuclear_field(diameter, many, seed, side=side))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six fields of nuclei of 40 px, and an empty one: twice the size the network is made for."""
+    folder = tmp_path_factory.mktemp("size")
+    write_fields(folder / "plate", {f"f{number}": 40.0 for number in range(6)})
+    noise = np.random.default_rng(1).normal(300, 40, (320, 320)).astype(np.uint16)
+    tifffile.imwrite(folder / "plate" / "empty.tif", noise)
+    return folder / "plate"
+
+
+def test_fields_of_one_plate_share_the_size_found_when_planning(plate: Path, tmp_path: Path) -> None:
+    result = count(plate, tmp_path / "out", run=RUN)
+    [pool] = result.run.scales
+    assert pool.diameter_px is not None
+    assert 33 < pool.diameter_px < 48
+    table = rows(tmp_path / "out", "fields").to_pylist()
+    assert {row["diameter_source"] for row in table} == {"pool"}
+    assert {row["diameter_px"] for row in table} == {pool.diameter_px}
+    assert {(row["diameter_images"], row["diameter_objects"]) for row in table} == {(6, pool.objects)}
+    counts = {row["Metadata_Well"]: row["count"] for row in table}
+    assert counts["empty"] == 0
+    assert [counts[f"f{number}"] for number in range(6)] == [16] * 6
+    stored = json.loads((tmp_path / "out" / "run" / "run.json").read_text())
+    assert stored["scales"][0]["diameter_px"] == pool.diameter_px
+
+
+def test_a_run_that_goes_on_keeps_its_sizes_and_its_tables(plate: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    count(plate, whole, run=RUN, execution={"shard_fields": 2})
+    count(plate, broken, run=RUN, execution={"shard_fields": 2})
+    for part in (broken / "fields" / "part-000001.parquet", broken / "objects" / "part-000001.parquet"):
+        part.unlink()
+    again = count(plate, broken, run=RUN, execution={"shard_fields": 2})
+    assert again.tally.statuses == {"ok": 2}
+    for table in ("fields", "objects"):
+        assert rows(whole, table).equals(rows(broken, table))
+
+
+def test_a_folder_of_two_magnifications_is_noticed_and_each_image_goes_by_itself(tmp_path: Path) -> None:
+    mixed = {f"a{n}": 18.0 for n in range(3)} | {f"b{n}": 45.0 for n in range(3)}
+    folder = write_fields(tmp_path / "mixed", mixed)
+    summary = plan_job(job(folder, tmp_path / "out", run=RUN))
+    assert any("object sizes disagree" in warning for warning in summary.warnings)
+    count(folder, tmp_path / "out", run=RUN)
+    table = rows(tmp_path / "out", "fields").to_pylist()
+    assert {row["diameter_source"] for row in table} == {"image"}
+    assert all("size_of_this_image" in row["warnings"] for row in table)
+    for row in table:
+        true = mixed[row["Metadata_Well"]]
+        assert max(row["diameter_px"] / true, true / row["diameter_px"]) < 1.25
+        assert row["count"] == 16
+
+
+def test_a_plate_without_any_object_stops_with_the_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "blank").mkdir()
+    tifffile.imwrite(tmp_path / "blank" / "a.tif", np.full((200, 200), 100, np.uint16))
+    with pytest.raises(ConfigFault, match="--diameter model"):
+        plan_job(job(tmp_path / "blank", tmp_path / "out", run=RUN))
+    result = count(tmp_path / "blank", tmp_path / "out", run={**RUN, "diameter": "model"})
+    assert result.summary.count == 0
+
+
+def test_a_damaged_file_in_the_sample_does_not_stop_the_plan(tmp_path: Path) -> None:
+    folder = write_fields(tmp_path / "plate", {"good": 25.0})
+    (folder / "bad.tif").write_bytes(b"II*\x00 not an image")
+    count(folder, tmp_path / "out", run=RUN)
+    table = {row["Metadata_Well"]: row for row in rows(tmp_path / "out", "fields").to_pylist()}
+    assert (table["bad"]["status"], table["good"]["count"]) == ("failed", 16)
