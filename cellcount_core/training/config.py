@@ -24,7 +24,8 @@ class DataConfig(_Part):
     `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc", "masks"
     (one mask a file), "table", or "auto" for what the path looks like. `split` and `validation_split` name splits of the data;
     where it has none, or `validation_split` is "", `validation_share` of the groups is set aside. `fit_share` of the training
-    groups never trains and is what thresholds are fitted on.
+    groups never trains and is what thresholds are fitted on. `partial` are the ids of images of which only a part of the
+    objects is labelled: they train, but neither thresholds nor intervals are fitted on them.
     """
 
     kind: Literal["folder", "npz", "coco", "voc", "masks", "table", "auto"] = "folder"
@@ -34,6 +35,7 @@ class DataConfig(_Part):
     validation_share: float = Field(0.2, gt=0, lt=1)
     modality: tuple[str, ...] = ()
     fit_share: float = Field(0.1, ge=0, lt=0.5)
+    partial: tuple[str, ...] = ()
     title: str = ""
     licence: str = ""
 

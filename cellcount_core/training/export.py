@@ -156,7 +156,7 @@ def _complete(
     total = stride(network)
     kept = kept_separator(config, images, report)
     separator = dict(kept) if kept else _separator(
-        config, _fitted_on(images), lambda image: whole_maps(image.plane, run, spec, total), report
+        config, _fitted_on(config, images), lambda image: whole_maps(image.plane, run, spec, total), report
     )  # fmt: skip
     crops = golden_input(images.fit, spec, total)
     golden_maps = np.stack([run(crop) for crop in crops])
@@ -205,12 +205,13 @@ def _complete(
     return write_package(folder, manifest)
 
 
-def _fitted_on(images: Images) -> list[LabelledImage]:
+def _fitted_on(config: TrainConfig, images: Images) -> list[LabelledImage]:
     """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
     may all be of two or three experiments, would bend them."""
     if images.fit is images.train:
         return images.fit
-    return [*images.fit, *images.train[:: max(1, len(images.train) // _FITTED_TRAINING_IMAGES)]]
+    trained = [image for image in images.train if image.id not in config.data.partial]
+    return [*images.fit, *trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]]
 
 
 def _tells_size(config: TrainConfig) -> bool:

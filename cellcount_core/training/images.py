@@ -46,4 +46,5 @@ def load_images(config: TrainConfig, *, report: Callable[[str], None] | None = N
         )
     if report is not None:
         report(f"data: {listing.path}: layout {listing.kind!r}, {len(rest) + len(validation)} images; {how}")
-    return Images(train, fit or train, fit or validation, validation)
+    whole = [image for image in fit if image.id not in data.partial]
+    return Images(train, whole or train, fit or validation, validation)

@@ -114,13 +114,17 @@ def config_digest(config: TrainConfig) -> str:
     Of a package that the run starts from, its content counts, not its name.
     """
     config = started(config)
-    left_out = {
-        "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "version", "description",
-        "start_from",
-    }  # fmt: skip
+    left_out: dict[str, bool | set[str]] = dict.fromkeys(
+        (
+            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "version",
+            "description", "start_from",
+        ),
+        True,
+    )  # fmt: skip
+    left_out["data"] = {"partial"}
     if config.optimiser.schedule != "cosine":
         # Up to where the rate begins to fall, a longer run and a shorter one are the same.
-        left_out.add("steps")
+        left_out["steps"] = True
     kept = config.model_dump_json(exclude=left_out, exclude_defaults=True)
     if config.start_from:
         kept += start_package(config).digest
