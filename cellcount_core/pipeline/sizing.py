@@ -2,7 +2,9 @@
 
 The network says of every object how large it takes it to be (map `size`), over a wide range of scales. The image is looked at in
 a few sizes, each half the one before; the one whose objects come nearest to the model's own size is brought to that
-size exactly, and the objects separated there are what the estimate is taken from.
+size exactly, and the objects separated there are what the estimate is taken from. It is enlarged only for objects that
+were seen at its own size: enlarged noise and specks look like nuclei. What is larger than most of the image is its
+illumination.
 """
 
 from __future__ import annotations
@@ -25,16 +27,27 @@ from cellcount_core.objects.size_map import decode_diameter
 SIZE = "size"
 """Name of the map that tells how large an object is."""
 
-_LEVELS = (1.0, 0.5, 0.25, 0.125, 2.0, 4.0)
+_LEVELS = (1.0, 0.5, 0.25, 0.125)
 _SIDE = 512
 """Px of a side of what is looked at, at each scale: of a larger image the part with most in it."""
 
 _SMALLEST = 24
+_LARGEST_SHARE = 0.6
+"""Of the image's shorter side: nothing larger is taken for an object."""
+
 _REFINEMENTS = 3
 _SETTLED = 1.08
+_OCTAVES = 0.75
+_WEIGHT_OF_DOUBT = 5.0
+_SEVERAL = 3
 _STRAY = 1.35
-_TOLD = (0.35, 2.8)
-"""Object sizes over the model's own between which the network is taken at its word."""
+_MANY = 10
+"""Objects from which on an estimate stands, whatever the network says of each."""
+
+_LEAST_CERTAINTY = 0.1
+_CERTAIN = 0.6
+_DOUBTFUL = 0.15
+"""Mean of p (1 - p) over the mean of p, p the foreground: above it the network wavers, as it does at haze and fibres."""
 
 Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Maps (h, w, K) of a normalised canvas (h, w, 1) whose sides are multiples of the package's stride."""
@@ -59,13 +72,17 @@ NOTHING = SizeEstimate(None, 0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Objects seen at one scale: their median diameter as said by the network and as found, both in px there."""
+    """Objects seen at one scale: their median diameter as said by the network and as found, both in px there.
+
+    `evidence` is the root of the share of the view that they cover, `doubt` how much the network wavers.
+    """
 
     factor: float
     objects: int
     said: float
     found: float
     evidence: float
+    doubt: float
 
 
 def tells_sizes(package: Package) -> bool:
@@ -90,17 +107,21 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     wanted = float(spec.diameter_px or 0)
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
     viewer = _Viewer(plane, norm, package, build_separator(package.separator), maps)
-    looks = [look for look in viewer.levels() if look.objects]
+    largest = _LARGEST_SHARE * min(plane.shape)
+    looks = [look for look in viewer.levels() if look.objects and look.said <= largest * look.factor]
     if not looks:
         return NOTHING
     best = max(looks, key=lambda look: _trust(look, wanted))
-    return _refined(viewer, best, wanted)
+    found = _refined(viewer, best, wanted)
+    return found if found.diameter_px is not None and found.diameter_px <= largest else NOTHING
 
 
 def _trust(look: _Look, wanted: float) -> float:
-    """How far a look at one scale is to be followed: much in it, and objects of about the model's size."""
+    """How far a look at one scale is to be followed: much in it, objects of about the model's size, little doubt of them, and
+    more than one or two: a whole colony, made small, looks like a nucleus."""
     octaves = abs(np.log2(look.said / wanted))
-    return float(look.evidence * np.exp(-0.5 * (octaves / 0.75) ** 2))
+    likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt)
+    return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** 0.5)
 
 
 def _refined(viewer: _Viewer, look: _Look, wanted: float) -> SizeEstimate:
@@ -114,8 +135,12 @@ def _refined(viewer: _Viewer, look: _Look, wanted: float) -> SizeEstimate:
         look = closer
     # What is found counts as truth; the network's word bounds it, where objects cling together or fall apart.
     found = float(np.clip(look.found, look.said / _STRAY, look.said * _STRAY))
-    apart = abs(np.log2(look.found / look.said))
-    return SizeEstimate(found / look.factor, look.objects, float(np.exp(-2 * apart)))
+    certainty = float(np.exp(-2 * abs(np.log2(look.found / look.said))))
+    if look.objects < _MANY and (
+        certainty < _LEAST_CERTAINTY or (look.doubt > _DOUBTFUL and certainty < _CERTAIN)
+    ):
+        return NOTHING
+    return SizeEstimate(found / look.factor, look.objects, certainty)
 
 
 class _Viewer:
@@ -129,9 +154,9 @@ class _Viewer:
         self._busiest = _busiest_point(plane, norm)
 
     def levels(self) -> Iterator[_Look]:
-        """Looks at the image in its own size, then smaller, then larger."""
+        """Looks at the image in its own size, then smaller."""
         for factor in _LEVELS:
-            if min(self._plane.shape) * factor >= _SMALLEST or factor >= 1:
+            if min(self._plane.shape) * factor >= _SMALLEST or factor == 1:
                 yield self.look(factor)
 
     def look(self, factor: float) -> _Look:
@@ -174,10 +199,10 @@ def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
 def _look_at(labels: NDArray[np.int32], maps: NDArray[np.float32], channel: int, factor: float) -> _Look:
     count = int(labels.max(initial=0))
     if not count:
-        return _Look(factor, 0, 0.0, 0.0, 0.0)
-    flat = labels.ravel()
+        return _Look(factor, 0, 0.0, 0.0, 0.0, 0.0)
+    flat, chance = labels.ravel(), np.ascontiguousarray(maps[..., 0])
     area = np.bincount(flat, minlength=count + 1)[1:].astype(np.float64)
-    certain = np.bincount(flat, maps[..., 0].ravel(), minlength=count + 1)[1:] / area
+    certain = np.bincount(flat, chance.ravel(), minlength=count + 1)[1:] / area
     said = np.bincount(flat, maps[..., channel].ravel(), minlength=count + 1)[1:] / area
     found = 2 * np.sqrt(area / np.pi)
     # By area: whatever is large in the image decides which scale is right, not the number of fragments.
@@ -189,6 +214,7 @@ def _look_at(labels: NDArray[np.int32], maps: NDArray[np.float32], channel: int,
         # Objects that the edge cuts count too, as they do in the diameter that a network was trained at.
         float(np.median(found)),
         float(weight.sum() / flat.size) ** 0.5,
+        float((chance * (1 - chance)).mean() / chance.mean()),
     )
 
 
