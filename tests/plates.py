@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -38,6 +39,35 @@ def discs(count: int, size: int, seed: int, radius: int = 6) -> NDArray[np.uint1
         y, x = y + rng.integers(-2, 3), x + rng.integers(-2, 3)
         image += 1800.0 * ((yy - y) ** 2 + (xx - x) ** 2 <= radius**2)
     return np.clip(image, 0, 65535).astype(np.uint16)
+
+
+def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDArray[np.uint16]:
+    """Bright soft ellipses that do not touch, on a dark noisy background."""
+    rng = np.random.default_rng(seed)
+    side = side or int(max(96, diameter * 2.2 * np.sqrt(count)))
+    image = np.zeros((side, side), np.float32)
+    cells = max(1, int(np.ceil(np.sqrt(count))))
+    pitch = side / cells
+    for number in range(count):
+        y, x = divmod(number, cells)
+        centre = ((np.array([x, y]) + 0.5) * pitch + rng.uniform(-0.1, 0.1, 2) * pitch).tolist()
+        axes = (diameter / 2 * 1.12, diameter / 2 / 1.12)
+        whole = [round(16 * value) for value in centre]
+        half = [round(16 * value) for value in axes]
+        cv2.ellipse(
+            image,
+            whole,
+            half,
+            float(rng.uniform(0, 180)),
+            0,
+            360,
+            float(rng.uniform(0.6, 1)),
+            -1,
+            cv2.LINE_AA,
+            4,
+        )
+    image = cv2.GaussianBlur(image, (0, 0), max(0.6, diameter / 25))
+    return np.clip(300 + 3000 * image + rng.normal(0, 40, image.shape), 0, 65535).astype(np.uint16)
 
 
 def wells(count: int) -> Iterator[str]:

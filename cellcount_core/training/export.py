@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -227,23 +226,17 @@ def _separator(
 ) -> dict[str, object]:
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
-    if _tells_size(config):
-        fit = [_at_scale(image, config.input.diameter_px or image.diameter_px) for image in fit]
-    return {"kind": "cores", **fit_cores(fit, [maps(image) for image in fit], report)}
+    wanted = config.input.diameter_px if _tells_size(config) else None
+    scaled = [_at_scale(image, wanted) for image in fit]
+    return {"kind": "cores", **fit_cores(fit, [maps(image) for image in scaled], report)}
 
 
-def _at_scale(image: LabelledImage, diameter_px: float) -> LabelledImage:
-    """An image and its labels brought to a median object of `diameter_px`: the scale at which it is separated."""
-    if image.diameter_px <= 0:
+def _at_scale(image: LabelledImage, diameter_px: float | None) -> LabelledImage:
+    """An image with its plane brought to a median object of `diameter_px` (None: as it is); its labels stay as they are."""
+    if image.diameter_px <= 0 or diameter_px is None:
         return image
     factor = float(np.clip(diameter_px / image.diameter_px, SMALLEST_FACTOR, LARGEST_FACTOR))
-    plane = resize(image.plane, factor)
-    size = (plane.shape[1], plane.shape[0])
-    # OpenCV resizes no int32; float32 holds every label exactly up to 2^24.
-    labels = cv2.resize(image.labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-    return replace(
-        image, plane=plane, labels=np.asarray(labels, np.int32), diameter_px=image.diameter_px * factor
-    )
+    return replace(image, plane=resize(image.plane, factor))
 
 
 def _measure(

@@ -20,10 +20,15 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.likeness import FEATURES, likeness_features
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.sizing import estimate_size, tells_sizes
+from cellcount_core.training.augment import draw_crop
+from cellcount_core.training.batches import prepare
 
 LEVEL = 0.9
 _TRAINING_IMAGES = 150
 """Training images that the domain is taken from, at most, evenly spread over them."""
+
+_CROP_PX = 256
+_SCALE_SIGMA = 0.15
 
 _FEWEST = 20
 """Images below which no interval is stated: its ends would be the extremes."""
@@ -92,12 +97,15 @@ def uncertainty(
     """The manifest's sections `interval` and `domain` (those that can be fitted), of a package that tells sizes.
 
     Held-out images are counted as the product counts them, each at its own estimated size; training images give features
-    only, at their true size.
+    only, at about their true size: as they are, and as augmentation varies them, since other microscopes' images are no
+    strangers for being noisier or less sharp than these.
     """
     if not tells_sizes(package):
         return {}
     step = max(1, len(train) // _TRAINING_IMAGES)
-    seen = [_observe(image, package, engine, image.diameter_px or None)[1] for image in train[::step]]
+    chosen = train[::step]
+    seen = [_observe(image, package, engine, image.diameter_px or None)[1] for image in chosen]
+    seen += _varied(chosen, package, engine)
     own = [
         _observe(image, package, engine, estimate_size(image.plane, package, engine).diameter_px)
         for image in held_out
@@ -113,18 +121,36 @@ def uncertainty(
     return sections
 
 
+def _varied(
+    images: Sequence[LabelledImage], package: Package, engine: Engine
+) -> list[tuple[float, ...] | None]:
+    """Features of an augmented crop of each image, at about the model's scale."""
+    spec, separator = package.input, build_separator(package.separator)
+    rng = np.random.default_rng(0)
+    found = []
+    for sample in prepare(images, spec.percentile, spec.floor_sigmas, spec.polarity):
+        if not sample.diameter_px or spec.diameter_px is None:
+            continue
+        scale = spec.diameter_px / sample.diameter_px * float(np.exp(rng.normal(0, _SCALE_SIGMA)))
+        crop = draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, _CROP_PX)
+        maps = _maps(engine, crop.pixels[..., None])
+        found.append(likeness_features(crop.pixels, maps, separate_whole(separator, maps)))
+    return found
+
+
+def _maps(engine: Engine, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
+
+
 def _observe(
     image: LabelledImage, package: Package, engine: Engine, diameter_px: float | None
 ) -> tuple[int, tuple[float, ...] | None]:
     """Objects counted in an image brought to the model's scale by `diameter_px` (None: as it is), and its features."""
 
-    def run(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
-
     spec = package.input
     factor = 1.0 if diameter_px is None or spec.diameter_px is None else spec.diameter_px / diameter_px
     plane = resize(image.plane, min(max(factor, SMALLEST_FACTOR), LARGEST_FACTOR))
-    maps = whole_maps(plane, run, spec, package.stride)
+    maps = whole_maps(plane, lambda canvas: _maps(engine, canvas), spec, package.stride)
     labels = separate_whole(build_separator(package.separator), maps)
     norm = estimate(
         image.plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity

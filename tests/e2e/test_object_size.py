@@ -12,7 +12,7 @@ import tifffile
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.runners.job import plan_job
 from tests.jobs import count, job, rows
-from tests.unit.pipeline.test_sizing import nuclear_field
+from tests.plates import nuclear_field
 
 RUN = {"layout": {"kind": "flat"}, "model": {"package": "nuclei"}}
 

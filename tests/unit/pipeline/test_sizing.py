@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,41 +14,13 @@ from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, field_scale
 from cellcount_core.pipeline.sizing import NOTHING, SizeEstimate, estimate_size, estimate_with
+from tests.plates import nuclear_field
 
 
 @cache
 def nuclei() -> tuple[Package, Engine]:
     package = find_package("nuclei")
     return package, load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
-
-
-def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDArray[np.uint16]:
-    """Bright soft ellipses that do not touch, on a dark noisy background."""
-    rng = np.random.default_rng(seed)
-    side = side or int(max(96, diameter * 2.2 * np.sqrt(count)))
-    image = np.zeros((side, side), np.float32)
-    cells = max(1, int(np.ceil(np.sqrt(count))))
-    pitch = side / cells
-    for number in range(count):
-        y, x = divmod(number, cells)
-        centre = ((np.array([x, y]) + 0.5) * pitch + rng.uniform(-0.1, 0.1, 2) * pitch).tolist()
-        axes = (diameter / 2 * 1.12, diameter / 2 / 1.12)
-        whole = [round(16 * value) for value in centre]
-        half = [round(16 * value) for value in axes]
-        cv2.ellipse(
-            image,
-            whole,
-            half,
-            float(rng.uniform(0, 180)),
-            0,
-            360,
-            float(rng.uniform(0.6, 1)),
-            -1,
-            cv2.LINE_AA,
-            4,
-        )
-    image = cv2.GaussianBlur(image, (0, 0), max(0.6, diameter / 25))
-    return np.clip(300 + 3000 * image + rng.normal(0, 40, image.shape), 0, 65535).astype(np.uint16)
 
 
 @pytest.mark.parametrize("diameter", [8, 12, 20, 35, 60, 120])

@@ -21,7 +21,9 @@ GOOD: dict[str, object] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["train_nuclei.yaml", "train_seed_unet.yaml", "train_finetune.yaml", "train_histology.yaml"])
+@pytest.mark.parametrize(
+    "name", ["train_nuclei.yaml", "train_seed_unet.yaml", "train_finetune.yaml", "train_histology.yaml"]
+)
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     config = started(TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text())))
     assert config.crop_px % stride(config.network) == 0
