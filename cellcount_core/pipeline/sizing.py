@@ -39,7 +39,7 @@ _REFINEMENTS = 3
 _SETTLED = 1.08
 _OCTAVES = 0.75
 _WEIGHT_OF_DOUBT = 5.0
-_SEVERAL = 3
+_SEVERAL = 10
 _STRAY = 1.35
 _MANY = 10
 """Objects from which on an estimate stands, whatever the network says of each."""
@@ -118,7 +118,7 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
 
 def _trust(look: _Look, wanted: float) -> float:
     """How far a look at one scale is to be followed: much in it, objects of about the model's size, little doubt of them, and
-    more than one or two: a whole colony, made small, looks like a nucleus."""
+    many of them: a whole colony, made small, looks like a nucleus."""
     octaves = abs(np.log2(look.said / wanted))
     likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt)
     return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** 0.5)
