@@ -42,7 +42,7 @@ def discs(count: int, size: int, seed: int, radius: int = 6) -> NDArray[np.uint1
 
 
 def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDArray[np.uint16]:
-    """Bright soft ellipses that do not touch, on a dark noisy background."""
+    """Bright soft ellipses with some grain that do not touch, on a dark noisy background."""
     rng = np.random.default_rng(seed)
     side = side or int(max(96, diameter * 2.2 * np.sqrt(count)))
     image = np.zeros((side, side), np.float32)
@@ -66,7 +66,8 @@ def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDAr
             cv2.LINE_AA,
             4,
         )
-    image = cv2.GaussianBlur(image, (0, 0), max(0.6, diameter / 25))
+    grain = cv2.GaussianBlur(rng.standard_normal(image.shape, dtype=np.float32), (0, 0), diameter / 10)
+    image = cv2.GaussianBlur(image, (0, 0), max(0.7, diameter / 14)) * (1 + 0.18 * grain / grain.std())
     return np.clip(300 + 3000 * image + rng.normal(0, 40, image.shape), 0, 65535).astype(np.uint16)
 
 

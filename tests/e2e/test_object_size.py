@@ -75,7 +75,7 @@ def test_a_folder_of_two_magnifications_is_noticed_and_each_image_goes_by_itself
     for row in table:
         true = mixed[row["Metadata_Well"]]
         assert max(row["diameter_px"] / true, true / row["diameter_px"]) < 1.25
-        assert row["count"] == 16
+        assert abs(row["count"] - 16) <= 1
 
 
 def test_a_plate_without_any_object_stops_with_the_ways_out(tmp_path: Path) -> None:
