@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.models.package import shipped_folder
+from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.report.pictures import draw_pictures
 from cellcount_core.runners.job import run_job
 from cellcount_core.stores.base import StorageOptions
@@ -51,7 +51,8 @@ def main() -> None:
         "--record", action="store_true", help="write the table to docs/explanation/performance.md"
     )
     arguments = parser.parse_args()
-    packages = [path.parent.name for path in sorted(shipped_folder().glob("*/package.json"))]
+    shipped = [load_package(path.parent) for path in sorted(shipped_folder().glob("*/package.json"))]
+    packages = [package.name for package in shipped if "fluorescence" in package.modality]
     table = ["| plate | package | fields | objects | seconds |", "|---|---|---|---|---|"]
     print("\n".join(table))
     for plate, run in PLATES.items():
