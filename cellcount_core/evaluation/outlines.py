@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.objects.labels import inner_edge
 from cellcount_core.report.overlay import grey_image
 
 TRUE, COUNTED, BOTH = (255, 158, 27), (64, 170, 255), (255, 255, 255)
@@ -36,7 +37,7 @@ def outlines_png(
     grey = cv2.resize(grey_image(plane), (width, height), interpolation=method)
     image = np.repeat((_DIMMED * np.asarray(grey, np.float32)).astype(np.uint8)[:, :, None], 3, axis=2)
     line = 2 if width > plane.shape[1] else 1
-    is_true, is_counted = (_inner_edge(_enlarged(labels, width, height), line) for labels in (true, counted))
+    is_true, is_counted = (inner_edge(_enlarged(labels, width, height), line) for labels in (true, counted))
     image[is_true], image[is_counted], image[is_true & is_counted] = TRUE, COUNTED, BOTH
     done, encoded = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
@@ -52,15 +53,3 @@ def _size(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _enlarged(labels: NDArray[np.int32], width: int, height: int) -> NDArray[np.int32]:
     return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), np.int32)
-
-
-def _inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
-    """Pixels of an object at most `width` px to a side, up or down from a pixel of another number."""
-    edge = np.zeros(labels.shape, bool)
-    for step in range(1, width + 1):
-        across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]
-        edge[:, step:] |= across
-        edge[:, :-step] |= across
-        edge[step:] |= down
-        edge[:-step] |= down
-    return np.asarray(edge & (labels > 0), np.bool_)

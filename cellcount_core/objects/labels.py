@@ -109,3 +109,15 @@ def renumber(
     for rows in strips((canvas.shape[0], canvas.shape[1])):
         out[rows] = narrow[canvas[rows]]
     return out
+
+
+def inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
+    """Pixels (H, W) bool of an object with another label, or none, at most `width` px to a side, up or down."""
+    edge = np.zeros(labels.shape, bool)
+    for step in range(1, width + 1):
+        across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]
+        edge[:, step:] |= across
+        edge[:, :-step] |= across
+        edge[step:] |= down
+        edge[:-step] |= down
+    return np.asarray(edge & (labels > 0), np.bool_)

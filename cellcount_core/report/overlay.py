@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import estimate
+from cellcount_core.objects.labels import inner_edge
 from cellcount_core.report.colouring import PALETTE, neighbour_colours
 from cellcount_core.report.platemap import figure_png
 
@@ -70,7 +71,7 @@ def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32]) -> NDAr
     shown = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.int32)
     image = np.repeat(grey[:, :, None], 3, axis=2)
     colours = np.array(PALETTE, np.uint8)[neighbour_colours(labels) % len(PALETTE)]
-    edge = _inner_edge(shown, _LINE_PX if size[0] > plane.shape[1] else 1)
+    edge = inner_edge(shown, _LINE_PX if size[0] > plane.shape[1] else 1)
     image[edge] = colours[shown[edge]]
     return np.asarray(image, np.uint8)
 
@@ -134,18 +135,6 @@ def round_length(um: float) -> float:
 
 def _smooth(shape: tuple[int, ...], size: tuple[int, int]) -> int:
     return cv2.INTER_AREA if size[0] < shape[1] else cv2.INTER_CUBIC
-
-
-def _inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
-    """Pixels of an object with another label, or none, at most `width` px to a side, up or down."""
-    edge = np.zeros(labels.shape, bool)
-    for step in range(1, width + 1):
-        across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]
-        edge[:, step:] |= across
-        edge[:, :-step] |= across
-        edge[step:] |= down
-        edge[:-step] |= down
-    return np.asarray(edge & (labels > 0), np.bool_)
 
 
 def _draw_scale_bar(figure: Figure, width: int, height: int, um_per_shown_px: float) -> None:

@@ -1,7 +1,7 @@
 """The layers of the network: Keras's own, and on PyTorch the same ones by its fused channels-last operations.
 
 Keras copies every tensor to channels first and back around each operation on PyTorch, and writes batch normalisation out
-term by term; on a CPU that takes longer than the arithmetic. Variables, their names and the results are the same.
+term by term, which on a CPU costs about as much as the convolutions. Variables, their names and the results are the same.
 """
 
 from __future__ import annotations
