@@ -9,6 +9,7 @@ from cellcount_core.domain.errors import FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.pixels import load_pixels
@@ -27,7 +28,8 @@ def measure_of(
     """What finds the object sizes of a run, or `no_scales` where they are given or the model tells no sizes.
 
     Images that state their pixel size go by it where the package does. A field that cannot be read says nothing here; it
-    gets its row when it is counted. Raises StorageFault, CredentialsFault, and ConfigFault as `pool_sizes` does.
+    gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
+    its golden tensors, and ConfigFault as `pool_sizes` does.
     """
     if run.diameter != "auto" or not tells_sizes(package):
         return no_scales
@@ -37,6 +39,7 @@ def measure_of(
             return ()
         say(f"estimating the size of objects from {len(sample)} fields")
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), threads)
+        check_golden(package, engine)
         counted = [Selection(channel, channel) for channel in choice.counted[:1]]
         images: list[ImageSize] = []
         for planned, files in read_fields(source, sample, ahead=_AHEAD, max_pixels=run.max_pixels):
