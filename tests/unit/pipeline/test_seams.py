@@ -29,6 +29,12 @@ def finish(image: NDArray[np.float64]) -> NDArray[np.uint16]:
     return np.clip(image, 0, 65535).astype(np.uint16)
 
 
+def as_seen_by(package: str, field: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """The field with its objects as bright or as dark as the package expects them."""
+    dark = loaded(package).package.input.polarity == "dark"
+    return (60_000 - field).astype(np.uint16) if dark else field
+
+
 def same_objects(one: FieldResult, other: FieldResult) -> None:
     assert one.row.count == other.row.count
     assert one.objects is not None
@@ -57,7 +63,7 @@ def test_a_disc_on_each_seam_and_corner_is_counted_once(package: str) -> None:
     ]
     for y, x in places:
         add_disc(image, y, x, min(7, step // 3))
-    field = finish(image)
+    field = as_seen_by(package, finish(image))
     whole = count_array(field, package, tile=8192)
     assert whole.row.count == len(places)
     same_objects(whole, count_array(field, package, tile=tile))
