@@ -154,8 +154,9 @@ def _complete(
     spec = config.input.spec()
     total = stride(network)
     kept = kept_separator(config, images, report)
+    fitted_on = _fitted_on(config, images)
     separator = dict(kept) if kept else _separator(
-        config, _fitted_on(config, images), lambda image: whole_maps(image.plane, run, spec, total), report
+        config, fitted_on, lambda image: whole_maps(image.plane, run, spec, total), report
     )  # fmt: skip
     crops = golden_input(images.fit, spec, total)
     golden_maps = np.stack([run(crop) for crop in crops])
@@ -193,7 +194,7 @@ def _complete(
     # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
     for variant, diameters in ((INT8, usual), (FLOAT16, as_it_is)):
         manifest = add_variant(
-            folder, manifest, variant, images.fit, report, diameters=diameters, gate=Gate()
+            folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Gate()
         )
     package = write_package(folder, manifest)
     if images.fit is not images.train:
