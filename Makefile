@@ -50,6 +50,7 @@ lock: | .venv/bin/uv
 	$(BIN)/uv lock
 	$(BIN)/uv export --quiet --frozen --no-emit-project --no-dev --no-header --no-annotate -o requirements/core.txt
 	$(BIN)/uv export --quiet --frozen --no-emit-project --no-header --no-annotate --extra train --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header --python-version 3.11 --extra gpu -c requirements/core.txt pyproject.toml -o requirements/gpu.txt
 	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header - -o requirements/bootstrap.txt
 
 clean:

@@ -1,6 +1,7 @@
 """A folder on a local or mounted disk as a store.
 
-Reads follow symbolic links; a listing does too, and stops where a link leads back into a folder that it is in.
+Reads follow symbolic links; a listing does too, and stops where a link leads back into a folder that it is in. The root
+may be a link; a put or delete through a link below it that leads out is refused, so that images cannot be overwritten.
 A put stages the bytes in the target's own folder and links or renames them into place after an fsync, so that a
 name either has all its bytes or is not there, also after a crash or a power cut.
 """
@@ -88,7 +89,7 @@ class LocalStore:
         On a file system without hard links (exFAT, some network mounts) the check for the name and the rename
         are two steps: of two writers at the same moment the later one wins there.
         """
-        path = self._path(key)
+        path = self._own_path(key)
         with _write_faults(path):
             if os.path.lexists(path):
                 return Created.EXISTS
@@ -105,7 +106,7 @@ class LocalStore:
 
     def put(self, key: str, body: bytes) -> None:
         """See `base.Store.put`."""
-        path = self._path(key)
+        path = self._own_path(key)
         with _write_faults(path):
             folder = path.parent
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """See `base.Store.delete`."""
-        path = self._path(key)
+        path = self._own_path(key)
         with _write_faults(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
 
@@ -133,6 +134,17 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         return Path(self.root, checked_key(key))
+
+    def _own_path(self, key: str) -> Path:
+        """The path to write; raises OutputFault where a link on the way to it leads out of the root."""
+        path = self._path(key)
+        root, folder = os.path.realpath(self.root), os.path.realpath(path.parent)
+        if folder != root and os.path.commonpath((root, folder)) != root:
+            raise OutputFault(
+                f"{path}: a symbolic link leads to {folder}, outside of {self.root}; nothing is written there. "
+                "Remove the link, or make the output folder itself the link"
+            )
+        return path
 
 
 def open_local(path: str | os.PathLike[str]) -> LocalStore:

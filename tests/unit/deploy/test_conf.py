@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from cellcount_core.cli.nights import nightly_config
 from cellcount_core.cli.settings import build_job, read_yaml
 from cellcount_core.demo.plate import PLATE
 from cellcount_core.models.package import shipped_folder
 from tests.unit.deploy.schemas import ROOT
 
-CONFIGS = [path for path in sorted((ROOT / "conf").glob("*.yaml")) if not path.name.startswith("train_")]
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "conf").glob("*.yaml"))
+    if not path.name.startswith("train_") and path.name != "nightly.yaml"
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -33,6 +38,15 @@ def test_a_configuration_names_a_shipped_model(path: Path) -> None:
 
 def test_there_is_a_configuration_for_local_disk_for_s3_and_for_the_demo() -> None:
     assert [path.name for path in CONFIGS] == ["count.yaml", "count_s3.yaml", "demo.yaml"]
+
+
+def test_the_configuration_of_nights_is_valid_and_counts_as_the_one_of_a_plate_does() -> None:
+    path = ROOT / "conf" / "nightly.yaml"
+    nights = nightly_config(path, [])
+
+    assert nights.output not in nights.roots
+    assert nights.run.model == build_job(read_yaml(ROOT / "conf" / "count.yaml"), "count.yaml").run.model
+    assert path.read_text().startswith("# ")
 
 
 def test_the_demos_configuration_counts_the_plate_that_the_demo_renders() -> None:
