@@ -25,15 +25,16 @@ HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; edit there. -->\n\n"
 
 _EXITS = {
-    faults.ExitCode.OK: "All that was asked for was done. Failed and missing fields are at most `execution.max_failed`.",
+    faults.ExitCode.OK: "All that was asked for was done. Failed and missing fields are at most `execution.max_failed`, none if that is null.",
     faults.ExitCode.INTERNAL: "A fault of cellcount itself, with a traceback; please report it.",
     faults.ExitCode.CONFIG: "Configuration, command line, input or plan that cannot be run; nothing was counted.",
-    faults.ExitCode.FAILURES: "The run is complete and its tables are written, but more fields failed or are missing than `execution.max_failed`.",
+    faults.ExitCode.FAILURES: "More fields failed or are missing than `execution.max_failed`, any if that is null. With null the run is complete and its tables are written; with a limit it stopped early unless all was done.",
     faults.ExitCode.STORAGE: "A store or cluster cannot be reached, throttles for good, or is full.",
     faults.ExitCode.CREDENTIALS: "No credentials were found, or those found are refused.",
     faults.ExitCode.OUTPUT: "The output folder belongs to another run or cannot be written.",
     faults.ExitCode.MODEL: "The model package cannot be loaded, or does not give its golden tensors.",
     faults.ExitCode.LEDGER: "The output contradicts its own plan or digests, or is not complete.",
+    faults.ExitCode.BUSY: "Another run is at work on this output, or took it over; nothing that was committed is lost.",
     faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
 }
 _LAYOUTS = {

@@ -29,7 +29,7 @@ def job_from_arguments(
     actors: int | None = None,
     endpoint: str | None = None,
     anonymous: bool = False,
-    max_failed: int | None = None,
+    max_failed: str | None = None,
 ) -> JobConfig:
     """The job that a command line describes; options win over the file, `--set` wins over both.
 

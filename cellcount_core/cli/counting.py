@@ -40,10 +40,9 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/, objects/")
     if result.exit_code is ExitCode.FAILURES:
         bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
-        print(
-            f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing, "
-            f"--max-failed is {job.execution.max_failed}"
-        )
+        given = job.execution.max_failed
+        limit = "" if given is None else f", --max-failed is {given}"
+        print(f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing{limit}")
     print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
 
 

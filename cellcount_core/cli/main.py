@@ -85,12 +85,12 @@ Endpoint = Annotated[
 ]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
 MaxFailed = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--max-failed",
-        metavar="N",
-        help="Failed or missing fields to accept before the exit code is 3.",
-        min=0,
+        metavar="N|N%",
+        help="Failed or missing fields to accept, a number or a share of all; stop as soon as there are more. "
+        "Without it nothing stops early.",
     ),
 ]
 Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
@@ -340,6 +340,23 @@ def evaluate(
             threads=threads, limit=limit,
         )
     )  # fmt: skip
+
+
+@app.command(short_help="Count what came since the last night.")
+def nightly(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Nightly configuration (YAML).", show_default=False)
+    ],
+    assignments: Set = None,
+    progress: Progress = Display.AUTO,
+) -> None:
+    """Count the plates that are complete and new or changed since the last night, and write a digest of the night.
+
+    Example: cellcount nightly conf/nightly.yaml
+    """
+    from cellcount_core.cli import nights
+
+    raise typer.Exit(nights.nightly(config, assignments or [], progress))
 
 
 @app.command(short_help="Submit a count to a Ray cluster and follow it.")

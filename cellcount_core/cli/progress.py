@@ -94,6 +94,7 @@ class JsonLines:
         self._say(
             "shard",
             shard=receipt.shard,
+            plates=receipt.plates,
             commit=receipt.commit.value,
             statuses=receipt.statuses,
             reasons=receipt.reasons,
@@ -108,6 +109,7 @@ class JsonLines:
         self._say(
             "death",
             shard=task.shard.number,
+            plates=task.shard.plates,
             fields=len(task.shard.fields),
             mode=task.mode.value,
             reason=death.reason.value,
@@ -166,7 +168,7 @@ class LiveLine:
     def death(self, task: Task, death: Death) -> None:
         """A yellow line above the bar."""
         self._console.print(
-            f"shard {task.shard.number} ({len(task.shard.fields)} fields): {death.detail}",
+            f"shard {task.shard.number} ({_plates(task.shard.plates)}{len(task.shard.fields)} fields): {death.detail}",
             style="yellow",
             markup=False,
             highlight=False,
@@ -195,6 +197,12 @@ class LiveLine:
         """Leave the bar as it stands."""
         if self._progress is not None:
             self._progress.stop()
+
+
+def _plates(names: tuple[str, ...]) -> str:
+    """ "plate P1, ", with how many more there are; "" where the layout names none."""
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return f"plate {names[0]}{more}, " if names and names[0] else ""
 
 
 class Rate:

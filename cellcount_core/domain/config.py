@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -113,7 +116,26 @@ class ExecutionConfig(_Section):
     shard_timeout_s: Annotated[float, Field(gt=0)] = 1800.0
     max_deaths: Annotated[int, Field(ge=1)] = 2
     readers: Annotated[int, Field(ge=1, le=256)] = 8
-    max_failed: Annotated[int, Field(ge=0)] = 0
+    max_failed: int | str | None = None
+
+    @field_validator("max_failed", mode="before")
+    @classmethod
+    def _number_or_share(cls, value: object) -> object:
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+            return value
+        text = value.strip() if isinstance(value, str) else ""
+        if re.fullmatch(r"\d+", text):
+            return int(text)
+        if re.fullmatch(r"\d+(\.\d+)?%", text) and float(text[:-1]) <= 100:
+            return text
+        raise ValueError("must be a number of fields such as 20, or a share of them such as 5%")
+
+
+def accepted_failures(max_failed: int | str | None, fields: int) -> int:
+    """How many of `fields` may fail or be missing under `execution.max_failed`; a share is rounded down."""
+    if isinstance(max_failed, str):
+        return math.floor(fields * Fraction(max_failed.rstrip("%")) / 100)
+    return max_failed or 0
 
 
 class StorageConfig(_Section):

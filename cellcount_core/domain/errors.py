@@ -9,8 +9,10 @@ The tree::
         ├── StorageFault      store unreachable, throttled for good, disk full
         ├── CredentialsFault  no credentials, or refused ones
         ├── OutputFault       the output folder belongs to another run or cannot be written
+        │   └── BusyFault     another run is at work on the output, or took it over
         ├── ModelFault        a package that cannot be loaded or fails its golden tensors
         ├── LedgerFault       `verify` found a row too many, too few or changed
+        ├── BudgetFault       more fields failed or are missing than the user accepts: stopped early
         └── Interrupted       stopped on request; the same command goes on
 """
 
@@ -37,6 +39,7 @@ class ExitCode(IntEnum):
     OUTPUT = 6
     MODEL = 7
     LEDGER = 8
+    BUSY = 9
     INTERRUPTED = 75
 
 
@@ -182,6 +185,12 @@ class OutputFault(RunFault):
     exit_code = ExitCode.OUTPUT
 
 
+class BusyFault(OutputFault):
+    """Another run is at work on the output, or took it over."""
+
+    exit_code = ExitCode.BUSY
+
+
 class ModelFault(RunFault):
     """A model package cannot be loaded, or does not give its golden tensors."""
 
@@ -192,6 +201,12 @@ class LedgerFault(RunFault):
     """The output contradicts its own plan or digests."""
 
     exit_code = ExitCode.LEDGER
+
+
+class BudgetFault(RunFault):
+    """More fields failed or are missing than the user accepts; stopped early, what is committed stays."""
+
+    exit_code = ExitCode.FAILURES
 
 
 class Interrupted(RunFault):

@@ -93,6 +93,11 @@ class Shard:
     fields: tuple[PlannedField, ...]
 
     @property
+    def plates(self) -> tuple[str, ...]:
+        """The plates its fields are of, in their order."""
+        return tuple(dict.fromkeys(planned.key.plate for planned in self.fields))
+
+    @property
     def part(self) -> str:
         """File name of this shard's parts."""
         return part_name(self.number)

@@ -20,6 +20,7 @@ class Receipt:
 
     `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels.
     `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
+    `plates` are those of the shard's fields; the driver, which has the shard, writes them in.
     """
 
     shard: int
@@ -32,3 +33,4 @@ class Receipt:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     host: str = ""
     pid: int = 0
+    plates: tuple[str, ...] = ()

@@ -72,7 +72,7 @@ def _run_window(
                 case Receipt() as receipt:
                     deaths.pop(shard.number, None)
                     tally.add(receipt)
-                    events.receipt(receipt, tally)
+                    events.receipt(replace(receipt, plates=shard.plates), tally)
                 case Death() as death:
                     tally.deaths += 1
                     deaths[shard.number] += 1
@@ -105,7 +105,7 @@ def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events,
             f"the last: {end.detail}"
         )
     tally.add(end)
-    events.receipt(end, tally)
+    events.receipt(replace(end, plates=shard.plates), tally)
 
 
 def _mark_poison(

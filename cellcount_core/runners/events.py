@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,3 +57,56 @@ class Events(Protocol):
     def warn(self, text: str) -> None:
         """Something a user should know."""
         ...
+
+
+class PassedOn:
+    """Passes everything on to `events`; what looks at some of it on the way derives from this."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def stage(self, text: str) -> None:
+        """Passed on."""
+        self._events.stage(text)
+
+    def begin(self, fields: int, already: int) -> None:
+        """Passed on."""
+        self._events.begin(fields, already)
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """Passed on."""
+        self._events.receipt(receipt, tally)
+
+    def death(self, task: Task, death: Death) -> None:
+        """Passed on."""
+        self._events.death(task, death)
+
+    def tick(self, tally: Tally) -> None:
+        """Passed on."""
+        self._events.tick(tally)
+
+    def warn(self, text: str) -> None:
+        """Passed on."""
+        self._events.warn(text)
+
+
+class Watched(PassedOn):
+    """Asks `guards` after each shard and about once a second: what one of them raises ends the run."""
+
+    def __init__(self, events: Events, *guards: Callable[[Tally], None]) -> None:
+        super().__init__(events)
+        self._guards = guards
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """Passed on, then the guards are asked."""
+        super().receipt(receipt, tally)
+        self._ask(tally)
+
+    def tick(self, tally: Tally) -> None:
+        """Passed on, then the guards are asked."""
+        super().tick(tally)
+        self._ask(tally)
+
+    def _ask(self, tally: Tally) -> None:
+        for guard in self._guards:
+            guard(tally)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from cellcount_core.domain.config import ExecutionConfig, JobConfig
+from cellcount_core.domain.config import ExecutionConfig, JobConfig, accepted_failures
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted
 from cellcount_core.domain.fields import Shard
 from cellcount_core.images.tiles import smallest_tile
@@ -34,9 +34,11 @@ from cellcount_core.plan.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
+from cellcount_core.runners.budget import Budget
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.driver import Policy, run_shards
-from cellcount_core.runners.events import Events, Tally
+from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.pool import WorkerPool
 from cellcount_core.runners.sizes import measure_of
@@ -72,6 +74,7 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
 def run_job(job: JobConfig, events: Events) -> JobResult:
     """Count what is not counted yet and reduce. Raises RunFault where the run cannot go on; the same call then resumes it.
 
+    The output's lease is held meanwhile: BusyFault where another driver is at work on it, or took it over.
     Ctrl-C, and in the main thread SIGTERM, raise Interrupted once the workers are ended.
     """
     with _interruptible():
@@ -85,16 +88,19 @@ def _run(job: JobConfig, events: Events) -> JobResult:
     source = open_input(job)
     output = open_output(job, source)
     # The input is listed before a cluster is asked for: what is wrong with it is told at once.
-    with _survey(job, package, source, output, events) as seen, _cluster(job.execution, events) as gpus:
-        kept = stored_run(output, package.digest)
-        engine = _engine(package, job, kept, gpus)
-        measure = _measure(package, job, source, kept, events)
-        run = _plan(job, package, engine, seen, output, measure, events)
-        tally = _count(job, run, source, output, events)
-    events.stage("reducing")
-    summary = reduce_run(output)
+    with _survey(job, package, source, output, events) as seen, held(output, say=events.stage) as lease:
+        with _cluster(job.execution, events) as gpus:
+            kept = stored_run(output, package.digest)
+            engine = _engine(package, job, kept, gpus)
+            measure = _measure(package, job, source, kept, events)
+            run = _plan(job, package, engine, seen, output, measure, events)
+            tally = _count(job, run, source, output, Watched(events, lambda _: lease.check()))
+        lease.confirm()
+        events.stage("reducing")
+        summary = reduce_run(output)
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
-    code = ExitCode.FAILURES if bad > job.execution.max_failed else ExitCode.OK
+    accepted = accepted_failures(job.execution.max_failed, summary.fields)
+    code = ExitCode.FAILURES if bad > accepted else ExitCode.OK
     return JobResult(run, tally, summary, time.perf_counter() - began, code)
 
 
@@ -197,15 +203,29 @@ def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: E
     if not left:
         return Tally()
     timed = TimedEvents(events, output)
+    told = _with_metrics(job, run, timed)
+    if job.execution.max_failed is not None:
+        planned = read_shards(plan, set(left))
+        told = budget = Budget(told, output, job.execution.max_failed, run.numbers.fields, done, planned)
+        budget.judge()
     pool = _pool(job, _context(job, run, source, output), len(left), events)
     try:
-        events.begin(run.numbers.fields, already)
+        told.begin(run.numbers.fields, already)
         shards: Iterator[Shard] = read_shards(plan, set(left))
         policy = Policy(job.execution.max_deaths, job.execution.shard_timeout_s)
-        return run_shards(pool, shards, policy, timed)
+        return run_shards(pool, shards, policy, told)
     finally:
         pool.close()
         timed.flush()
+
+
+def _with_metrics(job: JobConfig, run: RunFile, events: Events) -> Events:
+    """`events`, recorded for who watches the cluster too where there is one."""
+    if job.execution.runner == "serial":
+        return events
+    from cellcount_core.runners.metrics import Metrics
+
+    return Metrics(events, run.fingerprint)
 
 
 def _context(job: JobConfig, run: RunFile, source: Store, output: Store) -> RunContext:

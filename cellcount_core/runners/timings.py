@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from cellcount_core.domain.errors import RunFault
 from cellcount_core.domain.receipts import Receipt
-from cellcount_core.runners.events import Events, Tally
+from cellcount_core.runners.events import Events, PassedOn, Tally
 from cellcount_core.runners.pool import Death, Task
 from cellcount_core.stores.base import Store
 
@@ -18,7 +18,7 @@ _FILE_SHARDS = 4096
 """Receipts of so many shards make a file, so that a run of any length keeps no more in memory."""
 
 
-class TimedEvents:
+class TimedEvents(PassedOn):
     """Passes events on and writes the receipts and deaths among them to `run/timings/<start>-<pid>.json` of `output` (the next files
     of a long run: `…-1.json`, `…-2.json`).
 
@@ -27,21 +27,13 @@ class TimedEvents:
     """
 
     def __init__(self, events: Events, output: Store, *, file_shards: int = _FILE_SHARDS) -> None:
-        self._events = events
+        super().__init__(events)
         self._output = output
         self._file_shards = file_shards
         self._shards: list[dict[str, object]] = []
         self._deaths: list[dict[str, object]] = []
         self._files = 0
         self._began = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-
-    def stage(self, text: str) -> None:
-        """Passed on."""
-        self._events.stage(text)
-
-    def begin(self, fields: int, already: int) -> None:
-        """Passed on."""
-        self._events.begin(fields, already)
 
     def receipt(self, receipt: Receipt, tally: Tally) -> None:
         """Kept and passed on."""
@@ -61,14 +53,6 @@ class TimedEvents:
             }
         )
         self._events.death(task, death)
-
-    def tick(self, tally: Tally) -> None:
-        """Passed on."""
-        self._events.tick(tally)
-
-    def warn(self, text: str) -> None:
-        """Passed on."""
-        self._events.warn(text)
 
     def flush(self) -> None:
         """Write what is kept, if there is any, and forget it."""

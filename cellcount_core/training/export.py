@@ -193,9 +193,7 @@ def _complete(
     usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
     # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
     for variant, diameters in ((INT8, usual), (FLOAT16, as_it_is)):
-        manifest = add_variant(
-            folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Gate()
-        )
+        manifest = add_variant(folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Gate())
     package = write_package(folder, manifest)
     if images.fit is not images.train:
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)

@@ -24,10 +24,12 @@ _START_S = 120.0
 
 @dataclass(frozen=True)
 class RayHead:
-    """Address of the dashboard, and the environment of a client that holds the cluster's token."""
+    """Addresses of the dashboard, the cluster and its metrics; the environment of a client that holds the cluster's token."""
 
     address: str
     environment: dict[str, str]
+    cluster: str = ""
+    metrics: str = ""
 
 
 def free_port() -> int:
@@ -50,9 +52,10 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     }
-    dashboard = free_port()
+    dashboard, cluster, metrics = free_port(), free_port(), free_port()
     command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", f"--num-cpus={cpus}",
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={cluster}", f"--num-cpus={cpus}",
+        "--node-ip-address=127.0.0.1", f"--metrics-export-port={metrics}",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
         f"--object-store-memory={128 << 20}", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}",
@@ -62,7 +65,7 @@ def ray_head(cpus: int = 2) -> Iterator[RayHead]:
     try:
         address = f"http://127.0.0.1:{dashboard}"
         _wait_until_up(address, head, folder / "head.log")
-        yield RayHead(address, environment)
+        yield RayHead(address, environment, f"127.0.0.1:{cluster}", f"http://127.0.0.1:{metrics}/metrics")
     finally:
         _end(head)
         log.close()

@@ -9,12 +9,17 @@ shards, with pages(k) = max(1, ceil(k / 1000)) requests for a listing of k keys:
                     + 4                              wells, plates, summary as CSV and as JSON
                     + 1 if s > 0                     timings of this driver
                     + 2 if the folder is new         plan, run.json
+                    + 2                              lease: taken, released
              reads  S                                the reduction reads each fields part
                     + 4                              run.json three times (engine, plan, reduction), the plan
+                    + 1 unless the folder is new     the lease of the run before
              lists  3 * pages(S)                     what is committed, what to reduce, what is orphaned
                     + 1 if the folder is new         that no parts of a lost run are there
+                    + 3                              lease: before and after taking it, before the reduction
+             deletes 1 unless the folder is new      the lease of the run before
 
-Nothing else is asked: no HEAD, no DELETE, no second read. A fixed engine
+and every 10 s of a run one list and one put, the beat of the lease (runs here are shorter). Nothing else is asked: no HEAD,
+no second read. A fixed engine
 (`run.model.engine`) saves one read of run.json. Retries come on top, where the store asks for them.
 """
 
@@ -78,7 +83,7 @@ def test_a_new_run_reads_each_field_channel_once_and_puts_twice_a_shard(
     measure = ["w1", "w2"][:channels]
     source, output = asked(proxy, f"new-{fields}-{channels}-{shards}", shard_fields, measure, include)
     assert source == Counter(list=1, read=fields * channels)
-    assert output == Counter(list=4, read=shards + 4, put=2 * shards + 7)
+    assert output == Counter(list=7, read=shards + 4, put=2 * shards + 9)
 
 
 def test_a_run_that_goes_on_asks_only_for_what_is_left(
@@ -91,11 +96,11 @@ def test_a_run_that_goes_on_asks_only_for_what_is_left(
     _lose(store, lost)
     source, output = asked(proxy, "resumed", shard_fields, ["w1"], ["**"])
     assert source == Counter(list=1, read=len(lost) * shard_fields)
-    assert output == Counter(list=3, read=shards + 4, put=2 * len(lost) + 5)
+    assert output == Counter(list=6, read=shards + 5, put=2 * len(lost) + 7, DELETE=1)
 
     source, output = asked(proxy, "resumed", shard_fields, ["w1"], ["**"])
     assert source == Counter(list=1)
-    assert output == Counter(list=3, read=shards + 4, put=4)
+    assert output == Counter(list=6, read=shards + 5, put=6, DELETE=1)
 
 
 def _lose(store: Store, shards: tuple[int, ...]) -> None:

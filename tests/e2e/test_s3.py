@@ -25,6 +25,7 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.plan.planner import load_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.runners.lease import LEASE
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
 from tests.jobs import count, job
@@ -246,7 +247,7 @@ def test_a_key_that_may_only_read_is_stopped_before_anything_is_counted(
         assert proxy.operations("e2e-in") == Counter(list=1)
     assert code == ExitCode.CREDENTIALS
     assert told.count("\n") == 1
-    assert f"{OUT}/read-only/run/plan.parquet" in told
+    assert f"{OUT}/read-only/run/lease/000001.json" in told
     assert keys(store_at(f"{OUT}/read-only", server)) == []
 
 
@@ -256,60 +257,48 @@ def test_the_output_of_another_run_is_left_as_it_is(
     output = f"{OUT}/another"
     assert count_here(output, server.endpoint, capsys)[0] == ExitCode.FAILURES
     store = store_at(output, server)
-    before = {key: store.get(key) for key in keys(store)}
+    before = {key: store.get(key) for key in keys(store) if not key.startswith(LEASE)}
     code, told = count_here(output, server.endpoint, capsys, "--set", "run.um_per_px=0.5")
     assert code == ExitCode.OUTPUT
     assert f"{output} belongs to another run" in told
     assert "run.um_per_px: None -> 0.5" in told
-    assert {key: store.get(key) for key in keys(store)} == before
+    assert {key: store.get(key) for key in keys(store) if not key.startswith(LEASE)} == before
 
 
-def test_of_two_drivers_on_one_output_both_end_and_every_row_is_there_once(
+def test_of_two_drivers_that_want_one_output_at_once_one_counts_and_the_other_is_refused(
     plate: Plate, reference: Tables, server: S3Server
 ) -> None:
     output = f"{OUT}/two"
-    meeting: dict[str, threading.Barrier] = {}
-    guard = threading.Lock()
+    taken = "e2e-out/two/run/lease/000001.json"
+    meeting = threading.Barrier(2)
+    firsts: list[Request] = []
 
     def make_them_meet(request: Request) -> Instead | None:
-        """Both drivers' puts of run.json, and of each fields part, go to the server at the same moment."""
-        if request.method == "PUT" and ("/run/run.json" in request.key or "/fields/part-" in request.key):
-            with guard:
-                barrier = meeting.setdefault(request.key, threading.Barrier(2))
+        """Both drivers' first puts of the lease go to the server at the same moment."""
+        if request.method == "PUT" and request.key == taken and len(firsts) < 2:
+            firsts.append(request)
             with suppress(threading.BrokenBarrierError):
-                barrier.wait(10)
+                meeting.wait(60)
         return None
 
     with s3_proxy(server.endpoint) as proxy:
         proxy.interfere = make_them_meet
-        # One shard in hand each, so that both come to the same shard in the same order.
-        arguments = command(
-            output,
-            proxy.endpoint,
-            "--runner",
-            "serial",
-            "--progress",
-            "json",
-            "--set",
-            "execution.in_flight=1",
-        )
+        arguments = command(output, proxy.endpoint, "--runner", "serial", "--progress", "json")
         drivers = [
             subprocess.Popen([sys.executable, "-m", "cellcount_core.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             for _ in range(2)
         ]  # fmt: skip
-        logs = [driver.communicate(timeout=90)[1].decode() for driver in drivers]
+        logs = [driver.communicate(timeout=120)[1].decode() for driver in drivers]
         refused = [request.key for request, status in proxy.requests if status in (409, 412)]
 
-    assert [driver.returncode for driver in drivers] == [ExitCode.FAILURES, ExitCode.FAILURES], logs
-    assert "e2e-out/two/run/run.json" in refused
-    assert any("/fields/part-" in key for key in refused)
-    commits = Counter(
-        event["commit"]
-        for log in logs
-        for event in map(json.loads, log.splitlines())
-        if event["event"] == "shard"
+    codes = [driver.returncode for driver in drivers]
+    assert sorted(codes) == [ExitCode.FAILURES, ExitCode.BUSY], logs
+    assert taken in refused
+    counted = drivers[codes.index(ExitCode.FAILURES)]
+    assert (
+        f"another run is at work on this output: process {counted.pid} on "
+        in logs[codes.index(ExitCode.BUSY)]
     )
-    assert commits["written"] == SHARDS
     assert tables(output, server.endpoint) == reference
     assert verify(store_at(output, server)).proven
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from cellcount_core.cli.progress import LiveLine
+from cellcount_core.cli.progress import JsonLines, LiveLine
 from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.fields import Shard
+from cellcount_core.domain.fields import FieldKey, PlannedField, Shard
 from cellcount_core.runners.pool import Death, Mode, Task
 
 ODD = "x[/dim] of [red]plate [truncated]"
@@ -21,3 +23,17 @@ def test_brackets_in_a_path_or_message_are_shown_and_break_nothing(
     line.death(Task(Shard(3, ()), Mode.COMMIT, 1.0), Death(Reason.INTERNAL, ODD))
     line.close()
     assert capsys.readouterr().err.count(ODD) == 3
+
+
+def test_a_line_about_a_shard_names_its_plates(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = tuple(
+        PlannedField(FieldKey(plate, "A01", site, 1), ()) for plate in ("P1", "P2") for site in (1, 2)
+    )
+    task, death = Task(Shard(3, fields), Mode.COMMIT, 1.0), Death(Reason.WORKER_DIED, "gone")
+    JsonLines().death(task, death)
+    told = json.loads(capsys.readouterr().err)
+    assert (told["shard"], told["plates"]) == (3, ["P1", "P2"])
+    line = LiveLine()
+    line.death(task, death)
+    line.close()
+    assert capsys.readouterr().err == "shard 3 (plate P1 and 1 more, 4 fields): gone\n"

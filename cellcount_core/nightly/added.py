@@ -1,0 +1,89 @@
+"""Whether a plate has only gained wells since it was counted: then those alone are counted, into a folder of their own.
+
+Only where this gives the rows that counting the whole plate would give: every doubt counts the plate whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from cellcount_core.domain.config import RunConfig, TableLayout
+from cellcount_core.domain.fields import Parsed
+from cellcount_core.layouts.base import Ignored
+from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.layouts.registry import build_layout
+from cellcount_core.models.package import find_package
+from cellcount_core.pipeline.sizing import tells_sizes
+from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.stores.base import Listed, Store
+
+MOST_FILES = 1000
+"""More files than this are not named one by one in run.include: the plate is counted whole."""
+
+Well = tuple[str, str]
+
+
+def fields_are_independent(run: RunConfig) -> bool:
+    """Whether no row depends on other fields of its plate: no size is estimated from them, no field expected because of them."""
+    alone = run.diameter != "auto" or not tells_sizes(find_package(run.model.package))
+    return alone and run.expect == "observed" and not isinstance(run.layout, TableLayout)
+
+
+def added_files(run: RunConfig, listing: Iterable[Listed], counted: Sequence[Store]) -> tuple[Listed, ...]:
+    """The files of wells that the outputs `counted` (all of one plate) do not have yet, in order of their keys.
+
+    Empty where more than that changed: a planned file that is gone or another, a file of a counted channel in a well that was
+    counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse.
+    """
+    planned: dict[str, tuple[int, str]] = {}
+    wells: set[Well] = set()
+    channels: set[str] = set()
+    for store in counted:
+        for shard in read_shards(load_plan(store, load_run(store))):
+            for field in shard.fields:
+                if field.reason is not None:
+                    return ()
+                wells.add((field.key.plate, field.key.well))
+                planned |= {source.key: (source.size, source.etag) for source in field.sources}
+                channels |= {source.channel for source in field.sources}
+    added: dict[str, Listed] = {}
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    folders: defaultdict[str, set[str]] = defaultdict(set)
+    for listed, parsed in _parsed(run, listing):
+        if parsed is None:
+            return ()
+        known = (parsed.field.plate, parsed.field.well) in wells
+        seen[known].add(parsed.channel)
+        folders[parsed.field.plate].add(parsed.folder)
+        if not known:
+            added[listed.key] = listed
+        elif planned.pop(listed.key, None) != (listed.size, listed.etag) and parsed.channel in channels:
+            return ()
+    changed = planned or seen[True] != seen[False] or any(len(each) > 1 for each in folders.values())
+    if changed or len(added) > MOST_FILES:
+        return ()
+    return tuple(listed for _, listed in sorted(added.items()))
+
+
+def only(run: RunConfig, files: Sequence[Listed]) -> RunConfig:
+    """`run` for these files alone."""
+    # A glob with a leading '/' is a path from the input down; brackets make a special sign stand for itself.
+    include = tuple("/" + re.sub(r"([\[*?])", r"[\1]", listed.key) for listed in files)
+    return run.model_copy(update={"include": include})
+
+
+def _parsed(run: RunConfig, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
+    layout = build_layout(run.layout)
+    assert not isinstance(layout, Manifest)
+    included = matcher(run.include) if run.include else None
+    excluded = matcher(run.exclude)
+    for listed in listing:
+        if (included is not None and not included(listed.key)) or excluded(listed.key):
+            continue
+        parsed = layout.parse(listed.key)
+        if not isinstance(parsed, Ignored):
+            yield listed, parsed

@@ -1,0 +1,113 @@
+"""What a nightly is told: one YAML file, checked whole, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cellcount_core.domain.config import ExecutionConfig, JobConfig, RunConfig, StorageConfig, TableLayout
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Complete(_Part):
+    """When a plate is complete; all that is given must hold.
+
+    `marker`: a file of this name in the plate's folder. `fields`: so many fields, each with as many files as the fullest one.
+    `unchanged_min`: the same files for so many minutes, measured between two listings, never by dates of files.
+    """
+
+    marker: str | None = None
+    fields: Annotated[int, Field(ge=1)] | None = None
+    unchanged_min: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Complete:
+        if self.marker is None and self.fields is None and self.unchanged_min is None:
+            raise ValueError("should have one of marker, fields, unchanged_min")
+        if self.marker is not None and ("/" in self.marker or not self.marker):
+            raise ValueError(f"marker should be the name of a file, without '/' (got {self.marker!r})")
+        return self
+
+
+class Budget(_Part):
+    """Past `max_hours` or `max_cost` (hours times `cost_per_hour`, in a currency of your own) no plate is begun."""
+
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    cost_per_hour: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _priced(self) -> Budget:
+        if self.max_cost is not None and not self.cost_per_hour:
+            raise ValueError("max_cost needs a cost_per_hour above 0")
+        return self
+
+
+class Webhook(_Part):
+    """Where the digest is sent as JSON. A URL that is a secret stands in the environment variable `url_from` instead of `url`."""
+
+    url: str | None = None
+    url_from: str | None = None
+    retries: Annotated[int, Field(ge=0, le=20)] = 3
+    pause_s: Annotated[float, Field(ge=0)] = 2.0
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+
+    @model_validator(mode="after")
+    def _one(self) -> Webhook:
+        if (self.url is None) == (self.url_from is None):
+            raise ValueError("should have either url or url_from")
+        return self
+
+
+class History(_Part):
+    """What a plate is compared with: those counted in the last `nights`, within `sigmas` robust standard deviations.
+
+    Nothing is flagged before there are `least` plates to compare with.
+    """
+
+    nights: Annotated[int, Field(ge=1)] = 14
+    sigmas: Annotated[float, Field(gt=0)] = 4.0
+    least: Annotated[int, Field(ge=2)] = 5
+
+
+class NightlyConfig(_Part):
+    """A nightly: where plates appear, when they are complete, how they are counted, what a night may cost."""
+
+    roots: Annotated[tuple[str, ...], Field(min_length=1)]
+    depth: Annotated[int, Field(ge=1, le=8)] = 1
+    output: str
+    complete: Complete = Complete(unchanged_min=30)
+    run: RunConfig = RunConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    storage: StorageConfig = StorageConfig()
+    output_storage: StorageConfig | None = None
+    budget: Budget = Budget()
+    history: History = History()
+    webhook: Webhook | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> NightlyConfig:
+        if len({root.rstrip("/") for root in self.roots}) != len(self.roots):
+            raise ValueError(f"roots name a folder twice: {', '.join(self.roots)}")
+        if any(root.rstrip("/") == self.output.rstrip("/") for root in self.roots):
+            raise ValueError(f"output must not be a root: {self.output}")
+        if self.complete.fields is not None and isinstance(self.run.layout, TableLayout):
+            raise ValueError(
+                "complete.fields cannot be told from names where a table lays the plate out; use marker or unchanged_min"
+            )
+        return self
+
+    def job(self, source: str, output: str) -> JobConfig:
+        """The job that counts the plate at `source` into `output`."""
+        return JobConfig(
+            input=source,
+            output=output,
+            run=self.run,
+            execution=self.execution,
+            storage=self.storage,
+            output_storage=self.output_storage,
+        )

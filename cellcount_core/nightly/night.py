@@ -1,0 +1,391 @@
+"""One night: which plates are new and complete, count them one after the other, say what came of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from cellcount_core.domain.errors import Interrupted, OutputFault, RunFault
+from cellcount_core.domain.fingerprint import canonical_json, differences
+from cellcount_core.models.package import find_package
+from cellcount_core.nightly.clock import Clock, SystemClock
+from cellcount_core.nightly.config import NightlyConfig
+from cellcount_core.nightly.control import Reading, readings
+from cellcount_core.nightly.counting import count_plate
+from cellcount_core.nightly.digest import Digest, digest_json
+from cellcount_core.nightly.hook import hook_url, send
+from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus
+from cellcount_core.nightly.page import page
+from cellcount_core.nightly.plates import Plate, look, wanting
+from cellcount_core.runners.events import Events
+from cellcount_core.runners.lease import Lease, held
+from cellcount_core.runners.places import open_input, storage_options
+from cellcount_core.stores.base import Absent, Created, Store
+from cellcount_core.stores.open import open_store
+
+SETTINGS = "nights/settings.json"
+_MINUTE, _HOUR = 60.0, 3600.0
+_KNOWN = (PlateStatus.COUNTED, PlateStatus.FAILED, PlateStatus.LATE, PlateStatus.LEFT)
+
+
+def run_night(config: NightlyConfig, events: Events, clock: Clock | None = None) -> Digest:
+    """Run one night and write its digest. A night that was cut short is completed by the next one.
+
+    Raises RunFault where nothing can be done at all: a root or the output that cannot be reached, another night at work on the
+    output, an output of other settings. What is wrong with one plate stands in the digest instead. A stop (Ctrl-C, SIGTERM)
+    ends the night with a digest that says so.
+    """
+    clock = clock or SystemClock()
+    if config.webhook is not None:
+        hook_url(config.webhook)
+    store = open_store(config.output, storage_options(config.output_storage or config.storage))
+    roots = [open_input(config.job(root, config.output)) for root in config.roots]
+    with held(store, name="nights/lease", say=events.stage) as lease:
+        _own(store, config)
+        night = _Night(config, clock, events, store, roots, lease, Ledger(store))
+        return night.run()
+
+
+@dataclass(slots=True)
+class _Night:
+    config: NightlyConfig
+    clock: Clock
+    events: Events
+    store: Store
+    roots: Sequence[Store]
+    lease: Lease
+    ledger: Ledger
+    name: str = ""
+    before: int = 0
+    unchanged: int = 0
+    readings: list[Reading] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    began: float = 0.0
+
+    def run(self) -> Digest:
+        """The whole night."""
+        date = self.clock.now()
+        self.began = self.clock.running()
+        self.before = len(self.ledger.events)
+        self.name, unended = _begin(self.store, date)
+        self.notices += [f"the night {name} did not end; what it left is done now" for name in unended]
+        interrupted = False
+        try:
+            with _stoppable():
+                self._work()
+        except Interrupted:
+            interrupted = True
+        seconds = self.clock.running() - self.began
+        digest = Digest(
+            night=self.name,
+            began=_text(date),
+            seconds=seconds,
+            cost=self._cost(seconds),
+            events=tuple(self.ledger.events[self.before :]),
+            unchanged=self.unchanged,
+            readings=tuple(self.readings),
+            problems=tuple(self.problems),
+            notices=tuple(self.notices),
+            max_failed=self.config.execution.max_failed,
+            interrupted=interrupted,
+        )
+        return self._publish(digest)
+
+    def _work(self) -> None:
+        plates = self._look()
+        self._settle(plates)
+        ready, waiting = self._sorted_out(plates)
+        looked = self.clock.running()
+        self._count_all(ready)
+        if waiting:
+            self._count_all(self._waited_for(waiting, looked))
+
+    def _look(self) -> dict[str, Plate]:
+        """All plates by source; what is gone from a root that still lists is recorded as deleted."""
+        seen: dict[str, Plate] = {}
+        for root in self.roots:
+            self.events.stage(f"listing {root.url}")
+            sight = look(
+                root,
+                self.config.run,
+                self.config.complete,
+                depth=self.config.depth,
+                own_output=self.store.url,
+            )
+            self.problems += sight.refused
+            here = {plate.source: plate for plate in sight.plates}
+            seen |= here
+            gone = [
+                event
+                for event in self.ledger.current()
+                if event.status in _KNOWN and self._is_below(event, root) and event.source not in here
+            ]
+            if gone and not sight.files:
+                self.problems.append(
+                    f"{root.url} lists no file at all; its {len(gone)} known plates are not taken for deleted"
+                )
+                continue
+            for event in gone:
+                detail = "" if event.status is PlateStatus.COUNTED else f"had been {event.status.value}"
+                self.ledger.append(
+                    replace(
+                        event, night=self.name, status=PlateStatus.DELETED, detail=detail, fields_now=None
+                    )
+                )
+        return seen
+
+    def _is_below(self, event: Event, root: Store) -> bool:
+        return event.source == f"{root.url.rstrip('/')}/{event.plate}"
+
+    def _settle(self, plates: dict[str, Plate]) -> None:
+        """Say of contents whose successor was counted that they are superseded, also where a night was cut short before it did."""
+        for source in plates:
+            alive = {event.content for event in self.ledger.live(source)}
+            for old in self.ledger.states(source):
+                if old.status is PlateStatus.COUNTED and old.content not in alive:
+                    self.ledger.append(
+                        replace(old, night=self.name, status=PlateStatus.SUPERSEDED, fields_now=None)
+                    )
+
+    def _sorted_out(self, plates: dict[str, Plate]) -> tuple[list[Plate], list[Plate]]:
+        """Plates to count now, those known longest first, and plates whose waiting time has to pass first."""
+        first_seen: dict[str, int] = {}
+        last: dict[tuple[str, str], Event] = {}
+        for number, event in enumerate(self.ledger.events):
+            first_seen.setdefault(event.source, number)
+        for event in self.ledger.current():
+            last[event.source, event.content] = event
+        ready, waiting = [], []
+        for plate in sorted(
+            plates.values(), key=lambda one: (first_seen.get(one.source, len(self.ledger.events)), one.source)
+        ):
+            known = last.get((plate.source, plate.content))
+            now = self.ledger.live(plate.source)[-1:]
+            if now and now[0].content == plate.content:
+                self.unchanged += 1
+            elif lacking := wanting(plate, self.config.complete):
+                self._late(plate, lacking)
+            elif self._waited(known):
+                ready.append(plate)
+            else:
+                waiting.append(plate)
+        return ready, waiting
+
+    def _waited(self, known: Event | None) -> bool:
+        """Whether a plate of this content has been unchanged for long enough, as far as earlier nights can tell."""
+        minutes = self.config.complete.unchanged_min
+        if not minutes:
+            return True
+        if known is None:
+            return False
+        if known.status is not PlateStatus.LATE:
+            return True
+        passed = self.clock.now() - datetime.fromisoformat(known.started)
+        return passed.total_seconds() >= minutes * _MINUTE
+
+    def _waited_for(self, waiting: Sequence[Plate], looked: float) -> list[Plate]:
+        """Those of `waiting` that are the same when the waiting time has passed; the others, and all where it would not fit, are late."""
+        minutes = self.config.complete.unchanged_min or 0.0
+        rest = max(0.0, looked + minutes * _MINUTE - self.clock.running())
+        if self._spent(rest):
+            for plate in waiting:
+                self._late(plate, f"unchanged for less than {minutes:g} min when the budget ended")
+            return []
+        self.events.stage(f"waiting {rest:.0f} s: are {len(waiting)} new plates still being written?")
+        self.clock.sleep(rest)
+        ready = []
+        for plate in waiting:
+            again = self._again(plate)
+            if again is None or again.content != plate.content:
+                self._late(again or plate, f"changed within {minutes:g} min")
+            elif lacking := wanting(again, self.config.complete):
+                self._late(again, lacking)
+            else:
+                ready.append(again)
+        return ready
+
+    def _again(self, plate: Plate) -> Plate | None:
+        """The plate as it lists now; None where it is gone."""
+        root = next(root for root in self.roots if plate.source == f"{root.url.rstrip('/')}/{plate.name}")
+        sight = look(
+            root,
+            self.config.run,
+            self.config.complete,
+            depth=self.config.depth,
+            own_output=self.store.url,
+            prefix=plate.name,
+        )
+        return next((one for one in sight.plates if one.source == plate.source), None)
+
+    def _count_all(self, plates: Sequence[Plate]) -> None:
+        for number, plate in enumerate(plates):
+            self.lease.check()
+            if why := self._spent():
+                for left in plates[number:]:
+                    self.ledger.append(self._event(left, PlateStatus.LEFT, why))
+                return
+            self.events.stage(f"plate {plate.name} ({number + 1} of {len(plates)})")
+            self._count(plate)
+
+    def _count(self, plate: Plate) -> None:
+        blank = self._event(plate, PlateStatus.COUNTED, "")
+        began = self.clock.running()
+        try:
+            event = count_plate(
+                self.config, plate, blank, self.ledger.live(plate.source), self.store, self.events
+            )
+            again = self._again(plate)
+            if again is None or again.content != plate.content:
+                event = replace(
+                    event,
+                    status=PlateStatus.FAILED,
+                    detail="changed while it was counted; counted anew the next night",
+                )
+        except Interrupted:
+            raise
+        except RunFault as fault:
+            event = replace(blank, status=PlateStatus.FAILED, detail=str(fault))
+        # Only the holder of the lease may say what became of a plate.
+        self.lease.check()
+        self.ledger.append(replace(event, seconds=round(self.clock.running() - began, 3)))
+        if event.status is PlateStatus.COUNTED:
+            self._settle({plate.source: plate})
+            self.readings += readings(plate.name, _statistics(event), self._earlier(), self.config.history)
+
+    def _earlier(self) -> list[dict[str, float | None]]:
+        """Statistics of the plates counted in the last nights before this one."""
+        past = self.ledger.events[: self.before]
+        nights = list(dict.fromkeys(event.night for event in past))[-self.config.history.nights :]
+        return [
+            _statistics(event)
+            for event in past
+            if event.status is PlateStatus.COUNTED and event.night in nights
+        ]
+
+    def _late(self, plate: Plate, detail: str) -> None:
+        since = next(
+            (
+                event.started
+                for event in self.ledger.states(plate.source)
+                if event.content == plate.content and event.status is PlateStatus.LATE
+            ),
+            None,
+        )
+        event = self._event(plate, PlateStatus.LATE, detail)
+        self.ledger.append(event if since is None else replace(event, started=since))
+
+    def _event(self, plate: Plate, status: PlateStatus, detail: str) -> Event:
+        return Event(
+            night=self.name,
+            plate=plate.name,
+            source=plate.source,
+            content=plate.content,
+            status=status,
+            started=_text(self.clock.now()),
+            detail=detail,
+            files=plate.files,
+            bytes=plate.size,
+        )
+
+    def _spent(self, more: float = 0.0) -> str:
+        """Why nothing is begun any more (`more` seconds from now), "" while the budget lasts."""
+        seconds = self.clock.running() - self.began + more
+        budget = self.config.budget
+        if budget.max_hours is not None and seconds >= budget.max_hours * _HOUR:
+            return f"budget.max_hours of {budget.max_hours:g} is spent"
+        cost = self._cost(seconds)
+        if budget.max_cost is not None and cost is not None and cost >= budget.max_cost:
+            return f"budget.max_cost of {budget.max_cost:g} is spent"
+        return ""
+
+    def _cost(self, seconds: float) -> float | None:
+        price = self.config.budget.cost_per_hour
+        return None if price is None else round(price * seconds / _HOUR, 4)
+
+    def _publish(self, digest: Digest) -> Digest:
+        self.lease.check()
+        self.ledger.write_views()
+        self._write(digest)
+        hook = self.config.webhook
+        if hook is None:
+            return digest
+        digest = replace(digest, webhook=send(hook, digest_json(digest), self.clock.sleep))
+        if not digest.webhook.startswith("sent"):
+            self.events.warn(f"webhook: {digest.webhook}")
+        self._write(digest)
+        return digest
+
+    def _write(self, digest: Digest) -> None:
+        history = self._earlier()
+        html, data = page(digest, history).encode(), digest_json(digest)
+        for folder in (f"nights/{self.name}/digest", "nights/latest"):
+            self.store.put(f"{folder}.json", data)
+            self.store.put(f"{folder}.html", html)
+
+
+def _statistics(event: Event) -> dict[str, float | None]:
+    return {"count_per_field": event.count_per_field, "focus": event.focus, "background": event.background}
+
+
+def _text(date: datetime) -> str:
+    return date.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _begin(store: Store, date: datetime) -> tuple[str, list[str]]:
+    """The name of this night, taken by conditional put, and the nights since the last digest that did not end."""
+    day = date.astimezone(UTC).date().isoformat()
+    keys = {one.key for batch in store.list("nights") for one in batch}
+    begun = sorted(key.split("/")[1] for key in keys if key.endswith("/begun.json"))
+    ended = [name for name in begun if f"nights/{name}/digest.json" in keys]
+    unended = [name for name in begun if name not in ended and name > max(ended, default="")]
+    body = (json.dumps({"began": _text(date)}) + "\n").encode()
+    number, name = 1, day
+    while name in begun or store.put_new(f"nights/{name}/begun.json", body) is Created.EXISTS:
+        number += 1
+        name = f"{day}-{number}"
+    return name, unended
+
+
+def _own(store: Store, config: NightlyConfig) -> None:
+    """Bind the output to what decides numbers, so that nights and plates can be compared. Raises OutputFault for another one."""
+    package = find_package(config.run.model.package)
+    run = config.run.model_dump(mode="json")
+    # The model is known by its digest, whatever path it was loaded from.
+    settings = {"run": {**run, "model": {"engine": config.run.model.engine, "digest": package.digest}}}
+    body = canonical_json(settings).encode()
+    if store.put_new(SETTINGS, body) is Created.NEW:
+        return
+    try:
+        stored = json.loads(store.get(SETTINGS))
+    except (Absent, ValueError):
+        raise OutputFault(f"{store.url}: {SETTINGS} is not what a nightly wrote") from None
+    if changed := differences(stored, json.loads(body)):
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise OutputFault(
+            f"{store.url}: counted with other settings until now, so that its plates would not compare\n{lines}\n"
+            "choose another output folder for the new settings"
+        )
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A stop between plates is the same as one within: Interrupted."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; the next night goes on where this one stopped") from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

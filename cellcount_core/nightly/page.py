@@ -1,0 +1,211 @@
+"""The page of a night: one self-contained HTML file without scripts, its control charts drawn in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from cellcount_core.nightly.control import STATISTICS, Reading
+from cellcount_core.nightly.digest import Digest
+from cellcount_core.nightly.ledger import PlateStatus
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1d2129; --soft: #5c6470; --line: #e3e6ea; --paper: #fff; --tint: #f6f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue",
+  Arial, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
+h2 { font-size: 18px; margin: 36px 0 10px; }
+p { margin: 6px 0; max-width: 90ch; overflow-wrap: anywhere; }
+.soft { color: var(--soft); }
+.notice, .problem { border-left: 4px solid #d08700; background: #fdf6e7; padding: 8px 12px; margin: 14px 0; }
+.problem { border-left-color: #b3261e; background: #fceeed; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 12px; margin: 20px 0 0; }
+.card { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
+.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.card span { color: var(--soft); font-size: 13px; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; border-bottom-color: #b9bfc8; }
+th.text, td.text { text-align: left; overflow-wrap: anywhere; white-space: pre-line; }
+.bad { color: #b3261e; font-weight: 600; }
+.charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
+figure { margin: 0; min-width: 0; }
+figcaption { font-size: 13px; color: var(--soft); }
+svg { width: 100%; height: auto; background: var(--tint); border: 1px solid var(--line); border-radius: 8px; }
+code { font-size: 13px; overflow-wrap: anywhere; }
+"""
+
+_TITLES = {
+    PlateStatus.COUNTED: "Counted",
+    PlateStatus.FAILED: "Failed: tried again the next night",
+    PlateStatus.LATE: "Late: not complete yet, looked at again the next night",
+    PlateStatus.LEFT: "Left by the budget: first the next night",
+    PlateStatus.SUPERSEDED: "Superseded: other files now; the tables are kept",
+    PlateStatus.DELETED: "Deleted: no longer there; the tables are kept",
+}
+
+_WIDTH, _HEIGHT, _EDGE = 360.0, 150.0, 14.0
+
+
+def page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
+    """The whole page; `before` are the statistics of the plates it was compared with. Every name in it is escaped."""
+    title = f"Night {escape(digest.night)}"
+    parts = [
+        f"<h1>{title}</h1>",
+        f'<p class="soft">{escape(digest.headline)}. Exit code {int(digest.exit_code)}. Began {escape(digest.began)}.</p>',
+        *(f'<p class="problem">{escape(line)}</p>' for line in _problems(digest)),
+        *(f'<p class="notice">{escape(line)}</p>' for line in digest.notices),
+        _cards(digest),
+        _counted(digest),
+        *(_listed(digest, status) for status in PlateStatus if status is not PlateStatus.COUNTED),
+        *_drift(digest, before),
+        '<p class="soft">All of this as JSON: <code>digest.json</code> beside this page. Every plate of every night: '
+        "<code>nights/datasets.parquet</code>.</p>",
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}: cellcount</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _problems(digest: Digest) -> Iterable[str]:
+    if digest.interrupted:
+        yield "The night was stopped before its end; the next one goes on where it stopped."
+    yield from digest.problems
+    for reading in digest.flagged:
+        yield f"{reading.plate}: {STATISTICS[reading.statistic]} is {_number(reading.value)}, outside {_limits(reading)}"
+    if digest.webhook and not digest.webhook.startswith("sent"):
+        yield f"Webhook: {digest.webhook}"
+
+
+def _cards(digest: Digest) -> str:
+    counted = digest.of(PlateStatus.COUNTED)
+    cards = [
+        ("plates counted", str(len(counted))),
+        ("fields counted", f"{sum(event.fields_now or 0 for event in counted):,}"),
+        ("objects", f"{sum(event.count or 0 for event in counted):,}"),
+        ("failed", str(len(digest.of(PlateStatus.FAILED)))),
+        ("late", str(len(digest.of(PlateStatus.LATE)))),
+        ("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
+        ("outside limits", str(len(digest.flagged))),
+        ("time", _duration(digest.seconds)),
+    ]
+    if digest.cost is not None:
+        cards.append(("cost", f"{digest.cost:.2f}"))
+    inner = "".join(f'<div class="card"><span>{name}</span><b>{value}</b></div>' for name, value in cards)
+    return f'<div class="cards">{inner}</div>'
+
+
+def _counted(digest: Digest) -> str:
+    counted = digest.of(PlateStatus.COUNTED)
+    if not counted:
+        return ""
+    incomplete = {event.source for event in digest.incomplete}
+    rows = []
+    for event in counted:
+        bad = (event.failed or 0) + (event.missing or 0)
+        mark = ' class="bad"' if event.source in incomplete else ""
+        rows.append(
+            f'<tr><td class="text">{escape(event.plate)}</td><td>{event.ok} of {event.fields}</td><td{mark}>{bad}</td>'
+            f"<td>{_number(event.count)}</td><td>{_number(event.count_per_field)}</td><td>{_number(event.focus)}</td>"
+            f"<td>{_number(event.background)}</td><td>{_duration(event.seconds or 0.0)}</td>"
+            f'<td class="text"><code>{escape(event.output)}</code></td></tr>'
+        )
+    head = (
+        '<th class="text">plate</th><th>fields ok</th><th>failed or missing</th><th>objects</th><th>a field</th><th>focus</th>'
+        '<th>background</th><th>time</th><th class="text">tables in</th>'
+    )
+    return _table(_TITLES[PlateStatus.COUNTED], head, rows)
+
+
+def _listed(digest: Digest, status: PlateStatus) -> str:
+    events = digest.of(status)
+    if not events:
+        return ""
+    rows = [
+        f'<tr><td class="text">{escape(event.plate)}</td><td>{event.files:,}</td><td class="text">{escape(event.detail)}</td></tr>'
+        for event in events
+    ]
+    return _table(_TITLES[status], '<th class="text">plate</th><th>files</th><th class="text">why</th>', rows)
+
+
+def _table(title: str, head: str, rows: Sequence[str]) -> str:
+    body = "\n".join(rows)
+    return f'<h2>{title}</h2>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _drift(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Iterable[str]:
+    if not digest.readings:
+        return
+    yield "<h2>Drift</h2>"
+    yield (
+        '<p class="soft">Plates of the last nights (grey) and of this one (blue; red where outside the limits). The band is the '
+        "robust centre and its limits.</p>"
+    )
+    charts = []
+    for name, title in STATISTICS.items():
+        tonight = [reading for reading in digest.readings if reading.statistic == name]
+        earlier = [value for one in before if (value := one.get(name)) is not None]
+        if tonight:
+            charts.append(
+                f"<figure>{_chart(earlier, tonight)}<figcaption>{escape(title)}: {_compared(tonight[0])}</figcaption></figure>"
+            )
+    yield f'<div class="charts">{"".join(charts)}</div>'
+
+
+def _chart(earlier: Sequence[float], tonight: Sequence[Reading]) -> str:
+    """Values from left to right in the order they were counted; heights from the lowest to the highest of values and limits."""
+    bounds = [each for each in (tonight[0].low, tonight[0].high) if each is not None]
+    values = [*earlier, *(reading.value for reading in tonight), *bounds]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+
+    def up(value: float) -> float:
+        return _HEIGHT - _EDGE - (value - low) / span * (_HEIGHT - 2 * _EDGE)
+
+    step = (_WIDTH - 2 * _EDGE) / max(1, len(earlier) + len(tonight) - 1)
+    shapes = []
+    if tonight[0].low is not None and tonight[0].high is not None and tonight[0].centre is not None:
+        top, bottom, middle = up(tonight[0].high), up(tonight[0].low), up(tonight[0].centre)
+        shapes.append(
+            f'<rect x="0" y="{top:.1f}" width="{_WIDTH:g}" height="{max(bottom - top, 0.5):.1f}" fill="#dfe7f3"/>'
+            f'<line x1="0" x2="{_WIDTH:g}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="#8fa3c4"/>'
+        )
+    points = [("#8a919c", value, "") for value in earlier]
+    points += [
+        ("#b3261e" if reading.flagged else "#1f5fbf", reading.value, reading.plate) for reading in tonight
+    ]
+    for number, (colour, value, name) in enumerate(points):
+        title = f"<title>{escape(name)}: {_number(value)}</title>" if name else ""
+        shapes.append(
+            f'<circle cx="{_EDGE + number * step:.1f}" cy="{up(value):.1f}" r="4" fill="{colour}">{title}</circle>'
+        )
+    return f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img">{"".join(shapes)}</svg>'
+
+
+def _compared(reading: Reading) -> str:
+    if reading.low is None:
+        return f"{reading.plates} earlier plates, too few for limits"
+    return f"{reading.plates} earlier plates, limits {_limits(reading)}"
+
+
+def _limits(reading: Reading) -> str:
+    return f"{_number(reading.low)} to {_number(reading.high)}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,259 @@
+"""The lease of a folder in a store: one driver at a time works on it, and a dead driver's place is taken over.
+
+A lease is a series of generation files, `<name>/<000001>.json`; the highest one says who holds it. A new one is created
+with `put_new`, so of many that want it one gets it. Its holder rewrites it with a growing number of beats. Whoever finds
+one looks a number of times whether it changes: clocks of two machines are never compared (ADR 0007).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cellcount_core.domain.errors import BusyFault, CellcountError
+from cellcount_core.stores.base import Absent, Created, Denied, Store
+
+LEASE = "run/lease"
+_SUFFIX = ".json"
+_LOOKS_A_BEAT = 4
+_LONGEST_BEAT_S = 600.0
+_STOP_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What a generation file says. `since` is that machine's clock, for people alone; `token` is one holding's own.
+
+    `machine` names one boot of one host and one of its process namespaces: only there does `pid` with `started` mean
+    anything. "" where the system does not tell.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    started: str
+    since: str
+    beat_s: float
+    beats: int = 0
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class Lease:
+    """A lease that is held. `check` is what a driver asks between two shards; a thread keeps it alive meanwhile."""
+
+    def __init__(self, store: Store, name: str, number: int, holder: Holder) -> None:
+        self._store = store
+        self._name = name
+        self._number = number
+        self._holder = holder
+        self._lost: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    @property
+    def number(self) -> int:
+        """The generation that is held; it grows with every holder."""
+        return self._number
+
+    def check(self) -> None:
+        """Raise BusyFault once it is known that another driver took the lease over. Asks the store nothing."""
+        if self._lost is not None:
+            raise BusyFault(self._lost)
+
+    def confirm(self) -> None:
+        """As `check`, after a look into the store: before something that must not be done twice at once."""
+        self._look()
+        self.check()
+
+    def begin(self) -> None:
+        """Start the beats."""
+        self._thread.start()
+
+    def release(self, say: Callable[[str], None]) -> None:
+        """End the beats and say so in the store. Where that fails, whoever comes next waits for beats in vain instead."""
+        self._stop.set()
+        self._thread.join(_STOP_S)
+        if self._lost is not None:
+            return
+        try:
+            _write(self._store, self._name, self._number, replace(self._holder, released=True))
+        except CellcountError as fault:
+            say(f"{self._name} could not be released ({fault}); the next run waits a little for it")
+
+    def _beat(self) -> None:
+        while self._lost is None and not self._stop.wait(self._holder.beat_s):
+            # A store that fails for a while costs beats, not the lease: it is lost only to a higher generation.
+            try:
+                self._look()
+                if self._lost is None:
+                    self._holder = replace(self._holder, beats=self._holder.beats + 1)
+                    _write(self._store, self._name, self._number, self._holder)
+            except CellcountError:
+                continue
+
+    def _look(self) -> None:
+        highest = max(_generations(self._store, self._name), default=0)
+        if self._lost is None and highest > self._number:
+            other = _read(self._store, self._name, highest)
+            who = str(other) if other is not None else f"generation {highest}"
+            self._lost = (
+                f"{self._store.url}: another run took this output over ({who}) while this one gave no sign of life; "
+                "this one stops, what it committed stays"
+            )
+            self._store.delete(_key(self._name, self._number))
+
+
+@contextmanager
+def held(
+    store: Store,
+    name: str = LEASE,
+    beat_s: float = 10.0,
+    patience_beats: int = 3,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Lease]:
+    """Hold the lease `name` of `store`; it is released at the end, also after a fault.
+
+    Raises BusyFault, which names the holder, where another driver is alive: at once where it is a process of this host,
+    otherwise when its next beat is seen. A dead process of this host is taken over from at once, any other when it gave no
+    beat for `patience_beats` of its own `beat_s`. `say` is told of waiting and of taking over.
+    """
+    lease = _take(store, name, beat_s, patience_beats, say)
+    lease.begin()
+    try:
+        yield lease
+    finally:
+        lease.release(say)
+
+
+def _take(store: Store, name: str, beat_s: float, patience_beats: int, say: Callable[[str], None]) -> Lease:
+    me = _myself(beat_s)
+    while True:
+        numbers = _generations(store, name)
+        highest = max(numbers, default=0)
+        if highest:
+            _wait_for_end(store, name, highest, beat_s, patience_beats, say)
+        mine = highest + 1
+        if not _create(store, name, mine, me):
+            continue
+        # A slow taker may create a generation below one that is held by now: only the highest one counts.
+        if max(_generations(store, name), default=0) > mine:
+            store.delete(_key(name, mine))
+            continue
+        for number in numbers:
+            store.delete(_key(name, number))
+        return Lease(store, name, mine, me)
+
+
+def _create(store: Store, name: str, number: int, me: Holder) -> bool:
+    """Whether this generation is ours now: also where the reply to our own put got lost."""
+    if store.put_new(_key(name, number), _body(me)) is Created.NEW:
+        return True
+    found = _read(store, name, number)
+    return found is not None and found.token == me.token
+
+
+def _wait_for_end(
+    store: Store, name: str, number: int, beat_s: float, patience_beats: int, say: Callable[[str], None]
+) -> None:
+    """Return once the holder of generation `number` is known to be gone; raise BusyFault once it is seen to live."""
+    first = _read(store, name, number)
+    if first is None or first.released:
+        return
+    alive = _lives_here(first)
+    if alive is False:
+        say(f"taking over from {first}, which is gone")
+        return
+    if alive:
+        raise _busy(store, first)
+    beat = first.beat_s if 0 < first.beat_s <= _LONGEST_BEAT_S else beat_s
+    patience = beat * patience_beats
+    say(f"{store.url} is held by {first}; waiting up to {patience:.0f} s for a sign of life")
+    # Looks are counted, not seconds: a watcher that is itself held up looks later, and as often.
+    for _ in range(_LOOKS_A_BEAT * patience_beats):
+        time.sleep(beat / _LOOKS_A_BEAT)
+        now = _read(store, name, number)
+        if now is None or now.released:
+            return
+        if now != first:
+            raise _busy(store, now)
+    say(f"taking over from {first}, which gave no sign of life for {patience:.0f} s")
+
+
+def _busy(store: Store, holder: Holder) -> BusyFault:
+    return BusyFault(
+        f"{store.url}: another run is at work on this output: {holder}; wait until it is done, or end it and run the "
+        "same command again"
+    )
+
+
+def _generations(store: Store, name: str) -> list[int]:
+    names = (listed.key.rsplit("/", 1)[-1] for batch in store.list(name) for listed in batch)
+    return [int(stem) for stem in (file.removesuffix(_SUFFIX) for file in names) if stem.isdecimal()]
+
+
+def _key(name: str, number: int) -> str:
+    return f"{name}/{number:06d}{_SUFFIX}"
+
+
+def _body(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder), indent=1).encode()
+
+
+def _write(store: Store, name: str, number: int, holder: Holder) -> None:
+    store.put(_key(name, number), _body(holder))
+
+
+def _read(store: Store, name: str, number: int) -> Holder | None:
+    """Who holds this generation; None where it is gone or says nothing: then the next one is there to be taken."""
+    try:
+        found = json.loads(store.get(_key(name, number)))
+        return Holder(
+            str(found["token"]), str(found["host"]), str(found["machine"]), int(found["pid"]), str(found["started"]),
+            str(found["since"]), float(found["beat_s"]), int(found["beats"]), bool(found["released"]),
+        )  # fmt: skip
+    except (Absent, Denied, ValueError, KeyError, TypeError):
+        return None
+
+
+def _myself(beat_s: float) -> Holder:
+    pid = os.getpid()
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Holder(uuid.uuid4().hex, socket.gethostname(), _machine(), pid, _started(pid) or "", since, beat_s)
+
+
+def _machine() -> str:
+    """This boot of this host and its process namespace: two containers of one host do not see each other's processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except (OSError, ValueError):
+        return ""
+
+
+def _lives_here(holder: Holder) -> bool | None:
+    """Whether the holder's process lives; None where this machine cannot know."""
+    if not holder.machine or holder.machine != _machine() or not holder.started:
+        return None
+    return _started(holder.pid) == holder.started
+
+
+def _started(pid: int) -> str | None:
+    """When process `pid` started, in ticks since the boot; None where there is no such process, or a dead one."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    state, *rest = text[text.rindex(")") + 1 :].split()
+    return None if state in ("Z", "X") else rest[18]

@@ -1,0 +1,77 @@
+"""Numbers of a run for whoever watches the cluster: Prometheus metrics that the driver records through Ray's own exporter."""
+
+from __future__ import annotations
+
+import time
+
+from ray.util.metrics import Counter, Gauge
+
+from cellcount_core.domain.receipts import Receipt
+from cellcount_core.runners.events import Events, PassedOn, Tally
+from cellcount_core.runners.pool import Death, Task
+
+_RUN_DIGITS = 12
+_TAGS = ("run",)
+
+
+class Metrics(PassedOn):
+    """Passes events on and records them, tagged with the first digits of the run's fingerprint.
+
+    `cellcount_fields` by status, `cellcount_shards`, `cellcount_objects`, `cellcount_pixels`, `cellcount_deaths` by reason and
+    `cellcount_stage_seconds` by stage grow with the run and are exported with `_total`; `cellcount_fields_per_second` is the
+    rate of this session, `cellcount_fields_left` what is left to do. Ray puts `ray_` before each name.
+    """
+
+    def __init__(self, events: Events, fingerprint: str) -> None:
+        super().__init__(events)
+        run = {"run": fingerprint[:_RUN_DIGITS]}
+        self._fields = Counter("cellcount_fields", "Fields committed, by status.", (*_TAGS, "status"))
+        self._shards = Counter("cellcount_shards", "Shards committed.", _TAGS)
+        self._objects = Counter("cellcount_objects", "Objects counted.", _TAGS)
+        self._pixels = Counter("cellcount_pixels", "Pixels decoded of counted channels.", _TAGS)
+        self._deaths = Counter(
+            "cellcount_deaths", "Attempts that gave no result, by reason.", (*_TAGS, "reason")
+        )
+        self._stages = Counter(
+            "cellcount_stage_seconds", "Busy seconds by stage, summed over threads.", (*_TAGS, "stage")
+        )
+        self._rate = Gauge("cellcount_fields_per_second", "Fields a second in this session.", _TAGS)
+        self._left = Gauge("cellcount_fields_left", "Fields not committed yet.", _TAGS)
+        for metric in (
+            self._fields, self._shards, self._objects, self._pixels, self._deaths, self._stages, self._rate, self._left
+        ):  # fmt: skip
+            metric.set_default_tags(run)
+        self._to_do = 0
+        self._since = time.monotonic()
+
+    def begin(self, fields: int, already: int) -> None:
+        """Passed on; the rate counts from here."""
+        super().begin(fields, already)
+        self._to_do = fields - already
+        self._since = time.monotonic()
+        self._left.set(self._to_do)
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        """Recorded and passed on."""
+        self._shards.inc()
+        for status, fields in receipt.statuses.items():
+            _grow(self._fields, fields, {"status": status})
+        _grow(self._objects, receipt.objects)
+        _grow(self._pixels, receipt.pixels)
+        for stage, seconds in receipt.stage_seconds.items():
+            _grow(self._stages, seconds, {"stage": stage})
+        done = tally.statuses.total()
+        self._left.set(self._to_do - done)
+        self._rate.set(done / max(1e-9, time.monotonic() - self._since))
+        super().receipt(receipt, tally)
+
+    def death(self, task: Task, death: Death) -> None:
+        """Recorded and passed on."""
+        self._deaths.inc(tags={"reason": death.reason.value})
+        super().death(task, death)
+
+
+def _grow(counter: Counter, by: float, tags: dict[str, str] | None = None) -> None:
+    """Ray takes no growth by nothing."""
+    if by > 0:
+        counter.inc(by, tags or {})
