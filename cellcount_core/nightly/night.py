@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -25,6 +22,7 @@ from cellcount_core.nightly.plates import Plate, look, wanting
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_input, storage_options
+from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Absent, Created, Store
 from cellcount_core.stores.open import open_store
 
@@ -77,7 +75,7 @@ class _Night:
         self.notices += [f"the night {name} did not end; what it left is done now" for name in unended]
         interrupted = False
         try:
-            with _stoppable():
+            with interruptible("stopped; the next night goes on where this one stopped"):
                 self._work()
         except Interrupted:
             interrupted = True
@@ -371,21 +369,3 @@ def _own(store: Store, config: NightlyConfig) -> None:
             f"{store.url}: counted with other settings until now, so that its plates would not compare\n{lines}\n"
             "choose another output folder for the new settings"
         )
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """A stop between plates is the same as one within: Interrupted."""
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if ours:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; the next night goes on where this one stopped") from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

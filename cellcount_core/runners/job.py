@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from cellcount_core.domain.config import ExecutionConfig, JobConfig, accepted_failures
-from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from cellcount_core.domain.fields import Shard
 from cellcount_core.images.tiles import smallest_tile
 from cellcount_core.models.engines import ON_GPU, resolve_engine
@@ -42,6 +40,7 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.pool import WorkerPool
 from cellcount_core.runners.sizes import measure_of
+from cellcount_core.runners.stopping import interruptible
 from cellcount_core.runners.timings import TimedEvents
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import committed_parts
@@ -77,7 +76,7 @@ def run_job(job: JobConfig, events: Events) -> JobResult:
     The output's lease is held meanwhile: BusyFault where another driver is at work on it, or took it over.
     Ctrl-C, and in the main thread SIGTERM, raise Interrupted once the workers are ended.
     """
-    with _interruptible():
+    with interruptible("stopped; the same command goes on where this one stopped"):
         return _run(job, events)
 
 
@@ -115,22 +114,6 @@ def _cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
     events.stage("connecting to Ray" if execution.address else "starting Ray")
     with ray_cluster.connected(execution) as resources:
         yield resources.gpus if execution.gpus_per_actor != 0 else 0.0
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C, and SIGTERM (of a scheduler, of `ray job stop`) unless the program has its own way with it, as Interrupted."""
-    main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted("stopped; the same command goes on where this one stopped") from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _engine(package: Package, job: JobConfig, kept: RunFile | None, gpus: float) -> str:
