@@ -134,9 +134,12 @@ def test_through_ray_the_tables_are_the_same_and_no_secret_is_anywhere(
 
     assert tables(output, server.endpoint) == reference
     assert verify(store_at(output, server)).proven
-    # The formula of test_operations.py: who counts makes no difference to what is asked of the stores.
+    # The formula of test_operations.py: who counts makes no difference to what is asked of the stores. Ray takes long enough to
+    # start for the lease to beat: a list and a put each.
     assert source == Counter(list=1, read=FILES_READ)
-    assert asked == Counter(list=4, read=SHARDS + 4, put=2 * SHARDS + 7)
+    beats = asked["list"] - 7
+    assert 0 <= beats <= 15
+    assert asked == Counter(list=7 + beats, read=SHARDS + 4, put=2 * SHARDS + 9 + beats)
 
     # That the run's context is found there shows that the place looked into is the right one.
     assert OUT.encode() in memories[0]
