@@ -43,6 +43,7 @@ def print_result(job: JobConfig, result: JobResult) -> None:
         given = job.execution.max_failed
         limit = "" if given is None else f", --max-failed is {given}"
         print(f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing{limit}")
+        print(f"once the cause is gone: cellcount retry {shlex.quote(out)}")
     print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
 
 

@@ -141,6 +141,46 @@ def count(
     raise typer.Exit(counting.count(job, progress))
 
 
+@app.command(short_help="Try the failed fields of a finished run again.")
+def retry(
+    out: Out,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option("--reason", metavar="CODE", help="Only fields that failed for this reason. Repeatable."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="INPUT", help="Where the images are now, if the run knew them elsewhere."
+        ),
+    ] = None,
+    assignments: Set = None,
+    runner: Runner = None,
+    address: Address = None,
+    actors: Actors = None,
+    endpoint: Endpoint = None,
+    progress: Progress = Display.AUTO,
+) -> None:
+    """Try the fields of a finished run that failed or were missing again, with the run's own model and settings.
+
+    What is counted already is neither read nor changed. A file that was replaced since the run was planned stays failed.
+
+    Examples:
+
+      cellcount retry ./out
+
+      cellcount retry ./out --reason out_of_memory --actors 1
+    """
+    from cellcount_core.cli import retrying
+
+    raise typer.Exit(
+        retrying.retry(
+            out, source=source, reasons=reason or [], assignments=assignments or [], runner=runner, address=address,
+            actors=actors, endpoint=endpoint, display=progress,
+        )
+    )  # fmt: skip
+
+
 @app.command(short_help="Say what a count would do, without doing it.")
 def plan(
     source: Input,

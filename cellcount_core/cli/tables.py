@@ -22,10 +22,17 @@ def open_output(out: str, endpoint: str | None) -> Store:
 
 def reduce_again(out: str, endpoint: str | None) -> int:
     """Build the merged tables anew."""
+    import sys
+
+    from cellcount_core.reduce.ledger import read_run
     from cellcount_core.reduce.reducer import reduce_run
+    from cellcount_core.runners.lease import held
 
     store = open_output(out, endpoint)
-    summary = reduce_run(store)
+    # Nothing is written into a folder that holds no run.
+    read_run(store)
+    with held(store, say=lambda text: print(text, file=sys.stderr)):
+        summary = reduce_run(store)
     print(f"{total_line(summary)}, {many(summary.wells, 'well')}")
     print_reasons(summary.reasons, summary.examples)
     return int(ExitCode.OK)

@@ -18,7 +18,7 @@ class RunContext:
     `package` is the name or path the package is found by on the worker, `package_digest` what it must be. `counted` are the
     channels of the package's roles, in their order; `measured` those whose intensities are measured. `scales` are the object
     sizes found when planning. `threads` are those of the model's arithmetic;
-    `readers` how many objects are read at once.
+    `readers` how many objects are read at once. `amends`: the shards are fields of committed ones, done once more.
     """
 
     input_url: str
@@ -36,3 +36,4 @@ class RunContext:
     scales: tuple[PoolScale, ...]
     threads: int
     readers: int
+    amends: bool = False

@@ -28,6 +28,7 @@ from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.gate import Gate
 from cellcount_core.pipeline.kit import open_kit
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.amend import amend_part
 from cellcount_core.tables.parts import Part, build_part, commit_part
 
 _FIELD_THREADS = 3
@@ -64,12 +65,13 @@ class ShardWorker:
         self._stopping = threading.Event()
 
     def count(self, shard: Shard) -> Receipt:
-        """Count every field of the shard and commit its part. Raises RunFault where the run cannot go on."""
+        """Count every field of the shard and commit its part, or amend the one that stands. Raises RunFault where the run cannot go on."""
         began = time.perf_counter()
         kit = replace(self._kit, clock=StageClock())
         results = self._count_fields(kit, shard)
         with self._committing, kit.clock("commit"):
-            commit = commit_part(kit.output, self._part(shard, results))
+            put = amend_part if self._context.amends else commit_part
+            commit = put(kit.output, self._part(shard, results))
         return _receipt(kit, shard, results, commit, began)
 
     def probe(self, shard: Shard) -> Receipt:

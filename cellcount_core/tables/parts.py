@@ -1,7 +1,7 @@
 """The two files of a shard and how they are committed.
 
-A shard's *fields part* is its commit: it is created last, once, and never replaced. It names its *objects part* (file and
-SHA-256), and objects parts are never replaced either. So a fields part always names an objects part that is there, with just
+A shard's *fields part* is its commit: it is created last, once, and counting never replaces it (`amend` does, where failed fields are
+retried). It names its *objects part* (file and SHA-256), and objects parts are never replaced. So a fields part always names an objects part that is there, with just
 those bytes, whatever workers race and wherever one of them dies:
 
 - The objects part is written before the fields part, so it is there when the fields part appears.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -93,6 +93,18 @@ def objects_key(number: int) -> str:
     return f"{OBJECTS}/{part_name(number)}"
 
 
+def content_key(number: int, body: bytes) -> str:
+    """Where these bytes stand as the objects part of a shard, whatever stands in its usual place."""
+    digest = hashlib.sha256(body).hexdigest()
+    return f"{objects_key(number).removesuffix('.parquet')}-{digest[:16]}.parquet"
+
+
+def split_digests(texts: Mapping[str, str]) -> tuple[str, ...]:
+    """The object digests of a fields table, one a row, from its metadata. Raises KeyError where it has none."""
+    digits = texts[OBJECT_DIGESTS_KEY]
+    return tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
+
+
 def build_part(
     number: int, rows: Sequence[FieldRow], objects: Sequence[ObjectRows], features: Features, fingerprint: str
 ) -> Part:
@@ -134,7 +146,7 @@ def commit_part(store: Store, part: Part) -> Commit:
     if not created and not _same(store, slot, part.objects):
         if store.size_of(fields_key(part.number)) is not None:
             return Commit.ALREADY
-        chosen = f"{slot.removesuffix('.parquet')}-{hashlib.sha256(part.objects).hexdigest()[:16]}.parquet"
+        chosen = content_key(part.number, part.objects)
         # The name says the content, so this replaces nothing but the same bytes.
         store.put(chosen, part.objects)
         created = True
@@ -179,11 +191,10 @@ def read_fields_part(key: str, body: bytes) -> FieldsPart:
     try:
         number = int(texts[SHARD_KEY])
         fingerprint, name, sha = texts[FINGERPRINT_KEY], texts[OBJECTS_PART_KEY], texts[OBJECTS_SHA_KEY]
-        rows, digits = texts[ROWS_KEY], texts[OBJECT_DIGESTS_KEY]
+        rows, digests = texts[ROWS_KEY], split_digests(texts)
         features = schema_features(texts)
     except (KeyError, ValueError, LedgerFault) as error:
         raise LedgerFault(f"{key}: its metadata is not that of a fields part ({error})") from error
-    digests = tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
     if FIELD_ID.name not in table.schema.names or len(digests) != table.num_rows:
         raise LedgerFault(f"{key}: has {table.num_rows} rows and {len(digests)} digests of their objects")
     return FieldsPart(key, number, fingerprint, features, table, rows, f"{OBJECTS}/{name}", sha, digests)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +29,7 @@ from cellcount_core.tables.parts import (
     sweep,
 )
 from tests.unit.reduce.outputs import FEATURES, FINGERPRINT, Made, memory_store, part_of, rows_of
+from tests.unit.tables.stepping import Killed, SteppedStore, Turns
 
 
 def fields(*ends: int | Reason) -> list[Made]:
@@ -113,70 +112,6 @@ def test_workers_that_commit_one_shard_at_once_all_end_well(kind: str, tmp_path:
         ends = list(threads.map(lambda _: commit_part(store, ONE), range(8)))
     assert ends.count(Commit.WRITTEN) == 1
     assert keys(store, "objects") == [assert_committed_whole(store)]
-
-
-class Killed(BaseException):
-    """The worker dies here."""
-
-
-@dataclass
-class Turns:
-    """Lets several threads do one store operation at a time, in an order given beforehand."""
-
-    order: Iterator[int]
-    waiting: set[int] = field(default_factory=set)
-    alive: set[int] = field(default_factory=set)
-    turn: int | None = None
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def take(self, worker: int) -> None:
-        with self.changed:
-            self.waiting.add(worker)
-            self._choose()
-            assert self.changed.wait_for(lambda: self.turn == worker, timeout=20)
-
-    def give(self, worker: int) -> None:
-        with self.changed:
-            self.waiting.discard(worker)
-            self.turn = None
-
-    def leave(self, worker: int) -> None:
-        with self.changed:
-            self.alive.discard(worker)
-            self.waiting.discard(worker)
-            self._choose()
-
-    def _choose(self) -> None:
-        if self.turn is None and self.waiting and self.waiting == self.alive:
-            ready = sorted(self.waiting)
-            self.turn = ready[next(self.order, 0) % len(ready)]
-            self.changed.notify_all()
-
-
-@dataclass
-class SteppedStore:
-    """A store whose every operation waits for its worker's turn; the operation `dies_at` is never done."""
-
-    store: Store
-    turns: Turns
-    worker: int
-    dies_at: int | None
-    steps: int = 0
-
-    def __getattr__(self, name: str) -> object:
-        operation = getattr(self.store, name)
-
-        def stepped(*arguments: object) -> object:
-            self.turns.take(self.worker)
-            try:
-                self.steps += 1
-                if self.steps - 1 == self.dies_at:
-                    raise Killed
-                return operation(*arguments)
-            finally:
-                self.turns.give(self.worker)
-
-        return stepped
 
 
 def commit_stepwise(store: Store, order: Sequence[int], dying: Sequence[int | None]) -> list[Commit | None]:

@@ -1,0 +1,172 @@
+"""The fields of a finished run that failed, done once more; what is counted already is neither read nor touched."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.config import JobConfig
+from cellcount_core.domain.errors import ExitCode, LedgerFault, OutputFault, Reason, Status
+from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.runfile import RunFile
+from cellcount_core.reduce.ledger import fields_parts, read_run
+from cellcount_core.reduce.reducer import reduce_run
+from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.fanout import Work, cluster, context_of, fan_out, recorded
+from cellcount_core.runners.job import JobResult
+from cellcount_core.runners.lease import held
+from cellcount_core.runners.places import open_input, open_output
+from cellcount_core.runners.stopping import interruptible
+from cellcount_core.stores.base import Store
+from cellcount_core.tables.parts import committed_parts
+
+_BAD = (Status.FAILED.value, Status.MISSING.value)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryResult:
+    """What a retry came to. `retried` are the fields tried again, by the reason they had; `hopeless` those left as they are since
+    planning already found that they cannot be counted, likewise. `job` is as a count tells it."""
+
+    retried: Counter[str]
+    hopeless: Counter[str]
+    job: JobResult
+
+    @property
+    def mended(self) -> int:
+        """Fields that failed before and are counted now."""
+        return self.job.tally.statuses.get(Status.OK.value, 0)
+
+
+def retry_job(job: JobConfig, events: Events, reasons: Container[str] | None = None) -> RetryResult:
+    """Do the failed and missing fields of the finished run at `job.output` once more and reduce; those of `reasons` alone, if given.
+
+    `job.run` must be the run's own. A field whose file is not the one that was planned stays failed, as `changed`. Stopped or
+    killed at any moment it leaves a whole ledger, and the same call goes on. Raises OutputFault where there is no run,
+    LedgerFault where it is not finished, BusyFault where another driver is at work on it.
+    """
+    with interruptible("stopped; the same command goes on where this one stopped"):
+        return _retry(job, events, reasons)
+
+
+def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> RetryResult:
+    began = time.perf_counter()
+    source = open_input(job)
+    output = open_output(job, source)
+    run = load_run(output)
+    _refuse_other_settings(job, run, output)
+    with held(output, say=events.stage) as lease:
+        _refuse_unfinished(output, run)
+        chosen = _choose(output, run, reasons)
+        watched = Watched(events, lambda _: lease.check())
+        tally = _count(job, run, source, output, chosen, watched) if chosen.shards else Tally()
+        lease.confirm()
+        events.stage("reducing")
+        summary = reduce_run(output)
+    bad = sum(summary.statuses.get(status, 0) for status in _BAD)
+    code = ExitCode.FAILURES if bad else ExitCode.OK
+    done = JobResult(run, tally, summary, time.perf_counter() - began, code)
+    return RetryResult(chosen.retried, chosen.hopeless, done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The fields to do, as pieces of their shards, and how many there are by the reason they have."""
+
+    shards: list[Shard] = field(default_factory=list)
+    retried: Counter[str] = field(default_factory=Counter)
+    hopeless: Counter[str] = field(default_factory=Counter)
+
+
+def _choose(output: Store, run: RunFile, reasons: Container[str] | None) -> _Chosen:
+    failed: dict[int, dict[str, str]] = {}
+    for part in fields_parts(output, read_run(output)):
+        rows = zip(
+            *(part.table.column(name).to_pylist() for name in (FIELD_ID.name, "status", "reason")),
+            strict=True,
+        )
+        bad = {
+            field_id: reason
+            for field_id, status, reason in rows
+            if status in _BAD and (reasons is None or reason in reasons)
+        }
+        if bad:
+            failed[part.number] = bad
+    chosen = _Chosen()
+    for shard in read_shards(load_plan(output, run), failed):
+        again = [planned for planned in shard.fields if planned.key.field_id in failed[shard.number]]
+        for planned in again:
+            reason = failed[shard.number][planned.key.field_id]
+            (chosen.retried if planned.reason is None else chosen.hopeless)[reason] += 1
+        if countable := tuple(planned for planned in again if planned.reason is None):
+            chosen.shards.append(replace(shard, fields=countable))
+    return chosen
+
+
+def _count(
+    job: JobConfig, run: RunFile, source: Store, output: Store, chosen: _Chosen, events: Events
+) -> Tally:
+    fields = chosen.retried.total()
+    events.stage(f"looking whether the files of {fields} fields are still those that were planned")
+    shards = [_as_planned(shard, tags) for shard, tags in _with_tags(source, chosen.shards)]
+    with cluster(job.execution, events):
+        events.stage(
+            f"{fields} of {run.numbers.fields} fields once more; model {run.model.name} {run.model.version} on "
+            f"{run.model.engine}"
+        )
+        context = replace(context_of(job, run, source, output), amends=True)
+        with recorded(job, run, output, events) as told:
+            return fan_out(job, context, Work(iter(shards), len(shards), fields, 0), told)
+
+
+def _with_tags(source: Store, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Mapping[str, str]]]:
+    """The shards, with the tags that the store gives the content of their files now; a file that is not there has none."""
+    wanted = {one.key for shard in shards for planned in shard.fields for one in planned.sources}
+    tags = {
+        listed.key: listed.etag
+        for folder in _outermost({key.rpartition("/")[0] for key in wanted})
+        for batch in source.list(folder)
+        for listed in batch
+        if listed.key in wanted
+    }
+    return ((shard, tags) for shard in shards)
+
+
+def _outermost(folders: set[str]) -> list[str]:
+    """Those of the folders that lie in no other one: listing a folder lists all below it."""
+    outermost: list[str] = []
+    for folder in sorted(folders, key=lambda name: (len(name), name)):
+        if not any(above == "" or folder.startswith(f"{above}/") for above in outermost):
+            outermost.append(folder)
+    return outermost
+
+
+def _as_planned(shard: Shard, tags: Mapping[str, str]) -> Shard:
+    return replace(shard, fields=tuple(_checked(planned, tags) for planned in shard.fields))
+
+
+def _checked(planned: PlannedField, tags: Mapping[str, str]) -> PlannedField:
+    for source in planned.sources:
+        if tags.get(source.key, source.etag) != source.etag:
+            detail = f"{source.key}: it is not the file that was planned; count into a new output to have it counted"
+            return replace(planned, reason=Reason.CHANGED, detail=detail)
+    return planned
+
+
+def _refuse_other_settings(job: JobConfig, run: RunFile, output: Store) -> None:
+    if job.run.model_dump(mode="json") != dict(run.run):
+        raise OutputFault(f"{output.url}: a retry counts as the run did; its settings cannot be changed")
+
+
+def _refuse_unfinished(output: Store, run: RunFile) -> None:
+    left = run.numbers.shards - len(committed_parts(output))
+    if left:
+        raise LedgerFault(
+            f"{output.url}: {left} of {run.numbers.shards} shards are not counted yet; finish the run with the command that "
+            "began it, then retry what failed"
+        )
