@@ -1,4 +1,4 @@
-"""Write a benchmark's table into docs/explanation/performance.md, with machine, date and commit."""
+"""Write a benchmark's table into a page of docs/explanation, with machine, date and commit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
+_PAGES = Path(__file__).parents[1] / "docs" / "explanation"
+PERFORMANCE = _PAGES / "performance.md"
+RELIABILITY = _PAGES / "reliability.md"
 
 
-def record(section: str, table: Sequence[str]) -> None:
+def record(section: str, table: Sequence[str], page: Path = PERFORMANCE) -> None:
     """Replace what stands between `<!-- section -->` and `<!-- /section -->` of the page by `table` and its provenance.
 
     Without `--record` on the command line nothing is written.
@@ -28,12 +30,12 @@ def record(section: str, table: Sequence[str]) -> None:
         f"`{_command()}`",
     ]
     block = f"<!-- {section} -->\n" + "\n".join(lines) + f"\n<!-- /{section} -->"
-    page = PAGE.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     pattern = re.compile(rf"<!-- {section} -->.*?<!-- /{section} -->", re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"{PAGE.name} has no section <!-- {section} -->")
-    PAGE.write_text(pattern.sub(lambda _: block, page), encoding="utf-8")
-    print(f"recorded in {PAGE.name}: {section}")
+    if not pattern.search(text):
+        raise SystemExit(f"{page.name} has no section <!-- {section} -->")
+    page.write_text(pattern.sub(lambda _: block, text), encoding="utf-8")
+    print(f"recorded in {page.name}: {section}")
 
 
 def _machine() -> str:
@@ -47,7 +49,7 @@ def _machine() -> str:
 
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=PAGE.parent
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=_PAGES
     )
     return done.stdout.strip()
 
@@ -55,5 +57,5 @@ def _commit() -> str:
 def _command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
     shown = ["DATA" if Path(argument).is_dir() else argument for argument in arguments]
-    script = Path(sys.argv[0]).resolve().relative_to(PAGE.parents[2])
+    script = Path(sys.argv[0]).resolve().relative_to(_PAGES.parents[1])
     return " ".join(["python", str(script), *shown])
