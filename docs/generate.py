@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
 
-config.md comes from domain/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
+config.md comes from domain/config.py, nightly/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
 domain/errors.py, cli.md from the command line itself.
 """
 
@@ -20,6 +20,7 @@ from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
 from cellcount_core.domain import config as settings
 from cellcount_core.domain import errors as faults
+from cellcount_core.nightly import config as nights
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; edit there. -->\n\n"
@@ -44,6 +45,14 @@ _LAYOUTS = {
     "table": settings.TableLayout,
 }
 
+_OF_A_JOB = ("run", "execution", "storage", "output_storage")
+_NIGHTLY: dict[str, type[BaseModel]] = {
+    "complete": nights.Complete,
+    "budget": nights.Budget,
+    "history": nights.History,
+    "webhook": nights.Webhook,
+}
+
 
 def config_page() -> str:
     """Every setting with type, default and meaning. Raises ValueError where docs/meanings.yaml misses one or has one too many."""
@@ -54,7 +63,7 @@ def config_page() -> str:
         "as `--set section.key=value`. Only `run` decides numbers: with the model and the listing of the input it makes the run's",
         "fingerprint. Commented examples are in [conf/](../../conf/).\n",
         "## The job\n",
-        *_settings(settings.JobConfig, "", meanings, skip=("run", "execution", "storage", "output_storage")),
+        *_settings(settings.JobConfig, "", meanings, skip=_OF_A_JOB),
         "| `output_storage` | storage section or null | `null` | " + meanings.pop("output_storage") + " |\n",
     ]
     for name, section in (
@@ -68,6 +77,20 @@ def config_page() -> str:
         text += [f"### {kind}\n", f"{_sentence(layout)}\n"]
         if len(layout.model_fields) > 1:
             text += [*_settings(layout, f"run.layout:{kind}.", meanings, skip=("kind",)), ""]
+    text += [
+        "## A nightly\n",
+        "What `cellcount nightly CONFIG.yaml` is told, beside `run`, `execution`, `storage` and `output_storage` as above, which hold for",
+        "every plate. An example is [conf/nightly.yaml](../../conf/nightly.yaml).\n",
+        *_settings(nights.NightlyConfig, "nightly:", meanings, skip=(*_OF_A_JOB, *_NIGHTLY)),
+        "",
+    ]
+    for name, section in _NIGHTLY.items():
+        text += [
+            f"### {name}\n",
+            f"{_sentence(section)}\n",
+            *_settings(section, f"nightly:{name}.", meanings),
+            "",
+        ]
     if meanings:
         raise ValueError(f"docs/meanings.yaml: no such settings: {', '.join(sorted(meanings))}")
     return NOTE + "\n".join(text).rstrip() + "\n"
@@ -94,7 +117,7 @@ def _settings(
             if field.default != ""
             else "empty"
         )
-        shown_key = f"run.layout.{name}" if prefix.startswith("run.layout:") else key
+        shown_key = f"run.layout.{name}" if prefix.startswith("run.layout:") else key.removeprefix("nightly:")
         yield f"| `{shown_key}` | {_type(field.annotation, field.metadata)} | {default} | {meanings.pop(key)} |"
         if key == "run.expect":
             yield from list(_settings(settings.ExpectGrid, "run.expect.", meanings))[2:]

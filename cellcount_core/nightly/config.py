@@ -14,7 +14,7 @@ class _Part(BaseModel):
 
 
 class Complete(_Part):
-    """When a plate is complete; all that is given must hold.
+    """When a plate is complete; all that is given must hold. Without this section: `unchanged_min: 30`.
 
     `marker`: a file of this name in the plate's folder. `fields`: so many fields, each with as many files as the fullest one.
     `unchanged_min`: the same files for so many minutes, measured between two listings, never by dates of files.
