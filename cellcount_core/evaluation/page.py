@@ -19,6 +19,7 @@ from cellcount_core.evaluation.figures import (
 from cellcount_core.evaluation.outlines import BOTH, COUNTED, TRUE, outlines_png
 from cellcount_core.evaluation.plots import calibration_png, f1_by_size_png
 from cellcount_core.pipeline.sizing import tells_sizes
+from cellcount_core.report.html import html_page
 
 CARDS = ("ap_50", "ap_mean", "f1_50", "pq", "count_mape", "count_bias")
 """The figures at the top of the page."""
@@ -27,26 +28,9 @@ GROUP_FIGURES = ("ap_50", "ap_mean", "f1_50", "pq", "count_mape", "count_bias", 
 """The columns of the tables by group."""
 
 _STYLE = """
-:root { color-scheme: light; --ink: #1d2129; --soft: #5c6470; --line: #e3e6ea; --paper: #fff; --tint: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue",
-  Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
-h2 { font-size: 18px; margin: 40px 0 10px; }
 h3 { font-size: 14px; margin: 22px 0 6px; color: var(--soft); font-weight: 600; }
-p { margin: 6px 0; max-width: 80ch; }
-.soft { color: var(--soft); }
-.notice { border-left: 4px solid #d08700; background: #fdf6e7; padding: 8px 12px; margin: 14px 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin: 20px 0 0; }
-.card { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: 13px; display: block; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; white-space: nowrap; }
-th { font-weight: 600; border-bottom-color: #b9bfc8; }
-th:first-child, td:first-child, td.text, th.text { text-align: left; }
+th, td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
 .groups th { white-space: normal; min-width: 64px; vertical-align: bottom; }
 .groups th:first-child { min-width: 110px; }
 td.text { white-space: normal; min-width: 260px; color: var(--soft); }
@@ -54,15 +38,13 @@ td small { display: block; color: var(--soft); font-size: 12px; }
 .plots, .worst { display: grid; gap: 18px; }
 .plots { grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); }
 .worst { grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); }
-figure { margin: 0; min-width: 0; }
 img { max-width: 100%; height: auto; display: block; }
 .worst img { border-radius: 4px; background: #16181d; width: 100%; }
-figcaption { font-size: 13px; padding: 6px 0 10px; overflow-wrap: anywhere; }
+figcaption { padding: 6px 0 10px; overflow-wrap: anywhere; }
 figcaption span { color: var(--soft); }
 .key { display: inline-block; width: 22px; height: 12px; border-radius: 2px; background: #16181d; padding: 4px 3px; margin: 0 4px 0 12px;
   vertical-align: -1px; }
 .key i { display: block; height: 4px; }
-code { font-size: 13px; overflow-wrap: anywhere; }
 """
 
 
@@ -83,12 +65,7 @@ def page(evaluation: Evaluation) -> str:
         *_worst(evaluation.worst),
         *_how(evaluation),
     ]
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: evaluation</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(f"{name}: evaluation", "\n".join(parts), _STYLE)
 
 
 def diameter_words(evaluation: Evaluation) -> str:

@@ -8,34 +8,15 @@ from html import escape
 from cellcount_core.nightly.control import STATISTICS, Reading
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
+from cellcount_core.report.html import html_page
 
 _STYLE = """
-:root { color-scheme: light; --ink: #1d2129; --soft: #5c6470; --line: #e3e6ea; --paper: #fff; --tint: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue",
-  Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
-h2 { font-size: 18px; margin: 36px 0 10px; }
-p { margin: 6px 0; max-width: 90ch; overflow-wrap: anywhere; }
-.soft { color: var(--soft); }
-.notice, .problem { border-left: 4px solid #d08700; background: #fdf6e7; padding: 8px 12px; margin: 14px 0; }
-.problem { border-left-color: #b3261e; background: #fceeed; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 12px; margin: 20px 0 0; }
-.card { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: 13px; display: block; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; border-bottom-color: #b9bfc8; }
-th.text, td.text { text-align: left; overflow-wrap: anywhere; white-space: pre-line; }
+.problem { border-left: 4px solid #b3261e; background: #fceeed; padding: 8px 12px; margin: 14px 0; }
+th.text, td.text { overflow-wrap: anywhere; white-space: pre-line; }
 .bad { color: #b3261e; font-weight: 600; }
 .charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
-figure { margin: 0; min-width: 0; }
-figcaption { font-size: 13px; color: var(--soft); }
+figcaption { color: var(--soft); }
 svg { width: 100%; height: auto; background: var(--tint); border: 1px solid var(--line); border-radius: 8px; }
-code { font-size: 13px; overflow-wrap: anywhere; }
 """
 
 _TITLES = {
@@ -65,12 +46,7 @@ def page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
         '<p class="soft">All of this as JSON: <code>digest.json</code> beside this page. Every plate of every night: '
         "<code>nights/datasets.parquet</code>.</p>",
     ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}: cellcount</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(f"{title}: cellcount", "\n".join(part for part in parts if part), _STYLE)
 
 
 def _problems(digest: Digest) -> Iterable[str]:
