@@ -154,7 +154,14 @@ def retry(
             "--input", metavar="INPUT", help="Where the images are now, if the run knew them elsewhere."
         ),
     ] = None,
-    assignments: Set = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of execution or storage, e.g. execution.shard_timeout_s=3600. Repeatable.",
+        ),
+    ] = None,
     runner: Runner = None,
     address: Address = None,
     actors: Actors = None,
