@@ -51,6 +51,12 @@ class Sorter:
             return iter(self._held)
         return heapq.merge(*(_read_run(path) for path in self._runs), self._held)
 
+    def clear(self) -> None:
+        """Forget all rows. An iterator that is still at work is left without them."""
+        self._held = []
+        self._runs = []
+        self._count = 0
+
     def _spill(self) -> None:
         self._held.sort()
         with NamedTemporaryFile(dir=self._folder, prefix="run-", delete=False) as file:

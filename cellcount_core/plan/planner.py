@@ -97,7 +97,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows lie in a temporary folder."""
+    """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows lie in memory and in a temporary
+    folder."""
 
     folder: TemporaryDirectory[str]
     run: RunConfig
@@ -112,7 +113,8 @@ class Survey:
         self.close()
 
     def close(self) -> None:
-        """Remove the temporary folder."""
+        """Let go of the rows, on disk and in memory: counting may go on for hours after."""
+        self.discovery.sorter.clear()
         self.folder.cleanup()
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cellcount_core.domain.config import FlatLayout, ImageXpressLayout, RunConfig
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.plan.planner import plan_survey, survey
 from cellcount_core.plan.shards import ShardLimits
-from tests.unit.plan.listings import MemoryStore, plan_bytes, plan_of, planned, store_of
+from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_bytes, plan_of, planned, store_of
 
 IMAGEXPRESS = RunConfig(layout=ImageXpressLayout(), channels={"nuclei": "w1"})
 PLATE = [
@@ -38,6 +39,15 @@ def test_the_size_of_shards_does_not_change_the_fingerprint() -> None:
             fingerprints.add(plan.file.fingerprint)
             assert plan.file.numbers.shards == plan.summary.shards == -(-12 // fields)
     assert len(fingerprints) == 1
+
+
+def test_a_survey_lets_go_of_its_rows_once_it_is_planned() -> None:
+    with survey(store_of(PLATE), IMAGEXPRESS, ("nuclei",)) as seen:
+        assert len(list(seen.discovery.rows())) == len(PLATE)
+        with plan_survey(seen, MODEL, LIMITS) as plan:
+            seen.close()
+            assert list(seen.discovery.rows()) == []
+            assert sum(len(shard.fields) for shard in plan.shards()) == 12
 
 
 def test_fields_stand_in_key_order() -> None:
