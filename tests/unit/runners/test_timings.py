@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from cellcount_core.cli.progress import Quiet
+from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Commit, Receipt
 from cellcount_core.runners.events import Tally
+from cellcount_core.runners.pool import Death, Mode, Task
 from cellcount_core.runners.timings import TimedEvents
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
@@ -26,6 +31,32 @@ def test_a_long_session_is_written_in_files_of_so_many_shards(tmp_path: Path) ->
     records = [json.loads(path.read_text())["shards"] for path in files]
     assert sorted(len(shards) for shards in records) == [1, 3, 3]
     assert sorted(shard["shard"] for shards in records for shard in shards) == list(range(7))
+
+
+def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()))
+    done = replace(receipt(4), stage_seconds={"decode": 0.25}, host='a "host"', pid=7, plates=("P1", "µ"))
+    timed.receipt(done, Tally())
+    timed.death(Task(Shard(5, ()), Mode.PROBE, 1.0), Death(Reason.WORKER_DIED, "exit\n9"))
+    timed.flush()
+    [path] = (tmp_path / "run" / "timings").iterdir()
+    record = json.loads(path.read_text())
+    assert record["shards"] == [json.loads(json.dumps(asdict(done)))]
+    assert record["deaths"] == [{"shard": 5, "mode": "probe", "reason": "worker_died", "detail": "exit\n9"}]
+
+
+def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
+    stages = {
+        stage: 0.123456789 + number for number, stage in enumerate(("read", "decode", "prepare", "infer"))
+    }
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(1000):
+        timed.receipt(replace(receipt(number), stage_seconds={**stages}), Tally())
+    kept = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert kept / 1000 < 600
 
 
 def test_an_output_that_takes_no_timings_does_not_stop_the_run(tmp_path: Path) -> None:
