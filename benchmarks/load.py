@@ -14,7 +14,6 @@ import json
 import os
 import random
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -162,12 +161,10 @@ def drive(source: Path, output: Path, arguments: argparse.Namespace) -> Run:
                 if log.began is not None and log.ended is None:
                     killer.act(time.monotonic() - log.began)
                 if time.monotonic() - started > arguments.limit_s:
-                    driver.send_signal(signal.SIGTERM)
-                    driver.wait(timeout=120)
+                    break
                 time.sleep(LOOK_S)
         finally:
-            if driver.poll() is None:
-                driver.kill()
+            end(driver)
             reader.join()
         whole = time.monotonic() - started
     assert driver.returncode is not None
@@ -175,6 +172,18 @@ def drive(source: Path, output: Path, arguments: argparse.Namespace) -> Run:
     peak = max((seen.resident for seen in looks), default=0)
     within = tuple(seen for seen in looks if 0 < seen.done < log.done)
     return Run(driver.returncode, whole, counting, log, killer.kills, within, peak)
+
+
+def end(driver: psutil.Popen) -> None:
+    """Ask a driver that is still at work to stop, so that its Ray ends with it; insist after two minutes."""
+    if driver.poll() is not None:
+        return
+    driver.terminate()
+    try:
+        driver.wait(timeout=120)
+    except psutil.TimeoutExpired:
+        driver.kill()
+        driver.wait()
 
 
 def environment(folder: Path) -> dict[str, str]:
