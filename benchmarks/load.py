@@ -5,6 +5,8 @@
 `cellcount count` runs as a process of its own with a local Ray of its own. While it counts, one of its actors gets SIGKILL at
 moments drawn by `--seed` (a Poisson process), and the driver's memory is looked at every second. Then every field is looked
 for in the tables, with its own number of objects at its own places, and `cellcount verify` is run.
+
+Ray takes some MiB in its first minute, however much is counted: the growth of the driver tells from 50,000 fields on.
 """
 
 from __future__ import annotations
