@@ -7,6 +7,11 @@ server checks, so signatures hold through the proxy.
 from __future__ import annotations
 
 import http.client
+import os
+import re
+import select
+import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,20 +19,28 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import unescape
 
 import psutil
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date"}
+_LISTED = re.compile(rb"<Contents>.*?<Key>(.*?)</Key>.*?</Contents>", re.DOTALL)
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of no seconds: a close is a reset."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request: `key` is bucket/key without the leading '/', `prefix` that of a listing, `port` the client's own."""
+    """One request: `key` is bucket/key without the leading '/', `prefix` that of a listing, `port` the client's own.
+
+    `creates` says that a put is made only where nothing is there yet (If-None-Match).
+    """
 
     method: str
     key: str
     prefix: str | None
     port: int
+    creates: bool = False
 
     def is_get_of(self, ending: str) -> bool:
         """Whether an object of this key's ending is read."""
@@ -51,20 +64,54 @@ class Instead:
     drip_s: float | None = None
 
 
-SLOW_DOWN = Instead(
-    503,
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
-)
+@dataclass(frozen=True)
+class Reset:
+    """The connection is reset and there is no reply; the server has `acted` on the request before that, or never saw it."""
 
-Interfere = Callable[[Request], Instead | None]
+    acted: bool
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The server's reply ends after this `share` of its body, which is announced whole. One without a body comes as it is."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Late:
+    """The server's reply comes after so many seconds."""
+
+    seconds: float
+
+
+def refusal(status: int, code: str, message: str) -> Instead:
+    """An error as S3 words it."""
+    return Instead(
+        status,
+        f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode(),
+    )
+
+
+SLOW_DOWN = refusal(503, "SlowDown", "Please reduce your request rate.")
+INTERNAL_ERROR = refusal(500, "InternalError", "We encountered an internal error. Please try again.")
+EXPIRED = refusal(400, "ExpiredToken", "The provided token has expired.")
+
+Interference = Instead | Reset | Cut | Late
+Interfere = Callable[[Request], Interference | None]
 
 
 @dataclass
 class S3Proxy:
-    """`endpoint` is what clients are given. `interfere` sees each request before it is forwarded, and may wait."""
+    """`endpoint` is what clients are given. `interfere` sees each request before it is forwarded, and may wait.
+
+    `requests` are those seen with the status that the client was sent, 0 where it was sent none or no whole reply. `hidden`
+    says which keys (bucket/key) every listing leaves out.
+    """
 
     endpoint: str = ""
     interfere: Interfere = field(default=lambda request: None)
+    hidden: Callable[[str], bool] = field(default=lambda key: False)
     requests: list[tuple[Request, int]] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
@@ -79,6 +126,16 @@ def _operation(request: Request) -> str:
     if request.prefix is not None:
         return "list"
     return {"GET": "read", "PUT": "put"}.get(request.method, request.method)
+
+
+def _without(hidden: Callable[[str], bool], bucket: str, listing: bytes) -> bytes:
+    """A listing of `bucket` without the keys that are `hidden`."""
+
+    def shown(entry: re.Match[bytes]) -> bytes:
+        key = unescape(entry.group(1).decode(), {"&quot;": '"', "&apos;": "'"})
+        return b"" if hidden(f"{bucket.strip('/')}/{key}") else entry.group()
+
+    return _LISTED.sub(shown, listing)
 
 
 @contextmanager
@@ -96,14 +153,29 @@ def s3_proxy(server_endpoint: str) -> Iterator[S3Proxy]:
             parts = urlsplit(self.path)
             query = parse_qs(parts.query, keep_blank_values=True)
             prefix = query.get("prefix", [""])[0] if "list-type" in query else None
-            request = Request(self.command, unquote(parts.path).lstrip("/"), prefix, self.client_address[1])
-            instead = state.interfere(request)
-            if instead is not None:
-                self._told(instead)
-                state.requests.append((request, instead.status))
+            creates = self.headers.get("If-None-Match") == "*"
+            key = unquote(parts.path).lstrip("/")
+            request = Request(self.command, key, prefix, self.client_address[1], creates)
+            told = state.interfere(request)
+            if isinstance(told, Instead):
+                # Noted first: a client that was told must find it noted.
+                state.requests.append((request, told.status))
+                self._told(told)
+                return
+            if told == Reset(acted=False):
+                state.requests.append((request, 0))
+                self._reset()
                 return
             status, headers, answer = self._asked(body)
-            state.requests.append((request, status))
+            if prefix is not None and status == 200:
+                answer = _without(state.hidden, key, answer)
+            if isinstance(told, Late):
+                state.closing.wait(told.seconds)
+            broken = isinstance(told, Reset) or (isinstance(told, Cut) and answer) or self._hung_up()
+            state.requests.append((request, 0 if broken else status))
+            if isinstance(told, Reset):
+                self._reset()
+                return
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in _HOP_BY_HOP:
@@ -111,7 +183,25 @@ def s3_proxy(server_endpoint: str) -> Iterator[S3Proxy]:
             length = dict(headers).get("Content-Length", "0") if self.command == "HEAD" else str(len(answer))
             self.send_header("Content-Length", length)
             self.end_headers()
+            if isinstance(told, Cut) and answer:
+                answer = answer[: min(int(told.share * len(answer)), len(answer) - 1)]
+                self.close_connection = True
             self.wfile.write(answer)
+
+        def _hung_up(self) -> bool:
+            """Whether the client has closed the connection, having waited long enough."""
+            if not select.select([self.connection], [], [], 0)[0]:
+                return False
+            try:
+                return not self.connection.recv(1, socket.MSG_PEEK)
+            except ConnectionError:
+                return True
+
+        def _reset(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            # The socket's own close would wait for its files, and the server would end the connection in peace first.
+            os.close(self.connection.detach())
+            self.close_connection = True
 
         def _asked(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
             if self.upstream is None:
@@ -131,7 +221,8 @@ def s3_proxy(server_endpoint: str) -> Iterator[S3Proxy]:
             self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
             self.end_headers()
             if instead.drip_s is None:
-                self.wfile.write(instead.body)
+                if self.command != "HEAD":
+                    self.wfile.write(instead.body)
                 return
             with suppress(ConnectionError):
                 for _ in range(length):
