@@ -53,14 +53,14 @@ class Holder:
 class Lease:
     """A lease that is held. `check` is what a driver asks between two shards; a thread keeps it alive meanwhile."""
 
-    def __init__(self, store: Store, name: str, number: int, holder: Holder) -> None:
+    def __init__(self, store: Store, name: str, holder: Holder) -> None:
         self._store = store
         self._name = name
-        self._number = number
+        self._number = 0
         self._holder = holder
         self._lost: str | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=_thread_name(holder), daemon=True)
 
     @property
     def number(self) -> int:
@@ -77,15 +77,23 @@ class Lease:
         self._look()
         self.check()
 
-    def begin(self) -> None:
-        """Start the beats."""
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """The thread lives within this context, which tells others of this process that this holding lives."""
         self._thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            self._thread.join(_STOP_S)
+
+    def taken(self, number: int) -> None:
+        """Generation `number` is held: beat for it."""
+        self._number = number
 
     def release(self, say: Callable[[str], None]) -> None:
-        """End the beats and say so in the store. Where that fails, whoever comes next waits for beats in vain instead."""
-        self._stop.set()
-        self._thread.join(_STOP_S)
-        if self._lost is not None:
+        """Say in the store that it is free. Where that fails, whoever comes next waits for beats in vain instead."""
+        if self._lost is not None or not self._number:
             return
         try:
             _write(self._store, self._name, self._number, replace(self._holder, released=True))
@@ -94,6 +102,8 @@ class Lease:
 
     def _beat(self) -> None:
         while self._lost is None and not self._stop.wait(self._holder.beat_s):
+            if not self._number:
+                continue
             # A store that fails for a while costs beats, not the lease: it is lost only to a higher generation.
             try:
                 self._look()
@@ -129,31 +139,38 @@ def held(
     otherwise when its next beat is seen. A dead process of this host is taken over from at once, any other when it gave no
     beat for `patience_beats` of its own `beat_s`. `say` is told of waiting and of taking over.
     """
-    lease = _take(store, name, beat_s, patience_beats, say)
-    lease.begin()
+    me = _myself(beat_s)
+    lease = Lease(store, name, me)
     try:
-        yield lease
+        with lease.alive():
+            lease.taken(_take(store, name, me, patience_beats, say))
+            yield lease
     finally:
         lease.release(say)
 
 
-def _take(store: Store, name: str, beat_s: float, patience_beats: int, say: Callable[[str], None]) -> Lease:
-    me = _myself(beat_s)
+def _take(store: Store, name: str, me: Holder, patience_beats: int, say: Callable[[str], None]) -> int:
+    """The generation that is held now."""
+    # Found by a put: a listing may lag behind it.
+    known = 0
     while True:
         numbers = _generations(store, name)
-        highest = max(numbers, default=0)
+        highest = max([known, *numbers])
         if highest:
-            _wait_for_end(store, name, highest, beat_s, patience_beats, say)
+            _wait_for_end(store, name, highest, me.beat_s, patience_beats, say)
         mine = highest + 1
         if not _create(store, name, mine, me):
+            known = mine
             continue
         # A slow taker may create a generation below one that is held by now: only the highest one counts.
         if max(_generations(store, name), default=0) > mine:
             store.delete(_key(name, mine))
             continue
+        # The last one stays: who is shown an old listing finds it where this one would be created, and looks further.
         for number in numbers:
-            store.delete(_key(name, number))
-        return Lease(store, name, mine, me)
+            if number < mine - 1:
+                store.delete(_key(name, number))
+        return mine
 
 
 def _create(store: Store, name: str, number: int, me: Holder) -> bool:
@@ -243,10 +260,17 @@ def _machine() -> str:
 
 
 def _lives_here(holder: Holder) -> bool | None:
-    """Whether the holder's process lives; None where this machine cannot know."""
+    """Whether the holder lives; None where this machine cannot know."""
     if not holder.machine or holder.machine != _machine() or not holder.started:
         return None
-    return _started(holder.pid) == holder.started
+    if _started(holder.pid) != holder.started:
+        return False
+    # A holding of this very process lives as long as its thread, also where its end could not be written.
+    return holder.pid != os.getpid() or _thread_name(holder) in {one.name for one in threading.enumerate()}
+
+
+def _thread_name(holder: Holder) -> str:
+    return f"lease {holder.token}"
 
 
 def _started(pid: int) -> str | None:

@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cellcount_core.domain.errors import BusyFault, ExitCode
+from cellcount_core.domain.errors import BusyFault, CredentialsFault, ExitCode
 from cellcount_core.runners.lease import LEASE, Holder, held
+from cellcount_core.stores.base import Listed
 from cellcount_core.stores.local import LocalStore, open_local
 
 BEAT_S = 0.1
@@ -83,13 +84,17 @@ def test_refusal_has_an_exit_code_of_its_own() -> None:
     assert BusyFault.exit_code is ExitCode.BUSY
 
 
-def test_a_released_lease_is_taken_at_once_and_the_old_generation_goes(store: LocalStore) -> None:
+def test_a_released_lease_is_taken_at_once_and_only_the_last_generation_before_it_stays(
+    store: LocalStore,
+) -> None:
     with held(store, beat_s=60.0) as first:
         pass
     assert written(store).released
     with held(store, beat_s=60.0) as second:
         assert (first.number, second.number) == (1, 2)
-        assert [path.name for path in Path(store.url, LEASE).iterdir()] == ["000002.json"]
+    with held(store, beat_s=60.0):
+        files = sorted(path.name for path in Path(store.url, LEASE).iterdir())
+        assert files == ["000002.json", "000003.json"]
 
 
 def test_a_lease_is_released_after_a_fault(store: LocalStore) -> None:
@@ -203,6 +208,63 @@ def test_a_file_that_says_nothing_holds_nobody_up(store: LocalStore) -> None:
     store.put(f"{LEASE}/000007.json", b"{")
     with held(store, beat_s=60.0) as lease:
         assert lease.number == 8
+
+
+class Lagging(LocalStore):
+    """A store whose listings leave out the latest generation."""
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        shown = [one for batch in LocalStore.list(self, prefix) for one in batch]
+        yield sorted(shown, key=lambda one: one.key)[:-1]
+
+
+class Blind(LocalStore):
+    """A store whose listings show nothing yet."""
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        yield []
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_a_listing_that_lags_hides_no_holder(store: LocalStore, runs: int) -> None:
+    for _ in range(runs - 1):
+        with held(store, beat_s=60.0):
+            pass
+    lagging = Lagging(store.url)
+    with (
+        held(store, beat_s=60.0) as lease,
+        pytest.raises(BusyFault, match="another run is at work"),
+        held(lagging, beat_s=60.0),
+    ):
+        pass
+    assert lease.number == runs
+
+
+@pytest.mark.parametrize("kind", [Lagging, Blind])
+def test_a_lease_goes_on_from_the_last_one_whatever_listings_show(
+    tmp_path: Path, kind: type[LocalStore]
+) -> None:
+    for number in (1, 2, 3):
+        with held(kind(str(tmp_path)), beat_s=60.0) as lease:
+            assert lease.number == number
+
+
+class Ending(LocalStore):
+    """A store that takes no puts in place of others: a lease can be taken there and not released."""
+
+    def put(self, key: str, body: bytes) -> None:
+        raise CredentialsFault("expired")
+
+
+def test_a_lease_of_this_process_that_could_not_be_released_is_taken_over_at_once(store: LocalStore) -> None:
+    told: list[str] = []
+    with held(Ending(store.url), beat_s=60.0, say=told.append):
+        pass
+    assert not written(store).released
+    with held(store, beat_s=60.0, say=told.append) as lease:
+        assert lease.number == 2
+    assert "could not be released (expired)" in told[0]
+    assert told[1].startswith("taking over from process")
 
 
 def test_of_many_at_once_one_holds_at_a_time(store: LocalStore) -> None:
