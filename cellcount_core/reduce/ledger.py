@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features
 from cellcount_core.domain.errors import LedgerFault, OutputFault
@@ -68,7 +69,9 @@ def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
     Raises LedgerFault where a shard is not counted yet, or a part is damaged or belongs to another run or shard.
     """
     present = committed_parts(store)
-    lacking = [number for number in range(run.shards) if number not in present]
+    unlisted = (number for number in range(run.shards) if number not in present)
+    # A listing may lag behind what was just put. A look at one object does not.
+    lacking = list(dropwhile(lambda number: store.size_of(fields_key(number)) is not None, unlisted))
     if lacking:
         some = ", ".join(fields_key(number) for number in lacking[:_NAMED]) + (
             ", …" if len(lacking) > _NAMED else ""

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,9 @@ from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.reduce.export import index_count_csv
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
-from cellcount_core.stores.base import Store
+from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.counting import CountingStore
+from cellcount_core.stores.local import LocalStore
 from cellcount_core.tables.parts import build_part, commit_part, fields_key, objects_key
 from cellcount_core.tables.rows import ObjectRows
 from cellcount_core.tables.schema import read_table_bytes, table_bytes
@@ -191,6 +194,38 @@ def test_a_run_that_is_not_finished_says_how_many_shards_are_left() -> None:
     with pytest.raises(LedgerFault, match=r"4 of 6 shards are not counted yet .*run the same command again"):
         reduce_run(store)
     assert store.size_of("wells.parquet") is None
+
+
+class Lagging(LocalStore):
+    """A store whose listings do not show the parts of some shards yet."""
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        hidden = {fields_key(1), fields_key(2)}
+        for batch in LocalStore.list(self, prefix):
+            yield [one for one in batch if one.key not in hidden]
+
+
+def lagging(folder: Path, committed: Collection[int]) -> Lagging:
+    shards = cut(plate(), 2)
+    store = Lagging(str(folder))
+    write_run(store, shards)
+    for number in committed:
+        commit_part(store, part_of(number, shards[number]))
+    return store
+
+
+def test_parts_that_a_listing_does_not_show_yet_are_reduced_like_any_other(tmp_path: Path) -> None:
+    late = lagging(tmp_path, range(6))
+    assert reduce_tables(late) == reduce_tables(LocalStore(late.url))
+
+
+def test_a_part_that_is_not_there_is_named_and_not_one_that_is_only_not_listed(tmp_path: Path) -> None:
+    late = lagging(tmp_path, (0, 1, 3, 4, 5))
+    with pytest.raises(
+        LedgerFault, match=r"1 of 6 shards are not counted yet \(fields/part-000002\.parquet\)"
+    ):
+        reduce_run(late)
+    assert late.size_of("wells.parquet") is None
 
 
 def test_a_folder_that_is_no_output_is_refused() -> None:
