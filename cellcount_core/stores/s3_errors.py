@@ -59,6 +59,7 @@ _CREDENTIAL_CODES = {
     "CredentialsNotSupported",
     "Unauthorized",
 }
+_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _REFUSED_CODES = {"AccessDenied", "AllAccessDisabled", "InvalidObjectState"}
 _REGION_CODES = {
     "PermanentRedirect",
@@ -143,6 +144,12 @@ def run_fault(failure: Failure, place: str, endpoint: str, region: str) -> RunFa
     """The fault that stops the run: names the place (bucket or object), the endpoint and what to do about it."""
     said = _said(failure)
     match failure.meaning:
+        case Meaning.CREDENTIALS if failure.code in _EXPIRED_CODES:
+            return CredentialsFault(
+                f"{place}: the credentials have expired{said}; renew them (AWS_ACCESS_KEY_ID with its AWS_SESSION_TOKEN, "
+                "AWS_PROFILE or the machine's role, where the workers look too) and run the same command again, it goes on "
+                "where it stopped"
+            )
         case Meaning.CREDENTIALS | Meaning.REFUSED:
             return CredentialsFault(
                 f"{place}: the store refuses the credentials found{said}; check AWS_ACCESS_KEY_ID / AWS_PROFILE / the "
