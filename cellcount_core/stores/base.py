@@ -131,9 +131,9 @@ class Store(Protocol):
     def put_new(self, key: str, body: bytes) -> Created:
         """Write the object whole or not at all, and only if there is none of this key.
 
-        A put whose reply got lost is tried again and then finds its own object, so EXISTS does not prove that
-        somebody else wrote it: compare the bytes where that matters. Raises OutputFault where the place cannot
-        be written.
+        A put whose reply got lost is tried again and then finds an object. On S3 it is NEW where it holds these bytes
+        and EXISTS where it holds others; other stores may say EXISTS to what this put itself wrote, so compare the bytes
+        where that matters. Raises OutputFault where the place cannot be written.
         """
         ...
 

@@ -1,7 +1,8 @@
 """`s3://bucket/prefix`, and whatever speaks S3, through obstore.
 
 obstore's own retries are off for single objects: every retry is made here, so that a body cut short, a lost reply
-and a conflict of two writers are retried too, under one bound. Listings use obstore's retries, page by page.
+and a conflict of two writers are retried too, under one bound. Listings use obstore's retries, page by page; what those
+leave, a page cut short, is asked for again here.
 """
 
 from __future__ import annotations
@@ -75,22 +76,32 @@ class S3Store:
         inside = checked_prefix(prefix)
         place = f"{self.url}/{inside}" if inside else self.url
         lister = self._clients().lister
-        try:
-            for page in lister.list(inside or None, chunk_size=LIST_BATCH):
-                listed = [
-                    Listed(found["path"], found["size"], (found["e_tag"] or "").strip('"'))
-                    for found in page
-                    if found["path"]
-                ]
-                if listed:
-                    yield listed
-        except UNADDRESSABLE as fault:
-            raise StorageFault(
-                f"{place}: holds an object whose name cannot be addressed, rename or remove it "
-                f"({str(fault).splitlines()[0]})"
-            ) from None
-        except CLIENT_ERRORS as fault:
-            raise self._run_fault(failure_of(str(fault)), place) from None
+        after: str | None = None
+        upcoming = pauses(self.options)
+        while True:
+            try:
+                for page in lister.list(inside or None, offset=after, chunk_size=LIST_BATCH):
+                    after = page[-1]["path"] or None
+                    upcoming = pauses(self.options)
+                    listed = [
+                        Listed(found["path"], found["size"], (found["e_tag"] or "").strip('"'))
+                        for found in page
+                        if found["path"]
+                    ]
+                    if listed:
+                        yield listed
+                return
+            except UNADDRESSABLE as fault:
+                raise StorageFault(
+                    f"{place}: holds an object whose name cannot be addressed, rename or remove it "
+                    f"({str(fault).splitlines()[0]})"
+                ) from None
+            except CLIENT_ERRORS as fault:
+                failure = failure_of(str(fault))
+            pause = next(upcoming, None) if failure.meaning is Meaning.TRUNCATED else None
+            if pause is None:
+                raise self._run_fault(failure, place)
+            time.sleep(pause)
 
     def get(self, key: str) -> bytes:
         """See `base.Store.get`."""
@@ -114,14 +125,21 @@ class S3Store:
         return in_order(self.get, keys, ahead=ahead)
 
     def put_new(self, key: str, body: bytes) -> Created:
-        """See `base.Store.put_new`. Sends `If-None-Match: *`."""
+        """See `base.Store.put_new`. Sends `If-None-Match: *`; one more read where an earlier try may have landed."""
         checked_key(key)
+        tries = 0
+
+        def create(client: obstore.store.S3Store) -> None:
+            nonlocal tries
+            tries += 1
+            client.put(key, body, mode="create", use_multipart=False)
+
         try:
-            self._retried(lambda client: client.put(key, body, mode="create", use_multipart=False))
+            self._retried(create)
         except _RequestError as fault:
-            if fault.failure.meaning is Meaning.EXISTS:
-                return Created.EXISTS
-            raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
+            if fault.failure.meaning is not Meaning.EXISTS:
+                raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
+            return Created.NEW if tries > 1 and self._holds(key, body) else Created.EXISTS
         return Created.NEW
 
     def put(self, key: str, body: bytes) -> None:
@@ -158,6 +176,12 @@ class S3Store:
         if isinstance(meaning, Absent):
             return None
         raise meaning
+
+    def _holds(self, key: str, body: bytes) -> bool:
+        try:
+            return self.get(key) == body
+        except (Absent, Denied):
+            return False
 
     def _clients(self) -> Clients:
         with self._opening:

@@ -142,7 +142,9 @@ def _retry_config(options: StorageOptions, retries: int) -> RetryConfig:
         "max_backoff": timedelta(seconds=LONGEST_PAUSE_S),
         "base": 2,
     }
-    return {"backoff": backoff, "max_retries": retries, "retry_timeout": timedelta(seconds=options.timeout_s)}
+    # Counted from the request, not from its first failure: one silence alone is timeout_s, and is tried again after.
+    patience = timedelta(seconds=2 * options.timeout_s)
+    return {"backoff": backoff, "max_retries": retries, "retry_timeout": patience}
 
 
 def _profile_region() -> str | None:

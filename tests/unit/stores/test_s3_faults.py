@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import socket
 import time
@@ -101,13 +102,37 @@ def test_a_silent_store_is_given_up_in_bounded_time() -> None:
         assert time.monotonic() - begin < 3
 
 
-def test_a_put_whose_reply_got_lost_finds_its_own_object() -> None:
+@pytest.mark.parametrize(
+    ("there", "created"), [(b"ours", Created.NEW), (b"other", Created.EXISTS)], ids=["own", "another's"]
+)
+def test_a_put_whose_reply_got_lost_knows_its_own_object_from_another_s(
+    there: bytes, created: Created
+) -> None:
     def answer(number: int, method: str) -> Reply:
+        if method == "GET":
+            return Reply(200, there)
         return Reply(200, hang_up=True) if number == 1 else error(412, "PreconditionFailed")
 
     with faulty_server(answer) as server:
-        assert store_at(server.endpoint).put_new("part", b"x") is Created.EXISTS
-        assert [condition for *_, condition in server.requests] == ["*", "*"]
+        assert store_at(server.endpoint).put_new("part", b"ours") is created
+        assert [condition for *_, condition in server.requests] == ["*", "*", None]
+
+
+def test_a_put_that_finds_an_object_at_once_did_not_write_it_whatever_it_holds() -> None:
+    with faulty_server(lambda number, method: error(412, "PreconditionFailed")) as server:
+        assert store_at(server.endpoint).put_new("part", b"ours") is Created.EXISTS
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("gone", [error(404, "NoSuchKey"), error(403, "AccessDenied")])
+def test_a_lost_put_whose_object_cannot_be_read_is_not_taken_for_one_s_own(gone: Reply) -> None:
+    def answer(number: int, method: str) -> Reply:
+        if method == "GET":
+            return gone
+        return Reply(200, hang_up=True) if number == 1 else error(412, "PreconditionFailed")
+
+    with faulty_server(answer) as server:
+        assert store_at(server.endpoint).put_new("part", b"ours") is Created.EXISTS
 
 
 def test_a_conflict_of_two_writers_is_tried_again_until_it_is_decided() -> None:
@@ -188,15 +213,59 @@ def test_the_404_of_another_server_or_of_a_bucket_makes_no_file_missing(reply: R
                 OPERATIONS[operation](store)
 
 
-def listing(*keys: str) -> Reply:
+def listing(*keys: str, more: bool = False) -> Reply:
     contents = "".join(
         f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
         f"<ETag>&quot;abc&quot;</ETag><Size>1</Size></Contents>"
         for key in keys
     )
-    return Reply(
-        200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
-    )
+    end = "<NextContinuationToken>next</NextContinuationToken>" if more else ""
+    told = f"<IsTruncated>{str(more).lower()}</IsTruncated>{end}{contents}"
+    return Reply(200, f"<ListBucketResult>{told}</ListBucketResult>".encode())
+
+
+@pytest.mark.parametrize("kind", ["cut", "silent", "hung up", "throttled"])
+def test_a_listing_that_fails_for_a_while_is_asked_for_again(kind: str) -> None:
+    whole = listing("run/a.tif", "run/b.tif")
+    broken = {
+        "cut": dataclasses.replace(whole, body=whole.body[:-90], announced=len(whole.body)),
+        "silent": dataclasses.replace(whole, silent_s=60),
+        "hung up": Reply(200, hang_up=True),
+        "throttled": SLOW_DOWN,
+    }[kind]
+    with faulty_server(lambda number, method: broken if number == 1 else whole) as server:
+        store = store_at(server.endpoint, timeout_s=0.5)
+        assert list(store.list()) == [[Listed("a.tif", 1, "abc"), Listed("b.tif", 1, "abc")]]
+        assert len(server.requests) == 2
+
+
+def test_a_listing_that_is_always_cut_short_is_no_shorter_listing() -> None:
+    with (
+        faulty_server(lambda number, method: Reply(200, listing("run/a.tif").body, announced=999)) as server,
+        pytest.raises(StorageFault, match="before its announced length"),
+    ):
+        list(store_at(server.endpoint, retries=2).list())
+    assert len(server.requests) == 3
+
+
+def test_a_listing_goes_on_after_the_last_key_that_it_gave() -> None:
+    """The second page breaks off: the first is not given again, and no key is left out."""
+    names = [f"run/{number:04d}.tif" for number in range(1500)]
+
+    def answer(number: int, method: str) -> Reply:
+        if number == 1:
+            return listing(*names[:1000], more=True)
+        rest = listing(*names[1000:])
+        return (
+            dataclasses.replace(rest, body=rest.body[:5000], announced=len(rest.body))
+            if number == 2
+            else rest
+        )
+
+    with faulty_server(answer) as server:
+        given = [listed.key for batch in store_at(server.endpoint).list() for listed in batch]
+        assert given == [name.removeprefix("run/") for name in names]
+        assert "start-after=run%2F0999.tif" in server.requests[2][1]
 
 
 def test_the_marker_of_the_prefix_itself_is_no_object() -> None:
