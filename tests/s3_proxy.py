@@ -42,8 +42,8 @@ class Request:
     port: int
     creates: bool = False
 
-    def is_get_of(self, ending: str) -> bool:
-        """Whether an object of this key's ending is read."""
+    def is_get_of(self, ending: str | tuple[str, ...]) -> bool:
+        """Whether an object is read whose key ends so, or in one of these ways."""
         return self.method == "GET" and self.prefix is None and self.key.endswith(ending)
 
     def client_pid(self) -> int:

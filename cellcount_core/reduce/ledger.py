@@ -63,15 +63,23 @@ def read_run(store: Store) -> RunInfo:
     return info
 
 
+def uncommitted(store: Store, shards: int) -> list[int]:
+    """Numbers of the shards that are not committed, in order; empty only where all are.
+
+    One listing. Listings may lag behind puts, so the parts that it lacks are looked at one by one, up to the first that is not
+    there; of those behind that one the listing is believed.
+    """
+    listed = committed_parts(store)
+    unlisted = (number for number in range(shards) if number not in listed)
+    return list(dropwhile(lambda number: store.size_of(fields_key(number)) is not None, unlisted))
+
+
 def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
     """The fields parts of all shards in order, which is the order of keys; a few are held at a time.
 
     Raises LedgerFault where a shard is not counted yet, or a part is damaged or belongs to another run or shard.
     """
-    present = committed_parts(store)
-    unlisted = (number for number in range(run.shards) if number not in present)
-    # A listing may lag behind what was just put. A look at one object does not.
-    lacking = list(dropwhile(lambda number: store.size_of(fields_key(number)) is not None, unlisted))
+    lacking = uncommitted(store, run.shards)
     if lacking:
         some = ", ".join(fields_key(number) for number in lacking[:_NAMED]) + (
             ", …" if len(lacking) > _NAMED else ""

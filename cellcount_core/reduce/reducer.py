@@ -8,7 +8,7 @@ them stands in the fields parts as moments and digests.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -49,13 +49,14 @@ class Reduced:
     objects_parts: tuple[str, ...]
 
 
-def reduce_run(store: Store) -> Summary:
+def reduce_run(store: Store, replaced: Iterable[str] = ()) -> Summary:
     """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove orphans of crashes.
 
+    `replaced` are objects parts that no fields part may name any more, to be removed even where no listing shows them.
     Raises OutputFault where `store` is no output, LedgerFault where a shard is not counted yet or a part is damaged.
     """
     reduced = reduce_tables(store)
-    sweep(store, reduced.objects_parts)
+    sweep(store, reduced.objects_parts, replaced)
     for key, body in reduced.files.items():
         store.put(key, body)
     return reduced.summary

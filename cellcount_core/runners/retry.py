@@ -14,7 +14,7 @@ from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
 from cellcount_core.plan.runfile import RunFile
-from cellcount_core.reduce.ledger import fields_parts, read_run
+from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Tally, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, fan_out, recorded
@@ -23,7 +23,6 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.parts import committed_parts
 
 _BAD = (Status.FAILED.value, Status.MISSING.value)
 
@@ -67,7 +66,7 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
         tally = _count(job, run, source, output, chosen, watched) if chosen.shards else Tally()
         lease.confirm()
         events.stage("reducing")
-        summary = reduce_run(output)
+        summary = reduce_run(output, chosen.objects_parts)
     bad = sum(summary.statuses.get(status, 0) for status in _BAD)
     code = ExitCode.FAILURES if bad else ExitCode.OK
     done = JobResult(run, tally, summary, time.perf_counter() - began, code)
@@ -76,15 +75,18 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The fields to do, as pieces of their shards, and how many there are by the reason they have."""
+    """The fields to do, as pieces of their shards, the objects parts that stand for these shards until then, and how many fields
+    there are by the reason they have."""
 
     shards: list[Shard] = field(default_factory=list)
+    objects_parts: list[str] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
     hopeless: Counter[str] = field(default_factory=Counter)
 
 
 def _choose(output: Store, run: RunFile, reasons: Container[str] | None) -> _Chosen:
     failed: dict[int, dict[str, str]] = {}
+    chosen = _Chosen()
     for part in fields_parts(output, read_run(output)):
         rows = zip(
             *(part.table.column(name).to_pylist() for name in (FIELD_ID.name, "status", "reason")),
@@ -97,7 +99,7 @@ def _choose(output: Store, run: RunFile, reasons: Container[str] | None) -> _Cho
         }
         if bad:
             failed[part.number] = bad
-    chosen = _Chosen()
+            chosen.objects_parts.append(part.objects_key)
     for shard in read_shards(load_plan(output, run), failed):
         again = [planned for planned in shard.fields if planned.key.field_id in failed[shard.number]]
         for planned in again:
@@ -164,7 +166,7 @@ def _refuse_other_settings(job: JobConfig, run: RunFile, output: Store) -> None:
 
 
 def _refuse_unfinished(output: Store, run: RunFile) -> None:
-    left = run.numbers.shards - len(committed_parts(output))
+    left = len(uncommitted(output, run.numbers.shards))
     if left:
         raise LedgerFault(
             f"{output.url}: {left} of {run.numbers.shards} shards are not counted yet; finish the run with the command that "

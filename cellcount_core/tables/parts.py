@@ -52,6 +52,7 @@ OBJECT_DIGESTS_KEY = "cellcount.object_digests"
 
 _DIGEST_DIGITS = 32
 _FIELDS_NAME = re.compile(r"^fields/part-(\d{6,})\.parquet$")
+_OBJECTS_DIGEST = re.compile(r"-[0-9a-f]{16}(?=\.parquet$)")
 _OBJECTS_NAME = re.compile(r"^objects/part-\d{6,}(-[0-9a-f]{16})?\.parquet$")
 
 
@@ -200,15 +201,18 @@ def read_fields_part(key: str, body: bytes) -> FieldsPart:
     return FieldsPart(key, number, fingerprint, features, table, rows, f"{OBJECTS}/{name}", sha, digests)
 
 
-def sweep(store: Store, named: Iterable[str]) -> list[str]:
+def sweep(store: Store, named: Iterable[str], replaced: Iterable[str] = ()) -> list[str]:
     """Remove the objects parts that are not in `named`, orphans of crashes, and return their keys, sorted.
 
-    `named` are the objects parts that the fields parts name. Call it only once every shard is committed. Files of
-    other names are left alone.
+    `named` are the objects parts that the fields parts name. A listing may lag behind what was just put: the usual place of a
+    shard whose objects stand elsewhere, and the objects parts that were `replaced`, are looked at too. Call it only once every
+    shard is committed. Files of other names are left alone.
     """
     keep = set(named)
-    listed = [one.key for batch in store.list(OBJECTS) for one in batch]
-    orphans = sorted(key for key in listed if _OBJECTS_NAME.match(key) and key not in keep)
+    listed = {one.key for batch in store.list(OBJECTS) for one in batch}
+    likely = {*replaced, *(_OBJECTS_DIGEST.sub("", key) for key in keep)} - listed - keep
+    there = listed | {key for key in likely if store.size_of(key) is not None}
+    orphans = sorted(key for key in there if _OBJECTS_NAME.match(key) and key not in keep)
     for key in orphans:
         store.delete(key)
     return orphans

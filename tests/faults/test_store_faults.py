@@ -36,6 +36,7 @@ from tests.s3_proxy import (
     Request,
     Reset,
     S3Proxy,
+    refusal,
     s3_proxy,
 )
 from tests.s3_server import S3Server
@@ -45,6 +46,7 @@ IN, OUT = "store-faults-in", "store-faults-out"
 INPUT = f"s3://{IN}/plate"
 FIELDS, SHARDS = 16, 8
 SHARE = 0.3
+FORBIDDEN = refusal(403, "AccessDenied", "Access Denied")
 TIMEOUT_S = 2.0
 
 Thrown = Callable[[Random], Interference]
@@ -301,6 +303,27 @@ def test_a_listing_that_shows_nothing_of_the_output_loses_nothing_in_the_reducti
     assert code == ExitCode.OK, capsys.readouterr().err
     redone = read_again(proxy, IN)
     judge("listing lags, all parts at reduce", unbroken, output, endpoint=server.endpoint, redone=redone)
+    assert redone == 0
+
+
+def test_a_retry_on_a_bad_day_with_listings_that_lag_mends_what_failed(
+    unbroken: Tables, proxy: S3Proxy, server: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"s3://{OUT}/retry"
+    denied = ("P1_A02_s1_w1.TIF", "P1_A06_s2_w1.TIF")
+    proxy.interfere = lambda request: FORBIDDEN if request.is_get_of(denied) else None
+    assert count(proxy.endpoint, output) == ExitCode.FAILURES
+    proxy.interfere = thrower = Thrower("retry", list(KINDS.values()))
+    proxy.hidden = lambda key: key.startswith(f"{OUT}/")
+    capsys.readouterr()
+    again = ["retry", output, "--endpoint", proxy.endpoint, "--runner", "serial", "--progress", "quiet"]
+    code = main([*again, "--set", "storage.retries=12", "--set", f"storage.timeout_s={TIMEOUT_S}"])
+    told = capsys.readouterr()
+    assert code == ExitCode.OK, told.err
+    assert told.out.startswith("2 of 2 fields tried again are counted now (they were 2 access_denied)\n")
+    assert thrower.spoilt > 8
+    redone = read_again(proxy, IN)
+    judge("retry: all of these, listing lags", unbroken, output, endpoint=server.endpoint, redone=redone)
     assert redone == 0
 
 

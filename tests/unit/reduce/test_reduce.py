@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,13 @@ from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.reduce.export import index_count_csv
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
-from cellcount_core.stores.base import Listed, Store
+from cellcount_core.stores.base import Store
 from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.local import LocalStore
 from cellcount_core.tables.parts import build_part, commit_part, fields_key, objects_key
 from cellcount_core.tables.rows import ObjectRows
 from cellcount_core.tables.schema import read_table_bytes, table_bytes
+from tests.lagging import LaggingStore
 from tests.unit.reduce.outputs import (
     FEATURES,
     FINGERPRINT,
@@ -196,18 +197,10 @@ def test_a_run_that_is_not_finished_says_how_many_shards_are_left() -> None:
     assert store.size_of("wells.parquet") is None
 
 
-class Lagging(LocalStore):
-    """A store whose listings do not show the parts of some shards yet."""
-
-    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        hidden = {fields_key(1), fields_key(2)}
-        for batch in LocalStore.list(self, prefix):
-            yield [one for one in batch if one.key not in hidden]
-
-
-def lagging(folder: Path, committed: Collection[int]) -> Lagging:
+def lagging(folder: Path, committed: Collection[int]) -> LaggingStore:
+    """An output of six shards whose listings do not show the parts of two of them."""
     shards = cut(plate(), 2)
-    store = Lagging(str(folder))
+    store = LaggingStore(str(folder), lambda key: key in (fields_key(1), fields_key(2)))
     write_run(store, shards)
     for number in committed:
         commit_part(store, part_of(number, shards[number]))

@@ -17,8 +17,8 @@ import pytest
 
 from cellcount_core.domain.errors import BusyFault, CredentialsFault, ExitCode
 from cellcount_core.runners.lease import LEASE, Holder, held
-from cellcount_core.stores.base import Listed
 from cellcount_core.stores.local import LocalStore, open_local
+from tests.lagging import LaggingStore
 
 BEAT_S = 0.1
 OTHER_MACHINE = Holder(
@@ -210,19 +210,9 @@ def test_a_file_that_says_nothing_holds_nobody_up(store: LocalStore) -> None:
         assert lease.number == 8
 
 
-class Lagging(LocalStore):
-    """A store whose listings leave out the latest generation."""
-
-    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        shown = [one for batch in LocalStore.list(self, prefix) for one in batch]
-        yield sorted(shown, key=lambda one: one.key)[:-1]
-
-
-class Blind(LocalStore):
-    """A store whose listings show nothing yet."""
-
-    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        yield []
+def without_generation(store: LocalStore, number: int) -> LaggingStore:
+    """The same store, whose listings do not show this generation yet."""
+    return LaggingStore(store.url, lambda key: key == f"{LEASE}/{number:06d}.json")
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
@@ -230,22 +220,26 @@ def test_a_listing_that_lags_hides_no_holder(store: LocalStore, runs: int) -> No
     for _ in range(runs - 1):
         with held(store, beat_s=60.0):
             pass
-    lagging = Lagging(store.url)
     with (
         held(store, beat_s=60.0) as lease,
         pytest.raises(BusyFault, match="another run is at work"),
-        held(lagging, beat_s=60.0),
+        held(without_generation(store, runs), beat_s=60.0),
     ):
         pass
     assert lease.number == runs
 
 
-@pytest.mark.parametrize("kind", [Lagging, Blind])
-def test_a_lease_goes_on_from_the_last_one_whatever_listings_show(
-    tmp_path: Path, kind: type[LocalStore]
-) -> None:
+def test_a_lease_goes_on_from_the_last_one_where_listings_lag(store: LocalStore) -> None:
     for number in (1, 2, 3):
-        with held(kind(str(tmp_path)), beat_s=60.0) as lease:
+        with held(without_generation(store, number - 1), beat_s=60.0) as lease:
+            assert lease.number == number
+    with held(LaggingStore(store.url, lambda key: not key.endswith("2.json")), beat_s=60.0) as lease:
+        assert lease.number == 4
+
+
+def test_a_lease_is_taken_again_where_listings_show_nothing(store: LocalStore) -> None:
+    for number in (1, 2):
+        with held(LaggingStore(store.url), beat_s=60.0) as lease:
             assert lease.number == number
 
 

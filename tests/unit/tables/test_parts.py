@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.receipts import Commit
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.counting import CountingStore, Counts
+from cellcount_core.stores.local import LocalStore
 from cellcount_core.stores.open import open_store
 from cellcount_core.tables.parts import (
     build_part,
@@ -28,6 +30,7 @@ from cellcount_core.tables.parts import (
     rows_digest,
     sweep,
 )
+from tests.lagging import LaggingStore
 from tests.unit.reduce.outputs import FEATURES, FINGERPRINT, Made, memory_store, part_of, rows_of
 from tests.unit.tables.stepping import Killed, SteppedStore, Turns
 
@@ -161,6 +164,20 @@ def test_sweeping_removes_what_crashes_left_and_nothing_else(tmp_path: object) -
         store.put(key, b"x")
     assert sweep(store, [objects_key(0)]) == sorted(left)
     assert keys(store, "objects") == ["objects/notes.txt", objects_key(0)]
+
+
+def test_sweeping_removes_what_was_replaced_and_what_stands_in_the_usual_place_although_no_listing_shows_it(
+    tmp_path: Path,
+) -> None:
+    store = LaggingStore(str(tmp_path))
+    named = ["objects/part-000000.parquet", "objects/part-000001-0123456789abcdef.parquet"]
+    orphans = ["objects/part-000001-aaaaaaaaaaaaaaaa.parquet", "objects/part-000001.parquet"]
+    for key in [*named, *orphans]:
+        store.put(key, b"x")
+    # The second was named before, the third is gone already.
+    replaced = [named[0], orphans[0], "objects/part-000002-0123456789abcdef.parquet"]
+    assert sweep(store, named, replaced) == orphans
+    assert keys(LocalStore(store.url), "objects") == named
 
 
 def test_committed_parts_are_the_numbers_of_the_files_in_fields() -> None:
