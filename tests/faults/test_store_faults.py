@@ -145,7 +145,7 @@ def commits(told: str) -> list[object]:
     return [event["commit"] for event in events(told) if event["event"] == "shard"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "all of these"])
+@pytest.mark.parametrize("kind", [*KINDS, "all five kinds"])
 def test_faults_of_three_requests_in_ten_change_nothing(
     unbroken: Tables, proxy: S3Proxy, server: S3Server, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,7 +159,7 @@ def test_faults_of_three_requests_in_ten_change_nothing(
     spoilt = Counter(status for _, status in proxy.requests)
     assert spoilt[STATUS.get(kind, 0)] >= 2
     redone = read_again(proxy, IN)
-    judge(f"{kind}: 3 of 10 requests", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(f"store, {kind} at 3 of 10 requests", unbroken, output, endpoint=server.endpoint, redone=redone)
     assert redone == 0
     assert commits(told) == [Commit.WRITTEN] * SHARDS
 
@@ -186,7 +186,13 @@ def test_a_commit_whose_reply_is_lost_is_known_as_one_s_own(
     assert sorted(request.key for request, status in proxy.requests if status == 412) == sorted(lost)
     assert commits(told) == [Commit.WRITTEN] * SHARDS
     redone = read_again(proxy, IN)
-    judge("lost replies: every conditional put", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(
+        "store, every conditional put lands and its reply is lost",
+        unbroken,
+        output,
+        endpoint=server.endpoint,
+        redone=redone,
+    )
     assert redone == 0
 
 
@@ -256,7 +262,7 @@ def test_expired_credentials_stop_a_run_and_the_same_command_with_good_ones_comp
     assert code == ExitCode.OK, told
     assert commits(told) == [Commit.WRITTEN] * (SHARDS - 3)
     redone = read_again(proxy, IN)
-    judge("credentials expire mid-run", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge("store, credentials expire mid-run", unbroken, output, endpoint=server.endpoint, redone=redone)
     # At most what was in hand: a shard being counted and one read ahead.
     assert redone <= 4
 
@@ -294,7 +300,13 @@ def test_parts_that_a_listing_lacks_when_a_run_goes_on_are_neither_doubled_nor_l
         for number in sorted({*kept_back, *range(4, SHARDS)})
     ]
     redone = read_again(proxy, IN)
-    judge(f"listing lags, {name} at resume", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(
+        f"store, listing lags: {name} unlisted at resume",
+        unbroken,
+        output,
+        endpoint=server.endpoint,
+        redone=redone,
+    )
     # Their fields are counted again for nothing; what the stopped run had in hand may come on top.
     assert 2 * len(kept_back) <= redone <= 2 * len(kept_back) + 4
 
@@ -307,7 +319,13 @@ def test_a_listing_that_shows_nothing_of_the_output_loses_nothing_in_the_reducti
     code = count(proxy.endpoint, output)
     assert code == ExitCode.OK, capsys.readouterr().err
     redone = read_again(proxy, IN)
-    judge("listing lags, all parts at reduce", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(
+        "store, listing lags: all parts unlisted at reduce",
+        unbroken,
+        output,
+        endpoint=server.endpoint,
+        redone=redone,
+    )
     assert redone == 0
 
 
@@ -328,7 +346,13 @@ def test_a_retry_on_a_bad_day_with_listings_that_lag_mends_what_failed(
     assert told.out.startswith("2 of 2 fields tried again are counted now (they were 2 access_denied)\n")
     assert thrower.spoilt > 8
     redone = read_again(proxy, IN)
-    judge("retry: all of these, listing lags", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(
+        "store, retry among all five kinds with a listing that lags",
+        unbroken,
+        output,
+        endpoint=server.endpoint,
+        redone=redone,
+    )
     assert redone == 0
 
 
@@ -349,7 +373,13 @@ def test_an_input_whose_listing_lags_when_a_run_goes_on_is_refused_until_it_is_w
     proxy.hidden = lambda key: False
     assert count(proxy.endpoint, output) == ExitCode.OK
     redone = read_again(proxy, IN)
-    judge("listing lags, input at resume", unbroken, output, endpoint=server.endpoint, redone=redone)
+    judge(
+        "store, listing lags: input files unlisted at resume",
+        unbroken,
+        output,
+        endpoint=server.endpoint,
+        redone=redone,
+    )
     assert redone <= 4
 
 
@@ -381,7 +411,7 @@ def test_on_ray_a_bad_day_and_credentials_that_expire_change_nothing(
     assert 0.2 < thrower.share < 0.4
     redone = read_again(proxy, IN)
     judge(
-        "Ray: all kinds at 3 of 10, credentials expire",
+        "store, on Ray all five kinds and credentials that expire",
         unbroken,
         output,
         endpoint=server.endpoint,
