@@ -28,6 +28,9 @@ _LAGS = (1, 2, 4)
 _QUANTILES = (0.5, 0.7, 0.85, 0.95, 0.99)
 """Of the differences; the first that is above 0 tells the noise, since most pixels of a quantised image may be equal."""
 
+_MOST_NOISE = 0.5
+"""Sigma of noise, of the distance from the dark end to the bright end, at most: 0.18 for Gaussian noise, 0.29 for a uniform one."""
+
 _LOW_SHARE = 0.6
 """The background is looked for among this share of the pixels, the darkest."""
 
@@ -99,8 +102,9 @@ def _levels(
     plane: NDArray[np.generic], values: NDArray[np.float64], percentile: float, floor_sigmas: float
 ) -> Normalisation:
     background = _background(values)
-    noise = _noise(plane, float(values[len(values) // 2]))
     bright = _quantile(values, percentile / 100.0) - background
+    reach = _quantile(values, percentile / 100.0) - _quantile(values, _DARK_SHARE)
+    noise = _noise(plane, float(values[len(values) // 2]), reach)
     floor = floor_sigmas * noise
     signal = values[np.searchsorted(values, background + floor, side="right") :]
     if signal.size:
@@ -157,12 +161,17 @@ def _background(ordered: NDArray[np.float64]) -> float:
     return float(np.median(low[start : start + width + 1]))
 
 
-def _noise(plane: NDArray[np.generic], median: float) -> float:
-    found = 0.0
-    for lag in _LAGS:
-        for axis in (0, 1):
-            if plane.shape[axis] > lag:
-                found = max(found, _sigma_of_differences(plane, lag, axis, median))
+def _noise(plane: NDArray[np.generic], median: float, reach: float) -> float:
+    by_lag = [
+        max(_sigma_of_differences(plane, lag, axis, median) for axis in (0, 1) if plane.shape[axis] > lag)
+        for lag in _LAGS
+        if lag < max(plane.shape)
+    ]
+    found = max(by_lag, default=0.0)
+    if found > _MOST_NOISE * reach and by_lag[0] < found / 2:
+        # No noise is wider than the image's own reach. These are the edges of objects that lie as close as the pixels compared,
+        # and neighbours are alike within them.
+        found = by_lag[0]
     # Where most of the background is cut off at 0, no two dark pixels differ: what stands out of its neighbours tells.
     return found if found > 0 else max(_sigma_of_spikes(plane), _sigma_of_spikes(plane.T))
 

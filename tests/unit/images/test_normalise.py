@@ -126,3 +126,16 @@ def test_the_smallest_planes_have_levels(shape: tuple[int, int]) -> None:
 def test_what_is_no_plane_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(H, W\)"):
         estimate(np.zeros(shape, np.uint8))
+
+
+def test_small_objects_side_by_side_are_not_taken_for_noise() -> None:
+    """A pixel or two of background between them: of pixels four apart, most pairs lie across an edge."""
+    centres = [(y, x) for y in range(6, 384, 12) for x in range(6, 384, 12)]
+    levels = estimate(with_discs(noise_image(1, 12.0, (384, 384)), centres, 5, 1500))
+    assert levels.noise < 25
+    assert levels.range == pytest.approx(1500, rel=0.1)
+
+
+def test_noise_of_two_values_is_noise_however_wide() -> None:
+    specks = np.where(np.random.default_rng(3).random((256, 256)) < 0.5, 300, 1800)
+    assert estimate(specks).noise > 1000
