@@ -50,9 +50,13 @@ def tiff(image: NDArray[np.generic]) -> bytes:
 
 
 def count_bytes(
-    body: bytes, package: str = "threshold", output: Path | None = None, **run: object
+    body: bytes,
+    package: str = "threshold",
+    output: Path | None = None,
+    device: Device | None = None,
+    **run: object,
 ) -> FieldResult:
-    """Count one file; `run` are settings of the run section."""
+    """Count one file, on the package's device or another one; `run` are settings of the run section."""
     model = loaded(package)
     config = RunConfig.model_validate({"model": {"package": package}, "diameter": "model", **run})
     kit = FieldKit(
@@ -64,7 +68,7 @@ def count_bytes(
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions()),
-        device=model.device,
+        device=device or model.device,
         clock=StageClock(),
     )
     planned = PlannedField(FieldKey("P", "A01", 1, 1), (Source("", 0, "image.tif", size=len(body)),))
@@ -73,6 +77,8 @@ def count_bytes(
     )
 
 
-def count_array(image: NDArray[np.generic], package: str = "threshold", **run: object) -> FieldResult:
+def count_array(
+    image: NDArray[np.generic], package: str = "threshold", device: Device | None = None, **run: object
+) -> FieldResult:
     """Count one image."""
-    return count_bytes(tiff(image), package, **run)
+    return count_bytes(tiff(image), package, device=device, **run)

@@ -20,7 +20,8 @@ class Receipt:
 
     `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels.
     `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
-    `plates` are those of the shard's fields; the driver, which has the shard, writes them in.
+    `plates` are those of the shard's fields; the driver, which has the shard, writes them in. `notes` are what the worker found
+    and a user should know; each is told with one receipt only.
     """
 
     shard: int
@@ -34,3 +35,4 @@ class Receipt:
     host: str = ""
     pid: int = 0
     plates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -13,7 +13,8 @@ from cellcount_core.models.package import Package
 def check_golden(package: Package, engine: Engine) -> float:
     """Run the package's golden input and return the largest absolute difference from the engine's golden maps.
 
-    Raises ModelFault where it, or the mean difference, exceeds the package's tolerance for that engine, or shapes differ.
+    Raises ModelFault where it, or the mean difference, exceeds the package's tolerance for that engine, shapes differ, or the
+    device has no memory for the input.
     """
     path = package.file(package.golden)
     allowed = package.golden_of(engine.name)
@@ -23,7 +24,13 @@ def check_golden(package: Package, engine: Engine) -> float:
             expected = stored[allowed.maps].astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ModelFault(f"{path}: golden tensors cannot be read: {error}") from error
-    found = maps_of(engine, tiles)
+    try:
+        found = maps_of(engine, tiles)
+    except MemoryError as error:
+        raise ModelFault(
+            f"package {package.name} {package.version}: the device has no memory for its golden tensors on {engine.name}"
+            f" ({error}); other programs may hold it"
+        ) from error
     if found.shape != expected.shape:
         raise ModelFault(
             f"{path}: engine {engine.name} gives maps of shape {found.shape}, expected {expected.shape}"

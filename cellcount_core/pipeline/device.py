@@ -17,6 +17,10 @@ from cellcount_core.models.engines import Engine
 Maps = NDArray[np.float32]
 
 
+class DeviceFull(MemoryError):
+    """The device has no memory for a tile, even alone. A smaller one may fit."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     tile: NDArray[np.float32]
@@ -28,7 +32,7 @@ class Device:
 
     `submit` gives a future of the maps (h, w, K) of a tile (h, w, C). The queue is bounded: a submitter waits when the
     device is `depth` tiles behind. `busy_s` is the time spent inside the engine, `idle_s` the time spent waiting for tiles
-    since the first one came.
+    since the first one came. What it was found to have no memory for is remembered for all who use it.
     """
 
     def __init__(self, engine: Engine, depth: int | None = None) -> None:
@@ -37,14 +41,39 @@ class Device:
         self._queue: queue.Queue[_Request | None] = queue.Queue(depth or max(4, 3 * engine.batch))
         self.busy_s = 0.0
         self.idle_s = 0.0
+        self._remembering = threading.Lock()
+        self._largest: int | None = None
+        self._notes: list[str] = []
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self._thread.start()
 
     def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
-        """Maps (h, w, K) of one tile, later."""
+        """Maps (h, w, K) of one tile, later. The future raises DeviceFull where there is no memory for it."""
         answer: Future[Maps] = Future()
         self._queue.put(_Request(tile, answer))
         return answer
+
+    def largest_tile(self, wanted: int) -> int:
+        """Side (px) of the largest tile to give: `wanted`, or less where the device was found to hold no more."""
+        with self._remembering:
+            return wanted if self._largest is None else min(wanted, self._largest)
+
+    def remember(self, refused: int, held: int) -> None:
+        """Tiles of `refused` px a side did not fit and those of `held` px do: from now on none is to be larger."""
+        with self._remembering:
+            if self._largest is not None and self._largest <= held:
+                return
+            self._largest = held
+            self._notes.append(
+                f"a device has no memory for tiles of {refused} px: its worker goes on with tiles of {held} px, which count "
+                "the same and take longer"
+            )
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What a user should know of the device; each is given once."""
+        with self._remembering:
+            notes, self._notes = tuple(self._notes), []
+        return notes
 
     def close(self) -> None:
         """Finish what was submitted and end the thread."""
@@ -92,11 +121,19 @@ class Device:
             maps = list(self._engine.run(tiles)[: len(batch)])
             if len(maps) < len(batch):
                 raise ModelFault(f"engine {self._engine.name} gives {len(maps)} maps for {len(batch)} tiles")
+        except MemoryError as error:
+            full = DeviceFull(str(error) or f"no memory for a batch of tiles of {batch[0].tile.shape[:2]} px")
+            full.__cause__ = error
+            self._fail(batch, full)
+            return
         # Whatever is raised here belongs to the fields that wait for these tiles: they raise it in their own threads. This
         # thread must live on, or they would wait for ever.
         except BaseException as error:  # noqa: BLE001
-            for request in batch:
-                request.answer.set_exception(error)
+            self._fail(batch, error)
             return
         for request, answer in zip(batch, maps, strict=True):
             request.answer.set_result(answer)
+
+    def _fail(self, batch: list[_Request], error: BaseException) -> None:
+        for request in batch:
+            request.answer.set_exception(error)

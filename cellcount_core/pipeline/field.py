@@ -21,7 +21,7 @@ from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.doubts import OUT_OF_DOMAIN, doubts
 from cellcount_core.pipeline.files import LoadedFile
-from cellcount_core.pipeline.maps import FieldMaps
+from cellcount_core.pipeline.maps import FieldMaps, canvas_maps
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.pipeline.scaling import Pools, field_scale
 from cellcount_core.pipeline.separate import Counted, separate_field
@@ -110,7 +110,7 @@ def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile
             planned.key.plate,
             planes[0],
             pixels.um_per_px,
-            lambda canvas: kit.device.submit(canvas).result(),
+            lambda canvas: canvas_maps(canvas, kit.package, kit.device),
         )
     with kit.clock("prepare"):
         scaled = [resize(plane, scale.factor) for plane in planes]

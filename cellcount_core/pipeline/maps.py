@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply
-from cellcount_core.images.tiles import Tile, TileGrid, cut, place, plan_tiles
+from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.device import Device, DeviceFull
 
 Maps = NDArray[np.float32]
 
@@ -25,44 +25,62 @@ _KEPT_BYTES = 640 << 20
 """Maps of a large field that are kept between windows: some rows of tiles of a field 20,000 px wide."""
 
 
-class FieldMaps:
-    """The network's maps of one field. `planes` are at the model's scale, one an input channel of the package."""
+Cutter = Callable[[TileGrid, Tile], NDArray[np.float32]]
+"""The normalised input (h, w, C) of a tile of a grid."""
+
+
+class TiledMaps:
+    """The network's maps of a canvas of `shape` (H, W), whose tiles `cutter` cuts.
+
+    Tiles are at most `max_tile` px a side, smaller where the device has no memory for that: then all that is asked for later
+    is made of tiles whose cores have half the side, down to the smallest that has one, and the device
+    remembers it. Maps do not depend on the tiles they are made of. Methods raise DeviceFull where the device cannot hold even the smallest tile.
+    """
 
     def __init__(
-        self,
-        planes: Sequence[Plane],
-        norms: Sequence[Normalisation],
-        package: Package,
-        device: Device,
-        max_tile: int,
+        self, shape: tuple[int, int], cutter: Cutter, package: Package, device: Device, max_tile: int
     ) -> None:
-        self._planes = planes
-        self._norms = norms
+        self.shape = shape
+        self._cutter = cutter
         self._device = device
         self._channels = len(package.maps)
+        self._stride, self._radius = package.stride, package.radius
+        self._wanted = max_tile
+        self._refused: int | None = None
         self._kept: OrderedDict[Tile, Maps] = OrderedDict()
         self._kept_bytes = 0
-        height, width = planes[0].shape
-        self.grid: TileGrid = plan_tiles(
-            (height, width), stride=package.stride, radius=package.radius, max_tile=max_tile
-        )
+        self._plan(device.largest_tile(max_tile))
 
     def cores(self) -> Iterator[Maps]:
         """Maps (h, w, K) of the field cut into pieces, each pixel of the field in exactly one of them."""
-        height, width = self.grid.shape
-        for tile, maps in self._answers(self.grid.tiles):
+        height, width = self.shape
+        grid = self._grid
+        answers = self._answers(grid.tiles)
+        for tile in grid.tiles:
             y0, y1, x0, x1 = tile.core
             y1, x1 = min(y1, height), min(x1, width)
-            if y0 < y1 and x0 < x1:
+            maps = self._next(answers, grid)
+            if y0 >= y1 or x0 >= x1:
+                continue
+            if maps is None:
+                # The pieces stay those that were begun with, whatever tiles they are made of now.
+                yield self.window(y0, y1, x0, x1)
+            else:
                 yield maps[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x]
 
-    def canvas(self) -> NDArray[np.float32]:
-        """The field's first plane (H, W) at the model's scale, normalised."""
-        return apply(self._planes[0], self._norms[0])
+    def _next(self, answers: Iterator[tuple[Tile, Maps]], grid: TileGrid) -> Maps | None:
+        """Maps of the next tile of `grid`; None where the device has no memory for such tiles any more."""
+        if self._grid is not grid:
+            return None
+        try:
+            return next(answers)[1]
+        except DeviceFull as full:
+            self._shrink(full)
+            return None
 
     def whole(self) -> Maps:
         """Maps (H, W, K) of the field."""
-        height, width = self.grid.shape
+        height, width = self.shape
         return self.window(0, height, 0, width)
 
     def window(self, y0: int, y1: int, x0: int, x1: int) -> Maps:
@@ -71,20 +89,49 @@ class FieldMaps:
         Cores of tiles are kept for the windows that follow, within a bound of memory: windows come in raster order, so what
         lies above the present one is let go first.
         """
-        window = (y0, y1, x0, x1)
+        while True:
+            try:
+                return self._window((y0, y1, x0, x1))
+            except DeviceFull as full:
+                self._shrink(full)
+
+    def _window(self, window: Window) -> Maps:
+        y0, y1, x0, x1 = window
         out = np.empty((y1 - y0, x1 - x0, self._channels), np.float32)
         for tile in [tile for tile in self._kept if tile.core[1] <= y0]:
             self._drop(tile)
-        wanted = self.grid.tiles_in(window)
+        wanted = self._grid.tiles_in(window)
         for tile in wanted:
             if tile in self._kept:
                 self._kept.move_to_end(tile)
                 _place_core(out, self._kept[tile], tile, window)
         for tile, maps in self._answers([tile for tile in wanted if tile not in self._kept]):
-            place(out, maps, self.grid, tile, window)
-            if len(self.grid.tiles) > 1:
+            place(out, maps, self._grid, tile, window)
+            if len(self._grid.tiles) > 1:
                 self._keep(tile, maps)
         return out
+
+    def _plan(self, side: int) -> None:
+        self._side = side
+        self._grid = plan_tiles(self.shape, stride=self._stride, radius=self._radius, max_tile=side)
+
+    def _shrink(self, full: DeviceFull) -> None:
+        """Go on with tiles whose cores have half the side; what is kept was cut otherwise.
+
+        It is the core that is halved because what surrounds it cannot shrink: tiles of half the side may be hardly more than that.
+        Raises DeviceFull where there are no smaller tiles.
+        """
+        refused, smallest = max(self._grid.tile), smallest_tile(self._stride, self._radius)
+        if refused <= smallest:
+            height, width = self._grid.tile
+            raise DeviceFull(
+                f"the device has no memory for a tile of {height} x {width} px, the smallest that there can be, nor for any "
+                f"larger one (tried from {self._wanted} px down)"
+            ) from full
+        self._refused = refused
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._plan(smallest + (refused - smallest) // 2)
 
     def _keep(self, tile: Tile, maps: Maps) -> None:
         top, bottom, left, right = tile.core
@@ -103,14 +150,55 @@ class FieldMaps:
         upcoming = iter(tiles)
         while True:
             while len(waiting) < _AHEAD and (tile := next(upcoming, None)) is not None:
-                waiting.append((tile, self._device.submit(cut(self._planes, self._norms, self.grid, tile))))
+                waiting.append((tile, self._device.submit(self._cutter(self._grid, tile))))
             if not waiting:
                 return
             tile, answer = waiting.popleft()
-            yield tile, answer.result()
+            maps = answer.result()
+            if self._refused is not None:
+                self._device.remember(self._refused, self._side)
+                self._refused = None
+            yield tile, maps
 
 
-def _place_core(out: Maps, core: Maps, tile: Tile, window: tuple[int, int, int, int]) -> None:
+class FieldMaps(TiledMaps):
+    """The network's maps of one field. `planes` are at the model's scale, one an input channel of the package."""
+
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        norms: Sequence[Normalisation],
+        package: Package,
+        device: Device,
+        max_tile: int,
+    ) -> None:
+        self._planes = planes
+        self._norms = norms
+        height, width = planes[0].shape
+        super().__init__((height, width), self._cut, package, device, max_tile)
+
+    def canvas(self) -> NDArray[np.float32]:
+        """The field's first plane (H, W) at the model's scale, normalised."""
+        return apply(self._planes[0], self._norms[0])
+
+    def _cut(self, grid: TileGrid, tile: Tile) -> NDArray[np.float32]:
+        return cut(self._planes, self._norms, grid, tile)
+
+
+def canvas_maps(canvas: NDArray[np.float32], package: Package, device: Device) -> Maps:
+    """Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride.
+
+    It is given to the device at once, in tiles only where the device has no memory for that. Raises DeviceFull as `TiledMaps`.
+    """
+
+    def part(grid: TileGrid, tile: Tile) -> NDArray[np.float32]:
+        return canvas[tile.y : tile.y + grid.tile[0], tile.x : tile.x + grid.tile[1]]
+
+    height, width = canvas.shape[:2]
+    return TiledMaps((height, width), part, package, device, max(height, width)).whole()
+
+
+def _place_core(out: Maps, core: Maps, tile: Tile, window: Window) -> None:
     """Write the part of a tile's core that lies in `window` into `out`, the map of the window."""
     top, bottom, left, right = tile.core
     y0, y1, x0, x1 = max(top, window[0]), min(bottom, window[1]), max(left, window[2]), min(right, window[3])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import FieldFault
+from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.pipeline.context import RunContext
@@ -41,6 +41,9 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
                 seen = examine(kit, planned, files)
             except FieldFault as fault:
                 yield fault
+                continue
+            except MemoryError as error:
+                yield FieldFault(Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
                 continue
             assert seen.found.labels is not None
             plane = seen.pixels.planes[kit.counted[0].name]

@@ -51,7 +51,7 @@ class Counted:
 
 def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
     """Objects of a field of `shape` (H, W): planes are the raw ones, maps at the model's scale."""
-    height, width = maps.grid.shape
+    height, width = maps.shape
     if height * width <= kit.run.whole_limit:
         return _at_once(maps, shape, planes, kit)
     return _by_blocks(maps, shape, planes, kit)
@@ -82,7 +82,7 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
     tables = [_measured_window(nothing, (0, 0), maps, shape, planes, kit)]
     warnings: set[str] = set()
     before = 0
-    model_shape = maps.grid.shape
+    model_shape = maps.shape
     blocks = separate_blocks(model_shape, maps.window, kit.separator, params, block=kit.run.block, halo=_HALO)
     for found in _timed(blocks, kit):
         warnings.update(found.warnings)
@@ -126,8 +126,8 @@ def _measured_window(
 
 def _score_window(maps: FieldMaps, size: Shape, origin: Shape, shape: Shape) -> NDArray[np.float32]:
     """Map 0 under a window of the original image, at its scale."""
-    rows = _shown(origin[0], size[0], maps.grid.shape[0], shape[0])
-    columns = _shown(origin[1], size[1], maps.grid.shape[1], shape[1])
+    rows = _shown(origin[0], size[0], maps.shape[0], shape[0])
+    columns = _shown(origin[1], size[1], maps.shape[1], shape[1])
     found = maps.window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
     score: NDArray[np.float32] = found[rows - rows[0]][:, columns - columns[0], 0]
     return score

@@ -72,7 +72,7 @@ class ShardWorker:
         with self._committing, kit.clock("commit"):
             put = amend_part if self._context.amends else commit_part
             commit = put(kit.output, self._part(shard, results))
-        return _receipt(kit, shard, results, commit, began)
+        return _receipt(kit, shard, results, commit, began, kit.device.take_notes())
 
     def probe(self, shard: Shard) -> Receipt:
         """Count without committing, to learn whether these fields can be counted at all."""
@@ -125,7 +125,8 @@ class ShardWorker:
     def _settled(self, kit: FieldKit, counted: FieldResult | _Crowded) -> FieldResult:
         if isinstance(counted, FieldResult):
             return counted
-        # Whether a field fits must not depend on its neighbours: it is read and counted again with the worker to itself.
+        # Whether a field fits must not depend on its neighbours: it is read and counted again with the worker to itself. Where
+        # it was the device that had no memory, smaller tiles have been tried by now; on a CPU its memory is that of its neighbours.
         self._gate.enter(self._gate.limit)
         try:
             [(planned, files)] = self._read(counted.planned)
@@ -151,7 +152,12 @@ class ShardWorker:
 
 
 def _receipt(
-    kit: FieldKit, shard: Shard, results: Sequence[FieldResult], commit: Commit, began: float
+    kit: FieldKit,
+    shard: Shard,
+    results: Sequence[FieldResult],
+    commit: Commit,
+    began: float,
+    notes: tuple[str, ...] = (),
 ) -> Receipt:
     return Receipt(
         shard=shard.number,
@@ -164,4 +170,5 @@ def _receipt(
         stage_seconds=kit.clock.totals(),
         host=socket.gethostname(),
         pid=os.getpid(),
+        notes=notes,
     )

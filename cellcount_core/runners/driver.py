@@ -71,8 +71,7 @@ def _run_window(
             match outcome.end:
                 case Receipt() as receipt:
                     deaths.pop(shard.number, None)
-                    tally.add(receipt)
-                    events.receipt(replace(receipt, plates=shard.plates), tally)
+                    _take(receipt, shard, events, tally)
                 case Death() as death:
                     tally.deaths += 1
                     deaths[shard.number] += 1
@@ -104,8 +103,17 @@ def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events,
             f"shard {shard.number} cannot be committed: workers die on it although none of its fields is read any more; "
             f"the last: {end.detail}"
         )
-    tally.add(end)
-    events.receipt(replace(end, plates=shard.plates), tally)
+    _take(end, shard, events, tally)
+
+
+def _take(receipt: Receipt, shard: Shard, events: Events, tally: Tally) -> None:
+    tally.add(receipt)
+    events.receipt(replace(receipt, plates=shard.plates), tally)
+    # What many workers find is said once.
+    for note in receipt.notes:
+        if note not in tally.notes:
+            tally.notes.add(note)
+            events.warn(note)
 
 
 def _mark_poison(

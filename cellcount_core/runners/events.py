@@ -13,7 +13,10 @@ from cellcount_core.runners.pool import Death, Task
 
 @dataclass(slots=True)
 class Tally:
-    """What has been done in this run so far (fields committed by earlier runs are not in it)."""
+    """What has been done in this run so far (fields committed by earlier runs are not in it).
+
+    `notes` are those of workers that the user was told.
+    """
 
     shards: int = 0
     objects: int = 0
@@ -21,6 +24,7 @@ class Tally:
     deaths: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    notes: set[str] = field(default_factory=set)
 
     def add(self, receipt: Receipt) -> None:
         """Count a committed shard."""

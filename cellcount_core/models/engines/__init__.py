@@ -28,7 +28,10 @@ class Engine(Protocol):
     batch: int
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Maps (B, h, w, K) float32 of tiles (B, h, w, C) float32, normalised."""
+        """Maps (B, h, w, K) float32 of tiles (B, h, w, C) float32, normalised.
+
+        Raises MemoryError where the device has no memory for a single tile of that size.
+        """
         ...
 
 

@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class NoMemory:
-    """How a backend says that the device has no memory left: an exception of `kinds` with `words` in its message."""
-
-    kinds: tuple[type[Exception], ...]
-    words: str = ""
-
-    def said_by(self, error: Exception) -> bool:
-        """Whether this exception, one of `kinds`, says so."""
-        return isinstance(error, MemoryError) or self.words in str(error)
+from cellcount_core.models.engines.memory import NoMemory
 
 
 def keras_backend() -> str:
@@ -55,7 +44,7 @@ def _prepare_jax(threads: int) -> NoMemory:
     from jax.errors import JaxRuntimeError
 
     # One class for whatever goes wrong on the device.
-    return NoMemory((MemoryError, JaxRuntimeError), "RESOURCE_EXHAUSTED")
+    return NoMemory((MemoryError, JaxRuntimeError), ("RESOURCE_EXHAUSTED",))
 
 
 def _prepare_torch(threads: int) -> NoMemory:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.models.engines.backend import NoMemory, keras_backend, prepare_backend
+from cellcount_core.models.engines.backend import keras_backend, prepare_backend
+from cellcount_core.models.engines.memory import NoMemory, no_room
 from cellcount_core.models.package import Package
 
 _BATCH = 16
@@ -33,7 +34,7 @@ class KerasEngine:
                 f"engine {name!r} needs Keras and a backend ({error}); install cellcount[gpu] or cellcount[train], "
                 "or use run.model.engine=onnxruntime"
             ) from error
-        self._at_once = batch
+        self._most_px: int | None = None
         path = package.file(package.engines[name])
         try:
             self._network = build_unet(package.network, dtype=POLICIES[name])
@@ -54,21 +55,29 @@ class KerasEngine:
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Maps (B, h, w, K) of tiles (B, h, w, C).
 
-        A device without memory for a whole batch is given half of it, now and from then on. Raises MemoryError where it has
-        none for a single tile.
+        A device without memory for a whole batch is given half of it, now and from then on, and as many pixels at most where
+        tiles have another size. Raises MemoryError where it has none for a single tile.
         """
+        tile_px = tiles.shape[1] * tiles.shape[2]
+        at_once = self._at_once(tile_px)
         while True:
-            parts = range(0, len(tiles), self._at_once)
+            parts = range(0, len(tiles), at_once)
             try:
-                return np.concatenate([self._maps(tiles[start : start + self._at_once]) for start in parts])
+                return np.concatenate([self._maps(tiles[start : start + at_once]) for start in parts])
             except self._no_memory.kinds as error:
                 if not self._no_memory.said_by(error):
                     raise
-                if self._at_once == 1:
-                    raise MemoryError(
-                        f"the device has no memory for a tile of {tiles.shape[1:3]} px"
-                    ) from error
-                self._at_once //= 2
+                if at_once == 1:
+                    raise no_room(tiles.shape) from error
+                at_once //= 2
+                self._most_px = at_once * tile_px
+
+    def _at_once(self, tile_px: int) -> int:
+        """How many tiles of so many pixels the device is given together: a batch, or a half, a quarter … of one."""
+        at_once = self.batch
+        while self._most_px is not None and at_once > 1 and at_once * tile_px > self._most_px:
+            at_once //= 2
+        return at_once
 
     def _maps(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         maps = self._network.predict_on_batch(tiles)

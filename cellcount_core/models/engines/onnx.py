@@ -9,7 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
+from cellcount_core.models.engines.memory import NoMemory, no_room
 from cellcount_core.models.package import Package
+
+_NO_MEMORY_WORDS = (
+    "Failed to allocate memory",
+    "smaller than requested bytes",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "ALLOC_FAILED",
+)
+"""In this order: the arena, an arena with a limit, a kernel's own allocation (GCC, MSVC), CUDA, cuBLAS and cuDNN."""
 
 
 class OnnxEngine:
@@ -22,8 +33,13 @@ class OnnxEngine:
 
     def __init__(self, package: Package, threads: int, name: str) -> None:
         import onnxruntime as ort
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
 
         self.name = name
+        # Its exceptions have no base class of their own, and are no RuntimeErrors.
+        self._no_memory = NoMemory(
+            (MemoryError, RuntimeError, states.Fail, states.RuntimeException, states.EPFail), _NO_MEMORY_WORDS
+        )
         # Nothing about a run leaves the machine: some builds of ONNX Runtime send usage events unless told not to.
         ort.disable_telemetry_events()
         options = ort.SessionOptions()
@@ -33,13 +49,22 @@ class OnnxEngine:
         # Tiles of a field share a shape but fields need not: a memory plan kept for every shape seen would only grow.
         options.enable_mem_pattern = False
         path = package.file(package.engines[self.name])
+        unfit: tuple[type[Exception], ...] = (
+            *(RuntimeError, ValueError, states.Fail, states.RuntimeException, states.NotImplemented),
+            *(states.InvalidProtobuf, states.InvalidGraph, states.InvalidArgument, states.NoSuchFile),
+        )
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except (RuntimeError, ValueError) as error:
+        except unfit as error:
             raise ModelFault(f"{path}: ONNX Runtime cannot load it: {error}") from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Maps (B, h, w, K) of tiles (B, h, w, C)."""
-        maps = self._session.run(None, {self._input: np.ascontiguousarray(tiles)})
+        """Maps (B, h, w, K) of tiles (B, h, w, C). Raises MemoryError where there is no memory for them."""
+        try:
+            maps = self._session.run(None, {self._input: np.ascontiguousarray(tiles)})
+        except self._no_memory.kinds as error:
+            if not self._no_memory.said_by(error):
+                raise
+            raise no_room(tiles.shape) from error
         return np.concatenate(maps, axis=-1) if len(maps) > 1 else np.asarray(maps[0])

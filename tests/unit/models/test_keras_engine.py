@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.engines.backend import NoMemory
 from cellcount_core.models.engines.keras import KerasEngine
+from cellcount_core.models.engines.memory import NoMemory
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Golden, Package, find_package
 
@@ -91,14 +91,14 @@ class SmallDevice:
 
     def __init__(self, network: Network, most: int) -> None:
         self._network = network
-        self._most = most
+        self.most = most
         self.given: list[int] = []
 
     def predict_on_batch(self, tiles: NDArray[np.float32]) -> object:
         import tensorflow as tf
 
         self.given.append(len(tiles))
-        if len(tiles) > self._most:
+        if len(tiles) > self.most:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
         return self._network.predict_on_batch(tiles)
 
@@ -117,13 +117,19 @@ def test_a_device_without_memory_for_a_batch_is_given_halves_from_then_on(
     assert small.given == [16, 8, 4, 4, 4, 4]
     engine.run(tiles)
     assert small.given[6:] == [4, 4, 4, 4]
+    # Four tiles of 64 px have the pixels of sixteen of 32 px; of larger ones fewer are given.
+    small.given.clear()
+    small.most = 16
+    engine.run(np.zeros((engine.batch, 32, 32, 1), np.float32))
+    engine.run(np.zeros((engine.batch, 64, 128, 1), np.float32))
+    assert small.given == [16, *[2] * 8]
 
 
 def test_a_device_without_memory_for_one_tile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load_engine(find_package("nuclei"), "keras", threads=1)
     assert isinstance(engine, KerasEngine)
     monkeypatch.setattr(engine, "_network", SmallDevice(engine._network, most=0))
-    with pytest.raises(MemoryError, match="64, 64"):
+    with pytest.raises(MemoryError, match="64 x 64 px"):
         engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
 
 
@@ -138,7 +144,8 @@ def test_an_error_of_the_backend_that_is_not_about_memory_is_raised_as_it_is(
     assert isinstance(engine, KerasEngine)
     monkeypatch.setattr(engine, "_network", BrokenDevice())
     # As JAX tells of everything that goes wrong on a device, memory or not.
-    monkeypatch.setattr(engine, "_no_memory", NoMemory((MemoryError, RuntimeError), "RESOURCE_EXHAUSTED"))
+    like_jax = NoMemory((MemoryError, RuntimeError), ("RESOURCE_EXHAUSTED",))
+    monkeypatch.setattr(engine, "_no_memory", like_jax)
     with pytest.raises(RuntimeError, match="no kernel image"):
         engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
-    assert engine._at_once == engine.batch
+    assert engine._at_once(64 * 64) == engine.batch

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import Interrupted
 from cellcount_core.models.engines import ENGINES, Engine
+from cellcount_core.models.engines.memory import no_room
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.worker import ShardWorker
 from cellcount_core.plan.planfile import read_shards
@@ -41,7 +42,7 @@ class Tight:
     def run(self, tiles: Tiles) -> Tiles:
         self._calls += 1
         if self._calls > GOLDEN_CALLS and self._refuses(self._calls, tiles):
-            raise MemoryError("Unable to allocate")
+            raise no_room(tiles.shape)
         return self._engine.run(tiles)
 
 
@@ -78,13 +79,13 @@ def test_a_field_that_does_not_fit_beside_others_is_counted_alone(
 def test_a_field_that_does_not_fit_alone_either_is_the_only_one_that_fails(
     plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    widths: set[int] = set()
+    refused: list[Tiles] = []
 
     def third_field(call: int, tiles: Tiles) -> bool:
-        digest = hash(tiles.tobytes())
         if call == GOLDEN_CALLS + 3:
-            widths.add(digest)
-        return digest in widths
+            refused.append(tiles)
+        # Smaller tiles of that field too.
+        return bool(refused and np.isin(tiles, refused[0]).all())
 
     found = with_engine(monkeypatch, plate, tmp_path / "out", third_field)
     failed = {key: row for key, row in found.items() if row[0] != "ok"}
@@ -92,6 +93,11 @@ def test_a_field_that_does_not_fit_alone_either_is_the_only_one_that_fails(
     assert {key: row[2] for key, row in found.items() if key not in failed} == {
         key: number for key, number in plate.truth.items() if key not in failed
     }
+    [row] = [row for row in rows(tmp_path / "out", "fields").to_pylist() if row["status"] == "failed"]
+    assert row["reason_detail"] == (
+        "the device has no memory for a tile of 17 x 17 px, the smallest that there can be, nor for any larger one "
+        "(tried from 1280 px down)"
+    )
 
 
 def test_the_seconds_of_a_receipt_are_those_of_its_own_shard(plate: Plate, tmp_path: Path) -> None:

@@ -91,6 +91,27 @@ def test_a_lost_worker_costs_only_another_attempt() -> None:
     assert (tally.deaths, tally.statuses["failed"]) == (2, 0)
 
 
+def test_what_many_workers_found_is_said_once() -> None:
+    class Noting(ScriptedPool):
+        def _end(self, task: Task) -> Receipt | Death | None:
+            end = super()._end(task)
+            notes = ("tiles of 640 px", f"odd: {task.shard.number % 2 == 1}")
+            return replace(end, notes=notes) if isinstance(end, Receipt) else end
+
+    class Heard(Quiet):
+        def __init__(self) -> None:
+            self.warned: list[str] = []
+
+        def warn(self, text: str) -> None:
+            self.warned.append(text)
+
+    heard = Heard()
+    # A shard that is bisected commits its note too, though not with its probes.
+    pool = Noting({shard(4, 2).fields[0].key.field_id}, {})
+    run_shards(pool, iter(shard(number, 2) for number in range(5)), POLICY, heard)
+    assert sorted(heard.warned) == ["odd: False", "odd: True", "tiles of 640 px"]
+
+
 def test_a_shard_that_shared_its_worker_with_poison_loses_no_field() -> None:
     pool = ScriptedPool(set(), {2: 2})
     tally = run(pool, [shard(number, 3) for number in range(5)])
