@@ -21,7 +21,7 @@ from cellcount_core.plan.planner import load_plan, load_run
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from tests.jobs import count, job, rows
+from tests.jobs import count, digest, job, rows
 from tests.plates import Plate, write_plate
 
 Tiles = NDArray[np.float32]
@@ -74,6 +74,28 @@ def test_a_field_that_does_not_fit_beside_others_is_counted_alone(
 ) -> None:
     found = with_engine(monkeypatch, plate, tmp_path / "out", lambda call, _: call in (3, 4))
     assert found == {key: ("ok", None, number) for key, number in plate.truth.items()}
+
+
+@pytest.mark.parametrize("blocks", [{}, {"block": 256, "whole_limit": 65_536}], ids=["whole", "blocks"])
+def test_a_device_with_little_memory_gives_the_very_tables_of_one_with_enough(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    blocks: dict[str, object],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    large = write_plate(tmp_path / "plate", well_count=2, sites=1, size=300)
+    count(large.folder, tmp_path / "enough", run=blocks)
+    assert capsys.readouterr().err == ""
+    load = ENGINES["smooth"]
+    monkeypatch.setitem(
+        ENGINES,
+        "smooth",
+        lambda package, threads: Tight(load(package, threads), lambda _, tiles: max(tiles.shape[1:3]) > 100),
+    )
+    count(large.folder, tmp_path / "little", run=blocks)
+    assert digest(tmp_path / "little") == digest(tmp_path / "enough")
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("warning: a device has no memory for tiles of ")
 
 
 def test_a_field_that_does_not_fit_alone_either_is_the_only_one_that_fails(
