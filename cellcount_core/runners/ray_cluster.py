@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -107,8 +107,11 @@ def resources(execution: ExecutionConfig) -> Resources:
     return Resources(totals.get("CPU", 0.0), totals.get("GPU", 0.0), own=_address(execution) is None)
 
 
-def waiting_text(waiting: int, sizing: Sizing) -> str:
-    """What `waiting` workers of this size wait for, beside what the cluster has, so that a user sees what is missing."""
+def waiting_text(waiting: int, sizing: Sizing, left_out: Sequence[str] = ()) -> str:
+    """What `waiting` workers of this size wait for, beside what the cluster has, so that a user sees what is missing.
+
+    `left_out` are nodes of it that no worker is placed on.
+    """
     asked = (("CPU", sizing.cpus), ("GPU", sizing.gpus), ("memory", float(sizing.memory_bytes or 0)))
     totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
@@ -118,8 +121,9 @@ def waiting_text(waiting: int, sizing: Sizing) -> str:
         for name, amount in asked
         if amount
     ]
+    without = f", of which {', '.join(left_out)} got none of them" if left_out else ""
     return (
-        f"{waiting} of {sizing.actors} workers have not started yet; each asks for {', '.join(lines)}. They wait for room or still "
+        f"{waiting} of {sizing.actors} workers have not started yet; each asks for {', '.join(lines)}{without}. They wait for room or still "
         "load the model; fewer or smaller ones: execution.actors, threads, gpus_per_actor, memory_mib"
     )
 

@@ -7,6 +7,7 @@ Only shards (lists of file names) go out and only receipts come back.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cellcount_core.domain.errors import Reason, RunFault
+from cellcount_core.domain.errors import ModelFault, Reason, RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.runners.attempt import attempt, last_line
+from cellcount_core.runners.nodes import Node, NodeChoice, Unfit
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task
 from cellcount_core.runners.ray_cluster import Sizing, waiting_text
 
@@ -28,17 +30,21 @@ _MAX_FRUITLESS_DEATHS = 60
 more at once, with a part of the network."""
 
 _PATIENCE_S = 60.0
-"""After this long a worker that has not started is spoken of; ten times as long later, again."""
+"""After this long a worker that has not started is spoken of; ten times as long later, again. So long is waited for a node, too, where
+only those are left on which the model cannot be used."""
 
 
 class CountingActor:
     """A ShardWorker in a process of its own."""
 
-    def open(self, context: RunContext) -> int:
-        """Load the model, check its golden tensors; the process id."""
+    def open(self, context: RunContext) -> int | Unfit:
+        """Load the model, check its golden tensors; the process id, or why the model cannot be used on this node."""
         from cellcount_core.pipeline.worker import ShardWorker
 
-        self._worker = ShardWorker(context)
+        try:
+            self._worker = ShardWorker(context)
+        except ModelFault as fault:
+            return Unfit(ray.get_runtime_context().get_node_id(), socket.gethostname(), str(fault))
         return os.getpid()
 
     def count(self, shard: Shard) -> Receipt | Death:
@@ -54,6 +60,7 @@ class CountingActor:
 class _Worker:
     handle: Any
     opening: ray.ObjectRef[Any] | None
+    avoids: frozenset[str]
     pid: int = 0
     in_hand: dict[ray.ObjectRef[Any], tuple[Task, float]] = field(default_factory=dict)
 
@@ -76,6 +83,7 @@ class RayPool:
         self._warn = warn
         self._patience_s = patience_s
         self._speak_at = time.monotonic() + patience_s
+        self._nodes = NodeChoice(sizing, warn, patience_s=10 * patience_s)
         self._isolated = False
         self._fruitless = 0
         self._fruitless_limit = max(_MAX_FRUITLESS_DEATHS, 3 * sizing.actors)
@@ -91,8 +99,10 @@ class RayPool:
             num_gpus=self._sizing.gpus,
             memory=self._sizing.memory_bytes,
             max_concurrency=self._in_flight + 1,
+            label_selector=self._nodes.selector(),
         ).remote()
-        return _Worker(handle, handle.open.remote(self._context))
+        avoids = frozenset(unfit.node for unfit in self._nodes.left_out)
+        return _Worker(handle, handle.open.remote(self._context), avoids)
 
     def pids(self) -> list[int]:
         """Process ids of the workers that have loaded their model."""
@@ -121,6 +131,8 @@ class RayPool:
             outcomes += self._collect(worker, set(ready))
         outcomes += self._end_overdue()
         self._speak_of_waiting()
+        if self._nodes.left_out and all(worker.opening is not None for worker in self._workers):
+            self._nodes.await_one(cluster_nodes(), time.monotonic())
         return outcomes
 
     def _collect(self, worker: _Worker, ready: set[ray.ObjectRef[Any]]) -> list[Outcome]:
@@ -145,10 +157,7 @@ class RayPool:
 
     def _take_in(self, worker: _Worker, opening: ray.ObjectRef[Any]) -> None:
         try:
-            worker.pid = ray.get(opening)
-            worker.opening = None
-            if self._isolated:
-                self._fruitless = 0
+            opened = ray.get(opening)
         except RayTaskError as error:
             cause = error.cause
             raise (
@@ -156,6 +165,21 @@ class RayPool:
             ) from error
         except RayError as error:
             self._replace(worker, _last_words(error))
+            return
+        if isinstance(opened, Unfit):
+            self._move(worker, opened)
+            return
+        worker.pid, worker.opening = opened, None
+        if self._isolated:
+            self._fruitless = 0
+
+    def _move(self, worker: _Worker, unfit: Unfit) -> None:
+        """Start a worker for this one on another node. What stands open on the same node has shown that it counts as it should."""
+        if unfit.node in worker.avoids:
+            self._replace(worker, f"placed on a node that it was to avoid, {unfit.place}: {unfit.fault}")
+            return
+        self._nodes.leave_out(unfit, cluster_nodes())
+        self._restart(worker)
 
     def _bury(self, worker: _Worker, words: str) -> list[Outcome]:
         lost = [task for task, _ in worker.in_hand.values()]
@@ -170,6 +194,9 @@ class RayPool:
             raise RunFault(
                 f"{self._fruitless} workers died in a row without counting anything; the last: {words}"
             )
+        self._restart(worker)
+
+    def _restart(self, worker: _Worker) -> None:
         # One that only seems dead, behind a broken connection, must not go on holding its device.
         ray.kill(worker.handle, no_restart=True)
         worker.in_hand.clear()
@@ -197,7 +224,8 @@ class RayPool:
             self._speak_at = time.monotonic() + self._patience_s
         elif time.monotonic() >= self._speak_at:
             self._speak_at = time.monotonic() + 10 * self._patience_s
-            self._warn(waiting_text(waiting, self._sizing))
+            places = [unfit.place for unfit in self._nodes.left_out]
+            self._warn(waiting_text(waiting, self._sizing, places))
 
     def isolate(self) -> None:
         """One attempt a worker from now on."""
@@ -208,6 +236,14 @@ class RayPool:
         """End the actors at once."""
         for worker in self._workers:
             ray.kill(worker.handle, no_restart=True)
+
+
+def cluster_nodes() -> list[Node]:
+    """The nodes of the cluster, those that were lost among them."""
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [
+        Node(node["NodeID"], node["NodeManagerHostname"], node["Alive"], node["Resources"]) for node in told
+    ]
 
 
 def _failure(error: RayTaskError) -> Death:

@@ -1,0 +1,177 @@
+"""A Ray cluster of several nodes in this machine, on two of which the model cannot be used, and jobs on it.
+
+Run as a process of its own: `python -m tests.faults.several_nodes PLATE FOLDER` prints a JSON line for each job.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cellcount_core.cli.progress import Quiet
+from cellcount_core.domain.errors import RunFault
+from cellcount_core.domain.receipts import Receipt
+from cellcount_core.models.package import shipped_folder
+from cellcount_core.runners.events import Tally
+from cellcount_core.runners.job import run_job
+from cellcount_core.runners.ray_pool import cluster_nodes
+from tests.jobs import job
+
+_STORE_BYTES = 100 << 20
+_GONE_S = 60.0
+_LATER_S = 6.0
+"""Long enough for a worker to start anew on a node that it should avoid."""
+
+_COMPUTES_SOMETHING_ELSE = """
+import os, pathlib
+import cv2
+
+smooth = cv2.GaussianBlur
+
+def GaussianBlur(*given, **named):
+    (pathlib.Path(__file__).parent / f"tried-by-{os.getpid()}").touch()
+    return smooth(*given, **named) + 2048
+
+cv2.GaussianBlur = GaussianBlur
+"""
+
+
+class Nodes:
+    """Nodes of one core each. A worker finds the package in its home, so each node may have another one, or none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._whole, self._bare, self._odd = (folder / name for name in ("whole", "bare", "odd"))
+        shutil.copytree(shipped_folder() / "threshold", self._whole / "package")
+        self._bare.mkdir()
+        self._odd.mkdir()
+        (self._odd / "sitecustomize.py").write_text(_COMPUTES_SOMETHING_ELSE)
+        # The driver's own.
+        os.environ["HOME"] = str(self._whole)
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)  # type: ignore[no-untyped-call]
+
+    def tries(self) -> int:
+        """How many workers tried the model on odd nodes."""
+        return len([*self._odd.glob("tried-by-*")])
+
+    def good(self) -> Any:
+        """A node on which the model is as it should be."""
+        return self._add({"HOME": str(self._whole)})
+
+    def odd(self) -> Any:
+        """A node whose arithmetic gives other maps than the golden ones."""
+        paths = [str(self._odd), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return self._add({"HOME": str(self._whole), "PYTHONPATH": os.pathsep.join(paths)})
+
+    def bare(self) -> Any:
+        """A node without the package."""
+        return self._add({"HOME": str(self._bare)})
+
+    def remove(self, node: Any) -> None:
+        """End a node; back when the cluster knows."""
+        self.cluster.remove_node(node)  # type: ignore[no-untyped-call]
+        until = time.monotonic() + _GONE_S
+        while any(one.id == node.node_id and one.alive for one in cluster_nodes()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"node {node.node_id} is still told as alive")
+            time.sleep(0.2)
+
+    def _add(self, environment: dict[str, str]) -> Any:
+        return self.cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES, env_vars=environment)
+
+
+class Heard(Quiet):
+    """Keeps the warnings and the processes that counted. A while after the second warning `then` is done."""
+
+    def __init__(self, then: Callable[[], None] | None = None) -> None:
+        self._then = then
+        self._due = float("inf")
+        self.warnings: list[str] = []
+        self.workers: set[int] = set()
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        if len(self.warnings) == 2:
+            self._due = time.monotonic() + _LATER_S
+
+    def tick(self, tally: Tally) -> None:
+        if self._then is not None and time.monotonic() >= self._due:
+            self._then()
+            self._then = None
+
+    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+        self.workers.add(receipt.pid)
+
+
+@ray.remote(num_cpus=1)
+class Busy:
+    """Somebody else's actor that holds a node's core."""
+
+    def ready(self) -> None:
+        pass
+
+
+@contextmanager
+def busy(node: Any) -> Iterator[None]:
+    """The node's core is taken meanwhile."""
+    there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+    actor = Busy.options(scheduling_strategy=there).remote()
+    ray.get(actor.ready.remote(), timeout=60)
+    yield
+    ray.kill(actor)
+
+
+def count(name: str, source: Path, output: Path, nodes: Nodes, heard: Heard) -> None:
+    """A job of two workers; one line of what came of it."""
+    before = nodes.tries()
+    address = nodes.cluster.address
+    execution = {"runner": "ray", "address": address, "actors": 2, "shard_fields": 1, "in_flight": 1}
+    configured = job(source, output, run={"model": {"package": "~/package"}}, execution=execution)
+    try:
+        code, said = run_job(configured, heard).exit_code, ""
+    except RunFault as fault:
+        code, said = fault.exit_code, str(fault)
+    told = {
+        "job": name,
+        "code": code,
+        "said": said,
+        "warnings": heard.warnings,
+        "workers": len(heard.workers),
+    }
+    print(json.dumps({**told, "tries": nodes.tries() - before}), flush=True)
+
+
+def main(plate: Path, folder: Path) -> None:
+    """The two bad nodes have the only free cores; some time after both were left out a good one joins. Then the good ones are lost."""
+    nodes = Nodes(folder)
+    try:
+        taken = nodes.good()
+        for add in (nodes.odd, nodes.bare):
+            add()
+        ray.init(address=nodes.cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        joined: list[Any] = []
+        with busy(taken):
+            heard = Heard(lambda: joined.append(nodes.good()))
+            count("one node joins", plate, folder / "out", nodes, heard)
+        for node in (taken, *joined):
+            nodes.remove(node)
+        count("none is left", plate, folder / "none", nodes, Heard())
+    finally:
+        ray.shutdown()
+        nodes.cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
