@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cellcount_core.domain.config import RunConfig
-from cellcount_core.domain.errors import FieldFault
+from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.files import read_fields
+from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.files import LoadedFile, read_fields
+from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
-from cellcount_core.pipeline.sizing import estimate_size, tells_sizes
+from cellcount_core.pipeline.sizing import estimate_with, tells_sizes
 from cellcount_core.plan.channels import ChannelChoice
 from cellcount_core.plan.planner import Measure, no_scales
 from cellcount_core.plan.scales import ImageSize, pool_sizes
@@ -29,7 +31,7 @@ def measure_of(
 
     Images that state their pixel size go by it where the package does. A field that cannot be read says nothing here; it
     gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
-    its golden tensors, and ConfigFault as `pool_sizes` does.
+    its golden tensors, and ConfigFault as `pool_sizes` does or where a field of the sample does not fit into memory.
     """
     if run.diameter != "auto" or not tells_sizes(package):
         return no_scales
@@ -40,19 +42,44 @@ def measure_of(
         say(f"estimating the size of objects from {len(sample)} fields")
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), threads)
         check_golden(package, engine)
-        counted = [Selection(channel, channel) for channel in choice.counted[:1]]
+        counted = Selection(choice.counted[0], choice.counted[0])
         images: list[ImageSize] = []
-        for planned, files in read_fields(source, sample, ahead=_AHEAD, max_pixels=run.max_pixels):
-            try:
-                pixels = load_pixels(planned, files, counted, (), run)
-            except FieldFault:
-                continue
-            plane = pixels.planes[counted[0].name]
-            if package.input.um_per_px is not None and pixels.um_per_px is not None:
-                continue
-            found = estimate_size(plane, package, engine)
-            height, width = plane.shape
-            images.append(ImageSize(planned.key.plate, height, width, found.diameter_px, found.objects))
+        device = Device(engine)
+        try:
+            for planned, files in read_fields(source, sample, ahead=_AHEAD, max_pixels=run.max_pixels):
+                found = _size_of(planned, files, counted, run, package, device)
+                images += [found] if found is not None else []
+        finally:
+            device.close()
         return pool_sizes(images)
 
     return measure
+
+
+def _size_of(
+    planned: PlannedField,
+    files: Mapping[str, LoadedFile],
+    counted: Selection,
+    run: RunConfig,
+    package: Package,
+    device: Device,
+) -> ImageSize | None:
+    """What one field says; None where it cannot be read or states its pixel size.
+
+    What a plan says must not depend on how much memory there was, so a field that does not fit stops it: ConfigFault.
+    """
+    try:
+        pixels = load_pixels(planned, files, (counted,), (), run)
+        if package.input.um_per_px is not None and pixels.um_per_px is not None:
+            return None
+        plane = pixels.planes[counted.name]
+        found = estimate_with(plane, package, lambda canvas: canvas_maps(canvas, package, device))
+    except FieldFault:
+        return None
+    except MemoryError as error:
+        raise ConfigFault(
+            f"{', '.join(files)}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a "
+            "machine with more memory"
+        ) from error
+    height, width = plane.shape
+    return ImageSize(planned.key.plate, height, width, found.diameter_px, found.objects)

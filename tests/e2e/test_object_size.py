@@ -13,8 +13,10 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.runners.job import plan_job
 from tests.jobs import count, job, rows
 from tests.plates import nuclear_field
+from tests.small_device import use_small_device
 
 RUN = {"layout": {"kind": "flat"}, "model": {"package": "nuclei"}}
+ON_CPU = ("onnxruntime", "onnxruntime-int8")
 
 
 def write_fields(folder: Path, diameters: dict[str, float], side: int = 320) -> Path:
@@ -49,6 +51,22 @@ def test_fields_of_one_plate_share_the_size_found_when_planning(plate: Path, tmp
     assert [counts[f"f{number}"] for number in range(6)] == [16] * 6
     stored = json.loads((tmp_path / "out" / "run" / "run.json").read_text())
     assert stored["scales"][0]["diameter_px"] == pool.diameter_px
+
+
+def test_sizes_do_not_depend_on_the_memory_of_the_device_that_plans(
+    plate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = plan_job(job(plate, tmp_path / "out", run=RUN))
+    for engine in ON_CPU:
+        use_small_device(monkeypatch, engine, lambda tiles: max(tiles.shape[1:3]) > 300)
+    small = plan_job(job(plate, tmp_path / "out", run=RUN))
+    assert large == small
+    for engine in ON_CPU:
+        use_small_device(monkeypatch, engine, lambda tiles: True)
+    with pytest.raises(
+        ConfigFault, match=r"\.tif: no memory here .*no memory for a tile .*; set run\.diameter"
+    ):
+        plan_job(job(plate, tmp_path / "out", run=RUN))
 
 
 def test_a_run_that_goes_on_keeps_its_sizes_and_its_tables(plate: Path, tmp_path: Path) -> None:

@@ -21,16 +21,27 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cellcount_core.cli.progress import Quiet
+from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import RunFault
+from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.models.package import shipped_folder
+from cellcount_core.plan.planner import load_run
+from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.events import Tally
 from cellcount_core.runners.job import run_job
-from cellcount_core.runners.ray_pool import cluster_nodes
+from cellcount_core.runners.pool import Mode, Task
+from cellcount_core.runners.ray_cluster import Sizing
+from cellcount_core.runners.ray_pool import RayPool, cluster_nodes
+from cellcount_core.stores.base import StorageOptions
+from cellcount_core.stores.open import open_store
 from tests.jobs import job
 
 _STORE_BYTES = 100 << 20
 _GONE_S = 60.0
+_PATIENCE_S = 0.2
+"""A tenth of how long a pool waits for nodes in the place of those that were lost."""
+
 _LATER_S = 6.0
 """Long enough for a worker to start anew on a node that it should avoid."""
 
@@ -133,14 +144,18 @@ def busy(node: Any) -> Iterator[None]:
     ray.kill(actor)
 
 
-def count(name: str, source: Path, output: Path, nodes: Nodes, heard: Heard) -> None:
-    """A job of two workers; one line of what came of it."""
-    before = nodes.tries()
+def configured(source: Path, output: Path, nodes: Nodes) -> JobConfig:
+    """A job of two workers on the cluster."""
     address = nodes.cluster.address
     execution = {"runner": "ray", "address": address, "actors": 2, "shard_fields": 1, "in_flight": 1}
-    configured = job(source, output, run={"model": {"package": "~/package"}}, execution=execution)
+    return job(source, output, run={"model": {"package": "~/package"}}, execution=execution)
+
+
+def count(name: str, source: Path, output: Path, nodes: Nodes, heard: Heard) -> None:
+    """Do a job; one line of what came of it."""
+    before = nodes.tries()
     try:
-        code, said = run_job(configured, heard).exit_code, ""
+        code, said = run_job(configured(source, output, nodes), heard).exit_code, ""
     except RunFault as fault:
         code, said = fault.exit_code, str(fault)
     told = {
@@ -151,6 +166,35 @@ def count(name: str, source: Path, output: Path, nodes: Nodes, heard: Heard) -> 
         "workers": len(heard.workers),
     }
     print(json.dumps({**told, "tries": nodes.tries() - before}), flush=True)
+
+
+def lose(nodes: Nodes, good: list[Any], plate: Path, output: Path) -> None:
+    """Workers that are open on the good nodes, which are lost; one line of what the pool then does."""
+    run = load_run(open_store(output, StorageOptions()))
+    options = StorageOptions()
+    places = Places(str(plate), options, str(output), options)
+    context = make_context(run, configured(plate, output, nodes).run, places, readers=1)
+    sizing = Sizing(actors=4, cpus=1.0, gpus=0.0, threads=1, memory_bytes=None)
+    warnings: list[str] = []
+    pool = RayPool(context, sizing, in_flight=1, warn=warnings.append, patience_s=_PATIENCE_S)
+    said = ""
+    try:
+        until = time.monotonic() + _GONE_S
+        while pool.capacity() < len(good) or sum("left out" in text for text in warnings) < 2:
+            pool.wait(0.5)
+            if time.monotonic() > until:
+                raise TimeoutError(f"{pool.capacity()} workers are open; {warnings}")
+        for node in good:
+            nodes.remove(node)
+        for _ in range(pool.capacity()):
+            pool.submit(Task(Shard(0, ()), Mode.PROBE, 60.0))
+        while time.monotonic() < until:
+            pool.wait(0.5)
+    except RunFault as fault:
+        said = f"{type(fault).__name__}: {fault}"
+    finally:
+        pool.close()
+    print(json.dumps({"job": "the good ones are lost", "said": said, "warnings": warnings}), flush=True)
 
 
 def main(plate: Path, folder: Path) -> None:
@@ -165,8 +209,7 @@ def main(plate: Path, folder: Path) -> None:
         with busy(taken):
             heard = Heard(lambda: joined.append(nodes.good()))
             count("one node joins", plate, folder / "out", nodes, heard)
-        for node in (taken, *joined):
-            nodes.remove(node)
+        lose(nodes, [taken, *joined], plate, folder / "out")
         count("none is left", plate, folder / "none", nodes, Heard())
     finally:
         ray.shutdown()

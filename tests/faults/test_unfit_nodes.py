@@ -78,6 +78,19 @@ def test_nodes_that_cannot_use_the_model_are_left_out_and_one_that_joins_does_th
     judge("model off its golden tensors on a node", tables(tmp_path / "peace"), folder / "jobs" / "out")
 
 
+def test_where_the_good_nodes_are_lost_others_are_waited_for_but_not_for_ever(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    ended = jobs["the good ones are lost"]
+    assert sum("is left out of this run" in text for text in ended["warnings"]) == 2, ended
+    assert ended["said"].startswith("ModelFault: ")
+    assert "no node without a fault has come for 2 s" in ended["said"]
+    # While it waits it says which nodes stand empty.
+    assert any(
+        "workers have not started yet" in text and "got none of them" in text for text in ended["warnings"]
+    )
+
+
 def test_where_no_node_is_left_the_run_stops_with_the_fault_of_the_last_one(
     folder: Path, jobs: dict[str, dict[str, Any]]
 ) -> None:
