@@ -96,9 +96,7 @@ class ShardWorker:
             for planned, files in self._read(*shard.fields):
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
-                counted = self._threads.submit(self._count_beside_others, kit, planned, files)
-                counted.add_done_callback(partial(self._leave, weight))
-                pending.append(counted)
+                pending.append(self._start(weight, kit, planned, files))
                 self._raise_if_stopped()
             # The first fault ends the shard, wherever in it that is.
             for counted in wait(pending, return_when=FIRST_EXCEPTION).done:
@@ -107,6 +105,18 @@ class ShardWorker:
         finally:
             for counted in pending:
                 counted.cancel()
+
+    def _start(
+        self, weight: int, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
+    ) -> Future[FieldResult | _Crowded]:
+        try:
+            counted = self._threads.submit(self._count_beside_others, kit, planned, files)
+        except BaseException:
+            # No thread could be started: what is inside for ever would keep everybody else out.
+            self._gate.leave(weight)
+            raise
+        counted.add_done_callback(partial(self._leave, weight))
+        return counted
 
     def _read(self, *fields: PlannedField) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
         return read_fields(

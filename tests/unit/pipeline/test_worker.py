@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import Interrupted
+from cellcount_core.domain.fields import Shard
 from cellcount_core.models.engines import ENGINES, Engine
 from cellcount_core.models.engines.memory import no_room
 from cellcount_core.models.package import Package
@@ -132,18 +133,43 @@ def test_the_seconds_of_a_receipt_are_those_of_its_own_shard(plate: Plate, tmp_p
         assert 0 < sum(shard["stage_seconds"].values()) <= shard["seconds"] + 0.01
 
 
-def test_a_stopped_worker_gives_its_shards_up_without_committing_them(plate: Plate, tmp_path: Path) -> None:
-    configured = job(plate.folder, tmp_path / "out")
-    count(plate.folder, tmp_path / "out")
+def worker_and_shard(plate: Plate, folder: Path) -> tuple[ShardWorker, Shard]:
+    """A worker that commits to folder/elsewhere, and the first shard of its run."""
+    configured = job(plate.folder, folder / "out")
+    count(plate.folder, folder / "out")
     options = StorageOptions()
-    output = open_store(tmp_path / "out", options)
+    output = open_store(folder / "out", options)
     run = load_run(output)
-    elsewhere = str(tmp_path / "elsewhere")
-    context = make_context(
-        run, configured.run, Places(str(plate.folder), options, elsewhere, options), readers=2
-    )
-    worker = ShardWorker(context)
-    shard = next(read_shards(load_plan(output, run)))
+    places = Places(str(plate.folder), options, str(folder / "elsewhere"), options)
+    worker = ShardWorker(make_context(run, configured.run, places, readers=2))
+    return worker, next(read_shards(load_plan(output, run)))
+
+
+def test_a_shard_for_which_no_thread_can_be_started_does_not_keep_the_next_one_waiting(
+    plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellcount_core.pipeline.worker._BYTES_IN_HAND", 1)
+    worker, shard = worker_and_shard(plate, tmp_path)
+    # An executor that was shut down refuses what it is given with a RuntimeError, as one that gets no thread does.
+    worker._threads.shutdown()
+    refused: list[str] = []
+
+    def attempt() -> None:
+        for _ in range(2):
+            try:
+                worker.count(shard)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(10)
+    worker.close()
+    assert refused == ["cannot schedule new futures after shutdown"] * 2
+
+
+def test_a_stopped_worker_gives_its_shards_up_without_committing_them(plate: Plate, tmp_path: Path) -> None:
+    worker, shard = worker_and_shard(plate, tmp_path)
     worker.stop()
     ended: list[BaseException] = []
 
@@ -158,4 +184,4 @@ def test_a_stopped_worker_gives_its_shards_up_without_committing_them(plate: Pla
     thread.join(10)
     worker.close()
     assert len(ended) == 1
-    assert not Path(elsewhere).exists()
+    assert not (tmp_path / "elsewhere").exists()
