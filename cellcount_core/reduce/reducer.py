@@ -24,14 +24,19 @@ from cellcount_core.reduce.summary import ALL, Summary, summarise, summary_csv, 
 from cellcount_core.reduce.tally import CountedField, counted_fields, empty_tally
 from cellcount_core.reduce.wells import well_rows, wells
 from cellcount_core.stores.base import Store
+from cellcount_core.stores.local import remove_abandoned
 from cellcount_core.tables.digest import ObjectsDigest, RowDigest
-from cellcount_core.tables.parts import sweep
+from cellcount_core.tables.labels import LABELS
+from cellcount_core.tables.parts import FIELDS, OBJECTS, sweep
 from cellcount_core.tables.schema import TableName, TableWriter, table_bytes, table_from_rows, table_schema
 
 WELLS_KEY = "wells.parquet"
 PLATES_KEY = "plates.parquet"
 SUMMARY_JSON_KEY = "summary.json"
 SUMMARY_CSV_KEY = "summary.csv"
+
+_FOLDERS = ("run", FIELDS, OBJECTS, LABELS)
+"""Where a run puts files, besides the root of its output."""
 
 _WELL_ROWS = 4096
 """Rows of the wells table made into Arrow at once."""
@@ -50,13 +55,14 @@ class Reduced:
 
 
 def reduce_run(store: Store, replaced: Iterable[str] = ()) -> Summary:
-    """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove orphans of crashes.
+    """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove what crashes left.
 
     `replaced` are objects parts that no fields part may name any more, to be removed even where no listing shows them.
     Raises OutputFault where `store` is no output, LedgerFault where a shard is not counted yet or a part is damaged.
     """
     reduced = reduce_tables(store)
     sweep(store, reduced.objects_parts, replaced)
+    remove_abandoned(store, _FOLDERS)
     for key, body in reduced.files.items():
         store.put(key, body)
     return reduced.summary

@@ -3,17 +3,19 @@
 Reads follow symbolic links; a listing does too, and stops where a link leads back into a folder that it is in. The root
 may be a link; a put or delete through a link below it that leads out is refused, so that images cannot be overwritten.
 A put stages the bytes in the target's own folder and links or renames them into place after an fsync, so that a
-name either has all its bytes or is not there, also after a crash or a power cut.
+name either has all its bytes or is not there, also after a crash or a power cut. What a crash leaves of the staged bytes is
+never listed, and `remove_abandoned` removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +159,29 @@ def is_staged(name: str) -> bool:
     return name.startswith(STAGED_PREFIX) and name.endswith(STAGED_SUFFIX)
 
 
+def remove_abandoned(store: object, folders: Iterable[str]) -> None:
+    """Remove what crashes left of puts into the root of a local store and into `folders`, with all below them.
+
+    Puts of living processes are left alone. Other stores keep nothing of a put that was cut short. What cannot be removed
+    stays: it is in nobody's way.
+    """
+    if not isinstance(store, LocalStore):
+        return
+    root = Path(store.root)
+    with contextlib.suppress(OSError):
+        _remove_abandoned(entry for entry in os.scandir(root) if is_staged(entry.name))
+    for folder in folders:
+        for parent, _, names in os.walk(root / folder):
+            _remove_abandoned(Path(parent, name) for name in names if is_staged(name))
+
+
+def _remove_abandoned(staged: Iterable[os.PathLike[str]]) -> None:
+    for path in staged:
+        with contextlib.suppress(OSError), Path(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Path(path).unlink()
+
+
 def _walk(root: str, folder: str) -> Iterator[Listed]:
     """Every regular file below `root/folder`; one open folder at a time, memory for the folders yet to read."""
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
@@ -292,15 +317,18 @@ def _put_new_named(folder: Path, path: Path, body: bytes) -> Created:
 
 @contextmanager
 def _staged(folder: Path, body: bytes) -> Iterator[Path]:
-    """A file in `folder` that holds `body` and is on disk; removed again unless it was renamed."""
+    """A file in `folder` that holds `body` and is on disk; removed again unless it was renamed. It is locked meanwhile."""
     staged = folder / f"{STAGED_PREFIX}{uuid.uuid4().hex}{STAGED_SUFFIX}"
     try:
         descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         try:
+            # Where a file system has no locks, nothing that is abandoned is removed from it either.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _write_all(descriptor, body)
+            yield staged
         finally:
             os.close(descriptor)
-        yield staged
     finally:
         staged.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ import pytest
 from cellcount_core.domain.errors import OutputFault, StorageFault
 from cellcount_core.stores import local
 from cellcount_core.stores.base import Absent, Created, Denied
-from cellcount_core.stores.local import LocalStore, open_local
+from cellcount_core.stores.local import LocalStore, open_local, remove_abandoned
 
 
 @pytest.fixture
@@ -110,6 +110,36 @@ def test_what_a_crash_left_of_a_put_is_not_listed(store: LocalStore) -> None:
     store.put("fields/part-0", b"x")
     Path(store.root, "fields", f"{local.STAGED_PREFIX}0{local.STAGED_SUFFIX}").write_bytes(b"half")
     assert listed_keys(store) == ["fields/part-0"]
+
+
+def test_what_a_killed_process_left_of_a_put_is_removed_and_that_of_a_living_one_is_not(
+    store: LocalStore,
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from cellcount_core.stores import local\n"
+        "with local._staged(Path(sys.argv[1]), b'whole'):\n"
+        "    print('staged', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    store.put("labels/a/one", b"x")
+    folder = Path(store.root, "labels", "a")
+    Path(store.root, f"{local.STAGED_PREFIX}0{local.STAGED_SUFFIX}").write_bytes(b"half")
+    putter = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert putter.stdin is not None
+    assert putter.stdout is not None
+    with putter.stdin, putter.stdout:
+        assert putter.stdout.readline() == b"staged\n"
+        remove_abandoned(store, ["labels", "not-there"])
+        assert sorted(local.is_staged(path.name) for path in folder.iterdir()) == [False, True]
+        assert not any(local.is_staged(path.name) for path in Path(store.root).iterdir())
+        putter.kill()
+        putter.wait(10)
+    remove_abandoned(store, ["labels"])
+    assert [path.name for path in folder.iterdir()] == ["one"]
 
 
 def test_a_failed_put_leaves_the_old_object_and_nothing_else(store: LocalStore) -> None:
