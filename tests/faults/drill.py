@@ -118,13 +118,17 @@ def read_again(proxy: S3Proxy, bucket: str, ending: str = ".TIF") -> int:
 
 def left_over(place: str | Path, endpoint: str | None) -> list[str]:
     """Files of an output that a whole run does not have, and uploads to its bucket that were never finished."""
+    if not str(place).startswith("s3://"):
+        # Past the store, which does not list what a crash left of a put.
+        files = (path for path in sorted(Path(place).rglob("*")) if not path.is_dir())
+        return [
+            key for key in (path.relative_to(place).as_posix() for path in files) if not _WHOLE.fullmatch(key)
+        ]
     left = [
         key
         for key in keys(open_store(str(place), StorageOptions(endpoint=endpoint)))
         if not _WHOLE.fullmatch(key)
     ]
-    if not str(place).startswith("s3://"):
-        return left
     bucket = str(place).removeprefix("s3://").split("/")[0]
     client = botocore.session.Session().create_client("s3", endpoint_url=endpoint, region_name="us-east-1")
     uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
