@@ -14,12 +14,11 @@ import pytest
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.reduce.verify import verify
-from cellcount_core.stores.base import StorageOptions
-from cellcount_core.stores.open import open_store
+from tests.faults.drill import judge
 from tests.faults.packages import package_off_its_golden_tensors
+from tests.jobs import count as count_in_peace
 from tests.plates import Plate, write_plate
-from tests.s3_jobs import field_rows
+from tests.s3_jobs import tables
 
 SETTINGS = ["--layout", "imagexpress", "--runner", "serial", "--progress", "quiet"]
 SETTINGS += ["--set", "execution.shard_fields=1", "--set", "execution.in_flight=1"]
@@ -91,8 +90,8 @@ def test_a_full_disk_stops_the_run_and_the_same_command_completes_it_and_a_read_
     assert 0 < len(parts) < len(plate.truth)
 
     assert again == Told(ExitCode.OK, "")
-    assert field_rows(tmp_path / "out") == {key: ("ok", None, count) for key, count in plate.truth.items()}
-    assert verify(open_store(str(tmp_path / "out"), StorageOptions())).proven
+    count_in_peace(plate.folder, tmp_path / "unbroken")
+    judge("disk full", tables(tmp_path / "unbroken"), tmp_path / "out")
 
     assert refused.code == ExitCode.OUTPUT
     assert refused.error.count("\n") == 1

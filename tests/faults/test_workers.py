@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cellcount_core.domain.errors import ExitCode, Reason
-from cellcount_core.reduce.verify import verify
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.faults.cluster import RayCluster, ray_cluster
+from tests.faults.drill import judge, read_again
+from tests.faults.drivers import Ended, arguments, end, start
 from tests.faults.packages import package_off_its_golden_tensors
+from tests.jobs import count
 from tests.plates import Plate, write_plate
-from tests.s3_jobs import field_rows, upload
+from tests.s3_jobs import tables, upload
 from tests.s3_proxy import Instead, Request, s3_proxy
 from tests.s3_server import S3Server
 
@@ -55,36 +52,13 @@ def plate(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Plate:
     return plate
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a driver ended: exit code, seconds, and the events and other lines it logged."""
-
-    code: int
-    seconds: float
-    events: list[dict[str, object]]
-    words: list[str]
-
-    def deaths(self, reason: Reason) -> int:
-        """Attempts that gave no receipt for this reason."""
-        return sum(event["event"] == "death" and event["reason"] == reason for event in self.events)
-
-
-def drive(cluster: RayCluster, source: str | Path, output: Path, *settings: str) -> Ended:
+def drive(
+    cluster: RayCluster, source: str | Path, output: Path, *settings: str, endpoint: str | None = None
+) -> Ended:
     """`cellcount count` with one worker on the cluster."""
-    arguments = ["count", str(source), str(output), "--layout", "imagexpress", "--progress", "json"]
-    arguments += ["--address", cluster.address, "--actors", "1", "--set", "execution.shard_fields=4"]
-    began = time.monotonic()
-    driver = subprocess.run(
-        [sys.executable, "-m", "cellcount_core.cli", *arguments, *settings],
-        env=cluster.environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    lines = driver.stderr.splitlines()
-    return Ended(
-        driver.returncode,
-        time.monotonic() - began,
-        [json.loads(line) for line in lines if line.startswith("{")],
-        [line for line in lines if not line.startswith("{")],
-    )
+    on_cluster = (f"execution.address={cluster.address}", "execution.actors=1", "execution.shard_fields=4")
+    command = arguments(source, output, *on_cluster, *settings, endpoint=endpoint)
+    return end(start(command, cluster.environment))
 
 
 class BadObjects:
@@ -113,7 +87,8 @@ class BadObjects:
         return None
 
 
-Broken = tuple[Ended, Path, BadObjects]
+Broken = tuple[Ended, Path, BadObjects, int]
+"""How the driver ended, its output, the bad objects, and how often fields were read again."""
 
 
 @pytest.fixture(scope="module")
@@ -123,42 +98,40 @@ def broken(
     """A run over a plate with a field that kills its worker and one that hangs, both in one shard."""
     output = tmp_path_factory.mktemp("workers-out") / "out"
     bad = BadObjects(plate)
-    settings = ["execution.max_deaths=1", f"execution.shard_timeout_s={SHARD_TIMEOUT_S}"]
+    settings = ("execution.max_deaths=1", f"execution.shard_timeout_s={SHARD_TIMEOUT_S}")
     with s3_proxy(server.endpoint) as proxy:
         proxy.interfere = bad
-        assignments = [part for setting in settings for part in ("--set", setting)]
-        ended = drive(
-            cluster, INPUT, output, "--model", "threshold", "--endpoint", proxy.endpoint, *assignments
-        )
-    return ended, output, bad
+        ended = drive(cluster, INPUT, output, *settings, endpoint=proxy.endpoint)
+    return ended, output, bad, read_again(proxy, "faults-workers")
 
 
 def test_the_field_that_kills_and_the_field_that_hangs_are_one_row_each_and_all_others_are_counted(
-    plate: Plate, broken: Broken
+    plate: Plate, broken: Broken, tmp_path: Path
 ) -> None:
-    ended, output, _ = broken
+    ended, output, _, redone = broken
     assert ended.code == ExitCode.FAILURES, ended
-    rows = field_rows(output)
-    assert rows.pop(KILLS) == ("failed", "worker_died", None)
-    assert rows.pop(HANGS) == ("failed", "timed_out", None)
-    assert rows == {
-        key: ("ok", None, count) for key, count in plate.truth.items() if key not in (KILLS, HANGS)
-    }
-    assert verify(open_store(str(output), StorageOptions())).proven
+    count(plate.folder, tmp_path / "unbroken")
+    judge(
+        "a field that kills its worker and one that hangs",
+        tables(tmp_path / "unbroken"),
+        output,
+        redone=redone,
+        spoilt={KILLS: ("failed", "worker_died"), HANGS: ("failed", "timed_out")},
+    )
 
 
 def test_the_bad_fields_are_found_by_halving_in_bounded_time(broken: Broken) -> None:
-    ended, _, bad = broken
+    ended, _, bad, _ = broken
     # Of four fields the second kills and the third hangs. The whole shard dies, in the window and alone; then each
     # half has one bad field, and each half of that is one field.
     assert ended.deaths(Reason.TIMED_OUT) == 2
     assert ended.deaths(Reason.WORKER_DIED) - len(bad.killed) in (0, 1)
     assert len(bad.killed) == 4
-    assert ended.seconds < 2 * SHARD_TIMEOUT_S + 90
+    assert ended.seconds < 2 * SHARD_TIMEOUT_S + 90, ended
 
 
 def test_no_worker_that_died_or_hung_is_left(broken: Broken) -> None:
-    _, _, bad = broken
+    _, _, bad, _ = broken
     pids = {*bad.killed, *bad.hung}
     assert len(pids) >= 6
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
@@ -168,7 +141,7 @@ def test_a_package_off_its_golden_tensors_stops_the_run_from_within_a_worker(
     plate: Plate, cluster: RayCluster, tmp_path: Path
 ) -> None:
     package = package_off_its_golden_tensors(tmp_path / "package")
-    ended = drive(cluster, plate.folder, tmp_path / "out", "--model", str(package))
+    ended = drive(cluster, plate.folder, tmp_path / "out", f"run.model.package={package}")
     assert ended.code == ExitCode.MODEL
     assert len(ended.words) == 1
     assert "is off its golden tensors by 0.25" in ended.words[0]
