@@ -187,4 +187,6 @@ def run_fault(failure: Failure, place: str, endpoint: str, region: str) -> RunFa
 def _said(failure: Failure) -> str:
     words = " ".join(str(part) for part in (failure.status or "", failure.code) if part)
     spoken = f": {failure.message[:200]}" if failure.message else ""
+    if failure.code == "RequestTimeTooSkewed":
+        spoken += "; this machine's clock is wrong, set it and run the same command again"
     return f" ({words}{spoken})" if words else ""

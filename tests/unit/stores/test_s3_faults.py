@@ -166,6 +166,16 @@ def test_every_kind_of_refused_credentials_stops_the_run(reply: Reply) -> None:
     assert "Debug source" not in str(refused.value)
 
 
+def test_a_clock_that_is_too_far_off_for_the_store_is_named() -> None:
+    with (
+        faulty_server(lambda number, method: error(403, "RequestTimeTooSkewed")) as server,
+        pytest.raises(
+            CredentialsFault, match="this machine's clock is wrong, set it and run the same command again"
+        ),
+    ):
+        store_at(server.endpoint).get("a.tif")
+
+
 @each_operation
 def test_refused_credentials_stop_the_run_in_every_operation(operation: Callable[[Store], object]) -> None:
     with (
