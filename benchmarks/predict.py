@@ -16,29 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
-from cellcount_core.evaluation.evaluate import MAX_CANVAS_PX, PackageCounter
+from cellcount_core.evaluation.evaluate import MAX_CANVAS_PX, PackageCounter, Separated
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What came out of one image: `labels` (h, w) int32 at the model's scale, and the size that led there.
+    """What came out of one image: the objects at the model's scale, and the size that led there.
 
     `estimate` is None where the size was given.
     """
 
-    labels: NDArray[np.int32]
+    objects: Separated
     count: int
     estimate: SizeEstimate | None
 
     def at(self, shape: tuple[int, int]) -> NDArray[np.int32]:
         """The label image at `shape` (H, W)."""
-        return labels_to_original(self.labels, shape)
+        return self.objects.drawn(shape)
 
 
 class Counter:
@@ -65,9 +64,11 @@ class Counter:
         factor = 1.0
         if own is not None and estimate is not None and estimate.diameter_px is not None:
             factor = own / estimate.diameter_px
-        # Labels stay at the model's scale: most images here are far larger, and are not looked at in their own size.
-        labels = self._at_scale.count(resize(plane, _possible(factor, plane.size))).labels
-        return Counted(labels, int(labels.max(initial=0)), estimate if self.diameter == "auto" else None)
+        # Objects stay at the model's scale: most images here are far larger, and are not looked at in their own size.
+        objects = self._at_scale.separated(resize(plane, _possible(factor, plane.size)))
+        return Counted(
+            objects, int(objects.labels.max(initial=0)), estimate if self.diameter == "auto" else None
+        )
 
 
 def _possible(factor: float, pixels: int) -> float:

@@ -28,6 +28,7 @@ from cellcount_core.domain.config import JobConfig
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import score_image
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes
 from cellcount_core.plan.scales import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job
@@ -89,11 +90,9 @@ def outcome(counter: Counter, image: LabelledImage, factor: float) -> Outcome:
     resized = resize_image(image.plane, factor)
     found = counter.count(resized)
     height, width = image.labels.shape
-    labels = found.labels
-    if factor < 1:
-        # What the product gives out has the pixels of the small image.
-        labels = found.at((resized.shape[0], resized.shape[1]))
-    score = score_image(image, replace(found, labels=labels).at((height, width)))
+    # What the product gives out of a small image has its pixels.
+    shown = (resized.shape[0], resized.shape[1]) if factor < 1 else (height, width)
+    score = score_image(image, labels_to_original(found.at(shown), (height, width)))
     told = found.estimate or SizeEstimate(counter.estimate(resized).diameter_px, found.count, 1.0)
     return Outcome(score.matches[0].f1, score.true, found.count, told, image.diameter_px * factor)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.package import InputSpec, Package
-from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.objects.scale import objects_to_original
 from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.sizing import estimate_size
 
@@ -152,6 +152,19 @@ class Counted:
     diameter_px: float | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Separated:
+    """Objects as they are separated, `labels` (h, w) int32, and what they are drawn to: map 0 (h, w) and its level."""
+
+    labels: NDArray[np.int32]
+    first_map: NDArray[np.float32]
+    outline: float | None
+
+    def drawn(self, shape: tuple[int, int]) -> NDArray[np.int32]:
+        """The label image of an original image of `shape` (H, W)."""
+        return objects_to_original(self.labels, self.first_map, self.outline, shape)
+
+
 class PackageCounter:
     """Counts whole planes with a package on a loaded engine.
 
@@ -170,21 +183,23 @@ class PackageCounter:
         """Count a raw plane (H, W) at the model's scale. A plane whose size is not known is counted as it is."""
         own = self._package.input.diameter_px
         diameter = self._size(plane) if own is not None else None
+        shape = (plane.shape[0], plane.shape[1])
         if own is None or diameter is None:
-            return Counted(self._labels(plane), None)
+            return Counted(self.separated(plane).drawn(shape), None)
         factor = _possible_factor(own / diameter, plane.size)
-        labels = self._labels(resize(plane, factor))
-        return Counted(labels_to_original(labels, (plane.shape[0], plane.shape[1])), own / factor)
+        return Counted(self.separated(resize(plane, factor)).drawn(shape), own / factor)
+
+    def separated(self, plane: Plane) -> Separated:
+        """The objects of a raw plane (H, W) as it is, at its own scale."""
+        maps = whole_maps(plane, self._maps, self._package.input, self._package.stride)
+        labels = separate_whole(self._separator, maps)
+        return Separated(labels, np.ascontiguousarray(maps[..., 0]), self._separator.outline)
 
     def _own_size(self, diameter: Diameter) -> Size:
         if diameter == "auto":
             return lambda plane: estimate_size(plane, self._package, self._engine).diameter_px
         fixed = None if diameter == "model" else float(diameter)
         return lambda plane: fixed
-
-    def _labels(self, plane: Plane) -> NDArray[np.int32]:
-        maps = whole_maps(plane, self._maps, self._package.input, self._package.stride)
-        return separate_whole(self._separator, maps)
 
     def _maps(self, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self._engine.run(canvas[None].repeat(self._engine.batch, axis=0))[0])
@@ -215,15 +230,12 @@ def whole_canvas(plane: Plane, spec: InputSpec, stride: int) -> NDArray[np.float
     return cut([plane], [norm], grid, grid.tiles[0])
 
 
-def at_true_diameter(predict: Predict, diameter_px: float) -> Predict:
-    """A counter of images first brought to a median object of `diameter_px` by their labels: an upper bound, no method."""
+def at_true_diameter(package: Package, engine: Engine) -> Predict:
+    """A counter of images brought to the model's scale by their labels: an upper bound, no method."""
 
     def counted(image: LabelledImage) -> NDArray[np.int32]:
-        if image.diameter_px <= 0:
-            return predict(image)
-        scaled = replace(image, plane=resize(image.plane, diameter_px / image.diameter_px))
-        height, width = image.labels.shape
-        return labels_to_original(predict(scaled), (height, width))
+        diameter: Diameter = image.diameter_px if image.diameter_px > 0 else "model"
+        return PackageCounter(package, engine, diameter).count(image.plane).labels
 
     return counted
 

@@ -34,6 +34,10 @@ class ComponentsSeparator:
         """One pixel: a component ends where background surrounds it."""
         return 1
 
+    @property
+    def outline(self) -> None:
+        """Objects are drawn as they are separated."""
+
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
         """The package's threshold: nothing is learned from the field."""
         return FieldParams(self.threshold)

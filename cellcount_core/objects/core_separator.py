@@ -31,6 +31,11 @@ class CoresSeparator:
         """How far the end of a window can change a label."""
         return _REACH
 
+    @property
+    def outline(self) -> float | None:
+        """Probability that objects are drawn to."""
+        return self.fitted.outline
+
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
         """The foreground level: nothing is learned from the field, the rest was fitted when the network was trained."""
         return FieldParams(self.fitted.foreground)

@@ -4,6 +4,8 @@ Where the distance is high lies an object's *core*. Cores are found at rising le
 falls into two or more prominent ones at a higher level is replaced by them. Then every foreground pixel goes to the nearest
 core of its own connected piece of foreground. Linear in pixels; the labels of one piece depend on that piece alone.
 
+What is smaller than a whole object can be is dropped, but for what the image's edge cuts: a part of an object is small.
+
 Whole images are only thresholded and labelled, in C. Levels look at the list of the pixels above the last one, everything
 else at their runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were there
 many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
@@ -33,7 +35,9 @@ class CoreParams:
     `foreground`: probability above which a pixel belongs to an object. `core`: distance (0..1) above which it belongs to a
     core. `prominence`: by how much a branch must rise above the level where it parts from its sibling. `core_area` (px): the
     smallest branch. `peak`: a piece of foreground whose distance nowhere reaches it is no object. `min_area` (px): the
-    smallest object.
+    smallest object. `edge_area` (px): the smallest one that touches the edge of the image and somewhere reaches the
+    probability `edge_peak`; None: `min_area`. `outline`: probability that objects are drawn to once they are found (see
+    outline.py), None: `foreground`.
     """
 
     foreground: float = 0.5
@@ -42,6 +46,13 @@ class CoreParams:
     core_area: float = 3.0
     peak: float = 0.3
     min_area: float = 12.0
+    edge_area: float | None = None
+    edge_peak: float = 0.98
+    outline: float | None = None
+
+
+_OPTIONAL = ("edge_area", "outline")
+"""Parameters that may be None: not stated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +127,7 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
         return np.zeros(shape, np.int32)
     foreground, cores = found
     objects = _grow(foreground, cores, canvas.width, fitted.peak)
-    numbers = raster_numbers(objects, fitted.min_area)
+    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, maps, canvas.width, fitted))
     starts = objects.starts - objects.starts // canvas.width
     return paint(Runs(starts, objects.lengths, objects.owners), numbers, shape)
 
@@ -128,6 +139,8 @@ def parse_params(params: Mapping[str, object]) -> CoreParams:
     for name, value in params.items():
         if name not in known:
             raise ModelFault(f"separator.{name}: no such parameter{nearest(name, known)}")
+        if value is None and name in _OPTIONAL:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise ModelFault(f"separator.{name}: expected a number (got {value!r})")
         numbers[name] = float(value)
@@ -229,6 +242,28 @@ def _grow(foreground: _Level, cores: _Cores, width: int, peak: float) -> Runs:
         )
         objects.append(Runs(divided.starts, divided.lengths, divided.owners + count))
     return join_runs(objects)
+
+
+def _cut_by_edge(
+    objects: Runs, maps: NDArray[np.float32], width: int, params: CoreParams
+) -> NDArray[np.bool_] | None:
+    """Which owners of runs are parts of objects that the image's edge cuts; None where the package does not look for them.
+
+    They touch the edge, have `edge_area` px and reach the probability `edge_peak`. `width` is that of the canvas.
+    """
+    if params.edge_area is None or not objects.starts.size:
+        return None
+    y, x = np.divmod(objects.starts, width)
+    at_edge = (y == 0) | (y == maps.shape[0] - 1) | (x == 0) | (x + objects.lengths == maps.shape[1])
+    areas = np.bincount(objects.owners, objects.lengths)
+    cut = np.zeros(areas.size, np.bool_)
+    cut[objects.owners[at_edge]] = True
+    cut &= (areas >= params.edge_area) & (areas < params.min_area)
+    parts = objects.taken(cut[objects.owners])
+    y, x = np.divmod(parts.pixels(), width)
+    certain = np.zeros(areas.size, np.bool_)
+    certain[np.repeat(parts.owners, parts.lengths)[maps[y, x, 0] >= params.edge_peak]] = True
+    return cut & certain
 
 
 def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int) -> Runs:

@@ -36,17 +36,20 @@ def anchors(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.in
     return numbers[order].astype(np.int32), first[numbers[order]]
 
 
-def raster_numbers(runs: Runs, min_area: float) -> NDArray[np.int32]:
+def raster_numbers(
+    runs: Runs, min_area: float, excused: NDArray[np.bool_] | None = None
+) -> NDArray[np.int32]:
     """The new number of every owner of runs: 1..n in raster order of the anchors, 0 for those below `min_area` px.
 
-    Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may be positions in any
+    Owners that `excused` (owners,) marks may be of any size. Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may be positions in any
     list of pixels in raster order.
     """
     areas = np.bincount(runs.owners, runs.lengths, minlength=1)
     first = np.zeros(areas.size, np.intp)
     # Where a number occurs more than once the last assignment stands: the first pixel.
     first[runs.owners[::-1]] = runs.starts[::-1]
-    kept = (areas > 0) & (areas >= min_area)
+    large = areas >= min_area if excused is None else (areas >= min_area) | excused
+    kept = (areas > 0) & large
     kept[0] = False
     owners = np.flatnonzero(kept)
     numbers = np.zeros(areas.size, np.int32)

@@ -32,6 +32,11 @@ class Separator(Protocol):
         """Distance in px at which the end of a window can still change a label."""
         ...
 
+    @property
+    def outline(self) -> float | None:
+        """Level of map 0 that separated objects are drawn to (see outline.py); None: they are drawn as they are separated."""
+        ...
+
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
         """Statistics of a whole field from its maps (h, w, K), each pixel given once, cut in any way."""
         ...

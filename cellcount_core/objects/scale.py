@@ -1,7 +1,8 @@
 """Bring labels and maps from the model's scale to the original image, by nearest neighbour.
 
 Pixel Y of an axis of N original pixels shows pixel floor((2 Y + 1) n / (2 N)) of the n pixels at the model's scale: the one
-under its centre. Integers only, so a window maps exactly as it does within the whole image.
+under its centre. Integers only, so a window maps exactly as it does within the whole image. Objects that have an outline are
+drawn to it at the original pixels (outline.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.objects.labels import number_in_raster_order, strips
+from cellcount_core.objects.outline import Outline, grown
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -25,6 +27,20 @@ def labels_to_original(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDA
     return scaled
 
 
+def objects_to_original(
+    labels: NDArray[np.int32], first_map: NDArray[np.float32], level: float | None, shape: tuple[int, int]
+) -> NDArray[np.int32]:
+    """A whole image's separated objects (h, w) at the original `shape` (H, W), drawn to where map 0 (h, w) crosses `level`.
+
+    Without a level they are drawn as they are separated.
+    """
+    model_shape = (labels.shape[0], labels.shape[1])
+    if level is None:
+        return labels_to_original(labels, shape)
+    outline = Outline(first_map, (0, 0), model_shape, level)
+    return window_to_original(grown(labels), (0, 0), model_shape, shape, outline)[0]
+
+
 def map_to_original(values: NDArray[_Pixel], shape: tuple[int, int]) -> NDArray[_Pixel]:
     """A map (h, w) of any type, such as a score, at the original `shape` (H, W)."""
     if values.shape == shape:
@@ -34,15 +50,20 @@ def map_to_original(values: NDArray[_Pixel], shape: tuple[int, int]) -> NDArray[
 
 
 def window_to_original(
-    labels: NDArray[np.int32], origin: tuple[int, int], model_shape: tuple[int, int], shape: tuple[int, int]
+    labels: NDArray[np.int32],
+    origin: tuple[int, int],
+    model_shape: tuple[int, int],
+    shape: tuple[int, int],
+    outline: Outline | None = None,
 ) -> tuple[NDArray[np.int32], tuple[int, int]]:
     """Labels (h, w) of a window of a field at the model's scale, at the original scale, with their new origin.
 
     `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result
     covers every original pixel that shows the window, is numbered in raster order of the anchors at the original scale,
-    and keeps every object, as `labels_to_original` does.
+    and keeps every object, as `labels_to_original` does. With an outline the labels are those of `grown` objects, which are cut
+    to it; one that would have no pixel left is not cut.
     """
-    if model_shape == shape:
+    if model_shape == shape and outline is None:
         return labels, origin
     if labels.size == 0:
         return np.zeros((0, 0), np.int32), (0, 0)
@@ -54,6 +75,8 @@ def window_to_original(
     out = np.empty((rows.size, columns.size), np.int32)
     for strip in strips((rows.size, columns.size)):
         out[strip] = padded[rows[strip]][:, columns]
+    if outline is not None:
+        _cut(out, outline.inside((top, left), out.shape, shape))
     area = np.bincount(out.ravel(), minlength=int(labels.max()) + 1)
     for number, (y, x) in _vanished(labels, out).items():
         wanted = (
@@ -66,6 +89,18 @@ def window_to_original(
             out[place] = number
             area[number] = 1
     return number_in_raster_order(out), (top, left)
+
+
+def _cut(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> None:
+    """Take the pixels that are not inside from their objects, in place, but for objects that have none inside."""
+    outside = np.flatnonzero((labels > 0) & ~inside)
+    if not outside.size:
+        return
+    flat = labels.ravel()
+    owners = flat[outside]
+    size = int(owners.max()) + 1
+    had, loses = np.bincount(flat[flat < size], minlength=size), np.bincount(owners, minlength=size)
+    flat[outside[(loses < had)[owners]]] = 0
 
 
 def _axis(start: int, length: int, n: int, full: int) -> tuple[int, NDArray[np.int64]]:

@@ -60,6 +60,10 @@ class WatershedSeparator:
         """The longest distance measured, plus the smoothing and one ring of neighbours."""
         return int(self.max_radius) + _BLUR_PX + 2
 
+    @property
+    def outline(self) -> None:
+        """Objects are drawn as they are separated."""
+
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
         """The field's threshold; None where it holds no signal."""
         level = signal_threshold(

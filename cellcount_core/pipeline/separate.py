@@ -16,7 +16,9 @@ from cellcount_core.objects.features import feature_moments, object_columns
 from cellcount_core.objects.labels import paste, renumber
 from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
-from cellcount_core.objects.scale import labels_to_original, map_to_original, window_to_original
+from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline
+from cellcount_core.objects.protocol import Separator
+from cellcount_core.objects.scale import map_to_original, objects_to_original, window_to_original
 from cellcount_core.pipeline.maps import FieldMaps
 from cellcount_core.tables.rows import ObjectColumn
 
@@ -65,8 +67,7 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Fi
     with kit.clock("quality"):
         likeness = likeness_features(maps.canvas(), whole, labels) if kit.package.domain is not None else None
     with kit.clock("separate"):
-        if labels.shape != shape:
-            labels = labels_to_original(labels, shape)
+        labels = objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(labels, _measured(planes, kit), score_map=score)
@@ -83,12 +84,15 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
     warnings: set[str] = set()
     before = 0
     model_shape = maps.shape
-    blocks = separate_blocks(model_shape, maps.window, kit.separator, params, block=kit.run.block, halo=_HALO)
+    separator = _drawn(kit.separator)
+    blocks = separate_blocks(model_shape, maps.window, separator, params, block=kit.run.block, halo=_HALO)
     for found in _timed(blocks, kit):
         warnings.update(found.warnings)
         if not found.count:
             continue
-        labels, origin = window_to_original(found.labels, found.origin, model_shape, shape)
+        with kit.clock("separate"):
+            outline = _outline(maps, found, separator.outline)
+            labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
         with kit.clock("measure"):
             tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
         if canvas is not None:
@@ -97,6 +101,24 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
     table, lookup = join_tables(tables)
     labels_whole = renumber(canvas, lookup) if canvas is not None else None
     return _counted(table, labels_whole, tuple(sorted(warnings)), kit)
+
+
+def _drawn(separator: Separator) -> Separator:
+    """The separator whose objects are brought to the original image."""
+    return separator if separator.outline is None else GrownSeparator(separator)
+
+
+def _outline(maps: FieldMaps, found: BlockObjects, level: float | None) -> Outline | None:
+    """What the objects of a block are drawn to: map 0 under them, and as much around them as it is read at."""
+    if level is None:
+        return None
+    (height, width), (y, x), around = maps.grid.shape, found.origin, MARGIN + 1
+    y0, x0 = max(0, y - around), max(0, x - around)
+    y1 = min(height, y + found.labels.shape[0] + around)
+    x1 = min(width, x + found.labels.shape[1] + around)
+    # Maps of a window come with all channels: only the first is held on to.
+    first = np.ascontiguousarray(maps.window(y0, y1, x0, x1)[..., 0])
+    return Outline(first, (y0, x0), (height, width), level)
 
 
 def _timed(blocks: Iterator[BlockObjects], kit: FieldKit) -> Iterator[BlockObjects]:

@@ -154,7 +154,7 @@ def _complete(
     spec = config.input.spec()
     total = stride(network)
     kept = kept_separator(config, images, report)
-    fitted_on = _fitted_on(config, images)
+    fitted_on = fitting_images(config, images)
     separator = dict(kept) if kept else _separator(
         config, fitted_on, lambda image: whole_maps(image.plane, run, spec, total), report
     )  # fmt: skip
@@ -189,6 +189,19 @@ def _complete(
         "training": _training(config, images, step),
     }  # fmt: skip
     write_int8(network, weights, calibration_tiles(images.train, spec), folder / INT8.file)
+    return finish_package(config, images, folder, manifest, report)
+
+
+def finish_package(
+    config: TrainConfig,
+    images: Images,
+    folder: Path,
+    manifest: dict[str, object],
+    report: Callable[[str], None],
+) -> Package:
+    """Write what a package states of itself once its networks and thresholds are in `folder` and `manifest`: the variants that
+    pass the gate, its uncertainty, its accuracy."""
+    fitted_on = fitting_images(config, images)
     as_it_is: tuple[Diameter, ...] = ("model",)
     usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
     # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
@@ -203,7 +216,7 @@ def _complete(
     return write_package(folder, manifest)
 
 
-def _fitted_on(config: TrainConfig, images: Images) -> list[LabelledImage]:
+def fitting_images(config: TrainConfig, images: Images) -> list[LabelledImage]:
     """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
     may all be of two or three experiments, would bend them."""
     if images.fit is images.train:
@@ -226,11 +239,11 @@ def _separator(
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
     wanted = config.input.diameter_px if _tells_size(config) else None
-    scaled = [_at_scale(image, wanted) for image in fit]
+    scaled = [at_scale(image, wanted) for image in fit]
     return {"kind": "cores", **fit_cores(fit, [maps(image) for image in scaled], report)}
 
 
-def _at_scale(image: LabelledImage, diameter_px: float | None) -> LabelledImage:
+def at_scale(image: LabelledImage, diameter_px: float | None) -> LabelledImage:
     """An image with its plane brought to a median object of `diameter_px` (None: as it is); its labels stay as they are."""
     if image.diameter_px <= 0 or diameter_px is None:
         return image
@@ -255,7 +268,7 @@ def _measure(
         report(f"validation at each image's own estimate, {engine}: {own}")
         figures["at_estimated_diameter"] = own
     if config.input.diameter_px is not None:
-        scaled = evaluate(at_true_diameter(predict, config.input.diameter_px), validation).summary()
+        scaled = evaluate(at_true_diameter(package, load_engine(package, engine, 1)), validation).summary()
         report(f"validation at the true median diameter, {engine}: {scaled}")
         figures["at_true_diameter"] = scaled
     return figures

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
 from cellcount_core.objects import cores
-from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.objects.scale import objects_to_original
 
 GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85),
@@ -19,6 +19,9 @@ GRIDS: Mapping[str, Sequence[float]] = {
     "core_area": (1.0, 3.0, 6.0, 10.0),
     "peak": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
     "min_area": (6.0, 12.0, 16.0, 20.0, 26.0, 34.0, 44.0, 58.0),
+    "edge_area": (8.0, 12.0, 16.0, 20.0, 26.0, 34.0, 44.0),
+    "edge_peak": (0.9, 0.95, 0.97, 0.98, 0.99),
+    "outline": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
 }
 START: Mapping[str, float] = {
     "foreground": 0.5,
@@ -27,6 +30,9 @@ START: Mapping[str, float] = {
     "core_area": 3.0,
     "peak": 0.3,
     "min_area": 12.0,
+    "edge_area": 12.0,
+    "edge_peak": 0.98,
+    "outline": 0.5,
 }
 _REACHES = (12, 1)
 """Grid steps from the best value so far that each round looks at: all of the grid, then the neighbours."""
@@ -49,16 +55,23 @@ def objective(report: Report) -> float:
 
 
 def fit_cores(
-    images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], report: Callable[[str], None]
+    images: Sequence[LabelledImage],
+    maps: Sequence[NDArray[np.float32]],
+    report: Callable[[str], None],
+    *,
+    start: Mapping[str, float] = START,
+    names: Sequence[str] = tuple(GRIDS),
 ) -> dict[str, float]:
     """Parameters of `objects/cores.py` that count `images` best, given their maps (h, w, K) at the model's scale.
 
-    As when counting, labels are brought back to the image's own scale, and compared there.
+    As when counting, labels are brought back to the image's own scale, and compared there. Only `names` are fitted; the
+    others stay as they are in `start`, which lies on the grids.
     """
-    best = dict(START)
+    best = dict(start)
     best_value = objective(_score(images, maps, best))
     for reach in _REACHES:
-        for name, grid in GRIDS.items():
+        for name in names:
+            grid = GRIDS[name]
             at = grid.index(best[name])
             for value in grid[max(0, at - reach) : at + reach + 1]:
                 tried = {**best, name: value}
@@ -80,5 +93,5 @@ def _score_one(image: LabelledImage, maps: NDArray[np.float32], params: Mapping[
     labels = cores.separate(maps, params)
     height, width = image.labels.shape
     return score_image(
-        image, labels if labels.shape == (height, width) else labels_to_original(labels, (height, width))
+        image, objects_to_original(labels, maps[..., 0], params.get("outline"), (height, width))
     )

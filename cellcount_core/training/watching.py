@@ -17,7 +17,7 @@ from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, score_image, separate_whole, whole_canvas
 from cellcount_core.images.scale import resize
 from cellcount_core.models.families.unet import stride
-from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.objects.scale import objects_to_original
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.training.batches import Sample, chances, make_batch
 from cellcount_core.training.config import TrainConfig
@@ -82,7 +82,8 @@ def count_whole(
             maps = _maps(network, whole.canvas)[: whole.shape[0], : whole.shape[1]]
             labels = separate_whole(separator, np.ascontiguousarray(maps))
             height, width = whole.image.labels.shape
-            scores.append(score_image(whole.image, labels_to_original(labels, (height, width))))
+            drawn = objects_to_original(labels, maps[..., 0], separator.outline, (height, width))
+            scores.append(score_image(whole.image, drawn))
     report = Report(tuple(scores))
     return WholeScore(report.f1(), report.ap(), report.count_bias())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from cellcount_core.evaluation.evaluate import (
     whole_canvas,
     whole_maps,
 )
-from cellcount_core.models.package import InputSpec
+from cellcount_core.models.engines import load_engine
+from cellcount_core.models.package import InputSpec, Package, find_package
 
 SPEC = InputSpec(("nuclei",), 20.0, 99.8, 12.0)
 
@@ -24,6 +27,21 @@ def image(name: str, squares: int, modality: str = "fluorescence") -> LabelledIm
         y, x = divmod(number, 4)
         labels[4 + 15 * y : 14 + 15 * y, 4 + 15 * x : 14 + 15 * x] = number + 1
     return LabelledImage(name, (labels > 0) * np.uint8(200), labels, name, modality, median_diameter(labels))
+
+
+class Seen:
+    """The threshold package's engine, with the shapes it was given."""
+
+    name = "smooth"
+    batch = 1
+
+    def __init__(self, package: Package) -> None:
+        self._engine = load_engine(package, "smooth", 1)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, tiles: np.ndarray) -> np.ndarray:
+        self.shapes.append(tiles.shape[1:3])
+        return self._engine.run(tiles)
 
 
 def without_last(given: LabelledImage) -> np.ndarray:
@@ -62,16 +80,14 @@ def test_a_canvas_is_a_multiple_of_the_stride_and_its_maps_are_cut_back() -> Non
 
 
 def test_the_upper_bound_counts_at_the_models_scale_and_compares_at_the_originals() -> None:
-    given = image("a", 4)
-    seen: list[tuple[int, ...]] = []
-
-    def predict(scaled: LabelledImage) -> np.ndarray:
-        seen.append(scaled.plane.shape)
-        return np.repeat(np.repeat(given.labels, 2, axis=0), 2, axis=1)
-
-    report = evaluate(at_true_diameter(predict, 2 * given.diameter_px), [given])
-    assert seen == [(128, 128)]
-    assert report.ap(0.9) == 1.0
+    found = find_package("threshold")
+    package = replace(found, input=replace(found.input, diameter_px=2 * image("a", 4).diameter_px))
+    engine = Seen(package)
+    given = replace(image("a", 4), plane=np.where(image("a", 4).labels > 0, 3000, 100).astype(np.uint16))
+    nothing = replace(given, labels=np.zeros_like(given.labels), diameter_px=0.0)
+    report = evaluate(at_true_diameter(package, engine), [given, nothing])
+    assert engine.shapes == [(128, 128), (64, 64)]
+    assert (report.images[0].true, report.images[0].counted) == (4, 4)
 
 
 def test_labels_of_another_size_are_refused() -> None:

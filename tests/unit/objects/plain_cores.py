@@ -21,12 +21,23 @@ def separate_plainly(maps: NDArray[np.float32], params: CoreParams) -> NDArray[n
         found
         for piece in _parts(maps[..., 0] > params.foreground)
         for found in _objects(piece, distance, params)
-        if found.sum() >= params.min_area
+        if found.sum() >= params.min_area or _part_at_edge(found, maps[..., 0], params)
     ]
     labels = np.zeros(distance.shape, np.int32)
     for number, found in enumerate(sorted(objects, key=lambda found: int(np.flatnonzero(found)[0])), 1):
         labels[found] = number
     return labels
+
+
+def _part_at_edge(found: Mask, foreground: NDArray[np.float32], params: CoreParams) -> bool:
+    inner = np.zeros(found.shape, np.bool_)
+    inner[1:-1, 1:-1] = True
+    return (
+        params.edge_area is not None
+        and bool((found & ~inner).any())
+        and found.sum() >= params.edge_area
+        and bool(foreground[found].max() >= params.edge_peak)
+    )
 
 
 def _parts(mask: Mask) -> list[Mask]:

@@ -70,6 +70,20 @@ def test_objects_below_the_smallest_area_are_dropped() -> None:
     assert count(discs, min_area=1, core_area=1) == 2
 
 
+def test_a_small_part_at_the_edge_is_kept_where_the_network_is_sure_of_it() -> None:
+    maps = maps_of((60, 80), [(-5, 20, 8), (59, 60, 2), (30, 82, 4), (30, 30, 2), (30, 60, 9)])
+    areas = np.bincount(separate(maps, {"min_area": 0, "core_area": 1}).ravel())[1:].tolist()
+    assert areas == [40, 293, 12, 21, 13]
+    params = {"min_area": 50, "edge_area": 12, "core_area": 1}
+    labels = separate(maps, params)
+    assert np.bincount(labels.ravel())[1:].tolist() == [40, 293, 12, 13]
+    assert separate(maps, {**params, "edge_area": 20}).max() == 2
+    assert separate(maps, {**params, "edge_area": None}).max() == 1
+    maps[:4, :40, 0] *= 0.9
+    assert separate(maps, params).max() == 3
+    assert separate(maps, {**params, "edge_peak": 0.89}).max() == 4
+
+
 def test_a_core_across_a_gap_takes_no_pixel_of_another_piece() -> None:
     maps = np.zeros((40, 60, 2), np.float32)
     maps[5:35, 10:14] = (1.0, 0.2)
@@ -116,6 +130,8 @@ def test_the_labels_are_those_of_the_rules_written_down_plainly(seed: int) -> No
         core_area=float(rng.integers(0, 8)),
         peak=rng.uniform(0, 0.7),
         min_area=float(rng.integers(0, 30)),
+        edge_area=None if seed % 4 == 0 else float(rng.integers(0, 20)),
+        edge_peak=rng.uniform(0.6, 1.0),
     )
     maps = random_maps(seed)
     given = {name: getattr(params, name) for name in CoreParams.__slots__}

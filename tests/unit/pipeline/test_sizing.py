@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.scales import PoolScale, ScaleSource
+from cellcount_core.evaluation.evaluate import PackageCounter
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, field_scale
@@ -50,6 +52,17 @@ def test_a_package_without_a_scale_tells_none() -> None:
     package = find_package("threshold")
     engine = load_engine(package, "smooth", 1)
     assert estimate_size(nuclear_field(20, 9, seed=2), package, engine) == SizeEstimate(None, 0, 0.0)
+
+
+def test_parts_of_nuclei_at_the_edge_count_and_tell_no_size() -> None:
+    package, engine = nuclei()
+    package = replace(package, separator={**package.separator, "edge_area": 4.0, "edge_peak": 0.5})
+    whole = replace(package, separator={**package.separator, "edge_area": None})
+    plane = nuclear_field(20, 36, seed=4)
+    cut = np.ascontiguousarray(plane[:, 29:])
+    counts = [int(PackageCounter(each, engine, "model").count(cut).labels.max()) for each in (package, whole)]
+    assert counts[0] > counts[1]
+    assert estimate_size(cut, package, engine) == estimate_size(cut, whole, engine)
 
 
 def scale_of(
