@@ -1,10 +1,10 @@
 """Fit numbers of the shipped `nuclei` package's separator anew, and write all that rests on them; its networks stay.
 
-    CELLCOUNT_DATA=DATA python models/refit_nuclei.py VERSION [--names outline edge_area edge_peak]
+    CELLCOUNT_DATA=DATA python models/refit_nuclei.py VERSION [--names outline edge_area edge_peak] [--dry]
 
 DATA is the folder that holds `dsb2018_nuclei/`. Fitted on the images that `conf/train_nuclei.yaml` sets aside and some that
-trained, as in training, with float32's maps at each image's true size; nothing is fitted on its validation images. What is not
-named stays as it is. Variants, interval, domain and accuracy are measured again. Needs Keras, for the variant in float16.
+trained, as in training, but as they are counted: by the engine `auto` means on a CPU, each at its own estimated size. Nothing is
+fitted on the validation images. What is not named stays as it is. Variants, interval, domain and accuracy are measured again. Needs Keras, for the variant in float16.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellcount_core.cli.settings import read_yaml
+from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import whole_maps
-from cellcount_core.models.engines import load_engine
+from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import MANIFEST, load_package
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.sizing import estimate_size
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import GOLDEN, at_scale, finish_package, fitting_images
-from cellcount_core.training.fit import GRIDS, START, fit_cores
+from cellcount_core.training.fit import GRIDS, START, fit_cores, score
 from cellcount_core.training.goldens import put_labels
 from cellcount_core.training.images import load_images
 
@@ -35,26 +39,37 @@ def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("version", help="of the new package")
     made.add_argument("--names", nargs="+", default=["outline", "edge_area", "edge_peak"], choices=list(GRIDS))
+    made.add_argument("--dry", action="store_true", help="print what would be fitted and write nothing")
     arguments = made.parse_args()
     config = TrainConfig.model_validate(read_yaml(ROOT / "conf" / "train_nuclei.yaml"))
     images = load_images(config, report=print)
     package = load_package(FOLDER)
-    engine = load_engine(package, "onnxruntime", 1)
+    engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
     # Whole images, whose number of pixels differs: a full batch of each would be the same image many times.
     engine.batch = 1
-    fit = fitting_images(config, images)
-    maps = [
-        whole_maps(
-            at_scale(image, package.input.diameter_px).plane,
-            lambda canvas: np.asarray(engine.run(canvas[None])[0]),
-            package.input,
-            package.stride,
+
+    def maps_of(image: LabelledImage) -> NDArray[np.float32]:
+        found = estimate_size(image.plane, package, engine).diameter_px
+        plane = at_scale(replace(image, diameter_px=found or 0.0), package.input.diameter_px).plane
+        return whole_maps(
+            plane, lambda canvas: np.asarray(engine.run(canvas[None])[0]), package.input, package.stride
         )
-        for image in fit
-    ]
+
+    fit = fitting_images(config, images)
+    maps = [maps_of(image) for image in fit]
     stated = {name: value for name, value in package.separator.items() if name != "kind"}
-    start = {**START, **{name: float(str(value)) for name, value in stated.items()}}
-    separator = {"kind": "cores", **fit_cores(fit, maps, print, start=start, names=arguments.names)}
+    before = {name: float(str(value)) for name, value in stated.items() if value is not None}
+    start = {**{name: START[name] for name in arguments.names}, **before}
+    fitted = fit_cores(fit, maps, print, start=start, names=arguments.names)
+    for name, numbers in ((package.version, before), (arguments.version, fitted)):
+        found = score(fit, maps, numbers)
+        print(
+            f"{name}: AP@0.5 {found.ap():.3f}, AP@0.9 {found.ap(0.9):.3f}, mean AP {found.mean_ap():.3f}, "
+            f"count MAPE {found.count_mape():.1%}, count bias {found.count_bias():+.1%}"
+        )
+    if arguments.dry:
+        return
+    separator = {"kind": "cores", **fitted}
     manifest = json.loads((FOLDER / MANIFEST).read_text(encoding="utf-8"))
     del manifest["files"]
     # Variants are judged anew; one that does not pass leaves nothing behind.

@@ -25,14 +25,14 @@ _NEIGHBOURS = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)
 
 
 def grown(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The label image (H, W) with each object grown into the background by `MARGIN`, numbered in raster order.
+    """The label image (H, W) with each object grown into the background by `MARGIN`, its number as it was.
 
     Where two objects reach the same pixel the one with the larger number has it.
     """
     # OpenCV dilates no int32; both types hold every number that occurs.
     exact = np.uint16 if labels.max(initial=0) <= np.iinfo(np.uint16).max else np.float64
     spread = cv2.dilate(labels.astype(exact), _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return number_in_raster_order(np.where(labels > 0, labels, spread.astype(np.int32)))
+    return np.where(labels > 0, labels, spread.astype(np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class GrownSeparator:
 
     def separate(self, maps: NDArray[np.float32], params: FieldParams) -> NDArray[np.int32]:
         """Label image (H, W) int32 of maps (H, W, K)."""
-        return grown(self.separator.separate(maps, params))
+        return number_in_raster_order(grown(self.separator.separate(maps, params)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +80,9 @@ class Outline:
 
         The map is read at a pixel's centre, linearly between the four pixels around it, as float32.
         """
+        if shape == self.model_shape:
+            y, x = start[0] - self.origin[0], start[1] - self.origin[1]
+            return self.values[y : y + size[0], x : x + size[1]] > np.float32(self.level)
         rows, columns = (
             _Taps.of(start[axis], size[axis], self.model_shape[axis], shape[axis]).seen_from(
                 self.origin[axis], self.values.shape[axis]
@@ -91,7 +94,7 @@ class Outline:
             above, below = self.values[rows.low[strip]], self.values[rows.high[strip]]
             across = above + (below - above) * rows.share[strip, None]
             left, right = across[:, columns.low], across[:, columns.high]
-            np.greater(left + (right - left) * columns.share, self.level, out=out[strip])
+            np.greater(left + (right - left) * columns.share, np.float32(self.level), out=out[strip])
         return out
 
 

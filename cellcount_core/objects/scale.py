@@ -63,8 +63,10 @@ def window_to_original(
     and keeps every object, as `labels_to_original` does. With an outline the labels are those of `grown` objects, which are cut
     to it; one that would have no pixel left is not cut.
     """
-    if model_shape == shape and outline is None:
-        return labels, origin
+    if model_shape == shape:
+        if outline is None or labels.size == 0:
+            return labels, origin
+        return number_in_raster_order(_cut(labels, outline.inside(origin, labels.shape, shape))), origin
     if labels.size == 0:
         return np.zeros((0, 0), np.int32), (0, 0)
     top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
@@ -76,7 +78,7 @@ def window_to_original(
     for strip in strips((rows.size, columns.size)):
         out[strip] = padded[rows[strip]][:, columns]
     if outline is not None:
-        _cut(out, outline.inside((top, left), out.shape, shape))
+        out = _cut(out, outline.inside((top, left), out.shape, shape))
     area = np.bincount(out.ravel(), minlength=int(labels.max()) + 1)
     for number, (y, x) in _vanished(labels, out).items():
         wanted = (
@@ -91,16 +93,15 @@ def window_to_original(
     return number_in_raster_order(out), (top, left)
 
 
-def _cut(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> None:
-    """Take the pixels that are not inside from their objects, in place, but for objects that have none inside."""
-    outside = np.flatnonzero((labels > 0) & ~inside)
-    if not outside.size:
-        return
-    flat = labels.ravel()
-    owners = flat[outside]
-    size = int(owners.max()) + 1
-    had, loses = np.bincount(flat[flat < size], minlength=size), np.bincount(owners, minlength=size)
-    flat[outside[(loses < had)[owners]]] = 0
+def _cut(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The label image (H, W) without the pixels that are not inside, but for those of objects that have none inside."""
+    cut = np.where(inside, labels, np.int32(0))
+    left = np.bincount(cut.ravel(), minlength=int(labels.max(initial=0)) + 1) > 0
+    left[0] = True
+    if not left.all():
+        outside = ~left[labels]
+        cut[outside] = labels[outside]
+    return cut
 
 
 def _axis(start: int, length: int, n: int, full: int) -> tuple[int, NDArray[np.int64]]:

@@ -68,24 +68,25 @@ def fit_cores(
     others stay as they are in `start`, which lies on the grids.
     """
     best = dict(start)
-    best_value = objective(_score(images, maps, best))
+    best_value = objective(score(images, maps, best))
     for reach in _REACHES:
         for name in names:
             grid = GRIDS[name]
             at = grid.index(best[name])
             for value in grid[max(0, at - reach) : at + reach + 1]:
                 tried = {**best, name: value}
-                found = objective(_score(images, maps, tried))
+                found = objective(score(images, maps, tried))
                 if found > best_value:
                     best, best_value = tried, found
-    final = _score(images, maps, best)
+    final = score(images, maps, best)
     report(f"separator fitted on {len(images)} images: {best}; F1 {final.f1():.4f}, AP {final.ap():.4f}")
     return best
 
 
-def _score(
+def score(
     images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]
 ) -> Report:
+    """Scores of images separated with `params`, given their maps (h, w, K) at the model's scale."""
     return Report(tuple(_score_one(image, m, params) for image, m in zip(images, maps, strict=True)))
 
 
