@@ -13,7 +13,7 @@ from cellcount_core.objects.core_separator import CoresSeparator
 from cellcount_core.objects.protocol import FieldParams, Separator
 from cellcount_core.objects.watershed import WatershedSeparator
 
-__all__ = ["KINDS", "FieldParams", "Separator", "build_separator"]
+__all__ = ["KINDS", "FieldParams", "Separator", "build_separator", "of_whole_objects"]
 
 _Kind = TypeVar("_Kind", ComponentsSeparator, WatershedSeparator)
 
@@ -35,6 +35,11 @@ def build_separator(spec: Mapping[str, object]) -> Separator:
     if kind == "cores":
         return CoresSeparator.from_spec(given)
     raise ModelFault(f"separator.kind: no separator is called {kind!r}{nearest(str(kind), KINDS)}")
+
+
+def of_whole_objects(spec: Mapping[str, object]) -> dict[str, object]:
+    """A package's `separator` section that keeps no small parts of objects at the edge of an image."""
+    return {name: value for name, value in spec.items() if name != "edge_area"}
 
 
 def _build(separator: type[_Kind], given: Mapping[str, object]) -> _Kind:

@@ -112,7 +112,7 @@ def _outline(maps: FieldMaps, found: BlockObjects, level: float | None) -> Outli
     """What the objects of a block are drawn to: map 0 under them, and as much around them as it is read at."""
     if level is None:
         return None
-    (height, width), (y, x), around = maps.grid.shape, found.origin, MARGIN + 1
+    (height, width), (y, x), around = maps.shape, found.origin, MARGIN + 1
     y0, x0 = max(0, y - around), max(0, x - around)
     y1 = min(height, y + found.labels.shape[0] + around)
     x1 = min(width, x + found.labels.shape[1] + around)

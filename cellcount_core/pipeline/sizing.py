@@ -9,7 +9,7 @@ illumination.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
-from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
 from cellcount_core.objects.size_map import decode_diameter
 
 SIZE = "size"
@@ -106,7 +106,8 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     spec = package.input
     wanted = float(spec.diameter_px or 0)
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
-    viewer = _Viewer(plane, norm, package, build_separator(_of_whole_objects(package.separator)), maps)
+    # Small parts of objects at the edge, which counting keeps, tell no size.
+    viewer = _Viewer(plane, norm, package, build_separator(of_whole_objects(package.separator)), maps)
     largest = _LARGEST_SHARE * min(plane.shape)
     looks = [look for look in viewer.levels() if look.objects and look.said <= largest * look.factor]
     if not looks:
@@ -114,11 +115,6 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     best = max(looks, key=lambda look: _trust(look, wanted))
     found = _refined(viewer, best, wanted)
     return found if found.diameter_px is not None and found.diameter_px <= largest else NOTHING
-
-
-def _of_whole_objects(separator: Mapping[str, object]) -> dict[str, object]:
-    """A package's separator without the small parts at the edge that counting keeps: they tell no size."""
-    return {name: value for name, value in separator.items() if name != "edge_area"}
 
 
 def _trust(look: _Look, wanted: float) -> float:
