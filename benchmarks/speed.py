@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.predict import one_thread, passed
 from benchmarks.record import record
+from benchmarks.separation import separate_and_draw
 from cellcount_core.demo.optics import Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
@@ -139,7 +140,7 @@ def measure(variant: Variant, planes: Sequence[Plane]) -> Spent:
         maps += list(variant.engine.run(np.stack(part)))
     inferred = time.perf_counter()
     for one in maps:
-        variant.separator.separate(np.ascontiguousarray(one), variant.separator.fit([one]))
+        separate_and_draw(variant.separator, np.ascontiguousarray(one))
     separated = time.perf_counter()
     n = len(planes)
     return Spent((prepared - began) / n, (inferred - prepared) / n, (separated - inferred) / n)
