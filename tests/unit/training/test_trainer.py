@@ -57,6 +57,9 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
         "core_area",
         "peak",
         "min_area",
+        "edge_area",
+        "edge_peak",
+        "outline",
     }
 
 
