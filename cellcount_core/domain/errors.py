@@ -111,7 +111,9 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.TOO_MANY_PIXELS: ReasonInfo(
         Status.FAILED, "The image declares more pixels than run.max_pixels allows."
     ),
-    Reason.WRONG_DTYPE: ReasonInfo(Status.FAILED, "The pixel type is not one that can be counted."),
+    Reason.WRONG_DTYPE: ReasonInfo(
+        Status.FAILED, "The pixel type, or the size of its values, is not one that can be counted."
+    ),
     Reason.WRONG_SHAPE: ReasonInfo(Status.FAILED, "The image's axes or size are not what was expected."),
     Reason.CHANNEL_MISSING: ReasonInfo(Status.MISSING, "The channel to count has no file in this field."),
     Reason.CHANNEL_UNKNOWN: ReasonInfo(Status.FAILED, "The file holds no channel of the name asked for."),

@@ -205,6 +205,8 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 def _check(header: _Header, size: int, max_pixels: int, key: str) -> None:
     shape = header.shape
     check_dtype(header.dtype, key)
+    if any(isinstance(side, bool) for side in shape):
+        raise FieldFault(Reason.UNREADABLE, f"the array's header gives the shape {shape}", key)
     if len(shape) not in (2, 3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or shape[0] < 1:
         expected = "(H, W), (N, H, W), (N, H, W, 1) or (N, H, W, 3) with N >= 1 is expected"
         raise FieldFault(Reason.WRONG_SHAPE, f"the array has shape {shape}; {expected}", key)
@@ -223,4 +225,9 @@ def _check(header: _Header, size: int, max_pixels: int, key: str) -> None:
     if size < needed:
         raise FieldFault(
             Reason.TRUNCATED, f"the array holds {size} bytes and its header asks for {needed}", key
+        )
+    if size > needed:
+        # NumPy writes neither more nor less; bytes put in before the pixels would shift them all.
+        raise FieldFault(
+            Reason.UNREADABLE, f"the array holds {size} bytes and its header asks for only {needed}", key
         )

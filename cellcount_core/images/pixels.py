@@ -16,6 +16,9 @@ _ROWS_AT_ONCE = 1 << 22
 
 _RISING = 15 / 16
 
+_LARGEST = float(1 << 60)
+"""Values beyond it have squares that no 32-bit float holds; no instrument gives them."""
+
 _COUNTABLE = frozenset({"uint8", "uint16", "float32"})
 
 
@@ -43,15 +46,16 @@ def countable(plane: Plane, key: str) -> Plane:
     if plane.dtype.kind == "b":
         plane = plane.astype(np.uint8)
     elif plane.dtype.kind in "iu" and plane.dtype.name not in _COUNTABLE:
-        plane = plane.astype(_integer_target(plane))
+        plane = plane.astype(_integer_target(plane, key))
     elif plane.dtype.kind == "f":
         plane = _as_float32(plane, key)
     native = plane.dtype.newbyteorder("=")
     return np.require(plane, dtype=native, requirements=["C", "A"])
 
 
-def _integer_target(plane: Plane) -> type[np.generic]:
+def _integer_target(plane: Plane, key: str) -> type[np.generic]:
     low, high = int(plane.min()), int(plane.max())
+    _check_largest(max(abs(low), abs(high)), key)
     if low < 0 or high > 65535:
         return np.float32
     return np.uint8 if plane.dtype.itemsize == 1 else np.uint16
@@ -61,15 +65,15 @@ def _as_float32(plane: Plane, key: str) -> Plane:
     rows = max(1, _ROWS_AT_ONCE // plane.shape[1])
     for start in range(0, plane.shape[0], rows):
         _check_finite(plane, start, rows, key)
-    if plane.dtype.name == "float32":
-        return plane
-    if plane.dtype.itemsize > 4:
-        largest = max(abs(float(plane.min())), abs(float(plane.max())))
-        if largest > float(np.finfo(np.float32).max):
-            raise FieldFault(
-                Reason.WRONG_DTYPE, f"the value {largest:g} does not fit into a 32-bit float", key
-            )
-    return plane.astype(np.float32)
+    _check_largest(max(abs(float(plane.min())), abs(float(plane.max()))), key)
+    return plane if plane.dtype.name == "float32" else plane.astype(np.float32)
+
+
+def _check_largest(value: float, key: str) -> None:
+    if value > _LARGEST:
+        raise FieldFault(
+            Reason.WRONG_DTYPE, f"pixels reach {value:g}; values up to {_LARGEST:g} can be computed with", key
+        )
 
 
 def _check_finite(plane: Plane, start: int, rows: int, key: str) -> None:

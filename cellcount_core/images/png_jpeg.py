@@ -1,23 +1,26 @@
-"""PNG, JPEG and BMP: sizes and completeness from the headers, pixels from OpenCV."""
+"""PNG, JPEG and BMP: sizes and completeness from the headers, pixels from OpenCV and libjpeg-turbo."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
 from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.images import jpeg
 from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, check_pixels, check_position
 from cellcount_core.images.pixels import colour_channel, countable
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+_PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_PNG_PALETTE = 3
+_PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PNG_PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_BMP_BITS = (16, 24, 32)
+_BMP_LEAST = 54
 _BMP_HEADERS = frozenset({40, 52, 56, 64, 108, 124})
-_SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class _Header:
     width: int
     grey: bool
     bits: int
+    frame: jpeg.Frame | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +72,10 @@ class RasterImage:
         return colour_channel(self._rgb, number, self.key)
 
     def _decode(self) -> Plane:
+        """(H, W), or (H, W, samples) with blue first."""
+        if self.header.frame is not None:
+            decoded = jpeg.decode(self.body, self.header.frame, self.key)
+            return decoded if decoded.ndim == 2 else decoded[:, :, ::-1]
         try:
             pixels = cv2.imdecode(np.frombuffer(self.body, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
@@ -83,7 +91,7 @@ class RasterImage:
 
 def opens(body: bytes) -> bool:
     """Whether the first bytes are those of a PNG, JPEG or BMP."""
-    if body.startswith((_PNG, _JPEG)):
+    if body.startswith((_PNG, jpeg.START)):
         return True
     return (
         body.startswith(b"BM") and len(body) >= 18 and struct.unpack_from("<I", body, 14)[0] in _BMP_HEADERS
@@ -93,18 +101,26 @@ def opens(body: bytes) -> bool:
 def open_bytes(body: bytes, key: str, max_pixels: int) -> RasterImage:
     """Open from headers. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS."""
     if body.startswith(_PNG):
-        header = _png_header(body, key, max_pixels)
-    elif body.startswith(_JPEG):
-        header = _jpeg_header(body, key, max_pixels)
+        header, body = _png(body, key, max_pixels)
+    elif body.startswith(jpeg.START):
+        frame = jpeg.read_frame(body, key)
+        jpeg.check_frame(frame, max_pixels, key)
+        header = _Header(frame.height, frame.width, frame.components == 1, frame.bits, frame)
     else:
         header = _bmp_header(body, key, max_pixels)
     return RasterImage(body, key, header)
 
 
-def _png_header(body: bytes, key: str, max_pixels: int) -> _Header:
-    """Walk all chunks (W3C PNG, section 5): a missing IEND is a cut file, a wrong checksum a damaged one."""
+def _png(body: bytes, key: str, max_pixels: int) -> tuple[_Header, bytes]:
+    """Walk all chunks (W3C PNG, section 5): a missing IEND is a cut file, a wrong checksum a damaged one.
+
+    Returns a file of the chunks that make the pixels. OpenCV would show the frames of an animation instead of the image,
+    black where they are not there, and libpng complains on standard error about comments and profiles.
+    """
     header: _Header | None = None
     colour_type = 0
+    kept = [_PNG]
+    kinds: set[bytes] = set()
     at = len(_PNG)
     while at + 12 <= len(body):
         length = int.from_bytes(body[at : at + 4], "big")
@@ -118,80 +134,48 @@ def _png_header(body: bytes, key: str, max_pixels: int) -> _Header:
             raise FieldFault(
                 Reason.UNREADABLE, f"the PNG chunk {name!r} at byte {at} does not match its checksum", key
             )
-        if kind == b"IHDR" and length == 13:
-            width, height, bits, colour_type = struct.unpack_from(">IIBB", body, at + 8)
-            check_pixels(height, width, max_pixels, key)
-            header = _Header(height, width, colour_type in (0, 4), bits)
+        if kind == b"IHDR" and length == 13 and header is None:
+            header, colour_type = _png_header(body[at + 8 : end - 4], key, max_pixels)
         elif header is None:
             raise FieldFault(Reason.UNREADABLE, "the PNG does not begin with an IHDR chunk of 13 bytes", key)
-        elif kind == b"PLTE" and colour_type == 3:
+        elif kind == b"PLTE" and colour_type == _PNG_PALETTE:
             palette = np.frombuffer(body, np.uint8, length // 3 * 3, at + 8).reshape(-1, 3)
-            header = _Header(
-                header.height, header.width, bool((palette == palette[:, :1]).all()), header.bits
-            )
-        elif kind == b"IEND":
-            return header
+            header = replace(header, grey=bool((palette == palette[:, :1]).all()))
+        kinds.add(kind)
+        if kind in _PNG_PIXELS:
+            kept.append(body[at:end])
+        if kind == b"IEND":
+            if b"IDAT" not in kinds or (colour_type == _PNG_PALETTE and b"PLTE" not in kinds):
+                raise FieldFault(Reason.UNREADABLE, "the PNG has no pixels, or no palette for them", key)
+            return header, body if kinds <= _PNG_PIXELS else b"".join(kept)
         at = end
     raise FieldFault(Reason.TRUNCATED, f"the PNG ends after {len(body)} bytes without its IEND chunk", key)
 
 
-def _jpeg_header(body: bytes, key: str, max_pixels: int) -> _Header:
-    """Walk the segments up to the first scan (ITU-T T.81, annex B); after it, an end-of-image marker must come."""
-    header: _Header | None = None
-    at = 2
-    while at + 4 <= len(body):
-        if body[at] != 0xFF:
-            raise FieldFault(Reason.UNREADABLE, f"a JPEG marker is expected at byte {at}", key)
-        marker = body[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _BARE_MARKERS:
-            at += 2
-            continue
-        length = int.from_bytes(body[at + 2 : at + 4], "big")
-        if marker in _SOF_MARKERS:
-            header = _frame(body[at + 4 : at + 2 + length], key)
-            check_pixels(header.height, header.width, max_pixels, key)
-        if marker == 0xDA:
-            return _finished(body, at, header, key)
-        at += 2 + length
-    raise FieldFault(Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes, before its pixels", key)
-
-
-def _frame(segment: bytes, key: str) -> _Header:
-    if len(segment) < 6:
-        raise FieldFault(Reason.TRUNCATED, "the JPEG ends inside its frame header", key)
-    bits, height, width, components = struct.unpack_from(">BHHB", segment)
-    if bits != 8 or components not in (1, 3):
-        found = f"{components} components of {bits} bits"
-        raise FieldFault(
-            Reason.UNSUPPORTED, f"a JPEG of {found}; 1 or 3 components of 8 bits are expected", key
-        )
-    return _Header(height, width, components == 1, bits)
-
-
-def _finished(body: bytes, scan: int, header: _Header | None, key: str) -> _Header:
-    if header is None:
-        raise FieldFault(Reason.UNREADABLE, "the JPEG has a scan without a frame header", key)
-    if body.rfind(b"\xff\xd9", scan) < 0:
-        raise FieldFault(
-            Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes without its end marker", key
-        )
-    return header
+def _png_header(data: bytes, key: str, max_pixels: int) -> tuple[_Header, int]:
+    """What an IHDR chunk says, and the colour type."""
+    width, height, bits, colour, compression, filters, interlace = struct.unpack(">IIBBBBB", data)
+    check_pixels(height, width, max_pixels, key)
+    if bits not in _PNG_BITS.get(colour, ()) or compression or filters or interlace > 1:
+        detail = f"the PNG's header is wrong ({bits} bits of colour type {colour}, methods {compression}, {filters}, {interlace})"
+        raise FieldFault(Reason.UNREADABLE, detail, key)
+    return _Header(height, width, colour in (0, 4), bits), colour
 
 
 def _bmp_header(body: bytes, key: str, max_pixels: int) -> _Header:
-    if len(body) < 54:
+    if len(body) < _BMP_LEAST:
         raise FieldFault(Reason.TRUNCATED, f"the BMP ends after {len(body)} bytes, inside its header", key)
     start, _, width, signed_height, _, bits, compression = struct.unpack_from("<IIiiHHI", body, 10)
     height = abs(signed_height)
     check_pixels(height, width, max_pixels, key)
-    needed = start + (width * bits + 31) // 32 * 4 * height
-    if compression in (0, 3) and len(body) < needed:
-        raise FieldFault(Reason.TRUNCATED, f"the BMP has {len(body)} bytes and needs {needed}", key)
-    if bits <= 8:
+    if bits not in _BMP_BITS or compression not in (0, 3):
+        found = f"a BMP with a palette ({bits} bits)" if bits <= 8 else f"a BMP of {bits} bits"
         raise FieldFault(
-            Reason.UNSUPPORTED, f"a BMP with a palette ({bits} bits); save it as PNG or TIFF", key
+            Reason.UNSUPPORTED, f"{found} and compression {compression}; save it as PNG or TIFF", key
         )
+    needed = start + (width * bits + 31) // 32 * 4 * height
+    if len(body) < needed:
+        raise FieldFault(Reason.TRUNCATED, f"the BMP has {len(body)} bytes and needs {needed}", key)
+    if start < _BMP_LEAST:
+        raise FieldFault(Reason.UNREADABLE, f"the BMP's pixels stand at byte {start}, in its header", key)
     return _Header(height, width, False, 8)

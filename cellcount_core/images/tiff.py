@@ -20,9 +20,11 @@ import tifffile
 
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, check_pixels, check_position
+from cellcount_core.images.ome import Ome, read_ome, refuse_document_type
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable, is_ramp
 from cellcount_core.images.tiff_chain import check_chain, opens
-from cellcount_core.images.tiff_metadata import Described, describe, ome_planes, usable_names
+from cellcount_core.images.tiff_metadata import Described, describe, usable_names
+from cellcount_core.images.tiff_segments import check_encoding, check_segments, check_written
 
 __all__ = ["TiffImage", "open_bytes", "opens"]
 
@@ -31,6 +33,7 @@ _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _NO_COMPRESSION = 1
 _LARGEST_TILE = 1 << 24
+_HEADER_BYTES = 8
 
 # What tifffile and imagecodecs raise on damaged bytes (their own errors derive from ValueError and RuntimeError). Not
 # MemoryError: sizes are checked before anything is allocated, so that one says something about the machine.
@@ -114,7 +117,7 @@ class TiffImage:
         keyframe = self._series.keyframe
         offset = self._series.dataoffset
         if offset is not None:
-            _check_written(keyframe, keyframe, self.key)
+            check_written(keyframe, keyframe, self.key)
             # One run of raw planes (also of ImageJ stacks, of which only the first has a page): a view, no copy.
             return self._view(offset + number * keyframe.nbytes, keyframe)
         page = self._series[number] if number < len(self._series) else None
@@ -122,13 +125,17 @@ class TiffImage:
             raise FieldFault(
                 Reason.TRUNCATED, f"the headers promise page {number} and it is not in the file", self.key
             )
-        _check_written(page, keyframe, self.key)
+        check_written(page, keyframe, self.key)
         if keyframe.is_final:
             return self._view(page.dataoffsets[0], keyframe)
-        _check_segments(page, keyframe, len(self._body), self.key)
+        check_segments(page, keyframe, self._body, self.key)
         return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
 
     def _view(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
+        if offset < _HEADER_BYTES:
+            raise FieldFault(
+                Reason.UNREADABLE, f"a plane stands at byte {offset}, in the file's header", self.key
+            )
         if offset + keyframe.nbytes > len(self._body):
             needed = f"a plane needs bytes {offset} to {offset + keyframe.nbytes}"
             raise FieldFault(Reason.TRUNCATED, f"the file has {len(self._body)} bytes and {needed}", self.key)
@@ -145,11 +152,12 @@ def open_bytes(body: bytes, key: str, max_pixels: int) -> TiffImage:
         tif = tifffile.TiffFile(io.BytesIO(body))
         first = tif.pages.first
         check_pixels(first.imagelength, first.imagewidth, max_pixels, key)
-        series = _series(tif, key)
+        ome = _ome(tif, key)
+        series = _series(tif, ome, key)
         page = series.keyframe
         _check_page(page, max_pixels, key)
         axes = _axes(series, page, key)
-        described = describe(tif)
+        described = describe(tif, ome)
         palette = _palette(page, key)
         colour = palette is not None or (axes.in_page and _is_colour(page))
         return TiffImage(
@@ -174,13 +182,25 @@ def _translated(key: str) -> Iterator[None]:
         raise FieldFault(Reason.UNREADABLE, detail, key) from error
 
 
-def _series(tif: tifffile.TiffFile, key: str) -> tifffile.TiffPageSeries:
+def _ome(tif: tifffile.TiffFile, key: str) -> Ome | None:
+    """The OME-XML of the file, if it has one that can be read; tifffile then reads none either."""
+    description = str(tif.pages.first.description or "")
+    if not tif.is_ome:
+        if description.lstrip("\ufeff \t\r\n").startswith("<"):
+            refuse_document_type(description, key)
+        return None
+    ome = read_ome(description, len(tif.pages), key)
+    if ome is None:
+        tif.is_ome = False
+    return ome
+
+
+def _series(tif: tifffile.TiffFile, ome: Ome | None, key: str) -> tifffile.TiffPageSeries:
     """The one image series there is to count, beside smaller ones such as thumbnails."""
-    if tif.is_ome:
-        promised, files = ome_planes(str(tif.ome_metadata or ""))
-        if files > 1:
+    if ome is not None:
+        if len(ome.files) > 1:
             return _one_of_a_set(tif, key)
-        _check_promised(promised, len(tif.pages), "OME-XML", key)
+        _check_promised(ome.planes, len(tif.pages), "OME-XML", key)
     if not tif.series:
         raise FieldFault(Reason.UNREADABLE, "the TIFF holds no image", key)
     series, *others = tif.series
@@ -224,6 +244,7 @@ def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
             f"{page.bitspersample}-bit samples of format {page.sampleformat}, compression {page.compression}"
         )
         raise FieldFault(Reason.UNSUPPORTED, f"{detail}, cannot be decoded", key)
+    check_encoding(page, key)
     check_dtype(np.dtype(page.dtype), key)
     photometric = int(page.photometric)
     known = photometric in (_MINISBLACK, _RGB, _PALETTE, _MASK)
@@ -309,36 +330,3 @@ def _bit_max(page: tifffile.TiffPage, described: Described) -> int:
     if described.bits is not None and 0 < described.bits <= bits:
         bits = described.bits
     return (1 << bits) - 1
-
-
-def _check_written(
-    page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, key: str
-) -> None:
-    """Raw pixels: the strips must hold as many bytes as the image has."""
-    if keyframe.compression != _NO_COMPRESSION:
-        return
-    row = -(-keyframe.imagewidth * keyframe.bitspersample // 8)
-    needed = row * keyframe.imagelength * keyframe.samplesperpixel
-    there = sum(page.databytecounts)
-    if there < needed:
-        raise FieldFault(
-            Reason.TRUNCATED, f"the page's strips hold {there} bytes and its pixels need {needed}", key
-        )
-
-
-def _check_segments(
-    page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, size: int, key: str
-) -> None:
-    """Every strip or tile was written and lies within the file; tifffile gives zeros for those that do not."""
-    offsets, counts = page.dataoffsets, page.databytecounts
-    needed = prod(keyframe.chunked)
-    if min(len(offsets), len(counts)) < needed:
-        detail = f"the page needs {needed} strips or tiles and has {min(len(offsets), len(counts))}"
-        raise FieldFault(Reason.TRUNCATED, detail, key)
-    for number in range(needed):
-        offset, count = offsets[number], counts[number]
-        if offset <= 0 or count <= 0:
-            raise FieldFault(Reason.TRUNCATED, f"strip or tile {number} of {needed} was never written", key)
-        if offset + count > size:
-            detail = f"strip or tile {number} of {needed} ends at byte {offset + count} and the file has {size} bytes"
-            raise FieldFault(Reason.TRUNCATED, detail, key)

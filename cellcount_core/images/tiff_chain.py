@@ -9,7 +9,7 @@ from cellcount_core.domain.errors import FieldFault, Reason
 
 _CLASSIC = {b"II*\x00": "<", b"MM\x00*": ">"}
 _BIG = {b"II+\x00": "<", b"MM\x00+": ">"}
-_MOST_PAGES = 1_000_000
+_MOST_PAGES = 100_000
 _TYPE_BYTES = {
     1: 1,
     2: 1,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 import tifffile
+
+from cellcount_core.images.ome import Ome
 
 _UM = {
     "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
@@ -27,10 +28,10 @@ class Described:
     bits: int | None = None
 
 
-def describe(tif: tifffile.TiffFile) -> Described:
-    """What the headers of an open TIFF say; dots per inch are for printing and are not looked at."""
+def describe(tif: tifffile.TiffFile, ome: Ome | None) -> Described:
+    """What the headers of an open TIFF say, `ome` among them; dots per inch are for printing and are not looked at."""
     if tif.is_ome:
-        return _ome(str(tif.ome_metadata or ""))
+        return Described() if ome is None else _of_ome(ome)
     if tif.is_imagej:
         return _imagej(dict(tif.imagej_metadata or {}), tif.pages.first)
     if tif.is_metaseries:
@@ -45,27 +46,6 @@ def usable_names(names: Sequence[str], count: int) -> tuple[str, ...]:
     return ("",) if count == 1 else tuple(str(number) for number in range(count))
 
 
-def ome_planes(xml: str) -> tuple[int, int]:
-    """(planes the first image of an OME-XML promises, files it names); (0, 0) where that cannot be read.
-
-    An image over several files is listed in each of them, so there the planes of one file are fewer than promised.
-    """
-    try:
-        root = ElementTree.fromstring(xml.encode("utf-8", "replace"))  # noqa: S314 (expat bounds entity expansion)
-    except ElementTree.ParseError:
-        return 0, 0
-    files = {(element.text or "").strip() for element in root.iter() if _tag(element) == "UUID"}
-    pixels = next((element for element in root.iter() if _tag(element) == "Pixels"), None)
-    if pixels is None:
-        return 0, len(files)
-    listed = sum(_tag(element) == "Channel" for element in pixels)
-    sizes = [pixels.get(f"Size{axis}", "1") for axis in "CZT"]
-    if not all(size.isascii() and size.isdigit() for size in sizes):
-        return 0, len(files)
-    channels, planes, times = (int(size) for size in sizes)
-    return (min(listed, channels) or channels) * planes * times, len(files)
-
-
 def _same(x: float | None, y: float | None) -> float | None:
     """The pixel size where x and y agree within 1 %."""
     if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)) or min(x, y) <= 0:
@@ -73,25 +53,15 @@ def _same(x: float | None, y: float | None) -> float | None:
     return x if abs(x - y) <= _ALIKE * max(x, y) else None
 
 
-def _ome(xml: str) -> Described:
-    try:
-        root = ElementTree.fromstring(xml.encode("utf-8", "replace"))  # noqa: S314 (expat bounds entity expansion)
-    except ElementTree.ParseError:
+def _of_ome(ome: Ome) -> Described:
+    if ome.pixels is None:
         return Described()
-    pixels = next((element for element in root.iter() if _tag(element) == "Pixels"), None)
-    if pixels is None:
-        return Described()
-    names = tuple((e.get("Name") or "").strip() for e in pixels if _tag(e) == "Channel")
-    size = _same(_length(pixels, "X"), _length(pixels, "Y"))
-    bits = pixels.get("SignificantBits", "")
-    return Described(names, size, int(bits) if bits.isascii() and bits.isdigit() else None)
+    size = _same(_length(ome.pixels, "X"), _length(ome.pixels, "Y"))
+    bits = ome.pixels.get("SignificantBits", "")
+    return Described(tuple(ome.names), size, int(bits) if bits.isascii() and bits.isdigit() else None)
 
 
-def _tag(element: ElementTree.Element) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _length(pixels: ElementTree.Element, axis: str) -> float | None:
+def _length(pixels: Mapping[str, str], axis: str) -> float | None:
     unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").strip().lower())
     value = _number(pixels.get(f"PhysicalSize{axis}"))
     return None if unit is None or value is None else value * unit

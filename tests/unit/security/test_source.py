@@ -42,11 +42,9 @@ _ELSEWHERE = {
     "load_model",
 }
 
-# Why each is let through: marshal reads files that the same process wrote and nobody else names; expat in ElementTree
-# bounds the expansion of entities and loads none from outside, which test_xml.py shows.
+# Why it is let through: marshal reads files that the same process wrote and nobody else names.
 _LET_THROUGH = {
     ("cellcount_core/plan/merge.py", "marshal"),
-    ("cellcount_core/images/tiff_metadata.py", "xml.etree"),
 }
 
 
