@@ -67,7 +67,7 @@ def count_bytes(
         scales={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
-        output=open_store(str(output) if output else "memory://", StorageOptions()),
+        output=open_store(str(output) if output else "memory://", StorageOptions(schemes=("file", "memory"))),
         device=device or model.device,
         clock=StageClock(),
     )

@@ -8,10 +8,9 @@ from cellcount_core.domain.errors import ExitCode
 def draw(out: str, fields: int, endpoint: str | None) -> int:
     """Draw the pictures of a run and say where they are."""
     from cellcount_core.report.pictures import draw_pictures
-    from cellcount_core.stores.base import StorageOptions
-    from cellcount_core.stores.open import open_store
+    from cellcount_core.stores.open import asked_for, open_store
 
-    options = StorageOptions(endpoint=endpoint)
+    options = asked_for(out, endpoint=endpoint)
     pictures = draw_pictures(open_store(out, options), options, fields)
     place = out.rstrip("/")
     for key in (pictures.plate_map, pictures.overlays, *pictures.fields):

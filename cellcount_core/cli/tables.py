@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 def open_output(out: str, endpoint: str | None) -> Store:
     """The store of a run's output."""
-    from cellcount_core.stores.base import StorageOptions
-    from cellcount_core.stores.open import open_store
+    from cellcount_core.stores.open import asked_for, open_store
 
-    return open_store(out, StorageOptions(endpoint=endpoint))
+    return open_store(out, asked_for(out, endpoint=endpoint))
 
 
 def reduce_again(out: str, endpoint: str | None) -> int:

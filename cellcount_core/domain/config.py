@@ -139,13 +139,16 @@ def accepted_failures(max_failed: int | str | None, fields: int) -> int:
 
 
 class StorageConfig(_Section):
-    """How `s3://` is reached. Credentials come from the standard chain alone and stand in no file of ours."""
+    """Which URLs are opened, and how `s3://` is reached. Credentials come from the standard chain alone and stand in no file of ours."""
 
     endpoint: str | None = None
     region: str | None = None
     anonymous: bool = False
     retries: Annotated[int, Field(ge=0, le=50)] = 8
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    schemes: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.\-]*$")], ...], Field(min_length=1)
+    ] = ("file", "s3")
 
 
 class JobConfig(_Section):

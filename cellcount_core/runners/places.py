@@ -19,6 +19,7 @@ def storage_options(config: StorageConfig) -> StorageOptions:
         anonymous=config.anonymous,
         retries=config.retries,
         timeout_s=config.timeout_s,
+        schemes=config.schemes,
     )
 
 

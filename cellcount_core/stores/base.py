@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIST_BATCH = 1000
 
+USUAL_SCHEMES = ("file", "s3")
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -71,6 +73,7 @@ class StorageOptions:
     `endpoint`: URL of an S3-compatible service, None for the one of the environment or AWS itself.
     `retries`: how often one request is tried again after a fault that passes (throttling, resets, time-outs).
     `timeout_s`: longest silence within one request, in seconds, and the longest time spent on its retries.
+    `schemes`: those that a URL may have; a path has the scheme "file".
     """
 
     endpoint: str | None = None
@@ -78,6 +81,7 @@ class StorageOptions:
     anonymous: bool = False
     retries: int = 8
     timeout_s: float = 30.0
+    schemes: tuple[str, ...] = USUAL_SCHEMES
 
     def __post_init__(self) -> None:
         if self.endpoint is not None:

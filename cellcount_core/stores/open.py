@@ -7,38 +7,56 @@ import re
 from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.stores.base import StorageOptions, Store, checked_key
+from cellcount_core.stores.base import USUAL_SCHEMES, StorageOptions, Store, checked_key
 from cellcount_core.stores.local import open_local
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-:]*?)://(.*)$", re.DOTALL)
 _SECRET_PARAMETER = re.compile(
     r"[?&][\w.\-]*(secret|token|password|passwd|signature|credential|key)[\w.\-]*=", re.I
 )
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._\-]{1,254}$")
-_OWN_SCHEMES = ("file", "s3")
 
 
 def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
-    """The store below `url`: a path, `file://`, `s3://bucket/prefix`, or any URL that fsspec knows.
+    """The store below `url`: a path, `file://`, `s3://bucket/prefix`, or a URL of another scheme that `options` allow and fsspec knows.
 
-    Nothing is contacted yet. Raises ConfigFault for an unknown scheme, a URL that carries a user, password or
-    signature, a bucket name that is none, and a scheme whose package is not installed.
+    Nothing is contacted yet. Raises ConfigFault for a scheme that is not allowed or unknown, a URL that carries a user,
+    password or signature, a bucket name that is none, and a scheme whose package is not installed.
     """
     text = os.fspath(url)
     if not text:
         raise ConfigFault("the location is empty: expected a path or a URL such as 's3://bucket/prefix'")
     if (found := _SCHEME.match(text)) is None:
+        _refuse_scheme("file", options.schemes)
         return open_local(text)
     scheme, rest = found.group(1).lower(), found.group(2)
     _refuse_secrets(scheme, rest)
+    _refuse_scheme(scheme, options.schemes)
     if scheme == "file":
         return open_local(_local_path(rest))
     if scheme == "s3":
         return _open_s3(rest, options)
     return _open_generic(scheme, text, options)
+
+
+def asked_for(url: str | os.PathLike[str], *, endpoint: str | None = None) -> StorageOptions:
+    """Options for a place that a person names at the command line or in a script: its own scheme is allowed beside the usual ones."""
+    found = _SCHEME.match(os.fspath(url))
+    own = (found.group(1).lower(),) if found is not None else ()
+    return StorageOptions(endpoint=endpoint, schemes=tuple(dict.fromkeys((*USUAL_SCHEMES, *own))))
+
+
+def _refuse_scheme(scheme: str, allowed: Sequence[str]) -> None:
+    if scheme in allowed:
+        return
+    listed = ", ".join(allowed)
+    raise ConfigFault(
+        f"{scheme + '://'!r} is not among storage.schemes, which allow {listed}{_meant(scheme, allowed)}; "
+        f"to read or write there: --set 'storage.schemes=[{listed}, {scheme}]'"
+    )
 
 
 def _refuse_secrets(scheme: str, rest: str) -> None:
@@ -69,14 +87,11 @@ def _open_s3(rest: str, options: StorageOptions) -> Store:
 def _open_generic(scheme: str, url: str, options: StorageOptions) -> Store:
     from cellcount_core.stores.generic import GenericStore, known_schemes
 
-    known = known_schemes()
-    if scheme not in known:
-        raise ConfigFault(
-            f"{url!r}: no store is known for {scheme + '://'!r}{_nearest_scheme(scheme, known)}"
-        )
+    if scheme not in known_schemes():
+        raise ConfigFault(f"{url!r}: no store is known for {scheme + '://'!r}")
     return GenericStore(url, options)
 
 
-def _nearest_scheme(scheme: str, known: Iterable[str]) -> str:
-    close = nearest(scheme, {*known, *_OWN_SCHEMES})
-    return close if "did you mean" in close else "; usual are a path, 'file://' and 's3://bucket/prefix'"
+def _meant(scheme: str, allowed: Sequence[str]) -> str:
+    close = nearest(scheme, allowed)
+    return close if "did you mean" in close else ""

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.stores.base import Absent, StorageOptions, Store
-from cellcount_core.stores.open import open_store
+from cellcount_core.stores.open import asked_for, open_store
 from cellcount_core.tables.filesystem import store_filesystem
 from cellcount_core.tables.parts import FIELDS, OBJECTS
 from cellcount_core.tables.schema import read_table_bytes
@@ -82,7 +82,7 @@ def open_output(url: str | os.PathLike[str], options: StorageOptions | None = No
 
     Raises OutputFault where there is no run, ConfigFault where `url` names no place.
     """
-    store = open_store(url, options or StorageOptions())
+    store = open_store(url, options or asked_for(url))
     if store.size_of(_RUN_KEY) is None:
         raise OutputFault(f"{store.url}: is not the output of a run: {_RUN_KEY} is not there")
     return Output(store)

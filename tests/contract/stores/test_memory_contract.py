@@ -12,4 +12,4 @@ from tests.contract.stores.store_contract import OpenRoot, StoreContract
 class TestMemoryStore(StoreContract):
     @pytest.fixture
     def open_root(self) -> OpenRoot:
-        return lambda name: open_store(f"memory://{name}", StorageOptions())
+        return lambda name: open_store(f"memory://{name}", StorageOptions(schemes=("memory",)))

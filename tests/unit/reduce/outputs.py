@@ -38,7 +38,7 @@ class Made:
 
 def memory_store() -> Store:
     """An empty store of its own."""
-    return open_store(f"memory://{uuid.uuid4().hex}", StorageOptions())
+    return open_store(f"memory://{uuid.uuid4().hex}", StorageOptions(schemes=("memory",)))
 
 
 def object_columns(made: Made) -> dict[str, NDArray[np.generic]]:

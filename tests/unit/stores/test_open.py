@@ -12,7 +12,7 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.stores.base import Absent, Denied, StorageOptions
 from cellcount_core.stores.counting import CountingStore, Counts
-from cellcount_core.stores.open import open_store
+from cellcount_core.stores.open import asked_for, open_store
 
 PLAIN = StorageOptions()
 
@@ -46,19 +46,47 @@ def test_an_s3_url_is_opened_without_a_request_and_keeps_its_name(url: str, cano
         ("", "empty"),
         ("s4://plates/x", "did you mean 's3'"),
         ("flie:///data", "did you mean 'file'"),
-        ("qqqqqqqq://x", "usual are a path"),
+        ("qqqqqqqq://x", "storage.schemes, which allow file, s3;"),
+        ("https://host/plates", "--set 'storage.schemes=[file, s3, https]'"),
+        ("simplecache::s3://bucket/x", "storage.schemes"),
         ("s3://", "like 's3://bucket/prefix'"),
         ("s3:///prefix", "like 's3://bucket/prefix'"),
         ("s3://bucket/a//b", "empty"),
         ("s3://bucket/../other", "below the store's root"),
         ("file://data/plates", "did you mean 'file:///data/plates'"),
-        ("gs://bucket/x", "gcsfs"),
+        ("gs://bucket/x", "storage.schemes"),
     ],
 )
 def test_a_url_that_names_no_store_is_refused_with_the_nearest_that_does(url: str, words: str) -> None:
     with pytest.raises(ConfigFault) as refused:
         next(iter(open_store(url, PLAIN).list()), None)
     assert words in str(refused.value)
+
+
+def test_another_scheme_is_opened_where_it_is_allowed_and_known() -> None:
+    more = StorageOptions(schemes=("gs", "memory", "qqqq"))
+    open_store("memory://plates", more).put("a", b"1")
+    assert open_store("memory://plates", more).get("a") == b"1"
+    with pytest.raises(ConfigFault, match="gcsfs"):
+        next(iter(open_store("gs://bucket/x", more).list()), None)
+    with pytest.raises(ConfigFault, match="no store is known for 'qqqq://'"):
+        open_store("qqqq://x", more)
+    with pytest.raises(
+        ConfigFault, match=r"'s3://' is not among storage\.schemes, which allow gs, memory, qqqq"
+    ):
+        open_store("s3://plates", more)
+
+
+@pytest.mark.parametrize("place", ["/data/plates", "plates", "file:///data/plates"])
+def test_a_path_is_a_file_url(place: str) -> None:
+    with pytest.raises(ConfigFault, match="'file://' is not among"):
+        open_store(place, StorageOptions(schemes=("s3",)))
+
+
+def test_a_place_that_a_person_names_has_a_scheme_that_is_allowed() -> None:
+    assert asked_for("memory://x").schemes == ("file", "s3", "memory")
+    assert asked_for("s3://x", endpoint="http://127.0.0.1:9") == StorageOptions(endpoint="http://127.0.0.1:9")
+    assert asked_for("out") == PLAIN
 
 
 @pytest.mark.parametrize(
