@@ -111,7 +111,7 @@ class _Clock(Quiet):
     began = 0.0
     ended = 0.0
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         self.began = time.perf_counter()
 
     def receipt(self, *_: object) -> None:

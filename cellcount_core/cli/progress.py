@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cellcount_core.runners.pool import Death, Task
 
 _LOG_EVERY_S = 5.0
+_RUN_DIGITS = 12
 
 
 class Display(StrEnum):
@@ -52,7 +53,7 @@ class Quiet:
     def stage(self, text: str) -> None:
         """Not shown."""
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         """Not shown."""
 
     def receipt(self, receipt: Receipt, tally: Tally) -> None:
@@ -70,23 +71,28 @@ class Quiet:
 
 
 class JsonLines:
-    """One JSON object a line on standard error: stages, every few seconds the progress, every death and warning."""
+    """One JSON object a line on standard error: stages, every few seconds the progress, every death and warning.
+
+    From the beginning of counting on each carries `run`, the first digits of the fingerprint, as the metrics do.
+    """
 
     def __init__(self) -> None:
         self._rate = Rate()
         self._told = 0.0
+        self._run: dict[str, object] = {}
 
     def _say(self, event: str, **values: object) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        print(json.dumps({"time": stamp, "event": event, **values}), file=sys.stderr, flush=True)
+        print(json.dumps({"time": stamp, "event": event, **self._run, **values}), file=sys.stderr, flush=True)
 
     def stage(self, text: str) -> None:
         """{"event": "stage", …}"""
         self._say("stage", stage=text)
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         """{"event": "begin", …}"""
         self._rate = Rate(fields, already)
+        self._run = {"run": run[:_RUN_DIGITS]}
         self._say("begin", fields=fields, already=already)
 
     def receipt(self, receipt: Receipt, tally: Tally) -> None:
@@ -99,6 +105,8 @@ class JsonLines:
             statuses=receipt.statuses,
             reasons=receipt.reasons,
             objects=receipt.objects,
+            bytes_read=receipt.bytes_read,
+            retries=receipt.retries,
             seconds=round(receipt.seconds, 3),
             host=receipt.host,
             pid=receipt.pid,
@@ -143,7 +151,7 @@ class LiveLine:
         """A grey line above the bar."""
         self._console.print(text, style="dim", markup=False, highlight=False)
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         """Draw the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

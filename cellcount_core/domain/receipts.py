@@ -22,6 +22,8 @@ class Receipt:
     `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
     `plates` are those of the shard's fields; the driver, which has the shard, writes them in. `notes` are what the worker found
     and a user should know; each is told with one receipt only.
+    `bytes_read` are those of the shard's files. `retries` of requests to a store, and the seconds in which the device worked
+    (`device_busy_s`) or waited for tiles (`device_idle_s`), are those of the worker since its last receipt, whatever shard they were for.
     """
 
     shard: int
@@ -36,3 +38,7 @@ class Receipt:
     pid: int = 0
     plates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bytes_read: int = 0
+    retries: int = 0
+    device_busy_s: float = 0.0
+    device_idle_s: float = 0.0

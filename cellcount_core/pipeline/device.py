@@ -44,6 +44,7 @@ class Device:
         self._remembering = threading.Lock()
         self._largest: int | None = None
         self._notes: list[str] = []
+        self._taken = (0.0, 0.0)
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self._thread.start()
 
@@ -74,6 +75,14 @@ class Device:
         with self._remembering:
             notes, self._notes = tuple(self._notes), []
         return notes
+
+    def take_times(self) -> tuple[float, float]:
+        """Seconds at work and seconds of waiting, each since the last call."""
+        busy, idle = self.busy_s, self.idle_s
+        with self._remembering:
+            then_busy, then_idle = self._taken
+            self._taken = (busy, idle)
+        return max(0.0, busy - then_busy), max(0.0, idle - then_idle)
 
     def close(self) -> None:
         """Finish what was submitted and end the thread."""

@@ -28,6 +28,7 @@ from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.gate import Gate
 from cellcount_core.pipeline.kit import open_kit
 from cellcount_core.stores.open import open_store
+from cellcount_core.stores.retries import take_retries
 from cellcount_core.tables.amend import amend_part
 from cellcount_core.tables.parts import Part, build_part, commit_part
 
@@ -68,17 +69,26 @@ class ShardWorker:
         """Count every field of the shard and commit its part, or amend the one that stands. Raises RunFault where the run cannot go on."""
         began = time.perf_counter()
         kit = replace(self._kit, clock=StageClock())
-        results = self._count_fields(kit, shard)
+        results, size = self._count_fields(kit, shard)
         with self._committing, kit.clock("commit"):
             put = amend_part if self._context.amends else commit_part
             commit = put(kit.output, self._part(shard, results))
-        return _receipt(kit, shard, results, commit, began, kit.device.take_notes())
+        receipt = _receipt(kit, shard, results, commit, began)
+        busy, idle = kit.device.take_times()
+        return replace(
+            receipt,
+            notes=kit.device.take_notes(),
+            bytes_read=size,
+            retries=take_retries(),
+            device_busy_s=round(busy, 3),
+            device_idle_s=round(idle, 3),
+        )
 
     def probe(self, shard: Shard) -> Receipt:
         """Count without committing, to learn whether these fields can be counted at all."""
         began = time.perf_counter()
         kit = replace(self._kit, clock=StageClock())
-        return _receipt(kit, shard, self._count_fields(kit, shard), Commit.PROBED, began)
+        return _receipt(kit, shard, self._count_fields(kit, shard)[0], Commit.PROBED, began)
 
     def stop(self) -> None:
         """Give up the shards in hand: each raises Interrupted once the fields that are being counted are done."""
@@ -90,10 +100,13 @@ class ShardWorker:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._kit.device.close()
 
-    def _count_fields(self, kit: FieldKit, shard: Shard) -> list[FieldResult]:
+    def _count_fields(self, kit: FieldKit, shard: Shard) -> tuple[list[FieldResult], int]:
+        """What became of each field, and the bytes read for all of them."""
+        sizes: dict[str, int] = {}
         pending: list[Future[FieldResult | _Crowded]] = []
         try:
             for planned, files in self._read(*shard.fields):
+                sizes |= {key: file.size for key, file in files.items()}
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
                 pending.append(self._start(weight, kit, planned, files))
@@ -101,7 +114,7 @@ class ShardWorker:
             # The first fault ends the shard, wherever in it that is.
             for counted in wait(pending, return_when=FIRST_EXCEPTION).done:
                 counted.result()
-            return [self._settled(kit, counted.result()) for counted in pending]
+            return [self._settled(kit, counted.result()) for counted in pending], sum(sizes.values())
         finally:
             for counted in pending:
                 counted.cancel()
@@ -167,7 +180,6 @@ def _receipt(
     results: Sequence[FieldResult],
     commit: Commit,
     began: float,
-    notes: tuple[str, ...] = (),
 ) -> Receipt:
     return Receipt(
         shard=shard.number,
@@ -180,5 +192,4 @@ def _receipt(
         stage_seconds=kit.clock.totals(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        notes=notes,
     )

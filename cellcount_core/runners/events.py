@@ -42,8 +42,8 @@ class Events(Protocol):
         """A new stage of the job began."""
         ...
 
-    def begin(self, fields: int, already: int) -> None:
-        """Counting begins: `fields` expected in all, `already` of them committed by an earlier run."""
+    def begin(self, fields: int, already: int, run: str) -> None:
+        """Counting begins: `fields` expected in all, `already` of them committed by an earlier run; `run` is the fingerprint."""
         ...
 
     def receipt(self, receipt: Receipt, tally: Tally) -> None:
@@ -73,9 +73,9 @@ class PassedOn:
         """Passed on."""
         self._events.stage(text)
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         """Passed on."""
-        self._events.begin(fields, already)
+        self._events.begin(fields, already, run)
 
     def receipt(self, receipt: Receipt, tally: Tally) -> None:
         """Passed on."""

@@ -74,7 +74,7 @@ def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Ta
     """Do the work with a pool of workers that ends with it; inside `cluster`. Raises RunFault as `run_shards`."""
     pool = _pool(job, context, work.number, told)
     try:
-        told.begin(work.fields, work.already)
+        told.begin(work.fields, work.already, context.fingerprint)
         policy = Policy(job.execution.max_deaths, job.execution.shard_timeout_s)
         return run_shards(pool, work.shards, policy, told)
     finally:

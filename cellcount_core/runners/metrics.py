@@ -18,8 +18,9 @@ class Metrics(PassedOn):
     """Passes events on and records them, tagged with the first digits of the run's fingerprint.
 
     `cellcount_fields` by status, `cellcount_shards`, `cellcount_objects`, `cellcount_pixels`, `cellcount_deaths` by reason and
-    `cellcount_stage_seconds` by stage grow with the run and are exported with `_total`; `cellcount_fields_per_second` is the
-    rate of this session, `cellcount_fields_left` what is left to do. Ray puts `ray_` before each name.
+    `cellcount_stage_seconds` by stage, `cellcount_bytes_read`, `cellcount_store_retries` and `cellcount_device_seconds` by state grow with
+    the run and are exported with `_total`; `cellcount_fields_per_second` is the rate of this session, `cellcount_device_busy_share` how much
+    of its time the devices worked, `cellcount_fields_left` what is left to do. Ray puts `ray_` before each name.
     """
 
     def __init__(self, events: Events, fingerprint: str) -> None:
@@ -35,18 +36,30 @@ class Metrics(PassedOn):
         self._stages = Counter(
             "cellcount_stage_seconds", "Busy seconds by stage, summed over threads.", (*_TAGS, "stage")
         )
+        self._bytes = Counter("cellcount_bytes_read", "Bytes of image files read.", _TAGS)
+        self._retries = Counter(
+            "cellcount_store_retries", "Requests to a store that were asked again.", _TAGS
+        )
+        self._device = Counter(
+            "cellcount_device_seconds", "Seconds of the devices, by state: busy or idle.", (*_TAGS, "state")
+        )
+        self._share = Gauge(
+            "cellcount_device_busy_share", "Part of their time that the devices worked.", _TAGS
+        )
         self._rate = Gauge("cellcount_fields_per_second", "Fields a second in this session.", _TAGS)
         self._left = Gauge("cellcount_fields_left", "Fields not committed yet.", _TAGS)
         for metric in (
-            self._fields, self._shards, self._objects, self._pixels, self._deaths, self._stages, self._rate, self._left
+            self._fields, self._shards, self._objects, self._pixels, self._deaths, self._stages, self._bytes, self._retries,
+            self._device, self._share, self._rate, self._left,
         ):  # fmt: skip
             metric.set_default_tags(run)
+        self._busy_s = self._idle_s = 0.0
         self._to_do = 0
         self._since = time.monotonic()
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         """Passed on; the rate counts from here."""
-        super().begin(fields, already)
+        super().begin(fields, already, run)
         self._to_do = fields - already
         self._since = time.monotonic()
         self._left.set(self._to_do)
@@ -60,10 +73,21 @@ class Metrics(PassedOn):
         _grow(self._pixels, receipt.pixels)
         for stage, seconds in receipt.stage_seconds.items():
             _grow(self._stages, seconds, {"stage": stage})
+        _grow(self._bytes, receipt.bytes_read)
+        _grow(self._retries, receipt.retries)
+        self._of_device(receipt)
         done = tally.statuses.total()
         self._left.set(self._to_do - done)
         self._rate.set(done / max(1e-9, time.monotonic() - self._since))
         super().receipt(receipt, tally)
+
+    def _of_device(self, receipt: Receipt) -> None:
+        _grow(self._device, receipt.device_busy_s, {"state": "busy"})
+        _grow(self._device, receipt.device_idle_s, {"state": "idle"})
+        self._busy_s += receipt.device_busy_s
+        self._idle_s += receipt.device_idle_s
+        if both := self._busy_s + self._idle_s:
+            self._share.set(self._busy_s / both)
 
     def death(self, task: Task, death: Death) -> None:
         """Recorded and passed on."""

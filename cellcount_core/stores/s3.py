@@ -26,6 +26,7 @@ from cellcount_core.stores.base import (
     checked_key,
     checked_prefix,
 )
+from cellcount_core.stores.retries import note_retry
 from cellcount_core.stores.s3_client import (
     CLIENT_ERRORS,
     UNADDRESSABLE,
@@ -101,6 +102,7 @@ class S3Store:
             pause = next(upcoming, None) if failure.meaning is Meaning.TRUNCATED else None
             if pause is None:
                 raise self._run_fault(failure, place)
+            note_retry()
             time.sleep(pause)
 
     def get(self, key: str) -> bytes:
@@ -203,6 +205,7 @@ class S3Store:
             pause = next(upcoming, None) if failure.meaning in PASSING else None
             if pause is None:
                 raise _RequestError(failure)
+            note_retry()
             time.sleep(pause)
 
     def _object_fault(self, failure: Failure, key: str) -> Absent | Denied | RunFault:

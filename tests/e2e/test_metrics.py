@@ -32,7 +32,7 @@ def head() -> Iterator[RayHead]:
 
 
 def scraped(head: RayHead) -> dict[tuple[str, str], Counter[str]]:
-    """Values of cellcount's metrics by name and run, by status, reason or stage ("" where a metric has none)."""
+    """Values of cellcount's metrics by name and run, by status, reason, stage or state ("" where a metric has none)."""
     try:
         with urllib.request.urlopen(head.metrics, timeout=5) as answer:
             text = answer.read().decode()
@@ -41,7 +41,7 @@ def scraped(head: RayHead) -> dict[tuple[str, str], Counter[str]]:
     found: dict[tuple[str, str], Counter[str]] = {}
     for name, labels, value in _LINE.findall(text):
         tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        kind = tags.get("status", tags.get("reason", tags.get("stage", "")))
+        kind = next((tags[name] for name in ("status", "reason", "stage", "state") if name in tags), "")
         found.setdefault((name, tags["run"]), Counter())[kind] += float(value)
     return found
 
@@ -65,6 +65,7 @@ def test_a_scrape_of_the_head_tells_the_fields_of_a_run_by_status(head: RayHead,
     told = [json.loads(line) for line in words.splitlines() if line.startswith("{")]
     assert [event["plates"] for event in told if event["event"] == "shard"] == 3 * [["P1"]]
     run = load_run(open_local(output)).fingerprint[:12]
+    assert {event.get("run") for event in told if event["event"] in ("begin", "shard", "progress")} == {run}
     until = time.monotonic() + LONGEST_S
     while ("cellcount_fields_total", run) not in (found := scraped(head)):
         assert time.monotonic() < until, found
@@ -74,5 +75,11 @@ def test_a_scrape_of_the_head_tells_the_fields_of_a_run_by_status(head: RayHead,
     assert found["cellcount_objects_total", run][""] == sum(plate.truth.values()) - plate.truth["A02", 1]
     assert found["cellcount_pixels_total", run][""] == 11 * 96 * 96
     assert found["cellcount_fields_left", run] == {"": 0}
+    assert found["cellcount_bytes_read_total", run][""] == sum(
+        file.stat().st_size for file in plate.folder.rglob("*.TIF")
+    )
+    busy, idle = (found["cellcount_device_seconds_total", run][state] for state in ("busy", "idle"))
+    assert busy > 0
+    assert found["cellcount_device_busy_share", run][""] == pytest.approx(busy / (busy + idle), abs=1e-6)
     assert found["cellcount_fields_per_second", run][""] > 0
     assert min(found["cellcount_stage_seconds_total", run].values()) > 0

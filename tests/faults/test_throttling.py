@@ -116,7 +116,7 @@ class Begun(Quiet):
     def __init__(self, act: Callable[[], object]) -> None:
         self._act = act
 
-    def begin(self, fields: int, already: int) -> None:
+    def begin(self, fields: int, already: int, run: str) -> None:
         self._act()
 
 

@@ -25,6 +25,15 @@ def test_brackets_in_a_path_or_message_are_shown_and_break_nothing(
     assert capsys.readouterr().err.count(ODD) == 3
 
 
+def test_every_line_from_the_beginning_on_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = JsonLines()
+    lines.stage("listing")
+    lines.begin(4, 0, "0123456789abcdef" * 4)
+    lines.warn("odd")
+    told = [json.loads(line).get("run") for line in capsys.readouterr().err.splitlines()]
+    assert told == [None, "0123456789ab", "0123456789ab"]
+
+
 def test_a_line_about_a_shard_names_its_plates(capsys: pytest.CaptureFixture[str]) -> None:
     fields = tuple(
         PlannedField(FieldKey(plate, "A01", site, 1), ()) for plate in ("P1", "P2") for site in (1, 2)

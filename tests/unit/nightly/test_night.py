@@ -139,7 +139,7 @@ def test_a_plate_that_changes_while_it_is_counted_is_not_taken_for_counted(scope
     plate = arrives(scope, "P1")
 
     class Correcting(Witness):
-        def begin(self, fields: int, already: int) -> None:
+        def begin(self, fields: int, already: int, run: str) -> None:
             tifffile.imwrite(plate.file("A03", 1), discs(3, 96, 1))
 
     config = settings(scope, output)
@@ -274,7 +274,7 @@ def test_a_second_night_on_the_same_output_is_refused_and_writes_nothing(scope: 
     refused: list[str] = []
 
     class Impatient(Witness):
-        def begin(self, fields: int, already: int) -> None:
+        def begin(self, fields: int, already: int, run: str) -> None:
             before = sorted(output.rglob("*"))
             with pytest.raises(BusyFault) as fault:
                 night(config, day(0))

@@ -55,3 +55,14 @@ def test_tiles_of_many_shapes_come_back_to_those_who_sent_them() -> None:
     for one, answer in zip(sent, answers, strict=True):
         np.testing.assert_array_equal(answer.result(WAIT_S), 2 * one)
     device.close()
+
+
+def test_the_times_of_the_device_are_told_once() -> None:
+    device = Device(Odd(batch=1))
+    for _ in range(3):
+        device.submit(tile(4)).result(WAIT_S)
+    device.close()
+    busy, idle = device.take_times()
+    assert busy > 0
+    assert (busy, idle) == (device.busy_s, device.idle_s)
+    assert device.take_times() == (0.0, 0.0)

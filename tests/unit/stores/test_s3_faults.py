@@ -13,6 +13,7 @@ import pytest
 from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFault
 from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store
 from cellcount_core.stores.open import open_store
+from cellcount_core.stores.retries import take_retries
 from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of
 from tests.unit.stores.faulty_server import Reply, error, faulty_server
 
@@ -57,8 +58,10 @@ def test_throttling_without_end_is_a_storage_fault_and_never_absent(
 
 def test_throttling_that_ends_is_waited_out() -> None:
     with faulty_server(lambda number, method: SLOW_DOWN if number < 4 else Reply(200, b"pixels")) as server:
+        take_retries()
         assert store_at(server.endpoint).get("a.tif") == b"pixels"
         assert len(server.requests) == 4
+        assert (take_retries(), take_retries()) == (3, 0)
 
 
 @pytest.mark.parametrize(
