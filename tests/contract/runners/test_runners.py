@@ -65,13 +65,16 @@ def test_the_order_of_the_listing_does_not_matter(
 
     class Reversed:
         def __init__(self, path: str) -> None:
-            self._entries = list(scandir(path))[::-1]
+            self._entries = iter(list(scandir(path))[::-1])
 
         def __enter__(self) -> Iterator[os.DirEntry[str]]:
-            return iter(self._entries)
+            return self._entries
 
         def __iter__(self) -> Iterator[os.DirEntry[str]]:
-            return iter(self._entries)
+            return self._entries
+
+        def __next__(self) -> os.DirEntry[str]:
+            return next(self._entries)
 
         def __exit__(self, *_: object) -> None:
             pass
