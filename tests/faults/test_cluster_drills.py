@@ -23,6 +23,7 @@ from cellcount_core.stores.open import open_store
 from tests.faults.cluster import Nodes, ray_nodes
 from tests.faults.drill import judge, read_again
 from tests.faults.drivers import LONGEST_S, Ended, KillsAt, Moment, arguments, end, is_alive, kill, start
+from tests.faults.memory_limit import memory_limit
 from tests.faults.sabotage.sitecustomize import CLOCK, MARK, offset_bytes
 from tests.jobs import count
 from tests.plates import Plate, discs, write_plate
@@ -119,41 +120,69 @@ def test_a_worker_killed_three_times_costs_nothing_but_time(
     judge("worker killed three times", unbroken, tmp_path / "out", redone=redone)
 
 
-class Cramps:
-    """For a proxy: who reads `ending` may from then on take ROOM_BYTES of memory beyond what it has."""
+class AtReader:
+    """For a proxy: does `act` to each process that reads `ending`, once, before it gets a byte of it."""
 
-    def __init__(self, ending: str) -> None:
+    def __init__(self, ending: str, act: Callable[[int], None]) -> None:
         self._ending = ending
-        self.cramped: set[int] = set()
+        self._act = act
+        self.readers: set[int] = set()
 
     def __call__(self, request: Request) -> None:
-        if request.is_get_of(self._ending):
-            pid = request.client_pid()
-            if pid not in self.cramped:
-                self.cramped.add(pid)
-                worker = psutil.Process(pid)
-                limit = worker.memory_info().vms + ROOM_BYTES
-                worker.rlimit(psutil.RLIMIT_AS, (limit, limit))
+        if request.is_get_of(self._ending) and (pid := request.client_pid()) not in self.readers:
+            self.readers.add(pid)
+            self._act(pid)
 
 
-def test_a_field_that_does_not_fit_into_a_workers_memory_is_one_failed_row(
-    plate: Plate, unbroken: Tables, cluster: Nodes, server: S3Server, proxy: S3Proxy, tmp_path: Path
+@pytest.fixture(scope="module")
+def large(plate: Plate, server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The plate with one field that is far larger than the others."""
+    path = tmp_path_factory.mktemp("large") / "large.TIF"
+    tifffile.imwrite(path, np.zeros((LARGE_PX, LARGE_PX), np.uint16), compression="zstd", rowsperstrip=1000)
+    changed(plate, server, "large", LARGE, path.read_bytes())
+    return "large"
+
+
+def test_a_field_for_which_a_worker_gets_no_memory_is_one_failed_row(
+    plate: Plate, large: str, unbroken: Tables, cluster: Nodes, proxy: S3Proxy, tmp_path: Path
 ) -> None:
-    large = tmp_path / "large.TIF"
-    tifffile.imwrite(large, np.zeros((LARGE_PX, LARGE_PX), np.uint16), compression="zstd", rowsperstrip=1000)
-    changed(plate, server, "large", LARGE, large.read_bytes())
-    cramps = Cramps(plate.file(*LARGE).name)
-    ended = drive(cluster, proxy, "large", tmp_path / "out", interfere=cramps)
+    def cramp(pid: int) -> None:
+        worker = psutil.Process(pid)
+        most = worker.memory_info().vms + ROOM_BYTES
+        worker.rlimit(psutil.RLIMIT_AS, (most, most))
+
+    cramped = AtReader(plate.file(*LARGE).name, cramp)
+    ended = drive(cluster, proxy, large, tmp_path / "out", interfere=cramped)
     assert ended.code == ExitCode.FAILURES, ended
     # The worker refuses the field and lives on; it is the one that counts the rest of its shards.
-    assert len(cramps.cramped) == 1
+    assert len(cramped.readers) == 1
     assert ended.deaths(Reason.WORKER_DIED) == 0, ended
     judge(
-        "worker out of memory",
+        "worker gets no memory (limit of its address space)",
         unbroken,
         tmp_path / "out",
         redone=read_again(proxy, BUCKET),
         spoilt={LARGE: ("failed", "out_of_memory")},
+    )
+
+
+def test_a_field_for_which_the_kernel_kills_the_worker_is_one_failed_row(
+    plate: Plate, large: str, unbroken: Tables, cluster: Nodes, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    with memory_limit(ROOM_BYTES) as limit:
+        bound = AtReader(plate.file(*LARGE).name, limit.bind)
+        settings = ("execution.max_deaths=1",)
+        ended = drive(cluster, proxy, large, tmp_path / "out", *settings, interfere=bound)
+    assert ended.code == ExitCode.FAILURES, ended
+    # In the window, alone, and the field itself; its neighbour in the window has one too.
+    assert len(bound.readers) == 3
+    assert 3 <= ended.deaths(Reason.WORKER_DIED) <= 4, ended
+    judge(
+        "worker killed by the kernel for its memory (control group)",
+        unbroken,
+        tmp_path / "out",
+        redone=read_again(proxy, BUCKET),
+        spoilt={LARGE: ("failed", "worker_died")},
     )
 
 
@@ -189,8 +218,9 @@ class Once:
     def __call__(self, request: Request) -> None:
         with self._lock:
             if not self.done and request.is_get_of(self._ending):
-                self._act()
+                # Before the act: who waits for what it does may look at once.
                 self.done = True
+                self._act()
 
 
 class Swap:
