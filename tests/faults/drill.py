@@ -95,7 +95,7 @@ def judge(
         redone=redone,
         left=left_over(place, endpoint),
     )
-    _record(verdict)
+    note(verdict)
     assert (verdict.lost, verdict.doubled, verdict.altered, verdict.left) == (0, 0, 0, []), verdict
     assert sorted(failed) == sorted(spoilt), verdict
     report = verify(open_store(str(place), StorageOptions(endpoint=endpoint)))
@@ -143,7 +143,8 @@ def _by_site(rows: list[dict[str, object]] | bytes) -> dict[Site, list[dict[str,
     return found
 
 
-def _record(verdict: Verdict) -> None:
+def note(verdict: Verdict) -> None:
+    """Add the verdict to the file that CELLCOUNT_DRILLS names, if it names one."""
     if path := os.environ.get(VERDICTS):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(verdict)) + "\n")

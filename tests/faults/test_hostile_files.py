@@ -19,6 +19,7 @@ from cellcount_core.domain.errors import ExitCode, Reason, Status
 from cellcount_core.reduce.verify import verify
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from tests.faults.drill import Verdict, left_over, note
 from tests.fields import count_array
 from tests.hostile.made import PERHAPS_NONE, Hostile
 from tests.hostile.mutants import mutants
@@ -65,6 +66,7 @@ class Drill:
     seconds: dict[str, float]
     largest_mib: float
     rows: dict[str, dict[str, object]]
+    doubled: int
     files: dict[str, Hostile]
     good: Plate
     output: Path
@@ -88,11 +90,12 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
         code, largest_kib = _ended(process)
     lines = told.read_text().splitlines()
     events = [json.loads(line) for line in lines if line.startswith("{")]
-    rows = {
-        str(row["source"][0]).removeprefix("bad/"): row
+    every = [
+        row
         for part in sorted((output / "fields").glob("*.parquet"))
         for row in pq.read_table(part).to_pylist()
-    }
+    ]
+    rows = {str(row["source"][0]).removeprefix("bad/"): row for row in every}
     return Drill(
         code,
         said.read_text(),
@@ -100,6 +103,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
         {str(event["shard"]): event["seconds"] for event in events if event["event"] == "shard"},
         largest_kib / 1024,
         rows,
+        len(every) - len(rows),
         files,
         good,
         output,
@@ -143,12 +147,17 @@ def test_no_file_takes_long_or_much_memory(drill: Drill) -> None:
 
 def test_good_fields_beside_them_are_counted_right(drill: Drill) -> None:
     for (well, site), count in drill.good.truth.items():
-        row = drill.rows[drill.good.file(well, site).relative_to(drill.good.folder.parent).as_posix()]
+        row = _of_good(drill, well, site)
         assert (row["status"], row["count"]) == ("ok", count)
+
+
+def _of_good(drill: Drill, well: str, site: int) -> dict[str, object]:
+    return drill.rows[drill.good.file(well, site).relative_to(drill.good.folder.parent).as_posix()]
 
 
 def test_every_hostile_file_has_one_row_which_names_it_and_why(drill: Drill) -> None:
     assert len(drill.rows) == len(drill.files) + len(drill.good.truth)
+    assert drill.doubled == 0
     wrong = []
     for name, file in drill.files.items():
         row = drill.rows[name]
@@ -182,6 +191,13 @@ def test_what_is_counted_all_the_same_has_the_count_of_its_pixels_and_no_0_comes
 
 
 def test_the_ledger_is_whole(drill: Drill) -> None:
+    expected = len(drill.files) + len(drill.good.truth)
+    failed = sum(row["status"] != Status.OK for row in drill.rows.values())
+    altered = sum(_of_good(drill, *place)["count"] != count for place, count in drill.good.truth.items())
+    left = left_over(drill.output, None)
+    lost = expected - len(drill.rows)
+    note(Verdict("hostile files", expected, lost, drill.doubled, altered, failed, redone=None, left=left))
+    assert left == []
     assert verify(open_store(str(drill.output), StorageOptions())).proven
     reasons = Counter(str(row["reason"] or "counted") for row in drill.rows.values())
     print(
