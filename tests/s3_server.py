@@ -81,6 +81,16 @@ class S3Server:
             client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
+    @contextlib.contextmanager
+    def with_buckets(self, *names: str) -> Iterator[S3Server]:
+        """Buckets of these names, and within the context the full key in the environment."""
+        for name in names:
+            self.make_bucket(name)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment().items():
+                patch.setenv(name, value)
+            yield self
+
     def stop(self) -> None:
         """End the server's own process and remove its data; a second call does nothing."""
         if self.process.poll() is None:

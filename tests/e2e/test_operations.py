@@ -44,11 +44,7 @@ IN, OUT = "operations-in", "operations-out"
 
 @pytest.fixture(scope="module")
 def proxy(s3_server: S3Server) -> Iterator[S3Proxy]:
-    s3_server.make_bucket(IN)
-    s3_server.make_bucket(OUT)
-    with pytest.MonkeyPatch.context() as patch, s3_proxy(s3_server.endpoint) as between:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
+    with s3_server.with_buckets(IN, OUT), s3_proxy(s3_server.endpoint) as between:
         yield between
 
 

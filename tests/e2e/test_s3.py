@@ -45,12 +45,8 @@ SETTINGS = ["--layout", "imagexpress", "--model", "threshold", "--set", "executi
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
     """The server with both buckets, and its full key in the environment."""
-    s3_server.make_bucket("e2e-in")
-    s3_server.make_bucket("e2e-out")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets("e2e-in", "e2e-out") as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")

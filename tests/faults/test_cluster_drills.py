@@ -41,11 +41,8 @@ LARGE_PX, ROOM_BYTES = 12_000, 250 << 20
 
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
-    s3_server.make_bucket(BUCKET)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets(BUCKET) as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")

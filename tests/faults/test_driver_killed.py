@@ -50,12 +50,8 @@ MOMENTS = {
 
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
-    s3_server.make_bucket("drills-driver")
-    s3_server.make_bucket("drills-driver-out")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets("drills-driver", "drills-driver-out") as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")

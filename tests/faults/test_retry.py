@@ -35,11 +35,8 @@ FORBIDDEN = Instead(
 
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
-    s3_server.make_bucket("faults-retry")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets("faults-retry") as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")

@@ -92,12 +92,8 @@ class Thrower:
 
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
-    s3_server.make_bucket(IN)
-    s3_server.make_bucket(OUT)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets(IN, OUT) as ready:
+        yield ready
 
 
 @pytest.fixture

@@ -30,10 +30,7 @@ Row = tuple[str, str | None, int | None]
 @pytest.fixture(scope="module")
 def source(s3_server: S3Server) -> Iterator[Store]:
     """The input on S3, past the proxy."""
-    s3_server.make_bucket("faults-throttling")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
+    with s3_server.with_buckets("faults-throttling"):
         yield open_store(INPUT, StorageOptions(endpoint=s3_server.endpoint))
 
 

@@ -31,11 +31,8 @@ SHARD_TIMEOUT_S = 4.0
 
 @pytest.fixture(scope="module")
 def server(s3_server: S3Server) -> Iterator[S3Server]:
-    s3_server.make_bucket("faults-workers")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment().items():
-            patch.setenv(name, value)
-        yield s3_server
+    with s3_server.with_buckets("faults-workers") as ready:
+        yield ready
 
 
 @pytest.fixture(scope="module")
