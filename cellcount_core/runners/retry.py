@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cellcount_core.domain.columns import FIELD_ID
@@ -115,7 +115,8 @@ def _count(
 ) -> Tally:
     fields = chosen.retried.total()
     events.stage(f"looking whether the files of {fields} fields are still those that were planned")
-    shards = [_as_planned(shard, tags) for shard, tags in _with_tags(source, chosen.shards)]
+    tags = _tags_now(source, chosen.shards)
+    shards = [_as_planned(shard, tags) for shard in chosen.shards]
     with cluster(job.execution, events):
         events.stage(
             f"{fields} of {run.numbers.fields} fields once more; model {run.model.name} {run.model.version} on "
@@ -126,17 +127,16 @@ def _count(
             return fan_out(job, context, Work(iter(shards), len(shards), fields, 0), told)
 
 
-def _with_tags(source: Store, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Mapping[str, str]]]:
-    """The shards, with the tags that the store gives the content of their files now; a file that is not there has none."""
+def _tags_now(source: Store, shards: Sequence[Shard]) -> dict[str, str]:
+    """The tags that the store gives the content of the shards' files now, by key; a file that is not there has none."""
     wanted = {one.key for shard in shards for planned in shard.fields for one in planned.sources}
-    tags = {
+    return {
         listed.key: listed.etag
         for folder in _outermost({key.rpartition("/")[0] for key in wanted})
         for batch in source.list(folder)
         for listed in batch
         if listed.key in wanted
     }
-    return ((shard, tags) for shard in shards)
 
 
 def _outermost(folders: set[str]) -> list[str]:
