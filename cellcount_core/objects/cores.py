@@ -6,9 +6,9 @@ core of its own connected piece of foreground. Linear in pixels; the labels of o
 
 What is smaller than a whole object can be is dropped, but for what the image's edge cuts: a part of an object is small.
 
-Whole images are only thresholded and labelled, in C. Levels look at the list of the pixels above the last one, everything
-else at their runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were there
-many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
+Whole images are only thresholded and labelled. Levels look at the pixels of those cores that have more than one peak, which are
+few, everything else at runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were
+there many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.objects.labels import raster_numbers
-from cellcount_core.objects.runs import Indices, Runs, first_of_runs, join_runs, paint
+from cellcount_core.objects.runs import Indices, Runs, connected, first_of_runs, join_runs, paint, runs_of
 
 _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
@@ -55,60 +55,6 @@ _OPTIONAL = ("edge_area", "outline")
 """Parameters that may be None: not stated."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Level:
-    """What of an image lies above a level, as runs in raster order that belong to connected components 1..`count` - 1.
-
-    `outer` (r,) is the component of the level below that a run lies in, `tops` (r,) its greatest height.
-    """
-
-    runs: Runs
-    outer: NDArray[np.int32]
-    tops: NDArray[np.float32]
-    count: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Cores:
-    """Cores as runs, no two of which overlap, and the piece of foreground that each of the numbers lies in."""
-
-    runs: Runs
-    piece_of_core: Indices
-
-
-class _Canvas:
-    """Two images of the maps' size that every level is drawn on and labelled in.
-
-    Fresh memory of this size costs as much as what is done in it. Rows are one pixel longer than the maps', so that no run
-    goes on in the next row.
-    """
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self.mask = np.zeros((shape[0], shape[1] + 1), np.uint8)
-        self.labels = np.zeros(self.mask.shape, np.int32)
-
-    @property
-    def width(self) -> int:
-        """Pixels in a row of the canvas."""
-        return self.mask.shape[1]
-
-    def level(self, places: Indices, heights: NDArray[np.float32]) -> _Level:
-        """Components of n > 0 pixels, which all lie within the components labelled last.
-
-        `places` (n,) are flat indices in raster order, `heights` (n,) the distance there.
-        """
-        first = first_of_runs(places)
-        starts = places[first]
-        outer = self.labels.ravel()[starts]
-        self.mask.fill(0)
-        self.mask.ravel()[places] = 1
-        # Of OpenCV's algorithms the fastest for side neighbours.
-        count, _ = cv2.connectedComponentsWithAlgorithm(self.mask, 4, cv2.CV_32S, cv2.CCL_WU, self.labels)
-        lengths = np.diff(first, append=places.size)
-        runs = Runs(starts, lengths, self.labels.ravel()[starts].astype(np.intp))
-        return _Level(runs, outer, np.maximum.reduceat(heights, first), count)
-
-
 def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray[np.int32]:
     """Label image (H, W) int32 of maps (H, W, K), map 0 the foreground and map 1 the distance, both in 0..1.
 
@@ -121,14 +67,20 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
             f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})"
         )
     shape = (maps.shape[0], maps.shape[1])
-    canvas = _Canvas(shape)
-    found = _find_cores(maps, canvas, fitted)
-    if found is None:
+    if 0 in shape:
         return np.zeros(shape, np.int32)
-    foreground, cores = found
-    objects = _grow(foreground, cores, canvas.width, fitted.peak)
-    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, maps, canvas.width, fitted))
-    starts = objects.starts - objects.starts // canvas.width
+    # Rows are one pixel longer than the maps', so that no run goes on in the next row.
+    width = shape[1] + 1
+    # A map by itself: between the others each look at it costs several times as much.
+    foreground, distance = (np.asarray(cv2.extractChannel(maps, index), np.float32) for index in (0, 1))
+    inside = _above(foreground, fitted.foreground)
+    pieces = _pieces(inside)
+    if not pieces.starts.size:
+        return np.zeros(shape, np.int32)
+    cores = _find_cores(distance, inside, fitted)
+    objects = _grow(pieces, cores, distance, fitted.peak)
+    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, maps, width, fitted))
+    starts = objects.starts - objects.starts // width
     return paint(Runs(starts, objects.lengths, objects.owners), numbers, shape)
 
 
@@ -153,94 +105,150 @@ def _levels(first: float) -> list[float]:
     ]
 
 
-def _foreground(
-    maps: NDArray[np.float32], canvas: _Canvas, threshold: float
-) -> tuple[Indices, NDArray[np.float32]]:
-    """Flat indices (n,) on the canvas of the foreground's pixels in raster order, and the distance there (n,)."""
-    inside = canvas.mask[:, :-1].view(np.bool_)
-    np.greater(maps[..., 0], threshold, out=inside)
-    return np.flatnonzero(canvas.mask.view(np.bool_)), maps[..., 1][inside]
+def _above(values: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
+    """Where a map (H, W) is above a threshold, with a column of False at the right: (H, W + 1)."""
+    above = np.zeros((values.shape[0], values.shape[1] + 1), np.bool_)
+    np.greater(values, threshold, out=above[:, :-1])
+    return above
 
 
-def _find_cores(
-    maps: NDArray[np.float32], canvas: _Canvas, params: CoreParams
-) -> tuple[_Level, _Cores] | None:
-    """The foreground and the cores in it; None where there is no foreground."""
-    places, heights = _foreground(maps, canvas, params.foreground)
-    if places.size == 0:
-        return None
-    foreground = canvas.level(places, heights)
-    above = np.flatnonzero(heights > params.core)
-    if above.size == 0:
-        nothing = np.zeros(0, np.intp)
-        return foreground, _Cores(Runs(nothing, nothing, nothing), np.zeros(1, np.intp))
-    places, heights = places[above], heights[above]
-    return foreground, _split_cores(canvas, places, heights, params)
+def _pieces(inside: NDArray[np.bool_]) -> Runs:
+    """The runs of an image (H, W) whose last column is False, with the connected components that they lie in, 1..n, as owners."""
+    runs = runs_of(inside)
+    if not runs.starts.size:
+        return runs
+    # Of OpenCV's algorithms the fastest for side neighbours.
+    _, labels = cv2.connectedComponentsWithAlgorithm(inside.view(np.uint8), 4, cv2.CV_32S, cv2.CCL_WU)
+    return runs.owned(labels.ravel()[runs.starts].astype(np.intp))
 
 
-def _split_cores(
-    canvas: _Canvas, places: Indices, heights: NDArray[np.float32], params: CoreParams
-) -> _Cores:
-    """Cores of the pixels above the lowest level, whose pieces of foreground `canvas` labelled last."""
-    level = canvas.level(places, heights)
-    piece_of_core = np.zeros(level.count, np.intp)
-    piece_of_core[level.runs.owners] = level.outer
-    found = [level.runs]
-    split: list[Indices] = []
-    # The core that a component of the last level lies in, or lay in before a split left it over. What is left over is not
-    # prominent, and nothing in it is at a higher level: it is never looked at again.
-    core_of_component = np.arange(level.count)
-    for height in _levels(params.core):
-        above = np.flatnonzero(heights > height)
-        if above.size == 0 or not (level.tops >= height + params.prominence).any():
-            break
-        places, heights = places[above], heights[above]
-        level = canvas.level(places, heights)
-        branch_of_run = level.runs.owners
-        parents = np.zeros(level.count, np.intp)
-        parents[branch_of_run] = core_of_component[level.outer]
-        prominent = np.zeros(level.count, np.bool_)
-        prominent[branch_of_run[level.tops >= height + params.prominence]] = True
-        prominent &= np.bincount(branch_of_run, level.runs.lengths) >= params.core_area
-        children = np.bincount(parents[prominent], minlength=piece_of_core.size)
-        splits = prominent & (children[parents] >= 2)
-        chosen = np.flatnonzero(splits)
-        core_of_component = parents
-        if chosen.size:
-            split.append(np.flatnonzero(children >= 2))
-            first_new = piece_of_core.size
-            piece_of_core = np.concatenate([piece_of_core, piece_of_core[parents[chosen]]])
-            core_of_component[chosen] = np.arange(first_new, piece_of_core.size)
-            branches = level.runs.taken(splits[branch_of_run])
-            found.append(Runs(branches.starts, branches.lengths, core_of_component[branches.owners]))
-    kept = np.ones(piece_of_core.size, np.bool_)
-    for numbers in split:
-        kept[numbers] = False
-    runs = join_runs(found)
-    return _Cores(runs.taken(kept[runs.owners]), np.where(kept, piece_of_core, 0))
+def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params: CoreParams) -> Runs:
+    """Cores as runs in the image of `inside`, no two of which overlap: what of the foreground is above the level `core`, and
+    of what splits into prominent branches at a higher one, these."""
+    high = _above(distance, params.core)
+    high &= inside
+    cores = _pieces(high)
+    peaks = _peaks(distance, high, params)
+    if peaks.size < 2:
+        return cores
+    core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
+    count = int(cores.owners.max()) + 1
+    several = (np.bincount(core_of_peak, minlength=count) > 1)[cores.owners]
+    if not several.any():
+        return cores
+    places = cores.taken(several)
+    pixels = np.sort(places.pixels())
+    heights = distance.ravel()[pixels - pixels // inside.shape[1]]
+    branches = _split(pixels, heights, params, inside.shape)
+    return join_runs([cores.taken(~several), branches.owned(branches.owners + count)])
 
 
-def _grow(foreground: _Level, cores: _Cores, width: int, peak: float) -> Runs:
+def _peaks(distance: NDArray[np.float32], high: NDArray[np.bool_], params: CoreParams) -> Indices:
+    """Flat indices in the image of `high` (H, W + 1), where it is true, of pixels that no side neighbour there rises above, and
+    that rise enough to be those of branches: every prominent branch at any level holds one."""
+    width = high.shape[1]
+    framed = np.zeros((high.shape[0] + 2, width), np.float32)
+    np.multiply(distance, high[:, :-1], out=framed[1:-1, :-1])
+    heights = framed.ravel()
+    least = np.float32(params.core + _LEVEL_STEP + params.prominence)
+    places = np.flatnonzero((heights >= least) & (heights > 0))
+    own = heights[places]
+    for step in (-1, 1, -width, width):
+        kept = own >= heights[places + step]
+        places, own = places[kept], own[kept]
+    return np.asarray(places - width, np.intp)
+
+
+def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, shape: tuple[int, int]) -> Runs:
+    """Cores of n > 0 pixels, which are those of whole cores at the first level: `places` (n,) are their flat indices in raster
+    order in an image of `shape`, `heights` (n,) the distance there."""
+    width = shape[1]
+    # An empty row parts a level from the next.
+    spacing = (shape[0] + 1) * width
+    levels = _levels(params.core)
+    layer, pixel = np.nonzero(heights > np.asarray([-np.inf, *levels], np.float32)[:, None])
+    at = places[pixel] + layer * spacing
+    first = first_of_runs(at)
+    runs = Runs(at[first], np.diff(first, append=at.size), np.zeros(first.size, np.intp))
+    tops = np.maximum.reduceat(heights[pixel], first)
+    runs = runs.owned(connected(runs, width))
+    tree = _Tree.of(runs, spacing)
+    needed = (np.asarray([np.inf, *levels]) + params.prominence).astype(np.float32)
+    prominent = np.zeros(tree.layers.size, np.bool_)
+    prominent[runs.owners[tops >= needed[tree.layers[runs.owners]]]] = True
+    prominent &= np.bincount(runs.owners, runs.lengths) >= params.core_area
+    chosen = runs.taken(tree.cores(prominent)[runs.owners])
+    return Runs(chosen.starts % spacing, chosen.lengths, chosen.owners)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tree:
+    """The connected components above rising levels: `layers` (n + 1,) a component's level, and `outer` (n + 1,) the component
+    of the level below that it lies in. There is no component 0."""
+
+    layers: Indices
+    outer: Indices
+
+    @staticmethod
+    def of(runs: Runs, spacing: int) -> _Tree:
+        """From runs in raster order, one level's `spacing` after the last one's, owned by their components."""
+        count = int(runs.owners.max())
+        first_run = np.empty(count + 1, np.intp)
+        # Where a number occurs more than once the last assignment stands: the first run.
+        first_run[runs.owners[::-1]] = np.arange(runs.owners.size - 1, -1, -1)
+        layers, outer = np.full(count + 1, -1), np.zeros(count + 1, np.intp)
+        starts = runs.starts[first_run[1:]]
+        layers[1:] = starts // spacing
+        outer[1:] = runs.owners[np.searchsorted(runs.starts, starts - spacing, side="right") - 1]
+        return _Tree(layers, outer)
+
+    def cores(self, prominent: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which components (n + 1,) are cores: those of the lowest level, but in place of one that falls into prominent
+        branches these."""
+        chosen: NDArray[np.bool_] = np.equal(self.layers, 0)
+        # The core that a component lies in, or lay in before a split left it over. What is left over is not prominent, and
+        # nothing in it is at a higher level.
+        core = np.arange(self.layers.size)
+        order = np.argsort(self.layers, kind="stable")
+        bounds = np.searchsorted(self.layers[order], np.arange(1, int(self.layers.max()) + 2))
+        for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            these = order[begin:end]
+            parents, rises = core[self.outer[these]], prominent[these]
+            splits = rises & (np.bincount(parents[rises], minlength=core.size)[parents] >= 2)
+            core[these] = np.where(splits, these, parents)
+            chosen[these[splits]] = True
+            chosen[parents[splits]] = False
+        return chosen
+
+
+def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float) -> Runs:
     """The foreground's runs with their objects as owners, numbered with gaps; an object's runs are in raster order.
 
     A piece with one core is one object. So is one without any, if its distance rises to `peak`. In all others every pixel
     gets its nearest core.
     """
-    runs, count = foreground.runs, foreground.count
-    held = np.bincount(cores.piece_of_core, minlength=count)
+    width = distance.shape[1] + 1
+    count = int(pieces.owners.max()) + 1
+    piece_of_core = np.zeros(int(cores.owners.max(initial=0)) + 1, np.intp)
+    piece_of_core[cores.owners] = pieces.owners[
+        np.searchsorted(pieces.starts, cores.starts, side="right") - 1
+    ]
+    held = np.bincount(piece_of_core, minlength=count)
     held[0] = 0
+    bare = pieces.taken((held == 0)[pieces.owners])
+    y, x = np.divmod(bare.pixels(), width)
     rises = np.zeros(count, np.bool_)
-    rises[runs.owners[foreground.tops >= peak]] = True
-    whole = (held == 1) | ((held == 0) & rises)
-    objects = [runs.taken(whole[runs.owners])]
-    if (held > 1).any():
+    rises[np.repeat(bare.owners, bare.lengths)[distance[y, x] >= peak]] = True
+    several = held > 1
+    objects = [pieces.taken(((held == 1) | rises)[pieces.owners])]
+    if several.any():
         divided = _nearest_cores(
-            runs.taken((held > 1)[runs.owners]),
-            cores.runs.taken((held > 1)[cores.piece_of_core[cores.runs.owners]]),
-            cores.piece_of_core,
+            pieces.taken(several[pieces.owners]),
+            cores.taken(several[piece_of_core[cores.owners]]),
+            piece_of_core,
             width,
         )
-        objects.append(Runs(divided.starts, divided.lengths, divided.owners + count))
+        objects.append(divided.owned(divided.owners + count))
     return join_runs(objects)
 
 

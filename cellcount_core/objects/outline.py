@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.labels import number_in_raster_order, strips
+from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.protocol import FieldParams, Separator
+from cellcount_core.objects.runs import Indices
 
 MARGIN = 1
 """Px by which objects are grown, to all eight sides."""
 
+_PIXELS_AT_ONCE = 1 << 19
 _NEIGHBOURS = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)
 
 
@@ -30,9 +32,14 @@ def grown(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     Where two objects reach the same pixel the one with the larger number has it.
     """
     # OpenCV dilates no int32; both types hold every number that occurs.
-    exact = np.uint16 if labels.max(initial=0) <= np.iinfo(np.uint16).max else np.float64
-    spread = cv2.dilate(labels.astype(exact), _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.where(labels > 0, labels, spread.astype(np.int32))
+    exact: NDArray[np.uint16] | NDArray[np.float64] = (
+        labels.astype(np.uint16)
+        if labels.max(initial=0) <= np.iinfo(np.uint16).max
+        else labels.astype(np.float64)
+    )
+    spread = cv2.dilate(exact, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    np.copyto(spread, exact, where=exact > 0)
+    return np.asarray(spread.astype(np.int32), np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +81,40 @@ class Outline:
     level: float
 
     def inside(
-        self, start: tuple[int, int], size: tuple[int, int], shape: tuple[int, int]
+        self, places: Indices, width: int, start: tuple[int, int], shape: tuple[int, int]
     ) -> NDArray[np.bool_]:
-        """Where the map is above the level, at `size` (H, W) original pixels from `start` (y, x) of a field of `shape`.
+        """Whether the map is above the level at original pixels (n,) of a field of `shape`: `places` are flat indices in an
+        image `width` wide that begins at `start` (y, x).
 
         The map is read at a pixel's centre, linearly between the four pixels around it, as float32.
         """
+        y, x = np.divmod(places, width)
         if shape == self.model_shape:
-            y, x = start[0] - self.origin[0], start[1] - self.origin[1]
-            return self.values[y : y + size[0], x : x + size[1]] > np.float32(self.level)
+            values = self.values[y + (start[0] - self.origin[0]), x + (start[1] - self.origin[1])]
+            return np.asarray(values > np.float32(self.level), np.bool_)
+        height = int(y[-1]) + 1 if y.size else 0
         rows, columns = (
-            _Taps.of(start[axis], size[axis], self.model_shape[axis], shape[axis]).seen_from(
+            _Taps.of(start[axis], size, self.model_shape[axis], shape[axis]).seen_from(
                 self.origin[axis], self.values.shape[axis]
             )
-            for axis in (0, 1)
+            for axis, size in ((0, height), (1, width))
         )
-        out = np.empty(size, np.bool_)
-        for strip in strips((size[0], 4 * size[1])):
-            above, below = self.values[rows.low[strip]], self.values[rows.high[strip]]
-            across = above + (below - above) * rows.share[strip, None]
-            left, right = across[:, columns.low], across[:, columns.high]
-            np.greater(left + (right - left) * columns.share, np.float32(self.level), out=out[strip])
-        return out
+        inside = np.empty(places.size, np.bool_)
+        for begin in range(0, places.size, _PIXELS_AT_ONCE):
+            some = slice(begin, begin + _PIXELS_AT_ONCE)
+            inside[some] = self._read(rows, columns, y[some], x[some]) > np.float32(self.level)
+        return inside
+
+    def _read(self, rows: _Taps, columns: _Taps, y: Indices, x: Indices) -> NDArray[np.float32]:
+        """The map between its pixels, at rows and columns (n,)."""
+        down, across = rows.share[y], columns.share[x]
+
+        def column(at: NDArray[np.int64]) -> NDArray[np.float32]:
+            above, below = self.values[rows.low[y], at], self.values[rows.high[y], at]
+            return np.asarray(above + (below - above) * down, np.float32)
+
+        left, right = column(columns.low[x]), column(columns.high[x])
+        return np.asarray(left + (right - left) * across, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 Indices = NDArray[np.intp]
 
@@ -24,6 +26,10 @@ class Runs:
     def taken(self, which: NDArray[np.integer | np.bool_]) -> Runs:
         """Some of the runs, by index or by truth value."""
         return Runs(self.starts[which], self.lengths[which], self.owners[which])
+
+    def owned(self, owners: Indices) -> Runs:
+        """The same runs with other owners."""
+        return Runs(self.starts, self.lengths, owners)
 
     def grouped(self, group_of_owner: Indices) -> tuple[Runs, Indices]:
         """The runs sorted by the group of their owner, in their order within a group, and the first run of each group."""
@@ -60,10 +66,43 @@ def first_of_runs(places: Indices) -> Indices:
     return np.flatnonzero(first)
 
 
+def runs_of(inside: NDArray[np.bool_]) -> Runs:
+    """The runs of an image (H, W) whose last column is False, in raster order, with no owner yet (0)."""
+    flat = inside.ravel()
+    # Of truth values the non-zero ones are found several times faster than of numbers.
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat.size and flat[0]:
+        changes = np.concatenate([np.zeros(1, np.intp), changes])
+    starts, ends = changes[::2], changes[1::2]
+    return Runs(starts, ends - starts, np.zeros(starts.size, np.intp))
+
+
+def connected(runs: Runs, width: int) -> Indices:
+    """The connected component (side neighbours), 1..n, of each of the runs (r,) in raster order in an image `width` wide.
+
+    No two runs may be side by side in a row, nor go on from a row's end to the next one's beginning.
+    """
+    starts, ends = runs.starts, runs.starts + runs.lengths
+    # In the next row a run touches those that end after its first pixel and begin before its end.
+    low = np.searchsorted(ends, starts + width, side="right")
+    touched = np.maximum(np.searchsorted(starts, ends + width) - low, 0)
+    last = np.zeros(starts.size + 1, np.int32)
+    np.cumsum(touched, out=last[1:])
+    below = np.repeat((low - last[:-1]).astype(np.int32), touched)
+    below += np.arange(below.size, dtype=np.int32)
+    graph = csr_array((np.ones(below.size, np.int8), below, last), shape=(starts.size, starts.size))
+    _, components = connected_components(graph, directed=False)
+    return components.astype(np.intp) + 1
+
+
 def paint(runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
     """Label image (H, W) in which the runs of owner k, which do not overlap, carry `numbers[k]`."""
-    steps = np.zeros(shape[0] * shape[1] + 1, np.int32)
     painted = numbers[runs.owners]
+    if 4 * int(runs.lengths.sum()) < shape[0] * shape[1]:
+        image = np.zeros(shape, np.int32)
+        image.ravel()[runs.pixels()] = np.repeat(painted, runs.lengths)
+        return image
+    steps = np.zeros(shape[0] * shape[1] + 1, np.int32)
     # Up where a run begins, down after its end: the running sum is the image.
     steps[runs.starts] += painted
     steps[runs.starts + runs.lengths] -= painted

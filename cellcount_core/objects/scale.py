@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.labels import number_in_raster_order, strips
+from cellcount_core.objects.labels import Pixels, strips
 from cellcount_core.objects.outline import Outline, grown
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
@@ -63,45 +63,73 @@ def window_to_original(
     and keeps every object, as `labels_to_original` does. With an outline the labels are those of `grown` objects, which are cut
     to it; one that would have no pixel left is not cut.
     """
-    if model_shape == shape:
-        if outline is None or labels.size == 0:
-            return labels, origin
-        return number_in_raster_order(_cut(labels, outline.inside(origin, labels.shape, shape))), origin
+    if model_shape == shape and (outline is None or labels.size == 0):
+        return labels, origin
     if labels.size == 0:
         return np.zeros((0, 0), np.int32), (0, 0)
-    top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
-    left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
+    if model_shape == shape:
+        out, (top, left) = labels, origin
+    else:
+        top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
+        left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
+        out = _shown(labels, rows, columns)
+    objects = Pixels.of(out)
+    if outline is not None:
+        objects = _cut(objects, outline, (top, left), shape)
+    if model_shape != shape:
+        objects = _completed(objects, labels, origin, (top, left), model_shape, shape)
+    return objects.painted(), (top, left)
+
+
+def _shown(
+    labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """The label image whose pixels show the given rows and columns of a window; what lies beside it is background."""
     # A ring of background around the window, for pixels of the result that show what lies beside it.
     padded = np.pad(labels, 1)
     rows, columns = np.clip(rows + 1, 0, labels.shape[0] + 1), np.clip(columns + 1, 0, labels.shape[1] + 1)
     out = np.empty((rows.size, columns.size), np.int32)
     for strip in strips((rows.size, columns.size)):
-        out[strip] = padded[rows[strip]][:, columns]
-    if outline is not None:
-        out = _cut(out, outline.inside((top, left), out.shape, shape))
-    area = np.bincount(out.ravel(), minlength=int(labels.max()) + 1)
-    for number, (y, x) in _vanished(labels, out).items():
+        # `take` copies whole pixels where indexing goes one by one.
+        np.take(padded[rows[strip]], columns, axis=1, out=out[strip])
+    return out
+
+
+def _cut(objects: Pixels, outline: Outline, start: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    """Objects without the pixels that are not inside the outline, but for objects that have none inside.
+
+    `start` is the (y, x) of the pixels' image in a field of `shape`.
+    """
+    inside = outline.inside(objects.places, objects.shape[1], start, shape)
+    left = np.bincount(objects.numbers[inside], minlength=int(objects.numbers.max(initial=0)) + 1) > 0
+    return objects.taken(inside | ~left[objects.numbers])
+
+
+def _completed(
+    objects: Pixels,
+    labels: NDArray[np.int32],
+    origin: tuple[int, int],
+    start: tuple[int, int],
+    model_shape: tuple[int, int],
+    shape: tuple[int, int],
+) -> Pixels:
+    """With one pixel for every object of a window's labels (h, w) at `origin` that has none at the original scale."""
+    area = np.bincount(objects.numbers, minlength=int(labels.max(initial=0)) + 1)
+    gone = _middles(labels, area == 0)
+    if not gone:
+        return objects
+    out = objects.image()
+    for number, (y, x) in gone.items():
         wanted = (
-            _covering(y + origin[0], model_shape[0], shape[0]) - top,
-            _covering(x + origin[1], model_shape[1], shape[1]) - left,
+            _covering(y + origin[0], model_shape[0], shape[0]) - start[0],
+            _covering(x + origin[1], model_shape[1], shape[1]) - start[1],
         )
         place = _nearest_free(out, area, wanted)
         if place is not None:
             area[out[place]] -= 1
             out[place] = number
             area[number] = 1
-    return number_in_raster_order(out), (top, left)
-
-
-def _cut(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The label image (H, W) without the pixels that are not inside, but for those of objects that have none inside."""
-    cut = np.where(inside, labels, np.int32(0))
-    left = np.bincount(cut.ravel(), minlength=int(labels.max(initial=0)) + 1) > 0
-    left[0] = True
-    if not left.all():
-        outside = ~left[labels]
-        cut[outside] = labels[outside]
-    return cut
+    return Pixels.of(out)
 
 
 def _axis(start: int, length: int, n: int, full: int) -> tuple[int, NDArray[np.int64]]:
@@ -122,16 +150,15 @@ def _covering(pixel: int, n: int, full: int) -> int:
     return min(full - 1, (2 * pixel + 1) * full // (2 * n))
 
 
-def _vanished(labels: NDArray[np.int32], out: NDArray[np.int32]) -> dict[int, tuple[int, int]]:
-    """The middle pixel (in raster order) of every object that has no pixel in `out`."""
-    size = int(labels.max(initial=0)) + 1
-    gone = (np.bincount(labels.ravel(), minlength=size) > 0) & (np.bincount(out.ravel(), minlength=size) == 0)
-    if not gone.any():
+def _middles(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> dict[int, tuple[int, int]]:
+    """The middle pixel (in raster order) of those of some numbers that occur in a label image."""
+    which[0] = False
+    if not which.any():
         return {}
-    inside = np.flatnonzero(gone[labels])
+    inside = np.flatnonzero(which[labels])
     numbers = labels.ravel()[inside]
     middles: dict[int, tuple[int, int]] = {}
-    for number in np.flatnonzero(gone).tolist():
+    for number in np.unique(numbers).tolist():
         own = inside[numbers == number]
         y, x = divmod(int(own[own.size // 2]), labels.shape[1])
         middles[number] = (y, x)

@@ -38,13 +38,20 @@ def test_objects_grow_into_the_background_and_not_into_each_other(offset: int) -
     assert (found > 0).sum() > (labels > 0).sum() > 0
 
 
+def inside(
+    outline: Outline, start: tuple[int, int], size: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Every pixel of a window."""
+    return outline.inside(np.arange(size[0] * size[1]), size[1], start, shape).reshape(size)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_map_is_read_linearly_between_its_pixels(scale: tuple[float, float]) -> None:
     values = np.random.default_rng(3).uniform(0, 1, (41, 57)).astype(np.float32)
     shape = original_shape(values.shape, scale)
     places = [(np.arange(full) + 0.5) * n / full - 0.5 for n, full in zip(values.shape, shape, strict=True)]
     read = ndimage.map_coordinates(values, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
-    found = Outline(values, (0, 0), (41, 57), 0.5).inside((0, 0), shape, shape)
+    found = inside(Outline(values, (0, 0), (41, 57), 0.5), (0, 0), shape, shape)
     clear = np.abs(read - 0.5) > 1e-5
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(found[clear], (read > 0.5)[clear])
@@ -55,14 +62,14 @@ def test_a_window_of_the_map_is_read_as_it_is_in_the_whole(scale: tuple[float, f
     rng = np.random.default_rng(4)
     values = rng.uniform(0, 1, (60, 70)).astype(np.float32)
     shape = original_shape(values.shape, scale)
-    whole = Outline(values, (0, 0), (60, 70), 0.5).inside((0, 0), shape, shape)
+    whole = inside(Outline(values, (0, 0), (60, 70), 0.5), (0, 0), shape, shape)
     for _ in range(20):
         y, x = int(rng.integers(2, 30)), int(rng.integers(2, 40))
         part = Outline(np.ascontiguousarray(values[y : y + 25, x : x + 22]), (y, x), (60, 70), 0.5)
         # The original pixels that the window shows, less those that are read beside it.
         top, left = int(np.ceil((y + 1) * scale[0])), int(np.ceil((x + 1) * scale[1]))
         size = (int((y + 23) * scale[0]) - top, int((x + 20) * scale[1]) - left)
-        found = part.inside((top, left), size, shape)
+        found = inside(part, (top, left), size, shape)
         np.testing.assert_array_equal(found, whole[top : top + size[0], left : left + size[1]])
 
 
