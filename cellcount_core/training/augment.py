@@ -16,6 +16,12 @@ from cellcount_core.images.normalise import compress
 Image = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
+_LEAST_COPIED = 12
+"""Px of the smallest object that is copied."""
+
+_MOST_COPIES = 8
+_MOST_COVERED = 0.3
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
@@ -229,13 +235,83 @@ def empty_crop(rng: np.random.Generator, size: int) -> Image:
     return crop
 
 
+def crowd(
+    rng: np.random.Generator, crop: Image, labels: Labels, sizes: Image, whole: NDArray[np.bool_]
+) -> tuple[Image, Labels, Image]:
+    """Put turned copies of a crop's own objects beside others, touching or overlapping by up to three tenths of either.
+
+    Takes and gives pixels (S, S), labels (S, S) and diameters by label number. Copied are objects that lie within `whole`
+    (S, S), the part of the crop that shows the image. Light adds up, or the brighter covers the other, by chance.
+    """
+    held = np.bincount(labels.ravel(), minlength=2)
+    held[0] = 0
+    cut_off = np.unique(labels[~cv2.erode(whole.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)])
+    shown = np.flatnonzero(held)
+    copied = np.setdiff1d(np.flatnonzero(held >= _LEAST_COPIED), cut_off)
+    if not copied.size:
+        return crop, labels, sizes
+    crop, labels = crop.copy(), labels.copy()
+    given = list(sizes)
+    adds = rng.random() < 0.5
+    for _ in range(int(rng.integers(1, _MOST_COPIES + 1))):
+        chosen, neighbour = rng.choice(copied), rng.choice(shown)
+        patch, mask = _turned(rng, crop, labels == chosen)
+        rows, columns = np.nonzero(labels == neighbour)
+        if not rows.size or not mask.any():
+            continue
+        apart = (np.sqrt(rows.size / np.pi) + np.sqrt(mask.sum() / np.pi)) * rng.uniform(0.7, 1.15)
+        angle = rng.uniform(0, 2 * np.pi)
+        top = int(rows.mean() + apart * np.sin(angle)) - mask.shape[0] // 2
+        left = int(columns.mean() + apart * np.cos(angle)) - mask.shape[1] // 2
+        if min(top, left) < 0 or max(top + mask.shape[0], left + mask.shape[1]) > labels.shape[0]:
+            continue
+        there = np.s_[top : top + mask.shape[0], left : left + mask.shape[1]]
+        covered = np.bincount(labels[there][mask], minlength=held.size)
+        covered[0] = 0
+        if covered.sum() > _MOST_COVERED * mask.sum() or (covered > _MOST_COVERED * held).any():
+            continue
+        crop[there] = crop[there] + patch if adds else np.maximum(crop[there], patch)
+        mine = mask if rng.random() < 0.5 else mask & (labels[there] == 0)
+        labels[there][mine] = len(given)
+        given.append(sizes[chosen])
+        held = np.bincount(labels.ravel(), minlength=len(given))
+        held[0] = 0
+    return crop, labels, np.asarray(given, np.float32)
+
+
+def _turned(
+    rng: np.random.Generator, crop: Image, mask: NDArray[np.bool_]
+) -> tuple[Image, NDArray[np.bool_]]:
+    """One object's light, fading out at its edge, and its mask, turned and mirrored by chance."""
+    rows, columns = np.nonzero(mask)
+    box = np.s_[max(0, rows.min() - 3) : rows.max() + 4, max(0, columns.min() - 3) : columns.max() + 4]
+    wider = np.asarray(cv2.dilate(mask[box].astype(np.float32), np.ones((3, 3), np.uint8)), np.float32)
+    soft = _blur(wider, 1.0)
+    light = np.maximum(crop[box], 0) * soft * np.float32(np.exp(rng.normal(0, 0.25)))
+    turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+    patch, shape = np.rot90(light, turns), np.rot90(mask[box], turns)
+    return (patch[:, ::-1], shape[:, ::-1]) if mirrored else (patch, shape)
+
+
 def draw_crop(
-    rng: np.random.Generator, image: Image, labels: Labels, sizes: Image, scale: float, size: int
+    rng: np.random.Generator,
+    image: Image,
+    labels: Labels,
+    sizes: Image,
+    scale: float,
+    size: int,
+    *,
+    crowded: float = 0.0,
 ) -> Crop:
-    """One augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at a factor `scale`."""
+    """One augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at a factor `scale`.
+
+    `crowded` is the chance that objects are copied beside others.
+    """
     blank = rng.random() < 0.5
     border = cv2.BORDER_CONSTANT if blank else cv2.BORDER_REFLECT_101
     pixels, turned, valid = cut(image, labels, place(rng, labels, scale, size), size, border)
+    if crowded and rng.random() < crowded:
+        pixels, turned, sizes = crowd(rng, pixels, turned, sizes, valid > 0)
     found = compress(vary_intensity(rng, pixels, turned))
     return Crop(found, turned, sizes * np.float32(scale), valid, blank)
 

@@ -121,7 +121,8 @@ def _stack(crops: Sequence[Crop], config: TrainConfig) -> Batch:
 
 
 def _targets(crop: Crop, config: TrainConfig) -> NDArray[np.float32]:
-    targets = stack_targets(crop.labels, crop.sizes, config.maps, config.loss.object_weights)
+    loss = config.loss
+    targets = stack_targets(crop.labels, crop.sizes, config.maps, loss.object_weights, loss.touching)
     if crop.blank:
         targets[..., :-1] *= crop.valid[..., None]
     else:
@@ -136,7 +137,8 @@ def _one(rng: np.random.Generator, sample: Sample, config: TrainConfig) -> Crop:
     if rng.random() < config.augment.empty_share:
         return draw_empty(rng, config.crop_px)
     scale = draw_scale(rng, sample.diameter_px, config)
-    return draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, config.crop_px)
+    crowded = config.augment.crowded_share
+    return draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, config.crop_px, crowded=crowded)
 
 
 def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:

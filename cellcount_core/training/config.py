@@ -80,13 +80,20 @@ class OptimiserConfig(_Part):
 
 
 class LossConfig(_Part):
-    """Weights of cross-entropy and Dice on the foreground, and of the absolute errors on the distance and the size."""
+    """Weights of cross-entropy and Dice on the foreground, and of the errors on the distance and the size.
+
+    `distance_error` "absolute" teaches the likeliest distance: a boundary between two objects that is less likely than not
+    leaves no trace. "entropy" (cross-entropy) teaches the expected one, lower where a boundary may be. `touching` is added to
+    the weight (1) of pixels at and between objects that touch or nearly do.
+    """
 
     cross_entropy: float = Field(1.0, ge=0)
     dice: float = Field(0.5, ge=0)
     distance: float = Field(2.0, ge=0)
+    distance_error: Literal["absolute", "entropy"] = "absolute"
     size: float = Field(0.5, ge=0)
     object_weights: Literal["none", "small_up"] = "small_up"
+    touching: float = Field(0.0, ge=0)
 
 
 class AugmentConfig(_Part):
@@ -94,7 +101,8 @@ class AugmentConfig(_Part):
 
     `natural_share` of the crops keep about their own scale; `near_share` bring the image's median object to about the
     model's diameter (log-normal, sigma 0.25), `extreme_share` to a diameter from `extreme_px`, the others to one from
-    `diameters_px` (both log-uniform). `empty_share` are crops of noise, gradients and debris without any object.
+    `diameters_px` (both log-uniform). `empty_share` are crops of noise, gradients and debris without any object. In
+    `crowded_share` of the crops with objects, copies of some of them are put beside others, touching or overlapping a little.
     """
 
     kind: Literal["microscopy", "none"] = "microscopy"
@@ -104,6 +112,7 @@ class AugmentConfig(_Part):
     diameters_px: tuple[float, float] = (8.0, 50.0)
     extreme_px: tuple[float, float] = (3.0, 130.0)
     empty_share: float = Field(0.06, ge=0, lt=1)
+    crowded_share: float = Field(0.0, ge=0, le=1)
 
 
 class TrainConfig(_Part):

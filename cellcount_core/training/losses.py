@@ -16,9 +16,9 @@ Loss = Callable[["keras.KerasTensor", "keras.KerasTensor"], "keras.KerasTensor"]
 def make_loss(config: LossConfig, maps: tuple[str, ...], parts: int = 1) -> Loss:
     """Loss of targets (B, H, W, maps + 1) against logits (B, H, W, maps): a scalar.
 
-    Weighted cross-entropy and Dice (over the batch) on the foreground, the weighted absolute error of the distance, where
-    objects count three times what the background does, and the weighted absolute error of the size inside objects.
-    Divided by `parts`, where the losses of that many parts of a batch are added up.
+    Weighted cross-entropy and Dice (over the batch) on the foreground, the weighted error of the distance (absolute, or
+    cross-entropy less its smallest possible value), where objects count three times what the background does, and the weighted
+    absolute error of the size inside objects. Divided by `parts`, where the losses of that many parts of a batch are added up.
     """
     from keras import ops
 
@@ -29,8 +29,7 @@ def make_loss(config: LossConfig, maps: tuple[str, ...], parts: int = 1) -> Loss
         for index, name in enumerate(maps):
             target, logit = targets[..., index], logits[..., index]
             if name == "foreground":
-                # log(1 + e^x) - x t, in the form that cannot overflow.
-                entropy = ops.maximum(logit, 0.0) - logit * target + ops.log1p(ops.exp(-ops.abs(logit)))
+                entropy = _cross_entropy(target, logit)
                 found = ops.sigmoid(logit)
                 overlap = 2.0 * ops.sum(weights * found * target) + 1.0
                 dice = 1.0 - overlap / (ops.sum(weights * (found + target)) + 1.0)
@@ -41,11 +40,29 @@ def make_loss(config: LossConfig, maps: tuple[str, ...], parts: int = 1) -> Loss
                 total = total + config.size * ops.sum(inside * error) / (ops.sum(inside) + 1.0)
             else:
                 inside = ops.cast(target > 0, "float32")
-                error = ops.abs(ops.sigmoid(logit) - target)
+                if config.distance_error == "entropy":
+                    error = _cross_entropy(target, logit) - _entropy(target)
+                else:
+                    error = ops.abs(ops.sigmoid(logit) - target)
                 total = total + config.distance * ops.mean(weights * (1.0 + 2.0 * inside) * error)
         return total / parts if parts > 1 else total
 
     return loss
+
+
+def _cross_entropy(target: keras.KerasTensor, logit: keras.KerasTensor) -> keras.KerasTensor:
+    from keras import ops
+
+    # log(1 + e^x) - x t, in the form that cannot overflow.
+    return ops.maximum(logit, 0.0) - logit * target + ops.log1p(ops.exp(-ops.abs(logit)))
+
+
+def _entropy(target: keras.KerasTensor) -> keras.KerasTensor:
+    """What the cross-entropy cannot fall below: it moves no weight, and a curve of the loss that ends at 0 can be read."""
+    from keras import ops
+
+    kept = ops.clip(target, 1e-6, 1 - 1e-6)
+    return -(kept * ops.log(kept) + (1 - kept) * ops.log(1 - kept))
 
 
 def pixel_accuracy(targets: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:

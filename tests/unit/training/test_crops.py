@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.objects.size_map import decode_diameter
-from cellcount_core.training.augment import Placement, _saturate, cut, draw_crop, draw_empty, place
+from cellcount_core.training.augment import Placement, _saturate, crowd, cut, draw_crop, draw_empty, place
 from cellcount_core.training.batches import (
     chances,
     draw_scale,
@@ -227,3 +227,69 @@ def test_dark_objects_are_prepared_as_a_field_is_when_it_is_counted() -> None:
     np.testing.assert_allclose(
         compress(sample.linear.copy()), whole_canvas(plane, config().input.spec(), 4)[..., 0], atol=1e-6
     )
+
+
+def crowded(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A sample's light and labels before, and light, labels and diameters after copies were put beside its objects."""
+    sample = prepare([scene(3, (96, 96))], 99.8, 12)[0]
+    pixels, labels, sizes = crowd(
+        np.random.default_rng(seed), sample.linear, sample.labels, sample.sizes, np.ones((96, 96), np.bool_)
+    )
+    assert labels.dtype == np.int32
+    assert pixels.dtype == sizes.dtype == np.float32
+    return sample.linear, sample.labels, pixels, labels if sizes.size > labels.max() else np.zeros(0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_copies_lie_on_light_of_their_own_and_cover_little_of_others(seed: int) -> None:
+    before, labels, after, more = crowded(seed)
+    copies = np.flatnonzero(np.bincount(more.ravel()))[labels.max() + 1 :]
+    for number in copies:
+        # Objects of the scene are 2000 above a background of noise: so are the copies, give or take their own gain.
+        assert np.median(after[more == number]) > 0.3 * np.median(before[labels > 0])
+    for number in range(1, int(labels.max()) + 1):
+        own = labels == number
+        assert (own & (more == number)).sum() >= 0.69 * own.sum()
+    # Light is only added, and only near copies.
+    assert (after >= before - 1e-6).all()
+    far = (
+        cv2.dilate(
+            np.isin(more, copies).astype(np.uint8) | (more != labels).astype(np.uint8),
+            np.ones((15, 15), np.uint8),
+        )
+        == 0
+    )
+    np.testing.assert_array_equal(after[far], before[far])
+
+
+def test_copies_make_objects_touch() -> None:
+    def pairs(labels: np.ndarray) -> int:
+        across = (labels[:, 1:] != labels[:, :-1]) & (labels[:, 1:] > 0) & (labels[:, :-1] > 0)
+        return int(across.sum())
+
+    added = [
+        (labels.max(), more.max(), pairs(labels), pairs(more))
+        for _, labels, _, more in map(crowded, range(20))
+    ]
+    assert sum(more - before for before, more, _, _ in added) > 20
+    assert sum(more for *_, more in added) > 2 * sum(before for *_, before, _ in added)
+
+
+def test_a_crop_without_whole_objects_is_left_as_it_is() -> None:
+    sample = prepare([scene(3, (96, 96))], 99.8, 12)[0]
+    nothing = np.zeros((96, 96), np.bool_)
+    pixels, labels, sizes = crowd(
+        np.random.default_rng(0), sample.linear, sample.labels, sample.sizes, nothing
+    )
+    assert pixels is sample.linear
+    assert labels is sample.labels
+    assert sizes is sample.sizes
+
+
+def test_crowded_crops_say_the_size_of_every_object() -> None:
+    sample = prepare([scene(4, (128, 128))], 99.8, 12)[0]
+    for seed in range(10):
+        crop = draw_crop(
+            np.random.default_rng(seed), sample.linear, sample.labels, sample.sizes, 1.0, 64, crowded=1.0
+        )
+        assert (crop.sizes[np.unique(crop.labels[crop.labels > 0])] > 0).all()

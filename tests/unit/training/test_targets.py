@@ -7,6 +7,7 @@ import pytest
 
 from cellcount_core.objects.size_map import decode_diameter, encode_diameter
 from cellcount_core.training.targets import (
+    between_objects,
     diameters,
     foreground,
     normalised_distance,
@@ -99,3 +100,26 @@ def test_the_size_map_is_its_own_inverse_within_its_span_and_stops_at_its_ends()
     assert (np.diff(values) > 0).all()
     assert encode_diameter(np.array([20.0], np.float32))[0] == pytest.approx(0.5)
     assert encode_diameter(np.array([0.0, 1.0, 500.0], np.float32)).tolist() == [0.0, 0.0, 1.0]
+
+
+def test_pixels_between_objects_are_those_with_two_of_them_within_two_pixels() -> None:
+    labels = np.zeros((20, 60), np.int32)
+    labels[5:15, 5:15], labels[5:15, 15:25] = 1, 2
+    labels[5:15, 28:38], labels[5:15, 43:53] = 3, 4
+    between = between_objects(labels)
+    row = np.flatnonzero(between[10])
+    # 1 and 2 touch at 15; 2 and 3 lie three pixels apart, 3 and 4 five.
+    assert row.tolist() == [13, 14, 15, 16, 26]
+    assert not between_objects(np.where(labels == 1, 1, 0).astype(np.int32)).any()
+
+
+def test_touching_raises_the_weight_between_objects_alone() -> None:
+    labels = two_touching()
+    sizes = diameters(labels)
+    plain = stack_targets(labels, sizes, ("foreground", "distance"), "small_up")
+    raised = stack_targets(labels, sizes, ("foreground", "distance"), "small_up", touching=3.0)
+    between = between_objects(labels)
+    assert between.any()
+    np.testing.assert_array_equal(raised[..., :2], plain[..., :2])
+    np.testing.assert_allclose(raised[between, 2], 4 * plain[between, 2])
+    np.testing.assert_array_equal(raised[~between, 2], plain[~between, 2])
