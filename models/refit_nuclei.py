@@ -1,6 +1,6 @@
 """Fit numbers of the shipped `nuclei` package's separator anew, and write all that rests on them; its networks stay.
 
-    CELLCOUNT_DATA=DATA python models/refit_nuclei.py VERSION [--names outline edge_area edge_peak] [--dry]
+    CELLCOUNT_DATA=DATA python models/refit_nuclei.py VERSION [--names foreground outline ...] [--dry]
 
 DATA is the folder that holds `dsb2018_nuclei/`. Fitted on the images that `conf/train_nuclei.yaml` sets aside and some that
 trained, as in training, but as they are counted: by the engine `auto` means on a CPU, each at its own estimated size. Nothing is
@@ -26,7 +26,7 @@ from cellcount_core.models.package import MANIFEST, load_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.sizing import estimate_size
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.export import GOLDEN, at_scale, finish_package, fitting_images
+from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
 from cellcount_core.training.fit import GRIDS, START, fit_cores, score
 from cellcount_core.training.goldens import put_labels
 from cellcount_core.training.images import load_images
@@ -38,7 +38,7 @@ FOLDER = ROOT / "models" / "nuclei"
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("version", help="of the new package")
-    made.add_argument("--names", nargs="+", default=["outline", "edge_area", "edge_peak"], choices=list(GRIDS))
+    made.add_argument("--names", nargs="+", default=list(GRIDS), choices=list(GRIDS))
     made.add_argument("--dry", action="store_true", help="print what would be fitted and write nothing")
     arguments = made.parse_args()
     config = TrainConfig.model_validate(read_yaml(ROOT / "conf" / "train_nuclei.yaml"))
@@ -48,15 +48,9 @@ def main() -> None:
     # Whole images, whose number of pixels differs: a full batch of each would be the same image many times.
     engine.batch = 1
 
-    def maps_of(image: LabelledImage) -> NDArray[np.float32]:
-        found = estimate_size(image.plane, package, engine).diameter_px
-        plane = at_scale(replace(image, diameter_px=found or 0.0), package.input.diameter_px).plane
-        return whole_maps(
-            plane, lambda canvas: np.asarray(engine.run(canvas[None])[0]), package.input, package.stride
-        )
-
-    fit = fitting_images(config, images)
-    maps = [maps_of(image) for image in fit]
+    fit, maps = as_counted(
+        package, fitting_images(config, images), lambda canvas: np.asarray(engine.run(canvas[None])[0])
+    )
     stated = {name: value for name, value in package.separator.items() if name != "kind"}
     before = {name: float(str(value)) for name, value in stated.items() if value is not None}
     start = {**{name: START[name] for name in arguments.names}, **before}

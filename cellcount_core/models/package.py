@@ -60,7 +60,8 @@ class Package:
     network's output channels. `engines` maps an engine's name to its file inside the folder ("" where it needs none);
     `golden_engines` are those that are compared with golden tensors of their own, `variants` what was measured of engines
     that do not compute in float32. `interval` makes the interval of a count and `domain` tells how unlike the training
-    images a field is, where the package states them.
+    images a field is, where the package states them. `sizing` are the separator's numbers that differ where objects are looked
+    at for their size alone.
     """
 
     folder: Path
@@ -84,6 +85,7 @@ class Package:
     variants: Mapping[str, object] = field(default_factory=dict)
     interval: CountInterval | None = None
     domain: Domain | None = None
+    sizing: Mapping[str, object] = field(default_factory=dict)
 
     def golden_of(self, engine: str) -> Golden:
         """What the engine of that name is compared with."""
@@ -158,6 +160,7 @@ def _from_manifest(folder: Path, data: Mapping[str, object], digest: str) -> Pac
         variants=_mapping(data.get("variants", {}), "variants"),
         interval=_interval(data.get("interval")),
         domain=_domain(data.get("domain")),
+        sizing=_mapping(data.get("sizing", {}), "sizing"),
     )
 
 

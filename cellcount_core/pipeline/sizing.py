@@ -107,7 +107,8 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     wanted = float(spec.diameter_px or 0)
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
     # Small parts of objects at the edge, which counting keeps, tell no size.
-    viewer = _Viewer(plane, norm, package, build_separator(of_whole_objects(package.separator)), maps)
+    separator = build_separator(of_whole_objects({**package.separator, **package.sizing}))
+    viewer = _Viewer(plane, norm, package, separator, maps)
     largest = _LARGEST_SHARE * min(plane.shape)
     looks = [look for look in viewer.levels() if look.objects and look.said <= largest * look.factor]
     if not looks:

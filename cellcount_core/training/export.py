@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,14 +27,15 @@ from cellcount_core.models.families.unet import fold_batch_norm, receptive_radiu
 from cellcount_core.models.package import MANIFEST, Package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.sizing import SIZE
+from cellcount_core.pipeline.sizing import SIZE, Maps, estimate_with
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.fit import fit_cores
-from cellcount_core.training.goldens import golden_input, write_golden
+from cellcount_core.training.fit import START, fit_cores
+from cellcount_core.training.fit_sizing import fit_sizing
+from cellcount_core.training.goldens import golden_input, put_labels, write_golden
 from cellcount_core.training.quantise import calibration_tiles, write_int8
-from cellcount_core.training.start import hold_start, kept_separator, start_record, started
+from cellcount_core.training.start import hold_start, kept_separator, kept_sizing, start_record, started
 from cellcount_core.training.uncertainty import uncertainty
 from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant
 
@@ -154,10 +155,7 @@ def _complete(
     spec = config.input.spec()
     total = stride(network)
     kept = kept_separator(config, images, report)
-    fitted_on = fitting_images(config, images)
-    separator = dict(kept) if kept else _separator(
-        config, fitted_on, lambda image: whole_maps(image.plane, run, spec, total), report
-    )  # fmt: skip
+    separator = dict(kept) if kept else _first_separator(config)
     crops = golden_input(images.fit, spec, total)
     golden_maps = np.stack([run(crop) for crop in crops])
     write_golden(folder / GOLDEN, crops, golden_maps, build_separator(separator))
@@ -183,11 +181,19 @@ def _complete(
         "receptive_radius": receptive_radius(network),
         "maps": list(config.maps),
         "separator": separator,
+        "sizing": kept_sizing(config) if kept else {},
         "engines": {"keras": {"file": WEIGHTS}, "onnxruntime": {"file": ONNX}},
         "golden": {"file": GOLDEN, "atol": _GOLDEN_ATOL},
         "accuracy": {},
         "training": _training(config, images, step),
     }  # fmt: skip
+    if not kept and config.separator == "cores":
+        fit = fitting_images(config, images)
+        manifest["sizing"] = fit_sizing(write_package(folder, manifest), fit, run, report)
+        fitted = fit_cores(*as_counted(write_package(folder, manifest), fit, run), report)
+        separator = {"kind": "cores", **fitted}
+        put_labels(folder / GOLDEN, build_separator(separator))
+        manifest["separator"] = separator
     write_int8(network, weights, calibration_tiles(images.train, spec), folder / INT8.file)
     return finish_package(config, images, folder, manifest, report)
 
@@ -230,17 +236,23 @@ def _tells_size(config: TrainConfig) -> bool:
     return config.input.diameter_px is not None and SIZE in config.maps
 
 
-def _separator(
-    config: TrainConfig,
-    fit: list[LabelledImage],
-    maps: Callable[[LabelledImage], NDArray[np.float32]],
-    report: Callable[[str], None],
-) -> dict[str, object]:
+def _first_separator(config: TrainConfig) -> dict[str, object]:
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
-    wanted = config.input.diameter_px if _tells_size(config) else None
-    scaled = [at_scale(image, wanted) for image in fit]
-    return {"kind": "cores", **fit_cores(fit, [maps(image) for image in scaled], report)}
+    return {"kind": "cores", **START}
+
+
+def as_counted(
+    package: Package, images: Sequence[LabelledImage], maps: Maps
+) -> tuple[Sequence[LabelledImage], list[NDArray[np.float32]]]:
+    """Images and their maps (h, w, K) at the scale that each is counted at: its own estimate, where the network tells sizes."""
+
+    def found(image: LabelledImage) -> NDArray[np.float32]:
+        told = estimate_with(image.plane, package, maps).diameter_px or 0.0
+        plane = at_scale(replace(image, diameter_px=told), package.input.diameter_px).plane
+        return whole_maps(plane, maps, package.input, package.stride)
+
+    return images, [found(image) for image in images]
 
 
 def at_scale(image: LabelledImage, diameter_px: float | None) -> LabelledImage:

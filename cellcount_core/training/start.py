@@ -140,6 +140,11 @@ def kept_separator(
     return package.separator
 
 
+def kept_sizing(config: TrainConfig) -> Mapping[str, object]:
+    """What the package a run starts from looks at objects' size with, where its thresholds are kept."""
+    return start_package(config).sizing
+
+
 def start_record(config: TrainConfig) -> dict[str, object]:
     """What a package tells of the one it was trained from."""
     if not config.start_from:

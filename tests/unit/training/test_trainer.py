@@ -49,6 +49,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     assert manifest["network"]["batch_norm"] is False
     assert (manifest["training"]["steps"], manifest["training"]["seed"]) == (40, 0)
     assert manifest["accuracy"]["images"] == 2
+    assert manifest["sizing"] == {}
     assert set(manifest["separator"]) == {
         "kind",
         "foreground",
