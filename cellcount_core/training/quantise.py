@@ -21,8 +21,9 @@ Tile = NDArray[np.float32]
 
 _TILES = 128
 _TILE_PX = 256
-_PERCENTILE = 99.99
-"""Activations are scaled to this percentile: a few outliers would take the steps from all others."""
+_PERCENTILE = 100.0
+"""Activations are scaled to this percentile, their largest: of `nuclei` 1.2.0 the images that thresholds are fitted on were counted
+worse with 99.99 and 99.9, where outliers are cut off, and no worse in their outlines."""
 
 _SCALES = (1.0, 0.7, 1.4)
 """Calibration images are brought to these multiples of the model's scale, in turn: a run's scale is never exact."""
