@@ -35,7 +35,7 @@ class CoreParams:
     `foreground`: probability above which a pixel belongs to an object. `core`: distance (0..1) above which it belongs to a
     core. `prominence`: by how much a branch must rise above the level where it parts from its sibling. `core_area` (px): the
     smallest branch. `peak`: a piece of foreground whose distance nowhere reaches it is no object. `min_area` (px): the
-    smallest object. `edge_area` (px): the smallest one that touches the edge of the image and somewhere reaches the
+    smallest object. `certain`: probability that an object somewhere reaches; noise and fibres do not. `edge_area` (px): the smallest one that touches the edge of the image and somewhere reaches the
     probability `edge_peak`; None: `min_area`. `outline`: probability that objects are drawn to once they are found (see
     outline.py), None: `foreground`.
     """
@@ -46,6 +46,7 @@ class CoreParams:
     core_area: float = 3.0
     peak: float = 0.3
     min_area: float = 12.0
+    certain: float = 0.0
     edge_area: float | None = None
     edge_peak: float = 0.98
     outline: float | None = None
@@ -79,7 +80,9 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
         return np.zeros(shape, np.int32)
     cores = _find_cores(distance, inside, fitted)
     objects = _grow(pieces, cores, distance, fitted.peak)
-    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, maps, width, fitted))
+    if fitted.certain > 0:
+        objects = objects.taken(_certain(objects, foreground, fitted.certain)[objects.owners])
+    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, foreground, fitted))
     starts = objects.starts - objects.starts // width
     return paint(Runs(starts, objects.lengths, objects.owners), numbers, shape)
 
@@ -252,26 +255,36 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     return join_runs(objects)
 
 
+def _certain(objects: Runs, foreground: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
+    """Which owners (n + 1,) of runs somewhere reach the probability `least`."""
+    found = np.zeros(int(objects.owners.max(initial=0)) + 1, np.bool_)
+    pixels = objects.pixels()
+    pixels -= pixels // (foreground.shape[1] + 1)
+    found[np.repeat(objects.owners, objects.lengths)[foreground.ravel()[pixels] >= np.float32(least)]] = True
+    return found
+
+
 def _cut_by_edge(
-    objects: Runs, maps: NDArray[np.float32], width: int, params: CoreParams
+    objects: Runs, foreground: NDArray[np.float32], params: CoreParams
 ) -> NDArray[np.bool_] | None:
     """Which owners of runs are parts of objects that the image's edge cuts; None where the package does not look for them.
 
-    They touch the edge, have `edge_area` px and reach the probability `edge_peak`. `width` is that of the canvas.
+    They touch the edge, have `edge_area` px and reach the probability `edge_peak`.
     """
     if params.edge_area is None or not objects.starts.size:
         return None
-    y, x = np.divmod(objects.starts, width)
-    at_edge = (y == 0) | (y == maps.shape[0] - 1) | (x == 0) | (x + objects.lengths == maps.shape[1])
+    height, width = foreground.shape
+    y, x = np.divmod(objects.starts, width + 1)
+    at_edge = (y == 0) | (y == height - 1) | (x == 0) | (x + objects.lengths == width)
     areas = np.bincount(objects.owners, objects.lengths)
     cut = np.zeros(areas.size, np.bool_)
     cut[objects.owners[at_edge]] = True
     cut &= (areas >= params.edge_area) & (areas < params.min_area)
     parts = objects.taken(cut[objects.owners])
-    y, x = np.divmod(parts.pixels(), width)
-    certain = np.zeros(areas.size, np.bool_)
-    certain[np.repeat(parts.owners, parts.lengths)[maps[y, x, 0] >= params.edge_peak]] = True
-    return cut & certain
+    certain = _certain(parts, foreground, params.edge_peak)
+    cut[: certain.size] &= certain
+    cut[certain.size :] = False
+    return cut
 
 
 def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int) -> Runs:

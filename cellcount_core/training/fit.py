@@ -19,11 +19,13 @@ GRIDS: Mapping[str, Sequence[float]] = {
     "core_area": (1.0, 3.0, 6.0, 10.0),
     "peak": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
     "min_area": (6.0, 12.0, 16.0, 20.0, 26.0, 34.0, 44.0, 58.0),
+    "certain": (0.0, 0.9, 0.95, 0.97, 0.98, 0.99),
     "edge_area": (8.0, 12.0, 16.0, 20.0, 26.0, 34.0, 44.0),
     "edge_peak": (0.9, 0.95, 0.97, 0.98, 0.99),
     "outline": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
 }
-"""The foreground's ends at 0.85: in a blurred image what is surer than that lies further from the outline than objects are drawn
+"""Two end where images of this collection would have more, for others' sake. `certain` at 0.99: one nucleus in a hundred is not surer than
+0.997, and dim ones are not. The foreground's at 0.85: in a blurred image what is surer than that lies further from the outline than objects are drawn
 beyond it."""
 
 START: Mapping[str, float] = {
@@ -33,6 +35,7 @@ START: Mapping[str, float] = {
     "core_area": 3.0,
     "peak": 0.3,
     "min_area": 12.0,
+    "certain": 0.0,
     "edge_area": 12.0,
     "edge_peak": 0.98,
     "outline": 0.5,

@@ -20,7 +20,13 @@ GRIDS: Mapping[str, Sequence[float]] = {
     "prominence": (0.12, 0.22, 0.3),
     "min_area": (26.0, 44.0),
 }
-START: Mapping[str, float] = {"foreground": 0.6, "core": 0.2, "prominence": 0.22, "min_area": 44.0}
+START: Mapping[str, float] = {
+    "foreground": 0.6,
+    "core": 0.2,
+    "prominence": 0.22,
+    "min_area": 44.0,
+    "certain": 0.0,
+}
 _LARGEST_ERROR = 1.0
 """Octaves above which an error counts no more, and what an image without an estimate counts: in an image of fragments and whole
 objects the median is of neither."""

@@ -70,6 +70,17 @@ def test_objects_below_the_smallest_area_are_dropped() -> None:
     assert count(discs, min_area=1, core_area=1) == 2
 
 
+def test_what_the_network_is_nowhere_sure_of_is_no_object() -> None:
+    maps = maps_of((60, 80), [(20, 20, 8), (40, 60, 8)])
+    maps[:40, :40, 0] *= 0.95
+    top = float(maps[:40, :40, 0].max())
+    assert separate(maps, {}).max() == separate(maps, {"certain": top}).max() == 2
+    left = separate(maps, {"certain": float(np.nextafter(np.float32(top), np.float32(1)))})
+    assert left.max() == 1
+    assert left[40, 60] == 1
+    assert not separate(maps, {"certain": 1.01}).any()
+
+
 def test_a_small_part_at_the_edge_is_kept_where_the_network_is_sure_of_it() -> None:
     maps = maps_of((60, 80), [(-5, 20, 8), (59, 60, 2), (30, 82, 4), (30, 30, 2), (30, 60, 9)])
     areas = np.bincount(separate(maps, {"min_area": 0, "core_area": 1}).ravel())[1:].tolist()

@@ -58,6 +58,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
         "core_area",
         "peak",
         "min_area",
+        "certain",
         "edge_area",
         "edge_peak",
         "outline",
