@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 Indices = NDArray[np.intp]
 
@@ -86,13 +84,25 @@ def connected(runs: Runs, width: int) -> Indices:
     # In the next row a run touches those that end after its first pixel and begin before its end.
     low = np.searchsorted(ends, starts + width, side="right")
     touched = np.maximum(np.searchsorted(starts, ends + width) - low, 0)
-    last = np.zeros(starts.size + 1, np.int32)
-    np.cumsum(touched, out=last[1:])
-    below = np.repeat((low - last[:-1]).astype(np.int32), touched)
-    below += np.arange(below.size, dtype=np.int32)
-    graph = csr_array((np.ones(below.size, np.int8), below, last), shape=(starts.size, starts.size))
-    _, components = connected_components(graph, directed=False)
-    return components.astype(np.intp) + 1
+    upper = np.repeat(np.arange(starts.size), touched)
+    lower = np.repeat(low - (np.cumsum(touched) - touched), touched)
+    lower += np.arange(lower.size)
+    # A component goes by its first run. Of two that touch the later one is told of the earlier, until there is nothing to tell:
+    # the number of rounds grows with the logarithm of the runs, two or three for cells.
+    first = np.arange(starts.size)
+    while True:
+        apart = first[upper] != first[lower]
+        if not apart.any():
+            break
+        upper, lower = upper[apart], lower[apart]
+        one, two = first[upper], first[lower]
+        np.minimum.at(first, np.maximum(one, two), np.minimum(one, two))
+        while True:
+            told = first[first]
+            if np.array_equal(told, first):
+                break
+            first = told
+    return np.asarray(np.cumsum(first == np.arange(first.size))[first], np.intp)
 
 
 def paint(runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
