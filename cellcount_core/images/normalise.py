@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,6 +42,9 @@ _SIGNAL_SHARE = 0.9
 """Quantile, of the pixels above the noise floor, that is full scale where objects are few."""
 
 _LOWEST = -1.0
+
+_BYTES = np.arange(256, dtype=np.uint8)
+"""Every value of 8 bits: what is worked out for them is worked out for each of an image's pixels."""
 
 _DARK_SHARE = 0.005
 """Quantile that tells how far an image reaches below its background."""
@@ -119,6 +123,9 @@ def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]
 
     What the objects are is above 0, whether they are brighter than the background or darker.
     """
+    if tile.dtype == np.uint8 and tile.size > _BYTES.size:
+        found = cv2.LUT(tile.view(np.uint8), apply(_BYTES, norm))
+        return np.asarray(found, np.float32).reshape(tile.shape)
     linear = (tile.astype(np.float64) - norm.background) / norm.range
     return compress(linear.astype(np.float32))
 
@@ -142,7 +149,10 @@ def _quantile(ordered: NDArray[np.float64], share: float) -> float:
 
 def _ordered_sample(plane: NDArray[np.generic]) -> NDArray[np.float64]:
     down, across = _steps(plane.shape, _SAMPLE)
-    return _ascending(plane[::down, ::across]).astype(np.float64)
+    sample = plane[::down, ::across]
+    if sample.dtype == np.uint8:
+        return np.repeat(_BYTES.astype(np.float64), _held(np.ascontiguousarray(sample)))
+    return _ascending(sample).astype(np.float64)
 
 
 def _ascending(values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -151,14 +161,24 @@ def _ascending(values: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.sort(values, axis=None, kind="stable" if small else None)
 
 
+def _held(values: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """How often each value of 8 bits occurs in (H, W): (256,)."""
+    # OpenCV counts in float32, which holds every number up to 2^24: more than a sample has pixels.
+    return cv2.calcHist([values], [0], None, [256], [0, 256]).ravel().astype(np.intp)
+
+
 def _background(ordered: NDArray[np.float64]) -> float:
     low = ordered[: max(1, int(len(ordered) * _LOW_SHARE))]
     width = max(1, int(len(ordered) * _MODE_SHARE))
     if width >= len(low):
-        return float(np.median(low))
+        return _middle(low)
     spans = low[width:] - low[:-width]
     start = int(np.argmin(spans))
-    return float(np.median(low[start : start + width + 1]))
+    return _middle(low[start : start + width + 1])
+
+
+def _middle(ordered: NDArray[np.float64]) -> float:
+    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _noise(plane: NDArray[np.generic], median: float, reach: float) -> float:
@@ -192,16 +212,37 @@ def _sigma_of_spikes(plane: NDArray[np.generic]) -> float:
 def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, median: float) -> float:
     down, across = _steps(plane.shape, _NOISE_SAMPLE)
     first, second = (plane[:-lag], plane[lag:]) if axis == 0 else (plane[:, :-lag], plane[:, lag:])
-    one, two = _wide(first[::down, ::across]), _wide(second[::down, ::across])
-    # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
-    dark = one + two <= 2 * median
-    apart = np.abs(one - two)[dark]
-    differences = _ascending(apart if apart.dtype.kind == "f" else apart.astype(np.uint16))
-    for share in _QUANTILES if differences.size else ():
-        value = float(differences[int(share * differences.size)])
+    one, two = first[::down, ::across], second[::down, ::across]
+    at = _differences_of_bytes if plane.dtype == np.uint8 else _differences
+    for share, value in zip(_QUANTILES, at(one, two, median), strict=False):
         if value > 0:
-            return value / (math.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2))
+            return float(value) / (math.sqrt(2.0) * NormalDist().inv_cdf((1 + share) / 2))
     return 0.0
+
+
+def _differences(
+    first: NDArray[np.generic], second: NDArray[np.generic], median: float
+) -> NDArray[np.generic]:
+    """The `_QUANTILES` of how far two values lie apart, over the pairs of (H, W) whose mean is no more than `median`; none
+    where there is no such pair."""
+    one, two = _wide(first), _wide(second)
+    # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
+    apart = np.abs(one - two)[one + two <= 2 * median]
+    ordered = _ascending(apart if apart.dtype.kind == "f" else apart.astype(np.uint16))
+    return ordered[[int(share * ordered.size) for share in _QUANTILES]] if ordered.size else ordered
+
+
+def _differences_of_bytes(
+    first: NDArray[np.generic], second: NDArray[np.generic], median: float
+) -> NDArray[np.generic]:
+    """The same of values of 8 bits, without sorting them."""
+    one, two = np.ascontiguousarray(first), np.ascontiguousarray(second)
+    bright = np.add(one, two, dtype=np.uint16) > int(2 * median)
+    # Counting among some takes five times as long as counting all: the others go to the last value, and are taken off there.
+    below = np.cumsum(_held(cv2.absdiff(one, two) | np.negative(bright.view(np.uint8))))
+    below[-1] -= np.count_nonzero(bright)
+    ranks = [int(share * below[-1]) for share in _QUANTILES] if below[-1] else []
+    return np.searchsorted(below, ranks, side="right")
 
 
 def _wide(values: NDArray[np.generic]) -> NDArray[np.int32] | NDArray[np.float64]:

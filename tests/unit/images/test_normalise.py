@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellcount_core.domain.polarity import Polarity
 from cellcount_core.images.normalise import apply, estimate
 
 
@@ -97,6 +98,27 @@ def test_outliers_are_compressed_in_order_and_not_cut() -> None:
 def test_integer_and_float_planes_give_the_same_levels() -> None:
     image = np.clip(with_discs(noise_image(5), [(90, 90)], 20, 3000), 0, 65535).astype(np.uint16)
     assert estimate(image) == estimate(image.astype(np.float32))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    centre=st.integers(-40, 300),
+    sigma=st.sampled_from([0.3, 1.0, 6.0, 40.0, 200.0]),
+    polarity=st.sampled_from(["bright", "dark", "auto"]),
+)
+def test_8_bits_give_what_the_same_values_of_16_bits_give(
+    seed: int, shape: tuple[int, int], centre: int, sigma: float, polarity: Polarity
+) -> None:
+    # Values of 8 bits are counted, all others sorted.
+    values = np.clip(np.random.default_rng(seed).normal(centre, sigma, shape), 0, 255)
+    narrow, wide = values.astype(np.uint8), values.astype(np.uint16)
+    levels = estimate(narrow, polarity=polarity)
+    assert levels == estimate(wide, polarity=polarity)
+    found = apply(narrow, levels)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, apply(wide, levels))
 
 
 def test_a_tile_is_normalised_as_it_is_within_its_plane() -> None:
