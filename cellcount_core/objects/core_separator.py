@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,4 +44,4 @@ class CoresSeparator:
         """Label image (H, W) int32 of maps (H, W, K)."""
         if params.threshold is None:
             return np.zeros(maps.shape[:2], np.int32)
-        return separate(maps, asdict(self.fitted))
+        return separate(maps, self.fitted)

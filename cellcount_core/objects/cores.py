@@ -6,7 +6,7 @@ core of its own connected piece of foreground. Linear in pixels; the labels of o
 
 What is smaller than a whole object can be is dropped, but for what the image's edge cuts: a part of an object is small.
 
-Whole images are only thresholded and labelled. Levels look at the pixels of those cores that have more than one peak, which are
+Whole images are only thresholded. Levels look at the pixels of those cores that have more than one peak, which are
 few, everything else at runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were
 there many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
 """
@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.objects.labels import raster_numbers
-from cellcount_core.objects.runs import Indices, Runs, connected, first_of_runs, join_runs, paint, runs_of
+from cellcount_core.objects.runs import (
+    Indices,
+    Runs,
+    connected,
+    first_of_runs,
+    gaps,
+    join_runs,
+    paint,
+    runs_of,
+)
 
 _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
@@ -56,13 +65,13 @@ _OPTIONAL = ("edge_area", "outline")
 """Parameters that may be None: not stated."""
 
 
-def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray[np.int32]:
+def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object]) -> NDArray[np.int32]:
     """Label image (H, W) int32 of maps (H, W, K), map 0 the foreground and map 1 the distance, both in 0..1.
 
     Further maps are not looked at. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for
     parameters that `CoreParams` does not have or that are no numbers, and for maps with fewer than two channels.
     """
-    fitted = parse_params(params)
+    fitted = params if isinstance(params, CoreParams) else parse_params(params)
     if maps.ndim != 3 or maps.shape[-1] < 2:
         raise ModelFault(
             f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})"
@@ -70,10 +79,8 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
     shape = (maps.shape[0], maps.shape[1])
     if 0 in shape:
         return np.zeros(shape, np.int32)
-    # Rows are one pixel longer than the maps', so that no run goes on in the next row.
-    width = shape[1] + 1
     # A map by itself: between the others each look at it costs several times as much.
-    foreground, distance = (np.asarray(cv2.extractChannel(maps, index), np.float32) for index in (0, 1))
+    foreground, distance = (np.ascontiguousarray(maps[..., index]) for index in (0, 1))
     inside = _above(foreground, fitted.foreground)
     pieces = _pieces(inside)
     if not pieces.starts.size:
@@ -83,8 +90,7 @@ def separate(maps: NDArray[np.float32], params: Mapping[str, object]) -> NDArray
     if fitted.certain > 0:
         objects = objects.taken(_certain(objects, foreground, fitted.certain)[objects.owners])
     numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, foreground, fitted))
-    starts = objects.starts - objects.starts // width
-    return paint(Runs(starts, objects.lengths, objects.owners), numbers, shape)
+    return paint(_unframed(objects, shape[1]), numbers, shape)
 
 
 def parse_params(params: Mapping[str, object]) -> CoreParams:
@@ -109,20 +115,29 @@ def _levels(first: float) -> list[float]:
 
 
 def _above(values: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Where a map (H, W) is above a threshold, with a column of False at the right: (H, W + 1)."""
+    """Where a map (H, W) is above a threshold, with a column of False at the right: (H, W + 1).
+
+    Rows are one pixel longer than the map's, so that no run goes on in the next row.
+    """
     above = np.zeros((values.shape[0], values.shape[1] + 1), np.bool_)
     np.greater(values, threshold, out=above[:, :-1])
     return above
 
 
+def _unframed(runs: Runs, width: int) -> Runs:
+    """Runs in an image (H, W + 1) as they lie in the image (H, W)."""
+    return Runs(runs.starts - runs.starts // (width + 1), runs.lengths, runs.owners)
+
+
+def _heights(values: NDArray[np.float32], runs: Runs) -> NDArray[np.float32]:
+    """A map (H, W) at the pixels of runs in (H, W + 1), run by run."""
+    return values.reshape(-1)[_unframed(runs, values.shape[1]).pixels()]
+
+
 def _pieces(inside: NDArray[np.bool_]) -> Runs:
     """The runs of an image (H, W) whose last column is False, with the connected components that they lie in, 1..n, as owners."""
     runs = runs_of(inside)
-    if not runs.starts.size:
-        return runs
-    # Of OpenCV's algorithms the fastest for side neighbours.
-    _, labels = cv2.connectedComponentsWithAlgorithm(inside.view(np.uint8), 4, cv2.CV_32S, cv2.CCL_WU)
-    return runs.owned(labels.ravel()[runs.starts].astype(np.intp))
+    return runs.owned(connected(runs, inside.shape[1])) if runs.starts.size else runs
 
 
 def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params: CoreParams) -> Runs:
@@ -131,7 +146,8 @@ def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params
     high = _above(distance, params.core)
     high &= inside
     cores = _pieces(high)
-    peaks = _peaks(distance, high, params)
+    heights = _heights(distance, cores)
+    peaks = _peaks(cores, heights, distance, high, params)
     if peaks.size < 2:
         return cores
     core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
@@ -140,26 +156,45 @@ def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params
     if not several.any():
         return cores
     places = cores.taken(several)
-    pixels = np.sort(places.pixels())
-    heights = distance.ravel()[pixels - pixels // inside.shape[1]]
-    branches = _split(pixels, heights, params, inside.shape)
+    branches = _split(places.pixels(), heights[np.repeat(several, cores.lengths)], params, inside.shape)
     return join_runs([cores.taken(~several), branches.owned(branches.owners + count)])
 
 
-def _peaks(distance: NDArray[np.float32], high: NDArray[np.bool_], params: CoreParams) -> Indices:
-    """Flat indices in the image of `high` (H, W + 1), where it is true, of pixels that no side neighbour there rises above, and
-    that rise enough to be those of branches: every prominent branch at any level holds one."""
-    width = high.shape[1]
-    framed = np.zeros((high.shape[0] + 2, width), np.float32)
-    np.multiply(distance, high[:, :-1], out=framed[1:-1, :-1])
-    heights = framed.ravel()
-    least = np.float32(params.core + _LEVEL_STEP + params.prominence)
-    places = np.flatnonzero((heights >= least) & (heights > 0))
-    own = heights[places]
-    for step in (-1, 1, -width, width):
-        kept = own >= heights[places + step]
+def _peaks(
+    cores: Runs,
+    heights: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    high: NDArray[np.bool_],
+    params: CoreParams,
+) -> Indices:
+    """Flat indices, in the image of `high` (H, W + 1), of those pixels of cores that no side neighbour in a core rises above, and
+    that rise enough to be those of branches: every prominent branch at any level holds one.
+
+    `heights` (n,) is the distance at the cores' pixels, run by run.
+    """
+    least = max(np.float32(params.core + _LEVEL_STEP + params.prominence), np.finfo(np.float32).tiny)
+    # In a row only: what stands beside a pixel in the list, but for those at a run's end.
+    higher = np.greater(heights[1:], heights[:-1])
+    higher[cores.offsets()[1:-1] - 1] = False
+    lower = np.greater(heights[:-1], heights[1:])
+    lower[cores.offsets()[1:-1] - 1] = False
+    top = heights >= least
+    top[:-1] &= ~higher
+    top[1:] &= ~lower
+    places, own = cores.pixels()[top], heights[top]
+    # What is left is few, and is looked at in the rows above and below.
+    for step in (-high.shape[1], high.shape[1]):
+        kept = own >= _beside(distance, high, places + step)
         places, own = places[kept], own[kept]
-    return np.asarray(places - width, np.intp)
+    return places
+
+
+def _beside(distance: NDArray[np.float32], high: NDArray[np.bool_], places: Indices) -> NDArray[np.float32]:
+    """The distance (H, W) at flat indices (n,) in the image of `high` (H, W + 1), 0 where that is False and beyond the image."""
+    there = np.clip(places, 0, high.size - 1)
+    # In the last column `high` is False, and the distance of any pixel does.
+    values = distance.ravel()[np.minimum(there - there // high.shape[1], distance.size - 1)]
+    return np.where((there == places) & high.ravel()[there], values, np.float32(0))
 
 
 def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, shape: tuple[int, int]) -> Runs:
@@ -172,7 +207,7 @@ def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, sh
     layer, pixel = np.nonzero(heights > np.asarray([-np.inf, *levels], np.float32)[:, None])
     at = places[pixel] + layer * spacing
     first = first_of_runs(at)
-    runs = Runs(at[first], np.diff(first, append=at.size), np.zeros(first.size, np.intp))
+    runs = Runs(at[first], gaps(first, at.size), np.zeros(first.size, np.intp))
     tops = np.maximum.reduceat(heights[pixel], first)
     runs = runs.owned(connected(runs, width))
     tree = _Tree.of(runs, spacing)
@@ -239,9 +274,8 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     held = np.bincount(piece_of_core, minlength=count)
     held[0] = 0
     bare = pieces.taken((held == 0)[pieces.owners])
-    y, x = np.divmod(bare.pixels(), width)
     rises = np.zeros(count, np.bool_)
-    rises[np.repeat(bare.owners, bare.lengths)[distance[y, x] >= peak]] = True
+    rises[: int(bare.owners.max(initial=0)) + 1] = _certain(bare, distance, peak)
     several = held > 1
     objects = [pieces.taken(((held == 1) | rises)[pieces.owners])]
     if several.any():
@@ -255,12 +289,12 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     return join_runs(objects)
 
 
-def _certain(objects: Runs, foreground: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
-    """Which owners (n + 1,) of runs somewhere reach the probability `least`."""
-    found = np.zeros(int(objects.owners.max(initial=0)) + 1, np.bool_)
-    pixels = objects.pixels()
-    pixels -= pixels // (foreground.shape[1] + 1)
-    found[np.repeat(objects.owners, objects.lengths)[foreground.ravel()[pixels] >= np.float32(least)]] = True
+def _certain(runs: Runs, values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
+    """Which owners (n + 1,) of runs somewhere reach the value `least` of a map (H, W)."""
+    found = np.zeros(int(runs.owners.max(initial=0)) + 1, np.bool_)
+    if runs.starts.size:
+        tops = np.maximum.reduceat(_heights(values, runs), runs.offsets()[:-1])
+        found[runs.owners[tops >= np.float32(least)]] = True
     return found
 
 
@@ -333,7 +367,7 @@ def _in_boxes(
     runs: Runs, first: Indices, top: Indices, left: Indices, across: Indices, width: int
 ) -> Indices:
     """The flat index of every pixel in the box of its group: boxes `across` wide that begin at (`top`, `left`)."""
-    group = np.repeat(np.arange(first.size), np.diff(first, append=runs.starts.size))
+    group = np.repeat(np.arange(first.size), gaps(first, runs.starts.size))
     y, x = np.divmod(runs.starts, width)
     starts = (y - top[group]) * across[group] + x - left[group]
     return Runs(starts, runs.lengths, runs.owners).pixels()
@@ -350,6 +384,6 @@ def _cut(runs: Runs, offsets: Indices, owners: NDArray[np.int32]) -> Runs:
     run = np.cumsum(run)
     return Runs(
         runs.starts[run] + first - offsets[run],
-        np.diff(first, append=owners.size),
+        gaps(first, owners.size),
         owners[first].astype(np.intp),
     )

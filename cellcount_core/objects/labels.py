@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.runs import Indices, Runs
+from cellcount_core.objects.runs import Indices, Runs, first_of_equal, gaps
 
 _STRIP_PX = 1 << 21
 """Pixels handled at once, so that working memory stays small beside the image."""
@@ -101,9 +101,9 @@ class Pixels:
         """The label image (H, W) without objects below `min_area` px, numbered in raster order."""
         if not self.places.size:
             return np.zeros(self.shape, np.int32)
-        starts = np.flatnonzero(np.diff(self.numbers, prepend=self.numbers[0] - 1))
+        starts = first_of_equal(self.numbers)
         owners = self.numbers[starts].astype(np.intp)
-        runs = Runs(starts, np.diff(starts, append=self.numbers.size), owners)
+        runs = Runs(starts, gaps(starts, self.numbers.size), owners)
         numbers = np.repeat(raster_numbers(runs, min_area)[owners], runs.lengths)
         return Pixels(self.places, numbers, self.shape).image()
 

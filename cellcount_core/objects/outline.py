@@ -38,7 +38,7 @@ def grown(labels: NDArray[np.int32]) -> NDArray[np.int32]:
         else labels.astype(np.float64)
     )
     spread = cv2.dilate(exact, _NEIGHBOURS, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    np.copyto(spread, exact, where=exact > 0)
+    spread = cv2.copyTo(exact, (exact > 0).view(np.uint8), spread)
     return np.asarray(spread.astype(np.int32), np.int32)
 
 
@@ -80,6 +80,12 @@ class Outline:
     model_shape: tuple[int, int]
     level: float
 
+    def above(self, start: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Whether the map is above the level, at its own pixels, in a window of `shape` (H, W) from `start` (y, x)."""
+        top, left = start[0] - self.origin[0], start[1] - self.origin[1]
+        window = self.values[top : top + shape[0], left : left + shape[1]]
+        return np.ascontiguousarray(window) > np.float32(self.level)
+
     def inside(
         self, places: Indices, width: int, start: tuple[int, int], shape: tuple[int, int]
     ) -> NDArray[np.bool_]:
@@ -89,9 +95,6 @@ class Outline:
         The map is read at a pixel's centre, linearly between the four pixels around it, as float32.
         """
         y, x = np.divmod(places, width)
-        if shape == self.model_shape:
-            values = self.values[y + (start[0] - self.origin[0]), x + (start[1] - self.origin[1])]
-            return np.asarray(values > np.float32(self.level), np.bool_)
         height = int(y[-1]) + 1 if y.size else 0
         rows, columns = (
             _Taps.of(start[axis], size, self.model_shape[axis], shape[axis]).seen_from(

@@ -33,11 +33,13 @@ class Runs:
         """The runs sorted by the group of their owner, in their order within a group, and the first run of each group."""
         groups = group_of_owner[self.owners]
         order = np.argsort(groups, kind="stable")
-        return self.taken(order), np.flatnonzero(np.diff(groups[order], prepend=-1))
+        return self.taken(order), first_of_equal(groups[order])
 
     def offsets(self) -> Indices:
         """Where each run begins in the list of all pixels (r + 1,); the last is the number of pixels."""
-        return np.concatenate([np.zeros(1, np.intp), np.cumsum(self.lengths)])
+        offsets = np.zeros(self.lengths.size + 1, np.intp)
+        np.cumsum(self.lengths, out=offsets[1:])
+        return offsets
 
     def pixels(self) -> Indices:
         """The flat index of every pixel, run by run."""
@@ -54,6 +56,23 @@ def join_runs(parts: list[Runs]) -> Runs:
         np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.owners for part in parts]),
     )
+
+
+def gaps(first: Indices, end: int) -> Indices:
+    """How far it is from each of some ascending positions (r,) to the next, and from the last one to `end`."""
+    apart = np.empty(first.size, np.intp)
+    if first.size:
+        np.subtract(first[1:], first[:-1], out=apart[:-1])
+        apart[-1] = end - first[-1]
+    return apart
+
+
+def first_of_equal(values: NDArray[np.integer]) -> Indices:
+    """Positions (r,) in a list (n,) at which another value begins than the one before."""
+    first = np.empty(values.size, np.bool_)
+    first[:1] = True
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return np.flatnonzero(first)
 
 
 def first_of_runs(places: Indices) -> Indices:
@@ -75,6 +94,14 @@ def runs_of(inside: NDArray[np.bool_]) -> Runs:
     return Runs(starts, ends - starts, np.zeros(starts.size, np.intp))
 
 
+def label_runs(labels: NDArray[np.int32]) -> Runs:
+    """The runs of the objects of a label image (H, W) in raster order; one may go on from a row's end to the next one's beginning."""
+    flat = labels.ravel()
+    first = first_of_equal(flat)
+    owners = flat[first].astype(np.intp)
+    return Runs(first, gaps(first, flat.size), owners).taken(owners > 0)
+
+
 def connected(runs: Runs, width: int) -> Indices:
     """The connected component (side neighbours), 1..n, of each of the runs (r,) in raster order in an image `width` wide.
 
@@ -89,20 +116,29 @@ def connected(runs: Runs, width: int) -> Indices:
     lower += np.arange(lower.size)
     # A component goes by its first run. Of two that touch the later one is told of the earlier, until there is nothing to tell:
     # the number of rounds grows with the logarithm of the runs, two or three for cells.
-    first = np.arange(starts.size)
+    own = np.arange(starts.size)
+    first = own.copy()
+    # Where a run is told more than once the last assignment stands: the earliest of those above it.
+    first[lower[::-1]] = upper[::-1]
+    first = _told(first)
     while True:
-        apart = first[upper] != first[lower]
+        one, two = first[upper], first[lower]
+        apart = one != two
         if not apart.any():
             break
-        upper, lower = upper[apart], lower[apart]
-        one, two = first[upper], first[lower]
+        upper, lower, one, two = upper[apart], lower[apart], one[apart], two[apart]
         np.minimum.at(first, np.maximum(one, two), np.minimum(one, two))
-        while True:
-            told = first[first]
-            if np.array_equal(told, first):
-                break
-            first = told
-    return np.asarray(np.cumsum(first == np.arange(first.size))[first], np.intp)
+        first = _told(first)
+    return np.cumsum(first == own)[first]
+
+
+def _told(first: Indices) -> Indices:
+    """Every run (r,) told what the run it names is told, and so on."""
+    while True:
+        told = first[first]
+        if (told == first).all():
+            return first
+        first = told
 
 
 def paint(runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:

@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.labels import Pixels, strips
+from cellcount_core.objects.labels import Pixels, raster_numbers, strips
 from cellcount_core.objects.outline import Outline, grown
+from cellcount_core.objects.runs import label_runs, paint
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -63,21 +64,18 @@ def window_to_original(
     and keeps every object, as `labels_to_original` does. With an outline the labels are those of `grown` objects, which are cut
     to it; one that would have no pixel left is not cut.
     """
-    if model_shape == shape and (outline is None or labels.size == 0):
-        return labels, origin
+    if model_shape == shape:
+        if outline is None or labels.size == 0:
+            return labels, origin
+        return _cut_in_place(labels, outline.above(origin, (labels.shape[0], labels.shape[1]))), origin
     if labels.size == 0:
         return np.zeros((0, 0), np.int32), (0, 0)
-    if model_shape == shape:
-        out, (top, left) = labels, origin
-    else:
-        top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
-        left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
-        out = _shown(labels, rows, columns)
-    objects = Pixels.of(out)
+    top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
+    left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
+    objects = Pixels.of(_shown(labels, rows, columns))
     if outline is not None:
         objects = _cut(objects, outline, (top, left), shape)
-    if model_shape != shape:
-        objects = _completed(objects, labels, origin, (top, left), model_shape, shape)
+    objects = _completed(objects, labels, origin, (top, left), model_shape, shape)
     return objects.painted(), (top, left)
 
 
@@ -102,7 +100,19 @@ def _cut(objects: Pixels, outline: Outline, start: tuple[int, int], shape: tuple
     """
     inside = outline.inside(objects.places, objects.shape[1], start, shape)
     left = np.bincount(objects.numbers[inside], minlength=int(objects.numbers.max(initial=0)) + 1) > 0
-    return objects.taken(inside | ~left[objects.numbers])
+    return objects.taken(inside if left[1:].all() else inside | ~left[objects.numbers])
+
+
+def _cut_in_place(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The same of a whole label image (H, W), which has the pixels of the map, numbered in raster order."""
+    cut = labels * inside
+    runs = label_runs(cut)
+    left = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
+    left[runs.owners] = True
+    if not left[1:].all():
+        np.copyto(cut, labels, where=~left[labels])
+        runs = label_runs(cut)
+    return paint(runs, raster_numbers(runs, 0), (labels.shape[0], labels.shape[1]))
 
 
 def _completed(
