@@ -119,10 +119,10 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
 
 
 def _trust(look: _Look, wanted: float) -> float:
-    """How far a look at one scale is to be followed: much in it, objects of about the model's size, little doubt of them, and
-    many of them: a whole colony, made small, looks like a nucleus."""
-    octaves = abs(np.log2(look.said / wanted))
-    likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt)
+    """How far a look at one scale is to be followed: much in it, objects of about the model's size, as large as the network
+    says, little doubt of them, and many of them: a whole colony, made small, looks like a nucleus."""
+    octaves, apart = abs(np.log2(look.said / wanted)), abs(np.log2(look.found / look.said))
+    likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt - apart)
     return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** 0.5)
 
 
