@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from textwrap import fill
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ _BAND_PX = 44
 _BAR_SHARE = 0.2
 _PAPER, _INK = "#16181d", "#f2f2f2"
 _ROUND = (1, 2, 5)
+_NOTE_WIDTH = 40
+"""Characters in a line of a note, which a tile is wide enough for. Matplotlib's own wrapping goes by the whole sheet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.fill([0, 1, 1, 0], [0, 0, 1, 1], facecolor="#24272e", edgecolor="#5a5f6b", hatch="//", linewidth=0.8)
-    axes.text(
-        0.5, 0.5, tile.note, color=_INK, fontsize=11, ha="center", va="center", wrap=True,
+    note = axes.text(
+        0.5, 0.5, fill(tile.note, _NOTE_WIDTH), color=_INK, fontsize=11, ha="center", va="center",
         bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 8},
     )  # fmt: skip
+    note.set_in_layout(False)

@@ -160,3 +160,16 @@ def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
 def test_equal_arrays_give_equal_pictures() -> None:
     plane, labels = two_halves()
     assert overlay_png(plane, labels, caption="x") == overlay_png(plane, labels, caption="x")
+
+
+def test_a_long_note_stays_in_its_tile() -> None:
+    image = np.full((40, 40, 3), 200, np.uint8)
+    note = "TRUNCATED_FILE: /data/screens/plate_000123/Images/r01c02f001p01-ch1sk1fk1fl1.tiff: strip 17 of 32 is cut off"
+    short, long = (
+        decoded(contact_sheet([Tile("A01", image), Tile("A02", None, text), Tile("A03", image)]))
+        for text in ("cut off", note)
+    )
+    third = short.shape[1] // 3
+    np.testing.assert_array_equal(long[:, :third], short[:, :third])
+    np.testing.assert_array_equal(long[:, -third:], short[:, -third:])
+    assert (long != short).any()
