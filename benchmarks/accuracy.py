@@ -1,20 +1,24 @@
 """Accuracy on the labelled validation images at their original size, beside what is asked for.
 
     python benchmarks/accuracy.py DATA [--packages nuclei threshold] [--engines all] [--diameter auto] [--record]
+    python benchmarks/accuracy.py DATA --seeds --packages FOLDER-seed0 FOLDER-seed1 FOLDER-seed2 [--record]
 
 DATA is the folder that holds `dsb2018_nuclei/` (images/, labels/, index.csv). Every image is counted by itself, as the split
 mixes experiments; `--diameter auto` never sees the true size. `--through product` counts the same images from files to label
-images with the whole job, each in a folder of its own.
+images with the whole job, each in a folder of its own. `--seeds` takes the packages for one recipe trained with several seeds
+(`cellcount train --seeds`) and shows how far their figures spread.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 
 import numpy as np
 import tifffile
@@ -27,7 +31,7 @@ from cellcount_core.domain.config import JobConfig
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.models.engines import ENGINES
-from cellcount_core.models.package import find_package
+from cellcount_core.models.package import MANIFEST, find_package
 from cellcount_core.runners.job import run_job
 
 
@@ -51,6 +55,11 @@ class Figure:
         if self._reaches(value, self.goal):
             return f"{text} (goal)"
         return f"{text} (floor)" if self._reaches(value, self.floor) else f"**{text}**"
+
+    def spread(self, reports: Sequence[Report]) -> str:
+        """Mean and standard deviation over several packages."""
+        values = [self.of(report) for report in reports]
+        return f"{fmean(values):{self.form}} | {stdev(values):{self.form.lstrip('+')}}"
 
     def bar(self, value: float | None) -> str:
         """A goal or floor as the table shows it."""
@@ -105,11 +114,14 @@ def main() -> None:
     made.add_argument("--diameter", default="auto", help="auto, model (images as they are), or px")
     made.add_argument("--modality", choices=sorted(FIGURES), default="fluorescence")
     made.add_argument("--through", choices=("library", "product"), default="library")
+    made.add_argument("--seeds", action="store_true", help="the packages are one recipe's: show their spread")
     made.add_argument("--limit", type=int, default=0, help="only this many images (0: all)")
     made.add_argument(
         "--record", action="store_true", help="write the table to docs/explanation/performance.md"
     )
     arguments = made.parse_args()
+    if arguments.seeds and (len(arguments.packages) < 2 or len(arguments.engines) > 1):
+        made.error("--seeds: two packages or more, and one engine expected")
     one_thread()
     folder = arguments.data / "dsb2018_nuclei"
     images = load_folder(folder, split="val", modality=(arguments.modality,))
@@ -125,9 +137,19 @@ def main() -> None:
         f"{len(images)} {arguments.modality} images, {objects:,} nuclei, diameter {arguments.diameter}, "
         f"through the {arguments.through}."
     )
-    table = [caption, "", *table_of(results, FIGURES[arguments.modality])]
+    if arguments.seeds:
+        seeds = [seed_of(package) for package in arguments.packages]
+        results = [replace(result, name=seed) for seed, result in zip(seeds, results, strict=True)]
+    table = [caption, "", *table_of(results, FIGURES[arguments.modality], spread=arguments.seeds)]
     print("\n".join(table))
-    record("accuracy" if arguments.modality == "fluorescence" else f"accuracy-{arguments.modality}", table)
+    section = "accuracy" if arguments.modality == "fluorescence" else f"accuracy-{arguments.modality}"
+    record(f"{section}-seeds" if arguments.seeds else section, table)
+
+
+def seed_of(package: str) -> str:
+    """How the table calls a package that was trained with one of several seeds."""
+    manifest = json.loads((find_package(package).folder / MANIFEST).read_text(encoding="utf-8"))
+    return f"seed {manifest.get('training', {}).get('seed', 'unknown')}"
 
 
 def engines_of(package: str, asked: Sequence[str]) -> list[str]:
@@ -138,15 +160,19 @@ def engines_of(package: str, asked: Sequence[str]) -> list[str]:
     return [name for name in asked if name == "auto" or name in known]
 
 
-def table_of(results: Sequence[Result], figures: Sequence[Figure]) -> list[str]:
-    """A row a figure, a column a result, with what is asked for beside it."""
+def table_of(results: Sequence[Result], figures: Sequence[Figure], *, spread: bool = False) -> list[str]:
+    """A row a figure, a column a result, with what is asked for beside it, and if wanted their mean and standard deviation."""
+    more = ["mean", "sd"] if spread else []
     rows = [
-        f"| | goal | floor | {' | '.join(result.name for result in results)} |",
-        "|---|---|---|" + "---|" * len(results),
+        f"| | goal | floor | {' | '.join([*(result.name for result in results), *more])} |",
+        "|---|---|---|" + "---|" * (len(results) + len(more)),
     ]
+    reports = [result.report for result in results]
     for figure in figures:
-        values = " | ".join(figure.shown(result.report) for result in results)
+        values = " | ".join([*map(figure.shown, reports), *([figure.spread(reports)] if spread else [])])
         rows.append(f"| {figure.name} | {figure.bar(figure.goal)} | {figure.bar(figure.floor)} | {values} |")
+    if spread:
+        return rows
     rates = " | ".join(f"{len(result.report.images) / result.seconds:.1f}" for result in results)
     return [*rows, f"| images/s, size told included | | | {rates} |"]
 
