@@ -31,6 +31,7 @@ from cellcount_core.pipeline.sizing import SIZE, Maps, estimate_with
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.curves import read_curve
 from cellcount_core.training.fit import START, fit_cores
 from cellcount_core.training.fit_sizing import fit_sizing
 from cellcount_core.training.goldens import golden_input, put_labels, write_golden
@@ -290,12 +291,14 @@ def _training(config: TrainConfig, images: Images, step: int) -> dict[str, objec
     recipe = config.model_dump(
         mode="json", include={"optimiser", "loss", "augment", "batch", "crop_px", "dtype", "network"}
     )
+    points = read_curve(Path(config.work_dir).expanduser())
     return {
         "data": f"{config.data.title or config.data.kind}, split {config.data.split}",
         "licence": config.data.licence,
         "images": len(images.train),
         "images_fit": len(images.fit),
         "steps": step,
+        "minutes": round(points[-1].seconds / 60, 2) if points else None,
         "seed": config.seed,
         "recipe": recipe,
         **start_record(config),

@@ -48,6 +48,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     manifest = json.loads((Path(finished.package_dir) / "package.json").read_text())
     assert manifest["network"]["batch_norm"] is False
     assert (manifest["training"]["steps"], manifest["training"]["seed"]) == (40, 0)
+    assert manifest["training"]["minutes"] > 0
     assert manifest["accuracy"]["images"] == 2
     assert manifest["sizing"] == {}
     assert set(manifest["separator"]) == {
