@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,34 +27,6 @@ GOOD: dict[str, object] = {
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     config = started(TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text())))
     assert config.crop_px % stride(config.network) == 0
-
-
-def test_the_second_part_of_the_nuclei_recipe_goes_on_from_the_first_on_the_same_images() -> None:
-    first, second = (
-        TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text()))
-        for name in ("train_nuclei.yaml", "train_nuclei_touching.yaml")
-    )
-    assert second.start_from == first.package_dir
-    assert second.data == first.data
-    assert (first.loss.touching, first.augment.crowded_share) == (0, 0)
-    assert min(second.loss.touching, second.augment.crowded_share) > 0
-
-
-def test_one_command_runs_both_parts_of_the_nuclei_recipe(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    stand_in = tmp_path / "cellcount"
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
-    stand_in.chmod(0o755)
-    script = CONF.parent / "models" / "train_nuclei.sh"
-    path = f"{tmp_path}:/usr/bin:/bin"
-    subprocess.run(["sh", str(script), "--set", "threads=1"], env={"PATH": path}, check=True, cwd=tmp_path)
-    parts = [line.split() for line in told.read_text().splitlines()]
-    assert [part[2:] for part in parts] == [["--set", "threads=1"]] * 2
-    assert [part[:2] for part in parts] == [
-        ["train", "conf/train_nuclei.yaml"],
-        ["train", "conf/train_nuclei_touching.yaml"],
-    ]
-    assert all((CONF.parent / part[1]).is_file() for part in parts)
 
 
 def test_the_seeds_recipe_is_what_its_notebook_did() -> None:
