@@ -40,6 +40,9 @@ _SETTLED = 1.08
 _OCTAVES = 0.75
 _WEIGHT_OF_DOUBT = 5.0
 _SEVERAL = 10
+_FEW = 0.75
+"""Power of the number of objects, below `_SEVERAL`, that a look is trusted with."""
+
 _STRAY = 1.35
 _MANY = 10
 """Objects from which on an estimate stands, whatever the network says of each."""
@@ -123,7 +126,7 @@ def _trust(look: _Look, wanted: float) -> float:
     says, little doubt of them, and many of them: a whole colony, made small, looks like a nucleus."""
     octaves, apart = abs(np.log2(look.said / wanted)), abs(np.log2(look.found / look.said))
     likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt - apart)
-    return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** 0.5)
+    return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** _FEW)
 
 
 def _refined(viewer: _Viewer, look: _Look, wanted: float) -> SizeEstimate:
