@@ -56,6 +56,10 @@ def _commit() -> str:
 
 def _command() -> str:
     arguments = [argument for argument in sys.argv[1:] if argument != "--record"]
-    shown = ["DATA" if Path(argument).is_dir() else argument for argument in arguments]
+    folders = [argument for argument in arguments if Path(argument).is_dir()]
+    shown = [
+        argument if argument not in folders else "DATA" if argument == folders[0] else "FOLDER"
+        for argument in arguments
+    ]
     script = Path(sys.argv[0]).resolve().relative_to(_PAGES.parents[1])
     return " ".join(["python", str(script), *shown])

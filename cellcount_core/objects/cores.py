@@ -174,10 +174,9 @@ def _peaks(
     """
     least = max(np.float32(params.core + _LEVEL_STEP + params.prominence), np.finfo(np.float32).tiny)
     # In a row only: what stands beside a pixel in the list, but for those at a run's end.
-    higher = np.greater(heights[1:], heights[:-1])
-    higher[cores.offsets()[1:-1] - 1] = False
-    lower = np.greater(heights[:-1], heights[1:])
-    lower[cores.offsets()[1:-1] - 1] = False
+    ends = cores.offsets()[1:-1] - 1
+    higher, lower = np.greater(heights[1:], heights[:-1]), np.greater(heights[:-1], heights[1:])
+    higher[ends] = lower[ends] = False
     top = heights >= least
     top[:-1] &= ~higher
     top[1:] &= ~lower
