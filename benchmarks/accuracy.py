@@ -24,7 +24,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counter, one_thread
+from benchmarks.predict import Counter
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
@@ -32,6 +32,7 @@ from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.models.engines import ENGINES
 from cellcount_core.models.package import MANIFEST, find_package
+from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.runners.job import run_job
 
 
@@ -122,7 +123,7 @@ def main() -> None:
     arguments = made.parse_args()
     if arguments.seeds and (len(arguments.packages) < 2 or len(arguments.engines) > 1):
         made.error("--seeds: two packages or more, and one engine expected")
-    one_thread()
+    prepare_process()
     folder = arguments.data / "dsb2018_nuclei"
     images = load_folder(folder, split="val", modality=(arguments.modality,))
     if arguments.limit:

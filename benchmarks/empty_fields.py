@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counter, add_counter, one_thread, passed
+from benchmarks.predict import Counter, add_counter, passed
 from benchmarks.record import record
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.process import prepare_process
 
 LEAST_EMPTY = 0.99
 SIDES = (256, 384, 512, 768, 1024)
@@ -212,7 +213,7 @@ def main() -> None:
     made.add_argument("--images", type=int, default=500)
     made.add_argument("--picture", type=Path, help="write a sheet of examples here (PNG)")
     arguments = made.parse_args()
-    one_thread()
+    prepare_process()
     if arguments.picture is not None:
         cv2.imwrite(str(arguments.picture), _sheet())
     counter = Counter(arguments.package, arguments.engine, arguments.diameter)

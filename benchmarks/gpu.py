@@ -23,6 +23,7 @@ from cellcount_core.models.engines.keras import POLICIES, KerasEngine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.process import prepare_process
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -119,7 +120,7 @@ def _whole_path(
     """MP/s of raw fields to labels, fields in threads of their own as in a worker, and the share the device was busy."""
     separator = build_separator(package.separator)
     device = Device(engine)
-    cv2.setNumThreads(1)
+    prepare_process()
 
     def count(number: int) -> int:
         field = fields[number % len(fields)]

@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counted, Counter, add_counter, one_thread, passed
+from benchmarks.predict import Counted, Counter, add_counter, passed
 from benchmarks.record import record
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.process import prepare_process
 
 DIAMETERS = (8, 12, 20, 40, 80, 120)
 NUMBERS = (1, 3, 10, 100, 1000, 3000)
@@ -174,7 +175,7 @@ def main() -> None:
         "--picture", type=Path, help="write a sheet of the images, with what was counted, here (PNG)"
     )
     arguments = made.parse_args()
-    one_thread()
+    prepare_process()
     counter = Counter(arguments.package, arguments.engine, arguments.diameter)
     table = [
         f"`{counter.package.name}` on {counter.engine_name}, diameter {arguments.diameter}. Cells: counted (error), diameter told.",

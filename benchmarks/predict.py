@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -101,11 +100,6 @@ def validation_images(data: Path, limit: int) -> list[LabelledImage]:
     """The fluorescence images of the `val` split, or `limit` of them evenly spread."""
     images = load_folder(data / "dsb2018_nuclei", split="val", modality=("fluorescence",))
     return images if not 0 < limit < len(images) else [images[i * len(images) // limit] for i in range(limit)]
-
-
-def one_thread() -> None:
-    """Keep OpenCV to the calling thread; engines are given their own number."""
-    cv2.setNumThreads(1)
 
 
 def passed(*held: bool) -> str:

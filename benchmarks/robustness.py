@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counter, how_many, one_thread, parser, passed, validation_images
+from benchmarks.predict import Counter, how_many, parser, passed, validation_images
 from benchmarks.record import record
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.process import prepare_process
 
 LARGEST_FALL = 0.03
 
@@ -124,7 +125,7 @@ def main() -> None:
         "--only", nargs="+", default=[], help="degradations whose name holds one of these words"
     )
     arguments = made.parse_args()
-    one_thread()
+    prepare_process()
     counter = Counter(arguments.package, arguments.engine, arguments.diameter)
     images = validation_images(arguments.data, arguments.limit)
     clean, near = _scored(counter, images, lambda plane, rng: plane)

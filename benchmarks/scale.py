@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counter, how_many, one_thread, parser, passed, validation_images
+from benchmarks.predict import Counter, how_many, parser, passed, validation_images
 from benchmarks.record import record
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import score_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes
 from cellcount_core.plan.scales import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job
@@ -61,7 +62,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--factors", nargs="+", type=float, default=list(FACTORS))
     arguments = made.parse_args()
-    one_thread()
+    prepare_process()
     factors = sorted({1.0, *arguments.factors})
     counter = Counter(arguments.package, arguments.engine, arguments.diameter)
     whole = validation_images(arguments.data, arguments.limit)

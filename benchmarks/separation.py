@@ -4,7 +4,7 @@
 
 The maps are those of the package on the fluorescence `val` images of 256 x 256 px with 20 to 100 objects; larger ones are
 these maps side by side. Drawing objects to the package's outline is part of it. A confluent layer (every pixel foreground, all in one piece) is the worst case. All times are CPU
-time of one thread, warm, the least of the rounds. Bars: separation takes at most a fifth of the inference, at most 20 ms for
+time of one thread, warm, measured in turn, the least of the rounds. Bars: separation takes at most a fifth of the inference, at most 20 ms for
 1024 x 1024 px with about 1,000 objects, and its time grows with the pixels to the power of 1.1 at most.
 """
 
@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -29,6 +28,7 @@ from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.scale import objects_to_original
 from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.process import prepare_process
 
 Maps = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def main() -> None:
         "--record", action="store_true", help="write the tables to docs/explanation/performance.md"
     )
     arguments = made.parse_args()
-    cv2.setNumThreads(1)
+    prepare_process()
     package = find_package(arguments.package)
     separator = build_separator(package.separator)
     engines = arguments.engines or [name for name in package.engines if name.startswith("onnxruntime")]
@@ -83,8 +83,11 @@ def _shares(
     """Separation of tiles and of a large field beside the inference of each engine."""
     crowded = sorted(tiles, key=lambda maps: -int(separate_whole(separator, maps).max()))
     large = _side_by_side(crowded[:16], LARGE)
-    small_ms = [_least_ms(partial(separate_and_draw, separator, maps), rounds) for maps in tiles]
-    large_ms = _least_ms(partial(separate_and_draw, separator, large), rounds)
+    separations = [partial(separate_and_draw, separator, maps) for maps in [*tiles, large]]
+    inferences = [_inference(package, name, side) for name in engines for side in (TILE, LARGE)]
+    times = _least_ms([*separations, *[run for run, _ in inferences]], rounds)
+    small_ms, large_ms = times[: len(tiles)], times[len(tiles)]
+    infer_ms = [ms / batch for ms, (_, batch) in zip(times[len(separations) :], inferences, strict=True)]
     counts = [int(separate_whole(separator, maps).max()) for maps in tiles]
     large_count = int(separate_whole(separator, large).max())
     mean_ms = float(np.mean(small_ms))
@@ -98,8 +101,7 @@ def _shares(
         f"| engine | inference {TILE} px, ms | separation is | inference {LARGE} px, ms | separation is | at most {SHARE_BAR:.0%} |",
         "|---|---|---|---|---|---|",
     ]
-    for name in engines:
-        small_infer, large_infer = (_infer_ms(package, name, side, rounds) for side in (TILE, LARGE))
+    for name, small_infer, large_infer in zip(engines, infer_ms[::2], infer_ms[1::2], strict=True):
         shares = mean_ms / small_infer, large_ms / large_infer
         table.append(
             f"| {name} | {small_infer:.1f} | {shares[0]:.1%} | {large_infer:.1f} | {shares[1]:.1%} | "
@@ -114,11 +116,12 @@ def separate_and_draw(separator: Separator, maps: Maps) -> NDArray[np.int32]:
     return objects_to_original(separate_whole(separator, maps), maps[..., 0], separator.outline, shape)
 
 
-def _infer_ms(package: Package, engine_name: str, side: int, rounds: int) -> float:
+def _inference(package: Package, engine_name: str, side: int) -> tuple[Callable[[], object], int]:
+    """What runs one batch of canvases `side` px wide, and how many there are in it."""
     engine = load_engine(package, engine_name, 1)
     rng = np.random.default_rng(0)
     canvas = rng.random((engine.batch, side, side, len(package.input.channels)), np.float32)
-    return _least_ms(partial(engine.run, canvas), rounds) / engine.batch
+    return partial(engine.run, canvas), engine.batch
 
 
 def _growth(tiles: list[Maps], separator: Separator, sides: list[int], rounds: int) -> list[str]:
@@ -129,10 +132,8 @@ def _growth(tiles: list[Maps], separator: Separator, sides: list[int], rounds: i
     ]
     confluent = [_confluent(512, tiles[0].shape[-1])]
     for name, pieces in (("validation images side by side", tiles), ("confluent layer", confluent)):
-        times = []
-        for side in sides:
-            maps = _side_by_side(pieces, side)
-            times.append(_least_ms(partial(separate_and_draw, separator, maps), max(2, rounds // 2)))
+        works = [partial(separate_and_draw, separator, _side_by_side(pieces, side)) for side in sides]
+        times = _least_ms(works, max(2, rounds // 2))
         pixels = np.array(sides, np.float64) ** 2
         power = float(np.polyfit(np.log(pixels), np.log(times), 1)[0])
         cells = " | ".join(f"{ms * 1e6 / count:.1f}" for ms, count in zip(times, pixels, strict=True))
@@ -166,14 +167,17 @@ def _confluent(side: int, channels: int) -> Maps:
     return maps
 
 
-def _least_ms(work: Callable[[], object], rounds: int) -> float:
-    work()
-    times = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return 1e3 * min(times)
+def _least_ms(works: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """CPU milliseconds of each of some works, done in turn: the least of the rounds, after one that only warms up."""
+    times = np.empty((rounds, len(works)))
+    for turn in range(-1, rounds):
+        for index, work in enumerate(works):
+            began = time.process_time()
+            work()
+            if turn >= 0:
+                times[turn, index] = time.process_time() - began
+    least: list[float] = (1e3 * times.min(axis=0)).tolist()
+    return least
 
 
 if __name__ == "__main__":

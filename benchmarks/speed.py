@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import one_thread, passed
+from benchmarks.predict import passed
 from benchmarks.record import record
 from benchmarks.separation import separate_and_draw
 from cellcount_core.demo.optics import Stain, build_instrument, expose
@@ -32,6 +32,7 @@ from cellcount_core.images.scale import resize
 from cellcount_core.models.engines import ENGINES, ON_GPU, Engine, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.process import prepare_process
 
 SMALL, LARGE = 256, 1024
 SMALL_BAR, F32_BAR, LARGE_BAR = 90.0, 30.0, 5.0
@@ -82,7 +83,7 @@ def main() -> None:
         "--record", action="store_true", help="write the table to docs/explanation/performance.md"
     )
     arguments = made.parse_args()
-    one_thread()
+    prepare_process()
     variants = load_variants(arguments.packages, arguments.engines)
     diameter = next((v.package.input.diameter_px for v in variants if v.package.input.diameter_px), 20.0)
     work = {

@@ -36,6 +36,8 @@ from cellcount_core.objects.runs import (
 _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
 
+_LEAST_HEIGHT = np.finfo(np.float32).tiny
+
 
 @dataclass(frozen=True, slots=True)
 class CoreParams:
@@ -79,18 +81,17 @@ def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object
     shape = (maps.shape[0], maps.shape[1])
     if 0 in shape:
         return np.zeros(shape, np.int32)
-    # A map by itself: between the others each look at it costs several times as much.
-    foreground, distance = (np.ascontiguousarray(maps[..., index]) for index in (0, 1))
-    inside = _above(foreground, fitted.foreground)
+    foreground, distance = (_framed(maps[..., index]) for index in (0, 1))
+    inside = foreground > fitted.foreground
     pieces = _pieces(inside)
     if not pieces.starts.size:
         return np.zeros(shape, np.int32)
-    cores = _find_cores(distance, inside, fitted)
-    objects = _grow(pieces, cores, distance, fitted.peak)
-    if fitted.certain > 0:
-        objects = objects.taken(_certain(objects, foreground, fitted.certain)[objects.owners])
-    numbers = raster_numbers(objects, fitted.min_area, _cut_by_edge(objects, foreground, fitted))
-    return paint(_unframed(objects, shape[1]), numbers, shape)
+    objects = _grow(pieces, _find_cores(distance, inside, fitted), distance, fitted.peak)
+    if not objects.starts.size:
+        return np.zeros(shape, np.int32)
+    pixels = objects.pixels()
+    numbers = raster_numbers(objects, _kept(objects, pixels, foreground, fitted))
+    return np.ascontiguousarray(paint(objects, numbers, inside.shape, pixels)[:-1, :-1])
 
 
 def parse_params(params: Mapping[str, object]) -> CoreParams:
@@ -114,40 +115,33 @@ def _levels(first: float) -> list[float]:
     ]
 
 
-def _above(values: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Where a map (H, W) is above a threshold, with a column of False at the right: (H, W + 1).
+def _framed(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map (H, W) by itself, with a column at the right and a row below that are above no level: (H + 1, W + 1).
 
-    Rows are one pixel longer than the map's, so that no run goes on in the next row.
+    Between the other maps each look at it costs several times as much. With the frame no run goes on in the next row, and every pixel
+    of the map has neighbours: the row above the first is the last.
     """
-    above = np.zeros((values.shape[0], values.shape[1] + 1), np.bool_)
-    np.greater(values, threshold, out=above[:, :-1])
-    return above
-
-
-def _unframed(runs: Runs, width: int) -> Runs:
-    """Runs in an image (H, W + 1) as they lie in the image (H, W)."""
-    return Runs(runs.starts - runs.starts // (width + 1), runs.lengths, runs.owners)
-
-
-def _heights(values: NDArray[np.float32], runs: Runs) -> NDArray[np.float32]:
-    """A map (H, W) at the pixels of runs in (H, W + 1), run by run."""
-    return values.reshape(-1)[_unframed(runs, values.shape[1]).pixels()]
+    framed = np.empty((values.shape[0] + 1, values.shape[1] + 1), np.float32)
+    framed[:-1, :-1] = values
+    framed[-1] = framed[:, -1] = -np.inf
+    return framed
 
 
 def _pieces(inside: NDArray[np.bool_]) -> Runs:
-    """The runs of an image (H, W) whose last column is False, with the connected components that they lie in, 1..n, as owners."""
+    """The runs of a framed image (H, W), with the connected components that they lie in, 1..n, as owners."""
     runs = runs_of(inside)
     return runs.owned(connected(runs, inside.shape[1])) if runs.starts.size else runs
 
 
 def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params: CoreParams) -> Runs:
-    """Cores as runs in the image of `inside`, no two of which overlap: what of the foreground is above the level `core`, and
-    of what splits into prominent branches at a higher one, these."""
-    high = _above(distance, params.core)
+    """Cores as runs, no two of which overlap: what of the foreground is above the level `core`, and of what splits into
+    prominent branches at a higher one, these."""
+    high = distance > params.core
     high &= inside
     cores = _pieces(high)
-    heights = _heights(distance, cores)
-    peaks = _peaks(cores, heights, distance, high, params)
+    pixels = cores.pixels()
+    heights = distance.ravel()[pixels]
+    peaks = _peaks(cores, pixels, heights, distance, high, params)
     if peaks.size < 2:
         return cores
     core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
@@ -155,56 +149,51 @@ def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params
     several = (np.bincount(core_of_peak, minlength=count) > 1)[cores.owners]
     if not several.any():
         return cores
-    places = cores.taken(several)
-    branches = _split(places.pixels(), heights[np.repeat(several, cores.lengths)], params, inside.shape)
+    looked_at = np.repeat(several, cores.lengths)
+    branches = _split(pixels[looked_at], heights[looked_at], params, inside.shape)
     return join_runs([cores.taken(~several), branches.owned(branches.owners + count)])
 
 
 def _peaks(
     cores: Runs,
+    pixels: Indices,
     heights: NDArray[np.float32],
     distance: NDArray[np.float32],
     high: NDArray[np.bool_],
     params: CoreParams,
 ) -> Indices:
-    """Flat indices, in the image of `high` (H, W + 1), of those pixels of cores that no side neighbour in a core rises above, and
-    that rise enough to be those of branches: every prominent branch at any level holds one.
+    """Flat indices of those pixels of cores that no side neighbour in a core rises above, and that rise enough to be those of
+    branches: every prominent branch at any level holds one.
 
-    `heights` (n,) is the distance at the cores' pixels, run by run.
+    `pixels` (n,) are those of the cores, `heights` (n,) the distance there, and `high` (H, W) is where cores are.
     """
-    least = max(np.float32(params.core + _LEVEL_STEP + params.prominence), np.finfo(np.float32).tiny)
+    least = max(np.float32(params.core + _LEVEL_STEP + params.prominence), _LEAST_HEIGHT)
     # In a row only: what stands beside a pixel in the list, but for those at a run's end.
-    ends = cores.offsets()[1:-1] - 1
+    ends = np.cumsum(cores.lengths)[:-1] - 1
     higher, lower = np.greater(heights[1:], heights[:-1]), np.greater(heights[:-1], heights[1:])
     higher[ends] = lower[ends] = False
     top = heights >= least
     top[:-1] &= ~higher
     top[1:] &= ~lower
-    places, own = cores.pixels()[top], heights[top]
+    places, own = pixels[top], heights[top]
     # What is left is few, and is looked at in the rows above and below.
     for step in (-high.shape[1], high.shape[1]):
-        kept = own >= _beside(distance, high, places + step)
+        beside = places + step
+        kept = (own >= distance.ravel()[beside]) | ~high.ravel()[beside]
         places, own = places[kept], own[kept]
     return places
 
 
-def _beside(distance: NDArray[np.float32], high: NDArray[np.bool_], places: Indices) -> NDArray[np.float32]:
-    """The distance (H, W) at flat indices (n,) in the image of `high` (H, W + 1), 0 where that is False and beyond the image."""
-    there = np.clip(places, 0, high.size - 1)
-    # In the last column `high` is False, and the distance of any pixel does.
-    values = distance.ravel()[np.minimum(there - there // high.shape[1], distance.size - 1)]
-    return np.where((there == places) & high.ravel()[there], values, np.float32(0))
-
-
 def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, shape: tuple[int, int]) -> Runs:
     """Cores of n > 0 pixels, which are those of whole cores at the first level: `places` (n,) are their flat indices in raster
-    order in an image of `shape`, `heights` (n,) the distance there."""
+    order in a framed image of `shape`, `heights` (n,) the distance there."""
     width = shape[1]
-    # An empty row parts a level from the next.
-    spacing = (shape[0] + 1) * width
+    # The frame's row parts a level from the next.
+    spacing = shape[0] * width
     levels = _levels(params.core)
-    layer, pixel = np.nonzero(heights > np.asarray([-np.inf, *levels], np.float32)[:, None])
-    at = places[pixel] + layer * spacing
+    layers = [np.arange(places.size), *(np.flatnonzero(heights > level) for level in levels)]
+    pixel = np.concatenate(layers)
+    at = places[pixel] + np.repeat(np.arange(len(layers)) * spacing, [layer.size for layer in layers])
     first = first_of_runs(at)
     runs = Runs(at[first], gaps(first, at.size), np.zeros(first.size, np.intp))
     tops = np.maximum.reduceat(heights[pixel], first)
@@ -264,7 +253,6 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     A piece with one core is one object. So is one without any, if its distance rises to `peak`. In all others every pixel
     gets its nearest core.
     """
-    width = distance.shape[1] + 1
     count = int(pieces.owners.max()) + 1
     piece_of_core = np.zeros(int(cores.owners.max(initial=0)) + 1, np.intp)
     piece_of_core[cores.owners] = pieces.owners[
@@ -282,42 +270,54 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
             pieces.taken(several[pieces.owners]),
             cores.taken(several[piece_of_core[cores.owners]]),
             piece_of_core,
-            width,
+            distance.shape[1],
         )
         objects.append(divided.owned(divided.owners + count))
     return join_runs(objects)
 
 
 def _certain(runs: Runs, values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
-    """Which owners (n + 1,) of runs somewhere reach the value `least` of a map (H, W)."""
+    """Which owners (n + 1,) of runs somewhere reach the value `least` of a framed map."""
     found = np.zeros(int(runs.owners.max(initial=0)) + 1, np.bool_)
     if runs.starts.size:
-        tops = np.maximum.reduceat(_heights(values, runs), runs.offsets()[:-1])
-        found[runs.owners[tops >= np.float32(least)]] = True
+        found[runs.owners[_tops(runs, runs.pixels(), values) >= np.float32(least)]] = True
     return found
 
 
-def _cut_by_edge(
-    objects: Runs, foreground: NDArray[np.float32], params: CoreParams
-) -> NDArray[np.bool_] | None:
-    """Which owners of runs are parts of objects that the image's edge cuts; None where the package does not look for them.
+def _tops(runs: Runs, pixels: Indices, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest value of a framed map in each of the runs (r,), r > 0, whose pixels are given."""
+    tops: NDArray[np.float32] = np.maximum.reduceat(values.ravel()[pixels], runs.offsets()[:-1])
+    return tops
 
-    They touch the edge, have `edge_area` px and reach the probability `edge_peak`.
+
+def _kept(
+    objects: Runs, pixels: Indices, foreground: NDArray[np.float32], params: CoreParams
+) -> NDArray[np.bool_]:
+    """Which owners (n + 1,) of runs are objects: certain somewhere, and large enough or cut by the image's edge.
+
+    Those that the edge cuts touch it, have `edge_area` px and reach the probability `edge_peak`.
     """
-    if params.edge_area is None or not objects.starts.size:
-        return None
-    height, width = foreground.shape
-    y, x = np.divmod(objects.starts, width + 1)
-    at_edge = (y == 0) | (y == height - 1) | (x == 0) | (x + objects.lengths == width)
     areas = np.bincount(objects.owners, objects.lengths)
-    cut = np.zeros(areas.size, np.bool_)
-    cut[objects.owners[at_edge]] = True
-    cut &= (areas >= params.edge_area) & (areas < params.min_area)
-    parts = objects.taken(cut[objects.owners])
-    certain = _certain(parts, foreground, params.edge_peak)
-    cut[: certain.size] &= certain
-    cut[certain.size :] = False
-    return cut
+    kept = areas >= params.min_area
+    if params.certain <= 0 and params.edge_area is None:
+        return kept
+    tops = _tops(objects, pixels, foreground)
+    if params.edge_area is not None:
+        height, width = foreground.shape
+        y, x = np.divmod(objects.starts, width)
+        at_edge = (y == 0) | (y == height - 2) | (x == 0) | (x + objects.lengths == width - 1)
+        cut = _owning(objects, at_edge, areas.size) & (areas >= params.edge_area)
+        kept |= cut & _owning(objects, tops >= np.float32(params.edge_peak), areas.size)
+    if params.certain > 0:
+        kept &= _owning(objects, tops >= np.float32(params.certain), areas.size)
+    return kept
+
+
+def _owning(runs: Runs, which: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Which owners (`count`,) have one of some of the runs."""
+    owning = np.zeros(count, np.bool_)
+    owning[runs.owners[which]] = True
+    return owning
 
 
 def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int) -> Runs:

@@ -38,23 +38,19 @@ def anchors(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.in
     return numbers[order].astype(np.int32), first[numbers[order]]
 
 
-def raster_numbers(
-    runs: Runs, min_area: float, excused: NDArray[np.bool_] | None = None
-) -> NDArray[np.int32]:
-    """The new number of every owner of runs: 1..n in raster order of the anchors, 0 for those below `min_area` px.
+def raster_numbers(runs: Runs, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
+    """The new number of every owner of runs: 1..n in raster order of the anchors, 0 for those that are not `kept` (owners,).
 
-    Owners that `excused` (owners,) marks may be of any size. Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may be positions in any
-    list of pixels in raster order.
+    Without `kept` all are. Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may
+    be positions in any list of pixels in raster order.
     """
-    areas = np.bincount(runs.owners, runs.lengths, minlength=1)
-    first = np.zeros(areas.size, np.intp)
+    first = np.full(int(runs.owners.max(initial=0)) + 1, -1)
     # Where a number occurs more than once the last assignment stands: the first pixel.
     first[runs.owners[::-1]] = runs.starts[::-1]
-    large = areas >= min_area if excused is None else (areas >= min_area) | excused
-    kept = (areas > 0) & large
-    kept[0] = False
-    owners = np.flatnonzero(kept)
-    numbers = np.zeros(areas.size, np.int32)
+    first[0] = -1
+    occurring = first >= 0
+    owners = np.flatnonzero(occurring if kept is None else occurring & kept)
+    numbers = np.zeros(first.size, np.int32)
     numbers[owners[np.argsort(first[owners])]] = np.arange(1, owners.size + 1, dtype=np.int32)
     return numbers
 
@@ -104,7 +100,9 @@ class Pixels:
         starts = first_of_equal(self.numbers)
         owners = self.numbers[starts].astype(np.intp)
         runs = Runs(starts, gaps(starts, self.numbers.size), owners)
-        numbers = np.repeat(raster_numbers(runs, min_area)[owners], runs.lengths)
+        numbers = np.repeat(
+            raster_numbers(runs, np.bincount(owners, runs.lengths) >= min_area)[owners], runs.lengths
+        )
         return Pixels(self.places, numbers, self.shape).image()
 
 

@@ -43,8 +43,7 @@ class Runs:
 
     def pixels(self) -> Indices:
         """The flat index of every pixel, run by run."""
-        offsets = self.offsets()
-        pixels = np.repeat(self.starts - offsets[:-1], self.lengths)
+        pixels = np.repeat(self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths)
         pixels += np.arange(pixels.size)
         return pixels
 
@@ -124,7 +123,7 @@ def connected(runs: Runs, width: int) -> Indices:
     while True:
         one, two = first[upper], first[lower]
         apart = one != two
-        if not apart.any():
+        if not np.count_nonzero(apart):
             break
         upper, lower, one, two = upper[apart], lower[apart], one[apart], two[apart]
         np.minimum.at(first, np.maximum(one, two), np.minimum(one, two))
@@ -136,17 +135,19 @@ def _told(first: Indices) -> Indices:
     """Every run (r,) told what the run it names is told, and so on."""
     while True:
         told = first[first]
-        if (told == first).all():
+        if not np.count_nonzero(told != first):
             return first
-        first = told
+        first = told[told]
 
 
-def paint(runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Label image (H, W) in which the runs of owner k, which do not overlap, carry `numbers[k]`."""
+def paint(
+    runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int], pixels: Indices | None = None
+) -> NDArray[np.int32]:
+    """Label image (H, W) in which the runs of owner k, which do not overlap, carry `numbers[k]`; `pixels` if they are known."""
     painted = numbers[runs.owners]
     if 4 * int(runs.lengths.sum()) < shape[0] * shape[1]:
         image = np.zeros(shape, np.int32)
-        image.ravel()[runs.pixels()] = np.repeat(painted, runs.lengths)
+        image.ravel()[runs.pixels() if pixels is None else pixels] = np.repeat(painted, runs.lengths)
         return image
     steps = np.zeros(shape[0] * shape[1] + 1, np.int32)
     # Up where a run begins, down after its end: the running sum is the image.

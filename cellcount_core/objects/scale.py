@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,14 +106,14 @@ def _cut(objects: Pixels, outline: Outline, start: tuple[int, int], shape: tuple
 
 def _cut_in_place(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
     """The same of a whole label image (H, W), which has the pixels of the map, numbered in raster order."""
-    cut = labels * inside
+    cut = np.asarray(cv2.copyTo(labels, inside.view(np.uint8)), np.int32)
     runs = label_runs(cut)
     left = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
     left[runs.owners] = True
     if not left[1:].all():
         np.copyto(cut, labels, where=~left[labels])
         runs = label_runs(cut)
-    return paint(runs, raster_numbers(runs, 0), (labels.shape[0], labels.shape[1]))
+    return paint(runs, raster_numbers(runs), (labels.shape[0], labels.shape[1]))
 
 
 def _completed(

@@ -16,8 +16,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
-import cv2
-
 from cellcount_core.domain.errors import Interrupted
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Commit, Receipt
@@ -27,6 +25,7 @@ from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, co
 from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.gate import Gate
 from cellcount_core.pipeline.kit import open_kit
+from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
 from cellcount_core.tables.amend import amend_part
@@ -53,8 +52,7 @@ class ShardWorker:
     """
 
     def __init__(self, context: RunContext) -> None:
-        # The threads of this worker are the parallelism; OpenCV's own would compete with them for the same cores.
-        cv2.setNumThreads(1)
+        prepare_process()
         self._context = context
         self._kit = open_kit(context)
         self._input = open_store(context.input_url, context.input_options)

@@ -85,10 +85,17 @@ def test_an_image_cut_into_runs_is_painted_again_as_it_was(labels: NDArray[np.in
     np.testing.assert_array_equal(paint(joined, numbers, labels.shape), 5 * (labels > 0))
 
 
-def test_owners_below_the_smallest_area_get_no_number() -> None:
+def test_owners_that_are_not_kept_get_no_number() -> None:
     runs = Runs(np.array([4, 9, 20, 2]), np.array([3, 2, 1, 4]), np.array([3, 3, 1, 5]))
-    assert raster_numbers(runs, 0).tolist() == [0, 3, 0, 2, 0, 1]
-    assert raster_numbers(runs, 2).tolist() == [0, 0, 0, 2, 0, 1]
+    assert raster_numbers(runs).tolist() == [0, 3, 0, 2, 0, 1]
+    assert raster_numbers(runs, np.array([True, False, True, True, True, True])).tolist() == [
+        0,
+        0,
+        0,
+        2,
+        0,
+        1,
+    ]
 
 
 def test_objects_at_the_edge_are_named() -> None:
