@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -96,11 +95,7 @@ def count(source: Path, output: Path, setting: dict[str, str]) -> Spent:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return Spent(used.ru_utime + used.ru_stime, wall, used.ru_minflt, _mib(used))
-
-
-def _mib(used: resource.struct_rusage) -> float:
-    return used.ru_maxrss / 1024
+    return Spent(used.ru_utime + used.ru_stime, wall, used.ru_minflt, used.ru_maxrss / 1024)
 
 
 def _ratios(before: list[Spent], after: list[Spent]) -> list[str]:

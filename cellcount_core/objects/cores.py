@@ -261,8 +261,8 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     held = np.bincount(piece_of_core, minlength=count)
     held[0] = 0
     bare = pieces.taken((held == 0)[pieces.owners])
-    rises = np.zeros(count, np.bool_)
-    rises[: int(bare.owners.max(initial=0)) + 1] = _certain(bare, distance, peak)
+    reach = _tops(bare, bare.pixels(), distance) >= np.float32(peak)
+    rises = _owning(bare, reach, count)
     several = held > 1
     objects = [pieces.taken(((held == 1) | rises)[pieces.owners])]
     if several.any():
@@ -276,16 +276,10 @@ def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float)
     return join_runs(objects)
 
 
-def _certain(runs: Runs, values: NDArray[np.float32], least: float) -> NDArray[np.bool_]:
-    """Which owners (n + 1,) of runs somewhere reach the value `least` of a framed map."""
-    found = np.zeros(int(runs.owners.max(initial=0)) + 1, np.bool_)
-    if runs.starts.size:
-        found[runs.owners[_tops(runs, runs.pixels(), values) >= np.float32(least)]] = True
-    return found
-
-
 def _tops(runs: Runs, pixels: Indices, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest value of a framed map in each of the runs (r,), r > 0, whose pixels are given."""
+    """The largest value of a framed map in each of the runs (r,), whose pixels are given."""
+    if not runs.starts.size:
+        return np.zeros(0, np.float32)
     tops: NDArray[np.float32] = np.maximum.reduceat(values.ravel()[pixels], runs.offsets()[:-1])
     return tops
 

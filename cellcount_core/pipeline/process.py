@@ -23,7 +23,7 @@ def prepare_process() -> None:
     """One thread for OpenCV, and freed arrays are used again instead of being given back and asked for anew.
 
     The threads of a worker are the parallelism; OpenCV's own would compete with them for the same cores. A field of a
-    megapixel makes some hundred arrays of a few megabytes, and the system clears every page of each that it hands out.
+    megapixel makes many arrays of a few megabytes, and the system clears every page of each that it hands out.
     """
     cv2.setNumThreads(1)
     keep_freed_memory()
