@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +45,7 @@ from cellcount_core.plan.sample import Sampler
 from cellcount_core.plan.scales import scale_warnings
 from cellcount_core.plan.shards import ShardLimits, cut_shards
 from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
+from cellcount_core.stores.open import path_below
 
 _SHOWN_DIFFERENCES = 12
 
@@ -136,7 +136,7 @@ def survey(
     layout = build_layout(run.layout)
     scratch = TemporaryDirectory(prefix="cellcount-sort-")
     try:
-        scope = Scope(run, _inside(store_in.url, own_output))
+        scope = Scope(run, (path_below(store_in.url, own_output) or "") if own_output else "")
         discovery = discover(store_in, layout, scope, Path(scratch.name), options=options, run_rows=run_rows)
         rule = _rule(run, roles, layout.traits, discovery, store_in.url)
     except BaseException:
@@ -347,14 +347,6 @@ def _warnings(found: Findings, census: Census) -> list[str]:
             f"{found.unparsed} image files are left out because their names do not parse (run.unparsed=ignore)"
         )
     return warnings
-
-
-def _inside(input_url: str, output_url: str) -> str:
-    """The output's path below the input, "" where it lies elsewhere."""
-    if "://" not in input_url and "://" not in output_url:
-        input_url, output_url = os.path.realpath(input_url), output_url and os.path.realpath(output_url)
-    root = input_url.rstrip("/") + "/"
-    return output_url.removeprefix(root).strip("/") if output_url.startswith(root) else ""
 
 
 def _stored_run(store_out: Store) -> RunFile | None:

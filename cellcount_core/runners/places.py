@@ -8,7 +8,9 @@ from pathlib import Path
 from cellcount_core.domain.config import JobConfig, StorageConfig
 from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
 from cellcount_core.stores.base import StorageOptions, Store
-from cellcount_core.stores.open import open_store
+from cellcount_core.stores.open import open_store, path_below
+
+_OWN_FOLDERS = {"run", "fields", "objects", "labels", "pictures"}
 
 
 def storage_options(config: StorageConfig) -> StorageOptions:
@@ -32,15 +34,21 @@ def open_input(job: JobConfig) -> Store:
 
 
 def open_output(job: JobConfig, source: Store) -> Store:
-    """The store of the output. Raises ConfigFault where it is the input, OutputFault where it is a file."""
+    """The store of the output. Raises ConfigFault where it is the input, or the input one of its own folders; OutputFault where it is a file.
+
+    An output inside the input is fine: it is left out when the input is listed.
+    """
     output = open_store(job.output, storage_options(job.output_storage or job.storage))
-    if not _is_local(output):
-        return output
-    if _is_local(source) and os.path.realpath(source.url) == os.path.realpath(output.url):
+    if path_below(source.url, output.url) == "":
         raise ConfigFault(
             f"output must not be the input folder: {job.output} is {job.input}; for example {job.input.rstrip('/')}/counts"
         )
-    if Path(output.url).is_file():
+    own, _, _ = (path_below(output.url, source.url) or "").partition("/")
+    if own in _OWN_FOLDERS:
+        raise ConfigFault(
+            f"the input {job.input} lies in {job.output.rstrip('/')}/{own}, where the output keeps files of its own; choose another output"
+        )
+    if _is_local(output) and Path(output.url).is_file():
         raise OutputFault(
             f"{output.url}: is a file; expected a folder for the tables, which need not exist yet"
         )

@@ -11,7 +11,7 @@ from cellcount_core.stores.base import USUAL_SCHEMES, StorageOptions, Store, che
 from cellcount_core.stores.local import open_local
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-:]*?)://(.*)$", re.DOTALL)
 _SECRET_PARAMETER = re.compile(
@@ -47,6 +47,43 @@ def asked_for(url: str | os.PathLike[str], *, endpoint: str | None = None) -> St
     found = _SCHEME.match(os.fspath(url))
     own = (found.group(1).lower(),) if found is not None else ()
     return StorageOptions(endpoint=endpoint, schemes=tuple(dict.fromkeys((*USUAL_SCHEMES, *own))))
+
+
+def path_below(root: str, place: str) -> str | None:
+    """The path of `place` below `root` ('/'-separated), "" where they are one and the same, None where it lies elsewhere.
+
+    Both are URLs as stores give them. Folders are compared by what they are, not by how they are spelled: through links,
+    "..", relative paths and bind mounts. A place that does not exist yet lies where it would be made.
+    """
+    if _SCHEME.match(root) or _SCHEME.match(place):
+        return _below(place.rstrip("/"), lambda above: above == root.rstrip("/"))
+    try:
+        there = os.stat(root)
+    except OSError:
+        return _below(os.path.realpath(place), lambda above: above == os.path.realpath(root))
+
+    def is_root(above: str) -> bool:
+        try:
+            return os.path.samestat(os.stat(above), there)
+        except OSError:
+            return False
+
+    found = _below(os.path.realpath(place), is_root)
+    # A link inside the root may lead out of it: what stands behind it is listed below the root all the same.
+    return found if found is not None else _below(os.path.abspath(place), is_root)
+
+
+def _below(place: str, is_root: Callable[[str], bool]) -> str | None:
+    above, names = place, list[str]()
+    while not is_root(above):
+        parent, slash, name = above.rpartition("/")
+        if not slash:
+            return None
+        names.append(name)
+        above = parent or "/"
+        if not name:
+            return None
+    return "/".join(reversed(names))
 
 
 def _refuse_scheme(scheme: str, allowed: Sequence[str]) -> None:

@@ -64,6 +64,24 @@ def test_the_input_folder_is_refused_as_output_however_it_is_spelled(
     assert [path.name for path in images.iterdir()] == ["a.ome.tif"]
 
 
+def test_a_link_to_the_input_and_a_folder_of_the_outputs_own_are_refused(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images.parent / "link").symlink_to(images)
+    inner = images / "labels"
+    inner.mkdir()
+    (images / "a.ome.tif").rename(inner / "a.ome.tif")
+    for source, output, told in (
+        (images, images.parent / "link", "output must not be the input folder"),
+        (images.parent / "link", images, "output must not be the input folder"),
+        (inner, images, "where the output keeps files of its own"),
+        (images.parent / "link" / "labels", images, "where the output keeps files of its own"),
+    ):
+        assert main(["count", str(source), str(output), *SERIAL]) == ExitCode.CONFIG
+        assert told in capsys.readouterr().err
+    assert [path.name for path in images.rglob("*")] == ["labels", "a.ome.tif"]
+
+
 def test_a_file_is_refused_as_output(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = images.with_name("out")
     out.write_text("a file", encoding="utf-8")

@@ -12,7 +12,7 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.stores.base import Absent, Denied, StorageOptions
 from cellcount_core.stores.counting import CountingStore, Counts
-from cellcount_core.stores.open import asked_for, open_store
+from cellcount_core.stores.open import asked_for, open_store, path_below
 
 PLAIN = StorageOptions()
 
@@ -163,3 +163,37 @@ def test_a_counting_store_counts_each_operation_and_changes_none(tmp_path: Path)
     store.delete("a")
     assert store.counts == Counts(lists=1, gets=4, puts=2, deletes=1, sizes=1)
     assert store.url == str(tmp_path)
+
+
+def test_a_place_is_found_below_a_root_however_both_are_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (root / "plate").mkdir(parents=True)
+    (elsewhere / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(root)
+    (elsewhere / "in").symlink_to(root / "plate")
+    (root / "out").symlink_to(elsewhere)
+    monkeypatch.chdir(elsewhere / "deep")
+    below = {
+        f"{root}": "",
+        f"{root}/": "",
+        f"{tmp_path}/link": "",
+        "../../root/./": "",
+        f"{root}/plate/..": "",
+        f"{tmp_path}/link/counts": "counts",
+        "../../root/plate/new/deeper": "plate/new/deeper",
+        f"{elsewhere}/in/counts": "plate/counts",
+        # It lies elsewhere, and is listed below the root all the same.
+        f"{root}/out/deep": "out/deep",
+        f"{tmp_path}/root2": None,
+        f"{tmp_path}": None,
+        f"{elsewhere}": None,
+        "s3://root": None,
+    }
+    assert {place: path_below(str(root), place) for place in below} == below
+    assert path_below(str(tmp_path / "absent"), str(tmp_path / "absent" / "x")) == "x"
+    assert path_below("s3://bucket/a", "s3://bucket/a/b/c") == "b/c"
+    assert path_below("s3://bucket/a/", "s3://bucket/a") == ""
+    assert path_below("s3://bucket/a", "s3://bucket/ab") is None
+    assert path_below("s3://bucket", "s3://other/x") is None
