@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import ConfigFault, nearest
@@ -58,19 +59,19 @@ def path_below(root: str, place: str) -> str | None:
     if _SCHEME.match(root) or _SCHEME.match(place):
         return _below(place.rstrip("/"), lambda above: above == root.rstrip("/"))
     try:
-        there = os.stat(root)
+        there = Path(root).stat()
     except OSError:
         return _below(os.path.realpath(place), lambda above: above == os.path.realpath(root))
 
     def is_root(above: str) -> bool:
         try:
-            return os.path.samestat(os.stat(above), there)
+            return os.path.samestat(Path(above).stat(), there)
         except OSError:
             return False
 
     found = _below(os.path.realpath(place), is_root)
     # A link inside the root may lead out of it: what stands behind it is listed below the root all the same.
-    return found if found is not None else _below(os.path.abspath(place), is_root)
+    return found if found is not None else _below(open_local(place).url, is_root)
 
 
 def _below(place: str, is_root: Callable[[str], bool]) -> str | None:
