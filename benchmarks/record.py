@@ -14,6 +14,7 @@ from pathlib import Path
 _PAGES = Path(__file__).parents[1] / "docs" / "explanation"
 PERFORMANCE = _PAGES / "performance.md"
 RELIABILITY = _PAGES / "reliability.md"
+CASES = _PAGES / "cases.md"
 
 
 def record(section: str, table: Sequence[str], page: Path = PERFORMANCE) -> None:
@@ -62,4 +63,5 @@ def _command() -> str:
         for argument in arguments
     ]
     script = Path(sys.argv[0]).resolve().relative_to(_PAGES.parents[1])
-    return " ".join(["python", str(script), *shown])
+    package = ".".join(script.parent.parts)
+    return " ".join(["python", *(["-m", package] if script.name == "__main__.py" else [str(script)]), *shown])
