@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cellcount_core.cli.settings import Tree, assign, build_job, place, read_yaml
+from cellcount_core.cli.settings import Tree, assign, build_job, place, read_tree
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import find_package
@@ -53,7 +53,7 @@ def job_from_arguments(
         if value is not None:
             place(tree, path.split("."), value)
     for assignment in assignments or ():
-        assign(tree, assignment)
+        assign(tree, assignment, JobConfig)
     for text in channels or ():
         role, equals, name = text.partition("=")
         place(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
@@ -78,7 +78,7 @@ def _model(tree: Tree) -> object:
 
 def _base(source: str, output: str | None) -> tuple[Tree, str]:
     if source.lower().endswith(_YAML) and not Path(source).is_dir():
-        tree = read_yaml(Path(source))
+        tree = read_tree(Path(source), JobConfig)
         if output is not None:
             tree["output"] = output
         return tree, source

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from cellcount_core.cli.progress import Display, open_display
-from cellcount_core.cli.settings import assign, explain, read_yaml
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.cli.settings import read_settings
 from cellcount_core.nightly.config import NightlyConfig
 
 
@@ -36,10 +33,4 @@ def nightly(config: Path, assignments: Sequence[str], display: Display) -> int:
 
 def nightly_config(config: Path, assignments: Sequence[str]) -> NightlyConfig:
     """The settings of a YAML file with `--set` assignments on top. Raises ConfigFault listing every fault."""
-    tree = read_yaml(config)
-    for assignment in assignments:
-        assign(tree, assignment)
-    try:
-        return NightlyConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigFault(explain(error, NightlyConfig, str(config))) from None
+    return read_settings(config, assignments, NightlyConfig)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from cellcount_core.cli.counting import many, print_result
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.cli.settings import assign, build_job
+from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, Reason, Status, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from cellcount_core.domain.config import JobConfig
 
 _COUNTABLE = [reason.value for reason in Reason if reason.status in (Status.FAILED, Status.MISSING)]
 
@@ -71,7 +70,7 @@ def _job(
             raise ConfigFault(
                 f"--set {assignment!r}: a retry counts as the run did; only execution, storage and output_storage can be set"
             )
-        assign(tree, assignment)
+        assign(tree, assignment, JobConfig)
     # Storage settings decide how the run is found at all, so they are checked first.
     storage = build_job({**tree, "input": source or "."}, "cellcount retry")
     from cellcount_core.runners.places import storage_options

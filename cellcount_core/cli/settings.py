@@ -1,31 +1,86 @@
-"""A job's configuration from a YAML file, command-line options and `--set` assignments; every fault in one message."""
+"""Settings from a YAML file and `--set` assignments, for every command that takes them; every fault in one message.
+
+YAML is read with fewer guesses than YAML 1.1 makes: only true and false are truth values, `01`, `1e3` and `2026-11-30`
+stay the text that they are (a setting that is a number takes them as numbers), and a key given twice is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar, get_args
 
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cellcount_core.domain.config import PLACE, JobConfig, expanded
 from cellcount_core.domain.errors import ConfigFault, nearest
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
-
-    from cellcount_core.domain.config import JobConfig
-
 Tree = dict[str, object]
+Settings = TypeVar("Settings", bound=BaseModel)
+
+_MERGE = "tag:yaml.org,2002:merge"
+_STR = "tag:yaml.org,2002:str"
+
+
+class _Loader(yaml.SafeLoader):
+    """Keys are text; those given twice in one mapping are kept in `repeated`, in words."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (yaml's own name for it)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repeated: dict[str, None] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        """See yaml: called for every mapping of the file."""
+        lines: dict[str, list[int]] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                key.tag = _STR
+                lines.setdefault(key.value, []).append(key.start_mark.line + 1)
+        for name, given in lines.items():
+            if len(given) > 1:
+                self.repeated[f"{name!r} in lines {', '.join(map(str, given[:-1]))} and {given[-1]}"] = None
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _form, _first in (
+    (_MERGE, r"<<", "<"),
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:int", r"-?(?:0|[1-9][0-9]*)", "-0123456789"),
+    ("tag:yaml.org,2002:float", r"-?(?:0|[1-9][0-9]{0,5})\.(?:0|[0-9]{0,5}[1-9])", "-0123456789"),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_form})$"), list(_first))
+
+
+def _parsed(text: str, where: str) -> object:
+    """The value of a YAML text. Raises ConfigFault, beginning with `where`."""
+    loader = _Loader(text)
+    try:
+        data: object = loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigFault(f"{where}: not valid YAML: {error}") from error
+    finally:
+        loader.dispose()
+    if loader.repeated:
+        raise ConfigFault(f"{where}: given twice: {'; '.join(loader.repeated)}. Keep one of each")
+    return data
 
 
 def read_yaml(path: Path) -> Tree:
-    """The mapping in a YAML file. Raises ConfigFault naming file and line where it is not one."""
-    import yaml
-
+    """The mapping in a YAML file. Raises ConfigFault naming file and line where it is not one, or where a key is given twice."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigFault(f"{path}: not valid YAML: {error}") from error
+    if data is None:
+        return {}
     if not isinstance(data, dict):
         raise ConfigFault(
             f"{path}: expected a mapping with keys like input, output, run; got {type(data).__name__}"
@@ -33,28 +88,47 @@ def read_yaml(path: Path) -> Tree:
     return data
 
 
-def assign(tree: Tree, assignment: str) -> None:
-    """Apply one `--set run.key=value`; the value is read as YAML, so numbers, lists and mappings work.
+def read_settings(path: Path, assignments: Sequence[str], model: type[Settings]) -> Settings:
+    """The settings in a YAML file with `--set` assignments on top. Raises ConfigFault listing every fault."""
+    tree = read_tree(path, model)
+    for assignment in assignments:
+        assign(tree, assignment, model)
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigFault(explain(error, model, str(path))) from None
 
-    Raises ConfigFault where the text is no assignment or runs through a value that is no mapping.
+
+def read_tree(path: Path, model: type[BaseModel]) -> Tree:
+    """The mapping in a YAML file, with the variables in its paths replaced: those of `model` that are a `Place`.
+
+    Raises ConfigFault as `read_yaml` does, and naming each path and the variable that is not set.
     """
-    import yaml
+    return _expanded(read_yaml(path), model, str(path))
 
+
+def assign(tree: Tree, assignment: str, model: type[BaseModel]) -> None:
+    """Apply one `--set run.key=value`; the value is read as YAML, so numbers, lists and mappings work, and paths as in a file.
+
+    Raises ConfigFault where the text is no assignment, runs through a value that is no mapping, or names a variable not set.
+    """
     path, equals, text = assignment.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
         raise ConfigFault(f"--set {assignment!r}: expected section.key=value, for example run.z=max")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigFault(f"--set {assignment!r}: the value is not valid YAML: {error}") from error
+    alone: Tree = {}
+    place(alone, keys, _parsed(text, f"--set {assignment!r}"))
+    value: object = _expanded(alone, model, f"--set {assignment!r}")
+    for key in keys:
+        value = value[key] if isinstance(value, dict) else value
     place(tree, keys, value)
 
 
 def place(tree: Tree, keys: Sequence[str], value: object) -> None:
     """Put `value` at the path `keys`, making the mappings on the way."""
     for position, key in enumerate(keys[:-1]):
-        inner = tree.setdefault(key, {})
+        # A section that is there and empty has its defaults.
+        inner = tree[key] = {} if tree.get(key) is None else tree[key]
         if not isinstance(inner, dict):
             raise ConfigFault(
                 f"{'.'.join(keys[: position + 1])} is {inner!r}, so {'.'.join(keys)} cannot be set"
@@ -65,10 +139,6 @@ def place(tree: Tree, keys: Sequence[str], value: object) -> None:
 
 def build_job(tree: Mapping[str, object], origin: str) -> JobConfig:
     """Validate a configuration. Raises ConfigFault listing every fault with the nearest known key or value."""
-    from pydantic import ValidationError
-
-    from cellcount_core.domain.config import JobConfig
-
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
@@ -136,8 +206,6 @@ def _expected(message: str) -> str:
 
 
 def _known_keys(model: type[BaseModel], path: str) -> list[str]:
-    from pydantic import BaseModel
-
     current: list[type[BaseModel]] = [model]
     for key in [part for part in path.split(".") if part]:
         inner: list[type[BaseModel]] = []
@@ -152,11 +220,46 @@ def _known_keys(model: type[BaseModel], path: str) -> list[str]:
     return sorted({key for one in current for key in one.model_fields})
 
 
+def _expanded(tree: Tree, model: type[BaseModel], origin: str) -> Tree:
+    faults: list[str] = []
+    found = _walk(tree, [model], "", faults)
+    if faults:
+        raise ConfigFault("\n".join(f"{origin}: {fault}" for fault in faults))
+    return found
+
+
+def _walk(tree: Tree, models: Sequence[type[BaseModel]], path: str, faults: list[str]) -> Tree:
+    found: Tree = {}
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else key
+        fields = [one.model_fields[key] for one in models if key in one.model_fields]
+        inner = [kind for field in fields for kind in _models_in(field.annotation)]
+        if any(PLACE in field.metadata or _holds_place(field.annotation) for field in fields):
+            found[key] = _replaced(value, where, faults)
+        elif isinstance(value, dict) and inner:
+            found[key] = _walk(value, inner, where, faults)
+        else:
+            found[key] = value
+    return found
+
+
+def _holds_place(annotation: object) -> bool:
+    return annotation == PLACE or any(map(_holds_place, get_args(annotation)))
+
+
+def _replaced(value: object, where: str, faults: list[str]) -> object:
+    if isinstance(value, list):
+        return [_replaced(one, where, faults) for one in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return expanded(value, os.environ)
+    except ValueError as fault:
+        faults.append(f"{where}: {fault}")
+        return value
+
+
 def _models_in(annotation: object) -> list[type[BaseModel]]:
-    from typing import get_args
-
-    from pydantic import BaseModel
-
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from cellcount_core.cli.settings import assign, explain, read_yaml
+from cellcount_core.cli.settings import explain, read_settings
 from cellcount_core.domain.errors import ConfigFault, ExitCode
 
 if TYPE_CHECKING:
@@ -61,10 +61,4 @@ def _numbers(seeds: str) -> list[int]:
 def _settings(config: Path, assignments: Sequence[str]) -> TrainConfig:
     from cellcount_core.training.config import TrainConfig
 
-    tree = read_yaml(config)
-    for assignment in assignments:
-        assign(tree, assignment)
-    try:
-        return TrainConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigFault(explain(error, TrainConfig, str(config))) from None
+    return read_settings(config, assignments, TrainConfig)

@@ -7,29 +7,86 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cellcount_core.domain.errors import nearest
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+PLACE = "place"
+Place = Annotated[str, PLACE]
+"""A path or URL: where it stands in a file, `expanded` is what it means."""
+
+_VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w*)\}|(\{[^}]*\}?))")
 
 
-class FlatLayout(_Section):
+def expanded(place: str, variables: Mapping[str, str]) -> str:
+    """`place` with `$NAME` and `${NAME}` replaced and a leading `~` made the home folder; `$$` is a plain `$`.
+
+    Raises ValueError naming a variable that is not among `variables`, or a home folder that is not known.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        plain, bare, braced, other = found.groups()
+        if plain:
+            return "$"
+        name = bare or braced or ""
+        if other is not None or not name:
+            raise ValueError(
+                f"{place!r}: only $NAME and ${{NAME}} are replaced (got {found.group()!r}); '$$' stands for a plain '$'"
+            )
+        if name not in variables:
+            hint = nearest(name, variables)
+            raise ValueError(
+                f"{place!r} names the environment variable {name}, which is not set"
+                + (hint if "did you mean" in hint else "")
+                + "; '$$' stands for a plain '$'"
+            )
+        return variables[name]
+
+    text = _VARIABLE.sub(value, place)
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{place!r}: the home folder of {text.partition('/')[0]!r} is not known") from None
+
+
+class Section(BaseModel):
+    """A part of a settings file: unknown keys are refused, a key left empty has its default, and a number is taken for a name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, given: object) -> object:
+        if not isinstance(given, Mapping):
+            return given
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in given.items()
+            if value is not None or key not in fields or type(None) in get_args(fields[key].annotation)
+        }
+
+
+class FlatLayout(Section):
     """Any folder of images, recursive: the folder is the plate, the file's name the well, one site a file."""
 
     kind: Literal["flat"] = "flat"
 
 
-class ImageXpressLayout(_Section):
+class ImageXpressLayout(Section):
     """ImageXpress / MetaXpress names: `<plate>_<well>[_s<site>][_w<channel>][GUID].tif`, `TimePoint_n`, `ZStep_n`."""
 
     kind: Literal["imagexpress"] = "imagexpress"
 
 
-class PatternLayout(_Section):
+class PatternLayout(Section):
     """File names read by a regular expression with named groups.
 
     `pattern` is searched in the key (path below the input, '/' separated). Groups: `plate`, `well` (or `row` and `column`),
@@ -41,7 +98,7 @@ class PatternLayout(_Section):
     plate: str = ""
 
 
-class TableLayout(_Section):
+class TableLayout(Section):
     """A manifest (CSV or Parquet) with a row a file.
 
     `manifest` is a path relative to the input, or a path or URL of its own. `columns` maps `key`, `plate`, `well`, `site`,
@@ -50,7 +107,7 @@ class TableLayout(_Section):
     """
 
     kind: Literal["table"] = "table"
-    manifest: str
+    manifest: Place
     columns: dict[str, str] = {}
 
 
@@ -59,21 +116,21 @@ LayoutConfig = Annotated[
 ]
 
 
-class ExpectGrid(_Section):
+class ExpectGrid(Section):
     """A plate of `wells` wells (6 to 1536), each with these `sites`, whether or not files of them were seen."""
 
     wells: Literal[6, 12, 24, 48, 96, 384, 1536]
     sites: Annotated[tuple[int, ...], Field(min_length=1)]
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model package (name of a shipped one, or path or URL of a folder) and the engine that runs it."""
 
-    package: str = "nuclei"
+    package: Place = "nuclei"
     engine: str = "auto"
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """What is counted and how: everything that can change a number in a table."""
 
     layout: LayoutConfig = FlatLayout()
@@ -101,7 +158,7 @@ class RunConfig(_Section):
         return names
 
 
-class ExecutionConfig(_Section):
+class ExecutionConfig(Section):
     """Where and how fast it runs. Nothing here can change a table."""
 
     runner: Literal["ray", "serial"] = "ray"
@@ -138,7 +195,7 @@ def accepted_failures(max_failed: int | str | None, fields: int) -> int:
     return max_failed or 0
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Which URLs are opened, and how `s3://` is reached. Credentials come from the standard chain alone and stand in no file of ours."""
 
     endpoint: str | None = None
@@ -151,11 +208,11 @@ class StorageConfig(_Section):
     ] = ("file", "s3")
 
 
-class JobConfig(_Section):
+class JobConfig(Section):
     """A whole job: from where, to where, what and how."""
 
-    input: str
-    output: str
+    input: Place
+    output: Place
     run: RunConfig = RunConfig()
     execution: ExecutionConfig = ExecutionConfig()
     storage: StorageConfig = StorageConfig()

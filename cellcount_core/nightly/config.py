@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from cellcount_core.domain.config import ExecutionConfig, JobConfig, RunConfig, StorageConfig, TableLayout
+from cellcount_core.domain.config import (
+    ExecutionConfig,
+    JobConfig,
+    Place,
+    RunConfig,
+    Section,
+    StorageConfig,
+    TableLayout,
+)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Complete(_Part):
+class Complete(Section):
     """When a plate is complete; all that is given must hold. Without this section: `unchanged_min: 30`.
 
     `marker`: a file of this name in the plate's folder. `fields`: so many fields, each with as many files as the fullest one.
@@ -33,7 +37,7 @@ class Complete(_Part):
         return self
 
 
-class Budget(_Part):
+class Budget(Section):
     """Past `max_hours` or `max_cost` (hours times `cost_per_hour`, in a currency of your own) no plate is begun."""
 
     max_hours: Annotated[float, Field(gt=0)] | None = None
@@ -47,7 +51,7 @@ class Budget(_Part):
         return self
 
 
-class Webhook(_Part):
+class Webhook(Section):
     """Where the digest is sent as JSON. A URL that is a secret stands in the environment variable `url_from` instead of `url`."""
 
     url: str | None = None
@@ -63,7 +67,7 @@ class Webhook(_Part):
         return self
 
 
-class History(_Part):
+class History(Section):
     """What a plate is compared with: those counted in the last `nights`, within `sigmas` robust standard deviations.
 
     Nothing is flagged before there are `least` plates to compare with.
@@ -74,12 +78,12 @@ class History(_Part):
     least: Annotated[int, Field(ge=2)] = 5
 
 
-class NightlyConfig(_Part):
+class NightlyConfig(Section):
     """A nightly: where plates appear, when they are complete, how they are counted, what a night may cost."""
 
-    roots: Annotated[tuple[str, ...], Field(min_length=1)]
+    roots: Annotated[tuple[Place, ...], Field(min_length=1)]
     depth: Annotated[int, Field(ge=1, le=8)] = 1
-    output: str
+    output: Place
     complete: Complete = Complete(unchanged_min=30)
     run: RunConfig = RunConfig()
     execution: ExecutionConfig = ExecutionConfig()

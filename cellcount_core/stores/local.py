@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.domain.errors import OutputFault, StorageFault
+from cellcount_core.domain.errors import ConfigFault, OutputFault, StorageFault
 from cellcount_core.stores.ahead import in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
@@ -150,8 +150,17 @@ class LocalStore:
 
 
 def open_local(path: str | os.PathLike[str]) -> LocalStore:
-    """The store below `path`; a relative path is made absolute, `~` is expanded, links are left as they are."""
-    return LocalStore(str(Path(path).expanduser().absolute()))
+    """The store below `path`; a relative path is made absolute, `~` is expanded, links are left as they are.
+
+    Raises ConfigFault where `~` names a home folder that is not known.
+    """
+    try:
+        return LocalStore(str(Path(path).expanduser().absolute()))
+    except RuntimeError:
+        user = os.fspath(path).partition("/")[0]
+        raise ConfigFault(
+            f"{os.fspath(path)}: the home folder of {user!r} is not known; write it out"
+        ) from None
 
 
 def is_staged(name: str) -> bool:

@@ -80,10 +80,10 @@ def _below(place: str, is_root: Callable[[str], bool]) -> str | None:
         parent, slash, name = above.rpartition("/")
         if not slash:
             return None
+        if name in ("", ".."):
+            return None
         names.append(name)
         above = parent or "/"
-        if not name:
-            return None
     return "/".join(reversed(names))
 
 

@@ -6,19 +6,16 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from cellcount_core.domain.config import Place, Section, expanded
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.domain.polarity import Polarity
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(_Part):
+class DataConfig(Section):
     """Where labelled images come from.
 
     `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc", "masks"
@@ -40,14 +37,17 @@ class DataConfig(_Part):
     licence: str = ""
 
     def resolved(self) -> Path:
-        """The path with environment variables put in. Raises ConfigFault where one is not set."""
-        path = os.path.expandvars(self.path)
-        if "$" in path:
-            raise ConfigFault(f"data.path: {self.path!r} names an environment variable that is not set")
-        return Path(path).expanduser()
+        """The path with environment variables put in. Raises ConfigFault where one is not set.
+
+        They are put in where the data is read, so that another machine may keep it elsewhere and the run be the same.
+        """
+        try:
+            return Path(expanded(self.path, os.environ))
+        except ValueError as fault:
+            raise ConfigFault(f"data.path: {fault}") from None
 
 
-class InputConfig(_Part):
+class InputConfig(Section):
     """The scale and the normalisation the network is trained for (see images/normalise.py)."""
 
     channel: str = "nuclei"
@@ -63,7 +63,7 @@ class InputConfig(_Part):
         )
 
 
-class OptimiserConfig(_Part):
+class OptimiserConfig(Section):
     """`kind`, peak learning rate, decoupled weight decay, schedule, warm-up and averaging of the weights (0: none).
 
     Schedule "trapezoid" holds the peak and falls linearly over the last `decay_share` of the steps: a run may be made
@@ -79,7 +79,7 @@ class OptimiserConfig(_Part):
     ema: float = Field(0.998, ge=0, lt=1)
 
 
-class LossConfig(_Part):
+class LossConfig(Section):
     """Weights of cross-entropy and Dice on the foreground, and of the errors on the distance and the size.
 
     `distance_error` "absolute" teaches the likeliest distance: a boundary between two objects that is less likely than not
@@ -96,7 +96,7 @@ class LossConfig(_Part):
     touching: float = Field(0.0, ge=0)
 
 
-class AugmentConfig(_Part):
+class AugmentConfig(Section):
     """What is done to a crop; `kind` "none" takes images as they are.
 
     `natural_share` of the crops keep about their own scale; `near_share` bring the image's median object to about the
@@ -115,7 +115,7 @@ class AugmentConfig(_Part):
     crowded_share: float = Field(0.0, ge=0, le=1)
 
 
-class TrainConfig(_Part):
+class TrainConfig(Section):
     """A training run and the package it ends in.
 
     Length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) is outside any repository and
@@ -133,7 +133,7 @@ class TrainConfig(_Part):
     data: DataConfig
     input: InputConfig = InputConfig()
     network: dict[str, int | str | bool | list[int]] = Field(default_factory=dict)
-    start_from: str = ""
+    start_from: Place = ""
     maps: tuple[Literal["foreground", "distance", "size"], ...] = ("foreground", "distance")
     separator: Literal["cores", "components"] = "cores"
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -149,8 +149,8 @@ class TrainConfig(_Part):
     data_parallel: Literal["auto", "off"] = "auto"
     checkpoint_every: int = Field(250, ge=1)
     validate_every: int = Field(1000, ge=0)
-    work_dir: str
-    package_dir: str
+    work_dir: Place
+    package_dir: Place
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.cli.arguments import job_from_arguments
-from cellcount_core.cli.settings import assign, build_job, read_yaml
+from cellcount_core.cli.nights import nightly_config
+from cellcount_core.cli.settings import assign, build_job, read_settings, read_yaml
+from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 
 
@@ -49,7 +51,7 @@ def test_options_win_over_the_file_and_set_wins_over_options(tmp_path: Path) -> 
 
 def test_a_set_value_is_read_as_yaml() -> None:
     tree: dict[str, object] = {"input": "a", "output": "b"}
-    assign(tree, "run.expect={wells: 96, sites: [1, 2]}")
+    assign(tree, "run.expect={wells: 96, sites: [1, 2]}", JobConfig)
     expect = build_job(tree, "test").run.expect
     assert not isinstance(expect, str)
     assert expect.sites == (1, 2)
@@ -58,7 +60,7 @@ def test_a_set_value_is_read_as_yaml() -> None:
 @pytest.mark.parametrize("text", ["nonsense", "=3", "run.=3", "a..b=1"])
 def test_a_malformed_assignment_shows_the_form(text: str) -> None:
     with pytest.raises(ConfigFault, match=r"section\.key=value"):
-        assign({}, text)
+        assign({}, text, JobConfig)
 
 
 @pytest.mark.parametrize(("content", "told"), [("- a\n", "expected a mapping"), ("a: [", "not valid YAML")])
@@ -77,3 +79,115 @@ def test_output_inside_the_place_of_the_input_is_refused() -> None:
 def test_a_setting_named_like_its_layout_is_named_where_it_is_missing() -> None:
     with pytest.raises(ConfigFault, match=r"run\.layout\.pattern: is needed and not given"):
         build_job({"input": "a", "output": "b", "run": {"layout": {"kind": "pattern"}}}, "command line")
+
+
+def job_of(folder: Path, text: str, *assignments: str) -> JobConfig:
+    file = folder / "job.yaml"
+    file.write_text(text, encoding="utf-8")
+    return job_from_arguments(source=str(file), output=None, assignments=assignments)
+
+
+def test_a_key_given_twice_is_refused_with_its_lines_wherever_it_stands(tmp_path: Path) -> None:
+    from cellcount_core.training.config import TrainConfig
+
+    for text, told in {
+        "input: a\noutput: b\nrun:\n  z: max\noutput: c\n": "'output' in lines 2 and 5",
+        "input: a\noutput: b\nrun:\n  z: max\n  measure: []\n  z: mean\n": "'z' in lines 4 and 6",
+        "input: a\noutput: b\nrun: {z: max, z: mean}\n": "'z' in lines 3 and 3",
+        "input: a\ninput: a\noutput: b\n'input': c\n": "'input' in lines 1, 2 and 4",
+        "input: a\noutput: b\nrun: {channels: {1: a, '1': b}}\n": "'1' in lines 3 and 3",
+        "x: 1\nx: 2\nrun: {y: 1, y: 2}\n": "'x' in lines 1 and 2; 'y' in lines 3 and 3",
+    }.items():
+        for read in (
+            lambda file: job_from_arguments(source=str(file), output=None),
+            lambda file: nightly_config(file, []),
+            lambda file: read_settings(file, [], TrainConfig),
+        ):
+            (tmp_path / "job.yaml").write_text(text, encoding="utf-8")
+            with pytest.raises(ConfigFault, match="given twice") as caught:
+                read(tmp_path / "job.yaml")
+            assert told in str(caught.value)
+            assert "job.yaml" in str(caught.value)
+    with pytest.raises(ConfigFault, match="'z' in lines 1 and 1"):
+        assign({}, "run={z: max, z: mean}", JobConfig)
+    # An anchor that is merged in and overridden is not given twice.
+    job = job_of(tmp_path, "input: &a a\noutput: b\nrun: {<<: {z: max, measure: [w2]}, z: mean}\n")
+    assert (job.run.z, job.run.measure) == ("mean", ("w2",))
+
+
+def test_variables_and_home_are_replaced_in_every_path_and_those_not_set_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cellcount_core.training.config import TrainConfig
+
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("CELLCOUNT_SCRATCH", "/scratch")
+    text = (
+        "input: ~/plates/$CELLCOUNT_SCRATCH\noutput: ${CELLCOUNT_SCRATCH}/out$$1\n"
+        "run: {exclude: ['$x'], layout: {kind: table, manifest: $HOME/m.csv}, model: {package: ~/mine}}\n"
+    )
+    job = job_of(tmp_path, text, "execution.actors=2")
+    assert (job.input, job.output) == ("/home/me/plates/scratch", "/scratch/out$1")
+    assert job.run.layout.model_dump()["manifest"] == "/home/me/m.csv"
+    assert (job.run.model.package, job.run.exclude) == ("/home/me/mine", ("$x",))
+    assert job_of(tmp_path, text, "output=~/elsewhere").output == "/home/me/elsewhere"
+
+    night = tmp_path / "night.yaml"
+    night.write_text("roots: [~/a, s3://b/$CELLCOUNT_SCRATCH]\noutput: $HOME/out\n", encoding="utf-8")
+    config = nightly_config(night, [])
+    assert (config.roots, config.output) == (("/home/me/a", "s3://b//scratch"), "/home/me/out")
+    train = tmp_path / "train.yaml"
+    train.write_text(
+        "name: x\nsteps: 1\nwork_dir: $HOME/w\npackage_dir: ~/p\nstart_from: nuclei\ndata: {path: $D}\n"
+    )
+    settings = read_settings(train, [], TrainConfig)
+    assert (settings.work_dir, settings.package_dir) == ("/home/me/w", "/home/me/p")
+    with pytest.raises(
+        ConfigFault, match=r"data\.path: '\$D' names the environment variable D, which is not set"
+    ):
+        settings.data.resolved()
+
+    with pytest.raises(ConfigFault) as caught:
+        job_of(tmp_path, "input: $CELLCOUNT_SCRACH/a\noutput: '${CELLCOUNT_SCRATCH:-x}'\n")
+    assert "input: '$CELLCOUNT_SCRACH/a' names the environment variable CELLCOUNT_SCRACH" in str(caught.value)
+    assert "did you mean 'CELLCOUNT_SCRATCH'?" in str(caught.value)
+    assert "output: '${CELLCOUNT_SCRATCH:-x}': only $NAME and ${NAME} are replaced" in str(caught.value)
+    with pytest.raises(ConfigFault, match="home folder of '~nobody-of-that-name' is not known"):
+        job_of(tmp_path, "input: ~nobody-of-that-name/a\noutput: b\n")
+    # What a shell has read is taken as it is.
+    assert job_from_arguments(source="$odd", output="b").input == "$odd"
+
+
+def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
+    plain = job_of(tmp_path, "input: a\noutput: b\n")
+    for text in (
+        "run:\n  # z: max\nexecution:\nstorage:\n",
+        "run:\n  layout:\n  measure:\n    # - w2\n  channels:\n    # nuclei: w1\n  model:\n  z:\nexecution:\n  actors:\n",
+        "run: {model: {package: , engine: }}\noutput_storage:\n",
+    ):
+        assert job_of(tmp_path, f"input: a\noutput: b\n{text}") == plain
+    assert job_of(tmp_path, "input: a\noutput: b\nrun:\n", "run.z=mean").run.z == "mean"
+    night = tmp_path / "night.yaml"
+    night.write_text("roots: [a]\noutput: b\nbudget:\nhistory:\n  # nights: 3\nrun:\ncomplete:\n")
+    assert nightly_config(night, []).history.nights == 14
+    with pytest.raises(ConfigFault, match="output: is needed and not given"):
+        job_of(tmp_path, "input: a\noutput:\n")
+    with pytest.raises(ConfigFault, match="input: is needed and not given"):
+        job_of(tmp_path, "# nothing but a comment\n")
+
+
+def test_a_name_may_look_like_a_number_a_date_or_a_truth_value(tmp_path: Path) -> None:
+    text = (
+        "input: 2026-11-30\noutput: 12\nrun:\n  channels: {nuclei: 1}\n  measure: [2, 01, 010, 1e3, no, 12:30, 1.50, 1_0, 0x1F, 2.5]\n"
+        "  layout: {kind: table, manifest: 7, columns: {well: 3}}\n  exclude: [5]\n"
+    )
+    job = job_of(tmp_path, text, "run.channels.cells=04")
+    assert (job.input, job.output) == ("2026-11-30", "12")
+    assert job.run.channels == {"nuclei": "1", "cells": "04"}
+    assert job.run.measure == ("2", "01", "010", "1e3", "no", "12:30", "1.50", "1_0", "0x1F", "2.5")
+    assert job.run.layout.model_dump()["columns"] == {"well": "3"}
+    # Where a number or a truth value is wanted they are one.
+    numbers = "input: a\noutput: b\nrun: {z: 03, diameter: 2e1}\nexecution: {shard_timeout_s: 1e3}\nstorage: {anonymous: yes}\n"
+    job = job_of(tmp_path, numbers)
+    assert (job.run.z, job.run.diameter, job.execution.shard_timeout_s) == (3, 20.0, 1000.0)
+    assert job.storage.anonymous
