@@ -1,7 +1,7 @@
 """Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
 
 config.md comes from domain/config.py, nightly/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
-domain/errors.py, cli.md from the command line itself.
+domain/errors.py, warnings.md from domain/doubts.py, cli.md from the command line itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
 from cellcount_core.domain import config as settings
+from cellcount_core.domain import doubts
 from cellcount_core.domain import errors as faults
 from cellcount_core.nightly import config as nights
 
@@ -36,6 +37,7 @@ _EXITS = {
     faults.ExitCode.MODEL: "The model package cannot be loaded, or does not give its golden tensors.",
     faults.ExitCode.LEDGER: "The output contradicts its own plan or digests, or is not complete.",
     faults.ExitCode.BUSY: "Another run is at work on this output, or took it over; nothing that was committed is lost.",
+    faults.ExitCode.DOUBTS: "All was counted, and a plate is in doubt as a whole (`doubt` in plates.parquet; the last lines of the command say why and what to do). Only with `--strict` (`execution.strict`); the tables are written.",
     faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
 }
 _LAYOUTS = {
@@ -224,6 +226,17 @@ def reasons_page() -> str:
     )
 
 
+def warnings_page() -> str:
+    """Every warning code."""
+    lines = [f"| `{code.value}` | {code.meaning} |" for code in doubts.Doubt]
+    opening = (
+        "A counted field lists codes in its `warnings` column, some with what they are about behind a colon (`channel_missing:w2`).\n"
+        "`fields_warned` and `warnings` of wells, plates and `summary.json` count the fields of each code; `doubt` of plates.parquet is the\n"
+        "code that makes a plate doubtful as a whole. The last lines of `cellcount count` and `cellcount verify` say them in words.\n"
+    )
+    return NOTE + "\n".join(["# Warnings\n", opening, "| code | meaning |", "|---|---|", *lines]) + "\n"
+
+
 def cli_page() -> str:
     """Every command with its arguments and options, as the command line declares them."""
     text = [
@@ -259,6 +272,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/tables.md": tables_page,
     "reference/exit-codes.md": exit_codes_page,
     "reference/reasons.md": reasons_page,
+    "reference/warnings.md": warnings_page,
     "reference/cli.md": cli_page,
 }
 """Path below docs/ of every generated page, and what writes it."""

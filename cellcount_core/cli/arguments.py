@@ -30,6 +30,7 @@ def job_from_arguments(
     endpoint: str | None = None,
     anonymous: bool = False,
     max_failed: str | None = None,
+    strict: bool = False,
 ) -> JobConfig:
     """The job that a command line describes; options win over the file, `--set` wins over both.
 
@@ -46,6 +47,7 @@ def job_from_arguments(
         ("execution.address", address),
         ("execution.actors", actors),
         ("execution.max_failed", max_failed),
+        ("execution.strict", True if strict else None),
         ("storage.endpoint", endpoint),
         ("storage.anonymous", True if anonymous else None),
     ]

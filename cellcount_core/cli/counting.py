@@ -36,6 +36,7 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     summary = result.summary
     print(f"{total_line(summary)} ({result.seconds:.1f} s)")
     print_reasons(summary.reasons, summary.examples)
+    print_doubts(summary)
     out = job.output.rstrip("/")
     print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/, objects/")
     if result.exit_code is ExitCode.FAILURES:
@@ -44,6 +45,8 @@ def print_result(job: JobConfig, result: JobResult) -> None:
         limit = "" if given is None else f", --max-failed is {given}"
         print(f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing{limit}")
         print(f"once the cause is gone: cellcount retry {shlex.quote(out)}")
+    if result.exit_code is ExitCode.DOUBTS:
+        print(f"exit code {int(ExitCode.DOUBTS)}: {many(len(summary.doubts), 'plate')} in doubt (--strict)")
     print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
 
 
@@ -61,6 +64,14 @@ def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> No
         print(f"  {fields:>6} {Reason(code).status.value}: {code}. {Reason(code).sentence}")
         if code in examples:
             print(f"         {'for example ' if fields > 1 else ''}{examples[code]}")
+
+
+def print_doubts(summary: Summary) -> None:
+    """What the fields warn of and which plates are in doubt, each with what can be done about it."""
+    from cellcount_core.reduce.summary import told_doubts
+
+    for line in told_doubts(summary):
+        print(f"  {line}")
 
 
 def show_plan(job: JobConfig) -> int:

@@ -93,6 +93,14 @@ MaxFailed = Annotated[
         "Without it nothing stops early.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="End with exit code 10 where a plate is in doubt: most fields unlike the training images or of absurd size, or "
+        "hardly an object where other plates have hundreds.",
+    ),
+]
 Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
 Progress = Annotated[
     Display, typer.Option("--progress", metavar="auto|line|json|quiet", help="How progress is shown.")
@@ -116,6 +124,7 @@ def count(
     endpoint: Endpoint = None,
     anonymous: Anonymous = False,
     max_failed: MaxFailed = None,
+    strict: Strict = False,
     progress: Progress = Display.AUTO,
 ) -> None:
     """Count every field of INPUT and write tables to OUTPUT.
@@ -136,7 +145,7 @@ def count(
     job = job_from_arguments(
         source=source, output=output, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
-        anonymous=anonymous, max_failed=max_failed,
+        anonymous=anonymous, max_failed=max_failed, strict=strict,
     )  # fmt: skip
     raise typer.Exit(counting.count(job, progress))
 

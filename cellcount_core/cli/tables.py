@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellcount_core.cli.counting import many, print_reasons, total_line
+from cellcount_core.cli.counting import many, print_doubts, print_reasons, total_line
 from cellcount_core.domain.errors import ExitCode, OutputFault, Status
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def reduce_again(out: str, endpoint: str | None) -> int:
         summary = reduce_run(store)
     print(f"{total_line(summary)}, {many(summary.wells, 'well')}")
     print_reasons(summary.reasons, summary.examples)
+    print_doubts(summary)
     return int(ExitCode.OK)
 
 
@@ -46,6 +47,8 @@ def verify_output(out: str, endpoint: str | None) -> int:
     print(
         f"{report.fields} expected = {tally}; {many(report.shards, 'shard')}, {many(report.objects, 'object')}"
     )
+    for line in report.told:
+        print(f"  {line}")
     for finding in report.findings:
         print(f"  {finding}")
     if report.found > len(report.findings):
@@ -71,10 +74,9 @@ def export_counts(out: str, file: Path, endpoint: str | None) -> int:
 
 def list_models() -> int:
     """Print the shipped packages with what they were measured at."""
-    from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
+    from cellcount_core.models.package import shipped_packages
 
-    for manifest in sorted(shipped_folder().glob(f"*/{MANIFEST}")):
-        package = load_package(manifest.parent)
+    for package in shipped_packages():
         scale = f"objects of {package.input.diameter_px:g} px" if package.input.diameter_px else "any scale"
         print(
             f"{package.name} {package.version}  {package.digest[:12]}  counts {package.object_name} ({scale})"

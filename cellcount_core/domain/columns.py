@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column changes its name, type, unit or meaning; stands in the metadata of every table."""
 
 
@@ -200,6 +200,8 @@ _TALLY = (
     Column("fields_failed", _I, "fields", "fields that could not be counted", True),
     Column("fields_missing", _I, "fields", "fields whose files are not there", True),
     Column("fields_skipped", _I, "fields", "fields left out by the configuration", True),
+    Column("fields_warned", _I, "fields", "counted fields with a warning", True),
+    Column("warnings", _S, "", "fields by the code of their warnings as JSON; {} where no field warns", True),
     Column(
         "count", _I, "objects", "sum over counted fields, never scaled up; null where no field was counted"
     ),
@@ -235,6 +237,7 @@ def plates_columns(features: Features) -> tuple[Column, ...]:
         Column("wells_complete", _I, "wells", "wells in which every field was counted", True),
         *_TALLY,
         Column("reasons", _S, "", "fields by reason as JSON; {} where every field was counted", True),
+        Column("doubt", _S, "", "code of what is doubtful about the plate as a whole; null where nothing is"),
         *_merged(features),
     )
 

@@ -174,6 +174,7 @@ class ExecutionConfig(Section):
     max_deaths: Annotated[int, Field(ge=1)] = 2
     readers: Annotated[int, Field(ge=1, le=256)] = 8
     max_failed: int | str | None = None
+    strict: bool = False
 
     @field_validator("max_failed", mode="before")
     @classmethod

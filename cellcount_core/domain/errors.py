@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     MODEL = 7
     LEDGER = 8
     BUSY = 9
+    DOUBTS = 10
     INTERRUPTED = 75
 
 

@@ -251,6 +251,11 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "models"
 
 
+def shipped_packages() -> list[Package]:
+    """The packages that travel with the product, by name. Raises ModelFault as `load_package`."""
+    return [load_package(manifest.parent) for manifest in sorted(shipped_folder().glob(f"*/{MANIFEST}"))]
+
+
 def find_package(name_or_path: str) -> Package:
     """The package of that path, or the shipped one of that name.
 

@@ -19,13 +19,18 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What the tables need to know of a run; `plan_sha256` is that of run/plan.parquet."""
+    """What the tables need to know of a run; `plan_sha256` is that of run/plan.parquet.
+
+    `model` is the name of its package, `noun` what its fields are called: images where the layout knows no wells.
+    """
 
     fingerprint: str
     features: Features
     shards: int
     fields: int
     plan_sha256: str
+    model: str
+    noun: str
 
 
 def read_run(store: Store) -> RunInfo:
@@ -51,6 +56,8 @@ def read_run(store: Store) -> RunInfo:
             shards=int(numbers["shards"]),
             fields=int(numbers["fields"]),
             plan_sha256=str(data["plan_sha256"]),
+            model=str(data["model"]["name"]),
+            noun="image" if data["run"].get("layout", {}).get("kind") == "flat" else "field",
         )
     except (ValueError, KeyError, TypeError) as error:
         raise OutputFault(

@@ -1,10 +1,12 @@
-"""Plates from wells: one row a plate."""
+"""Plates from wells: one row a plate, and which plates are in doubt as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.columns import PLATE, Features
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.reduce.tally import Tally
 from cellcount_core.reduce.wells import Well
@@ -33,12 +35,46 @@ class Plate:
         self.tally.merge(other.tally)
 
 
-def plate_row(plate: Plate, features: Features) -> dict[str, object]:
-    """The row of the plates table."""
+_OF_MOST_FIELDS = (Doubt.OUT_OF_DOMAIN, Doubt.SIZE_ABSURD)
+"""Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
+
+_HUNDREDS = 100
+"""A plate whose fields, at the median of the other plates, would hold so many objects should hold more than one for each hundred."""
+
+
+def plates_in_doubt(plates: Sequence[Plate]) -> dict[str, Doubt]:
+    """Plates whose counts cannot be believed as they are, by name, with why: most counted fields are out of domain or were counted
+    at an absurd size, or there is hardly an object where the other plates have hundreds."""
+    ordered = sorted(mean for plate in plates if (mean := plate.tally.mean) is not None)
+    found: dict[str, Doubt] = {}
+    for plate in plates:
+        tally, mean = plate.tally, plate.tally.mean
+        if mean is None:
+            continue
+        shared = [doubt for doubt in _OF_MOST_FIELDS if 2 * tally.warnings[doubt] > tally.ok]
+        expected = _median_without(ordered, mean) * tally.ok
+        if expected >= _HUNDREDS and tally.total * _HUNDREDS <= expected:
+            shared.insert(0, Doubt.NO_OBJECTS)
+        if shared:
+            found[plate.name] = shared[0]
+    return found
+
+
+def _median_without(ordered: Sequence[float], value: float) -> float:
+    """Median of the ascending `ordered` without one `value` that is in it; 0 where nothing is left."""
+    place, others = ordered.index(value), len(ordered) - 1
+    middle = {(others - 1) // 2, others // 2} if others else set()
+    chosen = [ordered[index if index < place else index + 1] for index in middle]
+    return sum(chosen) / len(chosen) if chosen else 0.0
+
+
+def plate_row(plate: Plate, features: Features, doubts: Mapping[str, Doubt]) -> dict[str, object]:
+    """The row of the plates table; `doubts` are the plates in doubt."""
     return {
         PLATE.name: plate.name,
         "wells_expected": plate.wells,
         "wells_complete": plate.complete,
         "reasons": canonical_json(dict(plate.tally.reasons)),
+        "doubt": doubts.get(plate.name),
         **plate.tally.columns(features),
     }

@@ -8,18 +8,19 @@ them stands in the fields parts as moments and digests.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import FIELD_ID, Features
+from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.reduce.ledger import RunInfo, fields_parts, read_run
-from cellcount_core.reduce.plates import Plate, plate_row
+from cellcount_core.reduce.plates import Plate, plate_row, plates_in_doubt
 from cellcount_core.reduce.summary import ALL, Summary, summarise, summary_csv, summary_json
 from cellcount_core.reduce.tally import CountedField, counted_fields, empty_tally
 from cellcount_core.reduce.wells import well_rows, wells
@@ -79,20 +80,19 @@ def reduce_tables(store: Store) -> Reduced:
         every_plate.append(plate)
         everything.merge(plate)
     wells_body = wells_file.finish()
-    plates_body = _plates_bytes(every_plate, run.features, run.fingerprint)
+    doubts = plates_in_doubt(every_plate)
+    plates_body = _plates_bytes(every_plate, doubts, run)
     digests = {
         "wells": hashlib.sha256(wells_body).hexdigest(),
         "plates": hashlib.sha256(plates_body).hexdigest(),
         "fields_rows": reading.rows.hexdigest(),
         "objects_rows": reading.objects.hexdigest(),
     }
-    summary = summarise(
-        run.fingerprint, run.features, len(every_plate), everything, digests, reading.examples
-    )
+    summary = summarise(run, every_plate, everything, doubts, digests, reading.examples)
     files = {
         WELLS_KEY: wells_body,
         PLATES_KEY: plates_body,
-        SUMMARY_CSV_KEY: summary_csv(every_plate, everything, run.features),
+        SUMMARY_CSV_KEY: summary_csv(every_plate, everything, doubts, run.features),
         SUMMARY_JSON_KEY: summary_json(summary),
     }
     return Reduced(files, summary, tuple(reading.objects_parts))
@@ -146,6 +146,6 @@ def _plates(fields: Iterator[CountedField], run: RunInfo, wells_file: TableWrite
     wells_file.write(table_from_rows(waiting, schema))
 
 
-def _plates_bytes(plates: list[Plate], features: Features, fingerprint: str) -> bytes:
-    schema = table_schema(TableName.PLATES, features, fingerprint)
-    return table_bytes(table_from_rows([plate_row(plate, features) for plate in plates], schema))
+def _plates_bytes(plates: list[Plate], doubts: Mapping[str, Doubt], run: RunInfo) -> bytes:
+    schema = table_schema(TableName.PLATES, run.features, run.fingerprint)
+    return table_bytes(table_from_rows([plate_row(plate, run.features, doubts) for plate in plates], schema))

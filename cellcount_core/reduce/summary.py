@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features, measured, plates_columns
-from cellcount_core.domain.errors import Status
+from cellcount_core.domain.doubts import Doubt, by_weight, sentence
+from cellcount_core.domain.errors import ModelFault, Status
 from cellcount_core.domain.moments import Moments
+from cellcount_core.models.package import shipped_packages
+from cellcount_core.reduce.ledger import RunInfo
 from cellcount_core.reduce.plates import Plate, plate_row
 from cellcount_core.tables.rows import known
 
@@ -18,13 +22,26 @@ ALL = "all"
 """Name of the last row of summary.csv, over all plates."""
 
 _NO_UNIT = ("", "1")
+_SHOWN_PLATES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PlateDoubt:
+    """A plate in doubt as a whole: why, and how many of its counted fields (`ok`) say so."""
+
+    plate: str
+    doubt: Doubt
+    fields: int
+    ok: int
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run came to.
 
-    `fields` = ok + failed + missing + skipped of `statuses`; `reasons` counts the fields that are not ok. `count` is None where
+    `model` is the name of the package it was counted with, `noun` what its fields are called ("image", "field").
+    `fields` = ok + failed + missing + skipped of `statuses`; `reasons` counts the fields that are not ok, `warnings` the counted
+    fields by the codes of their warnings, `warned` those that have any. `doubts` are the plates in doubt. `count` is None where
     no field was counted. `digests`: SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`), and of the
     rows of the fields and objects tables (`fields_rows`, `objects_rows`), which no cut into parts can change.
     `moments` are those of the measured columns over all objects, by the column's name. `examples`: for each reason, what was
@@ -33,12 +50,17 @@ class Summary:
 
     fingerprint: str
     features: Features
+    model: str
+    noun: str
     plates: int
     wells: int
     wells_complete: int
     fields: int
     statuses: Mapping[str, int]
     reasons: Mapping[str, int]
+    warnings: Mapping[str, int]
+    warned: int
+    doubts: tuple[PlateDoubt, ...]
     count: int | None
     count_per_field_mean: float | None
     count_per_field_sd: float | None
@@ -50,33 +72,85 @@ class Summary:
 
 
 def summarise(
-    fingerprint: str,
-    features: Features,
-    plates: int,
+    run: RunInfo,
+    plates: Sequence[Plate],
     everything: Plate,
+    doubts: Mapping[str, Doubt],
     digests: Mapping[str, str],
     examples: Mapping[str, str],
 ) -> Summary:
-    """The summary of a run from the totals over all its plates."""
+    """The summary of a run from its plates, the totals over all of them and the plates in doubt."""
     tally = everything.tally
     return Summary(
-        fingerprint=fingerprint,
-        features=features,
-        plates=plates,
+        fingerprint=run.fingerprint,
+        features=run.features,
+        model=run.model,
+        noun=run.noun,
+        plates=len(plates),
         wells=everything.wells,
         wells_complete=everything.complete,
         fields=tally.fields,
         statuses={status.value: tally.statuses[status.value] for status in Status},
         reasons=dict(sorted(tally.reasons.items())),
+        warnings=dict(sorted(tally.warnings.items())),
+        warned=tally.warned,
+        doubts=tuple(_plate_doubt(plate, doubts[plate.name]) for plate in plates if plate.name in doubts),
         count=tally.count,
         count_per_field_mean=tally.mean,
         count_per_field_sd=tally.sd,
         area_mm2=tally.area_mm2,
         count_per_mm2=tally.per_mm2,
-        moments={column.name: its for column, its in zip(measured(features), tally.moments, strict=True)},
+        moments={column.name: its for column, its in zip(measured(run.features), tally.moments, strict=True)},
         digests=dict(digests),
         examples=dict(examples),
     )
+
+
+def _plate_doubt(plate: Plate, doubt: Doubt) -> PlateDoubt:
+    tally = plate.tally
+    return PlateDoubt(
+        plate.name, doubt, tally.ok if doubt is Doubt.NO_OBJECTS else tally.warnings[doubt], tally.ok
+    )
+
+
+def told_doubts(summary: Summary) -> list[str]:
+    """What the rows warn of, in words, a line a code, the most frequent first; then a line for each plate in doubt, where there
+    are several plates. Each says what can be done about it, and names the shipped package that fits where there is one."""
+    ok = summary.statuses[Status.OK.value]
+    package = better_package(summary.warnings, summary.model)
+    lines = [
+        sentence(code, fields, ok, noun=summary.noun, model=summary.model, package=package)
+        for code, fields in by_weight(summary.warnings)
+    ]
+    for one in summary.doubts[: _SHOWN_PLATES if summary.plates > 1 else 0]:
+        said = sentence(
+            one.doubt, one.fields, one.ok, noun=summary.noun, model=summary.model, package=package
+        )
+        lines.append(f"plate {one.plate!r}: {said}")
+    left = len(summary.doubts) - _SHOWN_PLATES
+    return [*lines, f"… and {left} more plates in doubt"] if left > 0 else lines
+
+
+def better_package(warnings: Mapping[str, int], model: str) -> str:
+    """The shipped package that fits most of the images that are unlike what `model` is for; "" where none is known to.
+
+    What speaks for another one is a background of the other kind: bright under a model for fluorescence, dark under one for stains.
+    """
+    odd = max(warnings.get(Doubt.OUT_OF_DOMAIN, 0), 1)
+    for doubt, dark in ((Doubt.BRIGHT_BACKGROUND, True), (Doubt.DARK_BACKGROUND, False)):
+        if 2 * warnings.get(doubt, 0) > odd:
+            return next((name for name, for_dark in _trained() if for_dark == dark and name != model), "")
+    return ""
+
+
+def _trained() -> list[tuple[str, bool]]:
+    """Names of the shipped packages that were trained, and whether each is for objects darker than the background."""
+    try:
+        packages = shipped_packages()
+    except ModelFault:
+        # A damaged package is told where somebody counts with it; what was counted is told all the same.
+        return []
+    return [(one.name, one.input.polarity == "dark") for one in packages if one.domain is not None]
 
 
 def summary_json(summary: Summary) -> bytes:
@@ -91,6 +165,9 @@ def summary_json(summary: Summary) -> bytes:
         "wells_complete": summary.wells_complete,
         "fields": {"expected": summary.fields, **summary.statuses},
         "reasons": dict(summary.reasons),
+        "fields_warned": summary.warned,
+        "warnings": dict(summary.warnings),
+        "plates_in_doubt": dict(Counter(one.doubt.value for one in summary.doubts)),
         "count": summary.count,
         "count_per_field_mean": summary.count_per_field_mean,
         "count_per_field_sd": summary.count_per_field_sd,
@@ -102,7 +179,9 @@ def summary_json(summary: Summary) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def summary_csv(plates: Sequence[Plate], everything: Plate, features: Features) -> bytes:
+def summary_csv(
+    plates: Sequence[Plate], everything: Plate, doubts: Mapping[str, Doubt], features: Features
+) -> bytes:
     """The bytes of summary.csv: the plates table with the unit in each header that has one, and a last row "all".
 
     Unknown cells are empty. Lines end with a line feed.
@@ -114,7 +193,7 @@ def summary_csv(plates: Sequence[Plate], everything: Plate, features: Features) 
         column.name if column.unit in _NO_UNIT else f"{column.name} ({column.unit})" for column in columns
     )
     for plate in (*plates, everything):
-        row = plate_row(plate, features)
+        row = plate_row(plate, features, {} if plate is everything else doubts)
         writer.writerow(row[column.name] for column in columns)
     return sink.getvalue().encode()
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cellcount_core.domain.columns import MOMENTS, PLATE, SITE, TIMEPOINT, WELL, Features, measured
+from cellcount_core.domain.doubts import code_of
 from cellcount_core.domain.errors import LedgerFault, Status
 from cellcount_core.domain.fields import FieldKey
+from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.domain.moments import Moments
 from cellcount_core.tables.rows import known
 from cellcount_core.tables.schema import TableName, misfits, table_schema
@@ -29,6 +31,7 @@ class CountedField:
     count: int | None
     area_um2: float | None
     moments: tuple[Moments, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -38,6 +41,8 @@ class Tally:
     moments: list[Moments]
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    warned: int = 0
     total: int = 0
     squares: int = 0
     area_um2: float = 0.0
@@ -48,6 +53,8 @@ class Tally:
         self.statuses[counted.status] += 1
         if counted.reason is not None:
             self.reasons[counted.reason] += 1
+        self.warnings.update({code_of(warning) for warning in counted.warnings})
+        self.warned += bool(counted.warnings)
         if counted.count is None:
             return
         self.total += counted.count
@@ -62,6 +69,8 @@ class Tally:
         """Add a group whose fields come after those of this one."""
         self.statuses.update(other.statuses)
         self.reasons.update(other.reasons)
+        self.warnings.update(other.warnings)
+        self.warned += other.warned
         self.total += other.total
         self.squares += other.squares
         self.area_um2 += other.area_um2
@@ -112,6 +121,8 @@ class Tally:
             "fields_failed": self.statuses[Status.FAILED.value],
             "fields_missing": self.statuses[Status.MISSING.value],
             "fields_skipped": self.statuses[Status.SKIPPED.value],
+            "fields_warned": self.warned,
+            "warnings": canonical_json(dict(self.warnings)),
             "count": self.count,
             "count_per_field_mean": self.mean,
             "count_per_field_sd": self.sd,
@@ -134,12 +145,12 @@ def counted_fields(key: str, table: pa.Table, features: Features, fingerprint: s
     for wrong in misfits(table, table_schema(TableName.FIELDS, features, fingerprint)):
         raise LedgerFault(f"{key}: {wrong}")
     names = [column.name for column in measured(features)]
-    plain = [PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, "status", "reason", "count"]
+    plain = [PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, "status", "reason", "count", "warnings"]
     keys = [table.column(name).to_pylist() for name in plain]
     sizes = [table.column(name).to_pylist() for name in ("width_px", "height_px", "um_per_px")]
     moments = [[table.column(f"{prefix}_{name}").to_pylist() for prefix in MOMENTS] for name in names]
     for index in range(table.num_rows):
-        plate, well, site, timepoint, status, reason, count = (values[index] for values in keys)
+        plate, well, site, timepoint, status, reason, count, warnings = (values[index] for values in keys)
         width, height, um_per_px = (values[index] for values in sizes)
         calibrated = None not in (width, height, um_per_px)
         yield CountedField(
@@ -149,6 +160,7 @@ def counted_fields(key: str, table: pa.Table, features: Features, fingerprint: s
             count,
             width * height * um_per_px**2 if calibrated else None,
             tuple(_moments([values[index] for values in columns]) for columns in moments),
+            tuple(warnings),
         )
 
 

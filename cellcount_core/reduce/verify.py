@@ -7,6 +7,7 @@ field exactly once, each object in a field that counts it, and tables that are w
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SITE, TIMEPOINT, WELL
+from cellcount_core.domain.doubts import code_of, unknown_codes
 from cellcount_core.domain.errors import LedgerFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.reduce.ledger import RunInfo, check_identity, read_run
-from cellcount_core.reduce.reducer import reduce_tables
+from cellcount_core.reduce.reducer import SUMMARY_JSON_KEY, reduce_tables
+from cellcount_core.reduce.summary import told_doubts
 from cellcount_core.stores.base import Absent, Denied, Store
 from cellcount_core.tables.digest import object_digests
 from cellcount_core.tables.parts import FieldsPart, fields_key, objects_key, read_fields_part, strangers
@@ -58,13 +61,16 @@ class Finding:
 class VerifyReport:
     """What was compared and what was found wrong; `findings` holds the first SHOWN of `found`.
 
-    `statuses` counts the rows that are in the parts, `fields` the planned ones.
+    `statuses` counts the rows that are in the parts and `warnings` those that warn, by code; `fields` are the planned ones. `told`
+    are the warnings in words.
     """
 
     fields: int = 0
     shards: int = 0
     objects: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    told: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     found: int = 0
 
@@ -179,13 +185,18 @@ def _part(report: VerifyReport, run: RunInfo, number: int, key: str, body: _Body
 def _check_fields(report: VerifyReport, part: FieldsPart, planned: Sequence[_Planned]) -> list[int]:
     """Compare the rows of a part with the plan and with themselves; returns the objects each row counts."""
     columns = {
-        name: part.table.column(name).to_pylist() for name in (*_KEY_COLUMNS, "status", "reason", "count")
+        name: part.table.column(name).to_pylist()
+        for name in (*_KEY_COLUMNS, "status", "reason", "count", "warnings")
     }
     keys = list(zip(*(columns[name] for name in _KEY_COLUMNS), strict=True))
     _check_keys(report, part.key, keys, [field.key for field in planned])
     by_reason = {field.key: field.reason for field in planned}
     area = part.table.column(f"n_{part.features.object_name}_AreaShape_Area").to_pylist()
     report.statuses.update(columns["status"])
+    for key, warnings in zip(keys, columns["warnings"], strict=True):
+        report.warnings.update({code_of(warning) for warning in warnings})
+        for unknown in unknown_codes(warnings):
+            report.add(part.key, f"{_name(key)}: warning {unknown!r} is none of this version")
     rows = zip(keys, columns["status"], columns["reason"], columns["count"], area, strict=True)
     for key, status, reason, count, measured in rows:
         for what in _contradictions(status, reason, count, by_reason.get(key), measured):
@@ -298,12 +309,27 @@ def _check_reduced(report: VerifyReport, store: Store) -> None:
         if report.proven:
             report.add("fields", str(fault).removeprefix(f"{store.url}: "))
         return
+    report.told = told_doubts(fresh.summary)
     for key, body in fresh.files.items():
         standing = _get(store, key)
+        if key == SUMMARY_JSON_KEY and isinstance(standing, bytes):
+            _check_warnings(report, standing)
         if not isinstance(standing, bytes):
             report.add(key, "is not there; run `cellcount reduce`")
         elif standing != body:
             report.add(key, "is not what the parts reduce to; `cellcount reduce` writes it anew")
+
+
+def _check_warnings(report: VerifyReport, summary: bytes) -> None:
+    try:
+        said = dict(json.loads(summary)["warnings"])
+    except (ValueError, KeyError, TypeError) as error:
+        report.add(SUMMARY_JSON_KEY, f"does not count the warnings: {error!r}")
+        return
+    for code in sorted({*said, *report.warnings}):
+        if said.get(code, 0) != report.warnings[code]:
+            what = f"{said.get(code, 0)} fields that warn of {code}, the rows have {report.warnings[code]}"
+            report.add(SUMMARY_JSON_KEY, f"counts {what}")
 
 
 def _rows(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[object, ...]]:

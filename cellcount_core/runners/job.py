@@ -92,8 +92,13 @@ def _run(job: JobConfig, events: Events) -> JobResult:
         summary = reduce_run(output)
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
     accepted = accepted_failures(job.execution.max_failed, summary.fields)
-    code = ExitCode.FAILURES if bad > accepted else ExitCode.OK
+    code = ExitCode.FAILURES if bad > accepted else doubts_code(job, summary)
     return JobResult(run, tally, summary, time.perf_counter() - began, code)
+
+
+def doubts_code(job: JobConfig, summary: Summary) -> ExitCode:
+    """How a run ends whose failures are accepted: DOUBTS where `execution.strict` is set and a plate is in doubt."""
+    return ExitCode.DOUBTS if job.execution.strict and summary.doubts else ExitCode.OK
 
 
 def _engine(package: Package, job: JobConfig, kept: RunFile | None, gpus: float) -> str:

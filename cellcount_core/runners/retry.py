@@ -18,7 +18,7 @@ from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Tally, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, fan_out, recorded
-from cellcount_core.runners.job import JobResult
+from cellcount_core.runners.job import JobResult, doubts_code
 from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
@@ -68,7 +68,7 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
         events.stage("reducing")
         summary = reduce_run(output, chosen.objects_parts)
     bad = sum(summary.statuses.get(status, 0) for status in _BAD)
-    code = ExitCode.FAILURES if bad else ExitCode.OK
+    code = ExitCode.FAILURES if bad else doubts_code(job, summary)
     done = JobResult(run, tally, summary, time.perf_counter() - began, code)
     return RetryResult(chosen.retried, chosen.hopeless, done)
 

@@ -20,6 +20,7 @@ from cellcount_core.domain.columns import (
     Features,
     measured,
 )
+from cellcount_core.domain.doubts import unknown_codes
 from cellcount_core.domain.errors import Reason, Status, nearest
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.moments import Moments
@@ -38,7 +39,8 @@ class FieldRow:
     `moments` are those of the measured columns, by the column's full name ("Nuclei_AreaShape_Area"); a measured column that
     is not in it was not measured. nan stands for unknown and becomes null.
 
-    Raises ValueError unless exactly the rows that are ok have a count, and exactly the others a reason of that status.
+    Raises ValueError unless exactly the rows that are ok have a count, and exactly the others a reason of that status, or where a
+    warning has no sentence in `domain.doubts`.
     """
 
     key: FieldKey
@@ -77,6 +79,8 @@ class FieldRow:
             raise ValueError(f"{self.key}: status {self.status.value} does not go with reason {self.reason}")
         if (self.status is Status.OK) != (self.count is not None):
             raise ValueError(f"{self.key}: status {self.status.value} does not go with count {self.count}")
+        if unknown := unknown_codes(self.warnings):
+            raise ValueError(f"{self.key}: domain/doubts.py has no sentence for {', '.join(unknown)}")
 
 
 @dataclass(frozen=True, slots=True)

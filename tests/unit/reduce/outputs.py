@@ -34,6 +34,7 @@ class Made:
     key: FieldKey
     end: int | Reason
     um_per_px: float | None = 0.5
+    warnings: tuple[str, ...] = ()
 
 
 def memory_store() -> Store:
@@ -100,7 +101,7 @@ def rows_of(made: Sequence[Made]) -> tuple[list[FieldRow], list[ObjectRows]]:
                 scale=1.0,
                 focus=float("nan"),
                 empty=one.end == 0,
-                warnings=("no_objects",) if one.end == 0 else (),
+                warnings=one.warnings,
                 moments={column.name: moments(columns[column.name]) for column in measured(FEATURES)},
             )
         )

@@ -21,7 +21,7 @@ def row(well: str, found: int | Reason, warnings: tuple[str, ...] = ()) -> Field
 
 
 ROWS = [
-    row("A01", 10), row("A02", 50), row("A03", 0), row("A04", 0), row("A05", 200), row("A06", 90, ("out_of_focus",)),
+    row("A01", 10), row("A02", 50), row("A03", 0), row("A04", 0), row("A05", 200), row("A06", 90, ("size_unknown",)),
     row("A07", Reason.TRUNCATED), row("A08", 200), row("A09", 30), row("A10", 20),
 ]  # fmt: skip
 

@@ -23,7 +23,7 @@ Row = dict[str, object]
 def well(name: str, count: int | None, *, plate: str = "P", time: int = 1, ok: int = 2) -> Row:
     return {
         "Metadata_Plate": plate, "Metadata_Well": name, "timepoint": time, "fields_expected": 2, "fields_ok": ok,
-        "fields_failed": 2 - ok, "fields_missing": 0, "fields_skipped": 0, "count": count,
+        "fields_failed": 2 - ok, "fields_missing": 0, "fields_skipped": 0, "fields_warned": 0, "warnings": "{}", "count": count,
     }  # fmt: skip
 
 

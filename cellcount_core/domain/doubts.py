@@ -1,0 +1,151 @@
+"""Doubts: what a reader should know of a count. One table of codes, each with its sentence and the step that helps.
+
+A counted field carries codes in its `warnings` column ("size_unknown", or with what they are about: "channel_missing:w2").
+Wells, plates and summary count them; terminal, digest, webhook and pages say them in the words of this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Doubt(StrEnum):
+    """What is doubtful about a field that was counted, or about a plate. The value is what stands in the tables."""
+
+    BRIGHT_BACKGROUND = "bright_background"
+    DARK_BACKGROUND = "dark_background"
+    OUT_OF_DOMAIN = "out_of_domain"
+    OBJECTS_IN_EMPTY = "objects_in_empty_field"
+    SIZE_ABSURD = "size_absurd"
+    SIZE_UNKNOWN = "size_unknown"
+    OWN_SIZE = "size_of_this_image"
+    OBJECT_CUT = "object_cut_by_block"
+    CHANNEL_MISSING = "channel_missing"
+    CALIBRATION_OVERRIDDEN = "calibration_overridden"
+    CALIBRATION_CONTRADICTORY = "calibration_contradictory"
+    NO_OBJECTS = "no_objects"
+
+    @property
+    def meaning(self) -> str:
+        """One sentence about one field, for the reference."""
+        return _TOLD[self].meaning
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """`meaning` is the sentence of the reference. `many` says it of several fields, behind "3 of 40 fields"; `step` is what may be
+    done about it, "" where nothing needs to be. Words in braces become singular for one field; `{model}` is the package's name.
+    """
+
+    meaning: str
+    many: str
+    step: str = ""
+
+
+_TOLD: dict[Doubt, _Told] = {
+    Doubt.BRIGHT_BACKGROUND: _Told(
+        "The background is brighter than the objects, and the model is for fluorescence: the image was counted upside down.",
+        "{have} a background brighter than the objects; `{model}` is for fluorescence",
+        "look at them (`cellcount pictures`), or count them with a package made for such images",
+    ),
+    Doubt.DARK_BACKGROUND: _Told(
+        "The background is darker than the objects, and the model is for dark objects on a bright background.",
+        "{have} a background darker than the objects; `{model}` is for dark objects on a bright background",
+        "look at them (`cellcount pictures`), or count them with a package made for such images",
+    ),
+    Doubt.OUT_OF_DOMAIN: _Told(
+        "The field is less like the model's training images than all but a fortieth of them are; its count has no interval.",
+        "{are} unlike what `{model}` was trained on",
+        "look at them (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
+    ),
+    Doubt.OBJECTS_IN_EMPTY: _Told(
+        "The signal does not rise above the noise floor, and objects were counted all the same.",
+        "{have} objects though the signal does not rise above the noise",
+        "look at them (`cellcount pictures`)",
+    ),
+    Doubt.SIZE_ABSURD: _Told(
+        "The field was counted at an object size below 4 px, or above a third of its shorter side.",
+        "{were} counted at an object size below 4 px or above a third of the image",
+        "give the objects' median diameter: --diameter PX",
+    ),
+    Doubt.SIZE_UNKNOWN: _Told(
+        "No object size could be told from this field, nor from others: it was counted as it is.",
+        "{show} no object size and {were} counted as {they} {are}",
+        "if they hold objects, give their median diameter: --diameter PX",
+    ),
+    Doubt.OWN_SIZE: _Told(
+        "The images of its plate and size disagree, or were not sampled: this field was counted at its own object size.",
+        "{were} counted at {their} own object size",
+        "--diameter PX counts all at one",
+    ),
+    Doubt.OBJECT_CUT: _Told(
+        "An object is larger than the largest block it could be separated in, and may be cut.",
+        "{hold} an object that may be cut, larger than a block",
+        "a larger block holds it: --set run.block=8192",
+    ),
+    Doubt.CHANNEL_MISSING: _Told(
+        "A channel that is only measured is not in this field: its intensities are null.",
+        "{lack} a channel to measure; its intensities are null there",
+    ),
+    Doubt.CALIBRATION_OVERRIDDEN: _Told(
+        "The file states another pixel size than run.um_per_px, which was taken.",
+        "{state} another pixel size than run.um_per_px",
+        "without run.um_per_px each file's own is taken",
+    ),
+    Doubt.CALIBRATION_CONTRADICTORY: _Told(
+        "The field's files state several pixel sizes: none was taken.",
+        "{state} several pixel sizes, and none was taken",
+        "give the right one: --set run.um_per_px=PIXELSIZE",
+    ),
+    Doubt.NO_OBJECTS: _Told(
+        "The plate has hardly an object (at most a hundredth of the median of the other plates) where they have hundreds.",
+        "{hold} hardly an object, where other plates have hundreds",
+        "look whether channel and focus are right (`cellcount pictures`)",
+    ),
+}
+
+_SINGULAR = {
+    "are": "is", "were": "was", "have": "has", "show": "shows", "hold": "holds", "lack": "lacks", "state": "states",
+    "their": "its", "they": "it",
+}  # fmt: skip
+_PLURAL = {word: word for word in _SINGULAR}
+
+
+def code_of(warning: str) -> str:
+    """The code in an entry of the `warnings` column: what stands before the first colon."""
+    return warning.partition(":")[0]
+
+
+def unknown_codes(warnings: Sequence[str]) -> list[str]:
+    """Those of `warnings` whose code is none of `Doubt`, in order."""
+    known = {doubt.value for doubt in Doubt}
+    return [warning for warning in warnings if code_of(warning) not in known]
+
+
+def sentence(
+    code: str, fields: int, of: int, *, noun: str = "field", model: str = "", package: str = ""
+) -> str:
+    """ "3 of 3 images are unlike what `nuclei` was trained on: try --model histology".
+
+    `fields` of the `of` counted ones warn of `code`; `noun` is what a field is called, `model` the package they were counted with and
+    `package` the one that fits them better ("" where none is known). A code of another version is told as it is.
+    """
+    subject = f"{fields} of {of} {noun if of == 1 else f'{noun}s'}"
+    if code not in set(Doubt):
+        return f"{subject} {'warns' if fields == 1 else 'warn'} of `{code}`"
+    told = _TOLD[Doubt(code)]
+    words = _SINGULAR if fields == 1 else _PLURAL
+    step = f"try --model {package}" if package and code in PACKAGE_HELPS else told.step
+    said = f"{subject} {told.many.format(**words, model=model)}"
+    return f"{said}: {step}" if step else said
+
+
+PACKAGE_HELPS = frozenset({Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.OUT_OF_DOMAIN})
+"""Doubts that another package can settle."""
+
+
+def by_weight(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Codes with their fields, the most frequent first, equal ones by code."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
