@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -411,8 +413,6 @@ def evaluation(bench: Bench) -> Iterator[Seen]:
     if listed is None:
         yield Seen("evaluate beside count", "equal counts", done.last, False)
         return
-    import csv
-
     with listed.open() as file:
         evaluated = {row["id"]: int(row["counted"]) for row in csv.DictReader(file)}
     differ = 0
@@ -432,18 +432,13 @@ def doubts(bench: Bench) -> Iterator[Seen]:
     """A14: a field that is flagged is invisible."""
     if bench.data is None:
         return
-    from cellcount_core.evaluation.dataset import list_folder
-
     folder = bench.new("stained")
-    named = [entry for entry in list_folder(bench.data / "dsb2018_nuclei") if entry.modality == "histology"][
-        :3
-    ]
-    for entry in named:
-        tifffile.imwrite(folder / f"{entry.id[:12]}.tif", entry.load().plane)
+    with (bench.data / "dsb2018_nuclei" / "index.csv").open() as file:
+        stained = [row["file"] for row in csv.DictReader(file) if row["modality"] == "histology"][:3]
+    for name in stained:
+        shutil.copy(bench.data / "dsb2018_nuclei" / name, folder)
     counted = bench.count(folder)
     tail = "\n".join(counted.done.text.splitlines()[-12:])
-    import json
-
     summary = (
         json.loads((counted.out / "summary.json").read_text())
         if (counted.out / "summary.json").is_file()

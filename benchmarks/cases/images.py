@@ -94,6 +94,8 @@ def ome_xml(
 
 def write_pages(path: Path, pages: Iterable[NDArray[np.generic]], description: str | None = None) -> None:
     """A TIFF of single pages that says nothing of its axes but what `description` (on the first page) does."""
+    # tifffile takes ASCII as text; OME-XML is UTF-8.
+    said = None if description is None else description.encode()
     with tifffile.TiffWriter(path) as file:
         for number, page in enumerate(pages):
-            file.write(page, description=None if number else description, metadata=None, contiguous=False)
+            file.write(page, description=None if number else said, metadata=None, contiguous=False)
