@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ExitCode, Reason
+from cellcount_core.layouts.base import is_derived
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +103,11 @@ def plan_lines(summary: PlanSummary) -> list[str]:
         f"cannot be counted: {many(fields, 'field')}, {code}: {Reason(code).sentence}"
         for code, fields in summary.reasons.items()
     ]
-    lines += [f"left out: {many(files, 'file')}, {why}" for why, files in summary.ignored.items()]
+    lines += [
+        f"left out: {many(files, 'file')}, {why} (for example {summary.ignored_examples[why]})"
+        for why, files in summary.ignored.items()
+        if not is_derived(why)
+    ]
     if summary.unparsed:
         examples = ", ".join(summary.unparsed_examples[:3])
         lines.append(f"names that do not parse: {summary.unparsed} (for example {examples})")

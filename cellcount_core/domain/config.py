@@ -149,6 +149,7 @@ class RunConfig(Section):
     block: Annotated[int, Field(ge=256, le=16384)] = 2048
     whole_limit: Annotated[int, Field(ge=65_536)] = 25_000_000
     labels: Literal["none", "tiff"] = "none"
+    masks: Literal["leave_out", "count"] = "leave_out"
 
     @field_validator("measure")
     @classmethod

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from cellcount_core.domain.scales import PoolScale
 
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Raised with every change of the code that can change a number in a table."""
 
 

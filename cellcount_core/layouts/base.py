@@ -26,6 +26,26 @@ _HIDDEN = re.compile(
 _PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16})\.png$")
 """The pictures that `cellcount pictures` draws into an output, which may lie inside an input."""
 
+_DERIVED_NAMES = re.compile(
+    r"(?:^|[_\-. ])(?P<token>cp_?(?:masks?|outlines?|flows?|output)|(?:cellpose|stardist|omnipose|instanseg|mesmer)_?(?:masks?"
+    r"|labels?|predictions?|outlines?)|(?:object|simple|instance|semantic)[_ ](?:predictions?|probabilities|identities|segmentation))"
+    r"(?:[_\-. ].*|[0-9]*)$|^(?P<before>(?:count masks|mask|outlines?) of |lblimg_)",
+    re.IGNORECASE,
+)
+"""Names that no image of cells has: CellPose, StarDist, InstanSeg, ilastik, ImageJ and TrackMate write them."""
+
+_MASK_NAMES = re.compile(
+    r"(?:^|[_\-. ])(?P<token>masks?|label(?:l?ed|s)?|seg(?:s|mented|mentations?)?|overlays?|outlines?|contours?|flows?|instances?"
+    r"|annotations?|predictions?|probabilit(?:y|ies)|gt)(?:[_\-. ]?[0-9]+)?$",
+    re.IGNORECASE,
+)
+_MASK_BEFORE = re.compile(r"^(?P<token>masks?|labels?|seg(?:mentation)?)[_\-. ]", re.IGNORECASE)
+_MASK_FOLDERS = re.compile(
+    r"^(?:[^/]*[_\- ])?(?P<token>masks?|labels?|segmentations?|outlines?|annotations?)$", re.IGNORECASE
+)
+
+_DERIVED = "masks, outlines or flows of another program"
+
 _LONGEST_EXTENSION = 8
 
 
@@ -75,6 +95,36 @@ def ignored_name(key: str) -> Ignored | None:
     if not image_like(key):
         return Ignored(f"not an image ({_shown_extension(key)})")
     return None
+
+
+def derived_name(key: str) -> Ignored | None:
+    """Why the image or array file `key` is one that another program drew of an image (masks, outlines, flows), if its name alone says so."""
+    name = stem(key)
+    if extension(key) in STACK_EXTENSIONS and name.lower().endswith("_seg"):
+        return Ignored(derived_why("_seg"))
+    match = _DERIVED_NAMES.search(name)
+    return None if match is None else Ignored(derived_why((match["token"] or match["before"]).strip()))
+
+
+def mask_name(key: str) -> str:
+    """What in the name of `key` may mean a mask, and may mean a stain or a plate just as well ("_mask", "mask_", "masks/"); "" for nothing."""
+    name = stem(key)
+    if (match := _MASK_NAMES.search(name)) is not None:
+        return f"_{match['token'].lower()}"
+    if (match := _MASK_BEFORE.search(name)) is not None:
+        return f"{match['token'].lower()}_"
+    match = _MASK_FOLDERS.search(file_name(parent(key)))
+    return "" if match is None else f"{match['token'].lower()}/"
+
+
+def derived_why(what: str) -> str:
+    """The text under which files like `what` are tallied that other programs drew of an image."""
+    return f"{_DERIVED} ({what})"
+
+
+def is_derived(why: str) -> bool:
+    """Whether `why` is one of `derived_why`."""
+    return why.startswith(_DERIVED)
 
 
 def image_like(key: str) -> bool:

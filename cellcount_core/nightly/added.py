@@ -9,16 +9,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from cellcount_core.domain.config import RunConfig, TableLayout
+from cellcount_core.domain.config import FlatLayout, RunConfig, TableLayout
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.models.package import find_package
 from cellcount_core.pipeline.sizing import tells_sizes
-from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.derived import Suspect, suspects
+from cellcount_core.plan.discover import key_reader
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.rows import Row, row_of
 from cellcount_core.stores.base import Listed, Store
 
 MOST_FILES = 1000
@@ -37,7 +39,7 @@ def added_files(run: RunConfig, listing: Iterable[Listed], counted: Sequence[Sto
     """The files of wells that the outputs `counted` (all of one plate) do not have yet, in order of their keys.
 
     Empty where more than that changed: a planned file that is gone or another, a file of a counted channel in a well that was
-    counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse.
+    counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse, a file that may be the mask of another.
     """
     planned: dict[str, tuple[int, str]] = {}
     wells: set[Well] = set()
@@ -53,17 +55,22 @@ def added_files(run: RunConfig, listing: Iterable[Listed], counted: Sequence[Sto
     added: dict[str, Listed] = {}
     seen: dict[bool, set[str]] = {True: set(), False: set()}
     folders: defaultdict[str, set[str]] = defaultdict(set)
+    rows: list[Row] = []
     for listed, parsed in _parsed(run, listing):
         if parsed is None:
             return ()
         known = (parsed.field.plate, parsed.field.well) in wells
         seen[known].add(parsed.channel)
         folders[parsed.field.plate].add(parsed.folder)
+        rows.append(row_of(parsed, listed.key))
         if not known:
             added[listed.key] = listed
         elif planned.pop(listed.key, None) != (listed.size, listed.etag) and parsed.channel in channels:
             return ()
     changed = planned or seen[True] != seen[False] or any(len(each) > 1 for each in folders.values())
+    masks_too = run.masks == "count" or not isinstance(run.layout, FlatLayout)
+    if not masks_too and any(isinstance(row, Suspect) for row in suspects(sorted(rows))):
+        return ()
     if changed or len(added) > MOST_FILES:
         return ()
     return tuple(listed for _, listed in sorted(added.items()))
@@ -79,11 +86,8 @@ def only(run: RunConfig, files: Sequence[Listed]) -> RunConfig:
 def _parsed(run: RunConfig, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
     layout = build_layout(run.layout)
     assert not isinstance(layout, Manifest)
-    included = matcher(run.include) if run.include else None
-    excluded = matcher(run.exclude)
+    read = key_reader(run, layout)
     for listed in listing:
-        if (included is not None and not included(listed.key)) or excluded(listed.key):
-            continue
-        parsed = layout.parse(listed.key)
+        parsed = read(listed.key)
         if not isinstance(parsed, Ignored):
             yield listed, parsed

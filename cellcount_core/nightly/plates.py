@@ -14,7 +14,7 @@ from cellcount_core.layouts.base import Ignored, file_name
 from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.nightly.config import Complete
-from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.discover import key_filter, key_reader
 from cellcount_core.stores.base import Listed, Store
 
 
@@ -126,15 +126,13 @@ def _namer(run: RunConfig) -> Callable[[str], FieldKey | None]:
     An image whose name does not parse belongs to the plate's content too: counting will have to say something about it.
     """
     layout = build_layout(run.layout)
-    included = matcher(run.include) if run.include else None
-    excluded = matcher(run.exclude)
+    if isinstance(layout, Manifest):
+        left_out = key_filter(run)
+        return lambda key: None if left_out(key) else FieldKey("", file_name(key), 1, 1)
+    read = key_reader(run, layout)
 
     def field_of(key: str) -> FieldKey | None:
-        if (included is not None and not included(key)) or excluded(key):
-            return None
-        if isinstance(layout, Manifest):
-            return FieldKey("", file_name(key), 1, 1)
-        parsed = layout.parse(key)
+        parsed = read(key)
         if isinstance(parsed, Ignored):
             return None
         return FieldKey("", "", 0, 0) if parsed is None else parsed.field

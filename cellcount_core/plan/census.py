@@ -27,7 +27,7 @@ class PlanSummary:
     """Everything `cellcount plan` prints.
 
     `size` is in bytes, of the files to be read. `reasons` counts fields already known to be missing or failed, `ignored`
-    files by why, `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
+    files by why (`ignored_examples`: one of each), `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
     `counted` and `measured` are channels; "" is the one of files without a channel in their name. `scales` are the object
     sizes found in a sample of the images.
     """
@@ -42,6 +42,7 @@ class PlanSummary:
     measured: tuple[str, ...]
     reasons: dict[str, int]
     ignored: dict[str, int]
+    ignored_examples: dict[str, str]
     unparsed: int
     unparsed_examples: tuple[str, ...]
     scales: tuple[PoolScale, ...]

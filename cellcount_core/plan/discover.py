@@ -11,10 +11,11 @@ from pathlib import Path
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.base import Ignored, Layout, is_stack
+from cellcount_core.layouts.base import Ignored, Layout, derived_name, derived_why, is_stack, mask_name
 from cellcount_core.layouts.flat import Flat
 from cellcount_core.layouts.imagexpress import tells_site_or_channel
 from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.plan.derived import Suspect, judged, suspects
 from cellcount_core.plan.findings import Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
@@ -67,19 +68,21 @@ def discover(
         _add_named(entries, found, sorter)
     else:
         _add_listed(store, layout, scope, found, sorter)
+        if isinstance(layout, Flat) and scope.run.masks == "leave_out":
+            sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
     split = found.split_plates()
     return Discovery(_apart(sorter, split, Sorter(folder, run_rows)) if split else sorter, found)
 
 
 def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter) -> None:
-    left_out = _left_out(scope)
+    read = key_reader(scope.run, layout, scope.own_output)
     hinting = isinstance(layout, Flat)
     for batch in store.list():
         for listed in batch:
             found.files += 1
-            parsed = left_out(listed.key) or layout.parse(listed.key)
+            parsed = read(listed.key)
             if isinstance(parsed, Ignored):
-                found.ignored[parsed.why] += 1
+                found.leave_out(_shown(listed.key), parsed.why)
                 continue
             if parsed is None or not _is_text(listed.key):
                 found.add_unparsed(_shown(listed.key))
@@ -94,6 +97,48 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
                 sorter.extend(_slices(store, listed, parsed, scope.run.max_pixels))
             else:
                 sorter.add(_listed_row(listed, parsed))
+
+
+def key_reader(
+    run: RunConfig, layout: Layout, own_output: str = ""
+) -> Callable[[str], Parsed | Ignored | None]:
+    """What `run` sees in a key: as `Layout.parse`, and `Ignored` for what it leaves out (its include and exclude, its own output,
+    masks by their names)."""
+    left_out = key_filter(run, own_output)
+    masks_too = run.masks == "count"
+
+    def read(key: str) -> Parsed | Ignored | None:
+        if (why := left_out(key)) is not None:
+            return why
+        parsed = layout.parse(key)
+        if masks_too or isinstance(parsed, Ignored):
+            return parsed
+        if (why := derived_name(key)) is not None:
+            return why
+        # A name that the layout reads is an image's, whatever else it may mean.
+        named = mask_name(key) if parsed is None else ""
+        return Ignored(derived_why(named)) if named else parsed
+
+    return read
+
+
+def _without_masks(store: Store, max_pixels: int, sorter: Sorter, found: Findings, target: Sorter) -> Sorter:
+    """The rows without masks that lie beside their images; `sorter` itself where there is none."""
+
+    def rows() -> Iterator[Row | Suspect]:
+        return suspects(Row._make(row) for row in sorter.rows())
+
+    verdicts = judged(rows(), store, max_pixels)
+    if verdicts is None:
+        return sorter
+    for row in rows():
+        if not isinstance(row, Suspect):
+            target.add(row)
+        elif why := verdicts.why(row):
+            found.leave_out(row.row.key, why)
+        else:
+            target.add(row.row)
+    return target
 
 
 def _listed_row(listed: Listed, parsed: Parsed) -> Row:
@@ -147,7 +192,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, max_pixels: int) -> It
 
 def _join(store: Store, manifest: Manifest, scope: Scope, entries: Sorter, options: StorageOptions) -> None:
     """Both sides of the join into one sorter: (key, 0, size, etag) of the listing, (key, 1, field…) of the manifest."""
-    left_out = _left_out(scope)
+    left_out = key_filter(scope.run, scope.own_output)
     for entry in manifest.entries(store, options):
         if left_out(entry.key) is None:
             entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))
@@ -164,7 +209,7 @@ def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
         named = [Row._make(side[2:]) for side in sides if side[1] == _NAMED]
         found.files += len(listed)
         if not named:
-            found.ignored["not named by the manifest"] += 1
+            found.leave_out(str(key), "not named by the manifest")
         for row in named:
             found.images += 1
             found.channels.add(row.channel)
@@ -189,10 +234,11 @@ def _apart(sorter: Sorter, split: frozenset[str], target: Sorter) -> Sorter:
     return target
 
 
-def _left_out(scope: Scope) -> Callable[[str], Ignored | None]:
-    included = matcher(scope.run.include) if scope.run.include else None
-    excluded = matcher(scope.run.exclude)
-    own = f"{scope.own_output}/" if scope.own_output else None
+def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored | None]:
+    """Why `run` leaves a key out whatever its layout: its own output, its include and exclude; None for a key that is looked at."""
+    included = matcher(run.include) if run.include else None
+    excluded = matcher(run.exclude)
+    own = f"{own_output}/" if own_output else None
 
     def why(key: str) -> Ignored | None:
         if own is not None and key.startswith(own):

@@ -7,29 +7,39 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.layouts.base import is_derived
 
 EXAMPLES = 10
 """Names shown of those that do not parse: the first in sorted order."""
 
 _SHOWN_WHYS = 8
 
+COUNT_THEM = "to count them like images: --set run.masks=count"
+
 
 @dataclass(slots=True)
 class Findings:
     """Tallies of one listing; bounded, whatever its length, but for `folders` (a set of folders a plate).
 
-    `ignored` counts files by why. `folders` is filled only by layouts that tell acquisitions apart;
+    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` is filled only by layouts that tell acquisitions apart;
     `like_imagexpress` counts images named as ImageXpress names them, whatever the layout.
     """
 
     files: int = 0
     ignored: Counter[str] = field(default_factory=Counter)
+    ignored_examples: dict[str, str] = field(default_factory=dict)
     unparsed: int = 0
     unparsed_examples: list[str] = field(default_factory=list)
     channels: set[str] = field(default_factory=set)
     folders: dict[str, set[str]] = field(default_factory=dict)
     images: int = 0
     like_imagexpress: int = 0
+
+    def leave_out(self, key: str, why: str) -> None:
+        """Count a file that is left alone."""
+        self.ignored[why] += 1
+        if key < self.ignored_examples.get(why, "\U0010ffff"):
+            self.ignored_examples[why] = key
 
     def add_unparsed(self, key: str) -> None:
         """Count an image whose name does not parse."""
@@ -64,4 +74,14 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
         whys.append(
             f"{found.unparsed} with a name the layout cannot read, such as {found.unparsed_examples[0]!r}"
         )
-    return ConfigFault(f"{url}: no image to count among {found.files} files: {'; '.join(whys)}")
+    hint = f"; {COUNT_THEM}" if any(map(is_derived, found.ignored)) else ""
+    return ConfigFault(f"{url}: no image to count among {found.files} files: {'; '.join(whys)}{hint}")
+
+
+def left_out_lines(found: Findings) -> list[str]:
+    """What was left out although it might have been meant, a line for each why."""
+    return [
+        f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}; {COUNT_THEM}"
+        for why, count in sorted(found.ignored.items())
+        if is_derived(why)
+    ]

@@ -22,7 +22,7 @@ from cellcount_core.plan.channels import ChannelChoice, select_channels
 from cellcount_core.plan.discover import Discovery, Scope, discover
 from cellcount_core.plan.expect import expected_groups, grid_wells, sentence
 from cellcount_core.plan.fields import FieldRule, plan_field
-from cellcount_core.plan.findings import Findings, nothing_found, refuse_unparsed
+from cellcount_core.plan.findings import Findings, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.merge import RUN_ROWS
 from cellcount_core.plan.planfile import (
     PLAN_KEY,
@@ -321,6 +321,7 @@ def _summary(
         measured=choice.measured,
         reasons=dict(sorted(census.reasons.items())),
         ignored=dict(sorted(found.ignored.items())),
+        ignored_examples=found.ignored_examples,
         unparsed=found.unparsed,
         unparsed_examples=tuple(found.unparsed_examples),
         scales=scales,
@@ -338,6 +339,7 @@ def _warnings(found: Findings, census: Census) -> list[str]:
             f"plates of one name in several folders are kept apart as plate@folder: {shown}"
             + (", …" if split[5:] else "")
         )
+    warnings += left_out_lines(found)
     if census.outside:
         warnings.append(
             f"{census.outside} fields lie outside the plate that run.expect describes; they are counted too"

@@ -1,0 +1,197 @@
+"""Masks, outlines and flow fields that other programs left beside the images: told by name and, where a name may mean either, by content.
+
+A label map is told from an image by its pixels: pieces of one value each, with nothing between them. Only few files are read
+for it, those whose name extends that of an image beside them ("a_result.tif" beside "a.tif"), that share it ("a.png" beside
+"a.tif"), or that say "mask" without an image beside them; the same few for every order of the listing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import FieldFault
+from cellcount_core.images.decode import open_image
+from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.layouts.base import derived_why, extension, mask_name
+from cellcount_core.plan.rows import Row
+from cellcount_core.stores.base import Absent, Denied, Store
+
+MOST_KINDS = 16
+"""Kinds of names ("_result", "_nuc#") of which files are read: the most frequent ones."""
+
+MOST_READ = 64
+"""Files of one kind that are read where one of the first two is a mask; those beyond are masks if all of these are."""
+
+_SEPARATORS = "_-. ("
+_WINDOW = 1024
+_FLAT_PAIRS = 0.9
+_FLAT_VALUES = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A file that may be a mask. `kind` is what its name adds to that of `beside`, the image whose name it extends or shares.
+
+    `named`: the name itself says mask, label, outline or the like. Only such a file may have no image beside it.
+    """
+
+    row: Row
+    kind: str
+    named: bool
+    beside: Row | None
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The suspects of one kind: how many, and those of the smallest hashes, at most `MOST_READ`."""
+
+    files: int = 0
+    held: dict[str, Suspect] = field(default_factory=dict)
+
+    def add(self, suspect: Suspect) -> None:
+        self.files += 1
+        self.held[blake2b(suspect.row.key.encode(), digest_size=8).hexdigest()] = suspect
+        if len(self.held) > MOST_READ:
+            del self.held[max(self.held)]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Which suspects are masks: whole kinds, and single keys of kinds that hold both."""
+
+    kinds: frozenset[str]
+    keys: frozenset[str]
+
+    def why(self, suspect: Suspect) -> str:
+        """Why it is left out; "" for an image."""
+        certain = suspect.named and suspect.beside is not None
+        if certain or suspect.kind in self.kinds or suspect.row.key in self.keys:
+            return derived_why(suspect.kind)
+        return ""
+
+
+def suspects(rows: Iterable[Row]) -> Iterator[Row | Suspect]:
+    """`rows` in their order, those that may be masks as suspects.
+
+    The rows are sorted, and of a layout that takes the plate from the folder and the well from the file's name: names that
+    extend another then follow it, so that no more than the chain of shorter names is held.
+    """
+    chain: list[Row] = []
+    for _, group in groupby(rows, attrgetter("plate", "well")):
+        files = list(group)
+        first = files[0]
+        while chain and not (chain[-1].plate == first.plate and first.well.startswith(chain[-1].well)):
+            chain.pop()
+        shorter = (one for one in reversed(chain) if first.well[len(one.well)] in _SEPARATORS)
+        beside = next(shorter, None)
+        for row in files:
+            yield _suspected(row, files, beside)
+        chain.append(first)
+
+
+def judged(rows: Iterable[Row | Suspect], store: Store, max_pixels: int) -> Verdicts | None:
+    """Which of the suspects among `rows` are masks; None where there is no suspect. Reads some files of `store`.
+
+    What cannot be read or decoded is taken for an image: counting says what is wrong with it.
+    """
+    kinds: dict[str, _Kind] = {}
+    any_at_all = False
+    for row in rows:
+        if isinstance(row, Suspect):
+            any_at_all = True
+            if not (row.named and row.beside is not None):
+                kinds.setdefault(row.kind, _Kind()).add(row)
+    if not any_at_all:
+        return None
+    whole: set[str] = set()
+    keys: set[str] = set()
+    most = sorted(kinds, key=lambda kind: (-kinds[kind].files, kind))[:MOST_KINDS]
+    for kind in most:
+        held = [suspect for _, suspect in sorted(kinds[kind].held.items())]
+        if not any(_is_drawn(suspect, store, max_pixels) for suspect in held[:2]):
+            continue
+        drawn = {suspect.row.key: _is_drawn(suspect, store, max_pixels) for suspect in held}
+        if False in drawn.values():
+            keys |= {key for key, yes in drawn.items() if yes}
+        else:
+            whole.add(kind)
+    return Verdicts(frozenset(whole), frozenset(keys))
+
+
+def is_label_map(pixels: NDArray[np.generic]) -> bool | None:
+    """Whether the pixels (H, W), or (H, W, 3) of colours, are pieces of one value each on a background of one value; None for one value alone.
+
+    Looked at is the middle (1024 px). A mask and the outlines of a mask are label maps too; a photograph is not, however dark or
+    overexposed: values between those of pieces and background stand at its edges.
+    """
+    codes = _codes(pixels)
+    background = int(np.bincount(codes.ravel()).argmax())
+    inside: list[NDArray[np.int64]] = []
+    equal: list[NDArray[np.int64]] = []
+    for one, other in ((codes[:, :-1], codes[:, 1:]), (codes[:-1], codes[1:])):
+        both = (one != background) & (other != background)
+        inside.append(one[both])
+        equal.append(one[both & (one == other)])
+    pairs, same = (np.bincount(np.concatenate(each), minlength=codes.max() + 1) for each in (inside, equal))
+    if not pairs.any():
+        return None
+    shown = pairs > 0
+    flat = same[shown] >= 0.5 * pairs[shown]
+    return bool(same.sum() >= _FLAT_PAIRS * pairs.sum() and flat.mean() >= _FLAT_VALUES)
+
+
+def _suspected(row: Row, files: list[Row], beside: Row | None) -> Row | Suspect:
+    named = mask_name(row.key)
+    if beside is not None:
+        addition = re.sub(r"[0-9]+", "#", row.well[len(beside.well) :])
+        return Suspect(row, named or addition, bool(named), beside)
+    if named:
+        return Suspect(row, named, True, None)
+    other = next((one for one in files if one.key != row.key), None)
+    if other is not None:
+        return Suspect(row, f".{extension(row.key)} beside .{extension(other.key)}", False, other)
+    return row
+
+
+def _is_drawn(suspect: Suspect, store: Store, max_pixels: int) -> bool | None:
+    """Whether the suspect is a label map of the size of the image beside it, and that one is none; None where nothing is drawn in it."""
+    pixels = _pixels(suspect.row, store, max_pixels)
+    if pixels is None:
+        return False
+    drawn = is_label_map(pixels)
+    if not drawn or suspect.beside is None:
+        return drawn
+    image = _pixels(suspect.beside, store, max_pixels)
+    return image is None or (image.shape[:2] == pixels.shape[:2] and not is_label_map(image))
+
+
+def _pixels(row: Row, store: Store, max_pixels: int) -> NDArray[np.generic] | None:
+    """The first plane, (H, W) or (H, W, 3); None for what cannot be read."""
+    if row.reason or not row.size:
+        return None
+    try:
+        file = open_image(store.get(row.key), row.key, max_pixels=max_pixels)
+        channels = file.channels if tuple(file.channels) == COLOURS else file.channels[:1]
+        planes = [file.read(channel, 0, max(row.slice_index, 0)) for channel in channels]
+    except (FieldFault, Absent, Denied):
+        return None
+    return np.dstack(planes) if len(planes) > 1 else planes[0]
+
+
+def _codes(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
+    """The middle of the pixels, each value replaced by its rank."""
+    top, left = (max(0, (side - _WINDOW) // 2) for side in pixels.shape[:2])
+    middle = pixels[top : top + _WINDOW, left : left + _WINDOW]
+    if middle.ndim == 3:
+        red, green, blue = (middle[:, :, number].astype(np.int64) for number in range(3))
+        middle = red << 40 | green << 20 | blue
+    _, ranks = np.unique(middle, return_inverse=True)
+    return np.asarray(ranks, np.int64).reshape(middle.shape[:2])
