@@ -1,16 +1,20 @@
 """How large the objects of an image are, told by the network itself before anything is counted.
 
 The network says of every object how large it takes it to be (map `size`), over a wide range of scales. The image is looked at in
-a few sizes, each half the one before; the one whose objects come nearest to the model's own size is brought to that
-size exactly, and the objects separated there are what the estimate is taken from. It is enlarged only for objects that
-were seen at its own size: enlarged noise and specks look like nuclei. What is larger than most of the image is its
-illumination.
+a few sizes, each half the one before, and each object is taken from the look that shows it best: a large nucleus falls to
+pieces in a look that is too close, but of each piece the network says how large the whole is; nuclei of a colony melt together
+in a look from too far, but were seen one by one in the closer one. What is found so are objects of every size, each once; the
+size told is that of the typical one *by number*, so that a few giants, a clump or some debris do not decide it, and how far
+the sizes reach is told beside it.
+
+An image is enlarged only for objects that were seen at its own size: enlarged noise and specks look like nuclei. What is larger than
+most of the image is its illumination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,8 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
 from cellcount_core.objects.size_map import decode_diameter
 
+Column = NDArray[np.float64]
+
 SIZE = "size"
 """Name of the map that tells how large an object is."""
 
@@ -35,15 +41,36 @@ _SMALLEST = 24
 _LARGEST_SHARE = 0.6
 """Of the image's shorter side: nothing larger is taken for an object."""
 
-_REFINEMENTS = 3
-_SETTLED = 1.08
-_OCTAVES = 0.75
-_WEIGHT_OF_DOUBT = 5.0
-_SEVERAL = 10
-_FEW = 0.75
-"""Power of the number of objects, below `_SEVERAL`, that a look is trusted with."""
+_REFINEMENTS = 2
+_NEAR_FROM_FAR = 1.2
+_NEAR_FROM_CLOSE = 1.42
+"""A look is near enough to the scale at which its objects have the model's size: it may be smaller by the first factor, which
+loses small objects, or larger by the second, which those of `_LEVELS` are within of each other."""
+
+_LARGEST_IN_LOOK = 60.0
+"""Px in a look: an image whose largest object would have no more there is looked at no smaller."""
+
+_CERTAIN_OBJECT = 0.65
+"""Mean foreground of an object: below it the look does not count as having seen it."""
+
+_FRAGMENT, _PIECE = 1.0, 0.5
+"""Octaves by which an object is smaller than the network says: from the first on a look does not count as having seen it, from
+the second on it is a piece of a larger one and tells no size."""
+
+_SAME = 0.5
+"""Share of the area: an object that holds one of at least so much is the same one, seen in two looks."""
+
+_MARGIN = 0.3
+"""Octaves by which what lies within an object must fit worse to what the network says than the object itself does, to give way;
+twice as many where it is ten objects: a colony, made small, looks like a nucleus."""
+
+_UNCOVERED = 0.5
+"""Octaves that count as misfit where nothing of an object is covered by what lies within it."""
 
 _STRAY = 1.35
+"""What is found counts as truth; the network's word bounds it within this factor, where objects cling together, fall apart or
+are so long that they are seen as well as their width is."""
+
 _MANY = 10
 """Objects from which on an estimate stands, whatever the network says of each."""
 
@@ -51,6 +78,9 @@ _LEAST_CERTAINTY = 0.1
 _CERTAIN = 0.6
 _DOUBTFUL = 0.15
 """Mean of p (1 - p) over the mean of p, p the foreground: above it the network wavers, as it does at haze and fibres."""
+
+_TAIL = 0.1
+"""Share of the objects, at either end, that does not tell how far the sizes reach; giants are told by a smaller one."""
 
 Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Maps (h, w, K) of a normalised canvas (h, w, 1) whose sides are multiples of the package's stride."""
@@ -60,32 +90,75 @@ Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 class SizeEstimate:
     """What one image says of the size of its objects.
 
-    `diameter_px` is their median equivalent diameter in px of the image, None where the image shows too little to tell;
-    `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with the
-    size they are found to have.
+    `diameter_px` is their median equivalent diameter in px of the image, by number, None where the image shows too little to
+    tell; `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with
+    the size they are found to have. The sizes reach from `low_px` to `high_px`.
     """
 
     diameter_px: float | None
     objects: int
     certainty: float
+    low_px: float | None = None
+    high_px: float | None = None
 
 
 NOTHING = SizeEstimate(None, 0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """Objects seen at one scale: their median diameter as said by the network and as found, both in px there.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Objects:
+    """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
 
-    `evidence` is the root of the share of the view that they cover, `doubt` how much the network wavers.
+    `octaves` is how far from the model's own size each was seen, `doubt` how much the network wavered in that look, and
+    `weight` how many such objects of the image each stands for.
+    """
+
+    y: Column
+    x: Column
+    found: Column
+    said: Column
+    octaves: Column
+    doubt: Column
+    weight: Column
+
+    @property
+    def misfit(self) -> Column:
+        """How far what was found lies from what the network says, in octaves."""
+        return np.asarray(np.abs(np.log2(self.said / self.found)))
+
+    def taken(self, which: NDArray[np.bool_]) -> _Objects:
+        """Those of a mask (n,)."""
+        return _Objects(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def joined(self, other: _Objects) -> _Objects:
+        """These and others."""
+        return _Objects(
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What was seen at one scale: labels 1..n (h, w) of the window whose corner is `origin` (px of the image), and its objects.
+
+    `certain` (n,) are those that the network was sure of.
     """
 
     factor: float
-    objects: int
-    said: float
-    found: float
-    evidence: float
-    doubt: float
+    origin: tuple[int, int]
+    labels: NDArray[np.int32]
+    objects: _Objects
+    certain: NDArray[np.bool_]
+
+    def owners(self, others: _Objects) -> NDArray[np.intp]:
+        """The label that each centre of `others` lies in, 0 for none."""
+        places = []
+        for centre, origin in zip((others.y, others.x), self.origin, strict=True):
+            places.append(np.floor((centre - origin + 0.5) * self.factor).astype(np.intp))
+        inside = np.all([(p >= 0) & (p < n) for p, n in zip(places, self.labels.shape, strict=True)], axis=0)
+        owner = np.zeros(others.y.size, np.intp)
+        owner[inside] = self.labels[places[0][inside], places[1][inside]]
+        return owner
 
 
 def tells_sizes(package: Package) -> bool:
@@ -112,40 +185,67 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     # Small parts of objects at the edge, which counting keeps, tell no size.
     separator = build_separator(of_whole_objects({**package.separator, **package.sizing}))
     viewer = _Viewer(plane, norm, package, separator, maps)
-    largest = _LARGEST_SHARE * min(plane.shape)
-    looks = [look for look in viewer.levels() if look.objects and look.said <= largest * look.factor]
-    if not looks:
-        return NOTHING
-    best = max(looks, key=lambda look: _trust(look, wanted))
-    found = _refined(viewer, best, wanted)
-    return found if found.diameter_px is not None and found.diameter_px <= largest else NOTHING
-
-
-def _trust(look: _Look, wanted: float) -> float:
-    """How far a look at one scale is to be followed: much in it, objects of about the model's size, as large as the network
-    says, little doubt of them, and many of them: a whole colony, made small, looks like a nucleus."""
-    octaves, apart = abs(np.log2(look.said / wanted)), abs(np.log2(look.found / look.said))
-    likely = np.exp(-0.5 * (octaves / _OCTAVES) ** 2 - _WEIGHT_OF_DOUBT * look.doubt - apart)
-    return float(look.evidence * likely * min(1.0, look.objects / _SEVERAL) ** _FEW)
-
-
-def _refined(viewer: _Viewer, look: _Look, wanted: float) -> SizeEstimate:
+    looks = viewer.levels()
+    seen = _merged(looks, viewer.largest)
     for _ in range(_REFINEMENTS):
-        factor = float(np.clip(look.factor * wanted / look.said, SMALLEST_FACTOR, LARGEST_FACTOR))
-        if max(factor / look.factor, look.factor / factor) < _SETTLED:
+        if not seen.found.size:
+            return NOTHING
+        factor = float(np.clip(wanted / _typical(seen), SMALLEST_FACTOR, LARGEST_FACTOR))
+        if any(1 / _NEAR_FROM_FAR < look.factor / factor < _NEAR_FROM_CLOSE for look in looks):
             break
-        closer = viewer.look(factor)
-        if not closer.objects:
-            break
-        look = closer
-    # What is found counts as truth; the network's word bounds it, where objects cling together or fall apart.
-    found = float(np.clip(look.found, look.said / _STRAY, look.said * _STRAY))
-    certainty = float(np.exp(-2 * abs(np.log2(look.found / look.said))))
-    if look.objects < _MANY and (
-        certainty < _LEAST_CERTAINTY or (look.doubt > _DOUBTFUL and certainty < _CERTAIN)
-    ):
+        looks.append(viewer.look(factor))
+        seen = _merged(looks, viewer.largest)
+    return _told(seen)
+
+
+def _merged(looks: Sequence[_Look], largest: float) -> _Objects:
+    """The objects of all looks, each once, from the closest look to the one from farthest."""
+    closest, *others = sorted(looks, key=lambda look: -look.factor)
+    seen = closest.objects.taken(closest.certain)
+    for look in others:
+        seen = _with_look(seen, look)
+    seen = seen.taken(seen.found <= largest)
+    whole = np.log2(seen.said / seen.found) < _PIECE
+    return seen.taken(whole) if whole.any() else seen
+
+
+def _with_look(seen: _Objects, look: _Look) -> _Objects:
+    """What was seen closer, and what a look from farther adds to it or replaces.
+
+    An object that holds nothing is added. One that holds itself, seen closer, replaces it where it is nearer to the model's
+    size. One that holds several or much smaller ones replaces them where they fit worse to what the network says of them.
+    """
+    new = look.objects
+    count = new.found.size
+    owner = look.owners(seen)
+    held = np.bincount(owner, minlength=count + 1)[1:]
+    area = np.bincount(owner, seen.found**2, minlength=count + 1)[1:]
+    covered = area / new.found**2
+    area = np.maximum(area, 1e-9)
+    misfit = np.bincount(owner, seen.found**2 * seen.misfit, minlength=count + 1)[1:] / area
+    octaves = np.bincount(owner, seen.octaves, minlength=count + 1)[1:]
+    same = (held == 1) & (covered > _SAME)
+    margin = _MARGIN * (1 + np.log10(np.maximum(held, 1)))
+    worse = misfit + _UNCOVERED * np.maximum(0, 1 - covered) > new.misfit + margin
+    replaces = look.certain & (held > 0) & np.where(same, new.octaves < octaves, worse)
+    gone = np.concatenate([[False], replaces])[owner]
+    return seen.taken(~gone).joined(new.taken(replaces | (look.certain & (held == 0))))
+
+
+def _typical(seen: _Objects) -> float:
+    return _weighted_quantile(seen.found, seen.weight, 0.5)
+
+
+def _told(seen: _Objects) -> SizeEstimate:
+    found, said = _typical(seen), _weighted_quantile(seen.said, seen.weight, 0.5)
+    diameter = float(np.clip(found, said / _STRAY, said * _STRAY))
+    certainty = float(np.exp(-2 * abs(np.log2(said / found))))
+    doubtful = float(np.median(seen.doubt)) > _DOUBTFUL
+    if seen.found.size < _MANY and (certainty < _LEAST_CERTAINTY or (doubtful and certainty < _CERTAIN)):
         return NOTHING
-    return SizeEstimate(found / look.factor, look.objects, certainty)
+    low = _weighted_quantile(seen.found, seen.weight, _TAIL)
+    high = _weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
+    return SizeEstimate(diameter, seen.found.size, certainty, low, high)
 
 
 class _Viewer:
@@ -157,15 +257,24 @@ class _Viewer:
         self._plane, self._norm, self._package = plane, norm, package
         self._separator, self._maps = separator, maps
         self._busiest = _busiest_point(plane, norm)
+        self.largest = _LARGEST_SHARE * min(plane.shape)
 
-    def levels(self) -> Iterator[_Look]:
+    def levels(self) -> list[_Look]:
         """Looks at the image in its own size, then smaller."""
+        looks: list[_Look] = []
         for factor in _LEVELS:
-            if min(self._plane.shape) * factor >= _SMALLEST or factor == 1:
-                yield self.look(factor)
+            if looks and (
+                min(self._plane.shape) * factor < _SMALLEST
+                or self.largest * looks[-1].factor <= _LARGEST_IN_LOOK
+            ):
+                break
+            looks.append(self.look(factor))
+        return looks
 
     def look(self, factor: float) -> _Look:
-        scaled = resize(self._window(factor), factor)
+        """What is seen of the image, resized by `factor`."""
+        window, origin = self._window(factor)
+        scaled = resize(window, factor)
         height, width = scaled.shape
         package = self._package
         grid = plan_tiles(
@@ -174,15 +283,16 @@ class _Viewer:
         seen = self._maps(cut([scaled], [self._norm], grid, grid.tiles[0]))[:height, :width]
         seen = np.ascontiguousarray(seen)
         labels = self._separator.separate(seen, self._separator.fit([seen]))
-        return _look_at(labels, seen, package.maps.index(SIZE), factor)
+        return _look_at(labels, seen, package, factor, origin)
 
-    def _window(self, factor: float) -> Plane:
+    def _window(self, factor: float) -> tuple[Plane, tuple[int, int]]:
         side = max(1, int(_SIDE / factor))
         places = []
         for length, centre in zip(self._plane.shape, self._busiest, strict=True):
             start = int(np.clip(centre - side // 2, 0, max(0, length - side)))
             places.append(slice(start, start + side))
-        return np.ascontiguousarray(self._plane[places[0], places[1]])
+        window = np.ascontiguousarray(self._plane[places[0], places[1]])
+        return window, (places[0].start, places[1].start)
 
 
 def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
@@ -201,29 +311,41 @@ def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
     return int(y) * step, int(x) * step
 
 
-def _look_at(labels: NDArray[np.int32], maps: NDArray[np.float32], channel: int, factor: float) -> _Look:
-    count = int(labels.max(initial=0))
-    if not count:
-        return _Look(factor, 0, 0.0, 0.0, 0.0, 0.0)
-    flat, chance = labels.ravel(), np.ascontiguousarray(maps[..., 0])
-    area = np.bincount(flat, minlength=count + 1)[1:].astype(np.float64)
-    certain = np.bincount(flat, chance.ravel(), minlength=count + 1)[1:] / area
-    said = np.bincount(flat, maps[..., channel].ravel(), minlength=count + 1)[1:] / area
+def _look_at(
+    labels: NDArray[np.int32],
+    maps: NDArray[np.float32],
+    package: Package,
+    factor: float,
+    origin: tuple[int, int],
+) -> _Look:
+    flat = np.flatnonzero(labels)
+    owner = labels.ravel()[flat]
+    count = int(owner.max(initial=0))
+    area = np.bincount(owner, minlength=count + 1)[1:].astype(np.float64)
+    chance = np.ascontiguousarray(maps[..., 0])
+
+    def mean(values: NDArray[np.generic]) -> Column:
+        return np.asarray(np.bincount(owner, values, minlength=count + 1)[1:] / area)
+
+    y, x = np.divmod(flat, labels.shape[1])
+    said = mean(maps[..., package.maps.index(SIZE)].ravel()[flat])
+    said = decode_diameter(said.astype(np.float32)).astype(np.float64)
     found = 2 * np.sqrt(area / np.pi)
-    # By area: whatever is large in the image decides which scale is right, not the number of fragments.
-    weight = area * np.clip(2 * certain - 1, 0, 1)
-    return _Look(
-        factor,
-        count,
-        float(_weighted_median(decode_diameter(said.astype(np.float32)), weight)),
-        # Objects that the edge cuts count too, as they do in the diameter that a network was trained at.
-        float(np.median(found)),
-        float(weight.sum() / flat.size) ** 0.5,
-        float((chance * (1 - chance)).mean() / chance.mean()),
+    doubt = float((chance * (1 - chance)).mean() / max(float(chance.mean()), 1e-9))
+    objects = _Objects(
+        origin[0] + mean(y) / factor,
+        origin[1] + mean(x) / factor,
+        found / factor,
+        said / factor,
+        np.abs(np.log2(said / float(package.input.diameter_px or 1))),
+        np.full(count, doubt),
+        np.full(count, factor**2 / labels.size),
     )
+    certain = (mean(chance.ravel()[flat]) > _CERTAIN_OBJECT) & (np.log2(said / found) < _FRAGMENT)
+    return _Look(factor, origin, labels, objects, certain)
 
 
-def _weighted_median(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
+def _weighted_quantile(values: Column, weights: Column, share: float) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
+    return float(values[order][min(np.searchsorted(reached, share * reached[-1]), values.size - 1)])

@@ -1,0 +1,82 @@
+"""The size a field is scaled by is that of its typical object by number; giants, clumps and long nuclei do not bend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
+
+Ellipse = tuple[float, float, float, float]
+"""Centre (y, x) and half axes (down, across) in px."""
+
+
+@cache
+def nuclei() -> tuple[Package, Engine]:
+    package = find_package("nuclei")
+    return package, load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+
+
+def drawn(side: int, ellipses: Sequence[Ellipse]) -> NDArray[np.uint16]:
+    """Bright soft ellipses on a dark background in the noise of a camera: (side, side)."""
+    image = np.full((side, side), 300.0)
+    yy, xx = np.mgrid[:side, :side]
+    for y, x, down, across in ellipses:
+        away = np.hypot((yy - y) / down, (xx - x) / across)
+        np.maximum(
+            image, 300 + 2000 / (1 + np.exp(np.minimum(50, (away - 1) * min(down, across) / 0.9))), out=image
+        )
+    return np.clip(image + np.random.default_rng(0).normal(0, 12, image.shape), 0, 65535).astype(np.uint16)
+
+
+def row(number: int, diameter: float, y: float, step: float) -> list[Ellipse]:
+    return [(y, step / 2 + step * i, diameter / 2, diameter / 2) for i in range(number)]
+
+
+def rows(number: int, diameter: float, top: float, step: float, a_row: int) -> list[Ellipse]:
+    found: list[Ellipse] = []
+    for start in range(0, number, a_row):
+        found += row(min(a_row, number - start), diameter, top + step * (start // a_row), step)
+    return found
+
+
+def told(plane: NDArray[np.uint16]) -> SizeEstimate:
+    return estimate_size(plane, *nuclei())
+
+
+MIXED: dict[str, tuple[float, NDArray[np.uint16]]] = {
+    "40 of 20 px and 8 of 80": (20, drawn(700, row(8, 80, 60, 86) + rows(40, 20, 180, 86, 8))),
+    "40 of 20 px and 8 of 60": (20, drawn(700, row(8, 60, 60, 86) + rows(40, 20, 180, 86, 8))),
+    "60 of 20 px and 6 of 120": (20, drawn(900, row(6, 120, 90, 149) + rows(60, 20, 220, 86, 10))),
+    "30 of 20 px and a clump of 150": (20, drawn(700, row(1, 150, 100, 700) + rows(30, 20, 250, 86, 8))),
+    "70 of 12 px and 8 of 60": (12, drawn(600, row(8, 60, 50, 74) + rows(70, 12, 150, 42, 14))),
+    "25 of 30 px and 5 of 150": (30, drawn(900, row(5, 150, 110, 179) + rows(25, 30, 290, 110, 8))),
+}
+
+
+def test_the_size_is_that_of_most_objects_whatever_covers_most_of_the_image() -> None:
+    for name, (diameter, plane) in MIXED.items():
+        found = told(plane).diameter_px
+        assert found is not None, name
+        assert max(found / diameter, diameter / found) < 1.1, f"{name}: {found}"
+
+
+def test_objects_of_either_size_are_told_once_where_both_are_many() -> None:
+    found = told(drawn(800, row(8, 90, 60, 98) + row(8, 90, 170, 98) + rows(16, 18, 300, 98, 8)))
+    assert 30 <= found.objects <= 34
+    assert found.low_px is not None and found.high_px is not None
+    assert found.low_px < 21 and found.high_px > 75
+
+
+def test_long_nuclei_are_not_told_by_their_width() -> None:
+    for ratio in (3, 5, 8):
+        half = 10 * np.sqrt(ratio), 10 / np.sqrt(ratio)
+        places = [(60 + 80 * i, 80 + 110 * j) for i in range(8) for j in range(6)]
+        found = told(drawn(720, [(y, x, half[1], half[0]) for y, x in places])).diameter_px
+        assert found is not None, ratio
+        assert 20 / 1.25 <= found <= 20 * 1.25, (ratio, found)
