@@ -134,6 +134,7 @@ class RunConfig(Section):
     """What is counted and how: everything that can change a number in a table."""
 
     layout: LayoutConfig = FlatLayout()
+    plate: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     unparsed: Literal["refuse", "ignore"] = "refuse"

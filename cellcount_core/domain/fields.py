@@ -57,7 +57,7 @@ class Selection:
 class Parsed:
     """What a layout reads from one key.
 
-    `folder` is where the files of one acquisition of the plate lie together, "" where the layout does not say. Files of
+    `folder` is where the files of one acquisition of the plate lie together, "" for the input itself and where names alone tell the plate. Files of
     one plate name in several such folders belong to several plates.
     """
 

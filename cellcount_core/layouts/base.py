@@ -14,9 +14,6 @@ IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "tif", "tiff", "bmp",
 STACK_EXTENSIONS = frozenset({"npz", "npy"})
 """Extensions of array files, which may hold many images."""
 
-ROOT_PLATE = "images"
-"""Plate of files that lie in the input folder itself, where the layout takes the plate from the folder."""
-
 LABELS_SUFFIX = ".labels.tif"
 """End of the names of the label images that cellcount writes."""
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.base import ROOT_PLATE, Ignored, Traits, ignored_name, parent, stem
+from cellcount_core.layouts.base import Ignored, Traits, ignored_name, parent, stem
 
 _TRAITS = Traits(slices_are_fields=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """Plate: the folder relative to the input ("images" for the input itself). Well: the file name without extension.
+    """Plate: the folder relative to the input (`root` for the input itself). Well: the file name without extension.
 
     Site 1, time point 1, no channel in the name. Of an array file (.npz, .npy) each image is a field, its site the
     index + 1. Names are kept as they are: "b2.png" is well "b2".
     """
 
+    root: str
     traits: Traits = _TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
         """Never None: every image's name is a name."""
         if (ignored := ignored_name(key)) is not None:
             return ignored
-        return Parsed(FieldKey(parent(key) or ROOT_PLATE, stem(key), 1, 1))
+        folder = parent(key)
+        return Parsed(FieldKey(folder or self.root, stem(key), 1, 1), folder=folder)

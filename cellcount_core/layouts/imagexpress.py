@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import parse_well
-from cellcount_core.layouts.base import ROOT_PLATE, Ignored, Traits, file_name, ignored_name, parent
+from cellcount_core.layouts.base import Ignored, Traits, file_name, ignored_name, parent
 
 _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 # Wells have capitals and two digits, or "_s1" and "_w1" would be wells too.
@@ -38,8 +38,12 @@ _TRAITS = Traits(projection_plane=PROJECTION)
 
 @dataclass(frozen=True, slots=True)
 class ImageXpress:
-    """Site 1, time point 1 and channel "w1" where name and folders do not give them. Thumbnails are ignored."""
+    """Site 1, time point 1 and channel "w1" where name and folders do not give them. Thumbnails are ignored.
 
+    `root` is the plate of files that lie in the input itself and whose names give none.
+    """
+
+    root: str
     traits: Traits = _TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
@@ -53,7 +57,7 @@ class ImageXpress:
         if match["thumb"]:
             return Ignored("thumbnail")
         folder, timepoint, plane = _place(parent(key))
-        plate = match["plate"] or folder.rpartition("/")[2] or ROOT_PLATE
+        plate = match["plate"] or folder.rpartition("/")[2] or self.root
         site = int(match["site"] or 1)
         return Parsed(FieldKey(plate, well, site, timepoint), f"w{int(match['channel'] or 1)}", plane, folder)
 

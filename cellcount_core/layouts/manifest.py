@@ -17,7 +17,7 @@ from cellcount_core.domain.config import TableLayout
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import canonical_well
-from cellcount_core.layouts.base import NO_TRAITS, ROOT_PLATE, Traits, parent, stem
+from cellcount_core.layouts.base import NO_TRAITS, Traits, parent, stem
 from cellcount_core.stores.base import Absent, Denied, StorageOptions, Store, checked_key
 from cellcount_core.stores.open import open_store
 
@@ -42,13 +42,14 @@ class Manifest:
 
     location: str
     columns: Mapping[str, str]
+    root: str
     traits: Traits = NO_TRAITS
 
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
         """The rows in the table's order, streamed; the table's bytes are held.
 
         A relative location is looked up in the input `store`, then on this machine. Without a column (or value) for them the
-        plate is the file's folder, the well its name, site and time point 1, plane 0 and the channel "". Wells are brought
+        plate is the file's folder (`root` for the input itself), the well its name, site and time point 1, plane 0 and the channel "". Wells are brought
         to their two-digit form. Raises ConfigFault naming table, row and value for what cannot be used.
         """
         for where, row in self._rows(self._read(store, options)):
@@ -134,17 +135,17 @@ class Manifest:
             _number(where, name, row.get(name) or default)
             for name, default in (("site", "1"), ("timepoint", "1"), ("plane", "0"))
         )
-        plate = row.get("plate") or parent(key) or ROOT_PLATE
+        plate = row.get("plate") or parent(key) or self.root
         well = canonical_well(row.get("well") or stem(key))
         return Entry(key, Parsed(FieldKey(plate, well, site, timepoint), row.get("channel", ""), plane))
 
 
-def check_manifest(config: TableLayout) -> Manifest:
-    """The layout of `config`. Raises ConfigFault where `columns` maps a name that is none of ours."""
+def check_manifest(config: TableLayout, root: str) -> Manifest:
+    """The layout of `config`; `root` is the plate of files in the input itself. Raises ConfigFault where `columns` maps a name that is none of ours."""
     known: Iterable[str] = COLUMNS
     for name in sorted(set(config.columns) - set(known)):
         raise ConfigFault(f"run.layout.columns: {name!r} is unknown{nearest(name, known)}")
-    return Manifest(config.manifest, dict(config.columns))
+    return Manifest(config.manifest, dict(config.columns), root)
 
 
 def _split_location(location: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from cellcount_core.domain.config import PatternLayout
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import canonical_well, parse_well, row_name
-from cellcount_core.layouts.base import NO_TRAITS, ROOT_PLATE, Ignored, Traits, ignored_name, parent
+from cellcount_core.layouts.base import NO_TRAITS, Ignored, Traits, ignored_name, parent
 
 GROUPS = ("plate", "well", "row", "column", "site", "timepoint", "channel", "plane")
 
@@ -26,12 +26,13 @@ _MOST_DIGITS = 9
 class Pattern:
     """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
 
-    `plate` is used where no group gives the plate; where it is "" too, the folder is the plate ("images" for the input
+    `plate` is used where no group gives the plate; where it is "" too, the folder is the plate (`root` for the input
     itself). Rows may be letters or numbers (3 is C). Numbers (site, timepoint, plane) must be digits.
     """
 
     expression: re.Pattern[str]
     plate: str
+    root: str
     traits: Traits = NO_TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
@@ -49,12 +50,14 @@ class Pattern:
         )
         if well is None or site is None or timepoint is None or plane is None:
             return None
-        plate = found.get("plate") or self.plate or parent(key) or ROOT_PLATE
-        return Parsed(FieldKey(plate, well, site, timepoint), found.get("channel", ""), plane)
+        given = found.get("plate") or self.plate
+        folder = "" if given else parent(key)
+        key_of = FieldKey(given or folder or self.root, well, site, timepoint)
+        return Parsed(key_of, found.get("channel", ""), plane, folder)
 
 
-def compile_pattern(config: PatternLayout) -> Pattern:
-    """The layout of `config`.
+def compile_pattern(config: PatternLayout, root: str) -> Pattern:
+    """The layout of `config`; `root` is the plate of files in the input itself.
 
     Raises ConfigFault naming what is wrong: no regular expression, a group of another name, no well, half a well.
     """
@@ -73,7 +76,7 @@ def compile_pattern(config: PatternLayout) -> Pattern:
         raise ConfigFault(
             f"{_WHERE}: no group gives the well: expected (?P<well>…), or (?P<row>…) and (?P<column>…); groups there: {there}"
         )
-    return Pattern(expression, config.plate)
+    return Pattern(expression, config.plate, root)
 
 
 def _well(found: dict[str, str]) -> str | None:

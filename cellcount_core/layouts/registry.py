@@ -18,16 +18,16 @@ from cellcount_core.layouts.manifest import Manifest, check_manifest
 from cellcount_core.layouts.pattern import compile_pattern
 
 
-def build_layout(config: LayoutConfig) -> Layout | Manifest:
-    """The layout of `config`. Raises ConfigFault where it cannot be one (a bad pattern, an unknown manifest column)."""
+def build_layout(config: LayoutConfig, root: str) -> Layout | Manifest:
+    """The layout of `config`; `root` is the plate of files that lie in the input itself, where names give none. Raises ConfigFault where it cannot be one (a bad pattern, an unknown manifest column)."""
     match config:
         case FlatLayout():
-            return Flat()
+            return Flat(root)
         case ImageXpressLayout():
-            return ImageXpress()
+            return ImageXpress(root)
         case PatternLayout():
-            return compile_pattern(config)
+            return compile_pattern(config, root)
         case TableLayout():
-            return check_manifest(config)
+            return check_manifest(config, root)
         case unknown:
             assert_never(unknown)

@@ -35,8 +35,10 @@ def fields_are_independent(run: RunConfig) -> bool:
     return alone and run.expect == "observed" and not isinstance(run.layout, TableLayout)
 
 
-def added_files(run: RunConfig, listing: Iterable[Listed], counted: Sequence[Store]) -> tuple[Listed, ...]:
-    """The files of wells that the outputs `counted` (all of one plate) do not have yet, in order of their keys.
+def added_files(
+    run: RunConfig, root: str, listing: Iterable[Listed], counted: Sequence[Store]
+) -> tuple[Listed, ...]:
+    """The files of wells that the outputs `counted` (all of the plate `root`) do not have yet, in order of their keys.
 
     Empty where more than that changed: a planned file that is gone or another, a file of a counted channel in a well that was
     counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse, a file that may be the mask of another.
@@ -56,7 +58,7 @@ def added_files(run: RunConfig, listing: Iterable[Listed], counted: Sequence[Sto
     seen: dict[bool, set[str]] = {True: set(), False: set()}
     folders: defaultdict[str, set[str]] = defaultdict(set)
     rows: list[Row] = []
-    for listed, parsed in _parsed(run, listing):
+    for listed, parsed in _parsed(run, root, listing):
         if parsed is None:
             return ()
         known = (parsed.field.plate, parsed.field.well) in wells
@@ -83,8 +85,8 @@ def only(run: RunConfig, files: Sequence[Listed]) -> RunConfig:
     return run.model_copy(update={"include": include})
 
 
-def _parsed(run: RunConfig, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
-    layout = build_layout(run.layout)
+def _parsed(run: RunConfig, root: str, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
+    layout = build_layout(run.layout, root)
     assert not isinstance(layout, Manifest)
     read = key_reader(run, layout)
     for listed in listing:

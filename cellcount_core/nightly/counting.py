@@ -16,7 +16,7 @@ from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job
 from cellcount_core.runners.places import storage_options
 from cellcount_core.stores.base import Listed, Store
-from cellcount_core.stores.open import open_store
+from cellcount_core.stores.open import name_of, open_store
 from cellcount_core.tables.open import open_output
 
 _FOLDER_DIGITS = 20
@@ -60,7 +60,8 @@ def _added(config: NightlyConfig, plate: Plate, live: Sequence[Event]) -> tuple[
     source = open_store(plate.source, storage_options(config.storage))
     options = storage_options(config.output_storage or config.storage)
     counted = [open_store(f"{config.output.rstrip('/')}/{event.output}", options) for event in live]
-    return added_files(config.run, (listed for batch in source.list() for listed in batch), counted)
+    root = config.run.plate or name_of(plate.source)
+    return added_files(config.run, root, (listed for batch in source.list() for listed in batch), counted)
 
 
 def _filled(blank: Event, result: JobResult) -> Event:

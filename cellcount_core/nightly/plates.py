@@ -125,7 +125,7 @@ def _namer(run: RunConfig) -> Callable[[str], FieldKey | None]:
 
     An image whose name does not parse belongs to the plate's content too: counting will have to say something about it.
     """
-    layout = build_layout(run.layout)
+    layout = build_layout(run.layout, "")
     if isinstance(layout, Manifest):
         left_out = key_filter(run)
         return lambda key: None if left_out(key) else FieldKey("", file_name(key), 1, 1)

@@ -68,10 +68,11 @@ def discover(
         _add_named(entries, found, sorter)
     else:
         _add_listed(store, layout, scope, found, sorter)
+        if split := found.split_plates():
+            sorter = _apart(sorter, split, Sorter(folder, run_rows))
         if isinstance(layout, Flat) and scope.run.masks == "leave_out":
             sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
-    split = found.split_plates()
-    return Discovery(_apart(sorter, split, Sorter(folder, run_rows)) if split else sorter, found)
+    return Discovery(sorter, found)
 
 
 def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter) -> None:
@@ -91,8 +92,7 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             found.channels.add(parsed.channel)
             if hinting:
                 found.like_imagexpress += tells_site_or_channel(listed.key)
-            if layout.traits.projection_plane is not None:
-                found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
+            found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
             if layout.traits.slices_are_fields and is_stack(listed.key):
                 sorter.extend(_slices(store, listed, parsed, scope.run.max_pixels))
             else:

@@ -21,7 +21,7 @@ COUNT_THEM = "to count them like images: --set run.masks=count"
 class Findings:
     """Tallies of one listing; bounded, whatever its length, but for `folders` (a set of folders a plate).
 
-    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` is filled only by layouts that tell acquisitions apart;
+    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` has the folders of each plate;
     `like_imagexpress` counts images named as ImageXpress names them, whatever the layout.
     """
 

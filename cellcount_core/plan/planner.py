@@ -45,7 +45,7 @@ from cellcount_core.plan.sample import Sampler
 from cellcount_core.plan.scales import scale_warnings
 from cellcount_core.plan.shards import ShardLimits, cut_shards
 from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
-from cellcount_core.stores.open import path_below
+from cellcount_core.stores.open import name_of, path_below
 
 _SHOWN_DIFFERENCES = 12
 
@@ -133,7 +133,7 @@ def survey(
     that has a URL of its own. Raises ConfigFault for an input that cannot be planned (nothing found, names that do not
     parse, a channel to be chosen, a bad layout).
     """
-    layout = build_layout(run.layout)
+    layout = build_layout(run.layout, run.plate or name_of(store_in.url))
     scratch = TemporaryDirectory(prefix="cellcount-sort-")
     try:
         scope = Scope(run, (path_below(store_in.url, own_output) or "") if own_output else "")
@@ -407,7 +407,7 @@ def _belongs_to_another(url: str, stored: RunFile, new: RunFile) -> str:
 
 def _readable(line: str) -> str:
     if line.startswith("listing: "):
-        return "input: files were added, removed or changed since, or run settings choose other files"
+        return "input: files were added, removed or changed since, the folder was renamed, or run settings choose other files"
     return line
 
 

@@ -50,6 +50,16 @@ def asked_for(url: str | os.PathLike[str], *, endpoint: str | None = None) -> St
     return StorageOptions(endpoint=endpoint, schemes=tuple(dict.fromkeys((*USUAL_SCHEMES, *own))))
 
 
+def name_of(url: str) -> str:
+    """The own name of the folder, bucket or prefix at `url` (as stores give it), whatever the spelling: that of the folder a link leads to.
+
+    A name that is not UTF-8 is shown with backslashes. The top of a file system has no name: it is called "root".
+    """
+    path = url.partition("://")[2] if _SCHEME.match(url) else os.path.realpath(url)
+    name = path.rstrip("/").rpartition("/")[2]
+    return name.encode("utf-8", "backslashreplace").decode("utf-8") or "root"
+
+
 def path_below(root: str, place: str) -> str | None:
     """The path of `place` below `root` ('/'-separated), "" where they are one and the same, None where it lies elsewhere.
 

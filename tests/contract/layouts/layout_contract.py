@@ -19,7 +19,7 @@ class LayoutContract:
     example: ClassVar[str]
 
     def layout(self) -> Layout:
-        built = build_layout(self.config)
+        built = build_layout(self.config, "PX")
         assert not isinstance(built, Manifest)
         return built
 

@@ -38,7 +38,7 @@ def digests(plate: DemoPlate) -> dict[str, str]:
 def test_every_name_gives_its_plate_well_site_and_channel_by_the_imagexpress_convention(
     plate: DemoPlate,
 ) -> None:
-    parsed = [ImageXpress().parse(name) for name in images(plate)]
+    parsed = [ImageXpress("PX").parse(name) for name in images(plate)]
     assert all(isinstance(each, Parsed) for each in parsed)
     found = {
         (each.field.plate, each.field.well, each.field.site, each.channel)

@@ -9,16 +9,16 @@ from cellcount_core.layouts.flat import Flat
 @pytest.mark.parametrize(
     ("key", "plate", "well"),
     [
-        ("cells.png", "images", "cells"),
+        ("cells.png", "PX", "cells"),
         ("day 1/dish/cells.2.TIF", "day 1/dish", "cells.2"),
-        ("scan.ome.tif", "images", "scan"),
-        ("b2.jpg", "images", "b2"),
+        ("scan.ome.tif", "PX", "scan"),
+        ("b2.jpg", "PX", "b2"),
         ("a/X_and_y.npz", "a", "X_and_y"),
     ],
 )
 def test_the_folder_is_the_plate_and_the_name_the_well(key: str, plate: str, well: str) -> None:
-    assert Flat().parse(key) == Parsed(FieldKey(plate, well, 1, 1))
+    assert Flat("PX").parse(key) == Parsed(FieldKey(plate, well, 1, 1), folder=key.rpartition("/")[0])
 
 
 def test_each_image_of_an_array_file_is_a_field() -> None:
-    assert Flat().traits.slices_are_fields
+    assert Flat("PX").traits.slices_are_fields

@@ -44,7 +44,7 @@ def test_every_name_that_the_instrument_writes_is_read_back(
     folder = "exported/2024-04-22/1697"
     name = f"{plate}_{well.name}_s{site}_w{channel}{guid}.{extension}"
     key = f"{folder}/TimePoint_{timepoint}/ZStep_{plane}/{name}"
-    parsed = ImageXpress().parse(key)
+    parsed = ImageXpress("PX").parse(key)
     assert parsed == Parsed(FieldKey(plate, well.name, site, timepoint), f"w{channel}", plane, folder)
 
 
@@ -63,7 +63,7 @@ def test_every_name_that_the_instrument_writes_is_read_back(
 def test_parts_that_a_name_leaves_out_get_their_defaults(
     name: str, field: tuple[str, str, int], channel: str
 ) -> None:
-    parsed = ImageXpress().parse(f"scan/{name}")
+    parsed = ImageXpress("PX").parse(f"scan/{name}")
     assert parsed == Parsed(FieldKey(*field, 1), channel, 0, "scan")
 
 
@@ -71,7 +71,7 @@ def test_parts_that_a_name_leaves_out_get_their_defaults(
     "name", [f"p_E07_s1_w1_thumb{GUID}.tif", f"exp126-d0_C03_thumb{GUID}.tif", "p_E07_thumb.TIF"]
 )
 def test_thumbnails_are_ignored(name: str) -> None:
-    assert ImageXpress().parse(name) == Ignored("thumbnail")
+    assert ImageXpress("PX").parse(name) == Ignored("thumbnail")
 
 
 @pytest.mark.parametrize(
@@ -88,11 +88,11 @@ def test_thumbnails_are_ignored(name: str) -> None:
     ],
 )
 def test_other_images_do_not_parse(name: str) -> None:
-    assert ImageXpress().parse(name) is None
+    assert ImageXpress("PX").parse(name) is None
 
 
 def test_a_file_outside_the_z_folders_and_one_in_zstep_0_are_the_projection() -> None:
-    layout = ImageXpress()
+    layout = ImageXpress("PX")
     for folder in ("TimePoint_1", "TimePoint_1/ZStep_0"):
         parsed = layout.parse(f"{folder}/p_B02_s1_w1.TIF")
         assert isinstance(parsed, Parsed)

@@ -21,7 +21,7 @@ def entries(
     folder: Path, body: bytes, name: str = "m.csv", columns: dict[str, str] | None = None
 ) -> list[Entry]:
     (folder / name).write_bytes(body)
-    manifest = check_manifest(TableLayout(manifest=name, columns=columns or {}))
+    manifest = check_manifest(TableLayout(manifest=name, columns=columns or {}), "PX")
     return list(manifest.entries(open_store(folder, StorageOptions()), StorageOptions()))
 
 
@@ -33,14 +33,14 @@ def test_columns_left_out_get_their_defaults(tmp_path: Path) -> None:
     found = entries(tmp_path, b"key\na/x.tif\n./y.ome.tif\n")
     assert found == [
         Entry("a/x.tif", Parsed(FieldKey("a", "x", 1, 1))),
-        Entry("y.ome.tif", Parsed(FieldKey("images", "y", 1, 1))),
+        Entry("y.ome.tif", Parsed(FieldKey("PX", "y", 1, 1))),
     ]
 
 
 def test_semicolons_quotes_and_renamed_columns_are_understood(tmp_path: Path) -> None:
     body = b'"FileName";"Metadata_Well"\n"a;b.tif";"C03"\n'
     found = entries(tmp_path, body, columns={"key": "FileName", "well": "Metadata_Well"})
-    assert found == [Entry("a;b.tif", Parsed(FieldKey("images", "C03", 1, 1)))]
+    assert found == [Entry("a;b.tif", Parsed(FieldKey("PX", "C03", 1, 1)))]
 
 
 def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_mapped_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_mapping_of_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigFault, match="'wells' is unknown; did you mean 'well'"):
-        check_manifest(TableLayout(manifest="m.csv", columns={"wells": "x"}))
+        check_manifest(TableLayout(manifest="m.csv", columns={"wells": "x"}), "PX")
 
 
 def test_a_manifest_may_lie_outside_the_input(tmp_path: Path) -> None:
@@ -104,10 +104,13 @@ def test_a_manifest_may_lie_outside_the_input(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(FULL)
     store = open_store(tmp_path / "input", StorageOptions())
     for location in (str(tmp_path / "m.csv"), (tmp_path / "m.csv").as_uri()):
-        assert len(list(check_manifest(TableLayout(manifest=location)).entries(store, StorageOptions()))) == 1
+        assert (
+            len(list(check_manifest(TableLayout(manifest=location), "PX").entries(store, StorageOptions())))
+            == 1
+        )
 
 
 def test_a_manifest_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     store = open_store(tmp_path, StorageOptions())
     with pytest.raises(ConfigFault, match=r"'lost\.csv' is neither in the input"):
-        list(check_manifest(TableLayout(manifest="lost.csv")).entries(store, StorageOptions()))
+        list(check_manifest(TableLayout(manifest="lost.csv"), "PX").entries(store, StorageOptions()))

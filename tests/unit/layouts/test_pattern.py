@@ -11,14 +11,14 @@ HARMONY = r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<cha
 
 
 def pattern(text: str, plate: str = "") -> Pattern:
-    return compile_pattern(PatternLayout(pattern=text, plate=plate))
+    return compile_pattern(PatternLayout(pattern=text, plate=plate), "PX")
 
 
 def test_numbered_rows_become_letters() -> None:
     parsed = pattern(HARMONY).parse("Images/r03c12f02p04-ch1sk5fk1fl1.tiff")
-    assert parsed == Parsed(FieldKey("Images", "C12", 2, 5), "1", 4)
+    assert parsed == Parsed(FieldKey("Images", "C12", 2, 5), "1", 4, "Images")
     parsed = pattern(HARMONY).parse("r32c48f01p01-ch1sk1fk1fl1.tiff")
-    assert parsed == Parsed(FieldKey("images", "AF48", 1, 1), "1", 1)
+    assert parsed == Parsed(FieldKey("PX", "AF48", 1, 1), "1", 1)
 
 
 def test_the_plate_comes_from_the_group_then_the_setting_then_the_folder() -> None:
@@ -30,8 +30,8 @@ def test_the_plate_comes_from_the_group_then_the_setting_then_the_folder() -> No
 
 def test_a_well_of_one_digit_is_brought_to_two_and_another_name_is_kept() -> None:
     wells = pattern(r"(?P<well>[A-Za-z0-9]+)\.tif")
-    assert wells.parse("b2.tif") == Parsed(FieldKey("images", "B02", 1, 1))
-    assert wells.parse("W00014.tif") == Parsed(FieldKey("images", "W00014", 1, 1))
+    assert wells.parse("b2.tif") == Parsed(FieldKey("PX", "B02", 1, 1))
+    assert wells.parse("W00014.tif") == Parsed(FieldKey("PX", "W00014", 1, 1))
 
 
 @pytest.mark.parametrize(

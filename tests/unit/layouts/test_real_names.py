@@ -36,7 +36,7 @@ def read(
     folder: str, config: LayoutConfig
 ) -> tuple[set[tuple[str, str, int, int, str, int]], list[str], list[str]]:
     """What is read of a folder (plate, well, site, time point, channel, plane), what is ignored, what does not parse."""
-    layout = build_layout(config)
+    layout = build_layout(config, "images")
     assert not isinstance(layout, Manifest)
     found, ignored, unparsed = set(), [], []
     root = plates() / folder

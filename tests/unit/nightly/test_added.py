@@ -143,4 +143,4 @@ def test_a_file_is_included_by_its_own_name_whatever_signs_it_holds() -> None:
 
 
 def test_names_that_do_not_parse_are_a_doubt() -> None:
-    assert added_files(IMAGEXPRESS, [Listed("nonsense.tif", 1, "")], []) == ()
+    assert added_files(IMAGEXPRESS, "P1", [Listed("nonsense.tif", 1, "")], []) == ()
