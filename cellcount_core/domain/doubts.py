@@ -14,11 +14,15 @@ from enum import StrEnum
 class Doubt(StrEnum):
     """What is doubtful about a field that was counted, or about a plate. The value is what stands in the tables."""
 
+    OUT_OF_DOMAIN = "out_of_domain"
     BRIGHT_BACKGROUND = "bright_background"
     DARK_BACKGROUND = "dark_background"
-    OUT_OF_DOMAIN = "out_of_domain"
+    UNEVEN_LIGHT = "uneven_light"
+    PADDED = "padded"
+    HALF_SATURATED = "half_saturated"
     OBJECTS_IN_EMPTY = "objects_in_empty_field"
     SIZE_ABSURD = "size_absurd"
+    SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
     OWN_SIZE = "size_of_this_image"
     OBJECT_CUT = "object_cut_by_block"
@@ -60,6 +64,22 @@ _TOLD: dict[Doubt, _Told] = {
         "{are} unlike what `{model}` was trained on",
         "look at them (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
     ),
+    Doubt.UNEVEN_LIGHT: _Told(
+        "The background rises across the field by more than a quarter of the objects' height: what lies in shadow may be lost, and what "
+        "lies in the light be counted though it is background.",
+        "{have} uneven light: the background rises by more than a quarter of the objects' height",
+        "divide by a flat-field image before counting, or look whether the count holds in dark corners (`cellcount pictures`)",
+    ),
+    Doubt.PADDED: _Told(
+        "More than a tenth of the field is padding of one value, as stitching or rotating leaves it: it counts as imaged area.",
+        "{are} to more than a tenth padding of one value, which counts as imaged area",
+        "crop {them}",
+    ),
+    Doubt.HALF_SATURATED: _Told(
+        "Pixels at the largest value make up two fifths or more of the objects' area: objects that touch cannot be told apart there.",
+        "{have} objects that are saturated to two fifths or more, where those that touch cannot be told apart",
+        "expose shorter; exports stretched to white lose the same, so count the raw files",
+    ),
     Doubt.OBJECTS_IN_EMPTY: _Told(
         "The signal does not rise above the noise floor, and objects were counted all the same.",
         "{have} objects though the signal does not rise above the noise",
@@ -70,6 +90,12 @@ _TOLD: dict[Doubt, _Told] = {
         "{were} counted at an object size below 4 px or above a third of the image",
         "give the objects' median diameter: --diameter PX",
     ),
+    Doubt.SIZE_UNLIKE: _Told(
+        "The median object, at the scale it was counted at, is more than 1.6 times larger or smaller than what the model is made for "
+        "(for a model of any scale: smaller than 6 px, or larger than a third of the image).",
+        "{hold} objects of another size than `{model}` is made for, at the scale {they} {were} counted at",
+        "give the objects' median diameter (--diameter PX), or leave it to be found (--diameter auto)",
+    ),
     Doubt.SIZE_UNKNOWN: _Told(
         "No object size could be told from this field, nor from others: it was counted as it is.",
         "{show} no object size and {were} counted as {they} {are}",
@@ -78,7 +104,6 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.OWN_SIZE: _Told(
         "The images of its plate and size disagree, or were not sampled: this field was counted at its own object size.",
         "{were} counted at {their} own object size",
-        "--diameter PX counts all at one",
     ),
     Doubt.OBJECT_CUT: _Told(
         "An object is larger than the largest block it could be separated in, and may be cut.",
@@ -108,7 +133,7 @@ _TOLD: dict[Doubt, _Told] = {
 
 _SINGULAR = {
     "are": "is", "were": "was", "have": "has", "show": "shows", "hold": "holds", "lack": "lacks", "state": "states",
-    "their": "its", "they": "it",
+    "their": "its", "they": "it", "them": "it",
 }  # fmt: skip
 _PLURAL = {word: word for word in _SINGULAR}
 
@@ -137,15 +162,18 @@ def sentence(
         return f"{subject} {'warns' if fields == 1 else 'warn'} of `{code}`"
     told = _TOLD[Doubt(code)]
     words = _SINGULAR if fields == 1 else _PLURAL
-    step = f"try --model {package}" if package and code in PACKAGE_HELPS else told.step
+    step = f"try --model {package}" if package and code in PACKAGE_HELPS else told.step.format(**words)
     said = f"{subject} {told.many.format(**words, model=model)}"
     return f"{said}: {step}" if step else said
 
 
-PACKAGE_HELPS = frozenset({Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.OUT_OF_DOMAIN})
+PACKAGE_HELPS = frozenset(
+    {Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.SIZE_UNLIKE}
+)
 """Doubts that another package can settle."""
 
 
 def by_weight(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Codes with their fields, the most frequent first, equal ones by code."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    """Codes with their fields, the most frequent first, equal ones as `Doubt` lists them, those of another version last."""
+    order = {doubt.value: place for place, doubt in enumerate(Doubt)}
+    return sorted(counts.items(), key=lambda item: (-item[1], order.get(item[0], len(order)), item[0]))

@@ -29,6 +29,17 @@ _ROUNDING_SIGMA = 1 / math.sqrt(12)
 _PLATEAU = 16
 _PLATEAU_WINDOW = 64
 
+_PADDING_SAMPLE = 1 << 18
+_PADDING_BLOCK = 8
+_EQUAL_IN_PADDING = 0.05
+_OF_PADDING_INSIDE = 0.05
+"""What is clipped to black has its one value among the objects too: this part of the pixels away from padding may have padding's value."""
+
+_LIGHT_SAMPLE = 1 << 16
+_LIGHT_TILES = 8
+_LIGHT_QUANTILE = 0.2
+_LIGHT_FIT = 0.7
+
 
 @dataclass(frozen=True, slots=True)
 class Quality:
@@ -159,3 +170,59 @@ def _at_least(plane: Plane, level: float) -> int:
     return sum(
         int(np.count_nonzero(values[row : row + rows] >= level)) for row in range(0, len(values), rows)
     )
+
+
+def padding(plane: Plane) -> float:
+    """Part of a plane (H, W) that is padding: blocks of 8 x 8 px of one and the same value, which what lies apart from them hardly has.
+
+    So a background that was clipped to black is none, for it has that value between the objects too. Of a large plane every n-th pixel
+    is looked at.
+    """
+    step = max(1, math.isqrt(plane.size // _PADDING_SAMPLE))
+    side = _PADDING_BLOCK
+    sample = plane[::step, ::step]
+    rows, columns = sample.shape[0] // side, sample.shape[1] // side
+    # Neighbours are hardly ever equal in what a camera of more than 8 bits wrote: that is seen at once.
+    if not rows or not columns or (sample[:, 1:] == sample[:, :-1]).mean() < _EQUAL_IN_PADDING:
+        return 0.0
+    blocks = sample[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    lowest = blocks.min(axis=(1, 3))
+    constant = lowest == blocks.max(axis=(1, 3))
+    values, times = np.unique(lowest[constant], return_counts=True)
+    if not values.size:
+        return 0.0
+    value = values[times.argmax()]
+    padded = constant & (lowest == value)
+    apart = cv2.dilate(padded.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    if not apart.any():
+        return 0.0
+    inside = float((blocks == value).mean(axis=(1, 3))[apart].mean())
+    return float(padded.mean()) if inside <= _OF_PADDING_INSIDE else 0.0
+
+
+def unevenness(plane: Plane, norm: Normalisation) -> float:
+    """How far the background rises across a plane (H, W), as a part of the range from background to full scale.
+
+    The dark fifth of each of 8 x 8 tiles (the bright fifth, where objects are dark) is fitted by a surface of second degree, which is how
+    light falls off. 0 where the surface does not explain seven tenths of what differs: then it is objects.
+    """
+    step = max(1, math.isqrt(plane.size // _LIGHT_SAMPLE))
+    sample = plane[::step, ::step]
+    rows, columns = sample.shape[0] // _LIGHT_TILES, sample.shape[1] // _LIGHT_TILES
+    if min(rows, columns) < 2:
+        return 0.0
+    tiles = sample[: rows * _LIGHT_TILES, : columns * _LIGHT_TILES].astype(np.float32)
+    tiles = (
+        tiles.reshape(_LIGHT_TILES, rows, _LIGHT_TILES, columns).swapaxes(1, 2).reshape(_LIGHT_TILES**2, -1)
+    )
+    share = 1 - _LIGHT_QUANTILE if norm.inverted else _LIGHT_QUANTILE
+    place = round(share * (tiles.shape[1] - 1))
+    levels = np.partition(tiles, place, axis=1)[:, place].astype(np.float64)
+    across = np.tile(np.linspace(-1, 1, _LIGHT_TILES), _LIGHT_TILES)
+    down = np.repeat(np.linspace(-1, 1, _LIGHT_TILES), _LIGHT_TILES)
+    terms = np.stack([np.ones_like(across), across, down, across**2, down**2, across * down], axis=1)
+    surface = terms @ np.linalg.lstsq(terms, levels, rcond=None)[0]
+    spread = float(np.var(levels))
+    if spread <= 0 or float(np.var(levels - surface)) > (1 - _LIGHT_FIT) * spread:
+        return 0.0
+    return float(np.ptp(surface)) / abs(norm.range)

@@ -1,37 +1,92 @@
-"""Warning codes of a field that was counted though something about it is unlike what the model is made for."""
+"""What is doubtful about a field that was counted: its image, its size, and how unlike it is what the model is made for."""
 
 from __future__ import annotations
 
-from cellcount_core.images.normalise import Normalisation
-from cellcount_core.images.quality import Quality
+import numpy as np
+
+from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.scales import FieldScale
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation, estimate
+from cellcount_core.images.quality import Quality, padding, unevenness
 from cellcount_core.models.package import Package
-
-BRIGHT_BACKGROUND = "bright_background"
-"""What differs from the background is darker than it: bright-field or inverted contrast, and the model is for fluorescence.
-
-The image was counted upside down."""
-
-OBJECTS_IN_EMPTY = "objects_in_empty_field"
-"""The signal does not rise above the noise floor, and objects were counted all the same."""
+from cellcount_core.pipeline.separate import Counted
 
 _FLUORESCENCE = "fluorescence"
 
-
-OUT_OF_DOMAIN = "out_of_domain"
-"""The field is less like the training images than all but a fortieth of them are; its count has no interval."""
-
 _TYPICAL = 0.5
+_PADDED = 0.1
+_UNEVEN = 0.25
+_SATURATED = 0.4
+_SATURATED_PIXELS = 0.01
+"""A part of the image below which its saturated pixels are specks, whatever part of the objects they make up."""
+
+_SMALLEST_PX = 4.0
+_LARGEST_SHARE = 1 / 3
+_APART = 1.6
+_FEW = 5
+_SMALLEST_SEEN_PX = 6.0
+"""Objects of a package of any scale: below this diameter they are what its smoothing leaves of noise."""
 
 
 def doubts(
-    norm: Normalisation, quality: Quality, count: int, unlike: float | None, package: Package
-) -> tuple[str, ...]:
-    """Codes for one counted channel, given its levels, quality and `out_of_domain` score; () where nothing is odd."""
-    found: list[str] = []
-    if _FLUORESCENCE in package.modality and norm.inverted:
-        found.append(BRIGHT_BACKGROUND)
-    if quality.empty and count:
-        found.append(OBJECTS_IN_EMPTY)
-    if unlike is not None and unlike > _TYPICAL:
-        found.append(OUT_OF_DOMAIN)
-    return tuple(found)
+    plane: Plane,
+    norm: Normalisation,
+    quality: Quality,
+    scale: FieldScale,
+    found: Counted,
+    unlike: float | None,
+    package: Package,
+) -> tuple[Doubt, ...]:
+    """Doubts about a counted field, in the order of `Doubt`; () where nothing is odd.
+
+    `plane` (H, W) is the counted channel in raw units, `norm` its levels, `scale` what it was counted at, `found` its objects and
+    `unlike` its `out_of_domain` score. But for the background's kind and the objects' size nothing is asked of an image whose signal does
+    not rise above its noise.
+    """
+    shorter = min(plane.shape)
+    told = {
+        Doubt.OUT_OF_DOMAIN: unlike is not None and unlike > _TYPICAL,
+        Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
+        Doubt.DARK_BACKGROUND: _is_dark(plane, package),
+        Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
+        Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
+        Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
+        Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
+        Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
+    }
+    # Light is not looked at where padding would pass for its shadow.
+    told[Doubt.UNEVEN_LIGHT] = (
+        not quality.empty and not told[Doubt.PADDED] and unevenness(plane, norm) > _UNEVEN
+    )
+    return tuple(doubt for doubt in Doubt if told.get(doubt))
+
+
+def _is_dark(plane: Plane, package: Package) -> bool:
+    """Whether objects are brighter than the background, under a package for dark ones."""
+    spec = package.input
+    if spec.polarity != "dark":
+        return False
+    free = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity="auto")
+    return not free.inverted and free.range > spec.floor_sigmas * free.noise
+
+
+def _half_saturated(quality: Quality, objects: float) -> bool:
+    """Whether saturated pixels make up much of the part of the image that is `objects`, or of the whole of it."""
+    return quality.saturation >= _SATURATED_PIXELS and quality.saturation >= _SATURATED * (objects or 1.0)
+
+
+def _absurd(diameter_px: float | None, shorter: int) -> bool:
+    return diameter_px is not None and not _SMALLEST_PX <= diameter_px <= _LARGEST_SHARE * shorter
+
+
+def _unlike_size(scale: FieldScale, found: Counted, shorter: int, package: Package) -> bool:
+    """Whether the median object is not of the size the package is for, at the scale it was counted at."""
+    if found.count < _FEW:
+        return False
+    column = np.asarray(found.columns[f"{package.object_name}_AreaShape_EquivalentDiameter"], np.float64)
+    median = float(np.median(column))
+    wanted = package.input.diameter_px
+    if wanted is None:
+        return not _SMALLEST_SEEN_PX <= median <= _LARGEST_SHARE * shorter
+    return not 1 / _APART <= median * scale.factor / wanted <= _APART

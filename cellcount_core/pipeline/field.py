@@ -9,6 +9,7 @@ import numpy as np
 
 from cellcount_core.domain.columns import Features
 from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import FieldScale
@@ -19,7 +20,7 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.doubts import OUT_OF_DOMAIN, doubts
+from cellcount_core.pipeline.doubts import doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
@@ -119,7 +120,7 @@ def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile
     found = separate_field(maps, shape, pixels.planes, kit)
     domain = kit.package.domain
     unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
-    odd = doubts(norms[0], quality, found.count, unlike, kit.package)
+    odd = doubts(planes[0], norms[0], quality, scale, found, unlike, kit.package)
     warnings = (*pixels.warnings, *said, *found.warnings, *odd)
     return Examined(pixels, quality, scale, found, unlike, warnings)
 
@@ -180,7 +181,7 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
 
 def _interval(package: Package, seen: Examined) -> tuple[float | None, float | None]:
     """The interval of the count; none for a field unlike those it was calibrated on, whose errors are not known."""
-    if package.interval is None or OUT_OF_DOMAIN in seen.warnings:
+    if package.interval is None or Doubt.OUT_OF_DOMAIN in seen.warnings:
         return None, None
     return package.interval.around(seen.found.count)
 

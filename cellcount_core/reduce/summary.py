@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features, measured, plates_columns
-from cellcount_core.domain.doubts import Doubt, by_weight, sentence
+from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, sentence
 from cellcount_core.domain.errors import ModelFault, Status
 from cellcount_core.domain.moments import Moments
 from cellcount_core.models.package import shipped_packages
@@ -116,41 +116,47 @@ def _plate_doubt(plate: Plate, doubt: Doubt) -> PlateDoubt:
 def told_doubts(summary: Summary) -> list[str]:
     """What the rows warn of, in words, a line a code, the most frequent first; then a line for each plate in doubt, where there
     are several plates. Each says what can be done about it, and names the shipped package that fits where there is one."""
-    ok = summary.statuses[Status.OK.value]
-    package = better_package(summary.warnings, summary.model)
+    ok, noun, model = summary.statuses[Status.OK.value], summary.noun, summary.model
+    shown = summary.doubts[: _SHOWN_PLATES if summary.plates > 1 else 0]
+    codes = {*summary.warnings, *(one.doubt.value for one in shown)}
+    packages = {code: better_package(code, summary.warnings, model) for code in codes}
     lines = [
-        sentence(code, fields, ok, noun=summary.noun, model=summary.model, package=package)
+        sentence(code, fields, ok, noun=noun, model=model, package=packages[code])
         for code, fields in by_weight(summary.warnings)
     ]
-    for one in summary.doubts[: _SHOWN_PLATES if summary.plates > 1 else 0]:
-        said = sentence(
-            one.doubt, one.fields, one.ok, noun=summary.noun, model=summary.model, package=package
-        )
-        lines.append(f"plate {one.plate!r}: {said}")
+    lines += [
+        f"plate {one.plate!r}: "
+        + sentence(one.doubt, one.fields, one.ok, noun=noun, model=model, package=packages[one.doubt])
+        for one in shown
+    ]
     left = len(summary.doubts) - _SHOWN_PLATES
     return [*lines, f"… and {left} more plates in doubt"] if left > 0 else lines
 
 
-def better_package(warnings: Mapping[str, int], model: str) -> str:
-    """The shipped package that fits most of the images that are unlike what `model` is for; "" where none is known to.
+def better_package(code: str, warnings: Mapping[str, int], model: str) -> str:
+    """The shipped package that settles the doubt `code` about images counted with `model`; "" where none is known to.
 
-    What speaks for another one is a background of the other kind: bright under a model for fluorescence, dark under one for stains.
+    What speaks for another one is a background of the other kind: bright under a model for fluorescence, dark under one for stains. A
+    model of any scale cannot be told a size; one of the same modality that has a size can.
     """
-    odd = max(warnings.get(Doubt.OUT_OF_DOMAIN, 0), 1)
-    for doubt, dark in ((Doubt.BRIGHT_BACKGROUND, True), (Doubt.DARK_BACKGROUND, False)):
-        if 2 * warnings.get(doubt, 0) > odd:
-            return next((name for name, for_dark in _trained() if for_dark == dark and name != model), "")
-    return ""
-
-
-def _trained() -> list[tuple[str, bool]]:
-    """Names of the shipped packages that were trained, and whether each is for objects darker than the background."""
+    if code not in PACKAGE_HELPS:
+        return ""
     try:
-        packages = shipped_packages()
+        shipped = shipped_packages()
     except ModelFault:
         # A damaged package is told where somebody counts with it; what was counted is told all the same.
-        return []
-    return [(one.name, one.input.polarity == "dark") for one in packages if one.domain is not None]
+        return ""
+    own = next((package for package in shipped if package.name == model), None)
+    trained = [package for package in shipped if package.domain is not None and package.name != model]
+    if code == Doubt.SIZE_UNLIKE:
+        free = own is not None and own.input.diameter_px is None
+        return next(
+            (one.name for one in trained if free and own and set(one.modality) & set(own.modality)), ""
+        )
+    for doubt, dark in ((Doubt.BRIGHT_BACKGROUND, True), (Doubt.DARK_BACKGROUND, False)):
+        if 2 * warnings.get(doubt, 0) > max(1, warnings.get(Doubt.OUT_OF_DOMAIN, 0)):
+            return next((one.name for one in trained if (one.input.polarity == "dark") == dark), "")
+    return ""
 
 
 def summary_json(summary: Summary) -> bytes:

@@ -14,7 +14,7 @@ import tifffile
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
-from tests.plates import Plate, write_plate
+from tests.plates import Plate, discs, write_plate
 
 SERIAL = ["--model", "threshold", "--runner", "serial", "--progress", "quiet"]
 
@@ -221,3 +221,21 @@ def test_the_time_of_a_stage_is_wall_clock_not_part_of_a_table(plate: Plate, tmp
     count(plate, tmp_path / "two")
     for name in ("wells.parquet", "fields/part-000000.parquet", "run/run.json", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_the_images_are_unlike_is_the_last_thing_said_and_with_strict_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "slides", tmp_path / "out"
+    folder.mkdir()
+    for seed in (1, 2):
+        tifffile.imwrite(folder / f"{seed}.tif", (9_000 - discs(8, 128, seed=seed)).astype(np.uint16))
+    assert main(["count", str(folder), str(out), *SERIAL]) == ExitCode.OK
+    sentence = "2 of 2 images have a background brighter than the objects; `threshold` is for fluorescence: try --model histology"
+    assert sentence in capsys.readouterr().out
+    assert main(["count", str(folder), str(out), *SERIAL, "--strict"]) == ExitCode.DOUBTS
+    told = capsys.readouterr().out
+    assert sentence in told
+    assert "exit code 10: 1 plate in doubt" in told
+    assert main(["verify", str(out)]) == ExitCode.OK
+    assert sentence in capsys.readouterr().out

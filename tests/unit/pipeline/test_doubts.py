@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.fields import count_array
 from tests.plates import discs, nuclear_field
@@ -47,3 +48,64 @@ def test_a_field_unlike_the_training_images_is_told_and_has_no_interval() -> Non
 def test_an_empty_field_has_an_interval_from_zero_and_no_score() -> None:
     row = count_array(np.full((128, 128), 100, np.uint16), "nuclei").row
     assert (row.count, row.count_low, row.out_of_domain) == (0, 0.0, None)
+
+
+def uneven(image: NDArray[np.uint16], rise: float) -> NDArray[np.uint16]:
+    """The image with a background that rises by `rise` from its left side to its right, and a little from top to bottom."""
+    tall, wide = image.shape
+    ramp = rise * (np.linspace(0, 1, wide)[None] + 0.2 * np.linspace(0, 1, tall)[:, None])
+    return (image + ramp).astype(np.uint16)
+
+
+def padded(image: NDArray[np.uint16], value: int) -> NDArray[np.uint16]:
+    """The image in a frame of one value, at the right and below."""
+    return np.pad(image, ((0, 40), (0, 60)), constant_values=value)
+
+
+def rotated(image: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """The image as rotating leaves it: black corners."""
+    side = image.shape[0]
+    y, x = np.mgrid[:side, :side] / (side - 1) * 2 - 1
+    return np.where(np.abs(x) + np.abs(y) > 1.3, 0, image).astype(np.uint16)
+
+
+def saturated(image: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """The image as a camera of 12 bits writes it that was exposed for too long."""
+    return np.minimum((image.astype(np.uint32) - 200) * 8, 4095).astype(np.uint16)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_what_is_odd_about_an_image_is_told_whatever_the_package(package: str) -> None:
+    field = discs(24, 256, seed=3, radius=9)
+    odd = {
+        "uneven_light": uneven(field, 1500.0),
+        "padded": padded(field, 0),
+        "half_saturated": saturated(field),
+    }
+    odd_too = {"padded": rotated(discs(60, 256, seed=3, radius=6))}
+    for told in (odd, odd_too):
+        for code, image in told.items():
+            assert code in count_array(image, package, diameter="auto").row.warnings, code
+    # What is like it and well: a weak slope, a narrow margin, a background clipped to black, specks at full scale.
+    clipped = np.maximum(field.astype(np.int32) - 360, 0).astype(np.uint16)
+    specks = field.copy()
+    specks[::40, ::40] = 65535
+    for image in (uneven(field, 200.0), np.pad(field, 3), clipped, specks):
+        said = count_array(image, package, diameter="auto").row.warnings
+        assert not set(said) & {"uneven_light", "padded", "half_saturated"}
+
+
+def test_objects_of_another_size_than_the_package_is_for_are_told() -> None:
+    field = nuclear_field(20, 12, seed=5, side=200)
+    assert count_array(field, "nuclei", diameter=20).row.warnings == ()
+    assert "size_unlike" in count_array(field, "nuclei", diameter=45).row.warnings
+    assert "size_absurd" in count_array(field, "nuclei", diameter=90).row.warnings
+    assert "size_absurd" in count_array(field, "nuclei", diameter=3).row.warnings
+    specks = discs(30, 160, seed=2, radius=2)
+    assert "size_unlike" in count_array(specks, "threshold").row.warnings
+
+
+def test_a_dark_background_under_a_package_for_stains_is_told_and_a_bright_one_is_not() -> None:
+    field = nuclear_field(20, 12, seed=5, side=200)
+    assert "dark_background" in count_array(field, "histology").row.warnings
+    assert "dark_background" not in count_array(4000 - np.minimum(field, 3900), "histology").row.warnings

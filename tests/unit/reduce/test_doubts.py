@@ -110,11 +110,19 @@ def test_every_code_has_a_sentence_for_one_field_and_for_many() -> None:
 def test_the_hint_names_a_package_that_fits_and_none_where_none_does() -> None:
     told = sentence(Doubt.OUT_OF_DOMAIN, 3, 3, noun="image", model="nuclei", package="histology")
     assert told == "3 of 3 images are unlike what `nuclei` was trained on: try --model histology"
-    assert better_package({"out_of_domain": 3, "bright_background": 3}, "nuclei") == "histology"
-    assert better_package({"out_of_domain": 3, "dark_background": 2}, "histology") == "nuclei"
-    # On a dark background no other package is known to do better.
-    assert better_package({"out_of_domain": 3}, "nuclei") == ""
-    assert better_package({"out_of_domain": 9, "bright_background": 1}, "nuclei") == ""
+    for code, warnings, model, fits in (
+        ("out_of_domain", {"out_of_domain": 3, "bright_background": 3}, "nuclei", "histology"),
+        ("bright_background", {"bright_background": 3}, "threshold", "histology"),
+        ("dark_background", {"out_of_domain": 3, "dark_background": 2}, "histology", "nuclei"),
+        # On a dark background no other package is known to do better.
+        ("out_of_domain", {"out_of_domain": 3}, "nuclei", ""),
+        ("out_of_domain", {"out_of_domain": 9, "bright_background": 1}, "nuclei", ""),
+        # A diameter cannot help a package of any scale.
+        ("size_unlike", {"size_unlike": 3}, "threshold", "nuclei"),
+        ("size_unlike", {"size_unlike": 3}, "nuclei", ""),
+        ("size_unknown", {"size_unknown": 3, "bright_background": 3}, "nuclei", ""),
+    ):
+        assert better_package(code, warnings, model) == fits, (code, model)
 
 
 def test_a_plate_without_objects_is_in_doubt_where_the_others_have_hundreds() -> None:
