@@ -14,6 +14,7 @@ from cellcount_core.layouts.base import is_derived
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cellcount_core.domain.scales import PoolScale
     from cellcount_core.plan.census import PlanSummary, PlateSummary
     from cellcount_core.reduce.summary import Summary
     from cellcount_core.runners.job import JobResult
@@ -118,10 +119,19 @@ def _scales(summary: PlanSummary) -> list[str]:
     told = [scale for scale in summary.scales if scale.diameter_px is not None]
     lines = [
         f"object size, plate {scale.plate!r}, {scale.width_px} x {scale.height_px} px: {scale.diameter_px:.1f} px (median of "
-        f"{many(scale.objects, 'object')} in {many(scale.images, 'image')}, {scale.low_px:.1f} to {scale.high_px:.1f} px)"
+        f"{many(scale.objects, 'object')} in {many(scale.images, 'image')}, {_spread(scale)})"
         for scale in told[:_SHOWN_PLATES]
     ]
     return lines + ([f"… and {len(told) - _SHOWN_PLATES} more object sizes"] if told[_SHOWN_PLATES:] else [])
+
+
+def _spread(scale: PoolScale) -> str:
+    """Between which sizes the objects lie, and between which the images' medians."""
+    images = f"images' medians {scale.low_px:.1f} to {scale.high_px:.1f} px"
+    if scale.small_px is None or scale.large_px is None:
+        return images
+    objects = f"most of {scale.small_px:.1f} to {scale.large_px:.1f} px"
+    return objects if scale.images == 1 else f"{objects}, {images}"
 
 
 def _channels(summary: PlanSummary) -> str:

@@ -204,9 +204,11 @@ def plan(
     channel: Channel = None,
     measure: Measure = None,
     model: Model = None,
+    diameter: Diameter = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
     anonymous: Anonymous = False,
+    max_failed: MaxFailed = None,
 ) -> None:
     """Say what a count would do, without doing it: fields, shards, bytes, what did not parse.
 
@@ -217,7 +219,7 @@ def plan(
 
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
-        assignments=assignments, endpoint=endpoint, anonymous=anonymous,
+        diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))
 

@@ -21,9 +21,9 @@ class ScaleSource(StrEnum):
 class PoolScale:
     """The object size of images that belong together: those of one plate and of one size.
 
-    `diameter_px` is the median object diameter in px of the image; None where the images disagree or show too little, so
-    that each goes by its own. It rests on `objects` objects in `images` images, whose own estimates reach from `low_px` to
-    `high_px`.
+    `diameter_px` is the median object diameter in px of the image, by number; None where the images disagree or show too little,
+    so that each goes by its own. It rests on `objects` objects in `images` images, whose own estimates reach from `low_px` to
+    `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`.
     """
 
     plate: str
@@ -34,6 +34,8 @@ class PoolScale:
     objects: int
     low_px: float | None
     high_px: float | None
+    small_px: float | None = None
+    large_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

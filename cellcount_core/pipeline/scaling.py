@@ -10,6 +10,9 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
 
+_SMALLEST_SEEN, _LARGEST_SEEN = 0.5, 2.75
+"""Sizes, of the one that a network counts best, between which it sees objects surely."""
+
 Pools = Mapping[tuple[str, int, int], PoolScale]
 """Object sizes found when planning, by plate, height and width."""
 
@@ -49,9 +52,22 @@ def field_scale(
     pool = pools.get((plate, plane.shape[0], plane.shape[1]))
     if pool is not None and pool.diameter_px is not None:
         found = pool.diameter_px
-        return FieldScale(wanted / found, ScaleSource.POOL, found, pool.images, pool.objects), ()
+        factor = counting_factor(wanted, found, pool.small_px, pool.large_px)
+        return FieldScale(factor, ScaleSource.POOL, found, pool.images, pool.objects), ()
     own = estimate_with(plane, package, maps)
     if own.diameter_px is None:
         return FieldScale(1.0, ScaleSource.UNKNOWN), (UNKNOWN_SIZE,)
-    factor = wanted / own.diameter_px
+    factor = counting_factor(wanted, own.diameter_px, own.low_px, own.high_px)
     return FieldScale(factor, ScaleSource.IMAGE, own.diameter_px, 1, own.objects), (OWN_SIZE,)
+
+
+def counting_factor(wanted: float, typical: float, small: float | None, large: float | None) -> float:
+    """The factor that brings objects of `typical` px to the `wanted` size, or a larger one where that leaves many too small.
+
+    A network sees objects over a range of sizes about the one it counts best: where a tenth of the objects is smaller than
+    `small` and a tenth larger than `large` px, the small ones are brought into it as far as the large ones stay in it.
+    """
+    factor = wanted / typical
+    if small is None or large is None:
+        return factor
+    return max(factor, min(_SMALLEST_SEEN * wanted / small, _LARGEST_SEEN * wanted / large))

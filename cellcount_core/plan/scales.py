@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -18,32 +18,57 @@ _OUTLIERS = 0.1
 _FEW = 5
 """Images below which all of a pool must agree: one odd image among so few is no outlier."""
 
+_FEW_OBJECTS = 10
+"""Objects below which a size is told with a doubt."""
+
+SMALLEST_PX = 4.0
+LARGEST_SHARE = 1 / 3
+"""Px, and share of an image's shorter side, beyond which a size is no object's."""
+
+_IN_A_CROP_PX = 40.0
+"""Up to this size an object may take any share of an image: people count crops of one nucleus."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """What one sampled image of `height_px` x `width_px` says: median object diameter (px; None: too little to tell)."""
+    """What one sampled image of `height_px` x `width_px` says: median object diameter (px; None: too little to tell).
+
+    A tenth of its objects is smaller than `small_px`, and a tenth larger than `large_px`.
+    """
 
     plate: str
     height_px: int
     width_px: int
     diameter_px: float | None
     objects: int
+    small_px: float | None = None
+    large_px: float | None = None
 
 
 def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
     """The object size of each pool (plate and image size), sorted: the median over images, each weighed by its objects.
 
     A pool whose images disagree by more than a factor of 1.6 (but for the outermost tenth of the objects, from five images on)
-    has none, and neither has one whose images show nothing. Raises ConfigFault with the ways out where no image shows anything.
+    has none, and neither has one whose images show nothing. Raises ConfigFault with the ways out where every size that is told
+    is absurd: below 4 px, or more than a third of the image.
     """
-    if images and all(image.diameter_px is None for image in images):
-        raise ConfigFault(
-            f"run.diameter is auto, and no object size can be told from a sample of {len(images)} images: they are empty,"
-            " or hold nothing the model knows. Give the objects' median diameter in px (--diameter 25), count the images as"
-            " they are (--diameter model), or look whether the right channel is counted"
-        )
     ordered = sorted(images, key=_pool)
-    return tuple(_pooled(pool, list(members)) for pool, members in groupby(ordered, key=_pool))
+    pools = tuple(_pooled(pool, list(members)) for pool, members in groupby(ordered, key=_pool))
+    told = [pool for pool in pools if pool.diameter_px is not None]
+    if told and all(map(is_absurd, told)):
+        raise ConfigFault(
+            f"run.diameter is auto, and the objects found in a sample are {told[0].diameter_px:.3g} px in images of"
+            f" {told[0].width_px} x {told[0].height_px} px ({_rests_on(told[0])}): that is no size of cells. Give the objects' median"
+            " diameter in px (--diameter 25), count the images as they are (--diameter model), or look whether the right channel"
+            " is counted"
+        )
+    return pools
+
+
+def is_absurd(pool: PoolScale) -> bool:
+    """Whether a pool tells a size that no objects to be counted have."""
+    largest = max(_IN_A_CROP_PX, LARGEST_SHARE * min(pool.height_px, pool.width_px))
+    return pool.diameter_px is not None and not SMALLEST_PX <= pool.diameter_px <= largest
 
 
 def _pool(image: ImageSize) -> tuple[str, int, int]:
@@ -60,7 +85,18 @@ def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PoolScale:
     low, middle, high = (_weighted_quantile(told, share) for share in (outliers, 0.5, 1 - outliers))
     objects = sum(weight for _, weight in told)
     agreed = round(middle, 2) if high <= _DISAGREE * low else None
-    return PoolScale(*pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2))
+    small, large = (
+        _median_of(members, lambda image: image.small_px),
+        _median_of(members, lambda image: image.large_px),
+    )
+    return PoolScale(
+        *pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2), small, large
+    )
+
+
+def _median_of(members: Sequence[ImageSize], of: Callable[[ImageSize], float | None]) -> float | None:
+    known = sorted((value, max(1, m.objects)) for m in members if (value := of(m)) is not None)
+    return round(_weighted_quantile(known, 0.5), 2) if known else None
 
 
 def _weighted_quantile(ordered: Sequence[tuple[float, int]], share: float) -> float:
@@ -75,6 +111,12 @@ def _weighted_quantile(ordered: Sequence[tuple[float, int]], share: float) -> fl
 
 def scale_warnings(scales: Sequence[PoolScale]) -> list[str]:
     """What a reader should know of the object sizes that were found."""
+    if scales and all(scale.low_px is None for scale in scales):
+        return [
+            "no object size can be told from a sample of the images: they are empty, or hold nothing the model knows. Images are"
+            " counted at the model's scale, and one that shows objects at its own size (--diameter PX gives one for all); look"
+            " whether the right channel is counted"
+        ]
     warnings = []
     for scale in scales:
         where = f"plate {scale.plate!r}, images of {scale.width_px} x {scale.height_px} px"
@@ -85,4 +127,19 @@ def scale_warnings(scales: Sequence[PoolScale]) -> list[str]:
                 f"{where}: object sizes disagree ({scale.low_px:.0f} to {scale.high_px:.0f} px in {scale.images} images); each"
                 " image goes by its own (--diameter PX gives one for all)"
             )
+        elif is_absurd(scale):
+            warnings.append(
+                f"{where}: objects of {scale.diameter_px:.3g} px ({_rests_on(scale)}) are no size of cells: give --diameter PX, or"
+                " look whether the right channel is counted"
+            )
+        elif scale.objects < _FEW_OBJECTS:
+            warnings.append(
+                f"{where}: the object size of {scale.diameter_px:.1f} px rests on {_rests_on(scale)}: give --diameter PX if it is"
+                " not so"
+            )
     return warnings
+
+
+def _rests_on(pool: PoolScale) -> str:
+    objects = "1 object" if pool.objects == 1 else f"{pool.objects} objects"
+    return f"{objects} in {'1 image' if pool.images == 1 else f'{pool.images} images'}"

@@ -82,4 +82,6 @@ def _size_of(
             "machine with more memory"
         ) from error
     height, width = plane.shape
-    return ImageSize(planned.key.plate, height, width, found.diameter_px, found.objects)
+    return ImageSize(
+        planned.key.plate, height, width, found.diameter_px, found.objects, found.low_px, found.high_px
+    )

@@ -15,7 +15,7 @@ from cellcount_core.domain.scales import PoolScale, ScaleSource
 from cellcount_core.evaluation.evaluate import PackageCounter
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, field_scale
+from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, counting_factor, field_scale
 from cellcount_core.pipeline.sizing import (
     NOTHING,
     SizeEstimate,
@@ -121,3 +121,11 @@ def test_a_colony_of_small_nuclei_is_not_one_large_nucleus(number: int) -> None:
     told = estimate_size(image.plane, *nuclei()).diameter_px
     assert told is not None
     assert 0.8 <= told / image.diameter_px <= 1.25
+
+
+def test_small_objects_are_brought_into_what_the_network_sees_as_far_as_the_large_ones_stay_in_it() -> None:
+    assert counting_factor(20.0, 25.0, None, None) == 0.8
+    assert counting_factor(20.0, 25.0, 18.0, 30.0) == 0.8
+    assert counting_factor(20.0, 60.0, 15.0, 66.0) == pytest.approx(10 / 15)
+    assert counting_factor(20.0, 60.0, 6.0, 66.0) == pytest.approx(55 / 66)
+    assert counting_factor(20.0, 20.0, 5.0, 120.0) == 1.0

@@ -59,9 +59,35 @@ def test_a_plate_without_objects_is_told_where_another_has_some() -> None:
     assert "no object size found" in scale_warnings(pools)[0]
 
 
-def test_a_sample_without_any_object_stops_with_the_ways_out() -> None:
-    with pytest.raises(ConfigFault, match=r"sample of 3 images.*--diameter 25.*--diameter model"):
-        pool_sizes([image(None, 0)] * 3)
+def test_a_sample_without_any_object_is_told_and_counted_all_the_same() -> None:
+    pools = pool_sizes([image(None, 0)] * 3 + [image(None, 0, plate="Q")])
+    assert [pool.diameter_px for pool in pools] == [None, None]
+    [warning] = scale_warnings(pools)
+    assert "they are empty" in warning and "model's scale" in warning and "--diameter PX" in warning
+
+
+def test_a_size_of_no_cells_stops_with_the_ways_out_and_beside_others_is_told() -> None:
+    for absurd in (3.2, 190.0):
+        with pytest.raises(
+            ConfigFault, match=r"512 x 512 px \(20 objects in 1 image\).*--diameter 25.*model"
+        ):
+            pool_sizes([image(absurd)])
+        warnings = scale_warnings(pool_sizes([image(absurd), image(20.0, plate="Q")]))
+        assert len(warnings) == 1 and "'P'" in warnings[0] and "no size of cells" in warnings[0]
+
+
+def test_a_size_that_rests_on_few_objects_is_told_with_its_doubt() -> None:
+    [warning] = scale_warnings(pool_sizes([image(20.0, 6)]))
+    assert "20.0 px rests on 6 objects in 1 image: give --diameter PX" in warning
+    assert not scale_warnings(pool_sizes([image(20.0, 6), image(21.0, 7)]))
+
+
+def test_how_far_the_sizes_of_a_plate_reach_is_that_of_most_images() -> None:
+    images = [ImageSize("P", 512, 512, 20.0, 30, 12.0, 26.0)] * 2 + [
+        ImageSize("P", 512, 512, 21.0, 20, 14.0, 90.0)
+    ]
+    [pool] = pool_sizes(images)
+    assert (pool.small_px, pool.large_px) == (12.0, 26.0)
 
 
 def planned(plate: int, number: int, reason: Reason | None = None) -> PlannedField:
