@@ -29,7 +29,7 @@ from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
-from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.models.engines import ENGINES
 from cellcount_core.models.package import MANIFEST, find_package
 from cellcount_core.pipeline.process import prepare_process
@@ -183,7 +183,7 @@ def _library(
 ) -> Result:
     counter = Counter(package, engine, diameter)
     began = time.perf_counter()
-    counted = [counter.count(image.plane).at(_shape(image)) for image in images]
+    counted = [labels_of(counter.count(image.plane)) for image in images]
     seconds = time.perf_counter() - began
     return Result(f"{counter.package.name}, {counter.engine_name}", _report(images, counted), seconds)
 
@@ -222,10 +222,6 @@ def _product(
 
 def _report(images: Sequence[LabelledImage], counted: Sequence[NDArray[np.int32]]) -> Report:
     return Report(tuple(score_image(image, labels) for image, labels in zip(images, counted, strict=True)))
-
-
-def _shape(image: LabelledImage) -> tuple[int, int]:
-    return image.labels.shape[0], image.labels.shape[1]
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def main() -> None:
     counts: dict[Kind, list[int]] = {kind: [] for kind in KINDS}
     for number in range(arguments.images):
         kind, plane = empty_image(number)
-        counts[kind].append(counter.count(plane).count)
+        counts[kind].append(counter.count(plane).found.count)
         if counts[kind][-1]:
             print(f"image {number}: {kind.name}, {plane.shape} {plane.dtype}: {counts[kind][-1]}", flush=True)
     table = [

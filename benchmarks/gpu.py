@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import record
-from cellcount_core.evaluation.evaluate import separate_whole, whole_canvas
 from cellcount_core.models.engines.keras import POLICIES, KerasEngine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.pipeline.separate import separate_whole
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -104,7 +105,7 @@ def _field(number: int, side: int) -> NDArray[np.uint16]:
 def _model_alone(
     engine: KerasEngine, package: Package, fields: list[NDArray[np.uint16]], seconds: float
 ) -> float:
-    canvases = [whole_canvas(field, package.input, package.stride) for field in fields]
+    canvases = [whole_canvas([field], package.input, package.stride) for field in fields]
     tiles = np.stack([canvases[index % len(canvases)] for index in range(engine.batch)])
     engine.run(tiles)
     began, runs = time.perf_counter(), 0
@@ -124,7 +125,7 @@ def _whole_path(
 
     def count(number: int) -> int:
         field = fields[number % len(fields)]
-        maps = device.submit(whole_canvas(field, package.input, package.stride)).result()
+        maps = device.submit(whole_canvas([field], package.input, package.stride)).result()
         return int(separate_whole(separator, maps).max(initial=0))
 
     threads = max(3, 2 * engine.batch)

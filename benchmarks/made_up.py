@@ -18,9 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counted, Counter, add_counter, passed
+from benchmarks.predict import Counter, add_counter, passed
 from benchmarks.record import record
+from cellcount_core.domain.scales import ScaleSource
+from cellcount_core.evaluation.evaluate import labels_of
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.field import Examined
 from cellcount_core.pipeline.process import prepare_process
 
 DIAMETERS = (8, 12, 20, 40, 80, 120)
@@ -188,12 +191,13 @@ def main() -> None:
         shown, held = [], []
         for background in BACKGROUNDS:
             image = make(diameter, number, arrangement, background)
-            found = counter.count(image.plane)
+            seen = counter.count(image.plane)
+            found = seen.found
             error = found.count / image.count - 1
             held.append(abs(found.count - image.count) <= int(LARGEST_ERROR * image.count))
-            shown.append(f"{found.count} ({error:+.0%}){_told(found)}")
+            shown.append(f"{found.count} ({error:+.0%}){_told(seen)}")
             if arguments.picture is not None:
-                cells.append(_cell(image, found))
+                cells.append(_cell(image, seen))
         height, width = image.plane.shape
         table.append(
             f"| {image.diameter_px:.1f} | {arrangement} | {width} x {height} | {image.count} | {' | '.join(shown)} | {passed(*held)} |"
@@ -205,14 +209,14 @@ def main() -> None:
     record("made-up", table)
 
 
-def _told(found: Counted) -> str:
-    if found.estimate is None:
+def _told(seen: Examined) -> str:
+    if seen.scale.source not in (ScaleSource.IMAGE, ScaleSource.UNKNOWN):
         return ""
-    size = found.estimate.diameter_px
+    size = seen.scale.diameter_px
     return ", none" if size is None else f", {size:.1f}"
 
 
-def _cell(image: MadeUp, found: Counted, side: int = 240) -> NDArray[np.uint8]:
+def _cell(image: MadeUp, seen: Examined, side: int = 240) -> NDArray[np.uint8]:
     """The image at `side` px, its middle if it is larger than 2.5 times that, with the outlines of what was counted."""
     height, width = image.plane.shape
     part = min(1.0, 2.5 * side / max(height, width))
@@ -221,7 +225,7 @@ def _cell(image: MadeUp, found: Counted, side: int = 240) -> NDArray[np.uint8]:
     low = float(np.quantile(pixels, 0.01))
     top = max(float(np.quantile(pixels, 0.998)), float(pixels.max()) * 0.5)
     grey = (np.clip((pixels - low) / max(top - low, 1.0), 0, 1) * 255).astype(np.uint8)
-    labels = found.at((height, width))[window]
+    labels = labels_of(seen)[window]
     edge = cv2.morphologyEx(labels.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     colour = np.repeat(grey[..., None], 3, axis=2)
     colour[edge] = (0, 220, 255)
@@ -231,7 +235,7 @@ def _cell(image: MadeUp, found: Counted, side: int = 240) -> NDArray[np.uint8]:
     )
     canvas = np.full((side + 22, side + 4, 3), 40, np.uint8)
     canvas[20 : 20 + small.shape[0], 2 : 2 + small.shape[1]] = small
-    text = f"{image.diameter_px:.0f} px: {found.count} of {image.count}"
+    text = f"{image.diameter_px:.0f} px: {seen.found.count} of {image.count}"
     cv2.putText(canvas, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
     return canvas
 

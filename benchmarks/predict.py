@@ -1,42 +1,22 @@
-"""Counting a labelled image at once, as the product does: size of the objects, the model's scale, maps, objects, back.
-
-What the benchmarks of accuracy share: their command line, a `Counter` of one package on one thread, and how a figure is
-shown beside its bar.
+"""What the benchmarks of accuracy share: their command line, a package that counts images in memory as a run counts files, and
+how a figure is shown beside its bar.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cellcount_core.domain.scales import ScaleSource
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
-from cellcount_core.evaluation.evaluate import MAX_CANVAS_PX, PackageCounter, Separated
+from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
-from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What came out of one image: the objects at the model's scale, and the size that led there.
-
-    `estimate` is None where the size was given.
-    """
-
-    objects: Separated
-    count: int
-    estimate: SizeEstimate | None
-
-    def at(self, shape: tuple[int, int]) -> NDArray[np.int32]:
-        """The label image at `shape` (H, W)."""
-        return self.objects.drawn(shape)
+from cellcount_core.pipeline.field import Examined
+from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.pipeline.sizing import SizeEstimate
 
 
 class Counter:
@@ -46,33 +26,24 @@ class Counter:
         self.package: Package = find_package(package)
         self.engine_name = resolve_engine(self.package, engine, gpus=0)
         self.diameter = diameter
-        self._engine: Engine = load_engine(self.package, self.engine_name, 1)
-        self._at_scale = PackageCounter(self.package, self._engine, "model")
+        loaded = load_engine(self.package, self.engine_name, 1)
+        self._kit = planes_kit(self.package, loaded, counting_of(diameter_of(diameter)))
 
-    def estimate(self, plane: Plane) -> SizeEstimate:
-        """What the plane (H, W) says of the size of its objects; the size itself where one was given."""
-        if self.diameter == "auto":
-            return estimate_size(plane, self.package, self._engine)
-        given = self.package.input.diameter_px if self.diameter == "model" else float(self.diameter)
-        return SizeEstimate(given, 0, 1.0)
-
-    def count(self, plane: Plane) -> Counted:
-        """Count one raw plane (H, W). Without an estimate the image is taken as it is."""
-        own = self.package.input.diameter_px
-        estimate = self.estimate(plane) if own is not None else None
-        factor = 1.0
-        if own is not None and estimate is not None and estimate.diameter_px is not None:
-            factor = own / estimate.diameter_px
-        # Objects stay at the model's scale: most images here are far larger, and are not looked at in their own size.
-        objects = self._at_scale.separated(resize(plane, _possible(factor, plane.size)))
-        return Counted(
-            objects, int(objects.labels.max(initial=0)), estimate if self.diameter == "auto" else None
-        )
+    def count(self, plane: Plane) -> Examined:
+        """Count one raw plane (H, W), with its label image."""
+        return count_plane(self._kit, plane)
 
 
-def _possible(factor: float, pixels: int) -> float:
-    largest = min(LARGEST_FACTOR, max(1.0, (MAX_CANVAS_PX / pixels) ** 0.5))
-    return float(min(max(factor, SMALLEST_FACTOR), largest))
+def diameter_of(text: str) -> Diameter:
+    """A diameter of the command line."""
+    return "auto" if text == "auto" else "model" if text == "model" else float(text)
+
+
+def told(counter: Counter, seen: Examined) -> SizeEstimate:
+    """The object size that an image was counted at, and the objects it rests on: all that were counted where it was given."""
+    scale = seen.scale
+    diameter = counter.package.input.diameter_px if scale.source is ScaleSource.MODEL else scale.diameter_px
+    return SizeEstimate(diameter, seen.found.count if scale.objects is None else scale.objects, 1.0)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

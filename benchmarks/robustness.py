@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.predict import Counter, how_many, parser, passed, validation_images
 from benchmarks.record import record
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.pipeline.process import prepare_process
 
@@ -161,10 +161,10 @@ def _scored(counter: Counter, images: Sequence[LabelledImage], degrade: Degrade)
     """The scores of the degraded images, and the share of them whose size was found within 1.25x (nan: none was asked for)."""
     scores, near = [], []
     for number, image in enumerate(images):
-        found = counter.count(degrade(image.plane, np.random.default_rng(number)))
-        scores.append(score_image(image, found.at(image.labels.shape)))
-        if found.estimate is not None:
-            size = found.estimate.diameter_px
+        seen = counter.count(degrade(image.plane, np.random.default_rng(number)))
+        scores.append(score_image(image, labels_of(seen)))
+        if counter.diameter == "auto":
+            size = seen.scale.diameter_px
             near.append(size is not None and 0.8 <= size / image.diameter_px <= 1.25)
     return Report(tuple(scores)), fmean(near) if near else float("nan")
 

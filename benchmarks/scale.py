@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.predict import Counter, how_many, parser, passed, validation_images
+from benchmarks.predict import Counter, how_many, parser, passed, told, validation_images
 from benchmarks.record import record
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
-from cellcount_core.evaluation.evaluate import score_image
+from cellcount_core.evaluation.evaluate import labels_of, score_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.pipeline.process import prepare_process
@@ -89,13 +89,12 @@ def main() -> None:
 def outcome(counter: Counter, image: LabelledImage, factor: float) -> Outcome:
     """Count one image resized by `factor`."""
     resized = resize_image(image.plane, factor)
-    found = counter.count(resized)
+    seen = counter.count(resized)
     height, width = image.labels.shape
-    # What the product gives out of a small image has its pixels.
-    shown = (resized.shape[0], resized.shape[1]) if factor < 1 else (height, width)
-    score = score_image(image, labels_to_original(found.at(shown), (height, width)))
-    told = found.estimate or SizeEstimate(counter.estimate(resized).diameter_px, found.count, 1.0)
-    return Outcome(score.matches[0].f1, score.true, found.count, told, image.diameter_px * factor)
+    score = score_image(image, labels_to_original(labels_of(seen), (height, width)))
+    return Outcome(
+        score.matches[0].f1, score.true, seen.found.count, told(counter, seen), image.diameter_px * factor
+    )
 
 
 def resize_image(plane: Plane, factor: float) -> Plane:

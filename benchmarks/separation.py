@@ -23,12 +23,12 @@ from scipy.spatial import cKDTree
 from benchmarks.predict import passed
 from benchmarks.record import record
 from cellcount_core.evaluation.dataset import load_folder
-from cellcount_core.evaluation.evaluate import separate_whole, whole_canvas
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.scale import objects_to_original
 from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.pipeline.separate import label_whole, separate_whole
 
 Maps = NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def main() -> None:
     engines = arguments.engines or [name for name in package.engines if name.startswith("onnxruntime")]
     images = load_folder(arguments.data / "dsb2018_nuclei", split="val", modality=("fluorescence",))
     images = [image for image in images if image.plane.shape == (TILE, TILE)]
-    canvases = [whole_canvas(image.plane, package.input, package.stride) for image in images]
+    canvases = [whole_canvas([image.plane], package.input, package.stride) for image in images]
     tiles = _maps_with_objects(canvases, package, engines[0], separator)
     table = _shares(tiles, package, engines, separator, arguments.rounds)
     print("\n".join(table), flush=True)
@@ -112,8 +112,7 @@ def _shares(
 
 def separate_and_draw(separator: Separator, maps: Maps) -> NDArray[np.int32]:
     """What is done with the maps (H, W, K) of a field at the model's scale: its objects, drawn to the package's outline."""
-    shape = (maps.shape[0], maps.shape[1])
-    return objects_to_original(separate_whole(separator, maps), maps[..., 0], separator.outline, shape)
+    return label_whole(separator, maps, (maps.shape[0], maps.shape[1]))
 
 
 def _inference(package: Package, engine_name: str, side: int) -> tuple[Callable[[], object], int]:

@@ -26,12 +26,12 @@ from benchmarks.separation import separate_and_draw
 from cellcount_core.demo.optics import Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
 from cellcount_core.evaluation.dataset import LabelledImage, load_folder
-from cellcount_core.evaluation.evaluate import whole_canvas
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.scale import resize
 from cellcount_core.models.engines import ENGINES, ON_GPU, Engine, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
 
 SMALL, LARGE = 256, 1024
@@ -133,7 +133,7 @@ def measure(variant: Variant, planes: Sequence[Plane]) -> Spent:
     """Count the planes once, in batches of the engine's own size."""
     package, batch = variant.package, variant.engine.batch
     began = time.perf_counter()
-    canvases = [whole_canvas(plane, package.input, package.stride) for plane in planes]
+    canvases = [whole_canvas([plane], package.input, package.stride) for plane in planes]
     prepared = time.perf_counter()
     maps: list[NDArray[np.float32]] = []
     for start in range(0, len(canvases), batch):

@@ -19,8 +19,9 @@ from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldKit, FieldResult, count_field
+from cellcount_core.pipeline.field import FieldResult, count_field
 from cellcount_core.pipeline.files import LoadedFile
+from cellcount_core.pipeline.kit import FieldKit
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 

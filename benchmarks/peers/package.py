@@ -18,19 +18,20 @@ def load(variant: str) -> Count:
 
     Raises ValueError for any other variant.
     """
-    from cellcount_core.evaluation.evaluate import PackageCounter
+    from cellcount_core.evaluation.evaluate import count_plane, counting_of, labels_of
     from cellcount_core.models.engines import load_engine
     from cellcount_core.models.package import find_package
+    from cellcount_core.pipeline.kit import planes_kit
 
     parts = variant.split(":")
     if len(parts) != 3 or parts[2] not in ("auto", "model"):
         raise ValueError(f"package variant {variant!r}: NAME:ENGINE:auto or NAME:ENGINE:model expected")
     package = find_package(parts[0])
-    counter = PackageCounter(
-        package, load_engine(package, parts[1], 1), "auto" if parts[2] == "auto" else "model"
+    kit = planes_kit(
+        package, load_engine(package, parts[1], 1), counting_of("auto" if parts[2] == "auto" else "model")
     )
 
     def count(plane: Plane) -> NDArray[np.int32]:
-        return counter.count(plane).labels
+        return labels_of(count_plane(kit, plane))
 
     return count

@@ -110,7 +110,7 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.NOT_AN_IMAGE: ReasonInfo(Status.FAILED, "The bytes are not those of any image format known here."),
     Reason.UNSUPPORTED: ReasonInfo(Status.FAILED, "The image uses an encoding that is not supported."),
     Reason.TOO_MANY_PIXELS: ReasonInfo(
-        Status.FAILED, "The image declares more pixels than run.max_pixels allows."
+        Status.FAILED, "The image has, or would be enlarged to, more pixels than run.max_pixels allows."
     ),
     Reason.WRONG_DTYPE: ReasonInfo(
         Status.FAILED, "The pixel type, or the size of its values, is not one that can be counted."

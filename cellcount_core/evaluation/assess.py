@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.data import Data
-from cellcount_core.evaluation.evaluate import Diameter, ImageScore, PackageCounter, score_image
+from cellcount_core.evaluation.evaluate import (
+    Diameter,
+    ImageScore,
+    count_image,
+    counting_of,
+    in_turn,
+    labels_of,
+    score_image,
+)
 from cellcount_core.evaluation.figures import Interval, measure
 from cellcount_core.evaluation.groups import grouped, groupings
-from cellcount_core.evaluation.labelled import LabelledImage
+from cellcount_core.evaluation.labelled import Entry, LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
+from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.pipeline.sizing import tells_sizes
 
 WORST = 10
@@ -107,21 +119,19 @@ def assess(
     `engine` "auto" is the package's own for a CPU. Raises ConfigFault where the package cannot count single grey planes,
     has no such engine, or has no scale that a diameter in px could lead to; ModelFault where it fails its golden tensors.
     """
+    prepare_process()
     name = resolve_engine(package, engine, gpus=0)
     _check(package, diameter)
     loaded = load_engine(package, name, threads)
     check_golden(package, loaded)
-    counter = PackageCounter(package, loaded, diameter)
     rows: list[ImageRow] = []
     worst: list[Shown] = []
-    for done, entry in enumerate(data.entries, 1):
-        image = entry.load()
-        found = counter.count(image.plane)
-        score = score_image(image, found.labels)
-        rows.append(ImageRow(score, image.plane.shape[1], image.plane.shape[0], found.diameter_px))
-        # Of all images only the worst are kept: those of a large set would fill the memory.
-        worst = sorted([*worst, Shown(image, found.labels, score)], key=_badness)[:WORST]
-        progress(done, len(data.entries))
+    with closing(planes_kit(package, loaded, counting_of(diameter))) as kit:
+        for done, (row, shown) in enumerate(in_turn(partial(_assessed, kit), data.entries), 1):
+            rows.append(row)
+            # Of all images only the worst are kept: those of a large set would fill the memory.
+            worst = sorted([*worst, shown], key=_badness)[:WORST]
+            progress(done, len(data.entries))
     scores = [row.score for row in rows]
     return Evaluation(
         package=package,
@@ -134,6 +144,15 @@ def assess(
         sizes=check_sizes(rows) if diameter == "auto" and tells_sizes(package) else None,
         worst=tuple(shown for shown in worst if shown.score.matches[0].ap < 1),
     )
+
+
+def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
+    image = entry.load()
+    seen = count_image(kit, image)
+    labels = labels_of(seen)
+    score = score_image(image, labels)
+    height, width = labels.shape
+    return ImageRow(score, width, height, seen.scale.diameter_px), Shown(image, labels, score)
 
 
 def _check(package: Package, diameter: Diameter) -> None:

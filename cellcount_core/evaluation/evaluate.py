@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.matching import (
     Match,
@@ -19,27 +24,25 @@ from cellcount_core.evaluation.matching import (
     splits,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import estimate
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
-from cellcount_core.images.tiles import cut, plan_tiles
-from cellcount_core.models.engines import Engine, load_engine
-from cellcount_core.models.package import InputSpec, Package
-from cellcount_core.objects.scale import objects_to_original
-from cellcount_core.objects.separators import Separator, build_separator
-from cellcount_core.pipeline.sizing import estimate_size
+from cellcount_core.images.pixels import bit_max_of
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.pipeline.field import Examined, examine
+from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.pixels import Pixels
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
-MAX_CANVAS_PX = 1 << 24
-"""Pixels an image is enlarged to, at most: a size told far too small must not ask for all memory."""
+_IN_HAND = 3
+"""Images counted at once, as in a worker: one waits for the device, one is read, one is separated and measured."""
+
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 Predict = Callable[[LabelledImage], NDArray[np.int32]]
-Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Diameter = float | Literal["auto", "model"]
 """Median object diameter of the images in px; "auto": each image's own estimate; "model": every image as it is."""
-
-Size = Callable[[Plane], float | None]
-"""The median object diameter (px) that a raw plane (H, W) is counted at; None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,25 @@ def _mean(values: list[float]) -> float:
 def evaluate(predict: Predict, dataset: Iterable[LabelledImage]) -> Report:
     """Count every image with `predict` (labels (H, W) int32 of the image's own size) and compare with its labels.
 
-    Raises ValueError where a label image comes back in another size.
+    A few images are counted at once. Raises ValueError where a label image comes back in another size.
     """
-    return Report(tuple(score_image(image, predict(image)) for image in dataset))
+    return Report(tuple(in_turn(lambda image: score_image(image, predict(image)), dataset)))
+
+
+def in_turn(work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
+    """What the work makes of each item, in their order; a few are worked on ahead of the one given out."""
+    with ThreadPoolExecutor(_IN_HAND, thread_name_prefix="counting") as pool:
+        waiting: deque[Future[_Done]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > _IN_HAND:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for unfinished in waiting:
+                unfinished.cancel()
 
 
 def score_image(image: LabelledImage, counted: NDArray[np.int32]) -> ImageScore:
@@ -137,107 +156,56 @@ def score_image(image: LabelledImage, counted: NDArray[np.int32]) -> ImageScore:
     )
 
 
-def package_predictor(package: Package, engine: str, threads: int, diameter: Diameter = "model") -> Predict:
-    """A counter that runs a package on whole images, brought to the model's scale by `diameter`."""
-    counter = PackageCounter(package, load_engine(package, engine, threads), diameter)
-    return lambda image: counter.count(image.plane).labels
+@contextmanager
+def package_predictor(package: Package, engine: Engine, diameter: Diameter = "model") -> Iterator[Predict]:
+    """A counter of labelled images that counts as a run does, each image by itself; it ends with the block."""
+    with closing(planes_kit(package, engine, counting_of(diameter))) as kit:
+        yield lambda image: labels_of(count_image(kit, image))
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What was counted in one image: `labels` (H, W) int32 of the image's own size, and the diameter (px) it was brought to
-    the model's scale by (None: counted as it is)."""
-
-    labels: NDArray[np.int32]
-    diameter_px: float | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Separated:
-    """Objects as they are separated, `labels` (h, w) int32, and what they are drawn to: map 0 (h, w) and its level."""
-
-    labels: NDArray[np.int32]
-    first_map: NDArray[np.float32]
-    outline: float | None
-
-    def drawn(self, shape: tuple[int, int]) -> NDArray[np.int32]:
-        """The label image of an original image of `shape` (H, W)."""
-        return objects_to_original(self.labels, self.first_map, self.outline, shape)
-
-
-class PackageCounter:
-    """Counts whole planes with a package on a loaded engine.
-
-    `size` replaces the package's own estimate of the object size, which "auto" stands for.
-    """
-
-    def __init__(
-        self, package: Package, engine: Engine, diameter: Diameter, *, size: Size | None = None
-    ) -> None:
-        self._package = package
-        self._engine = engine
-        self._separator = build_separator(package.separator)
-        self._size = size or self._own_size(diameter)
-
-    def count(self, plane: Plane) -> Counted:
-        """Count a raw plane (H, W) at the model's scale. A plane whose size is not known is counted as it is."""
-        own = self._package.input.diameter_px
-        diameter = self._size(plane) if own is not None else None
-        shape = (plane.shape[0], plane.shape[1])
-        if own is None or diameter is None:
-            return Counted(self.separated(plane).drawn(shape), None)
-        factor = _possible_factor(own / diameter, plane.size)
-        return Counted(self.separated(resize(plane, factor)).drawn(shape), own / factor)
-
-    def separated(self, plane: Plane) -> Separated:
-        """The objects of a raw plane (H, W) as it is, at its own scale."""
-        maps = whole_maps(plane, self._maps, self._package.input, self._package.stride)
-        labels = separate_whole(self._separator, maps)
-        return Separated(labels, np.ascontiguousarray(maps[..., 0]), self._separator.outline)
-
-    def _own_size(self, diameter: Diameter) -> Size:
-        if diameter == "auto":
-            return lambda plane: estimate_size(plane, self._package, self._engine).diameter_px
-        fixed = None if diameter == "model" else float(diameter)
-        return lambda plane: fixed
-
-    def _maps(self, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(self._engine.run(canvas[None].repeat(self._engine.batch, axis=0))[0])
-
-
-def _possible_factor(factor: float, pixels: int) -> float:
-    largest = min(LARGEST_FACTOR, max(1.0, (MAX_CANVAS_PX / pixels) ** 0.5))
-    return float(min(max(factor, SMALLEST_FACTOR), largest))
-
-
-def separate_whole(separator: Separator, maps: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Label image (H, W) of the maps (H, W, K) of a whole image."""
-    return separator.separate(maps, separator.fit([maps]))
-
-
-def whole_maps(plane: Plane, maps: Maps, spec: InputSpec, stride: int) -> NDArray[np.float32]:
-    """Maps (H, W, K) of a whole plane (H, W), given what makes the maps (h, w, K) of a normalised canvas (h, w, 1)."""
-    height, width = plane.shape
-    return np.ascontiguousarray(maps(whole_canvas(plane, spec, stride))[:height, :width])
-
-
-def whole_canvas(plane: Plane, spec: InputSpec, stride: int) -> NDArray[np.float32]:
-    """A whole plane (H, W) as the network's input (h, w, 1): normalised, its sides multiples of `stride`."""
-    norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
-    grid = plan_tiles(
-        (plane.shape[0], plane.shape[1]), stride=stride, radius=0, max_tile=max(plane.shape) + stride
-    )
-    return cut([plane], [norm], grid, grid.tiles[0])
-
-
-def at_true_diameter(package: Package, engine: Engine) -> Predict:
+@contextmanager
+def at_true_diameter(package: Package, engine: Engine) -> Iterator[Predict]:
     """A counter of images brought to the model's scale by their labels: an upper bound, no method."""
+    with closing(planes_kit(package, engine, counting_of("model"))) as kit:
+        yield lambda image: labels_of(count_image(at_true_size(kit, image), image))
 
-    def counted(image: LabelledImage) -> NDArray[np.int32]:
-        diameter: Diameter = image.diameter_px if image.diameter_px > 0 else "model"
-        return PackageCounter(package, engine, diameter).count(image.plane).labels
 
-    return counted
+def at_true_size(kit: PlanesKit, image: LabelledImage) -> PlanesKit:
+    """The kit with the image's true object size given, as far as an image can be resized."""
+    own = kit.package.input.diameter_px
+    if own is None or image.diameter_px <= 0:
+        return replace(kit, run=counting_of("model"))
+    possible = float(np.clip(image.diameter_px, own / LARGEST_FACTOR, own / SMALLEST_FACTOR))
+    return replace(kit, run=counting_of(possible))
+
+
+def counting_of(diameter: Diameter) -> RunConfig:
+    """The settings of a run that counts images by this diameter and keeps their label images."""
+    return RunConfig(diameter=diameter, labels="tiff")
+
+
+def count_image(kit: PlanesKit, image: LabelledImage) -> Examined:
+    """Count one labelled image as a field is counted. Raises ConfigFault naming the image that cannot be."""
+    try:
+        return examine(kit, pixels_of(kit, image))
+    except FieldFault as fault:
+        raise ConfigFault(f"{image.id}: {fault.detail}") from fault
+
+
+def pixels_of(kit: PlanesKit, image: LabelledImage) -> Pixels:
+    """The image's pixels as the kit's counted channel."""
+    return Pixels({kit.counted[0].name: image.plane}, image.um_per_px, image.bit_max, ())
+
+
+def count_plane(kit: PlanesKit, plane: Plane) -> Examined:
+    """Count one raw plane (H, W) of uint8, uint16 or float32 that nothing is known of. Raises as `examine` does."""
+    return examine(kit, Pixels({kit.counted[0].name: plane}, None, bit_max_of(plane.dtype), ()))
+
+
+def labels_of(seen: Examined) -> NDArray[np.int32]:
+    """The label image (H, W) of an image counted with a kit that keeps it."""
+    assert seen.found.labels is not None
+    return np.asarray(seen.found.labels, np.int32)
 
 
 def group_scores(report: Report) -> Mapping[str, Report]:

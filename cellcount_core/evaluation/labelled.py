@@ -1,4 +1,8 @@
-"""A labelled image, the files it is read from, and what may stand in a label file."""
+"""A labelled image, the files it is read from, and what may stand in a label file.
+
+The image is read as a field of a run is, so that what is evaluated is what is counted. Label files are read here: of them the
+numbers themselves are wanted, not what they look like.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
+from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
+from cellcount_core.images.decode import open_image
+from cellcount_core.images.imagefile import COLOURS, Plane
+from cellcount_core.images.pixels import bit_max_of, countable
+from cellcount_core.pipeline.files import LoadedFile
+from cellcount_core.pipeline.pixels import Pixels, load_pixels
 
 Labels = NDArray[np.int32]
 
@@ -23,6 +33,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PALETTE = 3
 _GREY = 0
 _LARGEST_LABEL = 2**31 - 1
+_AS_A_RUN = RunConfig()
+_ONLY = Selection("", "")
 _COMPACT_ABOVE = 2**16
 
 
@@ -31,7 +43,8 @@ class LabelledImage:
     """One image with its label image.
 
     `plane` (H, W) in raw units, `labels` (H, W) int32 with 0 as background and 1..n as objects. `group` names what must
-    stay on one side of a split; `diameter_px` is the median equivalent diameter (0.0 where there is no object).
+    stay on one side of a split; `diameter_px` is the median equivalent diameter (0.0 where there is no object). `um_per_px`
+    and `bit_max` are what the image file says, as for a field that is counted (pipeline/pixels.py).
     """
 
     id: str
@@ -40,26 +53,35 @@ class LabelledImage:
     group: str
     modality: str
     diameter_px: float
+    um_per_px: float | None = None
+    bit_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An image that a data set names and that has not been read. `split`, `modality`, `group` are "" where none is given.
 
-    `read` gives plane and labels, both (H, W), and raises ConfigFault naming the file that is wrong.
+    `read` gives the pixels, of one channel, and the labels (H, W), and raises ConfigFault naming the file that is wrong.
     """
 
     id: str
-    read: Callable[[], tuple[Plane, Labels]]
+    read: Callable[[], tuple[Pixels, Labels]]
     split: str = ""
     modality: str = ""
     group: str = ""
 
     def load(self) -> LabelledImage:
         """Read it. Raises ConfigFault naming the file that cannot be read, or whose size differs from its partner's."""
-        plane, labels = self.read()
+        pixels, labels = self.read()
         return LabelledImage(
-            self.id, plane, labels, self.group or self.id, self.modality, median_diameter(labels)
+            self.id,
+            plane_of(pixels),
+            labels,
+            self.group or self.id,
+            self.modality,
+            median_diameter(labels),
+            pixels.um_per_px,
+            pixels.bit_max,
         )
 
 
@@ -75,19 +97,20 @@ def file_entry(
 ) -> Entry:
     """An entry of an image file and its label file, which `reader` reads (`read_labels` unless another is given)."""
 
-    def read() -> tuple[Plane, Labels]:
-        return same_size(read_plane(image), (reader or read_labels)(label), label)
+    def read() -> tuple[Pixels, Labels]:
+        return same_size(read_pixels(image), (reader or read_labels)(label), label)
 
     return Entry(name, read, split, modality, group)
 
 
-def same_size(plane: Plane, labels: Labels, label: Path) -> tuple[Plane, Labels]:
+def same_size(pixels: Pixels, labels: Labels, label: Path) -> tuple[Pixels, Labels]:
     """Both, where they have one shape. Raises ConfigFault naming the label file where they have not."""
-    if plane.shape != labels.shape:
+    shape = plane_of(pixels).shape
+    if shape != labels.shape:
         raise ConfigFault(
-            f"{label}: labels are {labels.shape} (height, width), the image {plane.shape}: one size expected"
+            f"{label}: labels are {labels.shape} (height, width), the image {shape}: one size expected"
         )
-    return plane, labels
+    return pixels, labels
 
 
 def median_diameter(labels: Labels) -> float:
@@ -98,22 +121,44 @@ def median_diameter(labels: Labels) -> float:
 
 
 def read_plane(path: Path) -> Plane:
-    """An image file as (H, W) of uint8, uint16 or float32 in its own units; colours as OpenCV weighs them.
+    """The plane (H, W) of `read_pixels`."""
+    return plane_of(read_pixels(path))
+
+
+def read_pixels(path: Path) -> Pixels:
+    """An image file as a run with default settings reads it: one channel, colours as luminance, z planes joined.
 
     Raises ConfigFault naming the file.
     """
-    pixels = _decode(path)
-    if pixels.ndim == 3:
-        if pixels.dtype not in (np.uint8, np.uint16, np.float32):
-            raise ConfigFault(f"{path}: a colour image of {pixels.dtype}; 8 or 16 bits a colour expected")
-        pixels = np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY))
-    if pixels.dtype == np.bool_:
-        return pixels.astype(np.uint8)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        pixels = pixels.astype(np.float32)
-        if not np.isfinite(pixels).all():
-            raise ConfigFault(f"{path}: holds NaN or infinite pixels")
-    return pixels
+    key = str(path)
+    body = _body(path)
+    source = Source("", 0, key, size=len(body))
+    file = LoadedFile(key, body, len(body), _AS_A_RUN.max_pixels)
+    try:
+        return load_pixels(
+            PlannedField(FieldKey("", path.stem, 1, 1), (source,)), {key: file}, (_ONLY,), (), _AS_A_RUN
+        )
+    except FieldFault as fault:
+        if fault.reason is Reason.CHANNEL_UNKNOWN:
+            found = file.image().channels
+            raise ConfigFault(
+                f"{path}: an image of {len(found)} channels ({', '.join(map(repr, found[:12]))}); one plane, or the "
+                "colours of one, expected beside a label image"
+            ) from fault
+        raise ConfigFault(f"{path}: {fault.detail}") from fault
+
+
+def pixels_in_memory(plane: NDArray[np.generic], where: str) -> Pixels:
+    """An array (H, W) as the pixels that its file would give. Raises ConfigFault naming `where`."""
+    try:
+        return Pixels({_ONLY.name: countable(plane, where)}, None, bit_max_of(plane.dtype), ())
+    except FieldFault as fault:
+        raise ConfigFault(f"{where}: {fault.detail}") from fault
+
+
+def plane_of(pixels: Pixels) -> Plane:
+    """The plane (H, W) of pixels of one channel."""
+    return pixels.planes[_ONLY.name]
 
 
 def read_indices(path: Path) -> Labels:
@@ -122,7 +167,7 @@ def read_indices(path: Path) -> Labels:
     Raises ConfigFault naming the file; colours are refused, because whether a colour means an object or a class nobody can
     tell.
     """
-    pixels = _decode(path, palette="index")
+    pixels = _numbers(path)
     if pixels.ndim == 3:
         first = pixels[..., :1]
         if not (pixels[..., :3] == first).all():
@@ -184,25 +229,33 @@ def stack_masks(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> L
     return labels
 
 
-def _decode(path: Path, palette: str = "colour") -> NDArray[np.generic]:
-    """Pixels (H, W), or (H, W, 3 or 4) in the order red, green, blue."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
-    if data[:4] in _TIFF_MAGIC:
+def _numbers(path: Path) -> NDArray[np.generic]:
+    """What a label file holds, (H, W) or (H, W, 3 or more)."""
+    body = _body(path)
+    if body[:4] in _TIFF_MAGIC:
         return _decode_tiff(path)
     scale = 1
-    if palette == "index" and data.startswith(_PNG_MAGIC):
-        data, scale = _without_palette(data)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None:
-        raise ConfigFault(f"{path}: not an image that can be decoded (PNG, TIFF and JPEG can)")
-    pixels = np.asarray(image)
-    return pixels[..., [2, 1, 0]] if pixels.ndim == 3 else pixels // scale if scale > 1 else pixels
+    try:
+        image = open_image(body, str(path), max_pixels=_AS_A_RUN.max_pixels)
+        if body.startswith(_PNG_MAGIC):
+            plain, scale = _without_palette(body)
+            image = open_image(plain, str(path), max_pixels=_AS_A_RUN.max_pixels)
+        if image.channels == COLOURS:
+            return np.dstack([image.read(colour, 0) for colour in COLOURS])
+        return image.read("", 0) // scale if scale > 1 else image.read("", 0)
+    except FieldFault as fault:
+        raise ConfigFault(f"{path}: {fault.detail}") from fault
+
+
+def _body(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _decode_tiff(path: Path) -> NDArray[np.generic]:
+    """Palette indices and all 32 bits of a number, which are no pixels to count."""
     import tifffile
 
     try:

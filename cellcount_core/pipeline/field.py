@@ -1,4 +1,7 @@
-"""One field from files to rows: decode -> prepare -> infer -> separate -> measure."""
+"""One field from files to rows: decode -> prepare -> infer -> separate -> measure.
+
+`examine` counts a field from its decoded planes, and whatever counts calls it: workers, evaluation, training and benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellcount_core.domain.columns import Features
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, Status
-from cellcount_core.domain.fields import PlannedField, Selection
+from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.scales import FieldScale
-from cellcount_core.images.normalise import estimate
+from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality, assess
-from cellcount_core.images.scale import resize
+from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.package import Package
-from cellcount_core.objects.separators import Separator
-from cellcount_core.pipeline.clock import StageClock
-from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.doubts import doubts
 from cellcount_core.pipeline.files import LoadedFile
-from cellcount_core.pipeline.maps import FieldMaps, canvas_maps
+from cellcount_core.pipeline.kit import FieldKit, PlanesKit
+from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
-from cellcount_core.pipeline.scaling import Pools, field_scale
+from cellcount_core.pipeline.scaling import field_scale
 from cellcount_core.pipeline.separate import Counted, separate_field
-from cellcount_core.stores.base import Store
 from cellcount_core.tables.labels import label_key, label_tiff
 from cellcount_core.tables.rows import FieldRow, ObjectRows
-
-
-@dataclass(frozen=True, slots=True)
-class FieldKit:
-    """What every field of a run is counted with. `counted` are the channels of the package's roles, in their order."""
-
-    run: RunConfig
-    package: Package
-    separator: Separator
-    features: Features
-    scales: Pools
-    counted: tuple[Selection, ...]
-    measured: tuple[Selection, ...]
-    output: Store
-    device: Device
-    clock: StageClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +70,89 @@ class Examined:
     warnings: tuple[str, ...]
 
 
-def examine(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> Examined:
-    """Count one field and keep its pixels. Raises FieldFault for whatever is wrong with it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A field at the scale it is counted at: the levels of its counted planes, and the network's maps, made when asked for."""
+
+    norms: tuple[Normalisation, ...]
+    quality: Quality
+    scale: FieldScale
+    maps: FieldMaps
+    warnings: tuple[str, ...]
+
+
+def decode(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> Pixels:
+    """The pixels of a field, whose files are let go. Raises FieldFault for whatever is wrong with them."""
     with kit.clock("decode"):
         pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
         for file in files.values():
             file.release()
+    return pixels
+
+
+def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
+    """Count one field from its planes: each is normalised as it is, then brought to the model's scale.
+
+    `plate` is whose object sizes the run may know. Raises FieldFault where the field cannot be counted, MemoryError where it
+    does not fit.
+    """
+    prepared = prepare(kit, pixels, plate)
+    found = separate_field(prepared.maps, _shape(kit, pixels), pixels.planes, kit)
+    domain = kit.package.domain
+    unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
+    plane = pixels.planes[kit.counted[0].name]
+    odd = doubts(plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package)
+    warnings = (*pixels.warnings, *prepared.warnings, *found.warnings, *odd)
+    return Examined(pixels, prepared.quality, prepared.scale, found, unlike, warnings)
+
+
+def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
+    """The first half of `examine`: all that comes before objects are looked for. Raises FieldFault as `examine` does."""
     planes = [pixels.planes[selection.name] for selection in kit.counted]
     with kit.clock("prepare"):
-        spec = kit.package.input
-        norms = [
-            estimate(
-                plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity
-            )
-            for plane in planes
-        ]
+        norms = levels(planes, kit.package.input)
         quality = assess(planes[0], pixels.bit_max, norms[0])
     with kit.clock("size"):
         scale, said = field_scale(
             kit.run,
             kit.package,
             kit.scales,
-            planned.key.plate,
+            plate,
             planes[0],
             pixels.um_per_px,
             lambda canvas: canvas_maps(canvas, kit.package, kit.device),
         )
+    _check_enlarged(_shape(kit, pixels), scale, kit.run)
     with kit.clock("prepare"):
         scaled = [resize(plane, scale.factor) for plane in planes]
-    maps = FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile)
-    shape = (planes[0].shape[0], planes[0].shape[1])
-    found = separate_field(maps, shape, pixels.planes, kit)
-    domain = kit.package.domain
-    unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
-    odd = doubts(planes[0], norms[0], quality, scale, found, unlike, kit.package)
-    warnings = (*pixels.warnings, *said, *found.warnings, *odd)
-    return Examined(pixels, quality, scale, found, unlike, warnings)
+    return Prepared(
+        norms, quality, scale, FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile), said
+    )
+
+
+def _check_enlarged(shape: tuple[int, int], scale: FieldScale, run: RunConfig) -> None:
+    """A size told far too small must not ask for all memory: what a field is enlarged to is bounded as what it is read from."""
+    height, width = resized_shape(shape, scale.factor)
+    if scale.factor > 1 and height * width > run.max_pixels:
+        told = f"objects of {scale.diameter_px:.3g} px" if scale.diameter_px is not None else "its scale"
+        raise FieldFault(
+            Reason.TOO_MANY_PIXELS,
+            f"{told} would be counted in {width} x {height} px (enlarged {scale.factor:.3g} times); run.max_pixels allows "
+            f"{run.max_pixels:,} in one image: give the diameter of the objects (--diameter PX), or --diameter model",
+        )
+
+
+def _shape(kit: PlanesKit, pixels: Pixels) -> tuple[int, int]:
+    height, width = pixels.planes[kit.counted[0].name].shape
+    return height, width
 
 
 def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
-    seen = examine(kit, planned, files)
+    seen = examine(kit, decode(kit, planned, files), planned.key.plate)
     if kit.run.labels == "tiff":
         with kit.clock("labels"):
             _write_labels(kit, planned, seen.found)
-    height, width = seen.pixels.planes[kit.counted[0].name].shape
+    height, width = _shape(kit, seen.pixels)
     return FieldResult(
         _row(kit, planned, seen), _object_rows(kit, planned, seen), height * width * len(kit.counted)
     )
@@ -144,8 +166,7 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
 
 
 def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
-    plane = seen.pixels.planes[kit.counted[0].name]
-    height, width = plane.shape
+    height, width = _shape(kit, seen.pixels)
     quality, found = seen.quality, seen.found
     low, high = _interval(kit.package, seen)
     return FieldRow(

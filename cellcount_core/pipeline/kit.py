@@ -1,17 +1,52 @@
-"""Load what a run counts with: the package that was planned, its engine, checked by its golden tensors."""
+"""What fields are counted with: a package, its engine on a device, and how a run wants them counted."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from cellcount_core.domain.columns import Features
+from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.models.engines import load_engine
+from cellcount_core.domain.fields import Selection
+from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.separators import build_separator
+from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldKit
+from cellcount_core.pipeline.scaling import Pools
+from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class PlanesKit:
+    """What counting a field from its planes needs.
+
+    `counted` are the channels of the package's roles, in their order; `scales` the object sizes found when planning.
+    """
+
+    run: RunConfig
+    package: Package
+    separator: Separator
+    features: Features
+    scales: Pools
+    counted: tuple[Selection, ...]
+    device: Device
+    clock: StageClock
+
+    def close(self) -> None:
+        """End the device's thread."""
+        self.device.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKit(PlanesKit):
+    """What counting the fields of a run needs: also the channels whose intensities are measured, and where labels go."""
+
+    measured: tuple[Selection, ...]
+    output: Store
 
 
 def open_kit(context: RunContext) -> FieldKit:
@@ -31,6 +66,24 @@ def open_kit(context: RunContext) -> FieldKit:
         counted=context.counted,
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),
+        device=Device(engine),
+        clock=StageClock(),
+    )
+
+
+def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
+    """The kit for images in memory, which stand for nothing but themselves: no object sizes are known beforehand.
+
+    Channels are called as the package's roles are. The device's thread is started; `close` ends it.
+    """
+    roles = package.input.channels
+    return PlanesKit(
+        run=run,
+        package=package,
+        separator=build_separator(package.separator),
+        features=Features(package.object_name, roles),
+        scales={},
+        counted=tuple(Selection(role, "") for role in roles),
         device=Device(engine),
         clock=StageClock(),
     )

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import Normalisation, apply
+from cellcount_core.images.normalise import Normalisation, apply, estimate
+from cellcount_core.images.scale import resize
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
-from cellcount_core.models.package import Package
+from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.pipeline.device import Device, DeviceFull
 
 Maps = NDArray[np.float32]
@@ -183,6 +184,28 @@ class FieldMaps(TiledMaps):
 
     def _cut(self, grid: TileGrid, tile: Tile) -> NDArray[np.float32]:
         return cut(self._planes, self._norms, grid, tile)
+
+
+def levels(planes: Sequence[Plane], spec: InputSpec) -> tuple[Normalisation, ...]:
+    """The levels of each raw plane (H, W) by itself, in its own pixels: what is brought to another scale keeps them."""
+    return tuple(
+        estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
+        for plane in planes
+    )
+
+
+def whole_canvas(
+    planes: Sequence[Plane], spec: InputSpec, stride: int, factor: float = 1.0
+) -> NDArray[np.float32]:
+    """Raw planes (H, W) as the network's input (h, w, C) in one piece, brought to another scale by `factor`.
+
+    Sides are multiples of `stride`, as `images.tiles.cut` fills them.
+    """
+    norms = levels(planes, spec)
+    scaled = [resize(plane, factor) for plane in planes]
+    height, width = scaled[0].shape
+    grid = plan_tiles((height, width), stride=stride, radius=0, max_tile=max(height, width) + stride)
+    return cut(scaled, norms, grid, grid.tiles[0])
 
 
 def canvas_maps(canvas: NDArray[np.float32], package: Package, device: Device) -> Maps:

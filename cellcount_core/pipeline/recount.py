@@ -12,7 +12,7 @@ from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.pipeline.field import examine
+from cellcount_core.pipeline.field import decode, examine
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.kit import open_kit
 from cellcount_core.stores.open import open_store
@@ -38,7 +38,7 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
             try:
                 if planned.reason is not None:
                     raise FieldFault(planned.reason, planned.detail)
-                seen = examine(kit, planned, files)
+                seen = examine(kit, decode(kit, planned, files), planned.key.plate)
             except FieldFault as fault:
                 yield fault
                 continue
@@ -49,4 +49,4 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
             plane = seen.pixels.planes[kit.counted[0].name]
             yield Seen(planned, plane, seen.found.labels.astype(np.int32), seen.pixels.um_per_px)
     finally:
-        kit.device.close()
+        kit.close()

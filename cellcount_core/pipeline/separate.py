@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,10 @@ from cellcount_core.objects.measure import ObjectTable, join_tables, measure
 from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline
 from cellcount_core.objects.protocol import Separator
 from cellcount_core.objects.scale import map_to_original, objects_to_original, window_to_original
-from cellcount_core.pipeline.maps import FieldMaps
+from cellcount_core.pipeline.kit import PlanesKit
+from cellcount_core.pipeline.maps import FieldMaps, Maps
+from cellcount_core.pipeline.sizing import tells_sizes
 from cellcount_core.tables.rows import ObjectColumn
-
-if TYPE_CHECKING:
-    from cellcount_core.pipeline.field import FieldKit
 
 Shape = tuple[int, int]
 
@@ -38,7 +36,8 @@ _HALO = 128
 class Counted:
     """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for.
 
-    `likeness` are the features that the package's domain is stated in, None where it states none or nothing was found.
+    `likeness` are the features that a package's domain is stated in, None where its network does not tell them or nothing was
+    found.
     """
 
     count: int
@@ -51,7 +50,7 @@ class Counted:
     likeness: tuple[float, ...] | None = None
 
 
-def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
     """Objects of a field of `shape` (H, W): planes are the raw ones, maps at the model's scale."""
     height, width = maps.shape
     if height * width <= kit.run.whole_limit:
@@ -59,13 +58,13 @@ def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], k
     return _by_blocks(maps, shape, planes, kit)
 
 
-def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
     with kit.clock("infer"):
         whole = maps.whole()
     with kit.clock("separate"):
-        labels = kit.separator.separate(whole, kit.separator.fit([whole]))
+        labels = separate_whole(kit.separator, whole)
     with kit.clock("quality"):
-        likeness = likeness_features(maps.canvas(), whole, labels) if kit.package.domain is not None else None
+        likeness = likeness_features(maps.canvas(), whole, labels) if tells_sizes(kit.package) else None
     with kit.clock("separate"):
         labels = objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
     with kit.clock("measure"):
@@ -75,7 +74,18 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Fi
     return replace(counted, likeness=likeness)
 
 
-def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: FieldKit) -> Counted:
+def separate_whole(separator: Separator, maps: Maps) -> NDArray[np.int32]:
+    """Label image (h, w) of the maps (h, w, K) of a whole field, at the model's scale."""
+    return separator.separate(maps, separator.fit([maps]))
+
+
+def label_whole(separator: Separator, maps: Maps, shape: Shape) -> NDArray[np.int32]:
+    """The label image of a field of `shape` (H, W), from its maps (h, w, K) at the model's scale: as it is counted at once."""
+    labels = separate_whole(separator, maps)
+    return objects_to_original(labels, maps[..., 0], separator.outline, shape)
+
+
+def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
     with kit.clock("infer"):
         params = kit.separator.fit(maps.cores())
     canvas = np.zeros(shape, np.uint32) if kit.run.labels == "tiff" else None
@@ -121,7 +131,7 @@ def _outline(maps: FieldMaps, found: BlockObjects, level: float | None) -> Outli
     return Outline(first, (y0, x0), (height, width), level)
 
 
-def _timed(blocks: Iterator[BlockObjects], kit: FieldKit) -> Iterator[BlockObjects]:
+def _timed(blocks: Iterator[BlockObjects], kit: PlanesKit) -> Iterator[BlockObjects]:
     """Time spent in finding each block (its maps included, which are made on demand)."""
     while True:
         with kit.clock("separate"):
@@ -137,7 +147,7 @@ def _measured_window(
     maps: FieldMaps,
     shape: Shape,
     planes: Mapping[str, Plane],
-    kit: FieldKit,
+    kit: PlanesKit,
 ) -> ObjectTable:
     y, x = origin
     window = (slice(y, y + labels.shape[0]), slice(x, x + labels.shape[1]))
@@ -160,16 +170,16 @@ def _shown(start: int, length: int, n: int, full: int) -> NDArray[np.int64]:
     return (2 * np.arange(start, start + length, dtype=np.int64) + 1) * n // (2 * full)
 
 
-def _measured(planes: Mapping[str, Plane], kit: FieldKit) -> dict[str, Plane]:
+def _measured(planes: Mapping[str, Plane], kit: PlanesKit) -> dict[str, Plane]:
     return {name: planes[name] for name in kit.features.channels if name in planes}
 
 
-def _scored(kit: FieldKit) -> bool:
+def _scored(kit: PlanesKit) -> bool:
     return kit.package.maps[0] == FOREGROUND
 
 
 def _counted(
-    table: ObjectTable, labels: NDArray[np.integer] | None, warnings: tuple[str, ...], kit: FieldKit
+    table: ObjectTable, labels: NDArray[np.integer] | None, warnings: tuple[str, ...], kit: PlanesKit
 ) -> Counted:
     name = kit.features.object_name
     return Counted(

@@ -245,6 +245,8 @@ def _told(seen: _Objects) -> SizeEstimate:
         return NOTHING
     low = _weighted_quantile(seen.found, seen.weight, _TAIL)
     high = _weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
+    # As exact as a plan states them: what one image says is the same whether it was sampled or not.
+    diameter, low, high = (round(value, 2) for value in (diameter, low, high))
     return SizeEstimate(diameter, seen.found.size, certainty, low, high)
 
 

@@ -21,10 +21,10 @@ from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Commit, Receipt
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, count_field
+from cellcount_core.pipeline.field import FieldResult, count_alone, count_field
 from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.gate import Gate
-from cellcount_core.pipeline.kit import open_kit
+from cellcount_core.pipeline.kit import FieldKit, open_kit
 from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
@@ -96,7 +96,7 @@ class ShardWorker:
         """Stop, and end the threads."""
         self.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        self._kit.device.close()
+        self._kit.close()
 
     def _count_fields(self, kit: FieldKit, shard: Shard) -> tuple[list[FieldResult], int]:
         """What became of each field, and the bytes read for all of them."""

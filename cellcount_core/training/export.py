@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import (
     Diameter,
     at_true_diameter,
+    counting_of,
     evaluate,
     package_predictor,
-    whole_maps,
+    pixels_of,
 )  # fmt: skip
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
-from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.package import MANIFEST, Package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.sizing import SIZE, Maps, estimate_with
+from cellcount_core.pipeline.field import prepare as prepare_field
+from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.pipeline.maps import canvas_maps
+from cellcount_core.pipeline.sizing import SIZE
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
@@ -190,8 +193,12 @@ def _complete(
     }  # fmt: skip
     if not kept and config.separator == "cores":
         fit = fitting_images(config, images)
-        manifest["sizing"] = fit_sizing(write_package(folder, manifest), fit, run, report)
-        fitted = fit_cores(*as_counted(write_package(folder, manifest), fit, run), report)
+        package = write_package(folder, manifest)
+        engine = load_engine(package, "onnxruntime", 1)
+        with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+            found = fit_sizing(package, fit, lambda canvas: canvas_maps(canvas, package, kit.device), report)
+        manifest["sizing"] = found
+        fitted = fit_cores(*as_counted(write_package(folder, manifest), engine, fit, report), report)
         separator = {"kind": "cores", **fitted}
         put_labels(folder / GOLDEN, build_separator(separator))
         manifest["separator"] = separator
@@ -244,45 +251,48 @@ def _first_separator(config: TrainConfig) -> dict[str, object]:
 
 
 def as_counted(
-    package: Package, images: Sequence[LabelledImage], maps: Maps
-) -> tuple[Sequence[LabelledImage], list[NDArray[np.float32]]]:
-    """Images and their maps (h, w, K) at the scale that each is counted at: its own estimate, where the network tells sizes."""
+    package: Package, engine: Engine, images: Sequence[LabelledImage], report: Callable[[str], None]
+) -> tuple[list[LabelledImage], list[NDArray[np.float32]]]:
+    """Images and their maps (h, w, K) as they are counted: each at its own estimated size, where the network tells sizes.
 
-    def found(image: LabelledImage) -> NDArray[np.float32]:
-        told = estimate_with(image.plane, package, maps).diameter_px or 0.0
-        plane = at_scale(replace(image, diameter_px=told), package.input.diameter_px).plane
-        return whole_maps(plane, maps, package.input, package.stride)
-
-    return images, [found(image) for image in images]
-
-
-def at_scale(image: LabelledImage, diameter_px: float | None) -> LabelledImage:
-    """An image with its plane brought to a median object of `diameter_px` (None: as it is); its labels stay as they are."""
-    if image.diameter_px <= 0 or diameter_px is None:
-        return image
-    factor = float(np.clip(diameter_px / image.diameter_px, SMALLEST_FACTOR, LARGEST_FACTOR))
-    return replace(image, plane=resize(image.plane, factor))
+    An image that cannot be counted so is left out, with a line of report.
+    """
+    kept: list[LabelledImage] = []
+    maps: list[NDArray[np.float32]] = []
+    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+        for image in images:
+            try:
+                found = prepare_field(kit, pixels_of(kit, image)).maps.whole()
+            except FieldFault as fault:
+                report(f"{image.id} is left out of the fit: {fault}")
+                continue
+            kept.append(image)
+            maps.append(found)
+    return kept, maps
 
 
 def _measure(
     config: TrainConfig, package: Package, validation: list[LabelledImage], report: Callable[[str], None]
 ) -> dict[str, object]:
-    engine = resolve_engine(package, "auto", gpus=0)
-    predict = package_predictor(package, engine, 1)
-    as_is = evaluate(predict, validation).summary()
-    report(f"validation as it is, {engine}: {as_is}")
+    name = resolve_engine(package, "auto", gpus=0)
+    engine = load_engine(package, name, 1)
+    with package_predictor(package, engine) as predict:
+        as_is = evaluate(predict, validation).summary()
+    report(f"validation as it is, {name}: {as_is}")
     figures: dict[str, object] = {
         "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
-        "engine": engine,
+        "engine": name,
         **as_is,
     }
     if _tells_size(config):
-        own = evaluate(package_predictor(package, engine, 1, "auto"), validation).summary()
-        report(f"validation at each image's own estimate, {engine}: {own}")
+        with package_predictor(package, engine, "auto") as predict:
+            own = evaluate(predict, validation).summary()
+        report(f"validation at each image's own estimate, {name}: {own}")
         figures["at_estimated_diameter"] = own
     if config.input.diameter_px is not None:
-        scaled = evaluate(at_true_diameter(package, load_engine(package, engine, 1)), validation).summary()
-        report(f"validation at the true median diameter, {engine}: {scaled}")
+        with at_true_diameter(package, engine) as predict:
+            scaled = evaluate(predict, validation).summary()
+        report(f"validation at the true median diameter, {name}: {scaled}")
         figures["at_true_diameter"] = scaled
     return figures
 
@@ -307,8 +317,9 @@ def _training(config: TrainConfig, images: Images, step: int) -> dict[str, objec
 
 def _write_counts(config: TrainConfig, package: Package, validation: list[LabelledImage]) -> None:
     """`index,count` of the validation images, in the work folder."""
-    predict = package_predictor(package, resolve_engine(package, "auto", gpus=0), 1)
-    lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
+    engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+    with package_predictor(package, engine) as predict:
+        lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
     (Path(config.work_dir).expanduser() / COUNTS).write_text(
         "\n".join(["index,count", *lines, ""]), encoding="utf-8"
     )

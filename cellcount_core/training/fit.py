@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
-from cellcount_core.objects import cores
-from cellcount_core.objects.scale import objects_to_original
+from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.pipeline.separate import label_whole
 
 GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85),
@@ -93,12 +93,10 @@ def score(
     images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]
 ) -> Report:
     """Scores of images separated with `params`, given their maps (h, w, K) at the model's scale."""
-    return Report(tuple(_score_one(image, m, params) for image, m in zip(images, maps, strict=True)))
+    separator = build_separator({"kind": "cores", **params})
+    return Report(tuple(_score_one(image, m, separator) for image, m in zip(images, maps, strict=True)))
 
 
-def _score_one(image: LabelledImage, maps: NDArray[np.float32], params: Mapping[str, float]) -> ImageScore:
-    labels = cores.separate(maps, params)
+def _score_one(image: LabelledImage, maps: NDArray[np.float32], separator: Separator) -> ImageScore:
     height, width = image.labels.shape
-    return score_image(
-        image, objects_to_original(labels, maps[..., 0], params.get("outline"), (height, width))
-    )
+    return score_image(image, label_whole(separator, maps, (height, width)))

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import separate_whole, whole_canvas
 from cellcount_core.models.package import InputSpec
 from cellcount_core.objects.separators import Separator
+from cellcount_core.pipeline.maps import whole_canvas
+from cellcount_core.pipeline.separate import separate_whole
 
 Crops = NDArray[np.float32]
 
@@ -30,7 +31,7 @@ def golden_input(images: Sequence[LabelledImage], spec: InputSpec, stride: int) 
 
 
 def _busiest(image: LabelledImage, spec: InputSpec, size: int) -> NDArray[np.float32]:
-    canvas = whole_canvas(image.plane, spec, size)
+    canvas = whole_canvas([image.plane], spec, size)
     places = [
         (top, left)
         for top in range(0, canvas.shape[0] - size + 1, size // 2)

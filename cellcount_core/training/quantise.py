@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import whole_canvas
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
 from cellcount_core.models.families.onnx_graph import FLOAT_NODES, Weights, write_onnx
 from cellcount_core.models.package import InputSpec
+from cellcount_core.pipeline.maps import whole_canvas
 
 Tile = NDArray[np.float32]
 
@@ -37,11 +37,11 @@ def calibration_tiles(images: Sequence[LabelledImage], spec: InputSpec) -> list[
     chosen = images[:: max(1, len(images) // _TILES)][:_TILES]
     tiles = []
     for number, image in enumerate(chosen):
-        plane = image.plane
+        factor = 1.0
         if spec.diameter_px is not None and image.diameter_px > 0:
             factor = _SCALES[number % len(_SCALES)] * spec.diameter_px / image.diameter_px
-            plane = resize(plane, float(np.clip(factor, SMALLEST_FACTOR, LARGEST_FACTOR)))
-        canvas = whole_canvas(plane, spec, _TILE_PX)
+            factor = float(np.clip(factor, SMALLEST_FACTOR, LARGEST_FACTOR))
+        canvas = whole_canvas([image.plane], spec, _TILE_PX, factor)
         top, left = ((side - _TILE_PX) // 2 for side in canvas.shape[:2])
         tiles.append(np.ascontiguousarray(canvas[top : top + _TILE_PX, left : left + _TILE_PX]))
     return tiles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 
 import numpy as np
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 from cellcount_core.domain.interval import CountInterval, spread
 from cellcount_core.domain.likeness import Domain
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import separate_whole, whole_maps
-from cellcount_core.images.normalise import apply, estimate
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.evaluation.evaluate import at_true_size, count_image, counting_of
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.objects.likeness import FEATURES, likeness_features
 from cellcount_core.objects.separators import build_separator, of_whole_objects
-from cellcount_core.pipeline.sizing import estimate_size, tells_sizes
+from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.pipeline.separate import separate_whole
+from cellcount_core.pipeline.sizing import tells_sizes
 from cellcount_core.training.augment import draw_crop
 from cellcount_core.training.batches import prepare
 
@@ -104,15 +105,15 @@ def uncertainty(
         return {}
     step = max(1, len(train) // _TRAINING_IMAGES)
     chosen = train[::step]
-    seen = [_observe(image, package, engine, image.diameter_px or None)[1] for image in chosen]
+    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+        seen = [count_image(at_true_size(kit, image), image).found.likeness for image in chosen]
+        own = [count_image(kit, image).found for image in held_out]
     seen += _varied(chosen, package, engine)
-    own = [
-        _observe(image, package, engine, estimate_size(image.plane, package, engine).diameter_px)
-        for image in held_out
-    ]
     true = [int(np.unique(image.labels[image.labels > 0]).size) for image in held_out]
-    interval = fit_interval(true, [count for count, _ in own])
-    domain = fit_domain([f for f in seen if f is not None], [f for _, f in own if f is not None])
+    interval = fit_interval(true, [found.count for found in own])
+    domain = fit_domain(
+        [f for f in seen if f is not None], [f.likeness for f in own if f.likeness is not None]
+    )
     sections: dict[str, object] = {}
     if interval is not None:
         sections["interval"] = asdict(interval)
@@ -142,22 +143,3 @@ def _varied(
 
 def _maps(engine: Engine, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
-
-
-def _observe(
-    image: LabelledImage, package: Package, engine: Engine, diameter_px: float | None
-) -> tuple[int, tuple[float, ...] | None]:
-    """Objects counted in an image brought to the model's scale by `diameter_px` (None: as it is), and its features."""
-
-    spec = package.input
-    factor = 1.0 if diameter_px is None or spec.diameter_px is None else spec.diameter_px / diameter_px
-    plane = resize(image.plane, min(max(factor, SMALLEST_FACTOR), LARGEST_FACTOR))
-    maps = whole_maps(plane, lambda canvas: _maps(engine, canvas), spec, package.stride)
-    counted, whole = (
-        separate_whole(build_separator(each), maps)
-        for each in (package.separator, of_whole_objects(package.separator))
-    )
-    norm = estimate(
-        image.plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity
-    )
-    return int(counted.max(initial=0)), likeness_features(apply(plane, norm), maps, whole)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import Diameter, PackageCounter, Report, evaluate
+from cellcount_core.evaluation.evaluate import Diameter, Report, evaluate, package_predictor
 from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.golden import check_golden, maps_of
 from cellcount_core.models.package import Package
@@ -142,8 +142,8 @@ def add_variant(
 
 
 def _report(package: Package, engine: Engine, images: Sequence[LabelledImage], diameter: Diameter) -> Report:
-    counter = PackageCounter(package, engine, diameter)
-    return evaluate(lambda image: counter.count(image.plane).labels, images)
+    with package_predictor(package, engine, diameter) as predict:
+        return evaluate(predict, images)
 
 
 def _with(manifest: Manifest, variant: Variant, figures: Mapping[str, object]) -> dict[str, object]:

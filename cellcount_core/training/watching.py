@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import Report, score_image, separate_whole, whole_canvas
-from cellcount_core.images.scale import resize
+from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.images.scale import resized_shape
 from cellcount_core.models.families.unet import stride
-from cellcount_core.objects.scale import objects_to_original
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.maps import whole_canvas
+from cellcount_core.pipeline.separate import label_whole
 from cellcount_core.training.batches import Sample, chances, make_batch
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.fit import START
@@ -57,11 +58,12 @@ def whole_images(config: TrainConfig, watched: Sequence[LabelledImage]) -> list[
 
 
 def _whole(config: TrainConfig, image: LabelledImage) -> Whole:
-    wanted, plane = config.input.diameter_px, image.plane
+    wanted, factor = config.input.diameter_px, 1.0
     if wanted is not None and image.diameter_px > 0:
-        plane = resize(plane, float(np.clip(wanted / image.diameter_px, *_FACTORS)))
-    canvas = whole_canvas(plane, config.input.spec(), stride(config.network))
-    return Whole(image, canvas, (plane.shape[0], plane.shape[1]))
+        factor = float(np.clip(wanted / image.diameter_px, *_FACTORS))
+    canvas = whole_canvas([image.plane], config.input.spec(), stride(config.network), factor)
+    height, width = image.labels.shape
+    return Whole(image, canvas, resized_shape((height, width), factor))
 
 
 def count_whole(
@@ -80,10 +82,9 @@ def count_whole(
     with _averaged(config, network, trainee, samples), _no_gradients():
         for whole in wholes:
             maps = _maps(network, whole.canvas)[: whole.shape[0], : whole.shape[1]]
-            labels = separate_whole(separator, np.ascontiguousarray(maps))
             height, width = whole.image.labels.shape
-            drawn = objects_to_original(labels, maps[..., 0], separator.outline, (height, width))
-            scores.append(score_image(whole.image, drawn))
+            labels = label_whole(separator, np.ascontiguousarray(maps), (height, width))
+            scores.append(score_image(whole.image, labels))
     report = Report(tuple(scores))
     return WholeScore(report.f1(), report.ap(), report.count_bias())
 

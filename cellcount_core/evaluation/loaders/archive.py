@@ -11,8 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.labelled import Entry, Labels, components, whole_numbers
+from cellcount_core.evaluation.labelled import (
+    Entry,
+    Labels,
+    components,
+    pixels_in_memory,
+    whole_numbers,
+)
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.pixels import Pixels
 
 
 def list_entries(path: Path) -> list[Entry]:
@@ -39,16 +46,20 @@ def list_entries(path: Path) -> list[Entry]:
     binary = len(np.unique(masks)) <= 2
     return [
         Entry(
-            f"{index:06d}", partial(_take, plane, mask, "mask" if binary else "labels", f"{path}: y[{index}]")
+            f"{index:06d}",
+            partial(_take, plane, mask, "mask" if binary else "labels", path, index),
         )
         for index, (plane, mask) in enumerate(zip(images, masks, strict=True))
     ]
 
 
-def _take(plane: Plane, mask: NDArray[np.generic], kind: str, where: str) -> tuple[Plane, Labels]:
+def _take(
+    plane: Plane, mask: NDArray[np.generic], kind: str, path: Path, index: int
+) -> tuple[Pixels, Labels]:
+    pixels = pixels_in_memory(plane, f"{path}: X[{index}]")
     if kind == "mask":
-        return plane, components((mask.astype(np.float32) > 0.5).astype(np.uint8))
-    return plane, whole_numbers(mask, where)
+        return pixels, components((mask.astype(np.float32) > 0.5).astype(np.uint8))
+    return pixels, whole_numbers(mask, f"{path}: y[{index}]")
 
 
 def _drop_channel(array: NDArray[np.generic]) -> NDArray[np.generic]:

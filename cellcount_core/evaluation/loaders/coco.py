@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.labelled import Entry, Labels, read_plane, stack_masks
+from cellcount_core.evaluation.labelled import Entry, Labels, plane_of, read_pixels, stack_masks
 from cellcount_core.evaluation.loaders.rle import Mask, decode_counts, mask_of_polygon, mask_of_runs
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.pixels import Pixels
 
 Json = Mapping[str, object]
 
@@ -81,16 +81,17 @@ def _entries(path: Path, split: str) -> list[Entry]:
         ) from error
 
 
-def _read(path: Path, split: str, image: Json, objects: Sequence[Json]) -> tuple[Plane, Labels]:
+def _read(path: Path, split: str, image: Json, objects: Sequence[Json]) -> tuple[Pixels, Labels]:
     file = _find(path, split, str(image["file_name"]))
-    plane = read_plane(file)
-    shape = (plane.shape[0], plane.shape[1])
+    pixels = read_pixels(file)
+    height, width = plane_of(pixels).shape
+    shape = (height, width)
     stated = (image.get("height", shape[0]), image.get("width", shape[1]))
     if stated[0] != shape[0] or stated[1] != shape[1]:
         raise ConfigFault(
             f"{file}: {shape[0]} x {shape[1]} px (height, width), {path.name} says {stated[0]} x {stated[1]}"
         )
-    return plane, stack_masks([_mask(path, each, shape) for each in objects], shape)
+    return pixels, stack_masks([_mask(path, each, shape) for each in objects], shape)
 
 
 def _find(path: Path, split: str, name: str) -> Path:

@@ -6,9 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.labelled import Entry, Labels, read_labels, read_plane, same_size, stack_masks
+from cellcount_core.evaluation.labelled import (
+    Entry,
+    Labels,
+    plane_of,
+    read_labels,
+    read_pixels,
+    same_size,
+    stack_masks,
+)
 from cellcount_core.evaluation.loaders.folder import IMAGES, by_stem
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.pixels import Pixels
 
 MASKS = "masks"
 
@@ -44,7 +52,8 @@ def _masks(folder: Path) -> list[Path]:
     return list(by_stem(folder / MASKS).values())
 
 
-def _read(image: Path, masks: list[Path]) -> tuple[Plane, Labels]:
-    plane = read_plane(image)
-    shape = plane.shape[0], plane.shape[1]
-    return plane, stack_masks([same_size(plane, read_labels(mask), mask)[1] > 0 for mask in masks], shape)
+def _read(image: Path, masks: list[Path]) -> tuple[Pixels, Labels]:
+    pixels = read_pixels(image)
+    height, width = plane_of(pixels).shape
+    drawn = [same_size(pixels, read_labels(mask), mask)[1] > 0 for mask in masks]
+    return pixels, stack_masks(drawn, (height, width))

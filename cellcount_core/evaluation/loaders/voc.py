@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.labelled import Entry, Labels, read_indices, read_plane, same_size
+from cellcount_core.evaluation.labelled import Entry, Labels, read_indices, read_pixels, same_size
 from cellcount_core.evaluation.loaders.folder import by_stem
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.pipeline.pixels import Pixels
 
 IMAGES = "JPEGImages"
 OBJECTS = "SegmentationObject"
@@ -54,6 +54,6 @@ def _splits(folder: Path) -> dict[str, str]:
     }
 
 
-def _read(image: Path, mask: Path) -> tuple[Plane, Labels]:
-    plane, labels = same_size(read_plane(image), read_indices(mask), mask)
-    return plane, np.where(labels == _VOID, 0, labels).astype(np.int32)
+def _read(image: Path, mask: Path) -> tuple[Pixels, Labels]:
+    pixels, labels = same_size(read_pixels(image), read_indices(mask), mask)
+    return pixels, np.where(labels == _VOID, 0, labels).astype(np.int32)

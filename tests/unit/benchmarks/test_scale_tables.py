@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import FIGURES, Result, table_of
-from benchmarks.predict import Counted, Counter
+from benchmarks.predict import Counter, told
 from benchmarks.scale import Outcome, cut_to, pool_ratio, pools, resize_image, weighted_median
 from benchmarks.speed import at_scale
 from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
-from cellcount_core.evaluation.evaluate import Report, Separated, score_image
+from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.pipeline.sizing import SizeEstimate
 
 
@@ -62,20 +62,14 @@ def test_a_cut_image_knows_the_size_of_what_is_left_in_it() -> None:
     assert cut_to(labelled(), 80).plane.shape == (60, 80)
 
 
-def test_labels_come_back_at_any_size() -> None:
-    image = labelled()
-    found = Counted(Separated(image.labels, np.zeros(image.labels.shape, np.float32), None), 2, None)
-    assert found.at((180, 240)).max() == 2
-    assert np.array_equal(found.at((60, 80)), image.labels)
-
-
 def test_a_counter_takes_images_as_they_are_or_by_a_given_size() -> None:
     plane = np.zeros((64, 96), np.uint8)
-    assert Counter("nuclei", "onnxruntime", "model").count(plane).objects.labels.shape == (64, 96)
-    counter = Counter("nuclei", "onnxruntime", "40")
-    own = counter.package.input.diameter_px
-    assert own is not None
-    assert counter.count(plane).objects.labels.shape == (round(64 * own / 40), round(96 * own / 40))
+    for diameter, told_px in (("model", 20.0), ("40", 40.0)):
+        counter = Counter("nuclei", "onnxruntime", diameter)
+        seen = counter.count(plane)
+        assert labels_of(seen).shape == plane.shape
+        assert seen.scale.factor == 20.0 / told_px
+        assert told(counter, seen) == SizeEstimate(told_px, 0, 1.0)
 
 
 def test_images_at_the_model_s_scale_keep_their_size() -> None:

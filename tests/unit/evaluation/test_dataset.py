@@ -54,7 +54,12 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         ),
         (["a,image.png,small.png,train,f,g"], "id,file,label,split,modality,group", "", "labels are"),
         (["a,absent.png,label.png,train,f,g"], "id,file,label,split,modality,group", "", "absent.png"),
-        (["a,index.csv,label.png,train,f,g"], "id,file,label,split,modality,group", "", "not an image"),
+        (
+            ["a,index.csv,label.png,train,f,g"],
+            "id,file,label,split,modality,group",
+            "",
+            "index.csv: the file looks like text; PNG",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(

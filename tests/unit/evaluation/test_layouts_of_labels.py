@@ -306,12 +306,12 @@ def spoil_nan(root: Path) -> None:
         (spoil_half_labels, r"labels/a\.tif: label 0\.5; whole numbers expected"),
         (spoil_negative, r"labels/a\.tif: labels from -1 to 2"),
         (spoil_size, r"labels/a\.tif: labels are \(20, 40\).*the image \(30, 40\)"),
-        (spoil_truncated, r"images/a\.tif: not an image that can be decoded"),
-        (spoil_planes, r"images/a\.tif: an array of \(5, 30, 40\); one plane"),
+        (spoil_truncated, r"images/a\.tif: .*(ends|bytes)"),
+        (spoil_planes, r"images/a\.tif: an image of 5 channels .*one plane"),
         (spoil_missing_label, r"images/a\.tif: no label file"),
         (spoil_missing_image, r"labels/b\.tif: no image"),
         (spoil_twice, "has the same name but for the ending"),
-        (spoil_nan, r"images/a\.tif: holds NaN"),
+        (spoil_nan, r"images/a\.tif: 1200 of 1200 pixels are not finite"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named_with_what_was_expected(

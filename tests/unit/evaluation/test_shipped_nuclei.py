@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -24,8 +25,9 @@ def package() -> Package:
 
 
 @pytest.fixture(scope="module")
-def predict(package: Package) -> Predict:
-    return package_predictor(package, "onnxruntime", 1)
+def predict(package: Package) -> Iterator[Predict]:
+    with package_predictor(package, load_engine(package, "onnxruntime", 1)) as counter:
+        yield counter
 
 
 def count(predict: Predict, plane: np.ndarray) -> int:

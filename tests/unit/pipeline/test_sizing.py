@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from benchmarks.made_up import make
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.scales import PoolScale, ScaleSource
-from cellcount_core.evaluation.evaluate import PackageCounter
+from cellcount_core.evaluation.evaluate import count_plane, counting_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, counting_factor, field_scale
 from cellcount_core.pipeline.sizing import (
     NOTHING,
@@ -66,7 +68,10 @@ def test_parts_of_nuclei_at_the_edge_count_and_tell_no_size() -> None:
     whole = replace(package, separator={**package.separator, "edge_area": None})
     plane = nuclear_field(20, 36, seed=4)
     cut = np.ascontiguousarray(plane[:, 29:])
-    counts = [int(PackageCounter(each, engine, "model").count(cut).labels.max()) for each in (package, whole)]
+    counts = []
+    for each in (package, whole):
+        with closing(planes_kit(each, engine, counting_of("model"))) as kit:
+            counts.append(count_plane(kit, cut).found.count)
     assert counts[0] > counts[1]
     assert estimate_size(cut, package, engine) == estimate_size(cut, whole, engine)
 

@@ -216,8 +216,8 @@ def test_scales_stay_within_what_an_image_can_be_resized_by() -> None:
 
 
 def test_dark_objects_are_prepared_as_a_field_is_when_it_is_counted() -> None:
-    from cellcount_core.evaluation.evaluate import whole_canvas
     from cellcount_core.images.normalise import compress
+    from cellcount_core.pipeline.maps import whole_canvas
 
     bright = scene(6, (64, 96))
     plane = (4000 - bright.plane.astype(np.int32)).astype(np.uint16)
@@ -225,7 +225,7 @@ def test_dark_objects_are_prepared_as_a_field_is_when_it_is_counted() -> None:
     (sample,) = prepare([dark], 99.8, 12)
     assert sample.linear[bright.labels > 0].mean() > 0.5
     np.testing.assert_allclose(
-        compress(sample.linear.copy()), whole_canvas(plane, config().input.spec(), 4)[..., 0], atol=1e-6
+        compress(sample.linear.copy()), whole_canvas([plane], config().input.spec(), 4)[..., 0], atol=1e-6
     )
 
 
