@@ -12,19 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cellcount_core.cli.settings import read_yaml
-from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import whole_maps
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import MANIFEST, load_package
 from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.sizing import estimate_size
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
 from cellcount_core.training.fit import GRIDS, START, fit_cores, score
@@ -48,9 +41,7 @@ def main() -> None:
     # Whole images, whose number of pixels differs: a full batch of each would be the same image many times.
     engine.batch = 1
 
-    fit, maps = as_counted(
-        package, fitting_images(config, images), lambda canvas: np.asarray(engine.run(canvas[None])[0])
-    )
+    fit, maps = as_counted(package, engine, fitting_images(config, images), print)
     stated = {name: value for name, value in package.separator.items() if name != "kind"}
     before = {name: float(str(value)) for name, value in stated.items() if value is not None}
     start = {**{name: START[name] for name in arguments.names}, **before}
