@@ -64,6 +64,9 @@ _MARGIN = 0.3
 """Octaves by which what lies within an object must fit worse to what the network says than the object itself does, to give way;
 twice as many where it is ten objects: a colony, made small, looks like a nucleus."""
 
+_STRAINED = 1.0
+"""Octaves above the model's own size from which on the network's word for what it sees as one object counts less."""
+
 _UNCOVERED = 0.5
 """Octaves that count as misfit where nothing of an object is covered by what lies within it."""
 
@@ -109,7 +112,7 @@ NOTHING = SizeEstimate(None, 0, 0.0)
 class _Objects:
     """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
 
-    `octaves` is how far from the model's own size each was seen, `doubt` how much the network wavered in that look, and
+    `octaves` is how far above the model's own size each was seen (below 0: below it), `doubt` how much the network wavered in that look, and
     `weight` how many such objects of the image each stands for.
     """
 
@@ -123,8 +126,9 @@ class _Objects:
 
     @property
     def misfit(self) -> Column:
-        """How far what was found lies from what the network says, in octaves."""
-        return np.asarray(np.abs(np.log2(self.said / self.found)))
+        """How far what was found lies from what the network says, in octaves; seen too large, an object may be in pieces."""
+        strain = np.maximum(0, self.octaves - _STRAINED)
+        return np.asarray(np.abs(np.log2(self.said / self.found)) + strain)
 
     def taken(self, which: NDArray[np.bool_]) -> _Objects:
         """Those of a mask (n,)."""
@@ -223,11 +227,11 @@ def _with_look(seen: _Objects, look: _Look) -> _Objects:
     covered = area / new.found**2
     area = np.maximum(area, 1e-9)
     misfit = np.bincount(owner, seen.found**2 * seen.misfit, minlength=count + 1)[1:] / area
-    octaves = np.bincount(owner, seen.octaves, minlength=count + 1)[1:]
+    octaves = np.bincount(owner, np.abs(seen.octaves), minlength=count + 1)[1:]
     same = (held == 1) & (covered > _SAME)
     margin = _MARGIN * (1 + np.log10(np.maximum(held, 1)))
     worse = misfit + _UNCOVERED * np.maximum(0, 1 - covered) > new.misfit + margin
-    replaces = look.certain & (held > 0) & np.where(same, new.octaves < octaves, worse)
+    replaces = look.certain & (held > 0) & np.where(same, np.abs(new.octaves) < octaves, worse)
     gone = np.concatenate([[False], replaces])[owner]
     return seen.taken(~gone).joined(new.taken(replaces | (look.certain & (held == 0))))
 
@@ -339,7 +343,7 @@ def _look_at(
         origin[1] + mean(x) / factor,
         found / factor,
         said / factor,
-        np.abs(np.log2(said / float(package.input.diameter_px or 1))),
+        np.log2(said / float(package.input.diameter_px or 1)),
         np.full(count, doubt),
         np.full(count, factor**2 / labels.size),
     )

@@ -134,3 +134,11 @@ def test_small_objects_are_brought_into_what_the_network_sees_as_far_as_the_larg
     assert counting_factor(20.0, 60.0, 15.0, 66.0) == pytest.approx(10 / 15)
     assert counting_factor(20.0, 60.0, 6.0, 66.0) == pytest.approx(55 / 66)
     assert counting_factor(20.0, 20.0, 5.0, 120.0) == 1.0
+
+
+def test_a_few_large_nuclei_are_not_told_by_pieces_of_them() -> None:
+    for number, arrangement, background in ((3, "confluent", "dark"), (10, "sparse", "uneven")):
+        image = make(120, number, arrangement, background)
+        told = estimate_size(image.plane, *nuclei()).diameter_px
+        assert told is not None
+        assert told == pytest.approx(image.diameter_px, rel=0.1)
