@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ExitCode, Reason
-from cellcount_core.layouts.base import is_derived
+from cellcount_core.plan.findings import warned_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +107,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
     lines += [
         f"left out: {many(files, 'file')}, {why} (for example {summary.ignored_examples[why]})"
         for why, files in summary.ignored.items()
-        if not is_derived(why)
+        if not warned_of(why)
     ]
     if summary.unparsed:
         examples = ", ".join(summary.unparsed_examples[:3])

@@ -16,11 +16,11 @@ from cellcount_core.layouts.flat import Flat
 from cellcount_core.layouts.imagexpress import tells_site_or_channel
 from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.findings import Findings
+from cellcount_core.plan.findings import MARKER, NO_PATH, Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
 from cellcount_core.plan.rows import Row, row_of
-from cellcount_core.stores.base import Absent, Denied, Listed, StorageOptions, Store
+from cellcount_core.stores.base import Absent, Denied, Listed, StorageOptions, Store, addressable
 
 _LISTED, _NAMED = 0, 1
 _ABSENT = "is not there"
@@ -85,6 +85,9 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             if isinstance(parsed, Ignored):
                 found.leave_out(_shown(listed.key), parsed.why)
                 continue
+            if is_marker(store, listed):
+                found.leave_out(listed.key, MARKER)
+                continue
             if parsed is None or not _is_text(listed.key):
                 found.add_unparsed(_shown(listed.key))
                 continue
@@ -120,6 +123,16 @@ def key_reader(
         return Ignored(derived_why(named)) if named else parsed
 
     return read
+
+
+def is_marker(store: Store, listed: Listed) -> bool:
+    """Whether an object of 0 bytes only marks a folder ("sub.tif/"): consoles and tools put them where there are no folders."""
+    if listed.size or "://" not in store.url:
+        return False
+    try:
+        return store.size_of(listed.key) is None
+    except Denied:
+        return False
 
 
 def _without_masks(store: Store, max_pixels: int, sorter: Sorter, found: Findings, target: Sorter) -> Sorter:
@@ -235,7 +248,7 @@ def _apart(sorter: Sorter, split: frozenset[str], target: Sorter) -> Sorter:
 
 
 def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored | None]:
-    """Why `run` leaves a key out whatever its layout: its own output, its include and exclude; None for a key that is looked at."""
+    """Why `run` leaves a key out whatever its layout: its own output, its include and exclude, a key that is no path; None for a key that is looked at."""
     included = matcher(run.include) if run.include else None
     excluded = matcher(run.exclude)
     own = f"{own_output}/" if own_output else None
@@ -243,6 +256,8 @@ def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored 
     def why(key: str) -> Ignored | None:
         if own is not None and key.startswith(own):
             return Ignored("output of this run")
+        if not addressable(key):
+            return Ignored(NO_PATH)
         if included is not None and not included(key):
             return Ignored("not in run.include")
         return Ignored("in run.exclude") if excluded(key) else None

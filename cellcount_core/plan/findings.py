@@ -14,7 +14,16 @@ EXAMPLES = 10
 
 _SHOWN_WHYS = 8
 
+NO_PATH = "key with an empty, '.' or '..' folder, which names no file; copy it to another name to count it"
+MARKER = "marker of a folder"
+LINKED = "link to a file that is counted"
+
 COUNT_THEM = "to count them like images: --set run.masks=count"
+
+
+def warned_of(why: str) -> bool:
+    """Whether what is left out for `why` is told by a warning: it might have been meant."""
+    return is_derived(why) or why in (NO_PATH, MARKER, LINKED)
 
 
 @dataclass(slots=True)
@@ -81,7 +90,8 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
 def left_out_lines(found: Findings) -> list[str]:
     """What was left out although it might have been meant, a line for each why."""
     return [
-        f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}; {COUNT_THEM}"
+        f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}"
+        + (f"; {COUNT_THEM}" if is_derived(why) else "")
         for why, count in sorted(found.ignored.items())
-        if is_derived(why)
+        if warned_of(why)
     ]

@@ -113,7 +113,8 @@ class Store(Protocol):
         """All objects below the folder `prefix`, however deep, in batches of at most LIST_BATCH.
 
         `prefix` is matched by whole path segments: `plate1` does not give `plate10/a.tif`. A root or prefix
-        that does not exist gives nothing. The order is the store's own. Hidden files come too.
+        that does not exist gives nothing. The order is the store's own. Hidden files come too, on S3 also objects whose keys
+        are no paths (`addressable`) and the markers of folders, of 0 bytes, which `size_of` does not find.
         """
         ...
 
@@ -159,12 +160,16 @@ class Store(Protocol):
 
 def checked_key(key: str) -> str:
     """`key` itself, if it names an object below a root; raises ConfigFault for one that climbs out or is empty."""
-    segments = key.split("/")
-    if any(segment in ("", ".", "..") for segment in segments) or "\0" in key:
+    if not addressable(key):
         raise ConfigFault(
             f"the key {key!r} must be a relative path below the store's root, without empty, '.' or '..' segments"
         )
     return key
+
+
+def addressable(key: str) -> bool:
+    """Whether `key` is one that `checked_key` takes."""
+    return not any(segment in ("", ".", "..") for segment in key.split("/")) and "\0" not in key
 
 
 def checked_prefix(prefix: str) -> str:

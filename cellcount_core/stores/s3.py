@@ -34,6 +34,7 @@ from cellcount_core.stores.s3_client import (
     build_clients,
     pauses,
     place_of,
+    plain_pages,
 )
 from cellcount_core.stores.s3_errors import PASSING, Failure, Meaning, failure_of, run_fault
 
@@ -73,7 +74,10 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        """See `base.Store.list`. One request for each 1000 objects, in the order of the keys' UTF-8 bytes."""
+        """See `base.Store.list`. One request for each 1000 objects, in the order of the keys' UTF-8 bytes.
+
+        Keys that no path can be made of ("a//b", "a/../b") are given as they are; reading them raises ConfigFault.
+        """
         inside = checked_prefix(prefix)
         place = f"{self.url}/{inside}" if inside else self.url
         lister = self._clients().lister
@@ -92,11 +96,9 @@ class S3Store:
                     if listed:
                         yield listed
                 return
-            except UNADDRESSABLE as fault:
-                raise StorageFault(
-                    f"{place}: holds an object whose name cannot be addressed, rename or remove it "
-                    f"({str(fault).splitlines()[0]})"
-                ) from None
+            except UNADDRESSABLE:
+                yield from self._plainly(inside, after)
+                return
             except CLIENT_ERRORS as fault:
                 failure = failure_of(str(fault))
             pause = next(upcoming, None) if failure.meaning is Meaning.TRUNCATED else None
@@ -104,6 +106,24 @@ class S3Store:
                 raise self._run_fault(failure, place)
             note_retry()
             time.sleep(pause)
+
+    def _plainly(self, inside: str, after: str | None) -> Iterator[builtins.list[Listed]]:
+        """The listing behind the key `after`, with keys that obstore cannot address."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        below = f"{inside}/" if inside else ""
+        try:
+            for page in plain_pages(self.bucket, self.prefix, after, self.options):
+                # The marker of a folder is given without its '/', as obstore does.
+                listed = [
+                    Listed(key.rstrip("/") if size == 0 else key, size, tag)
+                    for key, size, tag in page
+                    if key.startswith(below) and key.strip("/")
+                ]
+                if listed:
+                    yield listed
+        except (BotoCoreError, ClientError) as fault:
+            raise StorageFault(f"{self.url}/{inside}: cannot be listed ({fault})") from None
 
     def get(self, key: str) -> bytes:
         """See `base.Store.get`."""

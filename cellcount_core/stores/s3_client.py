@@ -84,6 +84,40 @@ def build_clients(bucket: str, prefix: str, options: StorageOptions) -> Clients:
     return Clients(objects=client(0), lister=client(options.retries))
 
 
+def plain_pages(
+    bucket: str, prefix: str, after: str | None, options: StorageOptions
+) -> Iterator[list[tuple[str, int, str]]]:
+    """(key, size, tag) of the objects of `s3://bucket/prefix` behind the key `after`, page by page, as they are called.
+
+    For listings that obstore gives up at a key which it cannot address ("a//b"). Keys are relative to the prefix. Raises
+    botocore's errors.
+    """
+    import botocore
+    import botocore.config
+    import botocore.session
+
+    at = place_of(options)
+    client = botocore.session.Session().create_client(
+        "s3",
+        region_name=at.region,
+        endpoint_url=at.endpoint,
+        config=botocore.config.Config(
+            connect_timeout=min(CONNECT_TIMEOUT_S, options.timeout_s),
+            read_timeout=options.timeout_s,
+            retries={"max_attempts": options.retries, "mode": "standard"},
+            signature_version=botocore.UNSIGNED if options.anonymous else None,
+            s3={"addressing_style": "auto" if at.endpoint is None and "." not in bucket else "path"},
+        ),
+    )
+    above = f"{prefix}/" if prefix else ""
+    start = {} if after is None else {"StartAfter": above + after}
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=above, **start):
+        yield [
+            (str(found["Key"])[len(above) :], int(found["Size"]), str(found.get("ETag", "")).strip('"'))
+            for found in page.get("Contents", [])
+        ]
+
+
 def place_of(options: StorageOptions) -> AwsPlace:
     """Endpoint and region: the options', else the environment's, else AWS and the profile's region or us-east-1."""
     endpoint = options.endpoint

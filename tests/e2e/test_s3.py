@@ -19,6 +19,7 @@ from pathlib import Path
 import botocore.session
 import psutil
 import pytest
+from botocore.client import BaseClient
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
@@ -316,6 +317,37 @@ def test_a_public_bucket_is_counted_without_credentials(
     assert tables(tmp_path / "out") == reference
 
 
+def test_the_marker_of_a_folder_and_keys_that_are_no_paths_are_left_out_and_named(
+    server: S3Server, plate: Plate, reference: Tables, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.make_bucket("e2e-odd")
+    upload(plate, store_at("s3://e2e-odd/plate", server))
+    _client(server).put_object(Bucket="e2e-odd", Key="plate/sub.tif/", Body=b"")
+    page = _client(server).list_objects_v2(Bucket="e2e-odd", Prefix="plate/")
+    listed = [(found["Key"], found["Size"], found["ETag"]) for found in page["Contents"]] + [
+        ("plate/x//y.tif", 9, "z")
+    ]
+    contents = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{tag.strip(chr(34))}</ETag>"
+        f"<Size>{size}</Size></Contents>"
+        for key, size, tag in sorted(listed)
+    )
+    with_an_odd_key = (
+        f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>".encode()
+    )
+    with s3_proxy(server.endpoint) as proxy:
+        proxy.interfere = lambda request: (
+            Instead(200, with_an_odd_key) if request.prefix is not None else None
+        )
+        source = ["count", "s3://e2e-odd/plate", str(tmp_path / "out"), "--endpoint", proxy.endpoint]
+        code = main([*source, "--runner", "serial", *SETTINGS])
+    assert code == ExitCode.FAILURES
+    told = capsys.readouterr().err
+    assert "marker of a folder, such as 'sub.tif'" in told
+    assert "such as 'x//y.tif'" in told
+    assert tables(tmp_path / "out") == reference
+
+
 def _make_public(bucket: str, server: S3Server) -> None:
     """Let anybody list and read the bucket."""
     allowed = {
@@ -324,13 +356,16 @@ def _make_public(bucket: str, server: S3Server) -> None:
         "Action": ["s3:GetObject", "s3:ListBucket"],
         "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
     }
-    client = botocore.session.Session().create_client(
+    _client(server).put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    )
+
+
+def _client(server: S3Server) -> BaseClient:
+    return botocore.session.Session().create_client(
         "s3",
         region_name="us-east-1",
         endpoint_url=server.endpoint,
         aws_access_key_id=server.access_key,
         aws_secret_access_key=server.secret_key,
-    )
-    client.put_bucket_policy(
-        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
     )

@@ -124,3 +124,24 @@ def test_a_label_map_is_told_from_a_dark_and_an_overexposed_image() -> None:
     photographs = (IMAGE, (blurred / 50).astype(np.uint8), np.clip(blurred * 3, 0, 255).astype(np.uint8))
     assert [is_label_map(each) for each in photographs] == [False] * 3
     assert is_label_map(np.zeros((8, 8))) is None
+
+
+class WithMarkers(MemoryStore):
+    """A store whose objects of 0 bytes are markers: nothing can be read there."""
+
+    def size_of(self, key: str) -> int | None:
+        return super().size_of(key) or None
+
+
+def test_keys_that_are_no_paths_and_markers_of_folders_are_left_out_and_named() -> None:
+    odd = {"x//c.tif": b"x", "/d.tif": b"x", "y/../e.tif": b"x"}
+    store = WithMarkers({"a.tif": tiff(IMAGE), "sub.tif": b"", "sub.tif/b.tif": tiff(IMAGE), **odd})
+    for layout in ({"kind": "flat"}, {"kind": "pattern", "pattern": "(?P<well>[a-e])[.]tif"}):
+        with make_plan(store, RunConfig.model_validate({"layout": layout}), MODEL, LIMITS) as plan:
+            assert {field.sources[0].key for shard in plan.shards() for field in shard.fields} == {
+                "a.tif",
+                "sub.tif/b.tif",
+            }
+            told = "\n".join(plan_lines(plan.summary))
+        assert "left out: 3 files, key with an empty" in told
+        assert "left out: 1 file, marker of a folder, such as 'sub.tif'" in told

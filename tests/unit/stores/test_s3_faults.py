@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFault
-from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store
+from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store, addressable
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
 from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of
@@ -286,12 +286,12 @@ def test_the_marker_of_the_prefix_itself_is_no_object() -> None:
         assert list(store_at(server.endpoint).list()) == [[Listed("a.tif", 1, "abc")]]
 
 
-def test_a_key_that_cannot_be_addressed_is_named_and_not_left_out() -> None:
-    with (
-        faulty_server(lambda number, method: listing("run/a.tif", "run/b//c.tif")) as server,
-        pytest.raises(StorageFault, match=r"run/b//c\.tif"),
-    ):
-        list(store_at(server.endpoint).list())
+def test_one_key_that_is_no_path_does_not_hide_the_others() -> None:
+    whole = listing("run/a.tif", "run/b//c.tif", "run//d.tif", "run/../e.tif", "run/f.tif")
+    with faulty_server(lambda number, method: whole) as server:
+        given = [listed for batch in store_at(server.endpoint).list() for listed in batch]
+    assert given == [Listed(key, 1, "abc") for key in ("a.tif", "b//c.tif", "/d.tif", "../e.tif", "f.tif")]
+    assert [addressable(listed.key) for listed in given] == [True, False, False, False, True]
 
 
 def test_a_bucket_of_another_region_says_which_setting_is_wrong() -> None:
