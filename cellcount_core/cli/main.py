@@ -73,7 +73,9 @@ Set = Annotated[
 Runner = Annotated[
     str | None,
     typer.Option(
-        "--runner", metavar="RUNNER", help="ray (a local cluster unless an address is set) or serial."
+        "--runner",
+        metavar="RUNNER",
+        help="auto (default): this process for a small job, Ray for others; ray (a local cluster unless an address is set) or serial.",
     ),
 ]
 Address = Annotated[
@@ -303,7 +305,7 @@ def demo(
     """
     from cellcount_core.cli import demonstration
 
-    raise typer.Exit(demonstration.run(folder, wells, runner or "ray"))
+    raise typer.Exit(demonstration.run(folder, wells, runner or "auto"))
 
 
 @app.command()

@@ -224,7 +224,7 @@ class Rate:
     def values(self, tally: Tally) -> dict[str, float]:
         """The numbers of a progress line."""
         seconds = max(1e-9, time.monotonic() - self._since)
-        done = tally.statuses.total()
+        done = tally.statuses.total() + tally.in_hand
         left = self._fields - self._already - done
         rate = done / seconds
         return {

@@ -163,15 +163,15 @@ class RunConfig(Section):
 class ExecutionConfig(Section):
     """Where and how fast it runs. Nothing here can change a table."""
 
-    runner: Literal["ray", "serial"] = "ray"
+    runner: Literal["auto", "ray", "serial"] = "auto"
     address: str | None = None
     actors: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     gpus_per_actor: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     memory_mib: Annotated[int, Field(ge=256)] | None = None
-    shard_fields: Annotated[int, Field(ge=1)] = 64
+    shard_fields: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     shard_mib: Annotated[float, Field(gt=0)] = 256.0
-    in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    in_flight: Literal["auto"] | Annotated[int, Field(ge=1, le=8)] = "auto"
     shard_timeout_s: Annotated[float, Field(gt=0)] = 1800.0
     max_deaths: Annotated[int, Field(ge=1)] = 2
     readers: Annotated[int, Field(ge=1, le=256)] = 8

@@ -61,6 +61,8 @@ class ShardWorker:
             max(_FIELD_THREADS, 2 * self._kit.device.batch), thread_name_prefix="field"
         )
         self._committing = threading.Lock()
+        self._settling = threading.Lock()
+        self._settled_of: dict[int, int] = {}
         self._stopping = threading.Event()
 
     def count(self, shard: Shard) -> Receipt:
@@ -88,6 +90,11 @@ class ShardWorker:
         kit = replace(self._kit, clock=StageClock())
         return _receipt(kit, shard, self._count_fields(kit, shard)[0], Commit.PROBED, began)
 
+    def progress(self) -> dict[int, int]:
+        """Fields that are counted of each shard in hand, by its number; nothing of them is committed yet."""
+        with self._settling:
+            return dict(self._settled_of)
+
     def stop(self) -> None:
         """Give up the shards in hand: each raises Interrupted once the fields that are being counted are done."""
         self._stopping.set()
@@ -102,12 +109,14 @@ class ShardWorker:
         """What became of each field, and the bytes read for all of them."""
         sizes: dict[str, int] = {}
         pending: list[Future[FieldResult | _Crowded]] = []
+        self._settled_of[shard.number] = 0
         try:
             for planned, files in self._read(*shard.fields):
                 sizes |= {key: file.size for key, file in files.items()}
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
                 pending.append(self._start(weight, kit, planned, files))
+                pending[-1].add_done_callback(partial(self._settle, shard.number))
                 self._raise_if_stopped()
             # The first fault ends the shard, wherever in it that is.
             for counted in wait(pending, return_when=FIRST_EXCEPTION).done:
@@ -116,6 +125,8 @@ class ShardWorker:
         finally:
             for counted in pending:
                 counted.cancel()
+            with self._settling:
+                self._settled_of.pop(shard.number, None)
 
     def _start(
         self, weight: int, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
@@ -161,6 +172,11 @@ class ShardWorker:
 
     def _leave(self, weight: int, _: Future[FieldResult | _Crowded]) -> None:
         self._gate.leave(weight)
+
+    def _settle(self, shard: int, _: Future[FieldResult | _Crowded]) -> None:
+        with self._settling:
+            if shard in self._settled_of:
+                self._settled_of[shard] += 1
 
     def _part(self, shard: Shard, results: Sequence[FieldResult]) -> Part:
         return build_part(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from cellcount_core.domain.columns import Features
 from cellcount_core.domain.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.fingerprint import differences, fingerprint
+from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences, fingerprint
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.layouts.base import Traits
 from cellcount_core.layouts.hint import hint
@@ -205,10 +206,27 @@ def load_run(store_out: Store) -> RunFile:
     return stored
 
 
-def stored_run(store_out: Store, model_digest: str) -> RunFile | None:
-    """The run that an output folder belongs to, if it was planned with this model; None otherwise."""
+def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFile | None:
+    """The run that an output folder belongs to; None where it belongs to none.
+
+    Raises OutputFault as `open_or_create_run` does where it is seen already that it is another one: of other settings or
+    another model. `model.engine` may be "auto", which is whatever engine the run began with.
+    """
     stored = _stored_run(store_out)
-    return stored if stored is not None and stored.model.digest == model_digest else None
+    if stored is None:
+        return None
+    engine = stored.model.engine if model.engine == "auto" else model.engine
+    asked = replace(
+        stored,
+        run=run.model_dump(mode="json"),
+        model=replace(model, engine=engine),
+        results_version=RESULTS_VERSION,
+    )
+    # A model is the same under another name.
+    known = replace(stored, model=replace(stored.model, name=model.name))
+    if known.decided() != asked.decided():
+        raise OutputFault(_belongs_to_another(store_out.url, stored, asked))
+    return stored
 
 
 def load_plan(store_out: Store, run: RunFile) -> bytes:
@@ -258,9 +276,10 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         scales = order.measure(sampler.fields(), rule.choice)
         return fingerprint(section, identity.digest, identity.engine, listing, scales)
 
+    few = sum(1 for _ in islice(expected_groups(discovery.rows, run.expect), order.limits.enough))
     fields = (plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect))
     written = write_plan(
-        path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits), name_of
+        path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)), name_of
     )
     warnings = [*_warnings(discovery.found, census), *scale_warnings(scales)]
     summary = _summary(discovery.found, census, rule.choice, written, scales, warnings)

@@ -1,25 +1,56 @@
-"""Sorted fields cut into shards: by number of fields and by bytes, streaming."""
+"""Sorted fields cut into shards: by number of fields and by bytes, streaming.
+
+A small run is cut finely: so that all workers have something to do, and a stop loses little.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cellcount_core.domain.config import ExecutionConfig
 from cellcount_core.domain.fields import PlannedField, Shard
 
+_MOST_FIELDS = 64
+_SHARDS_A_WORKER, _LEAST_SHARDS = 4, 16
+_WORKERS_ELSEWHERE = 32
+"""Workers of a cluster that is not asked yet when a run is planned."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """A shard has at most `fields` fields and, unless it has only one, at most `size` bytes to read."""
+    """A shard has at most `fields` fields and, unless it has only one, at most `size` bytes to read.
+
+    `least`: there are to be so many shards where there are as many fields.
+    """
 
     fields: int
     size: int
+    least: int = 1
+
+    @property
+    def enough(self) -> int:
+        """Fields from which on there are `least` shards of `fields` fields."""
+        return self.fields * self.least
+
+    def fitting(self, fields: int) -> ShardLimits:
+        """The limits for a run of so many fields."""
+        return replace(self, fields=max(1, min(self.fields, fields // self.least)))
 
 
 def shard_limits(execution: ExecutionConfig) -> ShardLimits:
-    """The limits that `execution` asks for."""
-    return ShardLimits(execution.shard_fields, int(execution.shard_mib * 2**20))
+    """The limits that `execution` asks for. The tables are the same for any: only the cut into parts follows them.
+
+    With `shard_fields` "auto" there are four shards for every worker that there may be, and 16 at least.
+    """
+    size = int(execution.shard_mib * 2**20)
+    if execution.shard_fields != "auto":
+        return ShardLimits(execution.shard_fields, size)
+    workers = execution.actors
+    if workers == "auto":
+        workers = _WORKERS_ELSEWHERE if execution.address else os.cpu_count() or 1
+    return ShardLimits(_MOST_FIELDS, size, max(_LEAST_SHARDS, _SHARDS_A_WORKER * workers))
 
 
 def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[Shard]:

@@ -82,6 +82,7 @@ def _run_window(
                         suspects.append(shard)
                 case None:
                     again.append(shard)
+        tally.in_hand = pool.progress()
         events.tick(tally)
 
 

@@ -15,13 +15,14 @@ from cellcount_core.runners.pool import Death, Task
 class Tally:
     """What has been done in this run so far (fields committed by earlier runs are not in it).
 
-    `notes` are those of workers that the user was told.
+    `in_hand` are the fields that are counted and not committed yet. `notes` are those of workers that the user was told.
     """
 
     shards: int = 0
     objects: int = 0
     pixels: int = 0
     deaths: int = 0
+    in_hand: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     notes: set[str] = field(default_factory=set)

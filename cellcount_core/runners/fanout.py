@@ -1,24 +1,47 @@
-"""Shards to workers: the cluster, the pool of workers, and who is told of what they do."""
+"""Shards to workers: which runner, the cluster, the pool of workers, and who is told of what they do."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from cellcount_core.domain.config import ExecutionConfig, JobConfig
-from cellcount_core.domain.fields import Shard
-from cellcount_core.models.engines import ON_GPU
+from cellcount_core.domain.errors import FieldFault
+from cellcount_core.domain.fields import PlannedField, Selection, Shard
+from cellcount_core.models.engines import ON_GPU, resolve_engine
+from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.runfile import RunFile
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Tally
 from cellcount_core.runners.places import storage_options
-from cellcount_core.runners.pool import WorkerPool
 from cellcount_core.runners.timings import TimedEvents
 from cellcount_core.stores.base import Store
+
+if TYPE_CHECKING:
+    from cellcount_core.runners.pool import WorkerPool
+
+_CLUSTER_START_S = 20.0
+"""Work on one core that is done here before a local cluster of a few cores has started and loaded the model in its workers."""
+
+_S_PER_MEGAPIXEL = 0.08
+_S_PER_MEGAPIXEL_AND_MB = 0.2
+"""One core's seconds a megapixel of the image, and a megapixel at the model's scale a megabyte of its network. Rough: of
+`nuclei` in 8 bits on one core of 2023, see docs/explanation/performance.md."""
+
+_GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
+_OPENED_TO_SEE = 64 << 20
+_IN_HAND = 6
+"""Fields that a worker has in hand at least: one is read, some decoded, one waits for the device, one is separated."""
+
+_WISHES = ("address", "actors", "gpus_per_actor", "memory_mib", "shard_timeout_s")
+"""Settings of execution that only the Ray runner can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +53,126 @@ class Work:
     fields: int
     already: int
 
+    def in_flight(self, execution: ExecutionConfig) -> int:
+        """Shards that each worker has in hand: two, or more where a shard is but a few fields."""
+        if execution.in_flight != "auto":
+            return execution.in_flight
+        fields = max(1, (self.fields - self.already) // max(1, self.number))
+        return max(2, -(-_IN_HAND // fields))
+
+
+def engine_asks_for_gpus(job: JobConfig, package: Package) -> bool:
+    """Whether the engine of a new run depends on the GPUs that a cluster has, so that it must be asked before planning."""
+    execution, asked = job.execution, job.run.model.engine
+    if execution.runner == "serial" or execution.gpus_per_actor == 0:
+        return False
+    if resolve_engine(package, asked, gpus=0) == resolve_engine(package, asked, gpus=1):
+        return False
+    return has_cluster(execution) or any(device.exists() for device in _GPU_DEVICES)
+
+
+def has_cluster(execution: ExecutionConfig) -> bool:
+    """Whether a cluster is there already: one is named, or this process is connected to one."""
+    ray = sys.modules.get("ray")
+    address = execution.address or os.environ.get("RAY_ADDRESS")
+    return address not in (None, "", "local") or (ray is not None and bool(ray.is_initialized()))
+
+
+def with_runner(job: JobConfig, runner: Literal["ray", "serial"]) -> JobConfig:
+    """The job with its runner decided."""
+    execution = job.execution.model_copy(update={"runner": runner})
+    return job.model_copy(update={"execution": execution})
+
+
+def decided(
+    job: JobConfig, run: RunFile, package: Package, source: Store, shards: Iterable[Shard], events: Events
+) -> JobConfig:
+    """The job with "auto" decided: in this process where its work is done sooner than a cluster starts, on Ray otherwise.
+
+    Ray, too, where a cluster is there or a setting asks for what only it can do.
+    """
+    execution = job.execution
+    if execution.runner != "auto":
+        return job
+    plain = ExecutionConfig()
+    if has_cluster(execution) or any(getattr(execution, name) != getattr(plain, name) for name in _WISHES):
+        return with_runner(job, "ray")
+    seconds = _work_s(job, run, package, source, shards)
+    if seconds > _CLUSTER_START_S:
+        return with_runner(job, "ray")
+    events.stage(
+        f"runner serial: about {max(1, round(seconds))} s of work on one core, sooner done than a cluster starts"
+    )
+    return with_runner(job, "serial")
+
+
+def _work_s(job: JobConfig, run: RunFile, package: Package, source: Store, shards: Iterable[Shard]) -> float:
+    """Seconds of one core that the fields of `shards` take, roughly; no more of them are looked at than make it too many."""
+    network = package.engines.get(run.model.engine, "")
+    size = package.file(network).stat().st_size / 1e6 if network else 0.0
+    megapixels: float | None = None
+    total = first = 0.0
+    for shard in shards:
+        for planned in shard.fields:
+            if planned.reason is not None:
+                continue
+            if megapixels is None:
+                megapixels = _megapixels(job, run, source, planned)
+                first = max(1.0, planned.size)
+                a_field = megapixels * (
+                    _S_PER_MEGAPIXEL + _S_PER_MEGAPIXEL_AND_MB * size * _enlarged(run, package)
+                )
+            total += a_field * max(1.0, planned.size / first)
+        if total > _CLUSTER_START_S:
+            break
+    return total
+
+
+def _megapixels(job: JobConfig, run: RunFile, source: Store, planned: PlannedField) -> float:
+    """Of one field: as the object sizes of the run know it, or as its file says; half a byte a pixel where neither tells."""
+    if images := sum(scale.images for scale in run.scales):
+        return sum(s.images * s.width_px * s.height_px for s in run.scales) / images / 1e6
+    if planned.size <= _OPENED_TO_SEE:
+        from cellcount_core.pipeline.files import read_fields
+        from cellcount_core.pipeline.pixels import load_pixels
+
+        channel = next(iter(run.channels.values()))
+        counted = Selection(channel, channel)
+        try:
+            for _, files in read_fields(source, [planned], ahead=1, max_pixels=job.run.max_pixels):
+                pixels = load_pixels(planned, files, (counted,), (), job.run)
+                return pixels.planes[counted.name].size / 1e6
+        except (FieldFault, MemoryError):
+            pass
+    return 2 * planned.size / 1e6
+
+
+def _enlarged(run: RunFile, package: Package) -> float:
+    """Pixels at the model's scale for one of the image: small objects are enlarged."""
+    sizes = [scale.diameter_px for scale in run.scales if scale.diameter_px]
+    given = run.run.get("diameter")
+    if isinstance(given, int | float):
+        sizes = [float(given)]
+    wanted = package.input.diameter_px
+    if wanted is None or not sizes:
+        return 1.0
+    return (wanted * len(sizes) / sum(sizes)) ** 2
+
 
 @contextmanager
 def cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
-    """The cluster of the Ray runner for as long as it is needed; gives the number of GPUs there are."""
+    """The cluster of the Ray runner for as long as it is needed; gives the number of GPUs there are.
+
+    Within another such context it is the same cluster.
+    """
     if execution.runner == "serial":
         yield 0.0
         return
+    known = has_cluster(execution)
     from cellcount_core.runners import ray_cluster
 
-    events.stage("connecting to Ray" if execution.address else "starting Ray")
+    if not ray_cluster.is_connected():
+        events.stage("connecting to Ray" if known else "starting Ray")
     with ray_cluster.connected(execution) as resources:
         yield resources.gpus if execution.gpus_per_actor != 0 else 0.0
 
@@ -47,7 +180,7 @@ def cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
 @contextmanager
 def recorded(job: JobConfig, run: RunFile, output: Store, events: Events) -> Iterator[Events]:
     """`events`, recorded in `run/timings` of the output too, and for who watches the cluster where there is one."""
-    timed = TimedEvents(events, output)
+    timed = TimedEvents(events, output, job.execution.runner)
     try:
         if job.execution.runner == "serial":
             yield timed
@@ -72,7 +205,7 @@ def context_of(job: JobConfig, run: RunFile, source: Store, output: Store) -> Ru
 
 def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Tally:
     """Do the work with a pool of workers that ends with it; inside `cluster`. Raises RunFault as `run_shards`."""
-    pool = _pool(job, context, work.number, told)
+    pool = _pool(job, context, work, told)
     try:
         told.begin(work.fields, work.already, context.fingerprint)
         policy = Policy(job.execution.max_deaths, job.execution.shard_timeout_s)
@@ -86,23 +219,23 @@ def own_threads(job: JobConfig) -> int:
     return (os.cpu_count() or 1) if job.execution.threads == "auto" else job.execution.threads
 
 
-def _pool(job: JobConfig, context: RunContext, shards: int, events: Events) -> WorkerPool:
+def _pool(job: JobConfig, context: RunContext, work: Work, events: Events) -> WorkerPool:
     execution = job.execution
     if execution.runner == "serial":
         from cellcount_core.runners.serial_pool import SerialPool
 
-        return SerialPool(replace(context, threads=own_threads(job)), execution.in_flight)
+        return SerialPool(replace(context, threads=own_threads(job)), work.in_flight(execution))
     from cellcount_core.runners import ray_cluster
     from cellcount_core.runners.ray_pool import RayPool
 
     resources = ray_cluster.resources(execution)
     if context.engine not in ON_GPU and execution.gpus_per_actor == "auto":
         resources = replace(resources, gpus=0.0)
-    sizing = ray_cluster.size_workers(execution, resources, shards)
+    sizing = ray_cluster.size_workers(execution, resources, work.number)
     device = (
         f"{sizing.gpus:g} GPU"
         if sizing.gpus
         else f"{sizing.threads} thread{'s' if sizing.threads > 1 else ''}"
     )
     events.stage(f"starting {sizing.actors} worker{'s' if sizing.actors > 1 else ''}, {device} each")
-    return RayPool(replace(context, threads=sizing.threads), sizing, execution.in_flight, events.warn)
+    return RayPool(replace(context, threads=sizing.threads), sizing, work.in_flight(execution), events.warn)

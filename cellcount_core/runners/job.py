@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cellcount_core.domain.config import JobConfig, accepted_failures
-from cellcount_core.domain.errors import ConfigFault, ExitCode
-from cellcount_core.images.tiles import smallest_tile
+from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.plan.census import PlanSummary
@@ -30,10 +30,19 @@ from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
 from cellcount_core.runners.budget import Budget
 from cellcount_core.runners.events import Events, Tally, Watched
-from cellcount_core.runners.fanout import Work, cluster, context_of, fan_out, own_threads, recorded
+from cellcount_core.runners.fanout import (
+    Work,
+    cluster,
+    context_of,
+    decided,
+    engine_asks_for_gpus,
+    fan_out,
+    own_threads,
+    recorded,
+    with_runner,
+)
 from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
-from cellcount_core.runners.sizes import measure_of
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import committed_parts
@@ -58,6 +67,8 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
     model = _planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
+    from cellcount_core.runners.sizes import measure_of
+
     measure = measure_of(job.run, package, source, own_threads(job), say)
     with make_plan(source, job.run, model, limits, options=options, measure=measure) as plan:
         return plan.summary
@@ -76,17 +87,27 @@ def run_job(job: JobConfig, events: Events) -> JobResult:
 def _run(job: JobConfig, events: Events) -> JobResult:
     began = time.perf_counter()
     package = find_package(job.run.model.package)
-    _refuse_small_tile(package, job.run.tile)
     source = open_input(job)
     output = open_output(job, source)
-    # The input is listed before a cluster is asked for: what is wrong with it is told at once.
+    kept = stored_run(output, job.run, _planned_model(package, job.run.model.engine).identity)
+    if kept is None:
+        _refuse_small_tile(package, job.run.tile)
+    # What can be wrong with the input or the output is told before a cluster is started, which takes many seconds.
     with _survey(job, package, source, output, events) as seen, held(output, say=events.stage) as lease:
-        with cluster(job.execution, events) as gpus:
-            kept = stored_run(output, package.digest)
-            engine = _engine(package, job, kept, gpus)
+        with ExitStack() as until_counted:
+            gpus = 0.0
+            if kept is None and engine_asks_for_gpus(job, package):
+                gpus = until_counted.enter_context(cluster(job.execution, events))
+                job = with_runner(job, "ray") if gpus else job
+            engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
             measure = _measure(package, job, source, kept, events)
             run = _plan(job, package, engine, seen, output, measure, events)
-            tally = _count(job, run, source, output, Watched(events, lambda _: lease.check()))
+            if lease.after_death and job.execution.runner == "auto":
+                events.stage(
+                    "the last process at work here died: counting on Ray, which survives what ends a worker"
+                )
+                job = with_runner(job, "ray")
+            tally = _count(job, run, package, source, output, Watched(events, lambda _: lease.check()))
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output)
@@ -101,19 +122,14 @@ def doubts_code(job: JobConfig, summary: Summary) -> ExitCode:
     return ExitCode.DOUBTS if job.execution.strict and summary.doubts else ExitCode.OK
 
 
-def _engine(package: Package, job: JobConfig, kept: RunFile | None, gpus: float) -> str:
-    """The engine asked for. A run that goes on keeps its own, on whatever machine it goes on."""
-    if job.run.model.engine == "auto" and kept is not None:
-        return kept.model.engine
-    return resolve_engine(package, job.run.model.engine, gpus)
-
-
 def _measure(
     package: Package, job: JobConfig, source: Store, kept: RunFile | None, events: Events
 ) -> Measure:
     """What finds the object sizes. A run that goes on keeps those it was planned with: nothing is read for them again."""
-    if kept is not None and kept.run == job.run.model_dump(mode="json"):
+    if kept is not None:
         return lambda _, __: kept.scales
+    from cellcount_core.runners.sizes import measure_of
+
     return measure_of(job.run, package, source, own_threads(job), events.stage)
 
 
@@ -123,6 +139,8 @@ def _planned_model(package: Package, engine: str) -> PlannedModel:
 
 
 def _refuse_small_tile(package: Package, tile: int) -> None:
+    from cellcount_core.images.tiles import smallest_tile
+
     smallest = smallest_tile(package.stride, package.radius)
     if tile < smallest:
         raise ConfigFault(
@@ -153,10 +171,12 @@ def _plan(
         return open_or_create_run(output, plan)
 
 
-def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: Events) -> Tally:
+def _count(
+    job: JobConfig, run: RunFile, package: Package, source: Store, output: Store, events: Events
+) -> Tally:
     done = committed_parts(output)
     plan = load_plan(output, run)
-    left = [number for number in range(run.numbers.shards) if number not in done]
+    left = {number for number in range(run.numbers.shards) if number not in done}
     already = sum(len(shard.fields) for shard in read_shards(plan, done)) if done else 0
     events.stage(
         f"{run.numbers.fields} fields in {run.numbers.shards} shards"
@@ -165,11 +185,24 @@ def _count(job: JobConfig, run: RunFile, source: Store, output: Store, events: E
     )
     if not left:
         return Tally()
-    work = Work(read_shards(plan, set(left)), len(left), run.numbers.fields, already)
-    with recorded(job, run, output, events) as told:
-        most = job.execution.max_failed
-        if most is None:
-            return fan_out(job, context_of(job, run, source, output), work, told)
-        budget = Budget(told, output, most, run.numbers.fields, done, read_shards(plan, set(left)))
+    if (most := job.execution.max_failed) is not None:
+        events = budget = Budget(events, output, most, run.numbers.fields, done, read_shards(plan, left))
         budget.judge()
-        return fan_out(job, context_of(job, run, source, output), work, budget)
+    job = decided(job, run, package, source, read_shards(plan, left), events)
+    work = Work(read_shards(plan, left), len(left), run.numbers.fields, already)
+    try:
+        with cluster(job.execution, events), recorded(job, run, output, events) as told:
+            return fan_out(job, context_of(job, run, source, output), work, told)
+    except KeyboardInterrupt:
+        raise Interrupted(_kept(output, plan, run)) from None
+
+
+def _kept(output: Store, plan: bytes, run: RunFile) -> str:
+    """What a stop leaves, in words."""
+    again = "the same command goes on where this one stopped"
+    try:
+        done = committed_parts(output)
+    except RunFault:
+        return f"stopped; {again}"
+    fields = sum(len(shard.fields) for shard in read_shards(plan, done)) if done else 0
+    return f"stopped; {fields} of {run.numbers.fields} fields are counted and kept in {output.url}; {again}"

@@ -57,6 +57,7 @@ class Lease:
         self._store = store
         self._name = name
         self._number = 0
+        self._after_death = False
         self._holder = holder
         self._lost: str | None = None
         self._stop = threading.Event()
@@ -66,6 +67,11 @@ class Lease:
     def number(self) -> int:
         """The generation that is held; it grows with every holder."""
         return self._number
+
+    @property
+    def after_death(self) -> bool:
+        """Whether the last holder was at work when its process died, or seemed to."""
+        return self._after_death
 
     def check(self) -> None:
         """Raise BusyFault once it is known that another driver took the lease over. Asks the store nothing."""
@@ -87,8 +93,9 @@ class Lease:
             self._stop.set()
             self._thread.join(_STOP_S)
 
-    def taken(self, number: int) -> None:
+    def taken(self, number: int, *, after_death: bool) -> None:
         """Generation `number` is held: beat for it."""
+        self._after_death = after_death
         self._number = number
 
     def release(self, say: Callable[[str], None]) -> None:
@@ -143,21 +150,25 @@ def held(
     lease = Lease(store, name, me)
     try:
         with lease.alive():
-            lease.taken(_take(store, name, me, patience_beats, say))
+            number, died = _take(store, name, me, patience_beats, say)
+            lease.taken(number, after_death=died)
             yield lease
     finally:
         lease.release(say)
 
 
-def _take(store: Store, name: str, me: Holder, patience_beats: int, say: Callable[[str], None]) -> int:
-    """The generation that is held now."""
+def _take(
+    store: Store, name: str, me: Holder, patience_beats: int, say: Callable[[str], None]
+) -> tuple[int, bool]:
+    """The generation that is held now, and whether the holder before this one died."""
     # Found by a put: a listing may lag behind it.
     known = 0
+    died = False
     while True:
         numbers = _generations(store, name)
         highest = max([known, *numbers])
         if highest:
-            _wait_for_end(store, name, highest, me.beat_s, patience_beats, say)
+            died = not _wait_for_end(store, name, highest, me.beat_s, patience_beats, say)
         mine = highest + 1
         if not _create(store, name, mine, me):
             known = mine
@@ -170,7 +181,7 @@ def _take(store: Store, name: str, me: Holder, patience_beats: int, say: Callabl
         for number in numbers:
             if number < mine - 1:
                 store.delete(_key(name, number))
-        return mine
+        return mine, died
 
 
 def _create(store: Store, name: str, number: int, me: Holder) -> bool:
@@ -183,15 +194,15 @@ def _create(store: Store, name: str, number: int, me: Holder) -> bool:
 
 def _wait_for_end(
     store: Store, name: str, number: int, beat_s: float, patience_beats: int, say: Callable[[str], None]
-) -> None:
-    """Return once the holder of generation `number` is known to be gone; raise BusyFault once it is seen to live."""
+) -> bool:
+    """Return once the holder of generation `number` is known to be gone, whether it let go; raise BusyFault once it is seen to live."""
     first = _read(store, name, number)
     if first is None or first.released:
-        return
+        return True
     alive = _lives_here(first)
     if alive is False:
         say(f"taking over from {first}, which is gone")
-        return
+        return False
     if alive:
         raise _busy(store, first)
     beat = first.beat_s if 0 < first.beat_s <= _LONGEST_BEAT_S else beat_s
@@ -202,10 +213,11 @@ def _wait_for_end(
         time.sleep(beat / _LOOKS_A_BEAT)
         now = _read(store, name, number)
         if now is None or now.released:
-            return
+            return True
         if now != first:
             raise _busy(store, now)
     say(f"taking over from {first}, which gave no sign of life for {patience:.0f} s")
+    return False
 
 
 def _busy(store: Store, holder: Holder) -> BusyFault:

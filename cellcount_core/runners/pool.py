@@ -62,6 +62,10 @@ class WorkerPool(Protocol):
         """Attempts that ended, at least one unless `timeout_s` passed. Raises RunFault when the run cannot go on."""
         ...
 
+    def progress(self) -> int:
+        """Fields that are counted in shards in hand, as far as it is known: they are committed with their shard."""
+        ...
+
     def isolate(self) -> None:
         """From now on at most one attempt a worker, so that a death has one suspect."""
         ...

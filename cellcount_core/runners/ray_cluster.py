@@ -58,6 +58,11 @@ def connected(execution: ExecutionConfig) -> Iterator[Resources]:
         ray.shutdown()
 
 
+def is_connected() -> bool:
+    """Whether this process is connected to a cluster."""
+    return bool(ray.is_initialized())
+
+
 def _address(execution: ExecutionConfig) -> str | None:
     """The cluster to join; None to start one."""
     address = execution.address or os.environ.get("RAY_ADDRESS")

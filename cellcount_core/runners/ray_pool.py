@@ -29,6 +29,9 @@ _MAX_FRUITLESS_DEATHS = 60
 """Workers lost in a row without one receipt: then it is not the fields, it is the cluster or the model. A pool of many may lose
 more at once, with a part of the network."""
 
+_ASK_EVERY_S = 1.0
+"""How often a worker is asked how far it is."""
+
 _PATIENCE_S = 60.0
 """After this long a worker that has not started is spoken of; ten times as long later, again. So long is waited for a node, too, where
 only those are left on which the model cannot be used."""
@@ -55,6 +58,10 @@ class CountingActor:
         """Count without committing."""
         return attempt(self._worker.probe, shard)
 
+    def progress(self) -> dict[int, int]:
+        """Fields counted of each shard in hand."""
+        return self._worker.progress()
+
 
 @dataclass(slots=True, eq=False)
 class _Worker:
@@ -63,6 +70,9 @@ class _Worker:
     avoids: frozenset[str]
     pid: int = 0
     in_hand: dict[ray.ObjectRef[Any], tuple[Task, float]] = field(default_factory=dict)
+    asked: ray.ObjectRef[Any] | None = None
+    asked_at: float = 0.0
+    progress: dict[int, int] = field(default_factory=dict)
 
 
 class RayPool:
@@ -227,6 +237,23 @@ class RayPool:
             places = [unfit.place for unfit in self._nodes.left_out]
             self._warn(waiting_text(waiting, self._sizing, places))
 
+    def progress(self) -> int:
+        """Fields counted in shards in hand, by what the workers said last; each is asked again once it has answered."""
+        asked = [worker.asked for worker in self._workers if worker.asked is not None]
+        now = time.monotonic()
+        answered = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
+        for worker in self._workers:
+            if worker.asked in answered:
+                worker.progress = _progress_of(worker.asked)
+                worker.asked = None
+            if worker.asked is None and worker.in_hand and now - worker.asked_at >= _ASK_EVERY_S:
+                worker.asked, worker.asked_at = worker.handle.progress.remote(), now
+        return sum(
+            worker.progress.get(task.shard.number, 0)
+            for worker in self._workers
+            for task, _ in worker.in_hand.values()
+        )
+
     def isolate(self) -> None:
         """One attempt a worker from now on."""
         self._in_flight = 1
@@ -236,6 +263,15 @@ class RayPool:
         """End the actors at once."""
         for worker in self._workers:
             ray.kill(worker.handle, no_restart=True)
+
+
+def _progress_of(asked: ray.ObjectRef[Any]) -> dict[int, int]:
+    """What a worker says; nothing where it is gone, which its shards tell soon."""
+    try:
+        told: dict[int, int] = ray.get(asked)
+    except RayError:
+        return {}
+    return told
 
 
 def cluster_nodes() -> list[Node]:

@@ -11,18 +11,22 @@ from cellcount_core.domain.columns import FIELD_ID
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ExitCode, LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
 from cellcount_core.plan.runfile import RunFile
 from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Tally, Watched
-from cellcount_core.runners.fanout import Work, cluster, context_of, fan_out, recorded
+from cellcount_core.runners.fanout import Work, cluster, context_of, decided, fan_out, recorded, with_runner
 from cellcount_core.runners.job import JobResult, doubts_code
 from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
+
+_CRASHES = {reason.value for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY)}
+"""What may end the process that counts: only a worker of the Ray runner may be lost."""
 
 _BAD = (Status.FAILED.value, Status.MISSING.value)
 
@@ -117,6 +121,9 @@ def _count(
     events.stage(f"looking whether the files of {fields} fields are still those that were planned")
     tags = _tags_now(source, chosen.shards)
     shards = [_as_planned(shard, tags) for shard in chosen.shards]
+    if _CRASHES & set(chosen.retried) and job.execution.runner == "auto":
+        job = with_runner(job, "ray")
+    job = decided(job, run, find_package(job.run.model.package), source, shards, events)
     with cluster(job.execution, events):
         events.stage(
             f"{fields} of {run.numbers.fields} fields once more; model {run.model.name} {run.model.version} on "

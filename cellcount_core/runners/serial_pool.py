@@ -38,6 +38,11 @@ class SerialPool:
         done, _ = wait(self._attempts, timeout=timeout_s, return_when=FIRST_COMPLETED)
         return [Outcome(self._attempts.pop(ended), ended.result()) for ended in done]
 
+    def progress(self) -> int:
+        """Fields that are counted in shards in hand."""
+        in_hand = {task.shard.number for task in self._attempts.values()}
+        return sum(fields for shard, fields in self._worker.progress().items() if shard in in_hand)
+
     def isolate(self) -> None:
         """One shard at a time from now on."""
         self._in_flight = 1

@@ -19,16 +19,19 @@ _FILE_SHARDS = 4096
 
 
 class TimedEvents(PassedOn):
-    """Passes events on and writes the receipts and deaths among them to `run/timings/<start>-<pid>.json` of `output` (the next files
-    of a long run: `…-1.json`, `…-2.json`).
+    """Passes events on and writes the receipts and deaths among them, and which runner it was ("ray" or "serial"), to
+    `run/timings/<start>-<pid>.json` of `output` (the next files of a long run: `…-1.json`, `…-2.json`).
 
     Where the output takes no more files, why the run stopped says so, or the reduction's own puts: a second fault here
     would hide the first, so none is raised.
     """
 
-    def __init__(self, events: Events, output: Store, *, file_shards: int = _FILE_SHARDS) -> None:
+    def __init__(
+        self, events: Events, output: Store, runner: str, *, file_shards: int = _FILE_SHARDS
+    ) -> None:
         super().__init__(events)
         self._output = output
+        self._runner = runner
         self._file_shards = file_shards
         # A receipt as text takes a quarter of what it takes as dicts and floats.
         self._shards: list[str] = []
@@ -59,7 +62,8 @@ class TimedEvents(PassedOn):
         if not self._shards and not self._deaths:
             return
         shards, deaths = (", ".join(texts) for texts in (self._shards, self._deaths))
-        record = f'{{"began": {json.dumps(self._began)}, "shards": [{shards}], "deaths": [{deaths}]}}\n'
+        began, runner = json.dumps(self._began), json.dumps(self._runner)
+        record = f'{{"began": {began}, "runner": {runner}, "shards": [{shards}], "deaths": [{deaths}]}}\n'
         with suppress(RunFault):
             name = f"{self._began}-{os.getpid()}" + (f"-{self._files}" if self._files else "")
             self._output.put(f"run/timings/{name}.json", record.encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from cellcount_core.domain.fields import Source
@@ -37,6 +36,8 @@ def label_tiff(labels: NDArray[np.integer]) -> bytes:
         raise ValueError(f"labels are 0 and above, the least is {int(labels.min())}")
     dtype = np.uint16 if int(labels.max()) <= _LARGEST_UINT16 else np.uint32
     sink = io.BytesIO()
+    import tifffile
+
     tifffile.imwrite(
         sink,
         np.ascontiguousarray(labels, dtype=dtype),

@@ -1,4 +1,4 @@
-"""SIGTERM, as a scheduler or `ray job stop` sends it: exit code 75, no worker left, and the same command goes on."""
+"""SIGTERM, as a scheduler or `ray job stop` sends it: exit code 75, what is kept is said, no worker left, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def unbroken(plate: Plate, tmp_path_factory: pytest.TempPathFactory) -> Tables:
 
 
 @pytest.mark.parametrize("runner", ["serial", "ray"])
-def test_a_terminated_run_ends_as_an_interrupted_one_and_goes_on(
+def test_a_terminated_run_ends_as_an_interrupted_one_says_what_it_keeps_and_goes_on(
     plate: Plate, unbroken: Tables, tmp_path: Path, runner: str
 ) -> None:
     output = tmp_path / "out"
@@ -52,10 +52,12 @@ def test_a_terminated_run_ends_as_an_interrupted_one_and_goes_on(
     driver.send_signal(signal.SIGTERM)
     words = driver.communicate(timeout=LONGEST_STOP_S)[1].splitlines()
     assert driver.returncode == ExitCode.INTERRUPTED, words
-    assert words[-1] == "cellcount: stopped; the same command goes on where this one stopped"
     assert not [line for line in words if "Traceback" in line]
     assert psutil.wait_procs(family, timeout=LONGEST_STOP_S)[1] == []
     done = len(list((output / "fields").glob("*.parquet")))
+    assert words[-1] == (
+        f"cellcount: stopped; {done} of 80 fields are counted and kept in {output}; the same command goes on where this one stopped"
+    )
     again = count(plate.folder, output)
     assert 0 < again.tally.shards == 80 - done
     judge(f"driver terminated (SIGTERM), {runner} runner", unbroken, output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,23 @@ def test_a_stopped_worker_gives_its_shards_up_without_committing_them(plate: Pla
     worker.close()
     assert len(ended) == 1
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_worker_says_how_far_it_is_within_a_shard(
+    plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, shard = worker_and_shard(plate, tmp_path)
+    assert len(shard.fields) == 4
+    told: list[dict[int, int]] = []
+    settle: Callable[[int, Future[object]], None] = worker._settle  # type: ignore[assignment]
+
+    def settling(number: int, counted: Future[object]) -> None:
+        settle(number, counted)
+        told.append(worker.progress())
+
+    monkeypatch.setattr(worker, "_settle", settling)
+    assert worker.progress() == {}
+    worker.count(shard)
+    worker.close()
+    assert [each[shard.number] for each in told] == [1, 2, 3, 4]
+    assert worker.progress() == {}

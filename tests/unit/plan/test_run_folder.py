@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -159,12 +160,20 @@ def test_a_run_file_of_another_make_is_refused(body: bytes) -> None:
         from_json(body)
 
 
-def test_a_run_that_goes_on_knows_its_engine_and_a_run_of_another_model_does_not() -> None:
+def test_a_run_that_goes_on_knows_its_engine_and_another_one_is_refused_before_anything_is_listed() -> None:
     out = output()
-    assert stored_run(out, "digest") is None
+    asked = replace(MODEL.identity, engine="auto")
+    assert stored_run(out, RunConfig(), asked) is None
     with plan_of(INPUT, RunConfig()) as plan:
         open_or_create_run(out, plan)
-    kept = stored_run(out, "digest")
+    kept = stored_run(out, RunConfig(), replace(asked, name="the same elsewhere"))
     assert kept is not None
     assert kept.model.engine == "numpy"
-    assert stored_run(out, "another") is None
+    with pytest.raises(
+        OutputFault, match=r"belongs to another run; what differs:\n  run\.z: 'max' -> 'mean'\n"
+    ):
+        stored_run(out, RunConfig(z="mean"), asked)
+    with pytest.raises(OutputFault, match=r"model\.digest: 'digest' -> 'another'"):
+        stored_run(out, RunConfig(), replace(asked, digest="another"))
+    with pytest.raises(OutputFault, match=r"model\.engine: 'numpy' -> 'onnxruntime'"):
+        stored_run(out, RunConfig(), replace(asked, engine="onnxruntime"))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,3 +45,24 @@ def test_an_array_file_counts_once_a_shard() -> None:
 
 def test_limits_come_from_the_execution_section() -> None:
     assert shard_limits(ExecutionConfig(shard_fields=7, shard_mib=0.5)) == ShardLimits(7, 2**19)
+
+
+def test_there_are_four_shards_for_every_worker_where_there_are_as_many_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for execution, workers in (
+        (ExecutionConfig(), 4),
+        (ExecutionConfig(actors=12), 12),
+        (ExecutionConfig(address="cluster:6379"), 32),
+        (ExecutionConfig(actors=9, address="cluster:6379"), 9),
+    ):
+        limits = shard_limits(execution)
+        for number in (1, 3, 15, 16, 40, 127, 128, 384, 1536, 20_000):
+            fields = [field(each, 1) for each in range(number)]
+            sizes = [
+                len(shard.fields) for shard in cut_shards(fields, limits.fitting(min(number, limits.enough)))
+            ]
+            assert len(sizes) >= min(number, 4 * workers), (execution, number)
+            assert max(sizes) <= 64
+            assert sum(sizes) == number

@@ -65,6 +65,9 @@ class ScriptedPool:
         statuses = {"ok": len(alive), "failed": len(task.shard.fields) - len(alive)}
         return Receipt(task.shard.number, Commit.WRITTEN, statuses, {}, 0, 0, 0.0)
 
+    def progress(self) -> int:
+        return sum(len(task.shard.fields) for task in self.waiting)
+
     def isolate(self) -> None:
         self.slots = 2
 

@@ -25,7 +25,7 @@ def receipt(shard: int) -> Receipt:
 
 
 def test_a_long_session_is_written_in_files_of_so_many_shards(tmp_path: Path) -> None:
-    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), file_shards=3)
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial", file_shards=3)
     for number in range(7):
         timed.receipt(receipt(number), Tally())
     timed.flush()
@@ -36,7 +36,7 @@ def test_a_long_session_is_written_in_files_of_so_many_shards(tmp_path: Path) ->
 
 
 def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
-    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()))
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     done = replace(receipt(4), stage_seconds={"decode": 0.25}, host='a "host"', pid=7, plates=("P1", "µ"))
     timed.receipt(done, Tally())
     timed.death(Task(Shard(5, ()), Mode.PROBE, 1.0), Death(Reason.WORKER_DIED, "exit\n9"))
@@ -51,7 +51,7 @@ def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
     stages = {
         stage: 0.123456789 + number for number, stage in enumerate(("read", "decode", "prepare", "infer"))
     }
-    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()))
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     tracemalloc.start(16)
     for number in range(1000):
         timed.receipt(replace(receipt(number), stage_seconds={**stages}), Tally())
@@ -67,7 +67,7 @@ def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
 
 def test_an_output_that_takes_no_timings_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
-    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()))
+    timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     timed.receipt(receipt(0), Tally())
     timed.flush()
     assert (tmp_path / "run").read_text() == "a file where the folder should be"
