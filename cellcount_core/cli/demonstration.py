@@ -39,7 +39,7 @@ def run(folder: Path, wells: int, runner: str) -> int:
                 "execution": {"runner": runner, "shard_fields": 16, "max_failed": 2},
             }
         )
-        print(f"counting it with the shipped model", flush=True)
+        print("counting it with the shipped model", flush=True)
         result = run_job(job, events)
         events.stage("drawing pictures")
         pictures = draw_pictures(open_store(str(output), StorageOptions()), StorageOptions(), 6)

@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import FieldFault
-from cellcount_core.images.decode import open_image
-from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.layouts.base import derived_why, extension, mask_name
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -177,6 +175,10 @@ def _pixels(row: Row, store: Store, max_pixels: int) -> NDArray[np.generic] | No
     """The first plane, (H, W) or (H, W, 3); None for what cannot be read."""
     if row.reason or not row.size:
         return None
+    # Only where there is something to look into: reading images takes long to load.
+    from cellcount_core.images.decode import open_image
+    from cellcount_core.images.imagefile import COLOURS
+
     try:
         file = open_image(store.get(row.key), row.key, max_pixels=max_pixels)
         channels = file.channels if tuple(file.channels) == COLOURS else file.channels[:1]
