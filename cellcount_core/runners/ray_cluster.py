@@ -71,6 +71,8 @@ def _address(execution: ExecutionConfig) -> str | None:
 
 def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    # A cluster that is started here tells Ray's makers nothing; who wants it to sets the variable.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray tells at every start that token authentication is on; it stays on, and a user need not hear of it.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)

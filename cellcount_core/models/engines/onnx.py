@@ -5,6 +5,8 @@ A batch is one tile: on a CPU a larger one gains nothing, and a tile's maps then
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,15 @@ _NO_MEMORY_WORDS = (
 """In this order: the arena, an arena with a limit, a kernel's own allocation (GCC, MSVC), CUDA, cuBLAS and cuDNN."""
 
 
+def keep_onnxruntime_silent() -> None:
+    """Keep ONNX Runtime from telling anybody of a run; called in every process before the first import of it.
+
+    From 1.29 on the import itself writes an identifier of this machine to the user's cache folder and looks for the server that
+    events are sent to. `disable_telemetry_events` can only be called after that.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 class OnnxEngine:
     """A network in ONNX form, run on the CPU with a fixed number of threads.
 
@@ -32,6 +43,7 @@ class OnnxEngine:
     batch = 1
 
     def __init__(self, package: Package, threads: int, name: str) -> None:
+        keep_onnxruntime_silent()
         import onnxruntime as ort
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
@@ -40,7 +52,7 @@ class OnnxEngine:
         self._no_memory = NoMemory(
             (MemoryError, RuntimeError, states.Fail, states.RuntimeException, states.EPFail), _NO_MEMORY_WORDS
         )
-        # Nothing about a run leaves the machine: some builds of ONNX Runtime send usage events unless told not to.
+        # For builds that report through the operating system, and know nothing of the variable.
         ort.disable_telemetry_events()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
+from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Growing, layer_weights, onnx_graph, write_onnx
 from cellcount_core.models.families.unet import build_unet, fold_batch_norm, stride
 
@@ -48,6 +49,7 @@ def random_network(config: dict[str, object]) -> keras.Model:
 
 
 def run(path: Path, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    keep_onnxruntime_silent()
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -12,7 +12,7 @@ import pytest
 
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.engines import load_engine
-from cellcount_core.models.engines.onnx import OnnxEngine
+from cellcount_core.models.engines.onnx import OnnxEngine, keep_onnxruntime_silent
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import find_package
 
@@ -57,6 +57,7 @@ class Refusing:
     """A session that fails each time, with ONNX Runtime's exception `kind` and a message."""
 
     def __init__(self, kind: str, text: str) -> None:
+        keep_onnxruntime_silent()
         from onnxruntime.capi import onnxruntime_pybind11_state
 
         self._error = getattr(onnxruntime_pybind11_state, kind)(text)
