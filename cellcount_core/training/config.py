@@ -123,7 +123,8 @@ class TrainConfig(Section):
 
     `start_from`, the name or folder of a package, gives the first weights, and what is left out here: network, maps, separator,
     object and input (see training/start.py). Every `validate_every` steps (0: never) the images that are watched are counted
-    whole. `data_parallel` "auto" shares each batch among the GPUs of this machine.
+    whole. `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto" tries the network in 8-bit
+    integers and ships it where it counts as float32 does; "off" leaves it out.
     """
 
     name: str = Field(min_length=1)
@@ -147,6 +148,7 @@ class TrainConfig(Section):
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     threads: int = Field(0, ge=0)
     data_parallel: Literal["auto", "off"] = "auto"
+    int8: Literal["auto", "off"] = "auto"
     checkpoint_every: int = Field(250, ge=1)
     validate_every: int = Field(1000, ge=0)
     work_dir: Place

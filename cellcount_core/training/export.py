@@ -22,6 +22,7 @@ from cellcount_core.evaluation.evaluate import (
     pixels_of,
 )  # fmt: skip
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.package import MANIFEST, Package
@@ -135,6 +136,7 @@ def _calibrate(
 
 
 def _runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    keep_onnxruntime_silent()
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -202,7 +204,8 @@ def _complete(
         separator = {"kind": "cores", **fitted}
         put_labels(folder / GOLDEN, build_separator(separator))
         manifest["separator"] = separator
-    write_int8(network, weights, calibration_tiles(images.train, spec), folder / INT8.file)
+    if config.int8 == "auto":
+        write_int8(network, weights, calibration_tiles(images.train, spec, total), folder / INT8.file)
     return finish_package(config, images, folder, manifest, report)
 
 
@@ -219,7 +222,8 @@ def finish_package(
     as_it_is: tuple[Diameter, ...] = ("model",)
     usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
     # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
-    for variant, diameters in ((INT8, usual), (FLOAT16, as_it_is)):
+    tried = ((INT8, usual), (FLOAT16, as_it_is))
+    for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
         manifest = add_variant(folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Gate())
     package = write_package(folder, manifest)
     if images.fit is not images.train:
@@ -232,11 +236,10 @@ def finish_package(
 
 def fitting_images(config: TrainConfig, images: Images) -> list[LabelledImage]:
     """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
-    may all be of two or three experiments, would bend them."""
-    if images.fit is images.train:
-        return images.fit
-    trained = [image for image in images.train if image.id not in config.data.partial]
-    return [*images.fit, *trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]]
+    may all be of two or three experiments, would bend them. Where none are set aside, training images alone."""
+    trained = [image for image in images.train if image.id not in config.data.partial] or images.train
+    some = trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]
+    return some if images.fit is images.train else [*images.fit, *some]
 
 
 def _tells_size(config: TrainConfig) -> bool:

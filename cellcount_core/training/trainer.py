@@ -116,8 +116,8 @@ def config_digest(config: TrainConfig) -> str:
     config = started(config)
     left_out: dict[str, bool | set[str]] = dict.fromkeys(
         (
-            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "version",
-            "description", "start_from",
+            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "int8",
+            "version", "description", "start_from",
         ),
         True,
     )  # fmt: skip

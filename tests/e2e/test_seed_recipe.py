@@ -57,5 +57,4 @@ def test_the_first_recipe_ends_in_a_package_that_counts_within_the_stated_memory
             counted = list(csv.DictReader(lines))
         assert [row["index"] for row in counted] == [str(index) for index in range(rows)]
         assert all(int(row["count"]) >= 0 for row in counted)
-    print(told, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20 < MOST_GIB

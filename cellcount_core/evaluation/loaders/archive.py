@@ -25,8 +25,9 @@ from cellcount_core.pipeline.pixels import Pixels
 def list_entries(path: Path) -> list[Entry]:
     """Entries of an archive with `X` (N, H, W[, 1]) and masks or label images `y` of the same shape.
 
-    A `y` of two values, whatever they are, is a mask: its objects are the connected components. Raises ConfigFault naming
-    what is missing.
+    A `y` of two values, whatever they are, is a mask: its objects are the connected components. `group` (N,), where it is
+    there, names what must stay on one side of a split: the image that crops were cut from. Raises ConfigFault naming what is
+    missing.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -34,6 +35,7 @@ def list_entries(path: Path) -> list[Entry]:
             if missing:
                 raise ConfigFault(f"{path}: no array {missing[0]!r} (it holds {sorted(stored)})")
             images, masks = stored["X"], stored["y"]
+            groups = stored.get("group")
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, ConfigFault):
             raise
@@ -43,11 +45,14 @@ def list_entries(path: Path) -> list[Entry]:
         raise ConfigFault(
             f"{path}: X and y must both be (N, H, W) or (N, H, W, 1) (got {images.shape} and {masks.shape})"
         )
+    if groups is not None and groups.shape != images.shape[:1]:
+        raise ConfigFault(f"{path}: group must hold one name an image, ({len(images)},) (got {groups.shape})")
     binary = len(np.unique(masks)) <= 2
     return [
         Entry(
             f"{index:06d}",
             partial(_take, plane, mask, "mask" if binary else "labels", path, index),
+            group="" if groups is None else str(groups[index]),
         )
         for index, (plane, mask) in enumerate(zip(images, masks, strict=True))
     ]

@@ -90,6 +90,16 @@ def test_label_images_of_an_archive_keep_their_objects(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_npz(tmp_path / "a.npz")[0].labels, labels[0])
 
 
+def test_crops_of_one_image_in_an_archive_are_one_group(tmp_path: Path) -> None:
+    labels = np.zeros((3, 8, 8), np.uint16)
+    labels[:, 1:3, 1:3] = 7
+    for group in (["a", "b", "a"], ["a", "b"]):
+        np.savez(tmp_path / f"{len(group)}.npz", X=labels, y=labels, group=np.array(group))
+    assert [image.group for image in load_npz(tmp_path / "3.npz")] == ["a", "b", "a"]
+    with pytest.raises(ConfigFault, match=r"group must hold one name an image, \(3,\) \(got \(2,\)\)"):
+        load_npz(tmp_path / "2.npz")
+
+
 def test_an_archive_without_y_or_of_other_shapes_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=np.zeros((2, 8, 8)))
     np.savez(tmp_path / "b.npz", X=np.zeros((2, 8, 8)), y=np.zeros((2, 8, 9)))

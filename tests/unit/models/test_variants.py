@@ -118,7 +118,9 @@ def quantise(folder: Path, brightness: float) -> None:
     package = load_package(shipped_folder() / "nuclei")
     network = build_unet(package.network)
     network.load_weights(str(package.file("network.weights.h5")))
-    tiles = [tile * np.float32(brightness) for tile in calibration_tiles(IMAGES, package.input)]
+    tiles = [
+        tile * np.float32(brightness) for tile in calibration_tiles(IMAGES, package.input, package.stride)
+    ]
     write_int8(package.network, layer_weights(network), tiles, folder / INT8.file)
 
 
