@@ -1,36 +1,36 @@
-"""Overlays: the image in grey with the outline of every counted object, and sheets of several of them."""
+"""Overlays: the image in grey with the outline of every counted object, and sheets of several of them; drawn with OpenCV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil
-from textwrap import fill
+from textwrap import wrap
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import estimate
 from cellcount_core.objects.labels import inner_edge
 from cellcount_core.report.colouring import PALETTE, neighbour_colours
-from cellcount_core.report.platemap import figure_png
 
 _SMALLEST, _LARGEST = 900, 1600
 _GAMMA = 0.7
 _DARKER_SIGMAS = 3.0
 _PERCENTILE = 99.7
 _LINE_PX = 2
-_DPI = 100
 _BAND_PX = 44
 _BAR_SHARE = 0.2
-_PAPER, _INK = "#16181d", "#f2f2f2"
+_PAPER, _INK, _BLANK, _HATCH = (22, 24, 29), (242, 242, 242), (36, 39, 46), (90, 95, 107)
 _ROUND = (1, 2, 5)
-_NOTE_WIDTH = 40
-"""Characters in a line of a note, which a tile is wide enough for. Matplotlib's own wrapping goes by the whole sheet."""
+_TILE_PX, _GAP_PX, _LINE_HEIGHT_PX, _HEADING_PX = 660, 24, 26, 60
+_TEXT_PX, _TITLE_PX = 18, 26
+_REGULAR, _BOLD = 400, 700
+_COMPRESSION = 2
+_NOTE_LETTERS = 40
+"""Letters in a line of a note, which a tile is wide enough for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,46 +88,45 @@ def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * factor, shape[0] * factor
 
 
-def overlay_png(
-    plane: NDArray[np.generic], labels: NDArray[np.int32], *, caption: str, um_per_px: float | None = None
-) -> bytes:
-    """The overlay as PNG with a band below it: `caption` and count on the left, a scale bar on the right.
+def overlay_png(image: NDArray[np.uint8], *, caption: str, um_per_px: float | None = None) -> bytes:
+    """An overlay (h, w, 3) RGB as PNG with a band below it: `caption` on the left, a scale bar on the right.
 
-    `um_per_px` is the pixel size of `plane`; without it there is no scale bar. Raises ValueError where the shapes differ.
+    `um_per_px` is the size of a pixel of `image`; without it there is no scale bar.
     """
-    image = overlay_image(plane, labels)
     height, width = image.shape[:2]
-    figure = Figure(figsize=(width / _DPI, (height + _BAND_PX) / _DPI), dpi=_DPI, facecolor=_PAPER)
-    FigureCanvasAgg(figure)
-    figure.figimage(image, 0, _BAND_PX, origin="upper")
-    middle = _BAND_PX / 2 / (height + _BAND_PX)
-    number = int(np.count_nonzero(np.unique(labels)))
-    text = f"{caption}   {number} object{'' if number == 1 else 's'}"
-    figure.text(12 / width, middle, text, color=_INK, fontsize=11, va="center")
+    sheet = _paper(height + _BAND_PX, width)
+    sheet[:height] = image
+    right = width - 12
     if um_per_px is not None:
-        _draw_scale_bar(figure, width, height, um_per_px * plane.shape[1] / width)
-    return figure_png(figure)
+        length = round_length(_BAR_SHARE * width * um_per_px)
+        shown = round(length / um_per_px)
+        sheet[height + _BAND_PX - 12 : height + _BAND_PX - 8, right - shown : right] = _INK
+        text = f"{length:g} µm"
+        _write(sheet, text, right - (shown + _width(text)) // 2, height + 24)
+        right -= max(shown, _width(text)) + 12
+    _write(sheet, _shortened(caption, right - 24), 12, height + 28)
+    return _png(sheet)
 
 
 def contact_sheet(tiles: Sequence[Tile], *, title: str = "", columns: int = 3) -> bytes:
     """The tiles in reading order as one PNG, each below its title; a tile without an image shows its note."""
     across = max(1, min(columns, len(tiles)))
-    down = max(1, ceil(len(tiles) / across))
-    figure = Figure(
-        figsize=(4.6 * across, 4.95 * down + 0.5 * bool(title)),
-        dpi=150,
-        facecolor=_PAPER,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    above = _GAP_PX + (_HEADING_PX if title else 0)
+    rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
+    heights = [
+        _LINE_HEIGHT_PX * max(len(tile.title.splitlines()) for tile in row)
+        + max(_fitting(tile)[1] for tile in row)
+        + _GAP_PX
+        for row in rows
+    ]
+    sheet = _paper(above + sum(heights), across * (_TILE_PX + _GAP_PX) + _GAP_PX)
     if title:
-        figure.suptitle(title, color=_INK, fontsize=14, fontweight="bold", ha="left", x=0.015)
-    grid = figure.subplots(down, across, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, tile in zip(grid.flat, tiles, strict=False):
-        _draw_tile(axes, tile)
-    return figure_png(figure)
+        _write(sheet, title, _GAP_PX, _GAP_PX + _TITLE_PX, _TITLE_PX, _BOLD)
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            _draw_tile(sheet, tile, above, _GAP_PX + column * (_TILE_PX + _GAP_PX))
+        above += height
+    return _png(sheet)
 
 
 def round_length(um: float) -> float:
@@ -140,31 +139,70 @@ def _smooth(shape: tuple[int, ...], size: tuple[int, int]) -> int:
     return cv2.INTER_AREA if size[0] < shape[1] else cv2.INTER_CUBIC
 
 
-def _draw_scale_bar(figure: Figure, width: int, height: int, um_per_shown_px: float) -> None:
-    length = round_length(_BAR_SHARE * width * um_per_shown_px)
-    share = length / um_per_shown_px / width
-    total, right = height + _BAND_PX, 1 - 12 / width
-    axes = figure.add_axes((right - share, 8 / total, share, 4 / total))
-    axes.set_facecolor(_INK)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    figure.text(
-        right - share / 2, 15 / total, f"{length:g} µm", color=_INK, fontsize=10, ha="center", va="bottom"
-    )
+def _paper(height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), _PAPER, np.uint8)
 
 
-def _draw_tile(axes: Axes, tile: Tile) -> None:
-    axes.set_title(tile.title, color=_INK, fontsize=10, loc="left")
+def _fitting(tile: Tile) -> tuple[int, int]:
+    """Width and height (px) at which a tile is shown on a sheet."""
+    height, width = (_TILE_PX, _TILE_PX) if tile.image is None else tile.image.shape[:2]
+    factor = _TILE_PX / max(height, width)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _draw_tile(sheet: NDArray[np.uint8], tile: Tile, y: int, x: int) -> None:
+    for line in tile.title.splitlines():
+        _write(sheet, _shortened(line, _TILE_PX), x, y + _TEXT_PX)
+        y += _LINE_HEIGHT_PX
+    width, height = _fitting(tile)
     if tile.image is not None:
-        axes.imshow(tile.image, interpolation="antialiased")
+        shown = cv2.resize(
+            tile.image, (width, height), interpolation=_smooth(tile.image.shape, (width, height))
+        )
+        sheet[y : y + height, x : x + width] = shown
         return
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    axes.set_aspect("equal")
-    axes.fill([0, 1, 1, 0], [0, 0, 1, 1], facecolor="#24272e", edgecolor="#5a5f6b", hatch="//", linewidth=0.8)
-    note = axes.text(
-        0.5, 0.5, fill(tile.note, _NOTE_WIDTH), color=_INK, fontsize=11, ha="center", va="center",
-        bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 8},
-    )  # fmt: skip
-    note.set_in_layout(False)
+    blank = sheet[y : y + height, x : x + width]
+    blank[:] = _BLANK
+    across, down = np.arange(width), np.arange(height)[:, None]
+    blank[(across + down) % _LINE_HEIGHT_PX == 0] = _HATCH
+    lines = wrap(tile.note, _NOTE_LETTERS)
+    top = (height - len(lines) * _LINE_HEIGHT_PX) // 2
+    for number, line in enumerate(lines):
+        baseline, left = top + number * _LINE_HEIGHT_PX, (width - _width(line)) // 2
+        blank[baseline : baseline + _LINE_HEIGHT_PX, left - 8 : left + _width(line) + 8] = _PAPER
+        _write(sheet, line, x + left, y + baseline + _TEXT_PX)
+
+
+def _shortened(text: str, width: int) -> str:
+    """As much of the text as fits into so many px, with "…" where it is not all."""
+    if _width(text) <= width:
+        return text
+    fits = max((letters for letters in range(len(text)) if _width(text[:letters] + "…") <= width), default=0)
+    return text[:fits] + "…"
+
+
+def _width(text: str) -> int:
+    """Of a line of text, in px."""
+    return int(cv2.getTextSize((0, 0), text, (0, 0), _font(_REGULAR), _TEXT_PX, _REGULAR)[2])
+
+
+def _write(
+    sheet: NDArray[np.uint8], text: str, x: int, y: int, size: int = _TEXT_PX, weight: int = _REGULAR
+) -> None:
+    """`text` from the point (x, y) px on, which is the left end of its baseline."""
+    cv2.putText(sheet, text, (x, y), _INK, _font(weight), size, weight)
+
+
+@cache
+def _font(weight: int) -> cv2.FontFace:
+    """OpenCV's own, which holds Latin, Greek, Cyrillic and Chinese letters; others are drawn as "?". One for each weight: it
+    keeps letters it has drawn."""
+    return cv2.FontFace("sans")
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """RGB as PNG; equal arrays give equal bytes."""
+    done, body = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION))
+    if not done:
+        raise ValueError(f"an image of {image.shape} cannot be written as PNG")
+    return body.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,8 +19,6 @@ from cellcount_core.reduce.ledger import fields_parts, read_run
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.figures import ShownField, choose_fields, titles
 from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
-from cellcount_core.report.platelayout import plate_map
-from cellcount_core.report.platemap import plate_map_png
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
 
@@ -50,6 +49,10 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
         raise LedgerFault(
             f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"
         ) from None
+    # Matplotlib, which the plate map alone is drawn with, takes long to load.
+    from cellcount_core.report.platelayout import plate_map
+    from cellcount_core.report.platemap import plate_map_png
+
     output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells)))
     shown = choose_fields(_fields(output), number)
     tiles, files = _overlays(output, options, shown)
@@ -76,14 +79,24 @@ def _overlays(
     for field, title, seen in zip(shown, titles(shown), recount(context, planned), strict=True):
         match seen:
             case Seen():
-                tiles.append(Tile(title, overlay_image(seen.plane, seen.labels)))
-                caption = f"{field.key.plate} {field.key.well} site {field.key.site}"
+                image = overlay_image(seen.plane, seen.labels)
+                tiles.append(Tile(title, image))
                 files[_file_key(field.key)] = overlay_png(
-                    seen.plane, seen.labels, caption=caption, um_per_px=seen.um_per_px
+                    image, caption=_caption(field.key, seen), um_per_px=_shown_um(seen, image.shape[1])
                 )
             case FieldFault():
                 tiles.append(Tile(title, None, seen.reason.sentence))
     return tiles, files
+
+
+def _caption(key: FieldKey, seen: Seen) -> str:
+    number = int(np.count_nonzero(np.unique(seen.labels)))
+    return f"{key.plate} {key.well} site {key.site}   {number} object{'' if number == 1 else 's'}"
+
+
+def _shown_um(seen: Seen, width: int) -> float | None:
+    """Size of a pixel (µm) of the field shown `width` px wide."""
+    return None if seen.um_per_px is None else seen.um_per_px * seen.plane.shape[1] / width
 
 
 def _planned(plan: bytes, wanted: Sequence[FieldKey]) -> list[PlannedField]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -120,7 +123,10 @@ def test_labels_of_another_image_are_refused() -> None:
 
 def test_the_caption_lies_below_the_image_and_the_image_is_unchanged_above_it() -> None:
     plane, labels = two_halves()
-    image, png = overlay_image(plane, labels), decoded(overlay_png(plane, labels, caption="P A01 site 1"))
+    image, png = (
+        overlay_image(plane, labels),
+        decoded(overlay_png(overlay_image(plane, labels), caption="P A01 site 1")),
+    )
     assert png.shape[1] == image.shape[1]
     assert png.shape[0] > image.shape[0]
     assert np.array_equal(png[: image.shape[0]], image)
@@ -129,8 +135,9 @@ def test_the_caption_lies_below_the_image_and_the_image_is_unchanged_above_it() 
 
 def test_there_is_a_scale_bar_of_the_right_length_only_where_the_pixel_size_is_known() -> None:
     plane, labels = two_halves()
-    bare = decoded(overlay_png(plane, labels, caption="x"))
-    scaled = decoded(overlay_png(plane, labels, caption="x", um_per_px=0.65))
+    image = overlay_image(plane, labels)
+    bare = decoded(overlay_png(image, caption="x"))
+    scaled = decoded(overlay_png(image, caption="x", um_per_px=0.65 / 8))
     differ = np.argwhere((bare != scaled).any(axis=2))
     assert differ[:, 0].min() >= 800, "the image itself is the same"
     bottom = scaled[-10, :, 0] > 200
@@ -159,7 +166,9 @@ def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
 
 def test_equal_arrays_give_equal_pictures() -> None:
     plane, labels = two_halves()
-    assert overlay_png(plane, labels, caption="x") == overlay_png(plane, labels, caption="x")
+    image = overlay_image(plane, labels)
+    assert overlay_png(image, caption="x") == overlay_png(image, caption="x")
+    assert contact_sheet([Tile("µ 漢", image)], title="t") == contact_sheet([Tile("µ 漢", image)], title="t")
 
 
 def test_a_long_note_stays_in_its_tile() -> None:
@@ -173,3 +182,21 @@ def test_a_long_note_stays_in_its_tile() -> None:
     np.testing.assert_array_equal(long[:, :third], short[:, :third])
     np.testing.assert_array_equal(long[:, -third:], short[:, -third:])
     assert (long != short).any()
+
+
+def test_letters_of_other_scripts_are_drawn_and_a_long_caption_ends_before_the_scale_bar() -> None:
+    image = np.zeros((200, 500, 3), np.uint8)
+    drawn = {text: overlay_png(image, caption=text) for text in ("µ", "Ж", "漢", "?")}
+    assert len(set(drawn.values())) == 4
+    short, long = (
+        decoded(overlay_png(image, caption=text, um_per_px=0.5)) for text in ("x", "a long name " * 20)
+    )
+    # 20 % of 500 px are 50 µm, which are 100 px.
+    assert np.array_equal(short[200:, -124:], long[200:, -124:])
+    assert (short[200:, 100:370] != long[200:, 100:370]).any()
+
+
+def test_overlays_need_no_matplotlib() -> None:
+    code = "import sys, cellcount_core.report.pictures; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
