@@ -21,6 +21,8 @@ class Doubt(StrEnum):
     PADDED = "padded"
     HALF_SATURATED = "half_saturated"
     OBJECTS_IN_EMPTY = "objects_in_empty_field"
+    BRIGHT_DEBRIS = "bright_debris"
+    ZERO_TAIL = "zero_tail"
     SIZE_ABSURD = "size_absurd"
     SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
@@ -85,6 +87,16 @@ _TOLD: dict[Doubt, _Told] = {
         "{have} objects though the signal does not rise above the noise",
         "look at them (`cellcount pictures`)",
     ),
+    Doubt.BRIGHT_DEBRIS: _Told(
+        "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted.",
+        "{have} something far brighter than the objects, such as a fibre, grains or a bright edge",
+        "look whether some of it was counted (`cellcount pictures`)",
+    ),
+    Doubt.ZERO_TAIL: _Told(
+        "The last rows of the image are zeros though no others are: the file was probably not written to its end when it was read.",
+        "{end} in rows of zeros, as files do that are not yet written to their end",
+        "when they are whole, count them again",
+    ),
     Doubt.SIZE_ABSURD: _Told(
         "The field was counted at an object size below 4 px, or above a third of its shorter side.",
         "{were} counted at an object size below 4 px or above a third of the image",
@@ -132,7 +144,7 @@ _TOLD: dict[Doubt, _Told] = {
 }
 
 _SINGULAR = {
-    "are": "is", "were": "was", "have": "has", "show": "shows", "hold": "holds", "lack": "lacks", "state": "states",
+    "are": "is", "were": "was", "have": "has", "show": "shows", "hold": "holds", "lack": "lacks", "state": "states", "end": "ends",
     "their": "its", "they": "it", "them": "it",
 }  # fmt: skip
 _PLURAL = {word: word for word in _SINGULAR}

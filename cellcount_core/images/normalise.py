@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.polarity import Polarity
+from cellcount_core.images.debris import RUNG, Debris, View
 
 _SAMPLE = 1 << 20
 """Pixels an estimate looks at, at most."""
@@ -41,6 +43,14 @@ _MODE_SHARE = 0.1
 _SIGNAL_SHARE = 0.9
 """Quantile, of the pixels above the noise floor, that is full scale where objects are few."""
 
+_TAKEN_APART = 12
+"""How often what is brightest may be set aside: each time full scale falls, from 65,535 to noise in eleven thirds."""
+
+_PROVEN = 2.0
+"""Times by which full scale must fall for what was set aside to be debris; nearer, it stays as it was."""
+
+_Raw = TypeVar("_Raw", bound=np.generic)
+
 _LOWEST = -1.0
 
 _BYTES = np.arange(256, dtype=np.uint8)
@@ -55,12 +65,13 @@ class Normalisation:
     """Levels of one plane in raw units: `background`, `range` and `noise` (one sigma).
 
     `range` leads from the background to full scale: above 0 where objects are brighter than the background, below 0 where
-    they are darker.
+    they are darker. `debris` is what was set aside since it is far brighter than the objects; None in most planes.
     """
 
     background: float
     range: float
     noise: float
+    debris: Debris | None = None
 
     @property
     def inverted(self) -> bool:
@@ -99,23 +110,50 @@ def estimate(
     # The noise is that of the background, which is the brighter half if objects are dark.
     if polarity == "auto" and below <= floor_sigmas * dark.noise:
         return bright
-    return Normalisation(-dark.background, -dark.range, dark.noise)
+    return Normalisation(-dark.background, -dark.range, dark.noise, dark.debris)
 
 
 def _levels(
     plane: NDArray[np.generic], values: NDArray[np.float64], percentile: float, floor_sigmas: float
 ) -> Normalisation:
-    background = _background(values)
-    bright = _quantile(values, percentile / 100.0) - background
     reach = _quantile(values, percentile / 100.0) - _quantile(values, _DARK_SHARE)
     noise = _noise(plane, float(values[len(values) // 2]), reach)
     floor = floor_sigmas * noise
+    background, span = _scale(values, percentile, floor)
+    first = Normalisation(background, span if span > 0 else 1.0, noise)
+    view = View(plane)
+    aside: NDArray[np.bool_] | None = None
+    for _ in range(_TAKEN_APART):
+        found = view.apart(background, span, floor)
+        if found is None:
+            break
+        aside = found
+        background, span = _scale(_rest(plane, view, aside, background + span / RUNG), percentile, floor)
+    if aside is None or first.range < _PROVEN * span:
+        return first
+    return Normalisation(background, span, noise, view.debris(background, span))
+
+
+def _scale(values: NDArray[np.float64], percentile: float, floor: float) -> tuple[float, float]:
+    """Background and full scale above it, of values in ascending order, given how far above it noise reaches."""
+    background = _background(values)
+    bright = _quantile(values, percentile / 100.0) - background
     signal = values[np.searchsorted(values, background + floor, side="right") :]
     if signal.size:
         # Few objects in a large field all lie above the percentile: their own level is the scale then.
         bright = max(bright, _quantile(signal, _SIGNAL_SHARE) - background)
-    span = max(bright, floor)
-    return Normalisation(background, span if span > 0 else 1.0, noise)
+    return background, max(bright, floor)
+
+
+def _rest(
+    plane: NDArray[np.generic], view: View, aside: NDArray[np.bool_], level: float
+) -> NDArray[np.float64]:
+    """The ordered sample without what is set aside and its halo, and without the hot pixels above the level."""
+    down, across = _steps(plane.shape, _SAMPLE)
+    sample = plane[::down, ::across]
+    kept = np.less_equal(sample, level)
+    kept &= ~view.near(aside, down, across, sample.shape)
+    return _ascending(sample[kept]).astype(np.float64)
 
 
 def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:
@@ -128,6 +166,28 @@ def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]
         return np.asarray(found, np.float32).reshape(tile.shape)
     linear = (tile.astype(np.float64) - norm.background) / norm.range
     return compress(linear.astype(np.float32))
+
+
+def without_debris(plane: NDArray[_Raw], norm: Normalisation) -> NDArray[_Raw]:
+    """The plane (H, W) as objects are looked for in it: hot pixels taken for their neighbours' median, all else that is far
+    brighter than objects no brighter than `RUNG` times full scale. The plane itself where its levels tell of no debris.
+
+    A pixel depends on its eight neighbours alone.
+    """
+    if norm.debris is None:
+        return plane
+    top = norm.background + RUNG * norm.range
+    limit, dark = np.asarray(top).astype(plane.dtype), norm.inverted
+    calm = np.empty_like(plane)
+    rows = max(1, _SAMPLE // plane.shape[1])
+    for start in range(0, plane.shape[0], rows):
+        low, end = max(0, start - 1), min(start + rows, plane.shape[0])
+        strip = np.ascontiguousarray(plane[low : end + 1])
+        median = cv2.medianBlur(strip, 3)[start - low : end - low]
+        own = strip[start - low : end - low]
+        far = own < top if dark else own > top
+        calm[start:end] = np.where(far, np.maximum(median, limit) if dark else np.minimum(median, limit), own)
+    return calm
 
 
 def compress(linear: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -52,6 +52,7 @@ def doubts(
         Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
+        Doubt.BRIGHT_DEBRIS: norm.debris is not None,
         Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
     }

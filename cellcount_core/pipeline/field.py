@@ -15,7 +15,7 @@ from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.scales import FieldScale
-from cellcount_core.images.normalise import Normalisation
+from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.quality import Quality, assess
 from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.package import Package
@@ -112,6 +112,7 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
     with kit.clock("prepare"):
         norms = levels(planes, kit.package.input)
         quality = assess(planes[0], pixels.bit_max, norms[0])
+        planes = [without_debris(plane, norm) for plane, norm in zip(planes, norms, strict=True)]
     with kit.clock("size"):
         scale, said = field_scale(
             kit.run,

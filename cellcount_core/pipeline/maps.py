@@ -9,8 +9,9 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.images.debris import Debris
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import Normalisation, apply, estimate
+from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
 from cellcount_core.images.scale import resize
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
@@ -178,6 +179,11 @@ class FieldMaps(TiledMaps):
         height, width = planes[0].shape
         super().__init__((height, width), self._cut, package, device, max_tile)
 
+    @property
+    def debris(self) -> Debris | None:
+        """What of the field's first plane is debris and no object."""
+        return self._norms[0].debris
+
     def canvas(self) -> NDArray[np.float32]:
         """The field's first plane (H, W) at the model's scale, normalised."""
         return apply(self._planes[0], self._norms[0])
@@ -202,7 +208,7 @@ def whole_canvas(
     Sides are multiples of `stride`, as `images.tiles.cut` fills them.
     """
     norms = levels(planes, spec)
-    scaled = [resize(plane, factor) for plane in planes]
+    scaled = [resize(without_debris(plane, norm), factor) for plane, norm in zip(planes, norms, strict=True)]
     height, width = scaled[0].shape
     grid = plan_tiles((height, width), stride=stride, radius=0, max_tile=max(height, width) + stride)
     return cut(scaled, norms, grid, grid.tiles[0])

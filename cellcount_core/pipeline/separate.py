@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.moments import Moments
+from cellcount_core.images.debris import Debris
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.objects.blocks import BlockObjects, separate_blocks
 from cellcount_core.objects.features import feature_moments, object_columns
-from cellcount_core.objects.labels import paste, renumber
+from cellcount_core.objects.labels import number_in_raster_order, paste, renumber
 from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
 from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline
@@ -67,6 +68,7 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
         likeness = likeness_features(maps.canvas(), whole, labels) if tells_sizes(kit.package) else None
     with kit.clock("separate"):
         labels = objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
+        labels = _without(maps.debris, labels, (0, 0))
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(labels, _measured(planes, kit), score_map=score)
@@ -103,6 +105,7 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
         with kit.clock("separate"):
             outline = _outline(maps, found, separator.outline)
             labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
+            labels = _without(maps.debris, labels, origin)
         with kit.clock("measure"):
             tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
         if canvas is not None:
@@ -111,6 +114,13 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
     table, lookup = join_tables(tables)
     labels_whole = renumber(canvas, lookup) if canvas is not None else None
     return _counted(table, labels_whole, tuple(sorted(warnings)), kit)
+
+
+def _without(debris: Debris | None, labels: NDArray[np.int32], origin: Shape) -> NDArray[np.int32]:
+    """A window's objects (h, w) without those that are debris, numbered in raster order."""
+    if debris is None:
+        return labels
+    return number_in_raster_order(np.where(debris.owning(labels, origin)[labels], 0, labels))
 
 
 def _drawn(separator: Separator) -> Separator:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import Normalisation, estimate
+from cellcount_core.images.normalise import Normalisation, estimate, without_debris
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import Engine
@@ -186,6 +186,7 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     spec = package.input
     wanted = float(spec.diameter_px or 0)
     norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
+    plane = without_debris(plane, norm)
     # Small parts of objects at the edge, which counting keeps, tell no size.
     separator = build_separator(of_whole_objects({**package.separator, **package.sizing}))
     viewer = _Viewer(plane, norm, package, separator, maps)

@@ -1,0 +1,167 @@
+"""What in a plane is far brighter than its objects and is none: fibres, grains, hot pixels, a bright edge.
+
+Full scale is a level that few pixels are above, so a little debris can set it, and objects at a hundredth of full scale are not
+seen. Number tells debris: where most of the pieces that stand out of the background stay below a third of full scale, full
+scale is not the objects' own. In images without debris hardly a piece does (`apart` says nothing of them).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_VIEW_PX = 1 << 20
+"""Pixels of the reduced view, at most."""
+
+_STRIP_PX = 1 << 19
+
+RUNG = 3.0
+"""Pieces are told apart by their peaks in steps of so many times."""
+
+_RISES = 1.25
+"""Times the level that a piece is cut out at which its peak reaches: where a slope crosses the level, noise makes pieces that do not."""
+
+_LEAST_PX = 16
+"""Pixels of the plane in the least piece that counts: noise is smaller."""
+
+_FEWEST = 3
+"""Fewer objects are no evidence against what is brighter."""
+
+_OUTNUMBERED = 2
+"""Objects for each piece above them from which on that is not what sets their level; one is enough where nothing lies between."""
+
+_MOST_SHARE = 0.05
+"""Of the view: what covers more is no debris."""
+
+_HALO = 3
+"""Pixels of the view around debris that its light reaches: they tell no level."""
+
+_LARGE = 2.5
+"""Debris of up to so many times the objects' median area, and up to `_LONG` times as long as broad, may be an object itself."""
+
+_LONG = 2.5
+
+_COVERED = 0.2
+"""Share of an object's pixels in debris from which on the object is debris."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Debris:
+    """Debris in a plane, but for pieces that have the size and shape of an object.
+
+    `mask` (h, w) bool: one pixel shows `step` x `step` of the plane's.
+    """
+
+    mask: NDArray[np.bool_]
+    step: int
+
+    def owning(self, labels: NDArray[np.int32], origin: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which numbers (n + 1,) of a window's label image (h, w) are debris; `origin` is its first pixel's (y, x) in the plane."""
+        places = np.flatnonzero(labels != 0)
+        owners = labels.ravel()[places]
+        y, x = np.divmod(places, max(1, labels.shape[1]))
+        rows = np.minimum((y + origin[0]) // self.step, self.mask.shape[0] - 1)
+        columns = np.minimum((x + origin[1]) // self.step, self.mask.shape[1] - 1)
+        count = int(labels.max(initial=0)) + 1
+        areas = np.bincount(owners, minlength=count)
+        covered = np.bincount(owners[self.mask[rows, columns]], minlength=count)
+        return np.asarray((covered > 0) & (covered >= _COVERED * areas), np.bool_)
+
+
+class View:
+    """A plane (H, W) of any integer or float type, reduced to the means of squares, twofold at least where it is not tiny."""
+
+    def __init__(self, plane: NDArray[np.generic]) -> None:
+        height, width = plane.shape
+        self.step = max(1 if min(plane.shape) < 64 else 2, math.ceil(math.sqrt(plane.size / _VIEW_PX)))
+        across = max(1, width // self.step)
+        rows = max(1, _STRIP_PX // width // self.step) * self.step
+        strips = [
+            cv2.resize(
+                strip.astype(np.float32), (across, len(strip) // self.step), interpolation=cv2.INTER_AREA
+            )
+            for strip in (
+                plane[top : min(top + rows, height // self.step * self.step), : across * self.step]
+                for top in range(0, height // self.step * self.step, rows)
+            )
+        ]
+        self.values = np.concatenate([strip.reshape(-1, across) for strip in strips])
+        # Hot pixels stand alone, also in the mean of a square.
+        self._smooth = cv2.medianBlur(self.values, 3)
+        self._least = max(2, _LEAST_PX // self.step**2)
+
+    def apart(self, background: float, full: float, floor: float) -> NDArray[np.bool_] | None:
+        """Where (h, w) the view is above a third of full scale, if that is not the level of its objects; None if it is.
+
+        `full` and `floor` are full scale and what noise does not reach, both above the `background`.
+        """
+        level, above, pieces = full / (RUNG * _RISES), None, []
+        while True:
+            level = max(level, floor)
+            top = self._smooth > background + _RISES * level
+            pieces.append(_count(self._smooth > background + level, top, above, self._least))
+            if level <= floor:
+                break
+            level, above = level / RUNG, top
+        below, beyond = sum(pieces[1:]), sum(pieces[2:])
+        outnumbered = below >= max(_FEWEST, _OUTNUMBERED * pieces[0])
+        if not outnumbered and beyond < max(_FEWEST, sum(pieces[:2])):
+            return None
+        mask = self.values > background + full / RUNG
+        return mask if np.count_nonzero(mask) <= _MOST_SHARE * mask.size else None
+
+    def near(
+        self, mask: NDArray[np.bool_], down: int, across: int, shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
+        """Which pixels of the plane's every `down`-th row and `across`-th column, `shape` of them, lie in a mask or its halo."""
+        wide = cv2.dilate(mask.view(np.uint8), np.ones((2 * _HALO + 1, 2 * _HALO + 1), np.uint8))
+        rows = np.minimum(np.arange(shape[0]) * down // self.step, wide.shape[0] - 1)
+        columns = np.minimum(np.arange(shape[1]) * across // self.step, wide.shape[1] - 1)
+        return np.asarray(wide[rows][:, columns], np.bool_)
+
+    def debris(self, background: float, full: float) -> Debris:
+        """What is above `RUNG` times full scale, once that is the objects' own, and has not their size and shape."""
+        objects = self._smooth > background + full / RUNG
+        far = self._smooth > background + full * RUNG
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(objects.view(np.uint8), connectivity=8)
+        own = stats[:, cv2.CC_STAT_AREA] >= self._least
+        own[labels[far]] = False
+        own[0] = False
+        usual = float(np.median(stats[own, cv2.CC_STAT_AREA])) if own.any() else 0.0
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(far.view(np.uint8), connectivity=8)
+        odd = np.zeros(count, np.bool_)
+        for number in range(1, count):
+            area = stats[number, cv2.CC_STAT_AREA]
+            odd[number] = area >= self._least and (
+                area > _LARGE * usual or _length_to_breadth(_box(labels, stats[number]) == number) > _LONG
+            )
+        return Debris(odd[labels], self.step)
+
+
+def _box(labels: NDArray[np.generic], stats: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The part of a label image that a component of those statistics lies in."""
+    left, top, width, height = (int(value) for value in stats[:4])
+    return labels[top : top + height, left : left + width]
+
+
+def _length_to_breadth(own: NDArray[np.bool_]) -> float:
+    _, (length, breadth), _ = cv2.minAreaRect(np.argwhere(own).astype(np.int32))
+    # From the first pixel's centre to the last one's.
+    return float((max(length, breadth) + 1) / (min(length, breadth) + 1))
+
+
+def _count(
+    high: NDArray[np.bool_], top: NDArray[np.bool_], above: NDArray[np.bool_] | None, least: int
+) -> int:
+    """Connected pieces of at least `least` pixels that rise to the `top`, without those that hold a pixel of `above`."""
+    count, labels = cv2.connectedComponents(high.view(np.uint8), connectivity=8)
+    kept = np.zeros(count, np.bool_)
+    kept[labels[top]] = True
+    if above is not None:
+        kept[labels[above]] = False
+    kept &= np.bincount(labels[high], minlength=count) >= least
+    return int(np.count_nonzero(kept))
