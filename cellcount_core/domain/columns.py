@@ -62,7 +62,18 @@ _FIELD_COLUMNS = (
     Column("reason", _S, "", "reason code where the status is not ok"),
     Column("reason_detail", _S, "", "what was found and what was expected"),
     Column("source", _L, "", "files counted, relative to the input", True),
-    Column("channel", _S, "", "channel that was counted"),
+    Column(
+        "channel",
+        _S,
+        "",
+        "channel that was counted; luminance where it is that of a colour image; the role's name where files name none",
+    ),
+    Column(
+        "planes",
+        _I,
+        "planes",
+        "z planes that were joined into the one that was counted; 1 where there is one",
+    ),
     Column(
         "count",
         _I,

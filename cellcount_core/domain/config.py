@@ -123,6 +123,10 @@ class ExpectGrid(Section):
     sites: Annotated[tuple[int, ...], Field(min_length=1)]
 
 
+AXES = "YXCSZTN"
+"""Letters of `run.axes`: the image's two sides, channels, samples of a colour, z planes, time points, images that are fields."""
+
+
 class ModelConfig(Section):
     """The model package (name of a shipped one, or path or URL of a folder) and the engine that runs it."""
 
@@ -142,6 +146,8 @@ class RunConfig(Section):
     channels: dict[str, str] = {}
     measure: tuple[str, ...] = ()
     z: Literal["max", "mean", "first"] | Annotated[int, Field(ge=0)] = "max"
+    axes: str | None = None
+    pages: Literal["z", "time", "channel"] | None = None
     model: ModelConfig = ModelConfig()
     diameter: Literal["auto", "model"] | Annotated[float, Field(gt=0, le=2000)] = "auto"
     um_per_px: Annotated[float, Field(gt=0)] | None = None
@@ -158,6 +164,29 @@ class RunConfig(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"names a channel twice: {', '.join(names)}")
         return names
+
+    @field_validator("axes")
+    @classmethod
+    def _letters(cls, axes: str | None) -> str | None:
+        if axes is None:
+            return None
+        letters = axes.upper()
+        if not (
+            set(letters) <= set(AXES) and {"Y", "X"} <= set(letters) and len(set(letters)) == len(letters)
+        ):
+            raise ValueError(
+                f"must name each axis once, Y and X among them, with letters of {', '.join(AXES)}; for example YXC or ZYX, got {axes!r}"
+            )
+        for pair in ("NT", "CS"):
+            if set(pair) <= set(letters):
+                raise ValueError(f"must have one of {pair[0]} and {pair[1]} at most, got {axes!r}")
+        return letters
+
+    @model_validator(mode="after")
+    def _said_once(self) -> RunConfig:
+        if self.axes is not None and self.pages is not None:
+            raise ValueError("axes and pages say the same thing twice; give one of them")
+        return self
 
 
 class ExecutionConfig(Section):

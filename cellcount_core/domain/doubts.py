@@ -31,6 +31,12 @@ class Doubt(StrEnum):
     CHANNEL_MISSING = "channel_missing"
     CALIBRATION_OVERRIDDEN = "calibration_overridden"
     CALIBRATION_CONTRADICTORY = "calibration_contradictory"
+    CALIBRATION_OUT_OF_RANGE = "calibration_out_of_range"
+    CALIBRATION_INCOMPLETE = "calibration_incomplete"
+    CALIBRATION_UNIT_UNKNOWN = "calibration_unit_unknown"
+    CHANNEL_ASSUMED = "channel_assumed"
+    COLOURS_DIFFER = "colours_differ"
+    IMAGES_OR_CHANNELS = "images_or_channels"
     NO_OBJECTS = "no_objects"
 
     @property
@@ -49,6 +55,8 @@ class _Told:
     many: str
     step: str = ""
 
+
+_GIVE_SIZE = "give the right one: --set run.um_per_px=PIXELSIZE"
 
 _TOLD: dict[Doubt, _Told] = {
     Doubt.BRIGHT_BACKGROUND: _Told(
@@ -132,9 +140,40 @@ _TOLD: dict[Doubt, _Told] = {
         "without run.um_per_px each file's own is taken",
     ),
     Doubt.CALIBRATION_CONTRADICTORY: _Told(
-        "The field's files state several pixel sizes: none was taken.",
+        "The field's files state several pixel sizes, one along x and another along y, or another than their resolution tag: none was "
+        "taken.",
         "{state} several pixel sizes, and none was taken",
-        "give the right one: --set run.um_per_px=PIXELSIZE",
+        _GIVE_SIZE,
+    ),
+    Doubt.CALIBRATION_OUT_OF_RANGE: _Told(
+        "The file states a pixel size below 0.01 or above 100 µm: it was not taken.",
+        "{state} a pixel size below 0.01 or above 100 µm, which was not taken",
+        _GIVE_SIZE,
+    ),
+    Doubt.CALIBRATION_INCOMPLETE: _Told(
+        "The file states a pixel size along one axis only: it was not taken.",
+        "{state} a pixel size along one axis only, which was not taken",
+        _GIVE_SIZE,
+    ),
+    Doubt.CALIBRATION_UNIT_UNKNOWN: _Told(
+        "The file states a pixel size in a unit that is not known: it was not taken.",
+        "{state} a pixel size in a unit that is not known, which was not taken",
+        _GIVE_SIZE,
+    ),
+    Doubt.CHANNEL_ASSUMED: _Told(
+        "The file names no channel and holds one: it was taken for the one that was asked for.",
+        "{have} one channel without a name, which was taken for the one asked for",
+        "leave --channel out, or look whether it is that one (`cellcount pictures`)",
+    ),
+    Doubt.COLOURS_DIFFER: _Told(
+        "The red, green and blue of the image show different things, and their luminance was counted.",
+        "{have} different things in red, green and blue, and the luminance of all was counted",
+        "count one: --channel blue (or green, red)",
+    ),
+    Doubt.IMAGES_OR_CHANNELS: _Told(
+        "The array (N, H, W) holds two to four images, counted one by one; they might be channels or planes of one.",
+        "{are} of an array of two to four images, counted one by one",
+        "if those are channels or planes, say so: --set run.axes=CYX (or ZYX)",
     ),
     Doubt.NO_OBJECTS: _Told(
         "The plate has hardly an object (at most a hundredth of the median of the other plates) where they have hundreds.",

@@ -79,6 +79,7 @@ class Reason(StrEnum):
     ABSENT = "absent"
     CHANGED = "changed"
     ACCESS_DENIED = "access_denied"
+    PART_OF_SET = "part_of_set"
     TOO_LARGE_OBJECTS = "objects_too_large"
     WORKER_DIED = "worker_died"
     TIMED_OUT = "timed_out"
@@ -123,6 +124,10 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.ABSENT: ReasonInfo(Status.MISSING, "The file is expected but is not there."),
     Reason.CHANGED: ReasonInfo(Status.FAILED, "The file changed since the run was planned."),
     Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file."),
+    Reason.PART_OF_SET: ReasonInfo(
+        Status.SKIPPED,
+        "The file holds further planes of an image of several files, which is counted in the row of the first.",
+    ),
     Reason.TOO_LARGE_OBJECTS: ReasonInfo(
         Status.FAILED, "Objects are larger than the largest block they could be separated in."
     ),
@@ -226,7 +231,10 @@ def nearest(value: str, options: Iterable[str]) -> str:
     known = sorted(set(options))
     if not known:
         return ""
+    # Alike, small and capital letters apart: "dapi" is near "DAPI", "DAPI" nearer.
+    folded = {option.casefold(): option for option in reversed(known)}
     close = get_close_matches(value, known, n=1, cutoff=0.5)
+    close = close or [folded[name] for name in get_close_matches(value.casefold(), folded, n=1, cutoff=0.5)]
     if close:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(repr(option) for option in known[:12])

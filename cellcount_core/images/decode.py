@@ -1,7 +1,7 @@
 """Opening an image from its bytes: the format is told by the first bytes, never by the file's name.
 
-A new format is one module that provides `opens(body) -> bool` and `open_bytes(body, key, max_pixels) -> ImageFile`, and
-one line in `_FORMATS`.
+A new format is one module that provides `opens(body) -> bool` and `open_bytes(body, key, max_pixels, declared, beside) ->
+ImageFile`, and one line in `_FORMATS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from types import ModuleType
 
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images import npz, png_jpeg, tiff
-from cellcount_core.images.imagefile import ImageFile, Plane
+from cellcount_core.images.axes import UNDECLARED, Declared
+from cellcount_core.images.imagefile import Beside, ImageFile, Plane, alone
 
 __all__ = ["ImageFile", "Plane", "open_image", "stack_length"]
 
@@ -49,17 +50,21 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def open_image(body: bytes, key: str, *, max_pixels: int) -> ImageFile:
+def open_image(
+    body: bytes, key: str, *, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+) -> ImageFile:
     """Open the image in `body`; `key` is the file's name in messages.
 
+    `declared` is what the user says of its axes; `beside` gives the other files of a set that its header names.
     Reads headers only. `max_pixels` bounds height x width of one plane before anything is decoded.
-    Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED, UNREADABLE.
+    Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED, UNREADABLE,
+    and ABSENT where another file that describes it is not there.
     """
     if not body:
         raise FieldFault(Reason.EMPTY_FILE, "the file has 0 bytes; an image is expected", key)
     for kind in _FORMATS:
         if kind.opens(body):
-            image: ImageFile = kind.open_bytes(body, key, max_pixels)
+            image: ImageFile = kind.open_bytes(body, key, max_pixels, declared, beside)
             return image
     if any(len(body) < len(magic) and magic.startswith(body) for magic in _MAGIC):
         raise FieldFault(
@@ -68,9 +73,14 @@ def open_image(body: bytes, key: str, *, max_pixels: int) -> ImageFile:
     raise FieldFault(Reason.NOT_AN_IMAGE, f"the file looks like {_looks_like(body)}; {_KNOWN}", key)
 
 
-def stack_length(body: bytes, key: str, max_pixels: int) -> int:
-    """Number of images in an NPZ or NPY stack (N, H, W, …), from its header; 1 for any other image. Raises as `open_image`."""
-    return open_image(body, key, max_pixels=max_pixels).images
+def stack_length(
+    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+) -> int:
+    """Number of images that are fields of their own, from the header: of a stack (N, H, W, …), or declared time points; else 1.
+
+    Raises as `open_image`.
+    """
+    return open_image(body, key, max_pixels=max_pixels, declared=declared, beside=beside).images
 
 
 def _looks_like(body: bytes) -> str:

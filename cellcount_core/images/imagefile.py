@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,15 @@ from cellcount_core.domain.errors import FieldFault, Reason, nearest
 
 Plane = NDArray[np.generic]
 """One grey plane: (H, W) of uint8, uint16 or float32."""
+
+Beside = Callable[[str], bytes | None]
+"""Gives the bytes of a file that lies beside the one that is open, by its name; None where there is none."""
+
+
+def alone(_: str) -> bytes | None:
+    """For a file that is read without those beside it."""
+    return None
+
 
 COLOURS = ("red", "green", "blue")
 GREYS = ("", "grey", "gray", "luminance")
@@ -27,8 +36,22 @@ class ImageFile(Protocol):
 
         From OME-XML, ImageJ labels or MetaSeries; "red", "green", "blue" of a colour image; ("",) for one unnamed channel;
         "0", "1", … for several. Pages that nothing describes are channels too: taking them for z planes would join
-        different stains without a word.
+        different stains without a word. Of a file of an OME set, the channels that lie in it.
         """
+        ...
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Names of all channels of the image; more than `channels` where it is spread over a set of files."""
+        ...
+
+    def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
+        """The planes of a channel that lie in this file: all, unless it is one of an OME set. Raises FieldFault as `read`."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of what its headers say that was not believed."""
         ...
 
     @property
@@ -38,12 +61,12 @@ class ImageFile(Protocol):
 
     @property
     def images(self) -> int:
-        """Images in a stack file (NPZ or NPY); 1 otherwise."""
+        """Images that are fields of their own: of a stack (NPZ or NPY), or declared time points; 1 otherwise."""
         ...
 
     @property
     def um_per_px(self) -> float | None:
-        """Pixel size in um; None where the file does not say it or where x and y differ by more than 1 %."""
+        """Pixel size in um; None where the file does not say it, or says what cannot be (then `warnings` tells)."""
         ...
 
     @property
@@ -60,7 +83,7 @@ class ImageFile(Protocol):
         """One plane (H, W): uint8, uint16 or float32, perhaps a read-only view of the file's bytes.
 
         `channel` is one of `channels`; "" is the only channel there is, or the luminance of a colour image (also "grey",
-        "gray", "luminance"). `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
+        "gray", "luminance"); letters may be small or capital where one channel alone is meant. `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
         value fits, else float32 (nearest); float64 becomes float32. MINISWHITE is inverted, bool is 0 and 1.
 
         Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or index), TRUNCATED, UNREADABLE, UNSUPPORTED,
@@ -69,20 +92,28 @@ class ImageFile(Protocol):
         ...
 
 
+def matching(wanted: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is `wanted`, or else the only one that differs in small and capital letters alone; None for no such."""
+    known = tuple(dict.fromkeys(names))
+    if wanted in known:
+        return wanted
+    alike = [name for name in known if name.casefold() == wanted.casefold()]
+    return alike[0] if len(alike) == 1 and wanted else None
+
+
 def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
     """Position of channel `wanted`; -1 for the luminance of a colour image. Raises FieldFault CHANNEL_UNKNOWN."""
-    if wanted in channels:
-        return list(channels).index(wanted)
-    if wanted in GREYS:
+    if (name := matching(wanted, channels)) is not None:
+        return list(channels).index(name)
+    if wanted.casefold() in GREYS:
         if tuple(channels) == COLOURS:
             return -1
         if len(channels) == 1:
             return 0
     if wanted == "":
-        listed = ", ".join(repr(name) for name in channels[:12]) + (", …" if len(channels) > 12 else "")
         raise FieldFault(
             Reason.CHANNEL_UNKNOWN,
-            f"the file holds {len(channels)} channels ({listed}); say which one to count (--channel NAME)",
+            f"the file holds {len(channels)} channels ({_listed(channels)}); say which one to count (--channel NAME){_numbered(channels)}",
             key,
         )
     raise FieldFault(
@@ -90,23 +121,41 @@ def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
     )
 
 
+def _listed(channels: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in channels[:12]) + (", …" if len(channels) > 12 else "")
+
+
+def _numbered(channels: Sequence[str]) -> str:
+    """What to know of channels without a name."""
+    if tuple(channels) != tuple(str(number) for number in range(len(channels))):
+        return ""
+    return ". They have no names and are numbered from 0; if they are z planes or time points, say run.pages: z or time"
+
+
 def _there(wanted: str, channels: Sequence[str]) -> str:
     if tuple(channels) == ("",):
         return ", which holds one channel without a name (ask for '')"
     hint = nearest(wanted, channels)
-    listed = ", ".join(repr(name) for name in channels[:12])
-    return hint if hint.startswith("; known") else f", which holds {listed}{hint}"
+    meant = "" if hint.startswith("; known") else hint
+    return f", which holds {_listed(channels)}{meant}{_numbered(channels)}"
+
+
+def usable_names(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """`names` where there are `count` of them, all different; else "" for one channel, "0", "1", … for several."""
+    if len(names) == count and all(names) and len(set(names)) == count:
+        return tuple(names)
+    return ("",) if count == 1 else tuple(str(number) for number in range(count))
 
 
 def check_position(plane: int, planes: int, index: int, images: int, key: str) -> None:
     """Raises FieldFault WRONG_SHAPE unless 0 <= plane < planes and 0 <= index < images."""
     if not 0 <= plane < planes:
         raise FieldFault(
-            Reason.WRONG_SHAPE, f"there is no z plane {plane}: the file holds {planes}, from 0", key
+            Reason.WRONG_SHAPE, f"there is no plane {plane + 1}: the file holds {planes}, counted from 1", key
         )
     if not 0 <= index < images:
         raise FieldFault(
-            Reason.WRONG_SHAPE, f"there is no image {index}: the file holds {images}, from 0", key
+            Reason.WRONG_SHAPE, f"there is no image {index + 1}: the file holds {images}, counted from 1", key
         )
 
 

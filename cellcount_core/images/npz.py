@@ -1,4 +1,4 @@
-"""NPZ and NPY: one image (H, W) or a stack (N, H, W), (N, H, W, 1) or (N, H, W, 3), read image by image."""
+"""NPZ and NPY: an image (H, W) or (H, W, C), a stack (N, H, W) or (N, H, W, C), or axes that `run.axes` names, read block by block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from typing import IO
 import numpy as np
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, check_pixels, check_position
+from cellcount_core.images.axes import UNDECLARED, Axes, Declared, array_axes
+from cellcount_core.images.imagefile import (
+    COLOURS,
+    Beside,
+    Plane,
+    alone,
+    channel_number,
+    check_pixels,
+    check_position,
+    usable_names,
+)
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable
 
 _NPY = b"\x93NUMPY"
@@ -23,6 +33,13 @@ _LOCAL_HEADER = 34
 _END_OF_DIRECTORY = b"PK\x05\x06"
 _END_BYTES = 22
 _CHUNK = 1 << 20
+_BLOCKS = 4
+"""How many times the largest image may be read at once: an image of several channels or planes that lie interleaved."""
+
+_FEW = 4
+FEW_IMAGES = "images_or_channels"
+"""A stack of two to four images, counted one by one, which might be the channels or planes of one."""
+
 _HEADER_FAULTS = (ValueError, SyntaxError, TypeError, KeyError, TokenError, RecursionError, OverflowError)
 _STREAM_FAULTS = (
     zipfile.BadZipFile,
@@ -45,7 +62,7 @@ class _Header:
 
 @dataclass(slots=True)
 class ArrayStack:
-    """A stack of N images of one shape, in one array. See `ImageFile`.
+    """Images of one shape in one array. See `ImageFile`.
 
     A compressed member is decompressed as a stream: reading the images in order costs one pass and one image of memory.
     """
@@ -54,26 +71,38 @@ class ArrayStack:
     key: str
     header: _Header
     member: str | None
-    planes: int = 1
+    axes: Axes
+    warnings: tuple[str, ...] = ()
     um_per_px: float | None = None
+    _held: tuple[int, Plane] | None = field(default=None, repr=False)
     _stream: IO[bytes] | None = field(default=None, repr=False)
     _at: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def images(self) -> int:
-        """Number of images."""
-        return self.header.shape[0] if len(self.header.shape) > 2 else 1
+        """Number of images that are fields of their own."""
+        return self.axes.images
+
+    @property
+    def planes(self) -> int:
+        """Number of z planes."""
+        return self.axes.size("Z")
 
     @property
     def shape(self) -> tuple[int, int]:
         """(height, width) in px."""
-        return _image_shape(self.header.shape)
+        return self.axes.shape
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """("",), or the three colours where the last axis is 3."""
-        return COLOURS if self._samples == 3 else ("",)
+        """("",) for one, the three colours of a colour image, "0", "1", … for several channels."""
+        return COLOURS if self._colour else usable_names((), self.axes.size("C"))
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """As `channels`."""
+        return self.channels
 
     @property
     def bit_max(self) -> int:
@@ -81,27 +110,42 @@ class ArrayStack:
         return bit_max_of(self.header.dtype)
 
     @property
-    def _samples(self) -> int:
-        return self.header.shape[3] if len(self.header.shape) == 4 else 1
+    def _colour(self) -> bool:
+        return self.axes.size("S") >= len(COLOURS)
+
+    def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
+        """Every plane."""
+        return tuple(range(self.planes))
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
         """See `ImageFile.read`; images are best read in ascending order."""
         number = channel_number(self.channels, channel, self.key)
         check_position(plane, self.planes, index, self.images, self.key)
-        pixels = self._image(index)
-        if self._samples == 3:
-            return colour_channel(pixels, number, self.key)
-        return countable(pixels.reshape(self.shape), self.key)
+        block = self._block(self.axes.number(max(0, number), plane, index))
+        if self._colour:
+            return colour_channel(self.axes.plane(block, -1, plane, index), number, self.key)
+        return countable(self.axes.plane(block, number, plane, index), self.key)
 
-    def _image(self, index: int) -> Plane:
+    def has_alpha(self) -> bool:
+        """Whether the last of four samples is that of an image without transparency: all 255."""
+        return bool((self._block(0).reshape(self.axes.block)[..., 3] == 255).all())
+
+    def _block(self, number: int) -> Plane:
+        """Block `number` of the array, flat or in its shape; one that holds several planes is kept for the next read."""
+        held = self._held
+        if held is not None and held[0] == number:
+            return held[1]
         header = self.header
         if header.fortran:
             flat = np.frombuffer(self._bytes(0, prod(header.shape) * header.dtype.itemsize), header.dtype)
             whole = flat.reshape(header.shape, order="F")
-            return whole[index] if whole.ndim > 2 else whole
-        shape = header.shape[1:] if len(header.shape) > 2 else header.shape
-        size = prod(shape) * header.dtype.itemsize
-        return np.frombuffer(self._bytes(index * size, size), header.dtype).reshape(shape)
+            block = np.asarray(whole.reshape(-1, *self.axes.block)[number])
+        else:
+            size = prod(self.axes.block) * header.dtype.itemsize
+            block = np.frombuffer(self._bytes(number * size, size), header.dtype)
+        if self.member is not None and len(self.axes.inside) > 2:
+            self._held = (number, block)
+        return block
 
     def _bytes(self, start: int, size: int) -> bytes | bytearray | memoryview:
         begin = self.header.start + start
@@ -140,15 +184,16 @@ def opens(body: bytes) -> bool:
     return body.startswith(_NPY) or (body.startswith(_ZIP) and (b".npy" in body or len(body) < _LOCAL_HEADER))
 
 
-def open_bytes(body: bytes, key: str, max_pixels: int) -> ArrayStack:
+def open_bytes(
+    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+) -> ArrayStack:
     """Open from headers: of an NPZ the array "X", else "arr_0", else the only one. Pickled objects are never loaded.
 
     Raises FieldFault TRUNCATED, UNREADABLE, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS.
     """
     if body.startswith(_NPY):
         header = _npy_header(io.BytesIO(body), key)
-        _check(header, len(body), max_pixels, key)
-        return ArrayStack(body, key, header, None)
+        return _opened(body, key, header, None, len(body), max_pixels, declared)
     try:
         archive = zipfile.ZipFile(io.BytesIO(body))
         info = _member(archive, key)
@@ -160,8 +205,30 @@ def open_bytes(body: bytes, key: str, max_pixels: int) -> ArrayStack:
             detail = f"the NPZ ends after {len(body)} bytes without its directory"
             raise FieldFault(Reason.TRUNCATED, detail, key) from error
         raise FieldFault(Reason.UNREADABLE, f"the NPZ archive is damaged: {error}", key) from error
-    _check(header, info.file_size, max_pixels, key)
-    return ArrayStack(body, key, header, info.filename)
+    return _opened(body, key, header, info.filename, info.file_size, max_pixels, declared)
+
+
+def _opened(
+    body: bytes, key: str, header: _Header, member: str | None, size: int, max_pixels: int, declared: Declared
+) -> ArrayStack:
+    if any(isinstance(side, bool) for side in header.shape):
+        raise FieldFault(Reason.UNREADABLE, f"the array's header gives the shape {header.shape}", key)
+    check_dtype(header.dtype, key)
+    if not header.shape or min(header.shape) < 1:
+        raise FieldFault(Reason.WRONG_SHAPE, f"the array has shape {header.shape}, which holds no pixel", key)
+    axes = array_axes(header.shape, declared, key)
+    _check(header, axes, size, max_pixels, key)
+    few = axes.letters == "NYX" and 1 < axes.images <= _FEW and declared == UNDECLARED
+    image = ArrayStack(body, key, header, member, axes, (FEW_IMAGES,) if few else ())
+    if (
+        not declared.axes
+        and header.dtype == np.uint8
+        and axes.letters.endswith("C")
+        and axes.size("C") == 4
+        and image.has_alpha()
+    ):
+        image.axes = Axes(axes.letters[:-1] + "S", axes.sizes)
+    return image
 
 
 def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
@@ -198,26 +265,12 @@ def _npy_header(stream: IO[bytes], key: str) -> _Header:
     return _Header(shape, np.dtype(dtype), fortran and len(shape) > 1, stream.tell())
 
 
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    return (shape[0], shape[1]) if len(shape) == 2 else (shape[1], shape[2])
-
-
-def _check(header: _Header, size: int, max_pixels: int, key: str) -> None:
+def _check(header: _Header, axes: Axes, size: int, max_pixels: int, key: str) -> None:
     shape = header.shape
-    check_dtype(header.dtype, key)
-    if any(isinstance(side, bool) for side in shape):
-        raise FieldFault(Reason.UNREADABLE, f"the array's header gives the shape {shape}", key)
-    if len(shape) not in (2, 3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or shape[0] < 1:
-        expected = "(H, W), (N, H, W), (N, H, W, 1) or (N, H, W, 3) with N >= 1 is expected"
-        raise FieldFault(Reason.WRONG_SHAPE, f"the array has shape {shape}; {expected}", key)
-    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[1] > 4:
-        detail = (
-            f"shape {shape} may be one image with {shape[2]} samples or {shape[0]} images {shape[2]} px wide"
-        )
-        raise FieldFault(
-            Reason.WRONG_SHAPE, f"{detail}; save one image as (1, {shape[0]}, {shape[1]}, {shape[2]})", key
-        )
-    check_pixels(*_image_shape(shape), max_pixels, key)
+    check_pixels(*axes.shape, max_pixels, key)
+    if prod(axes.block) > _BLOCKS * max_pixels:
+        detail = f"a block {axes.block} of axes {axes.letters} must be read at once; run.max_pixels allows {max_pixels:,}"
+        raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)
     if header.fortran and prod(shape) > max_pixels:
         detail = f"an array {shape} in Fortran order must be read whole; run.max_pixels allows {max_pixels:,} pixels"
         raise FieldFault(Reason.TOO_MANY_PIXELS, f"{detail}; save it in C order", key)

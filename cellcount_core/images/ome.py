@@ -1,16 +1,19 @@
-"""OME-XML in the header of a TIFF: what it says of the image, and whether it may be believed.
+"""OME-XML in the header of a TIFF: what it says of the image, where each plane of it lies, and whether it may be believed.
 
-It is read before tifffile reads it, for two reasons. An XML with a document type can name entities that grow without bound
-or stand for a file; no OME-XML has one, so it is refused. And tifffile reserves what the numbers ask for, so numbers that no
-file holds are refused too.
+Which page is which plane is what the TiffData elements say, never the position of a page: in a set of files each names the
+file (by its name, its UUID or both) and the page there. tifffile is not asked: it gives zeros for what lies in another
+file, and goes by position where it cannot follow. An XML with a document type can name entities that grow without bound or
+stand for a file; no OME-XML has one, so it is refused, and so are numbers that no file holds.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from xml.parsers import expat
 
 from cellcount_core.domain.errors import FieldFault, Reason
@@ -23,16 +26,104 @@ _MORE_THAN_PAGES = 16
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
+Position = tuple[int, int, int]
+"""Channel, z plane and time point of a plane, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TiffData:
+    """One TiffData element: `count` pages from page `ifd` on are the planes from `first` on, in the image's order.
+
+    `count` is 0 where it is all pages that there are. `file` and `uuid` name the file, "" where they do not.
+    """
+
+    ifd: int = 0
+    first: Position = (0, 0, 0)
+    count: int = 0
+    file: str = ""
+    uuid: str = ""
+
+
+@dataclass(slots=True)
+class OmeImage:
+    """One Image: attributes of its Pixels, names of its channels ("" where one has none), samples a pixel of each, its TiffData."""
+
+    pixels: dict[str, str]
+    sizes: dict[str, int]
+    names: list[str] = field(default_factory=list)
+    samples: list[int] = field(default_factory=list)
+    data: list[TiffData] = field(default_factory=list)
+
+    def channels(self, samples: int) -> int:
+        """Number of channels in pages of `samples` a pixel: several samples (red, green, blue) are one channel, and one plane."""
+        channels = self.sizes["C"]
+        return channels // samples if channels % samples == 0 else min(len(self.names), channels) or channels
+
+    @property
+    def pixels_of_plane(self) -> int:
+        """Pixels of one plane."""
+        return self.sizes["X"] * self.sizes["Y"]
+
+    def names_file(self, name: str) -> bool:
+        """Whether any of its TiffData calls its file so."""
+        return any(_named(block) == name for block in self.data)
+
 
 @dataclass(slots=True)
 class Ome:
-    """What an OME-XML says of its first image: attributes of its Pixels (None where there is none), names of its channels ("" where
-    one has none) and the planes it promises (0 where unknown); `files` are the identifiers of files that the XML names."""
+    """What an OME-XML says: its images, the UUID of its own file, and the file that holds the metadata instead ("" if none)."""
 
-    pixels: dict[str, str] | None = None
-    names: list[str] = field(default_factory=list)
-    planes: int = 0
-    files: set[str] = field(default_factory=set)
+    images: list[OmeImage] = field(default_factory=list)
+    uuid: str = ""
+    metadata_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a plane lies: the page `ifd` of this file (`file` is ""), or of the one of that name; `uuid` is what it is to have."""
+
+    file: str
+    ifd: int
+    uuid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """`count` pages of `file` from `ifd` on are the planes from number `start` on."""
+
+    start: int
+    ifd: int
+    count: int
+    file: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneMap:
+    """Where the planes of one image lie, and the sizes of its axes; `files` is how many files they are spread over."""
+
+    runs: tuple[_Run, ...]
+    order: tuple[str, ...]
+    sizes: Mapping[str, int]
+    files: int
+
+    def place(self, position: Position) -> Place | None:
+        """Where a plane lies; None where the XML does not say it."""
+        rank = _rank(position, self.order, self.sizes)
+        if rank is None:
+            return None
+        number = bisect_right(self.runs, rank, key=lambda run: run.start) - 1
+        if number < 0 or rank >= self.runs[number].start + self.runs[number].count:
+            return None
+        run = self.runs[number]
+        return Place(run.file, run.ifd + rank - run.start, run.uuid)
+
+    def held(self) -> list[Position]:
+        """The planes that lie in this file, sorted."""
+        own = (run for run in self.runs if not run.file)
+        return sorted(
+            _unrank(run.start + step, self.order, self.sizes) for run in own for step in range(run.count)
+        )
 
 
 def read_ome(xml: str, pages: int, key: str) -> Ome | None:
@@ -54,6 +145,112 @@ def refuse_document_type(text: str, key: str) -> None:
         _walk(text, key, lambda _, __: None, lambda _: None, lambda _: None)
     except expat.ExpatError:
         return
+
+
+def map_planes(image: OmeImage, own: str | None, pages: int, samples: int, key: str) -> PlaneMap:
+    """The places of the planes of `image`. `own` is what its TiffData call this file, of `pages` pages of `samples` a pixel; None where
+    they name one file only.
+
+    Raises FieldFault WRONG_SHAPE where two elements place one plane or one page is to be two, UNREADABLE for more planes than
+    there can be.
+    """
+    sizes = {"C": image.channels(samples), "Z": image.sizes["Z"], "T": image.sizes["T"]}
+    data = image.data or [TiffData()]
+    names = {_named(block) for block in data}
+    if len(names) > 1:
+        # Leica's sets count channels that their own SizeC does not.
+        for axis, number in zip("CZT", range(3), strict=True):
+            sizes[axis] = max(sizes[axis], 1 + max(block.first[number] for block in data))
+    total = sizes["C"] * sizes["Z"] * sizes["T"]
+    if total > _MOST_PLANES:
+        raise FieldFault(
+            Reason.UNREADABLE, f"the OME-XML in the header says {total} planes in one image", key
+        )
+    order = tuple(axis for axis in image.pixels.get("DimensionOrder", "XYCZT") if axis in "CZT")
+    if sorted(order) != ["C", "T", "Z"]:
+        order = ("C", "Z", "T")
+    ranked = [(_rank(block.first, order, sizes), block) for block in data]
+    starts = sorted(start for start, _ in ranked if start is not None)
+    runs: dict[_Run, None] = {}
+    for start, block in ranked:
+        if start is None:
+            continue
+        name = "" if own is None or _named(block) == own else _named(block)
+        next_start = bisect_right(starts, start)
+        room = (starts[next_start] if next_start < len(starts) else total) - start
+        count = block.count or max(0, room if name else min(room, pages - block.ifd))
+        runs[_Run(start, block.ifd, min(count, total - start), name, block.uuid if name else "")] = None
+    ordered = tuple(sorted(runs, key=lambda run: (run.start, run.file, run.ifd)))
+    _check_apart(ordered, key)
+    return PlaneMap(ordered, order, sizes, len(names))
+
+
+def _check_apart(runs: Sequence[_Run], key: str) -> None:
+    for before, run in pairwise(runs):
+        if run.start < before.start + before.count:
+            raise FieldFault(
+                Reason.WRONG_SHAPE,
+                _twice(run, f"plane {run.start} (in the image's order, from 0)", "two pages"),
+                key,
+            )
+    by_page = sorted((run for run in runs if run.count), key=lambda run: (run.file, run.ifd))
+    for before, run in pairwise(by_page):
+        if run.file == before.file and run.ifd < before.ifd + before.count:
+            raise FieldFault(Reason.WRONG_SHAPE, _twice(run, f"page {run.ifd} (from 0)", "two planes"), key)
+
+
+def _twice(run: _Run, what: str, claimed: str) -> str:
+    where = f" of {run.file}" if run.file else ""
+    return f"by the OME-XML {what}{where} is {claimed}; declare what the pages are (run.pages or run.axes)"
+
+
+def own_name(images: Sequence[OmeImage], uuid: str, file: str, key: str) -> str | None:
+    """By which name the TiffData of a set of files call the file `file` whose XML has `uuid`; None where they name one file at most.
+
+    Raises FieldFault WRONG_SHAPE where none of the names can be its own, or its name and its UUID are those of two files.
+    """
+    blocks = [block for image in images for block in image.data]
+    names = {_named(block) for block in blocks}
+    if len(names) < 2:
+        return None
+    by_name = file if file in names else None
+    by_uuid = {_named(block) for block in blocks if block.uuid and block.uuid == uuid}
+    if by_name is not None and (not by_uuid or by_name in by_uuid):
+        return by_name
+    if by_name is None and len(by_uuid) == 1:
+        return by_uuid.pop()
+    if by_name is None and not by_uuid and "" in names:
+        return ""
+    shown = ", ".join(sorted(names)[:4]) + (", …" if len(names) > 4 else "")
+    found = (
+        f"its UUID is that of {', '.join(sorted(by_uuid))}"
+        if by_uuid
+        else "neither its name nor its UUID is one of them"
+    )
+    raise FieldFault(
+        Reason.WRONG_SHAPE,
+        f"the OME-XML is of a set of {len(names)} files ({shown}) and {found}; give it its own name back",
+        key,
+    )
+
+
+def _named(block: TiffData) -> str:
+    return block.file or block.uuid
+
+
+def _rank(position: Position, order: Sequence[str], sizes: Mapping[str, int]) -> int | None:
+    """The number of a plane in the order of the image, None where it lies outside it (ImageJ writes such where it crops)."""
+    at = dict(zip("CZT", position, strict=True))
+    if any(at[axis] >= sizes[axis] for axis in "CZT"):
+        return None
+    return at[order[0]] + sizes[order[0]] * (at[order[1]] + sizes[order[1]] * at[order[2]])
+
+
+def _unrank(rank: int, order: Sequence[str], sizes: Mapping[str, int]) -> Position:
+    at: dict[str, int] = {}
+    for axis in order:
+        rank, at[axis] = divmod(rank, sizes[axis])
+    return at["C"], at["Z"], at["T"]
 
 
 def _walk(
@@ -83,9 +280,6 @@ class _Reader:
         self._pages = pages
         self._key = key
         self._inside: list[str] = []
-        self._sizes: dict[str, int] = {}
-        self._images = 0
-        self._channels = 0
         self._uuid: list[str] | None = None
         self._all_planes = 0
         self._gone_through = 0
@@ -94,7 +288,11 @@ class _Reader:
         """An element begins."""
         parent = self._inside[-1] if self._inside else ""
         self._inside.append(name)
-        if name == "Pixels":
+        if name == "OME":
+            self.found.uuid = attributes.get("UUID", "").strip()
+        elif name == "BinaryOnly":
+            self.found.metadata_file = attributes.get("MetadataFile", "").strip()
+        elif name == "Pixels":
             self._begin_pixels(attributes)
         elif name == "Channel" and parent == "Pixels":
             self._channel(attributes)
@@ -104,6 +302,7 @@ class _Reader:
             self._range(attributes)
         elif name == "UUID":
             self._uuid = []
+            self._name_file(attributes.get("FileName", ""), "")
 
     def text(self, text: str) -> None:
         """Text between elements."""
@@ -114,44 +313,51 @@ class _Reader:
         """An element ends."""
         self._inside.pop()
         if name == "UUID" and self._uuid is not None:
-            self.found.files.add("".join(self._uuid).strip())
+            self._name_file("", "".join(self._uuid).strip())
             self._uuid = None
 
     def finished(self) -> Ome:
         """What was found, checked as a whole."""
-        if self._images:
-            # A channel may have several samples (red, green, blue), which are one plane.
-            channels = min(self._channels, self._sizes["C"]) or self._sizes["C"]
-            self.found.planes = channels * self._sizes["Z"] * self._sizes["T"]
-        if self._all_planes > _MOST_PLANES and len(self.found.files) < 2:
+        named = {_named(block) for image in self.found.images for block in image.data}
+        if self._all_planes > _MOST_PLANES and len(named) < 2:
             self._refuse(f"{self._all_planes} planes", f"the file has {self._pages} pages")
         return self.found
 
     def _begin_pixels(self, attributes: dict[str, str]) -> None:
         sizes = {axis: self._number(attributes, f"Size{axis}", 1) for axis in "XYCZT"}
         self._all_planes += sizes["C"] * sizes["Z"] * sizes["T"]
-        self._images += 1
-        if self._images == 1:
-            self.found.pixels, self._sizes = attributes, sizes
+        self.found.images.append(OmeImage(attributes, sizes))
 
     def _channel(self, attributes: dict[str, str]) -> None:
-        if self._number(attributes, "SamplesPerPixel", 1) < 1:
+        samples = self._number(attributes, "SamplesPerPixel", 1)
+        if samples < 1:
             self._refuse("channels of 0 samples a pixel", "1 or more are expected")
-        if self._images == 1:
-            self._channels += 1
-            self.found.names.append((attributes.get("Name") or "").strip())
+        self.found.images[-1].names.append((attributes.get("Name") or "").strip())
+        self.found.images[-1].samples.append(samples)
 
     def _tiff_data(self, attributes: dict[str, str]) -> None:
-        for name in ("IFD", "FirstC", "FirstZ", "FirstT"):
-            if self._number(attributes, name, 0) > _MOST_PLANES:
+        found = {name: self._number(attributes, name, 0) for name in ("IFD", "FirstC", "FirstZ", "FirstT")}
+        for name, value in found.items():
+            if value > _MOST_PLANES:
                 self._refuse(f"{name}={attributes[name]}", f"{_MOST_PLANES} at most is expected")
-        count = self._number(attributes, "NumPlanes", 1 if "IFD" in attributes else 0)
-        count = self._number(attributes, "PlaneCount", count) or self._pages
+        said = self._number(attributes, "NumPlanes", 1 if "IFD" in attributes else 0)
+        said = self._number(attributes, "PlaneCount", said)
+        count = said or self._pages
         self._gone_through += min(count, self._pages)
         if count > _MOST_PLANES or self._gone_through > _MORE_THAN_PAGES * max(
             self._pages, self._all_planes, _MORE_THAN_PAGES
         ):
             self._refuse(f"TiffData of {count} planes", f"the file has {self._pages} pages")
+        first = (found["FirstC"], found["FirstZ"], found["FirstT"])
+        self.found.images[-1].data.append(TiffData(found["IFD"], first, said))
+
+    def _name_file(self, file: str, uuid: str) -> None:
+        if "TiffData" not in self._inside or not self.found.images or not self.found.images[-1].data:
+            return
+        data = self.found.images[-1].data
+        # Paths are those of the machine that wrote the set; its files lie together.
+        name = re.split(r"[/\\]", file)[-1] or data[-1].file
+        data[-1] = replace(data[-1], file=name, uuid=uuid or data[-1].uuid)
 
     def _range(self, attributes: dict[str, str]) -> None:
         if "Start" not in attributes:

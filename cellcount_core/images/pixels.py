@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import cast
 
 import cv2
@@ -18,6 +20,15 @@ _RISING = 15 / 16
 
 _LARGEST = float(1 << 60)
 """Values beyond it have squares that no 32-bit float holds; no instrument gives them."""
+
+_VIEW = 512
+_CARRIES = 0.02
+"""Spread of a colour, as a part of that of the widest, from which on it carries a signal."""
+
+_OVER_NOISE = 1.5
+"""How many times its own noise a colour must spread to carry a signal: the noise of three colours is never alike."""
+
+_TOGETHER = 0.9
 
 _COUNTABLE = frozenset({"uint8", "uint16", "float32"})
 
@@ -104,6 +115,37 @@ def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
     else:
         three = np.dstack([countable(rgb[:, :, c], key).astype(np.float32) for c in range(len(COLOURS))])
     return countable(np.asarray(cv2.cvtColor(cast("NDArray[np.float32]", three), cv2.COLOR_RGB2GRAY)), key)
+
+
+def colours_differ(planes: Sequence[Plane]) -> bool:
+    """Whether the planes red, green and blue (H, W) show different things, as in a merge of stains: two that carry a signal rise and
+    fall apart (correlation below 0.9). Grey saved as colours, and a grey image tinted in one colour, do not.
+
+    Looked at in a view of at most 512 px a side, whose means are hardly touched by noise.
+    """
+    longest = max(planes[0].shape)
+    size = [max(1, round(side * min(1.0, _VIEW / longest))) for side in planes[0].shape]
+    small = [
+        cv2.resize(np.asarray(plane, np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
+        for plane in planes
+    ]
+    spreads = [float(plane.std()) for plane in small]
+    least = max(_CARRIES * max(spreads), 0.5 if planes[0].dtype.kind == "u" else 0.0)
+    carrying = [
+        plane.ravel()
+        for plane, spread in zip(small, spreads, strict=True)
+        if spread > max(least, _OVER_NOISE * _noise(plane))
+    ]
+    return any(np.corrcoef(one, other)[0, 1] < _TOGETHER for one, other in combinations(carrying, 2))
+
+
+def _noise(plane: Plane) -> float:
+    """Standard deviation of noise from the differences of neighbours, whose median signal hardly touches."""
+    return (
+        float(np.median(np.abs(np.diff(np.asarray(plane, np.float32), axis=1)))) / (0.6745 * 2**0.5)
+        if plane.shape[1] > 1
+        else 0.0
+    )
 
 
 def is_ramp(palette: NDArray[np.generic]) -> bool:

@@ -11,16 +11,37 @@ import numpy as np
 
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images import jpeg
-from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, check_pixels, check_position
-from cellcount_core.images.pixels import colour_channel, countable
+from cellcount_core.images.axes import UNDECLARED, Declared
+from cellcount_core.images.imagefile import (
+    COLOURS,
+    Beside,
+    Plane,
+    alone,
+    channel_number,
+    check_pixels,
+    check_position,
+)
+from cellcount_core.images.pixels import colour_channel, countable, is_ramp
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _PNG_PALETTE = 3
 _PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PNG_PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _BMP_BITS = (16, 24, 32)
+_BMP_PALETTE_BITS = (1, 4, 8)
+_BMP_FILE_HEADER = 14
 _BMP_LEAST = 54
 _BMP_HEADERS = frozenset({40, 52, 56, 64, 108, 124})
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """Rows of palette indices in a BMP: where they begin, bits of each, whether the lowest row comes first, colours (n, 3) with blue first."""
+
+    start: int
+    bits: int
+    upwards: bool
+    colours: Plane
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +51,7 @@ class _Header:
     grey: bool
     bits: int
     frame: jpeg.Frame | None = None
+    indexed: _Indexed | None = None
 
 
 @dataclass(slots=True)
@@ -42,12 +64,22 @@ class RasterImage:
     planes: int = 1
     images: int = 1
     um_per_px: float | None = None
+    warnings: tuple[str, ...] = ()
     _rgb: Plane | None = field(default=None, repr=False)
 
     @property
     def channels(self) -> tuple[str, ...]:
         """("",) for grey, the three colours otherwise."""
         return ("",) if self.header.grey else COLOURS
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """As `channels`."""
+        return self.channels
+
+    def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
+        """The one plane."""
+        return (0,)
 
     @property
     def bit_max(self) -> int:
@@ -76,6 +108,8 @@ class RasterImage:
         if self.header.frame is not None:
             decoded = jpeg.decode(self.body, self.header.frame, self.key)
             return decoded if decoded.ndim == 2 else decoded[:, :, ::-1]
+        if self.header.indexed is not None:
+            return self._looked_up(self.header.indexed)
         try:
             pixels = cv2.imdecode(np.frombuffer(self.body, np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
@@ -88,6 +122,19 @@ class RasterImage:
             )
         return np.asarray(pixels)
 
+    def _looked_up(self, indexed: _Indexed) -> Plane:
+        height, width = self.shape
+        row = _bmp_row(width, indexed.bits)
+        packed: Plane = np.frombuffer(self.body, np.uint8, row * height, indexed.start).reshape(height, row)
+        if indexed.bits < 8:
+            bits = np.unpackbits(np.asarray(packed, np.uint8), axis=1).reshape(height, -1, indexed.bits)
+            packed = np.packbits(bits, axis=2)[:, :, 0] >> (8 - indexed.bits)
+        numbers = packed[::-1, :width] if indexed.upwards else packed[:, :width]
+        if int(numbers.max()) >= len(indexed.colours):
+            detail = f"a pixel is colour {int(numbers.max())} and the palette has {len(indexed.colours)}"
+            raise FieldFault(Reason.UNREADABLE, detail, self.key)
+        return np.asarray(indexed.colours[numbers])
+
 
 def opens(body: bytes) -> bool:
     """Whether the first bytes are those of a PNG, JPEG or BMP."""
@@ -98,8 +145,10 @@ def opens(body: bytes) -> bool:
     )
 
 
-def open_bytes(body: bytes, key: str, max_pixels: int) -> RasterImage:
-    """Open from headers. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS."""
+def open_bytes(
+    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+) -> RasterImage:
+    """Open from headers, which say all that there is to say of the axes. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS."""
     if body.startswith(_PNG):
         header, body = _png(body, key, max_pixels)
     elif body.startswith(jpeg.START):
@@ -168,14 +217,38 @@ def _bmp_header(body: bytes, key: str, max_pixels: int) -> _Header:
     start, _, width, signed_height, _, bits, compression = struct.unpack_from("<IIiiHHI", body, 10)
     height = abs(signed_height)
     check_pixels(height, width, max_pixels, key)
-    if bits not in _BMP_BITS or compression not in (0, 3):
-        found = f"a BMP with a palette ({bits} bits)" if bits <= 8 else f"a BMP of {bits} bits"
-        raise FieldFault(
-            Reason.UNSUPPORTED, f"{found} and compression {compression}; save it as PNG or TIFF", key
-        )
-    needed = start + (width * bits + 31) // 32 * 4 * height
+    indexed = bits in _BMP_PALETTE_BITS and compression == 0
+    if not indexed and (bits not in _BMP_BITS or compression not in (0, 3)):
+        detail = f"a BMP of {bits} bits and compression {compression}; save it as PNG or TIFF"
+        raise FieldFault(Reason.UNSUPPORTED, detail, key)
+    needed = start + _bmp_row(width, bits) * height
     if len(body) < needed:
         raise FieldFault(Reason.TRUNCATED, f"the BMP has {len(body)} bytes and needs {needed}", key)
     if start < _BMP_LEAST:
         raise FieldFault(Reason.UNREADABLE, f"the BMP's pixels stand at byte {start}, in its header", key)
-    return _Header(height, width, False, 8)
+    if not indexed:
+        return _Header(height, width, False, 8)
+    colours = _bmp_palette(body, start, bits, key)
+    grey = bool((colours == colours[:, :1]).all())
+    # A palette that only tints stands for grey values, as in a TIFF; the numbers are then the pixels.
+    tinted = not grey and is_ramp(colours)
+    table = np.arange(len(colours), dtype=np.uint8) if tinted else colours[:, 0] if grey else colours
+    return _Header(height, width, grey or tinted, 8, None, _Indexed(start, bits, signed_height > 0, table))
+
+
+def _bmp_row(width: int, bits: int) -> int:
+    """Bytes of a row, a multiple of four."""
+    return (width * bits + 31) // 32 * 4
+
+
+def _bmp_palette(body: bytes, start: int, bits: int, key: str) -> Plane:
+    """Colours (n, 3) uint8, blue first, between the header and the pixels."""
+    (header,) = struct.unpack_from("<I", body, _BMP_FILE_HEADER)
+    (used,) = struct.unpack_from("<I", body, 46)
+    count = used or 1 << bits
+    first = _BMP_FILE_HEADER + header
+    if count > 1 << bits or first + 4 * count > start:
+        raise FieldFault(
+            Reason.UNREADABLE, f"the BMP's palette of {count} colours does not fit its header", key
+        )
+    return np.frombuffer(body, np.uint8, 4 * count, first).reshape(count, 4)[:, :3]

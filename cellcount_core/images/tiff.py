@@ -10,30 +10,59 @@ import io
 import logging
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 import tifffile
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.imagefile import COLOURS, Plane, channel_number, check_pixels, check_position
-from cellcount_core.images.ome import Ome, read_ome, refuse_document_type
+from cellcount_core.images.axes import (
+    UNDECLARED,
+    Axes,
+    Declared,
+    check_sides,
+    many_times,
+    page_axes,
+    renamed_axes,
+)
+from cellcount_core.images.imagefile import (
+    COLOURS,
+    Beside,
+    Plane,
+    alone,
+    channel_number,
+    check_pixels,
+    check_position,
+    matching,
+    usable_names,
+)
+from cellcount_core.images.ome import (
+    Ome,
+    OmeImage,
+    Place,
+    PlaneMap,
+    map_planes,
+    own_name,
+    read_ome,
+    refuse_document_type,
+)
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable, is_ramp
 from cellcount_core.images.tiff_chain import check_chain, opens
-from cellcount_core.images.tiff_metadata import Described, describe, usable_names
+from cellcount_core.images.tiff_metadata import Described, describe
 from cellcount_core.images.tiff_segments import check_encoding, check_segments, check_written
 
 __all__ = ["TiffImage", "open_bytes", "opens"]
 
-_UNNAMED = "IQ"
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _NO_COMPRESSION = 1
 _LARGEST_TILE = 1 << 24
 _HEADER_BYTES = 8
+_BLOCKS = 4
+"""How many times the largest image may be read at once, where its axes are not in the order of pages."""
 
 # What tifffile and imagecodecs raise on damaged bytes (their own errors derive from ValueError and RuntimeError). Not
 # MemoryError: sizes are checked before anything is allocated, so that one says something about the machine.
@@ -43,131 +72,266 @@ _DECODER_FAULTS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Axes:
-    """Where channels and planes are: steps over the pages of the series, or samples along an axis of each page."""
+class _File:
+    """One TIFF file, its headers read: its pages are decoded one at a time, each checked first."""
 
-    channels: int
-    planes: int
-    channel_step: int
-    plane_step: int
-    samples: int
-    sample_axis: int | None
+    def __init__(self, body: bytes, key: str) -> None:
+        check_chain(body, key)
+        # tifffile logs every oddity of a file; each that matters here becomes a fault, and a plate has thousands of files.
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+        self.body, self.key = body, key
+        with _translated(key):
+            self.tif = tifffile.TiffFile(io.BytesIO(body))
+            self.first = self.tif.pages.first
 
-    @property
-    def in_page(self) -> bool:
-        """Whether the channels lie within a page."""
-        return self.samples > 1
+    def page(self, number: int, like: tifffile.TiffPage) -> Plane:
+        """Page `number`, which is to be of the shape and type of `like`."""
+        with _translated(self.key):
+            if number >= len(self.tif.pages):
+                detail = (
+                    f"the headers promise page {number} (from 0) and the file has {len(self.tif.pages)} pages"
+                )
+                raise FieldFault(Reason.TRUNCATED, detail, self.key)
+            page = self.tif.pages[number]
+            if not isinstance(page, tifffile.TiffPage) or (page.shape, page.dtype) != (
+                like.shape,
+                like.dtype,
+            ):
+                detail = f"page {number} is {page.shape} {page.dtype} and the image's are {like.shape} {like.dtype}"
+                raise FieldFault(Reason.WRONG_SHAPE, detail, self.key)
+            check_encoding(page, self.key)
+            return self.decode(page, page)
 
-
-@dataclass(slots=True)
-class TiffImage:
-    """The first image series of a TIFF. See `ImageFile`."""
-
-    key: str
-    channels: tuple[str, ...]
-    um_per_px: float | None
-    bit_max: int
-    shape: tuple[int, int]
-    _body: bytes = field(repr=False)
-    _series: tifffile.TiffPageSeries = field(repr=False)
-    _axes: _Axes = field(repr=False)
-    _palette: Plane | None = field(repr=False)
-    images: int = 1
-    _held: tuple[int, Plane] | None = field(default=None, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def planes(self) -> int:
-        """Number of z planes."""
-        return self._axes.planes
-
-    def read(self, channel: str, plane: int, index: int = 0) -> Plane:
-        """See `ImageFile.read`. A page that holds several channels stays decoded between their reads."""
-        number = channel_number(self.channels, channel, self.key)
-        check_position(plane, self.planes, index, self.images, self.key)
-        axes = self._axes
-        page = plane * axes.plane_step + (0 if axes.in_page else max(0, number) * axes.channel_step)
-        pixels = self._page(page)
-        if self._palette is not None:
-            return colour_channel(self._palette[pixels], number, self.key)
-        if axes.in_page and self.channels == COLOURS:
-            return colour_channel(pixels, number, self.key)
-        grey = countable(pixels[:, :, number] if axes.in_page else pixels, self.key)
-        keyframe = self._series.keyframe
-        if int(keyframe.photometric) == _MINISWHITE:
-            return np.asarray(grey.dtype.type((1 << keyframe.bitspersample) - 1) - grey)  # type: ignore[operator]
-        return grey
-
-    def _page(self, number: int) -> Plane:
-        """Page `number` of the series: (H, W), or (H, W, samples)."""
-        with self._lock, _translated(self.key):
-            if self._held is not None and self._held[0] == number:
-                return self._held[1]
-            pixels = self._decode(number)
-            if self._axes.sample_axis is None:
-                return pixels
-            pixels = np.moveaxis(pixels, self._axes.sample_axis, 2)[:, :, : self._axes.samples]
-            if not self._axes.in_page:
-                return pixels[:, :, 0]
-            self._held = (number, pixels)
-            return pixels
-
-    def _decode(self, number: int) -> Plane:
-        keyframe = self._series.keyframe
-        offset = self._series.dataoffset
-        if offset is not None:
-            check_written(keyframe, keyframe, self.key)
-            # One run of raw planes (also of ImageJ stacks, of which only the first has a page): a view, no copy.
-            return self._view(offset + number * keyframe.nbytes, keyframe)
-        page = self._series[number] if number < len(self._series) else None
-        if page is None:
-            raise FieldFault(
-                Reason.TRUNCATED, f"the headers promise page {number} and it is not in the file", self.key
-            )
+    def decode(self, page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage) -> Plane:
+        """The pixels of a page, in the shape of `keyframe`."""
         check_written(page, keyframe, self.key)
         if keyframe.is_final:
-            return self._view(page.dataoffsets[0], keyframe)
-        check_segments(page, keyframe, self._body, self.key)
+            return self.raw(page.dataoffsets[0], keyframe)
+        check_segments(page, keyframe, self.body, self.key)
         return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
 
-    def _view(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
+    def raw(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
+        """The pixels of a page that stand as they are at `offset`: a view, no copy."""
         if offset < _HEADER_BYTES:
             raise FieldFault(
                 Reason.UNREADABLE, f"a plane stands at byte {offset}, in the file's header", self.key
             )
-        if offset + keyframe.nbytes > len(self._body):
+        if offset + keyframe.nbytes > len(self.body):
             needed = f"a plane needs bytes {offset} to {offset + keyframe.nbytes}"
-            raise FieldFault(Reason.TRUNCATED, f"the file has {len(self._body)} bytes and {needed}", self.key)
+            raise FieldFault(Reason.TRUNCATED, f"the file has {len(self.body)} bytes and {needed}", self.key)
         dtype = np.dtype(keyframe.dtype).newbyteorder(keyframe.parent.byteorder)
-        return np.frombuffer(self._body, dtype, prod(keyframe.shape), offset).reshape(keyframe.shape)
+        return np.frombuffer(self.body, dtype, prod(keyframe.shape), offset).reshape(keyframe.shape)
 
 
-def open_bytes(body: bytes, key: str, max_pixels: int) -> TiffImage:
-    """Open from headers. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS."""
-    check_chain(body, key)
-    # tifffile logs every oddity of a file; each that matters here becomes a fault, and a plate has thousands of files.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+class _Stack:
+    """The pages of one file in the order of an array, which `axes` describe; `channels` are those that it holds, `apart` how many lie in
+    blocks of their own."""
+
+    def __init__(self, file: _File, series: tifffile.TiffPageSeries, axes: Axes) -> None:
+        self.keyframe, self.axes = series.keyframe, axes
+        self.planes, self.images = axes.size("Z"), axes.images
+        self.apart = 1 if {"C", "S"} & set(axes.inside) else axes.size("C")
+        self.channels: Sequence[int] = range(self.apart)
+        self._file, self._series = file, series
+
+    def block(self, channel: int, plane: int, index: int) -> Plane:
+        """The block that holds a plane, see `Axes`; it may be part of a page or several pages."""
+        size, page = prod(self.axes.block), prod(self.keyframe.shape)
+        start = self.axes.number(channel, plane, index) * size
+        first, last = start // page, (start + size - 1) // page
+        with _translated(self._file.key):
+            if first == last and size == page:
+                return self._page(first)
+            flat = np.concatenate([self._page(number).ravel() for number in range(first, last + 1)])
+        return flat[start - first * page :][:size]
+
+    def _page(self, number: int) -> Plane:
+        if (offset := self._series.dataoffset) is not None:
+            check_written(self.keyframe, self.keyframe, self._file.key)
+            # One run of raw planes (also of ImageJ stacks, of which only the first has a page).
+            return self._file.raw(offset + number * self.keyframe.nbytes, self.keyframe)
+        page = self._series[number] if number < len(self._series) else None
+        if page is None:
+            detail = f"the headers promise page {number} (from 0) and it is not in the file"
+            raise FieldFault(Reason.TRUNCATED, detail, self._file.key)
+        return self._file.decode(page, self.keyframe)
+
+    def own(self, channel: int, index: int) -> tuple[int, ...]:
+        """The planes of a channel that lie in the file."""
+        return tuple(range(self.axes.size("Z")))
+
+
+class _OmePlanes:
+    """The pages that TiffData elements name, in this file and in those of its set. `roles` say what the XML's C, Z and T stand for; of the
+    `apart` channels of the image this file holds `channels`."""
+
+    def __init__(
+        self, file: _File, plan: PlaneMap, roles: Mapping[str, str], beside: Beside, key: str
+    ) -> None:
+        self.keyframe, self.plan = file.first, plan
+        self._file, self._beside, self._roles, self._key = file, beside, roles, key
+        self._others: dict[str, _File] = {}
+        self.held = [{roles[axis]: at for axis, at in zip("CZT", each, strict=True)} for each in plan.held()]
+        self._times = sorted({at["T"] for at in self.held})
+        sizes = {roles[axis]: plan.sizes[axis] for axis in "CZT"}
+        self.planes, self.images, self.apart = sizes["Z"], len(self._times), sizes["C"]
+        self.channels: Sequence[int] = sorted({at["C"] for at in self.held})
+
+    def own(self, channel: int, index: int) -> tuple[int, ...]:
+        """The planes of a channel that lie in this file."""
+        held = (at for at in self.held if (at["C"], at["T"]) == (channel, self._times[index]))
+        return tuple(sorted(at["Z"] for at in held))
+
+    def block(self, channel: int, plane: int, index: int) -> Plane:
+        """The page of a plane, wherever it lies."""
+        place = self.place(channel, plane, index)
+        if place is None:
+            detail = f"the OME-XML names no page for plane {plane + 1} of channel number {channel} (from 0)"
+            raise FieldFault(Reason.TRUNCATED, detail, self._key)
+        return (self._other(place) if place.file else self._file).page(place.ifd, self.keyframe)
+
+    def place(self, channel: int, plane: int, index: int) -> Place | None:
+        """Where a plane lies, None where the XML does not say it."""
+        at = {"C": channel, "Z": plane, "T": self._times[index]}
+        return self.plan.place((at[self._roles["C"]], at[self._roles["Z"]], at[self._roles["T"]]))
+
+    def _other(self, place: Place) -> _File:
+        if place.file not in self._others:
+            body = self._beside(place.file)
+            if body is None:
+                detail = f"a plane of its image lies in {place.file}, which is not beside it"
+                raise FieldFault(Reason.ABSENT, detail, self._key)
+            if not opens(body):
+                detail = f"a plane of its image lies in {place.file}, which is no TIFF"
+                raise FieldFault(Reason.UNREADABLE, detail, self._key)
+            other = _File(body, f"{self._key.rpartition('/')[0]}/{place.file}".lstrip("/"))
+            ome = (
+                read_ome(str(other.first.description or ""), len(other.tif.pages), other.key)
+                if other.tif.is_ome
+                else None
+            )
+            if ome is not None and ome.uuid and place.uuid and ome.uuid != place.uuid:
+                detail = f"{place.file} has the UUID {ome.uuid}, and the file of the set that has its name {place.uuid}"
+                raise FieldFault(Reason.WRONG_SHAPE, detail, self._key)
+            self._others[place.file] = other
+        return self._others[place.file]
+
+
+@dataclass(slots=True)
+class TiffImage:
+    """The first image series of a TIFF, or the image of an OME set that the file is part of. See `ImageFile`."""
+
+    key: str
+    channels: tuple[str, ...]
+    whole: tuple[str, ...]
+    planes: int
+    images: int
+    um_per_px: float | None
+    bit_max: int
+    shape: tuple[int, int]
+    warnings: tuple[str, ...]
+    _source: _Stack | _OmePlanes = field(repr=False)
+    _axes: Axes = field(repr=False)
+    _palette: Plane | None = field(repr=False)
+    _held: tuple[tuple[int, int, int], Plane] | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
+        """See `ImageFile.own`."""
+        check_position(0, self.planes, index, self.images, self.key)
+        return self._source.own(max(0, self._channel(channel)) if self._apart else 0, index)
+
+    def read(self, channel: str, plane: int, index: int = 0) -> Plane:
+        """See `ImageFile.read`. Pages that hold several channels stay decoded between their reads."""
+        number = self._channel(channel)
+        check_position(plane, self.planes, index, self.images, self.key)
+        block = self._block(max(0, number) if self._apart else 0, plane, index)
+        if self._palette is not None:
+            return colour_channel(self._palette[self._axes.plane(block, 0, plane, index)], number, self.key)
+        if self.channels == COLOURS:
+            return colour_channel(self._axes.plane(block, -1, plane, index), number, self.key)
+        grey = countable(self._axes.plane(block, number, plane, index), self.key)
+        keyframe = self._source.keyframe
+        if int(keyframe.photometric) == _MINISWHITE:
+            return np.asarray(grey.dtype.type((1 << keyframe.bitspersample) - 1) - grey)  # type: ignore[operator]
+        return grey
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the channels lie in blocks of their own."""
+        return not {"C", "S"} & set(self._axes.inside)
+
+    def _channel(self, name: str) -> int:
+        """Number of a channel among those of the whole image. Raises FieldFault CHANNEL_MISSING where another file of the set holds it."""
+        if (
+            matching(name, self.channels) is None
+            and (elsewhere := matching(name, self.whole)) is not None
+            and name
+        ):
+            number = self.whole.index(elsewhere)
+            place = self._source.place(number, 0, 0) if isinstance(self._source, _OmePlanes) else None
+            where = f" ({place.file})" if place is not None and place.file else ""
+            detail = f"channel {elsewhere!r} lies in another file of its OME set{where}; this one holds {_quoted(self.channels)}"
+            raise FieldFault(Reason.CHANNEL_MISSING, detail, self.key)
+        number = channel_number(self.channels, name, self.key)
+        return number if number < 0 or self.whole == COLOURS else self.whole.index(self.channels[number])
+
+    def _block(self, channel: int, plane: int, index: int) -> Plane:
+        """The block of a plane, in the shape that `_axes` give it."""
+        with self._lock:
+            wanted = (channel, plane, index)
+            if self._held is not None and self._held[0] == wanted:
+                return self._held[1]
+            block = self._source.block(channel, plane, index)
+            if not self._apart:
+                self._held = (wanted, block)
+            return block
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:12])
+
+
+def open_bytes(
+    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+) -> TiffImage:
+    """Open from headers.
+
+    Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS, and ABSENT where the file that
+    describes its pages is not there.
+    """
+    file = _File(body, key)
     with _translated(key):
-        tif = tifffile.TiffFile(io.BytesIO(body))
-        first = tif.pages.first
+        first = file.first
         check_pixels(first.imagelength, first.imagewidth, max_pixels, key)
-        ome = _ome(tif, key)
-        series = _series(tif, ome, key)
-        page = series.keyframe
-        _check_page(page, max_pixels, key)
-        axes = _axes(series, page, key)
-        described = describe(tif, ome)
+        image, plan = _described_by_ome(file, declared, beside)
+        source: _Stack | _OmePlanes
+        if image is None or plan is None:
+            source, axes = _stack(file, image, declared, max_pixels)
+        else:
+            _check_page(first, max_pixels, key)
+            source, axes = _ome_planes(file, image, plan, declared, beside)
+        page = source.keyframe
+        sampled = "S" in page.axes and not declared.axes
+        inside = _samples(page) if sampled else axes.size("C") if "C" in axes.inside else 1
+        if source.apart > 1 and (inside > 1 or "S" in axes.letters):
+            detail = f"{source.apart} channels of {inside} samples each; write grey channels"
+            raise FieldFault(Reason.WRONG_SHAPE, detail, key)
+        described = describe(file.tif, image)
         palette = _palette(page, key)
-        colour = palette is not None or (axes.in_page and _is_colour(page))
+        colour = palette is not None or (_is_colour(page) if sampled else axes.size("S") >= len(COLOURS))
+        whole = COLOURS if colour else usable_names(described.names, max(source.apart, inside))
         return TiffImage(
             key=key,
-            channels=COLOURS if colour else usable_names(described.names, axes.channels),
+            channels=whole if colour or inside > 1 else tuple(whole[number] for number in source.channels),
+            whole=whole,
+            planes=source.planes,
+            images=source.images,
             um_per_px=described.um_per_px,
             bit_max=255 if palette is not None else _bit_max(page, described),
-            shape=(page.imagelength, page.imagewidth),
-            _body=body,
-            _series=series,
+            shape=axes.shape,
+            warnings=described.warnings,
+            _source=source,
             _axes=axes,
             _palette=palette,
         )
@@ -182,49 +346,107 @@ def _translated(key: str) -> Iterator[None]:
         raise FieldFault(Reason.UNREADABLE, detail, key) from error
 
 
-def _ome(tif: tifffile.TiffFile, key: str) -> Ome | None:
-    """The OME-XML of the file, if it has one that can be read; tifffile then reads none either."""
-    description = str(tif.pages.first.description or "")
+def _described_by_ome(
+    file: _File, declared: Declared, beside: Beside
+) -> tuple[OmeImage | None, PlaneMap | None]:
+    """The image of the OME-XML that this file holds (part of) and where its planes lie; (image, None) where `run.axes` says it instead."""
+    tif, key = file.tif, file.key
+    description = str(file.first.description or "")
     if not tif.is_ome:
         if description.lstrip("\ufeff \t\r\n").startswith("<"):
             refuse_document_type(description, key)
-        return None
+        return None, None
     ome = read_ome(description, len(tif.pages), key)
-    if ome is None:
-        tif.is_ome = False
-    return ome
+    said_elsewhere = ome.metadata_file if ome is not None and not ome.images else ""
+    # tifffile reads an OME-XML only for the sizes of axes whose letters are declared.
+    tif.is_ome = bool(declared.axes) and ome is not None
+    if ome is not None and said_elsewhere:
+        ome = _companion(file, ome, said_elsewhere, declared, beside)
+    if ome is None or not ome.images:
+        return None, None
+    if declared.axes:
+        return ome.images[0], None
+    own = own_name(ome.images, ome.uuid, key.rpartition("/")[2], key)
+    images = [image for image in ome.images if own is None or image.names_file(own)]
+    if not images:
+        raise FieldFault(Reason.WRONG_SHAPE, "the OME-XML places no plane in this file", key)
+    image, *others = images
+    if any(other.pixels_of_plane >= image.pixels_of_plane for other in others):
+        raise FieldFault(Reason.WRONG_SHAPE, _not_together(len(images)), key)
+    plan = map_planes(image, own, len(tif.pages), int(file.first.samplesperpixel), key)
+    if own is None:
+        _check_promised(prod(plan.sizes.values()), len(tif.pages), "OME-XML", key)
+    if not plan.held():
+        raise FieldFault(Reason.WRONG_SHAPE, "the OME-XML places no plane in this file", key)
+    return image, plan
 
 
-def _series(tif: tifffile.TiffFile, ome: Ome | None, key: str) -> tifffile.TiffPageSeries:
+def _companion(file: _File, ome: Ome, name: str, declared: Declared, beside: Beside) -> Ome | None:
+    """The OME-XML of the file `name`, which describes this one; None where it is not needed, since the pages are declared."""
+    body = beside(name)
+    if body is None:
+        if declared.axes or declared.pages:
+            return None
+        detail = f"its pages are described by {name}, which is not beside it; say what they are (run.pages or run.axes)"
+        raise FieldFault(Reason.ABSENT, detail, file.key)
+    other = _File(body, name) if opens(body) else None
+    xml = body.decode("utf-8", "replace") if other is None else str(other.first.description or "")
+    found = read_ome(xml, len(file.tif.pages), name)
+    return None if found is None else replace(found, uuid=ome.uuid)
+
+
+def _ome_planes(
+    file: _File, image: OmeImage, plan: PlaneMap, declared: Declared, beside: Beside
+) -> tuple[_OmePlanes, Axes]:
+    page, key = file.first, file.key
+    kinds = "".join(axis for axis in "CZT" if plan.sizes[axis] > 1)
+    renamed = renamed_axes(kinds, len([name for name in image.names if name]), declared.pages)
+    roles = dict(zip(kinds, renamed, strict=True))
+    left = [letter for letter in "CZT" if letter not in roles.values()]
+    roles |= dict(zip((axis for axis in "CZT" if axis not in kinds), left, strict=True))
+    source = _OmePlanes(file, plan, roles, beside, key)
+    if source.images > 1 and declared.pages != "time":
+        raise FieldFault(Reason.WRONG_SHAPE, many_times(source.images), key)
+    axes = Axes(page.axes, page.shape)
+    check_sides(axes.shape, prod(plan.sizes.values()), key)
+    return source, axes
+
+
+def _stack(file: _File, image: OmeImage | None, declared: Declared, max_pixels: int) -> tuple[_Stack, Axes]:
+    key = file.key
+    series = _series(file.tif, key)
+    page = series.keyframe
+    _check_page(page, max_pixels, key)
+    if series.shape[-len(page.shape) :] != page.shape:
+        detail = (
+            f"the headers describe {series.axes} {series.shape} and the pages are {page.axes} {page.shape}"
+        )
+        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
+    named = len([name for name in describe(file.tif, image).names if name])
+    axes = page_axes(series.axes, series.shape, page.axes, named, declared, key)
+    if prod(axes.block) > _BLOCKS * max_pixels:
+        detail = f"a block {axes.block} of axes {axes.letters} must be read at once; run.max_pixels allows {max_pixels:,}"
+        raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)
+    return _Stack(file, series, axes), axes
+
+
+def _not_together(number: int) -> str:
+    return f"the TIFF holds {number} images that do not belong together; write one to a file"
+
+
+def _series(tif: tifffile.TiffFile, key: str) -> tifffile.TiffPageSeries:
     """The one image series there is to count, beside smaller ones such as thumbnails."""
-    if ome is not None:
-        if len(ome.files) > 1:
-            return _one_of_a_set(tif, key)
-        _check_promised(ome.planes, len(tif.pages), "OME-XML", key)
     if not tif.series:
         raise FieldFault(Reason.UNREADABLE, "the TIFF holds no image", key)
     series, *others = tif.series
     sizes = [other.keyframe.imagelength * other.keyframe.imagewidth for other in others]
     if any(size >= series.keyframe.imagelength * series.keyframe.imagewidth for size in sizes):
-        detail = f"the TIFF holds {len(tif.series)} images that do not belong together; write one to a file"
-        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
+        raise FieldFault(Reason.WRONG_SHAPE, _not_together(len(tif.series)), key)
     if tif.is_imagej and series.kind != "imagej":
         meta = tif.imagej_metadata or {}
         promised = prod(int(meta.get(name, 1)) for name in ("channels", "slices", "frames"))
         _check_promised(promised, len(tif.pages), "ImageJ's header", key)
     return series
-
-
-def _one_of_a_set(tif: tifffile.TiffFile, key: str) -> tifffile.TiffPageSeries:
-    """The pages of a file whose OME-XML describes an image spread over several files; which planes they are is unknown."""
-    pages = list(tif.pages)
-    first = tif.pages.first
-    if any(page.keyframe.hash != first.hash for page in pages):
-        detail = f"the file holds {len(pages)} pages of different kinds from a set of files; write one image to a file"
-        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
-    shape = first.shape if len(pages) == 1 else (len(pages), *first.shape)
-    axes = first.axes if len(pages) == 1 else "I" + first.axes
-    return tifffile.TiffPageSeries(pages, shape, first.dtype, axes, parent=tif)
 
 
 def _check_promised(promised: int, there: int, who: str, key: str) -> None:
@@ -260,39 +482,6 @@ def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
     if chunk > max(max_pixels, _LARGEST_TILE) or (page.samplesperpixel > 4 and prod(page.shape) > max_pixels):
         detail = f"tiles of {chunk:,} px and {page.samplesperpixel} samples a pixel are declared"
         raise FieldFault(Reason.TOO_MANY_PIXELS, f"{detail}; run.max_pixels allows {max_pixels:,}", key)
-
-
-def _axes(series: tifffile.TiffPageSeries, page: tifffile.TiffPage, key: str) -> _Axes:
-    """Channels and planes from the axes of the series. Pages that nothing describes are channels (see `ImageFile`)."""
-    own = len(page.shape)
-    if series.shape[-own:] != page.shape:
-        detail = (
-            f"the headers describe {series.axes} {series.shape} and the pages are {page.axes} {page.shape}"
-        )
-        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
-    sizes = {"C": 1, "Z": 1}
-    steps = {"C": 0, "Z": 0}
-    step = 1
-    for name, size in reversed(list(zip(series.axes[:-own], series.shape[:-own], strict=True))):
-        axis = "C" if name in _UNNAMED else name
-        if size > 1 and (axis not in sizes or sizes[axis] > 1):
-            raise FieldFault(Reason.WRONG_SHAPE, _axis_message(name, size, series), key)
-        if size > 1:
-            sizes[axis], steps[axis] = size, step
-        step *= size
-    sample_axis = page.axes.index("S") if "S" in page.axes else None
-    samples = _samples(page) if sample_axis is not None else 1
-    if samples > 1 and sizes["C"] > 1:
-        detail = f"{sizes['C']} channels of {samples} samples each; write grey channels"
-        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
-    return _Axes(max(samples, sizes["C"]), sizes["Z"], steps["C"], steps["Z"], samples, sample_axis)
-
-
-def _axis_message(name: str, size: int, series: tifffile.TiffPageSeries) -> str:
-    what = {"T": "time points", "P": "positions"}.get(name, f"steps along axis {name!r}")
-    return (
-        f"the file holds {size} {what} (axes {series.axes}, {series.shape}); write each to a file of its own"
-    )
 
 
 def _samples(page: tifffile.TiffPage) -> int:

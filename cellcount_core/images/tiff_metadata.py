@@ -5,66 +5,109 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 import tifffile
 
-from cellcount_core.images.ome import Ome
+from cellcount_core.images.ome import OmeImage
 
 _UM = {
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "nm": 1e-3, "pm": 1e-6, "å": 1e-4, "mm": 1e3, "cm": 1e4, "m": 1e6,
+    "um": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "\\u03bcm": 1.0, "micron": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3, "pm": 1e-6, "å": 1e-4, "angstrom": 1e-4,
+    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
+    "m": 1e6, "meter": 1e6, "metre": 1e6, "inch": 25400.0, "inche": 25400.0, "in": 25400.0,
 }  # fmt: skip
-"""um in one of a unit; OME writes either mu, ImageJ may write it as an escape."""
+"""um in one of a unit, as writers spell it; ImageJ may write mu as an escape."""
+
+_GARBLED = {"Âµ": "µ", "Î¼": "μ"}
+"""A mu that was written as UTF-8 and read as Latin-1."""
+
+_NO_UNIT = frozenset({"", "pixel", "px", "reference frame", "none", "null", "unknown"})
 
 _ALIKE = 0.01
+_TAG_ALIKE = 0.02
+_LEAST_UM, _MOST_UM = 0.01, 100.0
+"""um per px that a microscope's image can have."""
+
+_PRINTED_UM = 20.0
+"""A resolution tag of more um per px (fewer than 1,270 dots an inch) is one for printing."""
+
+CALIBRATION_OUT_OF_RANGE = "calibration_out_of_range"
+CALIBRATION_CONTRADICTORY = "calibration_contradictory"
+CALIBRATION_INCOMPLETE = "calibration_incomplete"
+CALIBRATION_UNIT_UNKNOWN = "calibration_unit_unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """`names` of the channels ("" where one has none; empty where no header names them), pixel size in um, bits in use."""
+    """`names` of the channels ("" where one has none; empty where no header names them), pixel size in um, bits in use, and codes of
+    what is said of the pixel size and cannot be."""
 
     names: tuple[str, ...] = ()
     um_per_px: float | None = None
     bits: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def describe(tif: tifffile.TiffFile, ome: Ome | None) -> Described:
-    """What the headers of an open TIFF say, `ome` among them; dots per inch are for printing and are not looked at."""
+def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
+    """What the headers of an open TIFF say, `image` of its OME-XML among them; dots per inch are for printing and are not looked at."""
+    if image is not None:
+        return _of_ome(image, tif.pages.first)
     if tif.is_ome:
-        return Described() if ome is None else _of_ome(ome)
+        return Described()
     if tif.is_imagej:
         return _imagej(dict(tif.imagej_metadata or {}), tif.pages.first)
     if tif.is_metaseries:
-        return _metaseries(dict(tif.metaseries_metadata or {}))
+        return _metaseries(dict(tif.metaseries_metadata or {}), tif.pages.first)
     return Described()
 
 
-def usable_names(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """`names` where there are `count` of them, all different; else "" for one channel, "0", "1", … for several."""
-    if len(names) == count and all(names) and len(set(names)) == count:
-        return tuple(names)
-    return ("",) if count == 1 else tuple(str(number) for number in range(count))
+def _calibrated(
+    names: tuple[str, ...], bits: int | None, sides: Sequence[tuple[float | None, str]], tag: float | None
+) -> Described:
+    """With the pixel size that `sides` (x and y: a number and its unit) give, where it can be and `tag` (um) does not contradict it."""
+    units = [_unit(unit) for value, unit in sides if value is not None]
+    if not units or all(unit in _NO_UNIT for unit in units):
+        return Described(names, None, bits)
+    if any(unit not in _UM for unit in units):
+        return Described(names, None, bits, (CALIBRATION_UNIT_UNKNOWN,))
+    found = [value * _UM[_unit(unit)] for value, unit in sides if value is not None]
+    if not all(_LEAST_UM <= value <= _MOST_UM for value in found):
+        return Described(names, None, bits, (CALIBRATION_OUT_OF_RANGE,))
+    if len(found) < 2:
+        return Described(names, None, bits, (CALIBRATION_INCOMPLETE,))
+    x, y = found
+    if abs(x - y) > _ALIKE * max(x, y) or (tag is not None and abs(x - tag) > _TAG_ALIKE * x):
+        return Described(names, None, bits, (CALIBRATION_CONTRADICTORY,))
+    return Described(names, x, bits)
 
 
-def _same(x: float | None, y: float | None) -> float | None:
-    """The pixel size where x and y agree within 1 %."""
-    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)) or min(x, y) <= 0:
+def _unit(text: str) -> str:
+    """The unit as `_UM` spells it."""
+    for garbled, meant in _GARBLED.items():
+        text = text.replace(garbled, meant)
+    plain = normalize("NFKC", text.strip().strip('"\0')).lower()
+    return plain[:-1] if plain.endswith("s") and len(plain) > 3 else plain
+
+
+def _of_ome(image: OmeImage, page: tifffile.TiffPage) -> Described:
+    said = image.pixels
+    bits = said.get("SignificantBits", "")
+    sides = [
+        (_number(said.get(f"PhysicalSize{axis}")), said.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"
+    ]
+    return _calibrated(
+        tuple(image.names), int(bits) if bits.isascii() and bits.isdigit() else None, sides, _tagged(page)
+    )
+
+
+def _tagged(page: tifffile.TiffPage) -> float | None:
+    """um per px by the resolution tags, where they are of the image and not of its print; None for no such."""
+    unit = {2: 25400.0, 3: 1e4}.get(int(page.tags.valueof("ResolutionUnit") or 0))
+    x, y = (_per_unit(page, tag) for tag in ("XResolution", "YResolution"))
+    if unit is None or x is None or y is None or abs(x - y) > _ALIKE * max(x, y):
         return None
-    return x if abs(x - y) <= _ALIKE * max(x, y) else None
-
-
-def _of_ome(ome: Ome) -> Described:
-    if ome.pixels is None:
-        return Described()
-    size = _same(_length(ome.pixels, "X"), _length(ome.pixels, "Y"))
-    bits = ome.pixels.get("SignificantBits", "")
-    return Described(tuple(ome.names), size, int(bits) if bits.isascii() and bits.isdigit() else None)
-
-
-def _length(pixels: Mapping[str, str], axis: str) -> float | None:
-    unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").strip().lower())
-    value = _number(pixels.get(f"PhysicalSize{axis}"))
-    return None if unit is None or value is None else value * unit
+    return x * unit if _LEAST_UM <= x * unit <= _PRINTED_UM else None
 
 
 def _number(text: object) -> float | None:
@@ -75,19 +118,20 @@ def _number(text: object) -> float | None:
 
 
 def _imagej(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
-    unit = _UM.get(str(meta.get("unit", "")).strip().lower())
-    size = None
-    if unit is not None:
-        size = _same(_per_unit(page, "XResolution", unit), _per_unit(page, "YResolution", unit))
-    return Described(_imagej_names(meta), size)
+    unit = str(meta.get("unit", ""))
+    sides = [
+        (_per_unit(page, "XResolution"), unit),
+        (_per_unit(page, "YResolution"), str(meta.get("yunit", unit))),
+    ]
+    return _calibrated(_imagej_names(meta), None, sides, None)
 
 
-def _per_unit(page: tifffile.TiffPage, tag: str, unit: float) -> float | None:
-    """um per px from ImageJ's pixels per unit, a fraction."""
+def _per_unit(page: tifffile.TiffPage, tag: str) -> float | None:
+    """Units per px from a resolution tag: pixels per unit, a fraction."""
     value = page.tags.valueof(tag)
     if not isinstance(value, tuple) or len(value) != 2 or not value[0]:
         return None
-    return unit * float(value[1]) / float(value[0])
+    return float(value[1]) / float(value[0])
 
 
 def _imagej_names(meta: Mapping[str, object]) -> tuple[str, ...]:
@@ -103,14 +147,12 @@ def _imagej_names(meta: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(names.pop() if len(names) == 1 else "" for names in by_channel)
 
 
-def _metaseries(meta: Mapping[str, object]) -> Described:
+def _metaseries(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
     info = meta.get("PlaneInfo")
     if not isinstance(info, dict):
         return Described()
     name = str(info.get("_IllumSetting_") or "").strip()
-    unit = _UM.get(str(info.get("spatial-calibration-units", "")).strip().lower())
-    size = None
-    if unit is not None and info.get("spatial-calibration-state") is True:
-        x, y = _number(info.get("spatial-calibration-x")), _number(info.get("spatial-calibration-y"))
-        size = _same(None if x is None else x * unit, None if y is None else y * unit)
-    return Described((name,) if name else (), size)
+    unit = str(info.get("spatial-calibration-units", ""))
+    on = info.get("spatial-calibration-state") is True
+    sides = [(_number(info.get(f"spatial-calibration-{axis}")) if on else None, unit) for axis in "xy"]
+    return _calibrated((name,) if name else (), None, sides, _tagged(page))

@@ -10,6 +10,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, padding, unevenness
 from cellcount_core.models.package import Package
+from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.separate import Counted
 
 _FLUORESCENCE = "fluorescence"
@@ -61,6 +62,11 @@ def doubts(
         not quality.empty and not told[Doubt.PADDED] and unevenness(plane, norm) > _UNEVEN
     )
     return tuple(doubt for doubt in Doubt if told.get(doubt))
+
+
+def colour_doubts(pixels: Pixels, package: Package) -> tuple[Doubt, ...]:
+    """The doubt about a luminance of different stains; () for a package of stained tissue, whose images are luminance."""
+    return (Doubt.COLOURS_DIFFER,) if pixels.colours_differ and _FLUORESCENCE in package.modality else ()
 
 
 def _is_dark(plane: Plane, package: Package) -> bool:

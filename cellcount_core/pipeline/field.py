@@ -19,7 +19,7 @@ from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.quality import Quality, assess
 from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.doubts import doubts
+from cellcount_core.pipeline.doubts import colour_doubts, doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.kit import FieldKit, PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels
@@ -102,7 +102,8 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
     plane = pixels.planes[kit.counted[0].name]
     odd = doubts(plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package)
-    warnings = (*pixels.warnings, *prepared.warnings, *found.warnings, *odd)
+    colours = colour_doubts(pixels, kit.package)
+    warnings = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
     return Examined(pixels, prepared.quality, prepared.scale, found, unlike, warnings)
 
 
@@ -175,7 +176,8 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
         z_mode=str(kit.run.z),
         status=Status.OK,
         source=_sources(kit, planned),
-        channel=kit.counted[0].name,
+        channel=seen.pixels.channel or kit.counted[0].name,
+        planes=seen.pixels.joined,
         count=found.count,
         count_low=low,
         count_high=high,

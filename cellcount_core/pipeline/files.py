@@ -6,26 +6,39 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
+from cellcount_core.images.axes import UNDECLARED, Declared, declared_in
 from cellcount_core.images.decode import ImageFile, open_image
-from cellcount_core.stores.base import Absent, Denied, Store
+from cellcount_core.images.imagefile import Beside, alone
+from cellcount_core.stores.base import Absent, Denied, Store, files_beside
 
 
 class LoadedFile:
     """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first.
 
-    `users` fields share it; when each has called `release`, the bytes are let go.
+    `users` fields share it; when each has called `release`, the bytes are let go. `declared` is what the run says of its axes, `beside`
+    gives the other files of an OME set.
     """
 
     def __init__(
-        self, key: str, body: bytes | Absent | Denied, planned_size: int, max_pixels: int, users: int = 1
+        self,
+        key: str,
+        body: bytes | Absent | Denied,
+        planned_size: int,
+        max_pixels: int,
+        users: int = 1,
+        declared: Declared = UNDECLARED,
+        beside: Beside = alone,
     ) -> None:
         self._users = users
         self._key = key
         self._planned_size = planned_size
         self._body: bytes | Absent | Denied | None = body
         self._max_pixels = max_pixels
+        self._declared = declared
+        self._beside = beside
         self._image: ImageFile | None = None
         self._fault: FieldFault | None = None
         self._lock = threading.Lock()
@@ -67,25 +80,35 @@ class LoadedFile:
                 f"it had {self._planned_size} bytes when the run was planned and has {len(self._body)} now"
             )
             raise FieldFault(Reason.CHANGED, detail, self._key)
-        return open_image(self._body, self._key, max_pixels=self._max_pixels)
+        return open_image(
+            self._body,
+            self._key,
+            max_pixels=self._max_pixels,
+            declared=self._declared,
+            beside=self._beside,
+        )
 
 
 def read_fields(
-    store: Store, fields: Sequence[PlannedField], *, ahead: int, max_pixels: int
+    store: Store, fields: Sequence[PlannedField], *, ahead: int, run: RunConfig
 ) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
     """The fields with their files, in order. Objects are read `ahead` of need; one read an object, however many fields share it.
 
-    Fields that planning already gave up come with no files. Raises StorageFault, CredentialsFault.
+    The other files of an OME set are read when a plane that lies in them is asked for. Fields that planning already gave up come
+    with no files. Raises StorageFault, CredentialsFault.
     """
     uses = Counter(key for planned in fields for key in _keys(planned))
     sizes = {source.key: source.size for planned in fields for source in planned.sources}
+    declared = declared_in(run)
     held: dict[str, LoadedFile] = {}
     bodies = store.get_many(list(uses), ahead=ahead)
     for planned in fields:
         keys = _keys(planned)
         while any(key not in held for key in keys):
             key, body = next(bodies)
-            held[key] = LoadedFile(key, body, sizes[key], max_pixels, uses[key])
+            held[key] = LoadedFile(
+                key, body, sizes[key], run.max_pixels, uses[key], declared, files_beside(store, key)
+            )
         yield planned, {key: held[key] for key in keys}
         for key in keys:
             uses[key] -= 1

@@ -9,21 +9,71 @@ from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField, Selection, Source
 from cellcount_core.images.decode import ImageFile, Plane
-from cellcount_core.images.project import project
+from cellcount_core.images.imagefile import COLOURS, GREYS, matching
+from cellcount_core.images.pixels import colours_differ
+from cellcount_core.images.project import ZMode, project
 from cellcount_core.pipeline.files import LoadedFile
+
+LUMINANCE = "luminance"
+"""What the `channel` column says of a colour image of which no colour was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
     """Planes (H, W) by channel name, in raw units, all of one size.
 
-    `um_per_px` is None where it is unknown; `bit_max` the largest value the counted channel can take.
+    `um_per_px` is None where it is unknown; `bit_max` the largest value the counted channel can take. `channel` is "luminance" where
+    that of a colour image is counted, "" otherwise; `joined` the number of z planes that became the counted one. `colours_differ`
+    says that it is the luminance of colours that show different things.
     """
 
     planes: Mapping[str, Plane]
     um_per_px: float | None
     bit_max: int
     warnings: tuple[str, ...]
+    channel: str = ""
+    joined: int = 1
+    colours_differ: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One plane of a channel, how many it was made of, and what is to be known of it."""
+
+    plane: Plane
+    joined: int
+    warnings: tuple[str, ...]
+    luminance: bool
+    colours_differ: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """A channel within one file: `name` as the file has it."""
+
+    source: Source
+    image: ImageFile
+    name: str
+
+    @property
+    def index(self) -> int:
+        """Which of the file's images, from 0."""
+        return max(0, self.source.index)
+
+    @property
+    def luminance(self) -> bool:
+        """Whether it is made of the colours of a colour image."""
+        return self.image.channels == COLOURS and self.name.casefold() in GREYS
+
+    def read(self, plane: int) -> Plane:
+        """One plane, from 0."""
+        return self.image.read(self.name, plane, self.index)
+
+    def colours_differ(self, plane: int) -> bool:
+        """Whether it is the luminance of colours that show different things."""
+        if not self.luminance:
+            return False
+        return colours_differ([self.image.read(colour, plane, self.index) for colour in COLOURS])
 
 
 def load_pixels(
@@ -39,59 +89,112 @@ def load_pixels(
     with a file.
     """
     planes: dict[str, Plane] = {}
-    warnings: list[str] = []
+    warnings: dict[str, None] = {}
     calibrations: list[float] = []
+    first: _Read | None = None
     bit_max = 0
-    for selection in dict.fromkeys((*counted, *measured)):
+    wanted = tuple(dict.fromkeys((*counted, *measured)))
+    for selection in wanted:
         sources = [source for source in planned.sources if source.channel in (selection.channel, "")]
         if not sources and selection not in counted:
-            warnings.append(f"channel_missing:{selection.name}")
+            warnings[f"channel_missing:{selection.name}"] = None
             continue
         if not sources:
             raise FieldFault(
                 Reason.CHANNEL_MISSING, f"channel {selection.channel!r} has no file in this field"
             )
-        images = [(source, files[source.key].image()) for source in sources]
-        planes[selection.name] = _plane(images, selection, run)
+        found = [_inside(source, files[source.key].image(), selection, len(wanted)) for source in sources]
+        read = _plane(found, selection, run)
+        planes[selection.name] = read.plane
+        warnings |= dict.fromkeys(read.warnings)
         if selection in counted:
-            bit_max = max(bit_max, *(image.bit_max for _, image in images))
-            calibrations += [image.um_per_px for _, image in images if image.um_per_px is not None]
+            first = first or read
+            images = [each.image for each in found]
+            bit_max = max(bit_max, *(image.bit_max for image in images))
+            calibrations += [image.um_per_px for image in images if image.um_per_px is not None]
+            if run.um_per_px is None:
+                warnings |= dict.fromkeys(code for image in images for code in image.warnings)
+    assert first is not None
     _check_sizes(planes, planned)
     um_per_px, said = _calibration(calibrations, run.um_per_px)
-    return Pixels(planes, um_per_px, bit_max, (*warnings, *said))
+    unnamed = first.luminance and not any(source.channel for source in planned.sources)
+    return Pixels(
+        planes,
+        um_per_px,
+        bit_max,
+        tuple(warnings | dict.fromkeys(said)),
+        LUMINANCE if unnamed else "",
+        first.joined,
+        first.colours_differ,
+    )
 
 
-def _plane(images: Sequence[tuple[Source, ImageFile]], selection: Selection, run: RunConfig) -> Plane:
-    ordered = sorted(images, key=lambda pair: pair[0].plane)
+def _inside(source: Source, image: ImageFile, selection: Selection, wanted: int) -> _Inside:
+    """Which channel of an open file is meant; `wanted` is how many different ones are read for the field."""
+    if source.index < 0 and image.images > 1:
+        detail = f"the file holds {image.images} images; write each to a file of its own"
+        raise FieldFault(Reason.WRONG_SHAPE, detail, source.key)
+    if source.channel != "":
+        # Where the name of the file says the channel, the file need not call it the same.
+        return _Inside(source, image, matching(selection.channel, image.channels) or "")
+    if selection.channel == "" and len(image.whole) > len(image.channels):
+        names = ", ".join(repr(name) for name in image.whole[:12])
+        detail = f"the file is part of an OME set of {len(image.whole)} channels ({names}); say which one to count (--channel NAME)"
+        raise FieldFault(Reason.CHANNEL_UNKNOWN, detail, source.key)
+    # The only channel of a file that names none is the one that is asked for, where no other is.
+    assumed = image.channels == ("",) and wanted == 1
+    return _Inside(source, image, "" if assumed else selection.channel)
+
+
+def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _Read:
+    """The plane that is counted or measured, of files whose names tell planes apart or of the planes within one file."""
+    ordered = sorted(found, key=lambda each: each.source.plane)
     if isinstance(run.z, int) and len(ordered) > 1:
-        chosen = [pair for pair in ordered if pair[0].plane == run.z]
+        chosen = [each for each in ordered if each.source.plane == run.z]
         if not chosen:
-            known = ", ".join(str(source.plane) for source, _ in ordered)
+            known = ", ".join(str(each.source.plane) for each in ordered)
             raise FieldFault(
                 Reason.ABSENT, f"plane {run.z} of channel {selection.name!r} is not there (planes: {known})"
             )
-        return _read(*chosen[0], selection, 0)
-    if len(ordered) > 1:
-        kept = ordered[:1] if run.z == "first" else ordered
-        return project((_read(source, image, selection, 0) for source, image in kept), run.z)
-    source, image = ordered[0]
-    if image.planes == 1:
-        return _read(source, image, selection, 0)
-    if isinstance(run.z, int):
+        ordered = chosen[:1]
+    if run.z == "first":
+        ordered = ordered[:1]
+    if len(found) > 1:
+        # Each file is one plane, whatever a set that it is part of holds elsewhere.
+        pairs = [(each, each.image.own(each.name, each.index)[0]) for each in ordered]
+        return _joined(pairs, selection, run.z if len(pairs) > 1 else "first")
+    return _within(ordered[0], selection, run)
+
+
+def _within(found: _Inside, selection: Selection, run: RunConfig) -> _Read:
+    """The planes within one file, and in those of its OME set."""
+    image, key = found.image, found.source.key
+    own = image.own(found.name, found.index)
+    if found.source.plane and len(own) == 1:
+        return _joined([(found, own[0])], selection, "first")
+    if own[0] != 0:
+        first = "its first plane lies in another file of its OME set, in whose row it is counted"
+        raise FieldFault(Reason.PART_OF_SET, f"channel {selection.name!r}: {first}", key)
+    if isinstance(run.z, int) and image.planes > 1:
         if not 1 <= run.z <= image.planes:
-            raise FieldFault(
-                Reason.WRONG_SHAPE, f"plane {run.z} asked for, the file has 1 to {image.planes}", source.key
-            )
-        return _read(source, image, selection, run.z - 1)
+            detail = f"run.z is {run.z} and the file has planes 1 to {image.planes} (planes within a file count from 1)"
+            raise FieldFault(Reason.WRONG_SHAPE, detail, key)
+        return _joined([(found, run.z - 1)], selection, "first")
     last = 1 if run.z == "first" else image.planes
-    return project((_read(source, image, selection, plane) for plane in range(last)), run.z)
+    return _joined([(found, plane) for plane in range(last)], selection, run.z if last > 1 else "first")
 
 
-def _read(source: Source, image: ImageFile, selection: Selection, plane: int) -> Plane:
-    # Where the name of the file says the channel, the file need not call it the same.
-    named_by_file = source.channel != "" and selection.channel not in image.channels
-    inside = "" if named_by_file else selection.channel
-    return image.read(inside, plane, max(0, source.index))
+def _joined(planes: Sequence[tuple[_Inside, int]], selection: Selection, mode: ZMode) -> _Read:
+    first, number = planes[0]
+    plane = project((found.read(plane) for found, plane in planes), mode)
+    assumed = first.source.channel == "" and first.name == "" and selection.channel != ""
+    return _Read(
+        plane,
+        len(planes),
+        (f"channel_assumed:{selection.channel}",) if assumed else (),
+        first.luminance,
+        first.colours_differ(number),
+    )
 
 
 def _check_sizes(planes: Mapping[str, Plane], planned: PlannedField) -> None:

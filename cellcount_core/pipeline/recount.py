@@ -34,7 +34,7 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
     kit = open_kit(with_labels)
     store = open_store(context.input_url, context.input_options)
     try:
-        for planned, files in read_fields(store, fields, ahead=2, max_pixels=context.run.max_pixels):
+        for planned, files in read_fields(store, fields, ahead=2, run=context.run):
             try:
                 if planned.reason is not None:
                     raise FieldFault(planned.reason, planned.detail)

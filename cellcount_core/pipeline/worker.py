@@ -141,9 +141,7 @@ class ShardWorker:
         return counted
 
     def _read(self, *fields: PlannedField) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
-        return read_fields(
-            self._input, fields, ahead=self._context.readers, max_pixels=self._context.run.max_pixels
-        )
+        return read_fields(self._input, fields, ahead=self._context.readers, run=self._context.run)
 
     def _count_beside_others(
         self, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]

@@ -20,7 +20,15 @@ from cellcount_core.plan.findings import MARKER, NO_PATH, Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
 from cellcount_core.plan.rows import Row, row_of
-from cellcount_core.stores.base import Absent, Denied, Listed, StorageOptions, Store, addressable
+from cellcount_core.stores.base import (
+    Absent,
+    Denied,
+    Listed,
+    StorageOptions,
+    Store,
+    addressable,
+    files_beside,
+)
 
 _LISTED, _NAMED = 0, 1
 _ABSENT = "is not there"
@@ -96,8 +104,8 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             if hinting:
                 found.like_imagexpress += tells_site_or_channel(listed.key)
             found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
-            if layout.traits.slices_are_fields and is_stack(listed.key):
-                sorter.extend(_slices(store, listed, parsed, scope.run.max_pixels))
+            if (layout.traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
+                sorter.extend(_slices(store, listed, parsed, scope.run))
             else:
                 sorter.add(_listed_row(listed, parsed))
 
@@ -160,47 +168,46 @@ def _listed_row(listed: Listed, parsed: Parsed) -> Row:
     return row_of(parsed, listed.key, size=listed.size, etag=listed.etag)
 
 
-def _slices(store: Store, listed: Listed, parsed: Parsed, max_pixels: int) -> Iterator[Row]:
-    """A row for each image of an array file; one row with the reason where it cannot be known how many there are."""
+def _tells_images(run: RunConfig) -> bool:
+    """Whether pages or an axis were declared to be images of their own, so that how many there are stands in the file."""
+    return run.pages == "time" or bool(set("NT") & set(run.axes or ""))
+
+
+def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Iterator[Row]:
+    """A row for each image within a file, of which the header is read; one row with the reason where it cannot be known how many there are.
+
+    Time points are told apart by the field's time point, other images by its site.
+    """
+    from cellcount_core.images.axes import declared_in
     from cellcount_core.images.decode import stack_length
 
+    plain = _listed_row(listed, parsed)
     try:
-        images = stack_length(store.get(listed.key), listed.key, max_pixels=max_pixels)
-    except FieldFault as fault:
-        yield row_of(
-            parsed,
+        images = stack_length(
+            store.get(listed.key),
             listed.key,
-            size=listed.size,
-            etag=listed.etag,
-            reason=fault.reason.value,
-            detail=fault.detail,
+            run.max_pixels,
+            declared_in(run),
+            files_beside(store, listed.key),
         )
+    except FieldFault as fault:
+        yield plain._replace(reason=fault.reason.value, detail=fault.detail)
         return
     except Absent:
-        yield row_of(parsed, listed.key, reason=Reason.ABSENT.value, detail=_DANGLING)
+        yield plain._replace(reason=Reason.ABSENT.value, detail=_DANGLING)
         return
     except Denied as denied:
-        yield row_of(parsed, listed.key, reason=Reason.ACCESS_DENIED.value, detail=denied.detail)
+        yield plain._replace(reason=Reason.ACCESS_DENIED.value, detail=denied.detail)
         return
-    if images == 0:
-        detail = "holds an array of 0 images"
-        yield row_of(
-            parsed,
-            listed.key,
-            size=listed.size,
-            etag=listed.etag,
-            reason=Reason.WRONG_SHAPE.value,
-            detail=detail,
-        )
+    if images == 1 and not is_stack(listed.key):
+        yield plain
+        return
+    times = run.pages == "time" or "T" in (run.axes or "")
     for index in range(images):
-        field = FieldKey(parsed.field.plate, parsed.field.well, index + 1, parsed.field.timepoint)
-        yield row_of(
-            Parsed(field, parsed.channel, parsed.plane),
-            listed.key,
-            index=index,
-            size=listed.size,
-            etag=listed.etag,
-        )
+        if times:
+            yield plain._replace(timepoint=plain.timepoint + index, slice_index=index)
+        else:
+            yield plain._replace(site=index + 1, slice_index=index)
 
 
 def _join(store: Store, manifest: Manifest, scope: Scope, entries: Sorter, options: StorageOptions) -> None:

@@ -139,7 +139,7 @@ def _megapixels(job: JobConfig, run: RunFile, source: Store, planned: PlannedFie
         channel = next(iter(run.channels.values()))
         counted = Selection(channel, channel)
         try:
-            for _, files in read_fields(source, [planned], ahead=1, max_pixels=job.run.max_pixels):
+            for _, files in read_fields(source, [planned], ahead=1, run=job.run):
                 pixels = load_pixels(planned, files, (counted,), (), job.run)
                 return pixels.planes[counted.name].size / 1e6
         except (FieldFault, MemoryError):

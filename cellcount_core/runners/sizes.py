@@ -46,7 +46,7 @@ def measure_of(
         images: list[ImageSize] = []
         device = Device(engine)
         try:
-            for planned, files in read_fields(source, sample, ahead=_AHEAD, max_pixels=run.max_pixels):
+            for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
                 found = _size_of(planned, files, counted, run, package, device)
                 images += [found] if found is not None else []
         finally:

@@ -8,6 +8,7 @@ the store refuses while it gives others (`Denied`), and a store that cannot be u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 LIST_BATCH = 1000
 
 USUAL_SCHEMES = ("file", "s3")
+
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name on the file systems there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,26 @@ class Store(Protocol):
     def size_of(self, key: str) -> int | None:
         """The object's size in bytes, None where it is absent. Raises Denied."""
         ...
+
+
+def files_beside(store: Store, key: str) -> Callable[[str], bytes | None]:
+    """What reads the files in the folder of `key` by their names: None for one that is not there, is refused, or has no name of a file."""
+    folder = key.rpartition("/")[0]
+
+    def get(name: str) -> bytes | None:
+        if (
+            name in ("", ".", "..")
+            or "/" in name
+            or "\0" in name
+            or len(name.encode(errors="replace")) > _LONGEST_NAME
+        ):
+            return None
+        try:
+            return store.get(f"{folder}/{name}" if folder else name)
+        except (Absent, Denied):
+            return None
+
+    return get
 
 
 def checked_key(key: str) -> str:

@@ -50,6 +50,7 @@ class FieldRow:
     detail: str = ""
     source: tuple[str, ...] = ()
     channel: str | None = None
+    planes: int | None = None
     count: int | None = None
     count_low: float | None = None
     count_high: float | None = None
@@ -122,6 +123,7 @@ def _field_values(row: FieldRow, feature_names: Sequence[str]) -> dict[str, obje
         "reason_detail": row.detail or None,
         "source": list(row.source),
         "channel": row.channel,
+        "planes": row.planes,
         "count": row.count,
         "count_low": known(row.count_low),
         "count_high": known(row.count_high),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.ome import read_ome
+from cellcount_core.images.ome import TiffData, read_ome
 from tests.hostile.tiffs import ome_xml
 from tests.unit.images.encoded import noise, opened, tiff
 
@@ -17,12 +17,13 @@ def test_the_first_image_is_told_and_the_files_that_are_named() -> None:
     xml = ome_xml(
         z="3",
         name=" DAPI ",
-        data='<TiffData IFD="0" PlaneCount="3"><UUID FileName="a.tif"> urn:1 </UUID></TiffData>',
+        data='<TiffData IFD="0" PlaneCount="3"><UUID FileName="D:\\run\\a.tif"> urn:1 </UUID></TiffData>',
     )
     found = read_ome(xml, 3, "a.tif")
     assert found is not None
-    assert (found.planes, found.names, found.files) == (3, ["DAPI"], {"urn:1"})
-    assert (found.pixels or {})["SizeX"] == "96"
+    [image] = found.images
+    assert (image.names, image.pixels["SizeX"]) == (["DAPI"], "96")
+    assert image.data == [TiffData(0, (0, 0, 0), 3, "a.tif", "urn:1")]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_a_plate_of_many_files_may_be_described_in_each() -> None:
     files = "".join(f"<TiffData><UUID>urn:{n}</UUID></TiffData>" for n in range(2))
     found = read_ome(ome_xml(z="999999", data=files, more=ome_xml(z="999999")), 1, "a.tif")
     assert found is not None
-    assert len(found.files) == 2
+    assert [len(image.data) for image in found.images] == [2, 1]
     assert read_ome(ome_xml(annotations=_RANGE.format(0, 6, 0.5)), 9, "a.tif") is not None
 
 

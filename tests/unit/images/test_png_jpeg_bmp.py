@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -70,11 +72,12 @@ def test_one_bit_is_spread_over_the_range_that_is_declared() -> None:
 
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".bmp"])
 def test_a_file_cut_anywhere_is_truncated_and_never_half_an_image(extension: str) -> None:
-    body = raster(noise(40, 40, dtype="uint8"), extension)
+    bodies = [raster(noise(40, 40, dtype="uint8"), extension)]
     if extension == ".bmp":
-        body = raster(noise(40, 40, 3, dtype="uint8"), extension)
-    for length in (20, 60, len(body) // 2, len(body) - 2, len(body) - 1):
-        assert reason(body[:length]) is Reason.TRUNCATED, length
+        bodies.append(raster(noise(40, 40, 3, dtype="uint8"), extension))
+    for body in bodies:
+        for length in (20, 60, len(body) // 2, len(body) - 2, len(body) - 1):
+            assert reason(body[:length]) is Reason.TRUNCATED, length
 
 
 def test_a_png_with_a_flipped_bit_is_unreadable() -> None:
@@ -92,3 +95,52 @@ def test_a_jpeg_of_four_components_is_unsupported() -> None:
     frame = body.index(b"\xff\xc0")
     body[frame + 9] = 4
     assert reason(bytes(body)) is Reason.UNSUPPORTED
+
+
+def bmp(
+    numbers: np.ndarray, bits: int, colours: np.ndarray, *, upwards: bool = True, used: int | None = None
+) -> bytes:
+    """A BMP of palette indices; colours (n, 3) red, green, blue."""
+    height, width = numbers.shape
+    row = (width * bits + 31) // 32 * 4
+    packed = np.zeros((height, row * 8), np.uint8)
+    spread = np.unpackbits(numbers.astype(np.uint8)[:, :, None], axis=2)[:, :, 8 - bits :]
+    packed[:, : width * bits] = spread.reshape(height, -1)
+    rows = np.packbits(packed, axis=1)
+    palette = np.zeros((len(colours), 4), np.uint8)
+    palette[:, :3] = colours[:, ::-1]
+    start = 54 + palette.size
+    count = len(colours) if used is None else used
+    head = struct.pack(
+        "<2sIHHIIiiHHIIiiII", b"BM", start + rows.size, 0, 0, start, 40, width, height if upwards else -height, 1, bits, 0, 0, 0, 0,
+        count, 0,
+    )  # fmt: skip
+    return head + palette.tobytes() + (rows[::-1] if upwards else rows).tobytes()
+
+
+def test_a_bmp_with_a_palette_gives_its_greys_colours_or_numbers() -> None:
+    for bits in (1, 4, 8):
+        numbers = (noise(9, 13) % (1 << bits)).astype(np.uint8)
+        grey = np.stack([np.linspace(250, 3, 1 << bits).astype(np.uint8)] * 3, axis=1)
+        coloured = np.random.default_rng(1).integers(0, 256, (1 << bits, 3)).astype(np.uint8)
+        green = np.zeros((1 << bits, 3), np.uint8)
+        green[:, 1] = np.linspace(0, 255, 1 << bits)
+        for upwards in (True, False):
+            image = opened(bmp(numbers, bits, grey, upwards=upwards))
+            assert (image.channels, image.shape) == (("",), (9, 13))
+            np.testing.assert_array_equal(image.read("", 0), grey[:, 0][numbers])
+            image = opened(bmp(numbers, bits, coloured, upwards=upwards))
+            assert image.channels == ("red", "green", "blue")
+            np.testing.assert_array_equal(image.read("green", 0), coloured[:, 1][numbers])
+            image = opened(bmp(numbers, bits, green, upwards=upwards))
+            assert image.channels == ("",)
+            np.testing.assert_array_equal(image.read("", 0), numbers)
+    grey = noise(40, 41, dtype="uint8")
+    np.testing.assert_array_equal(opened(raster(grey, ".bmp")).read("", 0), grey)
+
+
+def test_a_bmp_whose_palette_is_too_short_is_unreadable() -> None:
+    numbers = np.array([[0, 9]], np.uint8)
+    short = np.zeros((4, 3), np.uint8)
+    assert reason(bmp(numbers, 8, short)) is Reason.UNREADABLE
+    assert reason(bmp(numbers, 8, short, used=200)) is Reason.UNREADABLE

@@ -138,13 +138,53 @@ def test_an_ome_tiff_gives_its_channels_planes_pixel_size_and_bits(axes: str, co
             np.testing.assert_array_equal(image.read(name, z), expected)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [{"PhysicalSizeX": 0.3}, {"PhysicalSizeX": 0.3, "PhysicalSizeY": 0.31},
-     {"PhysicalSizeX": 1, "PhysicalSizeXUnit": "pixel", "PhysicalSizeY": 1, "PhysicalSizeYUnit": "pixel"}],
-)  # fmt: skip
-def test_a_pixel_size_that_is_not_the_same_in_x_and_y_is_unknown(sizes: dict[str, object]) -> None:
-    assert opened(tiff(noise(20, 30), ome=True, metadata={"axes": "YX", **sizes})).um_per_px is None
+def ome_sized(x: object, y: object, unit: str = "µm", **tags: object) -> bytes:
+    """An OME-TIFF of this pixel size."""
+    sizes = {"PhysicalSizeX": x, "PhysicalSizeXUnit": unit, "PhysicalSizeY": y, "PhysicalSizeYUnit": unit}
+    said = " ".join(f'{name}="{value}"' for name, value in sizes.items() if value is not None)
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+        f'Type="uint16" SizeX="30" SizeY="20" SizeC="1" SizeZ="1" SizeT="1" {said}><TiffData/></Pixels></Image></OME>'
+    )
+    return tiff(noise(20, 30), description=xml.encode(), metadata=None, **tags)
+
+
+def test_the_common_spellings_of_a_pixel_size_are_read() -> None:
+    for value, unit in ((0.5, "µm"), (0.5, "\u03bcm"), (0.5, "um"), (0.5, "Âµm"), (0.5, "Î¼m"), (0.5, "micron"), (0.5, "Microns"),
+                        (0.5, "micrometers"), (0.5, "micrometre"), (500, "nm"), (500, "nanometer"), (0.0005, "mm"),
+                        (0.0005, "millimeter"), (0.00005, "cm"), (5e-7, "m"), (0.5 / 25400, "inch"), (0.5 / 25400, "inches"),
+                        (5000, "Å"), (5000, "angstrom"), (0.5, "\\u00B5m")):  # fmt: skip
+        image = opened(ome_sized(value, value, unit))
+        assert (image.um_per_px, image.warnings) == (pytest.approx(0.5), ()), unit
+    for unit in ("micron", "um", "\\u00B5m", "nm", "inch", "mm"):
+        per_unit = {"nm": 0.002, "inch": 50800.0, "mm": 2000.0}.get(unit, 2.0)
+        body = tiff(noise(20, 30), imagej=True, resolution=(per_unit, per_unit), metadata={"unit": unit})
+        image = opened(body)
+        assert (image.um_per_px, image.warnings) == (pytest.approx(0.5, rel=1e-3), ()), unit
+
+
+def test_a_pixel_size_that_cannot_be_is_unknown_with_the_code_that_says_why() -> None:
+    out, apart = "calibration_out_of_range", "calibration_contradictory"
+    incomplete, unknown = "calibration_incomplete", "calibration_unit_unknown"
+    for x, y, unit, code in (
+        (5e-7, 5e-7, "µm", out), (500000, 500000, "µm", out), (0, 0, "µm", out), (-1, -1, "µm", out), ("nan", "nan", "µm", out),
+        (0.3, 0.31, "µm", apart), (0.5, 2.5, "µm", apart), (0.3, None, "µm", incomplete), (None, 0.3, "µm", incomplete),
+        (0.3, 0.3, "furlong", unknown),
+    ):  # fmt: skip
+        image = opened(ome_sized(x, y, unit))
+        assert (image.um_per_px, image.warnings) == (None, (code,)), (x, y, unit)
+    for x, y, unit in ((1, 1, "pixel"), (1, 1, "reference frame"), (None, None, "µm")):
+        assert (opened(ome_sized(x, y, unit)).um_per_px, opened(ome_sized(x, y, unit)).warnings) == (None, ())
+    body = tiff(noise(20, 30), imagej=True, resolution=(72, 72), metadata={"unit": "inch"})
+    assert (opened(body).um_per_px, opened(body).warnings) == (None, (out,))
+
+
+def test_a_resolution_tag_that_says_another_size_is_a_contradiction_unless_it_is_for_printing() -> None:
+    for per_unit, unit, found in ((20000, "centimeter", 0.5), (10000, "centimeter", None), (50800, "inch", 0.5), (72, "inch", 0.5),
+                                  (300, "inch", 0.5), (1, "none", 0.5), (28.3, "centimeter", 0.5)):  # fmt: skip
+        image = opened(ome_sized(0.5, 0.5, resolution=(per_unit, per_unit), resolutionunit=unit))
+        assert image.um_per_px == found, (per_unit, unit)
+        assert image.warnings == (() if found else ("calibration_contradictory",))
 
 
 @pytest.mark.parametrize("compression", ["none", "deflate"])

@@ -151,8 +151,10 @@ def test_the_digest_of_rows_sees_every_change() -> None:
         table.set_column(9, "source", pa.array([["a", "b"]] + [[]] * (table.num_rows - 1))),
         table.set_column(9, "source", pa.array([["a"], ["b"]] + [[]] * (table.num_rows - 2))),
         table.set_column(9, "source", pa.array([["ab"], []] + [[]] * (table.num_rows - 2))),
-        table.set_column(11, "count", pa.array([0] * table.num_rows)),
-        table.set_column(11, "count", pa.nulls(table.num_rows, pa.int64())),
+        table.set_column(table.schema.get_field_index("count"), "count", pa.array([0] * table.num_rows)),
+        table.set_column(
+            table.schema.get_field_index("count"), "count", pa.nulls(table.num_rows, pa.int64())
+        ),
     ]
     for one in changed:
         digest = RowDigest()
