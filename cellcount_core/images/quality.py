@@ -41,6 +41,13 @@ _LIGHT_QUANTILE = 0.2
 _LIGHT_FIT = 0.7
 
 
+_LEAST_TAIL = 0.005
+"""Of a plane: fewer zeros at its end are no tail, and hardly lose an object."""
+
+_MOST_ZEROS = 0.01
+"""Of the pixels before a tail: where more are 0, zeros are what the image holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quality:
     """Quality of one plane.
@@ -226,3 +233,21 @@ def unevenness(plane: Plane, norm: Normalisation) -> float:
     if spread <= 0 or float(np.var(levels - surface)) > (1 - _LIGHT_FIT) * spread:
         return 0.0
     return float(np.ptp(surface)) / abs(norm.range)
+
+
+def zero_tail(plane: Plane) -> bool:
+    """Whether a plane (H, W) ends in zeros as a file does that is not written to its end, though it has its full size.
+
+    Its last rows are zeros, and of the row before (of a tiled image, of the last tiles' rows) what is written last; hardly a pixel is 0
+    elsewhere. Where the background is clipped at 0, or parts of the image are black, its end may well be. A plane of zeros alone is empty.
+    """
+    if plane[-1, -1] != 0 or not plane.any():
+        return False
+    height, width = plane.shape
+    full = height - 1 - int(np.flatnonzero(plane.any(axis=1))[-1])
+    last = plane[: height - full]
+    columns = width - 1 - int(np.flatnonzero(last[-1])[-1])
+    high = int(np.argmax(last[::-1, width - columns :].any(axis=1))) if columns else 0
+    tail = full * width + high * columns
+    elsewhere = plane.size - int(np.count_nonzero(plane)) - tail
+    return bool(tail >= _LEAST_TAIL * plane.size and elsewhere <= _MOST_ZEROS * (plane.size - tail))

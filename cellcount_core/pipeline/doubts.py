@@ -8,7 +8,7 @@ from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
-from cellcount_core.images.quality import Quality, padding, unevenness
+from cellcount_core.images.quality import Quality, padding, unevenness, zero_tail
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.separate import Counted
@@ -54,6 +54,7 @@ def doubts(
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
         Doubt.BRIGHT_DEBRIS: norm.debris is not None,
+        Doubt.ZERO_TAIL: zero_tail(plane),
         Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
     }

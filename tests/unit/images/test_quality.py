@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import estimate
-from cellcount_core.images.quality import Quality, assess
+from cellcount_core.images.quality import Quality, assess, zero_tail
 
 
 def cells(
@@ -131,3 +131,33 @@ def test_a_megapixel_takes_some_milliseconds() -> None:
         assess(plane, 65535, norm)
         seconds.append(time.thread_time() - start)
     assert min(seconds) < 0.06
+
+
+def test_a_file_that_is_not_written_to_its_end_is_told_by_its_zeros() -> None:
+    whole = np.clip(np.rint(cells()), 0, 65535).astype(np.uint16)
+    assert not zero_tail(whole)
+    for end in (4, 200, 511):
+        rows = whole.copy()
+        rows.reshape(-1)[(512 - end) * 512 + 100 :] = 0
+        assert zero_tail(rows), end
+        assert zero_tail(np.minimum(rows, 255).astype(np.uint8)), end
+    tiles = whole.copy()
+    tiles[384:] = 0
+    tiles[256:384, 128:] = 0
+    assert zero_tail(tiles)
+    last_tile = whole.copy()
+    last_tile[384:, 384:] = 0
+    assert zero_tail(last_tile)
+
+
+def test_a_black_end_is_no_tail_where_the_image_holds_zeros_elsewhere() -> None:
+    clipped = np.clip(np.rint(cells() - 310), 0, 65535).astype(np.uint16)
+    clipped[400:] = 0
+    assert not zero_tail(clipped)
+    framed = np.clip(np.rint(cells()), 0, 65535).astype(np.uint16)
+    framed[:60] = framed[-60:] = 0
+    assert not zero_tail(framed)
+    assert not zero_tail(np.zeros((64, 64), np.uint16))
+    speck = np.clip(np.rint(cells()), 0, 65535).astype(np.uint16)
+    speck[-1] = 0
+    assert not zero_tail(speck)

@@ -109,3 +109,10 @@ def test_a_dark_background_under_a_package_for_stains_is_told_and_a_bright_one_i
     field = nuclear_field(20, 12, seed=5, side=200)
     assert "dark_background" in count_array(field, "histology").row.warnings
     assert "dark_background" not in count_array(4000 - np.minimum(field, 3900), "histology").row.warnings
+
+
+def test_a_file_that_ends_in_zeros_is_told_of() -> None:
+    field = nuclear_field(20, 12, seed=5, side=200)
+    field[120:] = 0
+    assert "zero_tail" in count_array(field, "nuclei").row.warnings
+    assert "zero_tail" not in count_array(np.where(field > 400, field, 0), "nuclei").row.warnings
