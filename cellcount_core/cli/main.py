@@ -321,6 +321,14 @@ def train(
         str | None,
         typer.Option("--seeds", metavar="N,N", help="Train once for each seed, side by side, and compare."),
     ] = None,
+    refit: Annotated[
+        Path | None,
+        typer.Option(
+            "--refit",
+            metavar="FOLDER",
+            help="Do not train: measure interval, domain and accuracy of this package anew, and give it the version set.",
+        ),
+    ] = None,
     runner: Runner = None,
     address: Address = None,
 ) -> None:
@@ -333,11 +341,17 @@ def train(
       cellcount train conf/train_nuclei.yaml --set steps=200
 
       cellcount train conf/train_nuclei.yaml --seeds 0,1,2
+
+      cellcount train conf/train_nuclei.yaml --refit models/nuclei --set version=1.2.1
     """
     from cellcount_core.cli import teaching
 
     if seeds is not None and now:
         raise typer.BadParameter("--package-now writes the package of one run; give no --seeds with it")
+    if refit is not None and (now or seeds is not None):
+        raise typer.BadParameter("--refit trains nothing; give neither --package-now nor --seeds with it")
+    if refit is not None:
+        raise typer.Exit(teaching.refit(config, assignments or [], refit))
     if seeds is not None:
         raise typer.Exit(teaching.train_seeds(config, assignments or [], seeds, runner, address))
     act = teaching.package_now if now else teaching.train

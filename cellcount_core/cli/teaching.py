@@ -49,6 +49,19 @@ def package_now(config: Path, assignments: Sequence[str]) -> int:
     return int(ExitCode.OK)
 
 
+def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
+    """Measure anew what a package states of its counts, as it counts now, and give it the configuration's version."""
+    from cellcount_core.pipeline.process import prepare_process
+    from cellcount_core.training.export import refit_package
+    from cellcount_core.training.images import load_images
+
+    prepare_process()
+    settings = _settings(config, assignments)
+    refit_package(settings, load_images(settings, report=print), folder)
+    print(f"package: {folder}")
+    return int(ExitCode.OK)
+
+
 def _numbers(seeds: str) -> list[int]:
     parts = [part.strip() for part in seeds.split(",")]
     if not all(part.isdecimal() for part in parts):

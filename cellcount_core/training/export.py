@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core import __version__
 from cellcount_core.domain.errors import ConfigFault, FieldFault
+from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import (
     Diameter,
@@ -25,13 +28,13 @@ from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
-from cellcount_core.models.package import MANIFEST, Package
+from cellcount_core.models.package import MANIFEST, Package, load_package
 from cellcount_core.models.writing import write_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.field import prepare as prepare_field
 from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.maps import canvas_maps
-from cellcount_core.pipeline.sizing import SIZE
+from cellcount_core.pipeline.sizing import SIZE, tells_sizes
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
@@ -234,6 +237,47 @@ def finish_package(
     return write_package(folder, manifest)
 
 
+def refit_package(
+    config: TrainConfig, images: Images, folder: Path, *, report: Callable[[str], None] = print
+) -> Package:
+    """Measure anew what the package in `folder` states of its counts, as they are counted now, and give it `config.version`.
+
+    The interval and the domain are fitted on the images that `config` sets aside, the accuracy is that on its validation
+    images. Networks, thresholds, golden tensors and the figures of variants stay; `training.refitted` says what was done to
+    which package. Nothing is written before all is measured. Raises ConfigFault where the package is of another name than the
+    configuration's, or has that version already.
+    """
+    before = load_package(folder)
+    if before.name != config.name:
+        raise ConfigFault(
+            f"{folder}: a package named {before.name!r}; the configuration is of {config.name!r}"
+        )
+    if before.version == config.version:
+        raise ConfigFault(
+            f"{folder}: has version {config.version} already; other content is another version (--set version=…)"
+        )
+    manifest: dict[str, object] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    del manifest["files"]
+    if images.fit is not images.train:
+        engine = load_engine(before, resolve_engine(before, "auto", gpus=0), 1)
+        manifest |= uncertainty(before, engine, images.train, images.fit)
+    manifest["accuracy"] = _measure(config, before, images.validation, report)
+    manifest["version"] = config.version
+    trained = manifest.get("training")
+    manifest["training"] = {
+        **(trained if isinstance(trained, dict) else {}),
+        "refitted": {
+            "from": {"version": before.version, "digest": before.digest},
+            "sections": [name for name in ("interval", "domain", "accuracy") if name in manifest],
+            "counted_by": f"cellcount {__version__}, results version {RESULTS_VERSION}",
+        },
+    }
+    package = write_package(folder, manifest)
+    report(f"interval before {before.interval}, now {package.interval}")
+    report(f"package {package.name} {package.version} ({package.digest[:12]}) in {folder}")
+    return package
+
+
 def fitting_images(config: TrainConfig, images: Images) -> list[LabelledImage]:
     """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
     may all be of two or three experiments, would bend them. Where none are set aside, training images alone."""
@@ -287,12 +331,12 @@ def _measure(
         "engine": name,
         **as_is,
     }
-    if _tells_size(config):
+    if tells_sizes(package):
         with package_predictor(package, engine, "auto") as predict:
             own = evaluate(predict, validation).summary()
         report(f"validation at each image's own estimate, {name}: {own}")
         figures["at_estimated_diameter"] = own
-    if config.input.diameter_px is not None:
+    if package.input.diameter_px is not None:
         with at_true_diameter(package, engine) as predict:
             scaled = evaluate(predict, validation).summary()
         report(f"validation at the true median diameter, {name}: {scaled}")

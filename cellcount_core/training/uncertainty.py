@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.interval import CountInterval, spread
 from cellcount_core.domain.likeness import Domain
 from cellcount_core.evaluation.dataset import LabelledImage
-from cellcount_core.evaluation.evaluate import at_true_size, count_image, counting_of
+from cellcount_core.evaluation.evaluate import at_true_size, count_image, counting_of, in_turn
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.objects.likeness import FEATURES, likeness_features
@@ -106,8 +106,10 @@ def uncertainty(
     step = max(1, len(train) // _TRAINING_IMAGES)
     chosen = train[::step]
     with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
-        seen = [count_image(at_true_size(kit, image), image).found.likeness for image in chosen]
-        own = [count_image(kit, image).found for image in held_out]
+        seen = list(
+            in_turn(lambda image: count_image(at_true_size(kit, image), image).found.likeness, chosen)
+        )
+        own = list(in_turn(lambda image: count_image(kit, image).found, held_out))
     seen += _varied(chosen, package, engine)
     true = [int(np.unique(image.labels[image.labels > 0]).size) for image in held_out]
     interval = fit_interval(true, [found.count for found in own])

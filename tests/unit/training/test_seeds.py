@@ -107,6 +107,7 @@ def test_seeds_are_trained_apart_and_one_that_fails_loses_none(
     [
         (["--seeds", "0,x"], "--seeds '0,x': whole numbers with commas"),
         (["--seeds", "0", "--package-now"], "give no --seeds with it"),
+        (["--refit", "nowhere", "--package-now"], "--refit trains nothing"),
         (["--seeds", "0", "--runner", "slurm"], "runner"),
     ],
 )

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from benchmarks.made_up import make
+from cellcount_core.cli.settings import read_yaml
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.interval import CountInterval
 from cellcount_core.domain.likeness import Domain
+from cellcount_core.evaluation.evaluate import evaluate, package_predictor
+from cellcount_core.evaluation.labelled import LabelledImage
+from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
 from cellcount_core.objects.likeness import FEATURES
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.export import refit_package
+from cellcount_core.training.images import Images
 from cellcount_core.training.uncertainty import fit_domain, fit_interval
+from tests.unit.training.tiny import CONF
 
 
 def counts(rng: np.random.Generator, images: int) -> tuple[list[int], list[int]]:
@@ -73,3 +88,43 @@ def test_an_image_far_from_them_is_not(domain: Domain) -> None:
     far = tuple(30.0 for _ in FEATURES)
     assert domain.unlikeness(far) > 0.8
     assert domain.unlikeness(domain.mean) == 0
+
+
+def labelled(number: int) -> LabelledImage:
+    made = make(14, 20 + number, "sparse", "noisy", seed=number)
+    return LabelledImage(f"{number}", made.plane, made.labels, f"{number}", "", made.diameter_px)
+
+
+def test_a_package_is_measured_anew_without_training(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "nuclei"
+    shutil.copytree(shipped_folder() / "nuclei", folder)
+    before = load_package(folder)
+    config = TrainConfig.model_validate({**read_yaml(CONF / "train_nuclei.yaml"), "version": "9.0.0"})
+    train, fit, validation = ([labelled(at) for at in range(*ends)] for ends in ((0, 4), (4, 26), (26, 29)))
+    said: list[str] = []
+    after = refit_package(config, Images(train, fit, fit, validation), folder, report=said.append)
+    assert after == load_package(folder)
+    assert (after.version, after.golden, after.separator) == ("9.0.0", before.golden, before.separator)
+    files = [
+        json.loads((path / MANIFEST).read_text())["files"] for path in (shipped_folder() / "nuclei", folder)
+    ]
+    assert files[0] == files[1]
+    assert json.loads((folder / MANIFEST).read_text())["training"]["refitted"]["from"] == {
+        "version": before.version,
+        "digest": before.digest,
+    }
+    engine = load_engine(after, resolve_engine(after, "auto", gpus=0), 1)
+    with package_predictor(after, engine, "auto") as predict:
+        counts = [int(predict(image).max()) for image in fit]
+        own = evaluate(predict, validation).summary()
+    assert after.interval == fit_interval([int(image.labels.max()) for image in fit], counts)
+    assert after.accuracy["at_estimated_diameter"] == own
+    assert after.domain is not None
+    assert after.domain != before.domain
+    with pytest.raises(ConfigFault, match=r"has version 9\.0\.0 already"):
+        refit_package(config, Images(train, fit, fit, validation), folder)
+    with pytest.raises(ConfigFault, match=r"a package named 'nuclei'; the configuration is of 'other'"):
+        refit_package(
+            config.model_copy(update={"name": "other"}), Images(train, fit, fit, validation), folder
+        )
