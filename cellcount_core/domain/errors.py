@@ -239,3 +239,12 @@ def nearest(value: str, options: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(repr(option) for option in known[:12])
     return f"; known: {shown}" + (", …" if len(known) > 12 else "")
+
+
+def matching(wanted: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is `wanted`, or else the only one that differs in small and capital letters alone; None for no such."""
+    known = tuple(dict.fromkeys(names))
+    if wanted in known:
+        return wanted
+    alike = [name for name in known if name.casefold() == wanted.casefold()]
+    return alike[0] if len(alike) == 1 and wanted else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import FieldFault, Reason, nearest
+from cellcount_core.domain.errors import FieldFault, Reason, matching, nearest
 
 Plane = NDArray[np.generic]
 """One grey plane: (H, W) of uint8, uint16 or float32."""
@@ -90,15 +90,6 @@ class ImageFile(Protocol):
         WRONG_DTYPE, NON_FINITE.
         """
         ...
-
-
-def matching(wanted: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is `wanted`, or else the only one that differs in small and capital letters alone; None for no such."""
-    known = tuple(dict.fromkeys(names))
-    if wanted in known:
-        return wanted
-    alike = [name for name in known if name.casefold() == wanted.casefold()]
-    return alike[0] if len(alike) == 1 and wanted else None
 
 
 def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:

@@ -18,7 +18,7 @@ from math import prod
 import numpy as np
 import tifffile
 
-from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.errors import FieldFault, Reason, matching
 from cellcount_core.images.axes import (
     UNDECLARED,
     Axes,
@@ -36,7 +36,6 @@ from cellcount_core.images.imagefile import (
     channel_number,
     check_pixels,
     check_position,
-    matching,
     usable_names,
 )
 from cellcount_core.images.ome import (

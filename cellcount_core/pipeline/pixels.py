@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.config import RunConfig
-from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.errors import FieldFault, Reason, matching
 from cellcount_core.domain.fields import PlannedField, Selection, Source
 from cellcount_core.images.decode import ImageFile, Plane
-from cellcount_core.images.imagefile import COLOURS, GREYS, matching
+from cellcount_core.images.imagefile import COLOURS, GREYS
 from cellcount_core.images.pixels import colours_differ
 from cellcount_core.images.project import ZMode, project
 from cellcount_core.pipeline.files import LoadedFile

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.config import RunConfig
-from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.errors import ConfigFault, matching, nearest
 
 UNNAMED = ""
 """Channel of a file whose name carries none: it may hold any channel."""
@@ -37,23 +37,21 @@ def select_channels(run: RunConfig, roles: Sequence[str], seen: Collection[str])
     """The channels to use of those `seen` in names, given the model's `roles` and `run.channels` (role to channel).
 
     A model of one role takes the only channel there is unasked. Where names carry no channel, the names asked for are
-    looked up inside the files. The counted channels are measured, and those of `run.measure`. Raises ConfigFault naming the
+    looked up inside the files; small and capital letters do not matter where one channel alone is meant. The counted channels are measured, and those of `run.measure`. Raises ConfigFault naming the
     channels there are where one has to be chosen or is not among them.
     """
     for role in run.channels:
         if role not in roles:
             raise ConfigFault(f"run.channels: the model has no role {role!r}{nearest(role, roles)}")
     counted = tuple(_counted(run.channels.get(role), role, roles, seen) for role in roles)
-    for channel in run.measure:
-        _check_seen(channel, "run.measure", seen)
-    unasked = (channel for channel in dict.fromkeys(counted) if channel not in run.measure)
-    return ChannelChoice(counted, (*unasked, *run.measure))
+    measured = tuple(dict.fromkeys(_seen_as(channel, "run.measure", seen) for channel in run.measure))
+    unasked = (channel for channel in dict.fromkeys(counted) if channel not in measured)
+    return ChannelChoice(counted, (*unasked, *measured))
 
 
 def _counted(asked: str | None, role: str, roles: Sequence[str], seen: Collection[str]) -> str:
     if asked is not None:
-        _check_seen(asked, f"run.channels.{role}", seen)
-        return asked
+        return _seen_as(asked, f"run.channels.{role}", seen)
     if len(seen) == 1 and len(roles) == 1:
         return next(iter(seen))
     if len(roles) == 1:
@@ -67,11 +65,14 @@ def _counted(asked: str | None, role: str, roles: Sequence[str], seen: Collectio
     )
 
 
-def _check_seen(channel: str, where: str, seen: Collection[str]) -> None:
-    if channel not in seen and UNNAMED not in seen:
+def _seen_as(channel: str, where: str, seen: Collection[str]) -> str:
+    """The channel as names have it, whatever its small and capital letters; as it is where it is looked for within files."""
+    known = matching(channel, seen)
+    if known is None and UNNAMED not in seen:
         hint = nearest(channel, seen)
         meant = hint if "did you mean" in hint else ";"
         raise ConfigFault(f"{where}: no file of channel {channel!r}{meant} there are {_shown(seen)}")
+    return channel if known is None else known
 
 
 def _shown(seen: Collection[str]) -> str:

@@ -96,8 +96,11 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             if is_marker(store, listed):
                 found.leave_out(listed.key, MARKER)
                 continue
-            if parsed is None or not _is_text(listed.key):
-                found.add_unparsed(_shown(listed.key))
+            if not _is_text(listed.key):
+                found.add_not_text(_shown(listed.key))
+                continue
+            if parsed is None:
+                found.add_unparsed(listed.key)
                 continue
             found.images += 1
             found.channels.add(parsed.channel)

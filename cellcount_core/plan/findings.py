@@ -30,6 +30,7 @@ def warned_of(why: str) -> bool:
 class Findings:
     """Tallies of one listing; bounded, whatever its length, but for `folders` (a set of folders a plate).
 
+    `unparsed` counts images whose names cannot be read, `not_text` those of them that are no UTF-8, whatever the layout.
     `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` has the folders of each plate;
     `like_imagexpress` counts images named as ImageXpress names them, whatever the layout.
     """
@@ -39,6 +40,8 @@ class Findings:
     ignored_examples: dict[str, str] = field(default_factory=dict)
     unparsed: int = 0
     unparsed_examples: list[str] = field(default_factory=list)
+    not_text: int = 0
+    not_text_examples: list[str] = field(default_factory=list)
     channels: set[str] = field(default_factory=set)
     folders: dict[str, set[str]] = field(default_factory=dict)
     images: int = 0
@@ -53,9 +56,13 @@ class Findings:
     def add_unparsed(self, key: str) -> None:
         """Count an image whose name does not parse."""
         self.unparsed += 1
-        if len(self.unparsed_examples) < EXAMPLES or key < self.unparsed_examples[-1]:
-            insort(self.unparsed_examples, key)
-            del self.unparsed_examples[EXAMPLES:]
+        _keep_first(self.unparsed_examples, key)
+
+    def add_not_text(self, key: str) -> None:
+        """Count an image whose name is no text and cannot stand in a table; it does not parse either."""
+        self.add_unparsed(key)
+        self.not_text += 1
+        _keep_first(self.not_text_examples, key)
 
     def split_plates(self) -> frozenset[str]:
         """Plates whose name is found below several folders."""
@@ -66,12 +73,34 @@ def refuse_unparsed(found: Findings) -> None:
     """Raise the ConfigFault of a run that must not leave files alone whose names it cannot read."""
     if not found.unparsed:
         return
-    shown = ", ".join(repr(key) for key in found.unparsed_examples[:3])
-    more = ", …" if found.unparsed > 3 else ""
+    told = []
+    if unread := found.unparsed - found.not_text:
+        examples = [key for key in found.unparsed_examples if key not in found.not_text_examples]
+        told.append(
+            f"the layout cannot read {_names(unread, examples)}. Choose another layout (flat reads any name)"
+        )
+    if found.not_text:
+        is_none = "is no UTF-8 text" if found.not_text == 1 else "are no UTF-8 text"
+        text = _names(found.not_text, found.not_text_examples).replace(
+            ":", f" {is_none} and cannot stand in a table:", 1
+        )
+        told.append(f"{text}. Rename such files (convmv -f latin1 -t utf8 --notest FILE)")
     raise ConfigFault(
-        f"the layout cannot read the names of {found.unparsed} image files: {shown}{more}. Choose another layout (flat reads any name), leave "
-        "them out with run.exclude, or go on without them with run.unparsed=ignore"
+        f"{'; '.join(told)}, leave them out with run.exclude, or go on without them with run.unparsed=ignore"
     )
+
+
+def _names(number: int, examples: list[str]) -> str:
+    """ "the names of 4 image files: 'a', 'b', 'c', …"."""
+    shown = ", ".join(f"'{key}'" for key in examples[:3])
+    many = "the name of 1 image file" if number == 1 else f"the names of {number} image files"
+    return f"{many}: {shown}" + (", …" if number > len(examples[:3]) else "")
+
+
+def _keep_first(examples: list[str], key: str) -> None:
+    if len(examples) < EXAMPLES or key < examples[-1]:
+        insort(examples, key)
+        del examples[EXAMPLES:]
 
 
 def nothing_found(found: Findings, url: str) -> ConfigFault:
@@ -80,9 +109,9 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
         return ConfigFault(f"{url}: there are no files; is the path right?")
     whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
     if found.unparsed:
-        whys.append(
-            f"{found.unparsed} with a name the layout cannot read, such as {found.unparsed_examples[0]!r}"
-        )
+        why = "that is no UTF-8 text" if found.not_text else "the layout cannot read"
+        example = (found.not_text_examples or found.unparsed_examples)[0]
+        whys.append(f"{found.unparsed} with a name {why}, such as '{example}'")
     hint = f"; {COUNT_THEM}" if any(map(is_derived, found.ignored)) else ""
     return ConfigFault(f"{url}: no image to count among {found.files} files: {'; '.join(whys)}{hint}")
 

@@ -19,7 +19,7 @@ from cellcount_core.layouts.base import Traits
 from cellcount_core.layouts.hint import hint
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.plan.census import Census, PlanSummary
-from cellcount_core.plan.channels import ChannelChoice, select_channels
+from cellcount_core.plan.channels import UNNAMED, ChannelChoice, select_channels
 from cellcount_core.plan.discover import Discovery, Scope, discover
 from cellcount_core.plan.expect import expected_groups, grid_wells, sentence
 from cellcount_core.plan.fields import FieldRule, plan_field
@@ -281,7 +281,7 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
     written = write_plan(
         path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)), name_of
     )
-    warnings = [*_warnings(discovery.found, census), *scale_warnings(scales)]
+    warnings = [*_warnings(discovery.found, census, rule.choice), *scale_warnings(scales)]
     summary = _summary(discovery.found, census, rule.choice, written, scales, warnings)
     file = RunFile(
         fingerprint=written.fingerprint,
@@ -348,7 +348,7 @@ def _summary(
     )
 
 
-def _warnings(found: Findings, census: Census) -> list[str]:
+def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[str]:
     warnings: list[str] = []
     if (suggestion := hint(found.images, found.like_imagexpress)) is not None:
         warnings.append(suggestion)
@@ -365,8 +365,12 @@ def _warnings(found: Findings, census: Census) -> list[str]:
         )
     if found.unparsed:
         warnings.append(
-            f"{found.unparsed} image files are left out because their names do not parse (run.unparsed=ignore)"
+            f"{found.unparsed} image files are left out because their names cannot be read (run.unparsed=ignore)"
         )
+    if found.channels == {UNNAMED} and choice.wanted != (UNNAMED,):
+        names = ", ".join(repr(name) for name in choice.wanted)
+        only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
+        warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")
     return warnings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,27 @@ from cellcount_core.domain.fields import Source
 LABELS = "labels"
 _SUFFIX = ".labels.tif"
 _LARGEST_UINT16 = 65_535
+_LONGEST_NAME = 255
+_LONGEST_KEY = 800
+"""Bytes; S3 takes 1,024, of which the output's own prefix needs some."""
 
 
 def label_key(source: Source) -> str:
     """Where the label image of the field goes whose first counted file is `source`: `labels/<key>.labels.tif`.
 
     The file's own suffix stays in the name ("A01.png.labels.tif"), so that a.png and a.tif do not meet; an image of a
-    stack gets its number ("X.npz.000003.labels.tif").
+    stack gets its number ("X.npz.000003.labels.tif"). A name too long for a file system (255 bytes), or a key too long for a store,
+    is cut and followed by the digest of the key.
     """
     part = "" if source.index < 0 else f".{source.index:06d}"
-    return f"{LABELS}/{source.key}{part}{_SUFFIX}"
+    folder, slash, name = source.key.rpartition("/")
+    whole = f"{LABELS}/{folder}{slash}{name}{part}{_SUFFIX}"
+    if len(f"{name}{part}{_SUFFIX}".encode()) <= _LONGEST_NAME and len(whole.encode()) <= _LONGEST_KEY:
+        return whole
+    ending = f"~{blake2b(source.key.encode(), digest_size=8).hexdigest()}{part}{_SUFFIX}"
+    cut = name.encode()[: _LONGEST_NAME - len(ending)].decode(errors="ignore")
+    kept = f"{folder}{slash}" if len(whole.encode()) <= _LONGEST_KEY else ""
+    return f"{LABELS}/{kept}{cut}{ending}"
 
 
 def label_tiff(labels: NDArray[np.integer]) -> bytes:

@@ -56,3 +56,20 @@ def test_a_model_of_two_roles_needs_a_channel_for_each() -> None:
         select_channels(RunConfig(channels={"nuclei": "w1"}), ("nuclei", "membrane"), {"w1", "w2"})
     run = RunConfig(channels={"nuclei": "w1", "membrane": "w2"})
     assert select_channels(run, ("nuclei", "membrane"), {"w1", "w2"}).counted == ("w1", "w2")
+
+
+def test_small_and_capital_letters_do_not_matter_where_one_channel_alone_is_meant() -> None:
+    run = RunConfig(channels={"nuclei": "dapi"}, measure=("gfp",))
+    assert select_channels(run, ROLES, {"DAPI", "GFP"}) == ChannelChoice(("DAPI",), ("DAPI", "GFP"))
+    assert select_channels(run, ROLES, {"dapi", "DAPI", "GFP"}).counted == ("dapi",)
+    with pytest.raises(
+        ConfigFault, match=r"no file of channel 'dapi'; did you mean '(DAPI|Dapi)'\? there are 'DAPI', 'Dapi'"
+    ):
+        select_channels(RunConfig(channels={"nuclei": "dapi"}), ROLES, {"Dapi", "DAPI"})
+    with pytest.raises(ConfigFault, match="did you mean 'DAPI'"):
+        select_channels(RunConfig(channels={"nuclei": "dapi2"}), ROLES, {"GFP", "DAPI"})
+
+
+def test_a_channel_named_twice_in_other_letters_is_measured_once() -> None:
+    run = RunConfig(channels={"nuclei": "dapi"}, measure=("DAPI", "Dapi"))
+    assert select_channels(run, ROLES, {"DAPI", "GFP"}).measured == ("DAPI",)

@@ -90,9 +90,28 @@ def test_names_that_do_not_parse_can_be_ignored_and_are_told() -> None:
         assert any("30 image files are left out" in text for text in plan.summary.warnings)
 
 
-def test_a_name_that_is_not_text_does_not_parse() -> None:
-    with pytest.raises(ConfigFault, match="1 image files"):
-        plan_of(store_of(["caf\udce9.tif"]), RunConfig())
+def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> None:
+    for run in (RunConfig(), IMAGEXPRESS):
+        with pytest.raises(ConfigFault) as fault:
+            plan_of(store_of(["20\udcb5m.tif"]), run)
+        text = str(fault.value)
+        assert (
+            r"the name of 1 image file is no UTF-8 text and cannot stand in a table: '20\udcb5m.tif'" in text
+        )
+        assert "Rename" in text
+        assert "flat" not in text
+    store = store_of([*PLATE, "20\udcb5m.tif", "photo.tif"])
+    with pytest.raises(ConfigFault, match=r"(?s)1 image file: 'photo.tif'.*name of 1 image file is no UTF-8"):
+        plan_of(store, IMAGEXPRESS)
+    with plan_of(store, IMAGEXPRESS.model_copy(update={"unparsed": "ignore"})) as plan:
+        assert any("2 image files are left out" in text for text in plan.summary.warnings)
+
+
+def test_a_channel_that_is_looked_for_within_files_is_said_so() -> None:
+    with plan_of(store_of(["a.tif"]), RunConfig(channels={"nuclei": "DAPI"})) as plan:
+        assert any("'DAPI' is looked for within each file" in text for text in plan.summary.warnings)
+    with plan_of(store_of(["a.tif"]), RunConfig()) as plan:
+        assert not any("looked for" in text for text in plan.summary.warnings)
 
 
 def test_include_and_exclude_choose_files() -> None:

@@ -30,6 +30,23 @@ def test_labels_mirror_the_path_of_their_image() -> None:
     assert label_key(Source("", 0, "X.npz", 3)) == "labels/X.npz.000003.labels.tif"
 
 
+def test_the_label_image_of_a_long_name_has_a_name_that_a_file_system_takes() -> None:
+    long = ["y" * 251 + ".tif", "y" * 250 + "z.tif", "ü" * 125 + "a.tif", "ü" * 125 + "b.tif"]
+    keys = [
+        label_key(Source("", 0, f"{folder}{name}", index))
+        for folder in ("", "p/")
+        for name in long
+        for index in (-1, 3)
+    ]
+    assert len(set(keys)) == len(keys)
+    for key in keys:
+        assert max(len(part.encode()) for part in key.split("/")) <= 255
+        assert key.endswith(".labels.tif")
+    assert label_key(Source("", 0, "y" * 240 + ".tif")) == "labels/" + "y" * 240 + ".tif.labels.tif"
+    deep = "/".join(["d" * 200] * 5) + "/a.tif"
+    assert len(label_key(Source("", 0, deep)).encode()) < 1000 < len(deep)
+
+
 @pytest.mark.parametrize(("largest", "dtype"), [(0, "uint16"), (65_535, "uint16"), (65_536, "uint32")])
 def test_labels_come_back_as_they_were(largest: int, dtype: str) -> None:
     labels = np.random.default_rng(0).integers(0, largest + 1, (37, 53), dtype=np.int32)
