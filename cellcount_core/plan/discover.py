@@ -16,7 +16,7 @@ from cellcount_core.layouts.flat import Flat
 from cellcount_core.layouts.imagexpress import tells_site_or_channel
 from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.findings import MARKER, NO_PATH, Findings
+from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH, Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
 from cellcount_core.plan.rows import Row, row_of
@@ -92,6 +92,9 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             parsed = read(listed.key)
             if isinstance(parsed, Ignored):
                 found.leave_out(_shown(listed.key), parsed.why)
+                continue
+            if listed.link and isinstance(read(listed.link), Parsed):
+                found.leave_out(_shown(listed.key), LINKED)
                 continue
             if is_marker(store, listed):
                 found.leave_out(listed.key, MARKER)

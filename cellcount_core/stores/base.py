@@ -33,12 +33,14 @@ class Listed:
     """One object of a listing: key, size in bytes, and a tag that changes when the content does.
 
     An empty `etag` marks a name whose content could not be looked at (a dangling link, a file that went away
-    while the folder was read); reading it raises Absent.
+    while the folder was read); reading it raises Absent. `link` is the key of the same file below the same root, where
+    `key` leads there through a symbolic link; "" for a file of its own.
     """
 
     key: str
     size: int
     etag: str
+    link: str = ""
 
 
 class Absent(CellcountError):

@@ -192,10 +192,16 @@ def _remove_abandoned(staged: Iterable[os.PathLike[str]]) -> None:
 
 
 def _walk(root: str, folder: str) -> Iterator[Listed]:
-    """Every regular file below `root/folder`; one open folder at a time, memory for the folders yet to read."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    """Every regular file below `root/folder`; one open folder at a time, memory for the folders yet to read.
+
+    A folder waits with the folders above it, and with the key it has without links (None where a link led out of the root).
+    """
+    top = os.path.realpath(root)
+    waiting: list[tuple[str, frozenset[tuple[int, int]], str | None]] = [
+        (folder, frozenset(), _own_key(top, Path(root, folder)))
+    ]
     while waiting:
-        inside, above = waiting.pop()
+        inside, above, own = waiting.pop()
         path = Path(root, inside)
         try:
             found = path.stat()
@@ -205,9 +211,12 @@ def _walk(root: str, folder: str) -> Iterator[Listed]:
             with os.scandir(path) as entries:
                 for entry in entries:
                     key = f"{inside}/{entry.name}" if inside else entry.name
+                    straight = own if own is None else f"{own}/{entry.name}" if own else entry.name
+                    if entry.is_symlink():
+                        straight = _own_key(top, Path(path, entry.name))
                     if _is_folder(entry):
-                        waiting.append((key, above | {identity}))
-                    elif (listed := _listed(entry, key)) is not None:
+                        waiting.append((key, above | {identity}, straight))
+                    elif (listed := _listed(entry, key, straight)) is not None:
                         yield listed
         except FileNotFoundError:
             continue
@@ -225,7 +234,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _listed(entry: os.DirEntry[str], key: str) -> Listed | None:
+def _own_key(top: str, path: Path) -> str | None:
+    """The key below `top` of what `path` leads to, "" for `top` itself, None where that lies elsewhere."""
+    target = os.path.realpath(path)
+    if target == top:
+        return ""
+    below = top.rstrip("/") + "/"
+    return target.removeprefix(below) if target.startswith(below) else None
+
+
+def _listed(entry: os.DirEntry[str], key: str, own: str | None) -> Listed | None:
     if is_staged(entry.name):
         return None
     try:
@@ -236,7 +254,8 @@ def _listed(entry: os.DirEntry[str], key: str) -> Listed | None:
         raise
     if not stat.S_ISREG(found.st_mode):
         return None
-    return Listed(key, found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}")
+    link = own if own is not None and own != key else ""
+    return Listed(key, found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}", link)
 
 
 def _read(path: Path) -> tuple[int, bytes]:

@@ -62,3 +62,28 @@ def test_a_folder_named_as_the_input_is_another_plate() -> None:
     store = store_of(["A01.tif", "PX/A01.tif", "PY/A01.tif"], "s3://bucket/PX")
     for layout in ({"kind": "flat"}, WELL):
         assert names(store, layout=layout)[0] == [("PX", "A01"), ("PX@PX", "A01"), ("PY", "A01")]
+
+
+def test_a_file_that_a_link_leads_to_again_is_counted_once_and_named(tmp_path: Path) -> None:
+    plate = tmp_path / "PX"
+    for folder in ("a", "b"):
+        (plate / folder).mkdir(parents=True)
+        (plate / folder / "A01.tif").write_bytes(folder.encode())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "A09.tif").write_bytes(b"x")
+    (plate / "again").symlink_to(plate / "a")
+    (plate / "A02.tif").symlink_to("b/A01.tif")
+    (plate / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(plate)
+
+    for spelling in (plate, tmp_path / "link"):
+        found, _ = names(open_local(spelling))
+        assert found == [("a", "A01"), ("b", "A01"), ("out", "A09")]
+    with make_plan(open_local(plate), RunConfig(), MODEL, LIMITS) as plan:
+        assert "left out: 2 files, link to a file that is counted, such as 'A02.tif'" in plan.summary.warnings
+    # Where the file itself is not counted, the link is.
+    assert names(open_local(plate), exclude=["/a", "/b"])[0] == [
+        ("PX", "A02"),
+        ("again", "A01"),
+        ("out", "A09"),
+    ]
