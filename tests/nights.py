@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -79,11 +79,13 @@ class Fatal(Witness):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def settings(roots: Path | str, output: Path | str, **sections: object) -> NightlyConfig:
+def settings(
+    roots: Path | str | Sequence[Path | str], output: Path | str, **sections: object
+) -> NightlyConfig:
     """ImageXpress plates for the `threshold` package, serial, two fields a shard, complete by a marker."""
     return NightlyConfig.model_validate(
         {
-            "roots": [str(roots)],
+            "roots": [str(root) for root in ([roots] if isinstance(roots, str | Path) else roots)],
             "output": str(output),
             "complete": {"marker": "DONE"},
             "run": {"layout": {"kind": "imagexpress"}, "model": {"package": "threshold"}},

@@ -90,13 +90,17 @@ def read_yaml(path: Path) -> Tree:
 
 def read_settings(path: Path, assignments: Sequence[str], model: type[Settings]) -> Settings:
     """The settings in a YAML file with `--set` assignments on top. Raises ConfigFault listing every fault."""
-    tree = read_tree(path, model)
+    return settings_of(read_tree(path, model), assignments, model, str(path))
+
+
+def settings_of(tree: Tree, assignments: Sequence[str], model: type[Settings], origin: str) -> Settings:
+    """The settings of `tree` (read by `read_tree`) with `--set` assignments on top. Raises ConfigFault listing every fault."""
     for assignment in assignments:
         assign(tree, assignment, model)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigFault(explain(error, model, str(path))) from None
+        raise ConfigFault(explain(error, model, origin)) from None
 
 
 def read_tree(path: Path, model: type[BaseModel]) -> Tree:

@@ -41,6 +41,7 @@ class ExitCode(IntEnum):
     LEDGER = 8
     BUSY = 9
     DOUBTS = 10
+    NOTHING = 11
     INTERRUPTED = 75
 
 

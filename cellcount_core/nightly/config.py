@@ -95,10 +95,6 @@ class NightlyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> NightlyConfig:
-        if len({root.rstrip("/") for root in self.roots}) != len(self.roots):
-            raise ValueError(f"roots name a folder twice: {', '.join(self.roots)}")
-        if any(root.rstrip("/") == self.output.rstrip("/") for root in self.roots):
-            raise ValueError(f"output must not be a root: {self.output}")
         if self.complete.fields is not None and isinstance(self.run.layout, TableLayout):
             raise ValueError(
                 "complete.fields cannot be told from names where a table lays the plate out; use marker or unchanged_min"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow.compute as pc
+from pyarrow.dataset import Dataset
 
+from cellcount_core.domain.columns import WELL
+from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.doubts import code_of
 from cellcount_core.domain.errors import Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.config import NightlyConfig
-from cellcount_core.nightly.ledger import Event
+from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import Plate
+from cellcount_core.reduce.summary import Summary, told_doubts
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job
 from cellcount_core.runners.places import storage_options
@@ -19,7 +24,11 @@ from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
 from cellcount_core.tables.open import open_output
 
+ZERO_TAIL = "zero_tail"
+"""The warning of a field whose file has its full size and ends in zeros."""
+
 _FOLDER_DIGITS = 20
+_SHOWN_WELLS = 5
 
 
 def folder_of(plate: Plate) -> str:
@@ -36,9 +45,14 @@ def count_plate(
     counted into a folder of their own, and the event says what it extends.
     """
     folder, job = folder_of(plate), config.job(plate.source, "")
-    if added := _added(config, plate, live):
+    run = config.run
+    if not run.plate and plate.name != name_of(plate.source):
+        # Tables of two plates of one name are told apart as the ledger does.
+        run = run.model_copy(update={"plate": plate.name})
+        job = job.model_copy(update={"run": run})
+    if added := _added(config, run, plate, live):
         folder += "-added"
-        job = job.model_copy(update={"run": only(config.run, added)})
+        job = job.model_copy(update={"run": only(run, added)})
         blank = replace(
             blank,
             extends=live[-1].content,
@@ -48,11 +62,61 @@ def count_plate(
         )
     url = f"{store.url.rstrip('/')}/{folder}"
     result = run_job(job.model_copy(update={"output": url}), events)
-    focus, background = _medians(config, url)
-    return replace(_filled(blank, result), output=folder, focus=focus, background=background)
+    table = open_output(url, storage_options(config.output_storage or config.storage)).fields
+    if unfinished := _unfinished(result.summary, table):
+        return replace(blank, status=PlateStatus.LATE, output=folder, detail=unfinished)
+    rows = table.to_table(columns=["focus", "background", "status", "reason", WELL.name])
+    said = [
+        blank.detail,
+        failures_told(
+            zip(*(rows[name].to_pylist() for name in ("status", "reason", WELL.name)), strict=True)
+        ),
+    ]
+    return replace(
+        _filled(blank, result),
+        output=folder,
+        focus=_median(rows["focus"]),
+        background=_median(rows["background"]),
+        detail="; ".join(filter(None, said)),
+        doubts="\n".join(told_doubts(result.summary)),
+    )
 
 
-def _added(config: NightlyConfig, plate: Plate, live: Sequence[Event]) -> tuple[Listed, ...]:
+def failures_told(fields: Iterable[tuple[str, str | None, str]]) -> str:
+    """What became of the fields (status, reason, well) that were not counted: "1 field failed (truncated, B02)"; "" where all were."""
+    wells: dict[Status, dict[str, list[str]]] = {Status.FAILED: {}, Status.MISSING: {}}
+    for status, reason, well in fields:
+        if (of := wells.get(Status(status))) is not None:
+            of.setdefault(str(reason), []).append(well)
+    said = []
+    for status, reasons in wells.items():
+        if not reasons:
+            continue
+        number = sum(map(len, reasons.values()))
+        verb = "failed" if status is Status.FAILED else "is missing" if number == 1 else "are missing"
+        each = [f"{reason}, {_shown(names)}" for reason, names in sorted(reasons.items())]
+        said.append(f"{number} {'field' if number == 1 else 'fields'} {verb} ({'; '.join(each)})")
+    return ", ".join(said)
+
+
+def _shown(wells: Sequence[str]) -> str:
+    names = sorted(set(wells))
+    return ", ".join(names[:_SHOWN_WELLS]) + (", …" if names[_SHOWN_WELLS:] else "")
+
+
+def _unfinished(summary: Summary, table: Dataset) -> str:
+    """What says that files of the plate are still being copied: their ends are zeros. "" where nothing does."""
+    number = summary.warnings.get(ZERO_TAIL, 0)
+    if not number:
+        return ""
+    rows = table.to_table(columns=["warnings", WELL.name]).to_pylist()
+    wells = [
+        row[WELL.name] for row in rows if any(code_of(each) == ZERO_TAIL for each in row["warnings"] or ())
+    ]
+    return f"{number} {'field ends' if number == 1 else 'fields end'} in zeros, as files do that are still being copied ({_shown(wells)})"
+
+
+def _added(config: NightlyConfig, run: RunConfig, plate: Plate, live: Sequence[Event]) -> tuple[Listed, ...]:
     """The files of added wells where these can be counted alone; empty where the plate is to be counted whole."""
     again = any(event.content == plate.content for event in live)
     if not live or again or not fields_are_independent(config.run):
@@ -60,8 +124,12 @@ def _added(config: NightlyConfig, plate: Plate, live: Sequence[Event]) -> tuple[
     source = open_store(plate.source, storage_options(config.storage))
     options = storage_options(config.output_storage or config.storage)
     counted = [open_store(f"{config.output.rstrip('/')}/{event.output}", options) for event in live]
-    root = config.run.plate or name_of(plate.source)
-    return added_files(config.run, root, (listed for batch in source.list() for listed in batch), counted)
+    return added_files(
+        run,
+        run.plate or name_of(plate.source),
+        (listed for batch in source.list() for listed in batch),
+        counted,
+    )
 
 
 def _filled(blank: Event, result: JobResult) -> Event:
@@ -79,14 +147,6 @@ def _filled(blank: Event, result: JobResult) -> Event:
         count=summary.count,
         count_per_field=summary.count_per_field_mean,
     )
-
-
-def _medians(config: NightlyConfig, url: str) -> tuple[float | None, float | None]:
-    """Median focus and background of the counted fields."""
-    options = storage_options(config.output_storage or config.storage)
-    table = open_output(url, options).fields.to_table(columns=["focus", "background"])
-    focus, background = (_median(table[name]) for name in ("focus", "background"))
-    return focus, background
 
 
 def _median(values: object) -> float | None:

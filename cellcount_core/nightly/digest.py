@@ -16,7 +16,7 @@ class Digest:
     """A night.
 
     `events` are its lines of the ledger, `unchanged` the plates that had been counted as they are. `problems` want somebody to
-    look, `notices` are worth knowing. `cost` is None where no price was given. `left` plates are known, complete and not begun.
+    look, `empty` tells of roots in which there was nothing to count, `notices` are worth knowing. `cost` is None where no price was given. `left` plates are known, complete and not begun.
     `webhook` says what came of sending this; "" before it was sent, and where none is set.
     """
 
@@ -28,6 +28,7 @@ class Digest:
     unchanged: int
     readings: tuple[Reading, ...]
     problems: tuple[str, ...]
+    empty: tuple[str, ...]
     notices: tuple[str, ...]
     max_failed: int | str | None
     interrupted: bool = False
@@ -48,17 +49,31 @@ class Digest:
         ]
 
     @property
+    def sentences(self) -> list[str]:
+        """What became of each plate that did not simply go well, in words: failed ones, failed and missing fields, doubts."""
+        said = []
+        for event in self.of(PlateStatus.FAILED, PlateStatus.COUNTED):
+            if event.status is PlateStatus.FAILED:
+                said.append(f"{event.plate}: not counted: {event.detail}")
+            elif event.detail:
+                said.append(f"{event.plate}: {event.detail}")
+            said += [f"{event.plate}: {line}" for line in event.doubts.splitlines()]
+        return said
+
+    @property
     def flagged(self) -> list[Reading]:
         """Statistics outside their limits."""
         return [reading for reading in self.readings if reading.flagged]
 
     @property
     def exit_code(self) -> ExitCode:
-        """Interrupted before anything else; then what somebody must look at; then work that the budget left."""
+        """Interrupted before anything else; then what somebody must look at, a root without anything to count, work that the budget left."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
         if self.of(PlateStatus.FAILED) or self.incomplete or self.flagged or self.problems:
             return ExitCode.FAILURES
+        if self.empty:
+            return ExitCode.NOTHING
         return ExitCode.INTERRUPTED if self.of(PlateStatus.LEFT) else ExitCode.OK
 
     @property
@@ -67,6 +82,10 @@ class Digest:
         parts = [f"{len(self.of(PlateStatus.COUNTED))} counted"]
         parts += [f"{len(found)} {words}" for status, words in _WORDS.items() if (found := self.of(status))]
         parts.append(f"{self.unchanged} unchanged")
+        if lacking := [
+            event for event in self.of(PlateStatus.COUNTED) if (event.failed or 0) + (event.missing or 0)
+        ]:
+            parts.append(f"{len(lacking)} with failed or missing fields")
         if self.flagged:
             parts.append(f"{len(self.flagged)} outside limits")
         return ("stopped: " if self.interrupted else "") + ", ".join(parts)
@@ -98,9 +117,11 @@ def digest_json(digest: Digest) -> bytes:
         "fields_counted": sum(event.fields_now or 0 for event in digest.of(PlateStatus.COUNTED)),
         **{status.value: plates(status) for status in PlateStatus},
         "unchanged": digest.unchanged,
+        "sentences": digest.sentences,
         "incomplete": [event.plate for event in digest.incomplete],
         "drift": [{**asdict(reading), "flagged": reading.flagged} for reading in digest.readings],
         "problems": list(digest.problems),
+        "empty": list(digest.empty),
         "notices": list(digest.notices),
         "webhook": digest.webhook,
     }

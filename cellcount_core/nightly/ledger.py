@@ -39,9 +39,11 @@ class PlateStatus(StrEnum):
 class Event:
     """One line of the ledger; field names are the columns of datasets.parquet.
 
-    `source` (URL of the plate's folder) names the plate, `content` is its content identity, `output` the folder of its tables
+    `plate` names the plate: its path below the root, "<path>@<root>" where another root has a plate there too. `source` is where it
+    lay (URL of its folder), which may change when a root is moved. `content` is its content identity, `output` the folder of its tables
     below the nightly's output. Fields are counted by status; numbers are None where nothing was counted. `started` is when
     counting began, for `late` when this content was first seen. `seconds` and `fields_now` are of this night alone:
+    `detail` says what became of it and of fields that were not counted, `doubts` what its rows warn of, a line a sentence.
     `fields_now` were counted in it, the others had been by a night that was cut short. Where a plate only gained wells,
     `extends` is the content whose tables this output adds those wells to, and the numbers are those of the added wells.
     """
@@ -56,6 +58,7 @@ class Event:
     output: str = ""
     fingerprint: str = ""
     extends: str = ""
+    doubts: str = ""
     files: int = 0
     bytes: int = 0
     fields: int | None = None
@@ -75,7 +78,7 @@ SCHEMA = pa.schema(
     [
         *(
             pa.field(name, pa.string(), nullable=False)
-            for name in ("night", "plate", "source", "content", "status", "started", "detail", "output", "fingerprint", "extends")
+            for name in ("night", "plate", "source", "content", "status", "started", "detail", "output", "fingerprint", "extends", "doubts")
         ),
         *(pa.field(name, pa.int64(), nullable=False) for name in ("files", "bytes")),
         *(
@@ -109,15 +112,23 @@ class Ledger:
 
     def _note(self, event: Event) -> None:
         self.events.append(event)
-        self._of.setdefault(event.source, []).append(event)
+        self._of.setdefault(event.plate, []).append(event)
 
-    def states(self, source: str) -> list[Event]:
+    def states(self, plate: str) -> list[Event]:
         """As `current`, of one plate."""
-        return current(self._of.get(source, ()))
+        return current(self._of.get(plate, ()))
 
-    def live(self, source: str) -> list[Event]:
+    def live(self, plate: str) -> list[Event]:
         """See the function of this name."""
-        return live(self._of.get(source, ()))
+        return live(self._of.get(plate, ()))
+
+    def known(self, path: str) -> dict[str, list[Event]]:
+        """The plates that lay at `path` below some root, by name, each with what is current of it."""
+        return {
+            plate: current(events)
+            for plate, events in self._of.items()
+            if (plate == path or plate.startswith(f"{path}@")) and events[-1].source.endswith(f"/{path}")
+        }
 
     def current(self) -> list[Event]:
         """The last event of each plate and content, by plate; what was late, left or failed is gone once the content changed."""
@@ -141,8 +152,8 @@ def current(events: Sequence[Event]) -> list[Event]:
     plates: dict[str, dict[str, Event]] = {}
     lasting = {PlateStatus.COUNTED, PlateStatus.SUPERSEDED, PlateStatus.DELETED}
     for event in events:
-        known = plates.setdefault(event.source, {})
-        plates[event.source] = {
+        known = plates.setdefault(event.plate, {})
+        plates[event.plate] = {
             content: old
             for content, old in known.items()
             if old.status in lasting and content != event.content

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from cellcount_core.domain.errors import Interrupted, OutputFault, RunFault
+from cellcount_core.domain.errors import ConfigFault, Interrupted, OutputFault, RunFault
 from cellcount_core.domain.fingerprint import canonical_json, differences
 from cellcount_core.models.package import find_package
 from cellcount_core.nightly.clock import Clock, SystemClock
@@ -16,17 +17,19 @@ from cellcount_core.nightly.control import Reading, readings
 from cellcount_core.nightly.counting import count_plate
 from cellcount_core.nightly.digest import Digest, digest_json
 from cellcount_core.nightly.hook import hook_url, send
+from cellcount_core.nightly.identity import Named, named, same_place, settled_elsewhere
 from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus
 from cellcount_core.nightly.page import page
-from cellcount_core.nightly.plates import Plate, look, wanting
+from cellcount_core.nightly.plates import Plate, apart, look, nothing_seen, wanting
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_input, storage_options
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Absent, Created, Store
-from cellcount_core.stores.open import open_store
+from cellcount_core.stores.open import open_store, path_below, real_url
 
 SETTINGS = "nights/settings.json"
+_OWN_FOLDERS = ("counts", "nights")
 _MINUTE, _HOUR = 60.0, 3600.0
 _KNOWN = (PlateStatus.COUNTED, PlateStatus.FAILED, PlateStatus.LATE, PlateStatus.LEFT)
 
@@ -34,18 +37,20 @@ _KNOWN = (PlateStatus.COUNTED, PlateStatus.FAILED, PlateStatus.LATE, PlateStatus
 def run_night(config: NightlyConfig, events: Events, clock: Clock | None = None) -> Digest:
     """Run one night and write its digest. A night that was cut short is completed by the next one.
 
-    Raises RunFault where nothing can be done at all: a root or the output that cannot be reached, another night at work on the
-    output, an output of other settings. What is wrong with one plate stands in the digest instead. A stop (Ctrl-C, SIGTERM)
-    ends the night with a digest that says so.
+    Raises RunFault where nothing can be done at all: no root or the output can be reached, another night is at work on the
+    output, it has other settings, or it lies in a root. What is wrong with one root or plate stands in the digest instead. A stop
+    (Ctrl-C, SIGTERM) ends the night with a digest that says so.
     """
     clock = clock or SystemClock()
     if config.webhook is not None:
         hook_url(config.webhook)
     store = open_store(config.output, storage_options(config.output_storage or config.storage))
-    roots = [open_input(config.job(root, config.output)) for root in config.roots]
+    roots = _open_roots(config, store)
     with held(store, name="nights/lease", say=events.stage) as lease:
         _own(store, config)
         night = _Night(config, clock, events, store, roots, lease, Ledger(store))
+        night.problems += roots.problems
+        night.notices += roots.notices
         return night.run()
 
 
@@ -55,7 +60,7 @@ class _Night:
     clock: Clock
     events: Events
     store: Store
-    roots: Sequence[Store]
+    roots: _Roots
     lease: Lease
     ledger: Ledger
     name: str = ""
@@ -63,6 +68,7 @@ class _Night:
     unchanged: int = 0
     readings: list[Reading] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     began: float = 0.0
 
@@ -89,6 +95,7 @@ class _Night:
             unchanged=self.unchanged,
             readings=tuple(self.readings),
             problems=tuple(self.problems),
+            empty=tuple(self.empty),
             notices=tuple(self.notices),
             max_failed=self.config.execution.max_failed,
             interrupted=interrupted,
@@ -105,66 +112,87 @@ class _Night:
             self._count_all(self._waited_for(waiting, looked))
 
     def _look(self) -> dict[str, Plate]:
-        """All plates by source; what is gone from a root that still lists is recorded as deleted."""
-        seen: dict[str, Plate] = {}
-        for root in self.roots:
+        """All plates by name; what is gone from a root that still lists is recorded as deleted."""
+        seen: list[Plate] = []
+        listed: dict[str, int] = {}
+        for root in self.roots.stores:
             self.events.stage(f"listing {root.url}")
-            sight = look(
-                root,
-                self.config.run,
-                self.config.complete,
-                depth=self.config.depth,
-                own_output=self.store.url,
-            )
+            try:
+                sight = look(root, self.config.run, self.config.complete, depth=self.config.depth)
+            except RunFault as fault:
+                self.problems.append(f"{root.url}: left out tonight: {fault}")
+                continue
             self.problems += sight.refused
-            here = {plate.source: plate for plate in sight.plates}
-            seen |= here
-            gone = [
-                event
-                for event in self.ledger.current()
-                if event.status in _KNOWN and self._is_below(event, root) and event.source not in here
-            ]
-            if gone and not sight.files:
+            seen += sight.plates
+            listed[root.url] = sight.files
+            if not sight.plates:
+                self.empty.append(nothing_seen(sight, root.url, self.config.run, self.config.depth))
+            elif sight.beside:
+                self.notices.append(
+                    f"{root.url}: not looked at: {sight.beside} images beside the plates' folders, such as {sight.example!r}"
+                )
+        if not listed and self.problems:
+            return {}
+        kept, said = apart(seen)
+        tonight = named(kept, self.ledger, self.roots.urls)
+        self.notices += [*said, *tonight.said]
+        self._part_with(tonight, listed)
+        return tonight.plates
+
+    def _part_with(self, tonight: Named, listed: dict[str, int]) -> None:
+        """Record which known plates are no more: deleted from a root that still lists, or counted as part of another plate now."""
+        gone: defaultdict[str, list[Event]] = defaultdict(list)
+        for event in self.ledger.current():
+            if event.plate in tonight.plates or event.status not in _KNOWN:
+                continue
+            if (heir := settled_elsewhere(event, tonight.plates.values())) is not None:
+                self._end(event, PlateStatus.SUPERSEDED, f"its images are those of the plate {heir.name} now")
+                continue
+            root = next(
+                (
+                    root
+                    for root in (*listed, *tonight.moves)
+                    if event.source.startswith(f"{root.rstrip('/')}/")
+                ),
+                None,
+            )
+            if root is not None and tonight.moves.get(root, root) in listed:
+                gone[tonight.moves.get(root, root)].append(event)
+        for root, events in gone.items():
+            if not listed[root]:
                 self.problems.append(
-                    f"{root.url} lists no file at all; its {len(gone)} known plates are not taken for deleted"
+                    f"{root} lists no file at all; its {len(events)} known plates are not taken for deleted"
                 )
                 continue
-            for event in gone:
+            for event in events:
                 detail = "" if event.status is PlateStatus.COUNTED else f"had been {event.status.value}"
-                self.ledger.append(
-                    replace(
-                        event, night=self.name, status=PlateStatus.DELETED, detail=detail, fields_now=None
-                    )
-                )
-        return seen
+                self._end(event, PlateStatus.DELETED, detail)
 
-    def _is_below(self, event: Event, root: Store) -> bool:
-        return event.source == f"{root.url.rstrip('/')}/{event.plate}"
+    def _end(self, event: Event, status: PlateStatus, detail: str) -> None:
+        self.ledger.append(replace(event, night=self.name, status=status, detail=detail, fields_now=None))
 
     def _settle(self, plates: dict[str, Plate]) -> None:
         """Say of contents whose successor was counted that they are superseded, also where a night was cut short before it did."""
-        for source in plates:
-            alive = {event.content for event in self.ledger.live(source)}
-            for old in self.ledger.states(source):
+        for name in plates:
+            alive = {event.content for event in self.ledger.live(name)}
+            for old in self.ledger.states(name):
                 if old.status is PlateStatus.COUNTED and old.content not in alive:
-                    self.ledger.append(
-                        replace(old, night=self.name, status=PlateStatus.SUPERSEDED, fields_now=None)
-                    )
+                    self._end(old, PlateStatus.SUPERSEDED, old.detail)
 
     def _sorted_out(self, plates: dict[str, Plate]) -> tuple[list[Plate], list[Plate]]:
         """Plates to count now, those known longest first, and plates whose waiting time has to pass first."""
         first_seen: dict[str, int] = {}
         last: dict[tuple[str, str], Event] = {}
         for number, event in enumerate(self.ledger.events):
-            first_seen.setdefault(event.source, number)
+            first_seen.setdefault(event.plate, number)
         for event in self.ledger.current():
-            last[event.source, event.content] = event
+            last[event.plate, event.content] = event
         ready, waiting = [], []
         for plate in sorted(
-            plates.values(), key=lambda one: (first_seen.get(one.source, len(self.ledger.events)), one.source)
+            plates.values(), key=lambda one: (first_seen.get(one.name, len(self.ledger.events)), one.name)
         ):
-            known = last.get((plate.source, plate.content))
-            now = self.ledger.live(plate.source)[-1:]
+            known = last.get((plate.name, plate.content))
+            now = self.ledger.live(plate.name)[-1:]
             if now and now[0].content == plate.content:
                 self.unchanged += 1
             elif lacking := wanting(plate, self.config.complete):
@@ -210,16 +238,9 @@ class _Night:
 
     def _again(self, plate: Plate) -> Plate | None:
         """The plate as it lists now; None where it is gone."""
-        root = next(root for root in self.roots if plate.source == f"{root.url.rstrip('/')}/{plate.name}")
-        sight = look(
-            root,
-            self.config.run,
-            self.config.complete,
-            depth=self.config.depth,
-            own_output=self.store.url,
-            prefix=plate.name,
-        )
-        return next((one for one in sight.plates if one.source == plate.source), None)
+        root = next(root for root in self.roots.stores if root.url == plate.root)
+        sight = look(root, self.config.run, self.config.complete, depth=self.config.depth, prefix=plate.path)
+        return next((replace(one, name=plate.name) for one in sight.plates if one.path == plate.path), None)
 
     def _count_all(self, plates: Sequence[Plate]) -> None:
         for number, plate in enumerate(plates):
@@ -233,10 +254,11 @@ class _Night:
 
     def _count(self, plate: Plate) -> None:
         blank = self._event(plate, PlateStatus.COUNTED, "")
+        self._doubt_depth(plate)
         began = self.clock.running()
         try:
             event = count_plate(
-                self.config, plate, blank, self.ledger.live(plate.source), self.store, self.events
+                self.config, plate, blank, self.ledger.live(plate.name), self.store, self.events
             )
             again = self._again(plate)
             if again is None or again.content != plate.content:
@@ -253,8 +275,17 @@ class _Night:
         self.lease.check()
         self.ledger.append(replace(event, seconds=round(self.clock.running() - began, 3)))
         if event.status is PlateStatus.COUNTED:
-            self._settle({plate.source: plate})
+            self._settle({plate.name: plate})
             self.readings += readings(plate.name, _statistics(event), self._earlier(), self.config.history)
+
+    def _doubt_depth(self, plate: Plate) -> None:
+        """Say where several plates seem to be counted as one; it is a problem unless the depth was set by hand."""
+        if several := plate.looks_like_several:
+            depth = self.config.depth
+            deeper = depth + min(folder.count("/") + 1 for folder in plate.folders)
+            said = f"{several}: if these are the plates, set depth: {deeper}; if {plate.path} is the plate, depth: {depth} says so"
+            chosen = "depth" in self.config.model_fields_set
+            (self.notices if chosen else self.problems).append(said)
 
     def _earlier(self) -> list[dict[str, float | None]]:
         """Statistics of the plates counted in the last nights before this one."""
@@ -270,7 +301,7 @@ class _Night:
         since = next(
             (
                 event.started
-                for event in self.ledger.states(plate.source)
+                for event in self.ledger.states(plate.name)
                 if event.content == plate.content and event.status is PlateStatus.LATE
             ),
             None,
@@ -329,6 +360,52 @@ class _Night:
 
 def _statistics(event: Event) -> dict[str, float | None]:
     return {"count_per_field": event.count_per_field, "focus": event.focus, "background": event.background}
+
+
+@dataclass(slots=True)
+class _Roots:
+    """The roots that can be reached, each once and without links; the URLs of all of them; what is wrong with the others."""
+
+    stores: list[Store] = field(default_factory=list)
+    urls: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def _open_roots(config: NightlyConfig, output: Store) -> _Roots:
+    """Raises the fault of the first root where none can be reached, and ConfigFault where the output lies in a root, or a root in
+    the output's own folders."""
+    found = _Roots()
+    faults: list[RunFault] = []
+    options = storage_options(config.storage)
+    for root in config.roots:
+        try:
+            store = open_store(real_url(open_store(root, options).url), options)
+            found.urls.add(store.url)
+            open_input(config.job(root, ""))
+        except RunFault as fault:
+            faults.append(fault)
+            found.problems.append(f"{root}: left out tonight: {fault}")
+            continue
+        _refuse_output(config, root, store, output)
+        if (same := same_place(store, found.stores)) is None:
+            found.stores.append(store)
+        else:
+            found.notices.append(f"the root {root} is {same.url}: looked at once")
+    if not found.stores:
+        raise faults[0]
+    return found
+
+
+def _refuse_output(config: NightlyConfig, root: str, store: Store, output: Store) -> None:
+    if (inside := path_below(store.url, output.url)) is not None:
+        place = f"lies in the root {root}" if inside else f"is the root {root}"
+        raise ConfigFault(f"output must lie outside of the roots: {config.output} {place}")
+    own, _, _ = (path_below(output.url, store.url) or "").partition("/")
+    if own in _OWN_FOLDERS:
+        raise ConfigFault(
+            f"the root {root} lies in {config.output}/{own}, where the nightly writes; choose another output"
+        )
 
 
 def _text(date: datetime) -> str:

@@ -38,7 +38,7 @@ def page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
         f"<h1>{title}</h1>",
         f'<p class="soft">{escape(digest.headline)}. Exit code {int(digest.exit_code)}. Began {escape(digest.began)}.</p>',
         *(f'<p class="problem">{escape(line)}</p>' for line in _problems(digest)),
-        *(f'<p class="notice">{escape(line)}</p>' for line in digest.notices),
+        *(f'<p class="notice">{escape(line)}</p>' for line in _notices(digest)),
         _cards(digest),
         _counted(digest),
         *(_listed(digest, status) for status in PlateStatus if status is not PlateStatus.COUNTED),
@@ -53,10 +53,19 @@ def _problems(digest: Digest) -> Iterable[str]:
     if digest.interrupted:
         yield "The night was stopped before its end; the next one goes on where it stopped."
     yield from digest.problems
+    yield from digest.empty
+    bad = {event.plate for event in (*digest.of(PlateStatus.FAILED), *digest.incomplete)}
+    yield from (line for line in digest.sentences if line.partition(": ")[0] in bad)
     for reading in digest.flagged:
         yield f"{reading.plate}: {STATISTICS[reading.statistic]} is {_number(reading.value)}, outside {_limits(reading)}"
     if digest.webhook and not digest.webhook.startswith("sent"):
         yield f"Webhook: {digest.webhook}"
+
+
+def _notices(digest: Digest) -> Iterable[str]:
+    problems = set(_problems(digest))
+    yield from (line for line in digest.sentences if line not in problems)
+    yield from digest.notices
 
 
 def _cards(digest: Digest) -> str:
@@ -65,7 +74,11 @@ def _cards(digest: Digest) -> str:
         ("plates counted", str(len(counted))),
         ("fields counted", f"{sum(event.fields_now or 0 for event in counted):,}"),
         ("objects", f"{sum(event.count or 0 for event in counted):,}"),
-        ("failed", str(len(digest.of(PlateStatus.FAILED)))),
+        ("plates failed", str(len(digest.of(PlateStatus.FAILED)))),
+        (
+            "fields failed or missing",
+            f"{sum((event.failed or 0) + (event.missing or 0) for event in counted):,}",
+        ),
         ("late", str(len(digest.of(PlateStatus.LATE)))),
         ("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
         ("outside limits", str(len(digest.flagged))),

@@ -60,6 +60,11 @@ def name_of(url: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8") or "root"
 
 
+def real_url(url: str) -> str:
+    """`url` (as stores give it) without links and "..": what a place is called however it is reached."""
+    return url if _SCHEME.match(url) else os.path.realpath(url)
+
+
 def path_below(root: str, place: str) -> str | None:
     """The path of `place` below `root` ('/'-separated), "" where they are one and the same, None where it lies elsewhere.
 

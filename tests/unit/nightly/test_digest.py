@@ -20,7 +20,7 @@ LATE = replace(COUNTED, plate="P2", status=PlateStatus.LATE, detail="no file DON
 INSIDE = Reading("P1", "focus", 0.5, 0.5, 0.4, 0.6, 9)
 OUTSIDE = replace(INSIDE, statistic="background", value=900.0, centre=300.0, low=280.0, high=320.0)
 NIGHT = Digest(
-    "2026-03-02", "2026-03-02T22:00:00+00:00", 80.0, None, (COUNTED, LATE), 3, (INSIDE,), (), (), 0
+    "2026-03-02", "2026-03-02T22:00:00+00:00", 80.0, None, (COUNTED, LATE), 3, (INSIDE,), (), (), (), 0
 )
 
 

@@ -97,13 +97,6 @@ def test_all_that_is_asked_for_must_hold(tmp_path: Path) -> None:
     assert wanting(only(tmp_path, complete), complete) == ""
 
 
-def test_the_output_of_the_nightly_is_no_plate(tmp_path: Path) -> None:
-    write_plate(tmp_path / "P1", well_count=1)
-    write_plate(tmp_path / "counts" / "nights", well_count=1)
-
-    assert [plate.name for plate in sight(tmp_path, own_output=str(tmp_path / "counts")).plates] == ["P1"]
-
-
 def test_a_folder_whose_name_cannot_stand_in_a_table_is_told(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"P\xff")).mkdir()
     (tmp_path / os.fsdecode(b"P\xff") / "P1_A01_s1.tif").write_bytes(b"x")
