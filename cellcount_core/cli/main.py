@@ -454,9 +454,18 @@ def submit(
         Path, typer.Option("--working-dir", metavar="FOLDER", help="Folder sent to the cluster.")
     ] = Path(),
     assignments: Set = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Files of the working directory not to send, as in .gitignore, e.g. /weights/ or *.h5. Repeatable. Images, "
+            ".git, .venv and caches are never sent.",
+        ),
+    ] = None,
     submission_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="NAME", help="Name of the job; the same name is never run twice."),
+        typer.Option("--id", metavar="NAME", help="Name of the job; a name given is never run twice."),
     ] = None,
     detach: Annotated[bool, typer.Option("--no-wait", help="Do not follow the logs.")] = False,
 ) -> None:
@@ -464,10 +473,11 @@ def submit(
 
     Example: cellcount submit conf/count.yaml --address http://127.0.0.1:8265
     """
-    from cellcount_core.cli.sending import submit_and_follow, submit_only
+    from cellcount_core.cli.sending import Sending, submit_and_follow, submit_only
 
     send = submit_only if detach else submit_and_follow
-    raise typer.Exit(send(config, address, working_dir, assignments or [], submission_id))
+    sending = Sending(config, address, working_dir, assignments or [], exclude or [], submission_id)
+    raise typer.Exit(send(sending))
 
 
 def _version(value: bool) -> None:

@@ -116,16 +116,22 @@ def assign(tree: Tree, assignment: str, model: type[BaseModel]) -> None:
 
     Raises ConfigFault where the text is no assignment, runs through a value that is no mapping, or names a variable not set.
     """
-    path, equals, text = assignment.partition("=")
-    keys = [key.strip() for key in path.split(".")]
-    if not equals or not all(keys):
-        raise ConfigFault(f"--set {assignment!r}: expected section.key=value, for example run.z=max")
+    keys, written = parsed_assignment(assignment)
     alone: Tree = {}
-    place(alone, keys, _parsed(text, f"--set {assignment!r}"))
+    place(alone, keys, written)
     value: object = _expanded(alone, model, f"--set {assignment!r}")
     for key in keys:
         value = value[key] if isinstance(value, dict) else value
     place(tree, keys, value)
+
+
+def parsed_assignment(assignment: str) -> tuple[list[str], object]:
+    """The keys and the value, as written, of a `--set` text. Raises ConfigFault where it is no assignment."""
+    path, equals, text = assignment.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise ConfigFault(f"--set {assignment!r}: expected section.key=value, for example run.z=max")
+    return keys, _parsed(text, f"--set {assignment!r}")
 
 
 def place(tree: Tree, keys: Sequence[str], value: object) -> None:

@@ -1,8 +1,9 @@
 """Submit a job to a Ray cluster, follow its logs and return its exit code.
 
-A submission has a name. The name is derived from the configuration's text, the `--set` assignments and the entry point, or
-given; the same name is never run twice: a job that runs is attached to, one that succeeded is reported, one that failed or
-was stopped is submitted again as `<name>-2`, `<name>-3`, …, so that the run goes on where it stopped.
+A submission has a name. It is derived from the configuration's text, the `--set` assignments, the entry point and what is
+uploaded, or given. A job that runs is attached to. One that ended is submitted again as `<name>-2`, `<name>-3`, …: a run goes on
+where it stopped, and one that is finished looks whether input and output are still what they were, which takes seconds. Only a name
+that was given is never run again once it succeeded.
 
 Token authentication follows Ray's own environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH); no token is read,
 stored or sent by anything else.
@@ -21,10 +22,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -33,15 +36,20 @@ from cellcount_core.domain.errors import ConfigFault, CredentialsFault, Interrup
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+_IMAGES = ("tif", "tiff", "png", "jpg", "jpeg", "bmp")
+
 EXCLUDES = (
     ".git/", ".venv*/", "/data/", "/shared/", "/out/", "/demo/", "/runs/", "__pycache__/", "*.pyc",
     ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".hypothesis/",
+    *("*." + "".join(f"[{letter}{letter.upper()}]" for letter in suffix) for suffix in _IMAGES),
 )  # fmt: skip
-"""What stays at home, as in .gitignore; the working directory's own .gitignore and .rayignore hold too."""
+"""What stays at home, as in .gitignore; the working directory's own .gitignore and .rayignore hold too. Images are read from the input."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CONNECT_S = 10.0
 _POLL_S = 0.5
+_READ_WHOLE = 1 << 20
+_NAMED_PATHS = 5
 _EXIT_CODE_S = 15.0
 _TAIL_TRIES = 5
 _NOT_FOUND = 127
@@ -73,8 +81,9 @@ class Submitted(Enum):
 
     NEW = "submitted"
     AGAIN = "submitted again; it goes on where the last one stopped"
+    LOOKS = "submitted again; what is counted already stays as it is"
     ATTACHED = "already running; attached to it"
-    DONE = "already succeeded; it is not run again"
+    DONE = "already succeeded; a name given with --id is not run again, give another one (or none) to have it looked at again"
 
 
 def submit(request: SubmitRequest, output: TextIO | None = None) -> int:
@@ -98,7 +107,8 @@ def submit_detached(request: SubmitRequest) -> str:
 
 
 def submission_name(request: SubmitRequest) -> str:
-    """The name of a request: the one given, or the config's name with a digest of its text, assignments and entry point.
+    """The name of a request: the one given, or the config's name with a digest of all that is sent: its text, the assignments, the
+    entry point, and the files of the working directory.
 
     Raises ConfigFault for a config that cannot be read or a name that Ray's URLs cannot hold.
     """
@@ -113,9 +123,60 @@ def submission_name(request: SubmitRequest) -> str:
         text = request.config.read_bytes()
     except OSError as error:
         raise ConfigFault(f"{request.config}: cannot be read: {error.strerror}") from error
-    decided = json.dumps([hashlib.sha256(text).hexdigest(), request.assignments, request.entrypoint])
+    sent = sorted((path, _digest(file)) for path, file in sent_files(request.working_dir, request.excludes))
+    decided = json.dumps([hashlib.sha256(text).hexdigest(), request.assignments, request.entrypoint, sent])
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.config.stem).strip("-_") or "config"
     return f"cellcount-{stem[:40]}-{hashlib.sha256(decided.encode()).hexdigest()[:12]}"
+
+
+def sent_files(working_dir: Path, excludes: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The files of the working directory by their path below it, '/'-separated, but for those that `excludes` leaves at home.
+
+    Patterns are those of .gitignore without "!" and "**". The ignore files are not looked at: what they name is not sent, and
+    is part of a name all the same.
+    """
+    for folder, folders, files in os.walk(working_dir):
+        below = Path(folder).relative_to(working_dir)
+        inside = f"{below.as_posix()}/" if below.parts else ""
+        folders[:] = [name for name in folders if not _left_out(f"{inside}{name}/", excludes)]
+        for name in files:
+            if not _left_out(f"{inside}{name}", excludes):
+                yield f"{inside}{name}", Path(folder) / name
+
+
+def _left_out(path: str, excludes: Sequence[str]) -> bool:
+    is_folder, name = path.endswith("/"), path.rstrip("/").rpartition("/")[2]
+    for pattern in excludes:
+        if pattern.endswith("/") and not is_folder:
+            continue
+        plain = pattern.rstrip("/")
+        matched, form = (path.rstrip("/"), plain.lstrip("/")) if "/" in plain else (name, plain)
+        if fnmatchcase(matched, form):
+            return True
+    return False
+
+
+def _digest(file: Path) -> str:
+    """Of a small file's bytes; of a large one's size and time. "" where it cannot be read: then it is not sent either."""
+    try:
+        found = file.stat()
+        if found.st_size > _READ_WHOLE:
+            return f"{found.st_size} {found.st_mtime_ns}"
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _largest(request: SubmitRequest) -> str:
+    """What takes most of what is sent, in words: by the first folder of the path."""
+    sizes: Counter[str] = Counter()
+    for path, file in sent_files(request.working_dir, request.excludes):
+        top, slash, _ = path.partition("/")
+        with suppress(OSError):
+            sizes[top + slash] += file.stat().st_size
+    total = sum(sizes.values()) / 1e6
+    named = ", ".join(f"{top} ({size / 1e6:.1f} MB)" for top, size in sizes.most_common(_NAMED_PATHS))
+    return f"{total:.1f} MB, most of it in {named}" if named else "no file"
 
 
 def entrypoint_command(request: SubmitRequest) -> str:
@@ -204,13 +265,24 @@ def _start(client: JobSubmissionClient, request: SubmitRequest) -> str:
     except AuthenticationError as error:
         raise _refused(request.address) from error
     except ValueError as error:
+        if "exceeds the maximum size" in str(error):
+            raise _too_large(request, _first_line(error)) from error
         raise ConfigFault(f"{request.working_dir}: cannot be uploaded: {_first_line(error)}") from error
     except (OSError, RuntimeError) as error:
+        if "status code 413" in str(error):
+            raise _too_large(request, "413 request entity too large") from error
         raise StorageFault(
             f"{request.address}: the job could not be submitted: {_first_line(error)}"
         ) from error
     _say(f"cellcount: job {name}: {outcome.value}")
     return name
+
+
+def _too_large(request: SubmitRequest, said: str) -> ConfigFault:
+    return ConfigFault(
+        f"{request.working_dir}: too large to be sent to {request.address} ({said}): {_largest(request)}. Leave out what the job "
+        "does not need: --exclude '/folder/' or '*.ext' (repeatable), or a line in .rayignore, or name a smaller --working-dir"
+    )
 
 
 def _start_or_attach(
@@ -219,7 +291,8 @@ def _start_or_attach(
     from ray.job_submission import JobStatus
 
     last, attempt = _newest(client, name)
-    if last is not None and last.status == JobStatus.SUCCEEDED:
+    succeeded = last is not None and last.status == JobStatus.SUCCEEDED
+    if succeeded and request.submission_id:
         return _attempt_name(name, attempt), Submitted.DONE
     if last is not None and not last.status.is_terminal():
         return _attempt_name(name, attempt), Submitted.ATTACHED
@@ -239,7 +312,9 @@ def _start_or_attach(
         if not any(job.submission_id == chosen for job in client.list_jobs()):
             raise
         return chosen, Submitted.ATTACHED
-    return chosen, Submitted.NEW if last is None else Submitted.AGAIN
+    if last is None:
+        return chosen, Submitted.NEW
+    return chosen, Submitted.LOOKS if succeeded else Submitted.AGAIN
 
 
 def _newest(client: JobSubmissionClient, name: str) -> tuple[JobDetails | None, int]:

@@ -114,6 +114,16 @@ def test_a_job_that_succeeded_is_reported_and_not_run_again(folder: Folder) -> N
     assert second.stdout.count("settings once") == 1
 
 
+def test_without_a_name_of_its_own_a_job_that_succeeded_looks_again(folder: Folder) -> None:
+    config = folder.config(word="anew", code=0)
+    first = folder.submit(config)
+    second = folder.submit(config)
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "-2: submitted again; what is counted already stays as it is" in second.stderr
+    assert "settings anew" in second.stdout
+
+
 def test_a_jobs_own_exit_code_is_returned_and_a_failed_one_is_submitted_again_under_the_next_number(
     folder: Folder,
 ) -> None:
