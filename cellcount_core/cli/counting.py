@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -46,10 +47,26 @@ def print_result(job: JobConfig, result: JobResult) -> None:
         given = job.execution.max_failed
         limit = "" if given is None else f", --max-failed is {given}"
         print(f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing{limit}")
-        print(f"once the cause is gone: cellcount retry {shlex.quote(out)}")
+        print(f"once the cause is gone: {follow_up('retry', job)}")
     if result.exit_code is ExitCode.DOUBTS:
         print(f"exit code {int(ExitCode.DOUBTS)}: {many(len(summary.doubts), 'plate')} in doubt (--strict)")
-    print(f"next: cellcount verify {shlex.quote(out)}; cellcount pictures {shlex.quote(out)}")
+    print(f"next: {follow_up('verify', job)}; {follow_up('pictures', job)}")
+
+
+def follow_up(command: str, job: JobConfig) -> str:
+    """A command about the output of a job, with the options that reach it as the job did."""
+    storage, own = job.storage, job.output_storage
+    endpoint = storage.endpoint if own is None or command == "retry" else own.endpoint
+    words = ["cellcount", command, job.output.rstrip("/")]
+    words += ["--endpoint", endpoint] if endpoint else []
+    if command == "retry":
+        sections = {"storage": storage} | ({} if own is None else {"output_storage": own})
+        for section, settings in sections.items():
+            given = settings.model_dump(mode="json", exclude_defaults=True)
+            for name in ("endpoint", "region", "anonymous", "schemes"):
+                if name in given and (section, name) != ("storage", "endpoint"):
+                    words += ["--set", f"{section}.{name}={json.dumps(given[name])}"]
+    return shlex.join(words)
 
 
 def total_line(summary: Summary) -> str:

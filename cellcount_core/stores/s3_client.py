@@ -119,16 +119,17 @@ def plain_pages(
 
 
 def place_of(options: StorageOptions) -> AwsPlace:
-    """Endpoint and region: the options', else the environment's, else AWS and the profile's region or us-east-1."""
+    """Endpoint and region: the options', else the environment's, else the profile's, else AWS and us-east-1."""
     endpoint = options.endpoint
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         endpoint = endpoint or os.environ.get(name)
     region = options.region
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         region = region or os.environ.get(name)
-    return AwsPlace(
-        checked_endpoint(endpoint) if endpoint else None, region or _profile_region() or DEFAULT_REGION
-    )
+    if not endpoint or not region:
+        profile = _profile_place()
+        endpoint, region = endpoint or profile.endpoint, region or profile.region
+    return AwsPlace(checked_endpoint(endpoint) if endpoint else None, region)
 
 
 def pauses(options: StorageOptions) -> Iterator[float]:
@@ -181,23 +182,41 @@ def _retry_config(options: StorageOptions, retries: int) -> RetryConfig:
     return {"backoff": backoff, "max_retries": retries, "retry_timeout": patience}
 
 
-def _profile_region() -> str | None:
+def _profile_place() -> AwsPlace:
+    """What ~/.aws/config says of the profile: `endpoint_url` of its S3 service or of all services, and `region`."""
+    import botocore.configprovider
     import botocore.exceptions
     import botocore.session
 
+    session = botocore.session.Session()
     try:
-        region = botocore.session.Session().get_config_variable("region")
+        region = session.get_config_variable("region")
+        endpoint = None
+        if not session.get_config_variable("ignore_configured_endpoint_urls"):
+            endpoint = botocore.configprovider.ConfiguredEndpointProvider(
+                session.full_config, session.get_scoped_config(), "s3"
+            ).provide()
     except botocore.exceptions.BotoCoreError:
-        return None
-    return str(region) if region else None
+        return AwsPlace(None, DEFAULT_REGION)
+    return AwsPlace(str(endpoint) if endpoint else None, str(region) if region else DEFAULT_REGION)
 
 
 def _chain_credentials() -> Credentials:
     import botocore.exceptions
     import botocore.session
 
+    session = botocore.session.Session()
     try:
-        found = botocore.session.Session().get_credentials()
+        found = session.get_credentials()
+        if found is not None:
+            # Those of a login or a role are only asked for here: what is wrong with them is to be told now.
+            found.get_frozen_credentials()
+    except (botocore.exceptions.SSOError, botocore.exceptions.TokenRetrievalError) as fault:
+        profile = session.profile
+        login = f"aws sso login --profile {profile}" if profile else "aws sso login"
+        raise CredentialsFault(
+            f"the login of AWS SSO is missing or has expired ({fault}); run `{login}`"
+        ) from None
     except botocore.exceptions.BotoCoreError as fault:
         raise CredentialsFault(f"the credentials of the standard chain cannot be read: {fault}") from None
     if found is None:

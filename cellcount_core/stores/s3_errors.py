@@ -97,7 +97,8 @@ def failure_of(text: str) -> Failure:
     """What an obstore message says. The part after "Debug source" is left out: it repeats the reply."""
     head = text.split("\n\nDebug source", 1)[0]
     if (replied := _STATUS.search(head)) is None:
-        return Failure(_meaning_without_reply(head), 0, "", "")
+        meaning = _meaning_without_reply(head)
+        return Failure(meaning, 0, "", head.partition("credential provider: ")[2].strip())
     body = head[replied.end() :]
     status = int(replied.group(1))
     code = found.group(1) if (found := _CODE.search(body)) else ""
@@ -149,6 +150,11 @@ def run_fault(failure: Failure, place: str, endpoint: str, region: str) -> RunFa
                 f"{place}: the credentials have expired{said}; renew them (AWS_ACCESS_KEY_ID with its AWS_SESSION_TOKEN, "
                 "AWS_PROFILE or the machine's role, where the workers look too) and run the same command again, it goes on "
                 "where it stopped"
+            )
+        case Meaning.CREDENTIALS if failure.status == 0:
+            login = "; run `aws sso login`" if re.search(r"\bSSO\b|\bsso\b", failure.message) else ""
+            return CredentialsFault(
+                f"{place}: the credentials cannot be renewed ({failure.message[:300]}){login}; run the same command again, it goes on where it stopped"
             )
         case Meaning.CREDENTIALS | Meaning.REFUSED:
             return CredentialsFault(

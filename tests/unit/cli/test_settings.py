@@ -191,3 +191,26 @@ def test_a_name_may_look_like_a_number_a_date_or_a_truth_value(tmp_path: Path) -
     job = job_of(tmp_path, numbers)
     assert (job.run.z, job.run.diameter, job.execution.shard_timeout_s) == (3, 20.0, 1000.0)
     assert job.storage.anonymous
+
+
+def test_printed_commands_repeat_what_reaches_the_output() -> None:
+    from cellcount_core.cli.counting import follow_up
+
+    plain = {"input": "in", "output": "s3://b/my out/"}
+    there = {"endpoint": "http://127.0.0.1:9000", "region": "eu", "schemes": ["file", "s3", "gs"]}
+    for job, verify, retry in (
+        (plain, "cellcount verify 's3://b/my out'", "cellcount retry 's3://b/my out'"),
+        (
+            plain | {"storage": there},
+            "cellcount verify 's3://b/my out' --endpoint http://127.0.0.1:9000",
+            "cellcount retry 's3://b/my out' --endpoint http://127.0.0.1:9000 --set 'storage.region=\"eu\"' "
+            '--set \'storage.schemes=["file", "s3", "gs"]\'',
+        ),
+        (
+            plain | {"storage": {"anonymous": True}, "output_storage": {"endpoint": "http://h:1"}},
+            "cellcount verify 's3://b/my out' --endpoint http://h:1",
+            "cellcount retry 's3://b/my out' --set storage.anonymous=true --set 'output_storage.endpoint=\"http://h:1\"'",
+        ),
+    ):
+        assert follow_up("verify", build_job(job, "x")) == verify
+        assert follow_up("retry", build_job(job, "x")) == retry

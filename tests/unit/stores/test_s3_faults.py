@@ -7,6 +7,7 @@ import pickle
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFaul
 from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store, addressable
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
-from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of
+from cellcount_core.stores.s3_client import AwsPlace, place_of
+from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of, run_fault
 from tests.unit.stores.faulty_server import Reply, error, faulty_server
 
 SECRET = "a-secret-that-must-stay-secret"
@@ -395,3 +397,52 @@ def test_a_key_that_looks_like_a_reply_does_not_change_the_meaning() -> None:
         "Server returned non-2xx status code: 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>"
     )
     assert failure_of(text).meaning is Meaning.NO_BUCKET
+
+
+def test_a_missing_or_expired_login_of_sso_is_answered_with_the_command_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    sso = "sso_account_id = 123456789012\nsso_role_name = reader\nregion = eu-central-1\n"
+    legacy = "sso_start_url = https://lab.awsapps.com/start\nsso_region = eu-central-1\n"
+    session = "[sso-session lab]\nsso_start_url = https://lab.awsapps.com/start\nsso_region = eu-central-1\n"
+    for text in (f"[profile lab]\n{sso}{legacy}", f"[profile lab]\n{sso}sso_session = lab\n{session}"):
+        (tmp_path / "config").write_text(text)
+        with pytest.raises(CredentialsFault, match="run `aws sso login --profile lab`"):
+            store_at("http://127.0.0.1:9").get("a.tif")
+    said = failure_of(
+        "The operation lacked valid authentication credentials for path External AWS credential provider: "
+        "TokenRetrievalError: Error when retrieving token from sso: Token has expired and refresh failed\n\nDebug source:\nx"
+    )
+    fault = run_fault(said, "s3://plates/a.tif", "AWS S3", "us-east-1")
+    assert isinstance(fault, CredentialsFault)
+    assert "Token has expired and refresh failed); run `aws sso login`" in str(fault)
+
+
+def test_the_endpoint_of_the_profile_is_used_below_the_environment_and_the_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    general = "[profile lab]\nregion = eu-west-2\nendpoint_url = http://general:1\n"
+    (tmp_path / "config").write_text(general)
+    assert place_of(StorageOptions()) == AwsPlace("http://general:1", "eu-west-2")
+    (tmp_path / "config").write_text(
+        f"{general}services = mine\n[services mine]\ns3 =\n  endpoint_url = http://s3:2\n"
+    )
+    assert place_of(StorageOptions()) == AwsPlace("http://s3:2", "eu-west-2")
+    assert place_of(StorageOptions("http://given:3", region="r")) == AwsPlace("http://given:3", "r")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://environment:4")
+    assert place_of(StorageOptions()).endpoint == "http://environment:4"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert place_of(StorageOptions()).endpoint is None
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    assert place_of(StorageOptions()) == AwsPlace(None, "us-east-1")
