@@ -506,6 +506,14 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("cellcount: stopped; the same command goes on where this one stopped", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
+    except (OSError, MemoryError) as error:
+        print(f"cellcount: {_of_the_system(error)}", file=sys.stderr)
+        return int(ExitCode.STORAGE)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("can't start new thread", "home directory")):
+            raise
+        print(f"cellcount: {_of_the_system(error)}", file=sys.stderr)
+        return int(ExitCode.STORAGE)
     except typer.Exit as leaving:
         return int(leaving.exit_code)
     except TyperException as error:
@@ -515,6 +523,39 @@ def main(argv: list[str] | None = None) -> int:
         )
         return int(ExitCode.CONFIG)
     return int(result or 0)
+
+
+def _of_the_system(error: OSError | MemoryError | RuntimeError) -> str:
+    """What the operating system refused, in one line with a way out; no library's words about it are a message of ours."""
+    import errno
+    import tempfile
+
+    if isinstance(error, MemoryError):
+        return "out of memory; give the process more (ulimit -v, the job's limit), or fewer at once (--actors 1, execution.threads=1)"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return "a path begins with ~ and the home folder is not known; set HOME, or write the path out"
+    if isinstance(error, RuntimeError):
+        return "no thread can be started; allow more processes (ulimit -u, the container's limit on pids)"
+    where = f"{error.filename}: " if error.filename else ""
+    said = f"{where}{error.strerror or error}"
+    if "No usable temporary directory" in said:
+        return "no temporary folder can be written; set TMPDIR to one that can"
+    temporary = (
+        ""
+        if tempfile.tempdir is None
+        else f" (temporary files are in {tempfile.tempdir}; TMPDIR names another place)"
+    )
+    ways = {
+        errno.ENOSPC: f"make room{temporary}",
+        errno.EDQUOT: f"the quota is used up{temporary}",
+        errno.EMFILE: "allow more open files (ulimit -n)",
+        errno.ENFILE: "the system's open files are used up",
+        errno.EACCES: f"check who may read and write there{temporary}",
+        errno.EPERM: f"check who may read and write there{temporary}",
+        errno.EROFS: f"it cannot be written{temporary}",
+    }
+    way = ways.get(error.errno or 0)
+    return said + (f"; {way}" if way else "")
 
 
 def _command_of(error: TyperException) -> str:

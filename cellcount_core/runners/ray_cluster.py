@@ -92,9 +92,21 @@ def _connect(address: str | None) -> None:
         raise CredentialsFault(
             f"Ray: {address} refuses this client's token: {str(error).splitlines()[0]}"
         ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or "a local cluster"
-        raise StorageFault(f"Ray: cannot reach {where}: {str(error).splitlines()[0]}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        if address is not None or isinstance(error, ConnectionError):
+            raise StorageFault(
+                f"Ray: cannot reach {address or 'a local cluster'}: {_first_line(error)}"
+            ) from error
+        raise StorageFault(
+            f"Ray: cannot start a local cluster: {_first_line(error)}. It needs a home folder that can be written "
+            "(HOME, or RAY_AUTH_TOKEN_PATH for its token), a folder for its files (RAY_TMPDIR), and room for processes and open "
+            "files; without a cluster: --runner serial"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +150,53 @@ def test_pictures_of_a_run_with_a_part_gone_say_what_is_missing(
     (out / "fields" / "part-000000.parquet").unlink()
     assert main(["pictures", str(out)]) == ExitCode.LEDGER
     assert "fields/part-000000.parquet" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line_with_a_way_out(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_folder = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/work']")
+    for error, told in (
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/home/me/.ray/auth_token"),
+            "/home/me/.ray/auth_token: Permission",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a.tif"),
+            "a.tif: Too many open files; allow more open files (ulimit -n)",
+        ),
+        (no_folder, "no temporary folder can be written; set TMPDIR"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("can't start new thread"), "no thread can be started"),
+        (RuntimeError("Could not determine home directory."), "a path begins with ~"),
+    ):
+
+        def fails(*_: object, fault: Exception = error) -> None:
+            raise fault
+
+        monkeypatch.setattr("cellcount_core.runners.job.run_job", fails)
+        assert main(["count", str(images), str(images.with_name("out")), *SERIAL]) == ExitCode.STORAGE
+        said = capsys.readouterr().err
+        assert said.startswith(f"cellcount: {told}")
+        assert said.count("\n") == 1
+
+
+def test_a_home_that_cannot_be_written_is_one_line_where_ray_needs_it(images: Path) -> None:
+    (images.parent / "file").write_text("no folder")
+    command = [sys.executable, "-m", "cellcount_core.cli", "count", str(images), str(images.with_name("out"))]
+    command += ["--channel", "DAPI", "--model", "threshold", "--runner", "ray", "--progress", "quiet"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        command,
+        env=environment | {"HOME": str(images.parent / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.STORAGE, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("cellcount: Ray: cannot start a local cluster: ")
+    assert "HOME" in last
+    assert "--runner serial" in last
