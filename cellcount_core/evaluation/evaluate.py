@@ -1,4 +1,7 @@
-"""Evaluation of a counter against labelled images: overlap of objects, and counts."""
+"""Evaluation of a counter against labelled images: overlap of objects, and counts.
+
+Images are counted by `examine`, the function that counts the fields of a run: what is evaluated is what is counted.
+"""
 
 from __future__ import annotations
 
@@ -173,10 +176,10 @@ def at_true_diameter(package: Package, engine: Engine) -> Iterator[Predict]:
 def at_true_size(kit: PlanesKit, image: LabelledImage) -> PlanesKit:
     """The kit with the image's true object size given, as far as an image can be resized."""
     own = kit.package.input.diameter_px
-    if own is None or image.diameter_px <= 0:
-        return replace(kit, run=counting_of("model"))
-    possible = float(np.clip(image.diameter_px, own / LARGEST_FACTOR, own / SMALLEST_FACTOR))
-    return replace(kit, run=counting_of(possible))
+    diameter: Diameter = "model"
+    if own is not None and image.diameter_px > 0:
+        diameter = float(np.clip(image.diameter_px, own / LARGEST_FACTOR, own / SMALLEST_FACTOR))
+    return replace(kit, run=kit.run.model_copy(update={"diameter": diameter}))
 
 
 def counting_of(diameter: Diameter) -> RunConfig:
