@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cellcount_core.cli.settings import build_job, parsed_assignment, place, read_yaml
 from cellcount_core.domain.errors import ConfigFault, ExitCode
+from cellcount_core.runners.places import is_relative
 from cellcount_core.stores.open import path_below
 
 if TYPE_CHECKING:
@@ -73,20 +74,16 @@ def _refuse_unseen(job: JobConfig, sending: Sending) -> None:
         "which nobody looks into and which goes away. Give a URL such as s3://bucket/prefix, or an absolute path that every "
         f"node sees (if all mount this disk: {os.path.normpath(sending.working_dir.resolve() / path)})"
         for name, path in (("input", job.input), ("output", job.output))
-        if _is_relative(path)
+        if is_relative(path) and not path.startswith("$")
     ]
     package = job.run.model.package
-    if "/" in package and _is_relative(package) and not _travels(sending.working_dir, package):
+    if "/" in package and is_relative(package) and not _travels(sending.working_dir, package):
         faults.append(
             f"run.model.package: {package!r} is no folder below the working directory {sending.working_dir.resolve()}, so it "
             "would not reach the cluster; move it there, or give the absolute path of one that every node sees"
         )
     if faults:
         raise ConfigFault("\n".join(f"{sending.config}: {fault}" for fault in faults))
-
-
-def _is_relative(path: str) -> bool:
-    return "://" not in path and not path.startswith(("/", "~", "$"))
 
 
 def _travels(working_dir: Path, package: str) -> bool:

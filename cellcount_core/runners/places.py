@@ -10,6 +10,7 @@ from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below
 
+_RAYS_COPY = "/runtime_resources/working_dir_files/"
 _OWN_FOLDERS = {"run", "fields", "objects", "labels", "pictures"}
 
 
@@ -26,7 +27,8 @@ def storage_options(config: StorageConfig) -> StorageOptions:
 
 
 def open_input(job: JobConfig) -> Store:
-    """The store of the input. Raises ConfigFault for a path that does not exist or is a file."""
+    """The store of the input. Raises ConfigFault for a path that does not exist or is a file, or that only Ray's copy of a folder holds."""
+    _refuse_rays_copy("input", job.input)
     source = open_store(job.input, storage_options(job.storage))
     if _is_local(source):
         _refuse_no_folder(Path(source.url))
@@ -38,6 +40,7 @@ def open_output(job: JobConfig, source: Store) -> Store:
 
     An output inside the input is fine: it is left out when the input is listed.
     """
+    _refuse_rays_copy("output", job.output)
     output = open_store(job.output, storage_options(job.output_storage or job.storage))
     if path_below(source.url, output.url) == "":
         raise ConfigFault(
@@ -53,6 +56,20 @@ def open_output(job: JobConfig, source: Store) -> Store:
             f"{output.url}: is a file; expected a folder for the tables, which need not exist yet"
         )
     return output
+
+
+def _refuse_rays_copy(name: str, path: str) -> None:
+    """A submitted job runs in Ray's copy of the working directory: what it writes there is lost, and other nodes do not see it."""
+    if is_relative(path) and _RAYS_COPY in Path.cwd().as_posix():
+        raise ConfigFault(
+            f"{name}: {path!r} is a relative path, and this job runs in Ray's own copy of the folder it was sent from ({Path.cwd()}), "
+            "which goes away. Give a URL such as s3://bucket/prefix, or an absolute path that every node sees"
+        )
+
+
+def is_relative(path: str) -> bool:
+    """Whether a place is a path that depends on the working directory."""
+    return "://" not in path and not path.startswith(("/", "~"))
 
 
 def _is_local(store: Store) -> bool:

@@ -152,6 +152,23 @@ def test_pictures_of_a_run_with_a_part_gone_say_what_is_missing(
     assert "fields/part-000000.parquet" in capsys.readouterr().err
 
 
+def test_a_relative_place_in_rays_copy_of_a_folder_is_refused(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = images.parent / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    (copy / "images").symlink_to(images)
+    for source, output, told in (
+        (images, "out", "output: 'out'"),
+        ("images", images.parent / "x", "input: 'images'"),
+    ):
+        assert main(["count", str(source), str(output), "--channel", "DAPI", *SERIAL]) == ExitCode.CONFIG
+        assert f"{told} is a relative path, and this job runs in Ray's own copy" in capsys.readouterr().err
+    assert [path.name for path in copy.iterdir()] == ["images"]
+    assert main(["count", str(images), f"{images.parent}/out", "--channel", "DAPI", *SERIAL]) == ExitCode.OK
+
+
 def test_what_the_system_refuses_is_one_line_with_a_way_out(
     images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
