@@ -102,6 +102,12 @@ _FIELD_COLUMNS = (
     ),
     Column("diameter_images", _I, "images", "images that the estimated diameter rests on"),
     Column("diameter_objects", _I, "objects", "objects that the estimated diameter rests on"),
+    Column(
+        "sizes",
+        _S,
+        "",
+        "objects of each size and their median diameter, where the field was counted at two scales",
+    ),
     Column("focus", _F, "1", "sharpness; independent of brightness"),
     Column("saturation", _F, "1", "part of the pixels at the largest value"),
     Column("background", _F, "raw", "background level of the counted channel"),

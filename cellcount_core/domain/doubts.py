@@ -27,6 +27,8 @@ class Doubt(StrEnum):
     SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
     OWN_SIZE = "size_of_this_image"
+    TWO_SIZES = "two_sizes"
+    TOO_LARGE = "objects_too_large"
     OBJECT_CUT = "object_cut_by_block"
     CHANNEL_MISSING = "channel_missing"
     CALIBRATION_OVERRIDDEN = "calibration_overridden"
@@ -122,8 +124,20 @@ _TOLD: dict[Doubt, _Told] = {
         "if they hold objects, give their median diameter: --diameter PX",
     ),
     Doubt.OWN_SIZE: _Told(
-        "The images of its plate and size disagree, or were not sampled: this field was counted at its own object size.",
+        "The images of its plate and size disagree or were not sampled, or its own objects are more than 1.6 times larger or smaller than "
+        "theirs: this field was counted at its own object size.",
         "{were} counted at {their} own object size",
+    ),
+    Doubt.TWO_SIZES: _Told(
+        "Some objects are too large for the scale that the others were counted at: they were counted in a second look from farther, each "
+        "object once (column `sizes`).",
+        "{hold} objects of two sizes, counted at two scales",
+    ),
+    Doubt.TOO_LARGE: _Told(
+        "Some objects are too large for the scale that the field was counted at, and a field counted by blocks has no second look: they "
+        "may be in pieces.",
+        "{hold} objects that are too large for their scale and may be in pieces, as fields counted by blocks have no second look",
+        "a larger limit counts {them} at once: --set run.whole_limit=100000000",
     ),
     Doubt.OBJECT_CUT: _Told(
         "An object is larger than the largest block it could be separated in, and may be cut.",

@@ -90,11 +90,13 @@ def _absurd(diameter_px: float | None, shorter: int) -> bool:
 
 def _unlike_size(scale: FieldScale, found: Counted, shorter: int, package: Package) -> bool:
     """Whether the median object is not of the size the package is for, at the scale it was counted at."""
-    if found.count < _FEW:
+    if found.count < _FEW or found.sizes is not None:
         return False
     column = np.asarray(found.columns[f"{package.object_name}_AreaShape_EquivalentDiameter"], np.float64)
     median = float(np.median(column))
     wanted = package.input.diameter_px
     if wanted is None:
         return not _SMALLEST_SEEN_PX <= median <= _LARGEST_SHARE * shorter
-    return not 1 / _APART <= median * scale.factor / wanted <= _APART
+    # Small objects may have led to a larger scale than the typical one's.
+    sized = scale.diameter_px if scale.diameter_px is not None else wanted / scale.factor
+    return not 1 / _APART <= median / sized <= _APART

@@ -191,6 +191,7 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
         diameter_source=seen.scale.source.value,
         diameter_images=seen.scale.images,
         diameter_objects=seen.scale.objects,
+        sizes=seen.found.sizes,
         focus=quality.focus,
         saturation=quality.saturation,
         background=quality.background,

@@ -174,8 +174,8 @@ class FieldMaps(TiledMaps):
         device: Device,
         max_tile: int,
     ) -> None:
-        self._planes = planes
-        self._norms = norms
+        self._planes, self._norms = planes, norms
+        self._package, self._max_tile = package, max_tile
         height, width = planes[0].shape
         super().__init__((height, width), self._cut, package, device, max_tile)
 
@@ -183,6 +183,11 @@ class FieldMaps(TiledMaps):
     def debris(self) -> Debris | None:
         """What of the field's first plane is debris and no object."""
         return self._norms[0].debris
+
+    def resized(self, factor: float) -> FieldMaps:
+        """The maps of the same field made larger or smaller by `factor`."""
+        planes = [resize(plane, factor) for plane in self._planes]
+        return FieldMaps(planes, self._norms, self._package, self._device, self._max_tile)
 
     def canvas(self) -> NDArray[np.float32]:
         """The field's first plane (H, W) at the model's scale, normalised."""

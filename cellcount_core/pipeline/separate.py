@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.moments import Moments
 from cellcount_core.images.debris import Debris
 from cellcount_core.images.imagefile import Plane
@@ -19,6 +20,7 @@ from cellcount_core.objects.measure import ObjectTable, join_tables, measure
 from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline
 from cellcount_core.objects.protocol import Separator
 from cellcount_core.objects.scale import map_to_original, objects_to_original, window_to_original
+from cellcount_core.pipeline.farther import look_from_farther, speaks_of_larger
 from cellcount_core.pipeline.kit import PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, Maps
 from cellcount_core.pipeline.sizing import tells_sizes
@@ -38,7 +40,7 @@ class Counted:
     """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for.
 
     `likeness` are the features that a package's domain is stated in, None where its network does not tell them or nothing was
-    found.
+    found. `sizes` tells how many objects of which size there are, where they were counted at two scales.
     """
 
     count: int
@@ -49,6 +51,7 @@ class Counted:
     labels: NDArray[np.integer] | None
     warnings: tuple[str, ...]
     likeness: tuple[float, ...] | None = None
+    sizes: str | None = None
 
 
 def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
@@ -64,16 +67,23 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
         whole = maps.whole()
     with kit.clock("separate"):
         labels = separate_whole(kit.separator, whole)
+        twice = look_from_farther(maps, whole, labels, kit.separator, kit.package, shape)
+    near = labels if twice is None or not twice.near.any() else twice.near
     with kit.clock("quality"):
-        likeness = likeness_features(maps.canvas(), whole, labels) if tells_sizes(kit.package) else None
+        likeness = likeness_features(maps.canvas(), whole, near) if tells_sizes(kit.package) else None
     with kit.clock("separate"):
-        labels = objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
-        labels = _without(maps.debris, labels, (0, 0))
+        drawn = (
+            objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
+            if twice is None
+            else twice.labels
+        )
+        drawn = _without(maps.debris, drawn, (0, 0))
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
-        table = measure(labels, _measured(planes, kit), score_map=score)
-    counted = _counted(table, labels if kit.run.labels == "tiff" else None, (), kit)
-    return replace(counted, likeness=likeness)
+        table = measure(drawn, _measured(planes, kit), score_map=score)
+    warnings = () if twice is None else (Doubt.TWO_SIZES,)
+    counted = _counted(table, drawn if kit.run.labels == "tiff" else None, warnings, kit)
+    return replace(counted, likeness=likeness, sizes=None if twice is None else twice.sizes)
 
 
 def separate_whole(separator: Separator, maps: Maps) -> NDArray[np.int32]:
@@ -103,7 +113,10 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
         if not found.count:
             continue
         with kit.clock("separate"):
-            outline = _outline(maps, found, separator.outline)
+            window, corner = _around(maps, found)
+            if speaks_of_larger(window, kit.package):
+                warnings.add(Doubt.TOO_LARGE)
+            outline = _outline(window, corner, model_shape, separator.outline)
             labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
             labels = _without(maps.debris, labels, origin)
         with kit.clock("measure"):
@@ -128,17 +141,21 @@ def _drawn(separator: Separator) -> Separator:
     return separator if separator.outline is None else GrownSeparator(separator)
 
 
-def _outline(maps: FieldMaps, found: BlockObjects, level: float | None) -> Outline | None:
-    """What the objects of a block are drawn to: map 0 under them, and as much around them as it is read at."""
-    if level is None:
-        return None
+def _around(maps: FieldMaps, found: BlockObjects) -> tuple[Maps, Shape]:
+    """The maps under the objects of a block, and as much around them as their outline is read at, from (y, x) on."""
     (height, width), (y, x), around = maps.shape, found.origin, MARGIN + 1
     y0, x0 = max(0, y - around), max(0, x - around)
     y1 = min(height, y + found.labels.shape[0] + around)
     x1 = min(width, x + found.labels.shape[1] + around)
+    return maps.window(y0, y1, x0, x1), (y0, x0)
+
+
+def _outline(window: Maps, corner: Shape, model_shape: Shape, level: float | None) -> Outline | None:
+    """What the objects of a block are drawn to: map 0 of the window around them."""
+    if level is None:
+        return None
     # Maps of a window come with all channels: only the first is held on to.
-    first = np.ascontiguousarray(maps.window(y0, y1, x0, x1)[..., 0])
-    return Outline(first, (y0, x0), (height, width), level)
+    return Outline(np.ascontiguousarray(window[..., 0]), corner, model_shape, level)
 
 
 def _timed(blocks: Iterator[BlockObjects], kit: PlanesKit) -> Iterator[BlockObjects]:

@@ -109,7 +109,7 @@ NOTHING = SizeEstimate(None, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Objects:
+class SeenObjects:
     """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
 
     `octaves` is how far above the model's own size each was seen (below 0: below it), `doubt` how much the network wavered in that look, and
@@ -130,19 +130,19 @@ class _Objects:
         strain = np.maximum(0, self.octaves - _STRAINED)
         return np.asarray(np.abs(np.log2(self.said / self.found)) + strain)
 
-    def taken(self, which: NDArray[np.bool_]) -> _Objects:
+    def taken(self, which: NDArray[np.bool_]) -> SeenObjects:
         """Those of a mask (n,)."""
-        return _Objects(*(getattr(self, field.name)[which] for field in fields(self)))
+        return SeenObjects(*(getattr(self, field.name)[which] for field in fields(self)))
 
-    def joined(self, other: _Objects) -> _Objects:
+    def joined(self, other: SeenObjects) -> SeenObjects:
         """These and others."""
-        return _Objects(
+        return SeenObjects(
             *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
+class Look:
     """What was seen at one scale: labels 1..n (h, w) of the window whose corner is `origin` (px of the image), and its objects.
 
     `certain` (n,) are those that the network was sure of.
@@ -151,10 +151,10 @@ class _Look:
     factor: float
     origin: tuple[int, int]
     labels: NDArray[np.int32]
-    objects: _Objects
+    objects: SeenObjects
     certain: NDArray[np.bool_]
 
-    def owners(self, others: _Objects) -> NDArray[np.intp]:
+    def owners(self, others: SeenObjects) -> NDArray[np.intp]:
         """The label that each centre of `others` lies in, 0 for none."""
         places = []
         for centre, origin in zip((others.y, others.x), self.origin, strict=True):
@@ -203,7 +203,7 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
     return _told(seen)
 
 
-def _merged(looks: Sequence[_Look], largest: float) -> _Objects:
+def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
     """The objects of all looks, each once, from the closest look to the one from farthest."""
     closest, *others = sorted(looks, key=lambda look: -look.factor)
     seen = closest.objects.taken(closest.certain)
@@ -214,11 +214,18 @@ def _merged(looks: Sequence[_Look], largest: float) -> _Objects:
     return seen.taken(whole) if whole.any() else seen
 
 
-def _with_look(seen: _Objects, look: _Look) -> _Objects:
-    """What was seen closer, and what a look from farther adds to it or replaces.
+def _with_look(seen: SeenObjects, look: Look) -> SeenObjects:
+    """What was seen closer, and what a look from farther adds to it or replaces."""
+    taken = from_farther(seen, look)
+    gone = np.concatenate([[False], taken])[look.owners(seen)]
+    return seen.taken(~gone).joined(look.objects.taken(taken))
 
-    An object that holds nothing is added. One that holds itself, seen closer, replaces it where it is nearer to the model's
-    size. One that holds several or much smaller ones replaces them where they fit worse to what the network says of them.
+
+def from_farther(seen: SeenObjects, look: Look) -> NDArray[np.bool_]:
+    """Which objects (n,) of a look from farther are to be taken instead of what was seen closer.
+
+    One that holds nothing is. One that holds itself, seen closer, is where it is nearer to the model's size. One that
+    holds several or much smaller ones is where they fit worse to what the network says of them.
     """
     new = look.objects
     count = new.found.size
@@ -226,30 +233,28 @@ def _with_look(seen: _Objects, look: _Look) -> _Objects:
     held = np.bincount(owner, minlength=count + 1)[1:]
     area = np.bincount(owner, seen.found**2, minlength=count + 1)[1:]
     covered = area / new.found**2
-    area = np.maximum(area, 1e-9)
-    misfit = np.bincount(owner, seen.found**2 * seen.misfit, minlength=count + 1)[1:] / area
+    misfit = np.bincount(owner, seen.found**2 * seen.misfit, minlength=count + 1)[1:] / np.maximum(area, 1e-9)
     octaves = np.bincount(owner, np.abs(seen.octaves), minlength=count + 1)[1:]
     same = (held == 1) & (covered > _SAME)
     margin = _MARGIN * (1 + np.log10(np.maximum(held, 1)))
     worse = misfit + _UNCOVERED * np.maximum(0, 1 - covered) > new.misfit + margin
-    replaces = look.certain & (held > 0) & np.where(same, np.abs(new.octaves) < octaves, worse)
-    gone = np.concatenate([[False], replaces])[owner]
-    return seen.taken(~gone).joined(new.taken(replaces | (look.certain & (held == 0))))
+    better = np.where(same, np.abs(new.octaves) < octaves, worse)
+    return np.asarray(look.certain & ((held == 0) | better))
 
 
-def _typical(seen: _Objects) -> float:
-    return _weighted_quantile(seen.found, seen.weight, 0.5)
+def _typical(seen: SeenObjects) -> float:
+    return weighted_quantile(seen.found, seen.weight, 0.5)
 
 
-def _told(seen: _Objects) -> SizeEstimate:
-    found, said = _typical(seen), _weighted_quantile(seen.said, seen.weight, 0.5)
+def _told(seen: SeenObjects) -> SizeEstimate:
+    found, said = _typical(seen), weighted_quantile(seen.said, seen.weight, 0.5)
     diameter = float(np.clip(found, said / _STRAY, said * _STRAY))
     certainty = float(np.exp(-2 * abs(np.log2(said / found))))
     doubtful = float(np.median(seen.doubt)) > _DOUBTFUL
     if seen.found.size < _MANY and (certainty < _LEAST_CERTAINTY or (doubtful and certainty < _CERTAIN)):
         return NOTHING
-    low = _weighted_quantile(seen.found, seen.weight, _TAIL)
-    high = _weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
+    low = weighted_quantile(seen.found, seen.weight, _TAIL)
+    high = weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
     # As exact as a plan states them: what one image says is the same whether it was sampled or not.
     diameter, low, high = (round(value, 2) for value in (diameter, low, high))
     return SizeEstimate(diameter, seen.found.size, certainty, low, high)
@@ -266,9 +271,9 @@ class _Viewer:
         self._busiest = _busiest_point(plane, norm)
         self.largest = _LARGEST_SHARE * min(plane.shape)
 
-    def levels(self) -> list[_Look]:
+    def levels(self) -> list[Look]:
         """Looks at the image in its own size, then smaller."""
-        looks: list[_Look] = []
+        looks: list[Look] = []
         for factor in _LEVELS:
             if looks and (
                 min(self._plane.shape) * factor < _SMALLEST
@@ -278,7 +283,7 @@ class _Viewer:
             looks.append(self.look(factor))
         return looks
 
-    def look(self, factor: float) -> _Look:
+    def look(self, factor: float) -> Look:
         """What is seen of the image, resized by `factor`."""
         window, origin = self._window(factor)
         scaled = resize(window, factor)
@@ -290,7 +295,7 @@ class _Viewer:
         seen = self._maps(cut([scaled], [self._norm], grid, grid.tiles[0]))[:height, :width]
         seen = np.ascontiguousarray(seen)
         labels = self._separator.separate(seen, self._separator.fit([seen]))
-        return _look_at(labels, seen, package, factor, origin)
+        return look_at(labels, seen, package, factor, origin)
 
     def _window(self, factor: float) -> tuple[Plane, tuple[int, int]]:
         side = max(1, int(_SIDE / factor))
@@ -318,13 +323,14 @@ def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
     return int(y) * step, int(x) * step
 
 
-def _look_at(
+def look_at(
     labels: NDArray[np.int32],
     maps: NDArray[np.float32],
     package: Package,
     factor: float,
     origin: tuple[int, int],
-) -> _Look:
+) -> Look:
+    """What was separated in maps (h, w, K) of an image resized by `factor`: labels 1..n (h, w), from `origin` (y, x) px on."""
     flat = np.flatnonzero(labels)
     owner = labels.ravel()[flat]
     count = int(owner.max(initial=0))
@@ -339,7 +345,7 @@ def _look_at(
     said = decode_diameter(said.astype(np.float32)).astype(np.float64)
     found = 2 * np.sqrt(area / np.pi)
     doubt = float((chance * (1 - chance)).mean() / max(float(chance.mean()), 1e-9))
-    objects = _Objects(
+    objects = SeenObjects(
         origin[0] + mean(y) / factor,
         origin[1] + mean(x) / factor,
         found / factor,
@@ -349,10 +355,11 @@ def _look_at(
         np.full(count, factor**2 / labels.size),
     )
     certain = (mean(chance.ravel()[flat]) > _CERTAIN_OBJECT) & (np.log2(said / found) < _FRAGMENT)
-    return _Look(factor, origin, labels, objects, certain)
+    return Look(factor, origin, labels, objects, certain)
 
 
-def _weighted_quantile(values: Column, weights: Column, share: float) -> float:
+def weighted_quantile(values: Column, weights: Column, share: float) -> float:
+    """The smallest of n > 0 values at which a share of the weight is reached."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     return float(values[order][min(np.searchsorted(reached, share * reached[-1]), values.size - 1)])

@@ -64,6 +64,7 @@ class FieldRow:
     diameter_source: str | None = None
     diameter_images: int | None = None
     diameter_objects: int | None = None
+    sizes: str | None = None
     focus: float | None = None
     saturation: float | None = None
     background: float | None = None
@@ -137,6 +138,7 @@ def _field_values(row: FieldRow, feature_names: Sequence[str]) -> dict[str, obje
         "diameter_source": row.diameter_source,
         "diameter_images": row.diameter_images,
         "diameter_objects": row.diameter_objects,
+        "sizes": row.sizes,
         "focus": known(row.focus),
         "saturation": known(row.saturation),
         "background": known(row.background),

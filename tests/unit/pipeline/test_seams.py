@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.models.package import shipped_folder
 from cellcount_core.pipeline.field import FieldResult
 from tests.fields import count_array, loaded
@@ -118,7 +119,11 @@ def test_the_trained_network_gives_the_same_objects_tiled(seed: int) -> None:
     assert whole.row.count
     same_objects(whole, count_array(field, "nuclei", tile=tile, diameter=diameter))
     blocked = count_array(field, "nuclei", tile=8192, diameter=diameter, whole_limit=65_536, block=256)
-    same_objects(whole, blocked)
+    if Doubt.TWO_SIZES in whole.row.warnings:
+        # Discs in a heap are one large object: blocks have no second look, and say so.
+        assert Doubt.TOO_LARGE in blocked.row.warnings
+    else:
+        same_objects(whole, blocked)
 
 
 def test_three_tile_sizes_give_one_count() -> None:

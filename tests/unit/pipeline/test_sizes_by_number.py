@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from cellcount_core.domain.doubts import Doubt
+from cellcount_core.evaluation.evaluate import count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
 
 Ellipse = tuple[float, float, float, float]
@@ -80,3 +85,43 @@ def test_long_nuclei_are_not_told_by_their_width() -> None:
         found = told(drawn(720, [(y, x, half[1], half[0]) for y, x in places])).diameter_px
         assert found is not None, ratio
         assert 20 / 1.25 <= found <= 20 * 1.25, (ratio, found)
+
+
+def test_small_and_giant_objects_are_each_counted_once_and_the_row_says_so() -> None:
+    counts = {"40 of 20 px and 8 of 80": 48, "40 of 20 px and 8 of 60": 48, "60 of 20 px and 6 of 120": 66}
+    counts |= {
+        "30 of 20 px and a clump of 150": 31,
+        "70 of 12 px and 8 of 60": 78,
+        "25 of 30 px and 5 of 150": 30,
+    }
+    package, engine = nuclei()
+    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+        for name, (diameter, plane) in MIXED.items():
+            seen = count_plane(kit, plane)
+            assert seen.found.count == counts[name], name
+            assert Doubt.TWO_SIZES in seen.warnings, name
+            assert Doubt.SIZE_UNLIKE not in seen.warnings, name
+            assert seen.found.sizes is not None, name
+            small, large = (part.split(" of ") for part in seen.found.sizes.split(", "))
+            assert int(small[0]) + int(large[0]) == counts[name], seen.found.sizes
+            assert float(small[1].removesuffix(" px")) == pytest.approx(diameter, rel=0.1), seen.found.sizes
+            assert labels_of(seen).max() == counts[name], name
+
+
+def test_objects_of_one_size_are_looked_at_once() -> None:
+    package, engine = nuclei()
+    plane = drawn(500, rows(25, 30, 60, 95, 5))
+    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+        seen = count_plane(kit, plane)
+    assert (seen.found.count, seen.found.sizes) == (25, None)
+    assert Doubt.TWO_SIZES not in seen.warnings
+
+
+def test_a_field_counted_by_blocks_says_that_its_giants_may_be_in_pieces() -> None:
+    package, engine = nuclei()
+    plane = MIXED["60 of 20 px and 6 of 120"][1]
+    run = counting_of(20.0).model_copy(update={"whole_limit": 65_536, "block": 256})
+    with closing(planes_kit(package, engine, run)) as kit:
+        seen = count_plane(kit, plane)
+    assert Doubt.TOO_LARGE in seen.warnings
+    assert seen.found.sizes is None
