@@ -199,7 +199,8 @@ def _sum_pixels(
     top, left = boxes[:, 0], boxes[:, 1]
     for rows in strips((labels.shape[0], width)):
         flat = labels[rows].ravel()
-        found = np.flatnonzero(flat)
+        # Of booleans this is several times as fast as of numbers.
+        found = np.flatnonzero(flat > 0)
         rank = flat[found].astype(np.intp) - 1
         line = found // width
         y = (line + rows.start - top[rank]).astype(np.float64)

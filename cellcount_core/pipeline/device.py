@@ -124,10 +124,7 @@ class Device:
 
     def _run(self, batch: list[_Request]) -> None:
         try:
-            tiles = np.zeros((self._engine.batch, *batch[0].tile.shape), np.float32)
-            for index, request in enumerate(batch):
-                tiles[index] = request.tile
-            maps = list(self._engine.run(tiles)[: len(batch)])
+            maps = list(self._engine.run(self._full(batch))[: len(batch)])
             if len(maps) < len(batch):
                 raise ModelFault(f"engine {self._engine.name} gives {len(maps)} maps for {len(batch)} tiles")
         except MemoryError as error:
@@ -142,6 +139,15 @@ class Device:
             return
         for request, answer in zip(batch, maps, strict=True):
             request.answer.set_result(answer)
+
+    def _full(self, batch: list[_Request]) -> NDArray[np.float32]:
+        """The tiles of a batch, and empty ones where it is not full. A single tile is given as it is: the device waits meanwhile."""
+        if self._engine.batch == 1:
+            return batch[0].tile[None]
+        tiles = np.zeros((self._engine.batch, *batch[0].tile.shape), np.float32)
+        for index, request in enumerate(batch):
+            tiles[index] = request.tile
+        return tiles
 
     def _fail(self, batch: list[_Request], error: BaseException) -> None:
         for request in batch:
