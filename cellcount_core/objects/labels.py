@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.runs import Indices, Runs, first_of_equal, gaps
+from cellcount_core.objects.runs import Indices, Runs, first_of_equal, gaps, largest_pieces
 
 _STRIP_PX = 1 << 21
 """Pixels handled at once, so that working memory stays small beside the image."""
@@ -86,6 +86,18 @@ class Pixels:
     def taken(self, which: NDArray[np.bool_]) -> Pixels:
         """Some of the pixels; the others are background."""
         return Pixels(self.places[which], self.numbers[which], self.shape)
+
+    def in_one_piece(self) -> Pixels:
+        """The largest connected piece of every object (side neighbours; of equal ones the first); the others are background."""
+        begins = np.empty(self.places.size, np.bool_)
+        begins[:1] = True
+        np.not_equal(self.numbers[1:], self.numbers[:-1], out=begins[1:])
+        begins[1:] |= np.diff(self.places) != 1
+        begins |= self.places % self.shape[1] == 0
+        first = np.flatnonzero(begins)
+        runs = Runs(self.places[first], gaps(first, self.places.size), self.numbers[first].astype(np.intp))
+        kept = largest_pieces(runs, self.shape[1])
+        return self if kept.all() else self.taken(np.repeat(kept, runs.lengths))
 
     def image(self) -> NDArray[np.int32]:
         """The label image (H, W), numbers as they are."""

@@ -94,9 +94,12 @@ def runs_of(inside: NDArray[np.bool_]) -> Runs:
 
 
 def label_runs(labels: NDArray[np.int32]) -> Runs:
-    """The runs of the objects of a label image (H, W) in raster order; one may go on from a row's end to the next one's beginning."""
+    """The runs of the objects of a label image (H, W) in raster order."""
     flat = labels.ravel()
-    first = first_of_equal(flat)
+    begins = np.empty(flat.size, np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[:: max(1, labels.shape[1])] = True
+    first = np.flatnonzero(begins)
     owners = flat[first].astype(np.intp)
     return Runs(first, gaps(first, flat.size), owners).taken(owners > 0)
 
@@ -106,6 +109,34 @@ def connected(runs: Runs, width: int) -> Indices:
 
     No two runs may be side by side in a row, nor go on from a row's end to the next one's beginning.
     """
+    return _components(*_touching(runs, width), runs.starts.size)
+
+
+def largest_pieces(runs: Runs, width: int) -> NDArray[np.bool_]:
+    """Which of the runs (r,) of objects, in raster order in an image `width` wide, lie in their object's largest connected piece.
+
+    Of pieces of one size it is the first. Pixels are connected as side neighbours; no run may go on from a row's end to the
+    next one's beginning.
+    """
+    upper, lower = _touching(runs, width)
+    own = runs.owners[upper] == runs.owners[lower]
+    piece = _components(upper[own], lower[own], runs.starts.size) - 1
+    first = np.zeros(int(piece.max(initial=-1)) + 1, np.intp)
+    # Where a number occurs more than once the last assignment stands: the first run.
+    first[piece[::-1]] = np.arange(piece.size - 1, -1, -1)
+    owners = runs.owners[first]
+    if np.count_nonzero(np.bincount(owners)) == owners.size:
+        return np.ones(runs.starts.size, np.bool_)
+    sizes = np.bincount(piece, runs.lengths)
+    # By owner, the largest last, of equal ones the first last.
+    order = np.lexsort((-np.arange(sizes.size), sizes, owners))
+    largest = np.zeros(sizes.size, np.bool_)
+    largest[order[np.flatnonzero(np.append(owners[order][1:] != owners[order][:-1], True))]] = True
+    return np.asarray(largest[piece], np.bool_)
+
+
+def _touching(runs: Runs, width: int) -> tuple[Indices, Indices]:
+    """Pairs (p,) of runs that touch, the second in the row below the first."""
     starts, ends = runs.starts, runs.starts + runs.lengths
     # In the next row a run touches those that end after its first pixel and begin before its end.
     low = np.searchsorted(ends, starts + width, side="right")
@@ -113,9 +144,14 @@ def connected(runs: Runs, width: int) -> Indices:
     upper = np.repeat(np.arange(starts.size), touched)
     lower = np.repeat(low - (np.cumsum(touched) - touched), touched)
     lower += np.arange(lower.size)
+    return upper, lower
+
+
+def _components(upper: Indices, lower: Indices, count: int) -> Indices:
+    """The component, 1..n, of each of `count` runs, given pairs (p,) that touch, in ascending order of the first."""
     # A component goes by its first run. Of two that touch the later one is told of the earlier, until there is nothing to tell:
     # the number of rounds grows with the logarithm of the runs, two or three for cells.
-    own = np.arange(starts.size)
+    own = np.arange(count)
     first = own.copy()
     # Where a run is told more than once the last assignment stands: the earliest of those above it.
     first[lower[::-1]] = upper[::-1]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.objects.labels import Pixels, raster_numbers, strips
 from cellcount_core.objects.outline import Outline, grown
-from cellcount_core.objects.runs import label_runs, paint
+from cellcount_core.objects.runs import label_runs, largest_pieces, paint
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -62,12 +62,16 @@ def window_to_original(
 
     `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result
     covers every original pixel that shows the window, is numbered in raster order of the anchors at the original scale,
-    and keeps every object, as `labels_to_original` does. With an outline the labels are those of `grown` objects, which are cut
+    keeps every object, as `labels_to_original` does, and of each the largest connected piece. With an outline the labels are those of `grown` objects, which are cut
     to it; one that would have no pixel left is not cut.
     """
     if model_shape == shape:
-        if outline is None or labels.size == 0:
+        if labels.size == 0:
             return labels, origin
+        if outline is None:
+            objects = Pixels.of(labels)
+            whole = objects.in_one_piece()
+            return labels if whole is objects else whole.painted(), origin
         return _cut_in_place(labels, outline.above(origin, (labels.shape[0], labels.shape[1]))), origin
     if labels.size == 0:
         return np.zeros((0, 0), np.int32), (0, 0)
@@ -77,7 +81,7 @@ def window_to_original(
     if outline is not None:
         objects = _cut(objects, outline, (top, left), shape)
     objects = _completed(objects, labels, origin, (top, left), model_shape, shape)
-    return objects.painted(), (top, left)
+    return objects.in_one_piece().painted(), (top, left)
 
 
 def _shown(
@@ -113,6 +117,7 @@ def _cut_in_place(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArr
     if not left[1:].all():
         np.copyto(cut, labels, where=~left[labels])
         runs = label_runs(cut)
+    runs = runs.taken(largest_pieces(runs, labels.shape[1]))
     return paint(runs, raster_numbers(runs), (labels.shape[0], labels.shape[1]))
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.measure import measure
-from cellcount_core.objects.scale import labels_to_original, map_to_original, window_to_original
+from cellcount_core.objects.scale import (
+    labels_to_original,
+    map_to_original,
+    objects_to_original,
+    window_to_original,
+)
 
 from .scenes import draw
 
@@ -61,11 +68,11 @@ def test_an_object_that_falls_between_pixels_keeps_the_pixel_of_its_centre() -> 
 def test_a_window_is_scaled_as_it_is_in_the_whole(model: tuple[int, int], original: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     field = draw(model, [(int(rng.integers(model[0])), int(rng.integers(model[1])), 5) for _ in range(12)])
-    whole = labels_to_original(field.astype(np.int32), original) > 0
+    whole = labels_to_original(pieces_of(field), original) > 0
     for _ in range(30):
         y, x = int(rng.integers(model[0] - 20)), int(rng.integers(model[1] - 20))
         alone = np.zeros(model, np.int32)
-        alone[y : y + 20, x : x + 20] = field[y : y + 20, x : x + 20]
+        alone[y : y + 20, x : x + 20] = pieces_of(field[y : y + 20, x : x + 20])
         expected = labels_to_original(alone, original)
         window, (top, left) = window_to_original(
             np.ascontiguousarray(alone[y : y + 20, x : x + 20]), (y, x), model, original
@@ -77,8 +84,26 @@ def test_a_window_is_scaled_as_it_is_in_the_whole(model: tuple[int, int], origin
 
 
 def test_a_map_is_scaled_as_labels_are() -> None:
-    labels = draw((60, 70), [(20, 30, 11), (45, 50, 8)]).astype(np.int32)
+    labels = pieces_of(draw((60, 70), [(20, 30, 11), (45, 50, 8)]))
     for shape in ((60, 70), (150, 170), (33, 41)):
         score = map_to_original(labels.astype(np.float32), shape)
         assert score.dtype == np.float32
         assert np.array_equal(score > 0, labels_to_original(labels, shape) > 0)
+
+
+@pytest.mark.parametrize("original", [(60, 60), (87, 81), (33, 38)])
+def test_an_object_is_its_largest_piece(original: tuple[int, int]) -> None:
+    labels = pieces_of(draw((60, 60), [(15, 15, 9), (40, 40, 12)]))
+    stray = labels.copy()
+    # Apart, at a corner, and over a row's end.
+    stray[40, 4], stray[52, 52], stray[30, 59], stray[31, 0] = 1, 2, 2, 2
+    np.testing.assert_array_equal(labels_to_original(stray, original), labels_to_original(labels, original))
+    outline = np.ones(labels.shape, np.float32)
+    drawn = objects_to_original(stray, outline, 0.5, original)
+    for number in (1, 2):
+        assert ndimage.label(drawn == number)[1] == 1
+
+
+def pieces_of(mask: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Label image of a mask's connected pieces, in raster order."""
+    return number_in_raster_order(ndimage.label(mask)[0].astype(np.int32))
