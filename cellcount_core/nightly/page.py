@@ -12,12 +12,23 @@ from cellcount_core.report.html import html_page
 
 _STYLE = """
 .problem { border-left: 4px solid #b3261e; background: #fceeed; padding: 8px 12px; margin: 14px 0; }
-th.text, td.text { overflow-wrap: anywhere; white-space: pre-line; }
+th.text, td.text { overflow-wrap: anywhere; white-space: pre-line; min-width: 14ch; }
 .bad { color: #b3261e; font-weight: 600; }
-.charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); }
+.charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
 figcaption { color: var(--soft); }
 svg { width: 100%; height: auto; background: var(--tint); border: 1px solid var(--line); border-radius: 8px; }
+@media (max-width: 640px) {
+  main { padding: 20px 16px 40px; }
+  thead { display: none; }
+  table, tbody, tr { display: block; }
+  tr { border-bottom: 1px solid var(--line); padding: 10px 0; }
+  td { display: flex; justify-content: space-between; gap: 16px; padding: 2px 0; border: 0; text-align: right; }
+  td::before { content: attr(data-of); color: var(--soft); flex: none; }
+  td:first-child { font-weight: 600; overflow-wrap: anywhere; text-align: left; }
+  td:first-child::before { content: none; }
+}
 """
+"""On a phone each row of a table is a list: the plate, then a line a column with its name."""
 
 _TITLES = {
     PlateStatus.COUNTED: "Counted",
@@ -27,6 +38,9 @@ _TITLES = {
     PlateStatus.SUPERSEDED: "Superseded: other files now; the tables are kept",
     PlateStatus.DELETED: "Deleted: no longer there; the tables are kept",
 }
+
+_TEXTS = ("plate", "why", "tables in")
+_BAD = ' class="bad"'
 
 _WIDTH, _HEIGHT, _EDGE = 360.0, 150.0, 14.0
 
@@ -95,36 +109,49 @@ def _counted(digest: Digest) -> str:
     if not counted:
         return ""
     incomplete = {event.source for event in digest.incomplete}
-    rows = []
-    for event in counted:
-        bad = (event.failed or 0) + (event.missing or 0)
-        mark = ' class="bad"' if event.source in incomplete else ""
-        rows.append(
-            f'<tr><td class="text">{escape(event.plate)}</td><td>{event.ok} of {event.fields}</td><td{mark}>{bad}</td>'
-            f"<td>{_number(event.count)}</td><td>{_number(event.count_per_field)}</td><td>{_number(event.focus)}</td>"
-            f"<td>{_number(event.background)}</td><td>{_duration(event.seconds or 0.0)}</td>"
-            f'<td class="text"><code>{escape(event.output)}</code></td></tr>'
+    rows = [
+        (
+            escape(event.plate),
+            f"{event.ok} of {event.fields}",
+            f"<span{_BAD if event.source in incomplete else ''}>{(event.failed or 0) + (event.missing or 0)}</span>",
+            *map(_number, (event.count, event.count_per_field, event.focus, event.background)),
+            _duration(event.seconds or 0.0),
+            f"<code>{escape(event.output)}</code>",
         )
-    head = (
-        '<th class="text">plate</th><th>fields ok</th><th>failed or missing</th><th>objects</th><th>a field</th><th>focus</th>'
-        '<th>background</th><th>time</th><th class="text">tables in</th>'
+        for event in counted
+    ]
+    heads = (
+        "plate",
+        "fields ok",
+        "failed or missing",
+        "objects",
+        "a field",
+        "focus",
+        "background",
+        "time",
+        "tables in",
     )
-    return _table(_TITLES[PlateStatus.COUNTED], head, rows)
+    return _table(_TITLES[PlateStatus.COUNTED], heads, rows)
 
 
 def _listed(digest: Digest, status: PlateStatus) -> str:
-    events = digest.of(status)
-    if not events:
-        return ""
-    rows = [
-        f'<tr><td class="text">{escape(event.plate)}</td><td>{event.files:,}</td><td class="text">{escape(event.detail)}</td></tr>'
-        for event in events
-    ]
-    return _table(_TITLES[status], '<th class="text">plate</th><th>files</th><th class="text">why</th>', rows)
+    rows = [(escape(event.plate), f"{event.files:,}", escape(event.detail)) for event in digest.of(status)]
+    return _table(_TITLES[status], ("plate", "files", "why"), rows) if rows else ""
 
 
-def _table(title: str, head: str, rows: Sequence[str]) -> str:
-    body = "\n".join(rows)
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells are HTML. Each cell bears the name of its column, which stands before it where a row is a list."""
+    kinds = [' class="text"' if head in _TEXTS else "" for head in heads]
+    head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, heads, strict=True))
+    body = "\n".join(
+        "<tr>"
+        + "".join(
+            f'<td{kind} data-of="{name}">{cell}</td>'
+            for kind, name, cell in zip(kinds, heads, row, strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
     return f'<h2>{title}</h2>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 

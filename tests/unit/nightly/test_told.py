@@ -1,0 +1,122 @@
+"""What a night says of plates that did not simply go well, and where its paths lead."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cellcount_core.cli.main import main
+from cellcount_core.domain.errors import ExitCode
+from cellcount_core.nightly.counting import failures_told
+from tests.nights import settings
+from tests.plates import write_plate
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[str]]]:
+    bodies: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", bodies
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"<[^>]+>", " ", page.read_text())
+
+
+def test_each_plate_with_a_failure_has_its_sentence_on_page_console_and_webhook(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scope = tmp_path / "scope"
+    for name in ("Plate04", "Plate05", "Plate06"):
+        plate = write_plate(scope / name, well_count=2, sites=1)
+        (plate.folder / "DONE").touch()
+        if name == "Plate05":
+            plate.file("A02", 1).write_bytes(plate.file("A02", 1).read_bytes()[:900])
+        if name == "Plate06":
+            (plate.folder / "nonsense.tif").write_bytes(b"x")
+    file = tmp_path / "nightly.yaml"
+    with receiver() as (url, bodies):
+        config = settings(scope, tmp_path / "out", webhook={"url": url})
+        file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        assert main(["nightly", str(file), "--progress", "quiet"]) == ExitCode.FAILURES
+    console = capsys.readouterr().out
+    (body,) = bodies
+    page = text_of(tmp_path / "out/nights/latest.html")
+    for sentence in (
+        "Plate05: 1 field failed (truncated, A02)",
+        "Plate06: not counted: the layout cannot read the name",
+    ):
+        assert sentence in console
+        assert sentence in page
+        assert any(sentence in line for line in json.loads(body)["sentences"])
+    assert "2 counted, 1 failed, 0 unchanged, 1 with failed or missing fields" in console
+    assert "Plate04:" not in console
+    assert re.search(r"fields failed or missing\s+1\b", page)
+
+
+def test_failures_are_told_by_reason_with_their_wells() -> None:
+    rows = [
+        ("ok", None, "A01"),
+        ("failed", "truncated", "B02"),
+        ("failed", "truncated", "B02"),
+        ("missing", "absent", "C01"),
+    ]
+    rows += [("failed", "unreadable", f"D{number:02}") for number in range(1, 8)]
+    assert failures_told(rows[:1]) == ""
+    assert failures_told(rows[:2]) == "1 field failed (truncated, B02)"
+    assert failures_told(rows) == (
+        "9 fields failed (truncated, B02; unreadable, D01, D02, D03, D04, D05, …), 1 field is missing (absent, C01)"
+    )
+
+
+def test_relative_paths_are_those_of_the_file_wherever_the_night_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, other = tmp_path / "lab", tmp_path / "cron"
+    other.mkdir()
+    plate = write_plate(home / "plates" / "P1", well_count=1, sites=1)
+    (plate.folder / "DONE").touch()
+    tree = settings("./plates", "counts").model_dump(mode="json")
+    (home / "nightly.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    for folder, file in (
+        (home, "nightly.yaml"),
+        (other, "../lab/nightly.yaml"),
+        (Path("/"), str(home / "nightly.yaml")),
+    ):
+        monkeypatch.chdir(folder)
+        assert main(["nightly", file, "--progress", "line"]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert told.out.count("1 unchanged") == 2
+    assert f"{home}/counts" in told.out
+    assert "relative paths in ../lab/nightly.yaml are taken from its own folder" in told.err
+    assert len(list(tmp_path.rglob("datasets.parquet"))) == 1
+    assert not list(other.iterdir())
+    monkeypatch.chdir(other)
+    assert (
+        main(["nightly", str(home / "nightly.yaml"), "--progress", "quiet", "--set", "output=mine"])
+        == ExitCode.OK
+    )
+    assert (other / "mine" / "nights").is_dir()
