@@ -10,7 +10,7 @@ from pyarrow.dataset import Dataset
 
 from cellcount_core.domain.columns import WELL
 from cellcount_core.domain.config import RunConfig
-from cellcount_core.domain.doubts import code_of
+from cellcount_core.domain.doubts import Doubt, code_of
 from cellcount_core.domain.errors import Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.config import NightlyConfig
@@ -23,9 +23,6 @@ from cellcount_core.runners.places import storage_options
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
 from cellcount_core.tables.open import open_output
-
-ZERO_TAIL = "zero_tail"
-"""The warning of a field whose file has its full size and ends in zeros."""
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5
@@ -106,12 +103,14 @@ def _shown(wells: Sequence[str]) -> str:
 
 def _unfinished(summary: Summary, table: Dataset) -> str:
     """What says that files of the plate are still being copied: their ends are zeros. "" where nothing does."""
-    number = summary.warnings.get(ZERO_TAIL, 0)
+    number = summary.warnings.get(Doubt.ZERO_TAIL, 0)
     if not number:
         return ""
     rows = table.to_table(columns=["warnings", WELL.name]).to_pylist()
     wells = [
-        row[WELL.name] for row in rows if any(code_of(each) == ZERO_TAIL for each in row["warnings"] or ())
+        row[WELL.name]
+        for row in rows
+        if any(code_of(each) == Doubt.ZERO_TAIL for each in row["warnings"] or ())
     ]
     return f"{number} {'field ends' if number == 1 else 'fields end'} in zeros, as files do that are still being copied ({_shown(wells)})"
 

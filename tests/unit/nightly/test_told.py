@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import tifffile
 import yaml
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.nightly.counting import failures_told
-from tests.nights import settings
+from cellcount_core.nightly.ledger import PlateStatus
+from tests.nights import night, settings
 from tests.plates import write_plate
 
 
@@ -75,6 +78,27 @@ def test_each_plate_with_a_failure_has_its_sentence_on_page_console_and_webhook(
     assert "2 counted, 1 failed, 0 unchanged, 1 with failed or missing fields" in console
     assert "Plate04:" not in console
     assert re.search(r"fields failed or missing\s+1\b", page)
+
+
+def test_a_plate_whose_files_end_in_zeros_is_late_until_they_are_whole(tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "scope" / "P1", well_count=2, sites=1)
+    (plate.folder / "DONE").touch()
+    file = plate.file("A02", 1)
+    image = tifffile.imread(file)
+    tifffile.imwrite(file, image)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) * 2 // 3] + bytes(len(whole) - len(whole) * 2 // 3))
+    config = settings(tmp_path / "scope", tmp_path / "out")
+    for _ in range(2):
+        digest = night(config)
+        assert digest.exit_code is ExitCode.OK
+        assert [event.detail for event in digest.of(PlateStatus.LATE)] == [
+            "1 field ends in zeros, as files do that are still being copied (A02)"
+        ]
+    file.write_bytes(whole)
+    os.utime(file, (1, 1))
+    (event,) = night(config).of(PlateStatus.COUNTED)
+    assert (event.fields, event.ok, event.detail) == (2, 2, "")
 
 
 def test_failures_are_told_by_reason_with_their_wells() -> None:
