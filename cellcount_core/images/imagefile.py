@@ -46,7 +46,10 @@ class ImageFile(Protocol):
         ...
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
-        """The planes of a channel that lie in this file: all, unless it is one of an OME set. Raises FieldFault as `read`."""
+        """The planes of a channel that lie in this file: all, unless it is one of an OME set.
+
+        Raises FieldFault as `read`, and CHANNEL_MISSING where no plane of it does.
+        """
         ...
 
     @property
@@ -83,10 +86,10 @@ class ImageFile(Protocol):
         """One plane (H, W): uint8, uint16 or float32, perhaps a read-only view of the file's bytes.
 
         `channel` is one of `channels`; "" is the only channel there is, or the luminance of a colour image (also "grey",
-        "gray", "luminance"); letters may be small or capital where one channel alone is meant. `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
+        "gray", "luminance"), or one of `whole`, which is read where it lies; letters may be small or capital where one channel alone is meant. `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
         value fits, else float32 (nearest); float64 becomes float32. MINISWHITE is inverted, bool is 0 and 1.
 
-        Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or index), TRUNCATED, UNREADABLE, UNSUPPORTED,
+        Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or index), ABSENT (another file of the set), TRUNCATED, UNREADABLE, UNSUPPORTED,
         WRONG_DTYPE, NON_FINITE.
         """
         ...

@@ -211,10 +211,11 @@ def own_name(images: Sequence[OmeImage], uuid: str, file: str, key: str) -> str 
     """
     blocks = [block for image in images for block in image.data]
     names = {_named(block) for block in blocks}
-    if len(names) < 2:
-        return None
-    by_name = file if file in names else None
+    by_name = next((name for name in sorted(names) if name.casefold() == file.casefold()), None)
+    uuids = {block.uuid for block in blocks} - {""}
     by_uuid = {_named(block) for block in blocks if block.uuid and block.uuid == uuid}
+    if len(names) < 2 and (by_name is not None or by_uuid or not uuid or not uuids):
+        return None
     if by_name is not None and (not by_uuid or by_name in by_uuid):
         return by_name
     if by_name is None and len(by_uuid) == 1:
@@ -225,11 +226,11 @@ def own_name(images: Sequence[OmeImage], uuid: str, file: str, key: str) -> str 
     found = (
         f"its UUID is that of {', '.join(sorted(by_uuid))}"
         if by_uuid
-        else "neither its name nor its UUID is one of them"
+        else "neither its name nor its UUID is among them"
     )
     raise FieldFault(
         Reason.WRONG_SHAPE,
-        f"the OME-XML is of a set of {len(names)} files ({shown}) and {found}; give it its own name back",
+        f"the OME-XML is that of other files ({shown}): {found}; give it its own name back",
         key,
     )
 

@@ -237,8 +237,19 @@ class TiffImage:
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
         """See `ImageFile.own`."""
+        number = max(0, self._channel(channel)) if self._apart else 0
         check_position(0, self.planes, index, self.images, self.key)
-        return self._source.own(max(0, self._channel(channel)) if self._apart else 0, index)
+        planes = self._source.own(number, index)
+        if not planes:
+            place = self._source.place(number, 0, index) if isinstance(self._source, _OmePlanes) else None
+            where = (
+                f"lies in another file of its OME set ({place.file})"
+                if place
+                else "has no page by its OME-XML"
+            )
+            detail = f"channel {self.whole[number]!r} {where}; this file holds {_quoted(self.channels)}"
+            raise FieldFault(Reason.CHANNEL_MISSING, detail, self.key)
+        return planes
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
         """See `ImageFile.read`. Pages that hold several channels stay decoded between their reads."""
@@ -261,19 +272,11 @@ class TiffImage:
         return not {"C", "S"} & set(self._axes.inside)
 
     def _channel(self, name: str) -> int:
-        """Number of a channel among those of the whole image. Raises FieldFault CHANNEL_MISSING where another file of the set holds it."""
-        if (
-            matching(name, self.channels) is None
-            and (elsewhere := matching(name, self.whole)) is not None
-            and name
-        ):
-            number = self.whole.index(elsewhere)
-            place = self._source.place(number, 0, 0) if isinstance(self._source, _OmePlanes) else None
-            where = f" ({place.file})" if place is not None and place.file else ""
-            detail = f"channel {elsewhere!r} lies in another file of its OME set{where}; this one holds {_quoted(self.channels)}"
-            raise FieldFault(Reason.CHANNEL_MISSING, detail, self.key)
-        number = channel_number(self.channels, name, self.key)
-        return number if number < 0 or self.whole == COLOURS else self.whole.index(self.channels[number])
+        """Number of a channel among those of the whole image, wherever it lies; -1 for the luminance."""
+        if matching(name, self.whole) is None and len(self.channels) == 1:
+            channel_number(self.channels, name, self.key)
+            name = self.channels[0]
+        return channel_number(self.whole, name, self.key)
 
     def _block(self, channel: int, plane: int, index: int) -> Plane:
         """The block of a plane, in the shape that `_axes` give it."""

@@ -104,6 +104,8 @@ def load_pixels(
                 Reason.CHANNEL_MISSING, f"channel {selection.channel!r} has no file in this field"
             )
         found = [_inside(source, files[source.key].image(), selection, len(wanted)) for source in sources]
+        if selection == counted[0] and len(found) == 1:
+            _check_row(found[0], selection)
         read = _plane(found, selection, run)
         planes[selection.name] = read.plane
         warnings |= dict.fromkeys(read.warnings)
@@ -166,15 +168,21 @@ def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _R
     return _within(ordered[0], selection, run)
 
 
+def _check_row(found: _Inside, selection: Selection) -> None:
+    """An image of several files is counted once, in the row of the one that holds the first plane of the channel counted first."""
+    own = found.image.own(found.name, found.index)
+    if found.source.plane == 0 and own[0] != 0:
+        # Where the first plane can be read, it has a row of its own.
+        found.read(0)
+        detail = f"channel {selection.name!r}: its first plane lies in another file of its OME set, in whose row it is counted"
+        raise FieldFault(Reason.PART_OF_SET, detail, found.source.key)
+
+
 def _within(found: _Inside, selection: Selection, run: RunConfig) -> _Read:
     """The planes within one file, and in those of its OME set."""
     image, key = found.image, found.source.key
-    own = image.own(found.name, found.index)
-    if found.source.plane and len(own) == 1:
+    if found.source.plane and len(own := image.own(found.name, found.index)) == 1:
         return _joined([(found, own[0])], selection, "first")
-    if own[0] != 0:
-        first = "its first plane lies in another file of its OME set, in whose row it is counted"
-        raise FieldFault(Reason.PART_OF_SET, f"channel {selection.name!r}: {first}", key)
     if isinstance(run.z, int) and image.planes > 1:
         if not 1 <= run.z <= image.planes:
             detail = f"run.z is {run.z} and the file has planes 1 to {image.planes} (planes within a file count from 1)"

@@ -107,8 +107,11 @@ def test_a_plane_that_no_page_is_named_for_is_missing_and_never_another() -> Non
     image = opened(pages([5, 6, 7, 8], xml(block(IFD=0, FirstC=1) + block(IFD=1, FirstC=1, FirstZ=1), z=2)))
     assert image.channels == ("GFP",)
     with pytest.raises(FieldFault) as caught:
-        image.read("DAPI", 0)
+        image.own("DAPI")
     assert caught.value.reason is Reason.CHANNEL_MISSING
+    with pytest.raises(FieldFault) as caught:
+        image.read("DAPI", 0)
+    assert caught.value.reason is Reason.TRUNCATED
     assert refused(pages([5], xml("<TiffData/>"))).reason is Reason.TRUNCATED
 
 
@@ -127,9 +130,16 @@ def test_a_set_by_channel_gives_each_file_its_own_channel_and_never_the_other(ow
         assert (image.channels, image.whole, image.planes) == ((held,), ("DAPI", "GFP"), 2)
         assert [value(image.read(held, z)) for z in (0, 1)] == [1, 2]
         with pytest.raises(FieldFault) as caught:
-            image.read(other, 0)
+            image.own(other)
         assert caught.value.reason is Reason.CHANNEL_MISSING
-        assert (A if file is B else B)[0] in caught.value.detail
+        second = B if file is A else A
+        assert second[0] in caught.value.detail
+        with pytest.raises(FieldFault) as caught:
+            image.read(other, 0)
+        assert caught.value.reason is Reason.ABSENT
+        there = pages([7, 8], xml(by_channel(), z=2, uuid=second[1] if own else ""))
+        image = opened(pages([1, 2], xml(by_channel(), z=2)), f"p/{file[0]}", {second[0]: there})
+        assert [value(image.read(name, 1)) for name in (held, other)] == [2, 8]
 
 
 def test_a_plane_in_another_file_of_the_set_is_read_there() -> None:
@@ -153,11 +163,17 @@ def test_a_plane_in_another_file_of_the_set_is_read_there() -> None:
 
 
 def test_a_file_that_cannot_be_told_from_the_others_of_its_set_is_refused() -> None:
-    for name, uuid in (("p/x.tif", ""), (f"p/{B[0]}", A[1])):
-        fault = refused(pages([1, 2], xml(by_channel(), z=2, uuid=uuid)), name=name)
+    alone = block(A, IFD=0) + block(A, IFD=1, FirstZ=1)
+    for name, uuid, data in (
+        ("p/x.tif", "", by_channel()),
+        (f"p/{B[0]}", A[1], by_channel()),
+        (f"p/{B[0]}", B[1], alone),
+    ):
+        fault = refused(pages([1, 2], xml(data, z=2, uuid=uuid)), name=name)
         assert fault.reason is Reason.WRONG_SHAPE
         assert "s_a.ome.tif" in fault.detail
-    # Renamed, and known by its UUID.
+    # Renamed, and known by its UUID; letters of a name may be small or capital.
+    assert opened(pages([1, 2], xml(by_channel(), z=2)), "p/S_B.OME.TIF").channels == ("GFP",)
     assert opened(pages([1, 2], xml(by_channel(), z=2, uuid=B[1])), "p/x.tif").channels == ("GFP",)
 
 
@@ -192,7 +208,7 @@ def test_a_companion_describes_the_pages_and_without_it_nothing_does() -> None:
         image = opened(body, f"p/{file[0]}", {"s.companion.ome": companion.encode()})
         assert (image.channels, value(image.read(held, 0))) == ((held,), 4)
         with pytest.raises(FieldFault, match="lies in another file"):
-            image.read(other, 0)
+            image.own(other)
         fault = refused(body, name=f"p/{file[0]}")
         assert (fault.reason, "s.companion.ome" in fault.detail) == (Reason.ABSENT, True)
         assert value(opened(body, declared=Declared(pages="z")).read("", 0)) == 4

@@ -95,6 +95,25 @@ def test_a_channel_in_another_file_of_a_set_is_missing_and_one_has_to_be_named()
     assert load(bodies, Selection("C01", "C01"), sources=[Source("C01", 0, B[0])]).joined == 2
 
 
+def test_a_channel_that_is_measured_is_read_in_whichever_file_of_the_set_it_lies() -> None:
+    bodies = {
+        file[0]: pages([n, n + 1], xml(by_channel(), z=2, uuid=file[1])) for file, n in ((A, 1), (B, 5))
+    }
+    config = RunConfig()
+    file = LoadedFile(A[0], bodies[A[0]], len(bodies[A[0]]), config.max_pixels, beside=bodies.get)
+    planned = PlannedField(FieldKey("P", "A01", 1, 1), (Source("", 0, A[0]),))
+    found = load_pixels(planned, {A[0]: file}, (DAPI,), (DAPI, Selection("gfp", "gfp")), config)
+    assert {name: int(plane.max()) for name, plane in found.planes.items()} == {"DAPI": 2, "gfp": 6}
+
+
+def test_a_first_plane_that_is_nowhere_is_missing_and_not_left_to_another_row() -> None:
+    data = block(A, IFD=0, FirstZ=0) + block(B, IFD=0, FirstZ=1)
+    fault = refused({B[0]: pages([9], xml(data, c=1, z=2, uuid=B[1]))}, DAPI)
+    assert fault.reason is Reason.ABSENT
+    alone = {"a.tif": pages([9, 9], xml(block(IFD=1, FirstZ=1), c=1, z=2))}
+    assert refused(alone, DAPI).reason is Reason.TRUNCATED
+
+
 def test_several_images_in_a_file_are_never_counted_as_one() -> None:
     fault = refused({"a.npy": npy(noise(9, 20, 30))})
     assert (fault.reason, "9 images" in fault.detail) == (Reason.WRONG_SHAPE, True)
