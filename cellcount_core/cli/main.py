@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -566,4 +567,7 @@ def _command_of(error: TyperException) -> str:
 
 def script() -> None:
     """Entry point of the installed `cellcount` command."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that cannot show "µ" shows something else for it.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

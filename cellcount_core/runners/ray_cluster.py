@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 from cellcount_core.domain.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault, CredentialsFault, StorageFault
@@ -54,6 +54,10 @@ def connected(execution: ExecutionConfig) -> Iterator[Resources]:
     _connect(_address(execution))
     try:
         yield resources(execution)
+    except RayError as error:
+        raise StorageFault(
+            f"Ray: the cluster was lost: {_first_line(error)}; what is committed stays, and the same command goes on"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -217,3 +217,20 @@ def test_a_home_that_cannot_be_written_is_one_line_where_ray_needs_it(images: Pa
     assert last.startswith("cellcount: Ray: cannot start a local cluster: ")
     assert "HOME" in last
     assert "--runner serial" in last
+
+
+def test_a_reader_that_leaves_early_and_a_terminal_of_few_letters_are_no_tracebacks(images: Path) -> None:
+    (images / "a.ome.tif").rename(images / "µ.ome.tif")
+    command = [sys.executable, "-m", "cellcount_core.cli", "plan", str(images), "--model", "threshold"]
+    command += ["--set", "run.plate=Ж"]
+    plain = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=plain, capture_output=True, check=False)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert b"plate '?'" in done.stdout
+    read, write = os.pipe()
+    os.close(read)
+    left = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert left.returncode == 1
+    assert b"Traceback" not in left.stderr
+    assert b"Broken pipe" not in left.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.errors import ExitCode, OutputFault
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
@@ -154,20 +155,46 @@ def test_other_cores_go_on_with_the_plan_that_is_there(
     assert digest(out) == digest(tmp_path / "whole")
 
 
-def test_after_a_process_died_at_work_it_is_known_to_whoever_comes_next(tmp_path: Path) -> None:
-    code = (
+def test_after_a_process_died_at_work_the_next_one_counts_on_ray(plate: Plate, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hold = (
         "import os, signal; from cellcount_core.runners.lease import held; "
         "from cellcount_core.stores.base import StorageOptions; from cellcount_core.stores.open import open_store\n"
-        f"with held(open_store({str(tmp_path)!r}, StorageOptions())): os.kill(os.getpid(), signal.SIGKILL)"
+        f"with held(open_store({str(out)!r}, StorageOptions())): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    store = open_store(tmp_path, StorageOptions())
+    store = open_store(out, StorageOptions())
     with held(store) as first:
         assert not first.after_death
     with held(store) as second:
         assert not second.after_death
-    subprocess.run([sys.executable, "-c", code], check=False)
-    with held(store) as third:
-        assert third.after_death
+    subprocess.run([sys.executable, "-c", hold], check=False)
+    # A cluster cannot be started without a home: that it is tried is enough here.
+    (tmp_path / "file").write_text("no folder")
+    command = [
+        sys.executable,
+        "-m",
+        "cellcount_core.cli",
+        "count",
+        str(plate.folder),
+        str(out),
+        "--progress",
+        "json",
+    ]
+    command += ["--layout", "imagexpress", "--model", "threshold"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        command,
+        env=environment | {"HOME": str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.STORAGE
+    assert "the last process at work here died: counting on Ray" in done.stderr
+    # That one let go of the output, so the next small job is counted here again.
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert "runner serial" in done.stderr
 
 
 def test_progress_counts_fields_of_shards_that_are_not_committed_yet(tmp_path: Path) -> None:
