@@ -37,7 +37,7 @@ def likeness_features(
     window = tuple(
         slice(max(0, (side - _SIDE) // 2), max(0, (side - _SIDE) // 2) + _SIDE) for side in labels.shape
     )
-    canvas, maps, labels = (np.ascontiguousarray(image[window]) for image in (canvas, maps, labels))
+    canvas, maps, labels = canvas[window], np.ascontiguousarray(maps[window]), labels[window]
     # Pixels are taken by their numbers: much cheaper than by masks of the whole window, and in the same order.
     inside = np.flatnonzero(labels > 0)
     chance = np.ascontiguousarray(maps[..., 0])
