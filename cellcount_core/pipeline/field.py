@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField
-from cellcount_core.domain.scales import FieldScale
+from cellcount_core.domain.scales import FieldScale, ScaleSource
 from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.quality import Quality, assess
 from cellcount_core.images.scale import resize, resized_shape
@@ -24,10 +24,13 @@ from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.kit import FieldKit, PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
-from cellcount_core.pipeline.scaling import field_scale
+from cellcount_core.pipeline.scaling import field_scale, is_another_size
 from cellcount_core.pipeline.separate import Counted, separate_field
 from cellcount_core.tables.labels import label_key, label_tiff
 from cellcount_core.tables.rows import FieldRow, ObjectRows
+
+_ODD = 1.4
+"""Times by which the median object of a field may differ from its plate's before the field is asked for its own size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,10 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     """
     prepared = prepare(kit, pixels, plate)
     found = separate_field(prepared.maps, _shape(kit, pixels), pixels.planes, kit)
+    if _odd_of_its_plate(prepared, found, kit):
+        own = prepare(replace(kit, scales={}), pixels, plate)
+        if is_another_size(prepared.scale, own.scale):
+            prepared, found = own, separate_field(own.maps, _shape(kit, pixels), pixels.planes, kit)
     domain = kit.package.domain
     unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
     plane = pixels.planes[kit.counted[0].name]
@@ -130,6 +137,20 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
     return Prepared(
         norms, quality, scale, FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile), said
     )
+
+
+def _odd_of_its_plate(prepared: Prepared, found: Counted, kit: PlanesKit) -> bool:
+    """Whether a field that was counted at its plate's object size has a reason to be asked for its own: no objects though it
+    is not empty, or objects of another size."""
+    scale = prepared.scale
+    if scale.source is not ScaleSource.POOL or scale.diameter_px is None:
+        return False
+    if not found.count:
+        return not prepared.quality.empty
+    diameters = np.asarray(
+        found.columns[f"{kit.features.object_name}_AreaShape_EquivalentDiameter"], np.float64
+    )
+    return not 1 / _ODD <= float(np.median(diameters)) / scale.diameter_px <= _ODD
 
 
 def _check_enlarged(shape: tuple[int, int], scale: FieldScale, run: RunConfig) -> None:

@@ -10,8 +10,13 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
 
-_SMALLEST_SEEN, _LARGEST_SEEN = 0.5, 2.75
-"""Sizes, of the one that a network counts best, between which it sees objects surely."""
+_SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 3.5
+"""Sizes, of the one that a network counts best: smaller objects are brought up to the first as long as the largest stay below the
+second, which a second look takes care of (farther.py)."""
+
+_ANOTHER_SIZE = 1.6
+_FEWEST_OBJECTS = 3
+"""Times by which a field's objects must differ from its plate's, and how many there must be, for it to be counted at its own size."""
 
 Pools = Mapping[tuple[str, int, int], PoolScale]
 """Object sizes found when planning, by plate, height and width."""
@@ -71,3 +76,11 @@ def counting_factor(wanted: float, typical: float, small: float | None, large: f
     if small is None or large is None:
         return factor
     return max(factor, min(_SMALLEST_SEEN * wanted / small, _LARGEST_SEEN * wanted / large))
+
+
+def is_another_size(pooled: FieldScale, own: FieldScale) -> bool:
+    """Whether a field's own objects are of another size than those of its plate, so that it is counted at its own."""
+    if pooled.diameter_px is None or own.source is not ScaleSource.IMAGE or own.diameter_px is None:
+        return False
+    apart = max(own.diameter_px / pooled.diameter_px, pooled.diameter_px / own.diameter_px)
+    return apart > _ANOTHER_SIZE and (own.objects or 0) >= _FEWEST_OBJECTS

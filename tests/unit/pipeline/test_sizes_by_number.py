@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.scales import PoolScale, ScaleSource
 from cellcount_core.evaluation.evaluate import count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.field import examine
 from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
 
 Ellipse = tuple[float, float, float, float]
@@ -125,3 +129,21 @@ def test_a_field_counted_by_blocks_says_that_its_giants_may_be_in_pieces() -> No
         seen = count_plane(kit, plane)
     assert Doubt.TOO_LARGE in seen.warnings
     assert seen.found.sizes is None
+
+
+def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_so() -> None:
+    package, engine = nuclei()
+    planes = {
+        "as large": (20.0, drawn(400, rows(25, 21, 40, 75, 5)), 25, ScaleSource.POOL),
+        "larger": (20.0, drawn(500, rows(9, 90, 70, 150, 3)), 9, ScaleSource.IMAGE),
+        "smaller": (48.0, drawn(300, rows(36, 12, 25, 48, 6)), 36, ScaleSource.IMAGE),
+        "empty": (20.0, drawn(300, []), 0, ScaleSource.POOL),
+    }
+    for name, (pooled, plane, count, source) in planes.items():
+        side = plane.shape[0]
+        pool = PoolScale("P", side, side, pooled, 6, 300, pooled, pooled)
+        with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+            kit = replace(kit, scales={("P", side, side): pool})
+            seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")
+        assert (seen.found.count, seen.scale.source) == (count, source), name
+        assert (Doubt.OWN_SIZE in seen.warnings) == (source is ScaleSource.IMAGE), name

@@ -131,8 +131,8 @@ def test_a_colony_of_small_nuclei_is_not_one_large_nucleus(number: int) -> None:
 def test_small_objects_are_brought_into_what_the_network_sees_as_far_as_the_large_ones_stay_in_it() -> None:
     assert counting_factor(20.0, 25.0, None, None) == 0.8
     assert counting_factor(20.0, 25.0, 18.0, 30.0) == 0.8
-    assert counting_factor(20.0, 60.0, 15.0, 66.0) == pytest.approx(10 / 15)
-    assert counting_factor(20.0, 60.0, 6.0, 66.0) == pytest.approx(55 / 66)
+    assert counting_factor(20.0, 60.0, 15.0, 66.0) == pytest.approx(13 / 15)
+    assert counting_factor(20.0, 60.0, 6.0, 66.0) == pytest.approx(70 / 66)
     assert counting_factor(20.0, 20.0, 5.0, 120.0) == 1.0
 
 
