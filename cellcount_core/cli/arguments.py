@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.cli.settings import Tree, assign, build_job, place, read_tree
@@ -31,12 +33,15 @@ def job_from_arguments(
     anonymous: bool = False,
     max_failed: str | None = None,
     strict: bool = False,
+    run: Mapping[str, object] | None = None,
 ) -> JobConfig:
     """The job that a command line describes; options win over the file, `--set` wins over both.
 
-    Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
+    `run` is the run section to start from where there is no file, that of a run to be updated. Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
     """
     tree, origin = _base(source, output)
+    if run is not None:
+        tree["run"] = deepcopy(dict(run))
     given: list[tuple[str, object]] = [
         ("run.layout.kind", layout),
         ("run.measure", list(measure) if measure else None),
@@ -62,6 +67,52 @@ def job_from_arguments(
     return build_job(tree, origin)
 
 
+@dataclass(frozen=True, slots=True)
+class ToUpdate:
+    """INPUT and OUTPUT of a run to be updated, and its run section; None where a file gives it or nothing was counted yet."""
+
+    source: str
+    output: str | None
+    run: Mapping[str, object] | None
+
+
+def run_to_update(
+    source: str,
+    output: str | None,
+    *,
+    endpoint: str | None = None,
+    anonymous: bool = False,
+    assignments: Sequence[str] | None = None,
+) -> ToUpdate:
+    """What `--update` goes by: the run that stands in OUTPUT (INPUT may be left out, then it is the run's own).
+
+    Raises OutputFault where INPUT is left out and there is no run.
+    """
+    if is_yaml(source):
+        return ToUpdate(source, output, None)
+    out = output or source
+    tree: Tree = {"input": ".", "output": out, "storage": {"endpoint": endpoint, "anonymous": anonymous}}
+    for assignment in assignments or ():
+        if assignment.startswith(("storage.", "output_storage.")):
+            assign(tree, assignment, JobConfig)
+    storage = build_job(tree, "cellcount count --update")
+    from cellcount_core.plan.planner import load_run
+    from cellcount_core.plan.runfile import RUN_KEY
+    from cellcount_core.runners.places import storage_options
+    from cellcount_core.stores.open import open_store
+
+    store = open_store(out, storage_options(storage.output_storage or storage.storage))
+    if output is not None and store.size_of(RUN_KEY) is None:
+        return ToUpdate(source, output, None)
+    kept = load_run(store)
+    return ToUpdate(kept.input if output is None else source, out, kept.run)
+
+
+def is_yaml(source: str) -> bool:
+    """Whether INPUT is a configuration file."""
+    return source.lower().endswith(_YAML) and not Path(source).is_dir()
+
+
 def _only_role(tree: Tree) -> str:
     """The one channel a package looks at, for `--channel NAME` without a role."""
     run = build_job({"input": "in", "output": "out", "run": {"model": _model(tree)}}, "command line").run
@@ -79,7 +130,7 @@ def _model(tree: Tree) -> object:
 
 
 def _base(source: str, output: str | None) -> tuple[Tree, str]:
-    if source.lower().endswith(_YAML) and not Path(source).is_dir():
+    if is_yaml(source):
         tree = read_tree(Path(source), JobConfig)
         if output is not None:
             tree["output"] = output

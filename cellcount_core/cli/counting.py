@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.domain.errors import ExitCode, Reason
+from cellcount_core.domain.doubts import by_weight
+from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy
 from cellcount_core.plan.findings import warned_of
 
 if TYPE_CHECKING:
@@ -26,12 +27,42 @@ _SHOWN_PLATES = 20
 
 def count(job: JobConfig, display: Display) -> int:
     """Run a job, print its outcome and return the exit code."""
+    from cellcount_core.plan.planner import InputChanged
     from cellcount_core.runners.job import run_job
 
-    with open_display(display) as events:
-        result = run_job(job, events)
+    try:
+        with open_display(display) as events:
+            result = run_job(job, events)
+    except InputChanged as fault:
+        raise OutputFault(
+            f"{fault}\nTo count what is new or changed and keep the rest:\n  {follow_up('count', job)}\n"
+            "or choose another output folder."
+        ) from None
     print_result(job, result)
     return int(result.exit_code)
+
+
+def update(job: JobConfig, display: Display) -> int:
+    """Bring a run up to its input, print what was done and return the exit code."""
+    from cellcount_core.runners.update import update_job
+
+    with open_display(display) as events:
+        result = update_job(job, events)
+    since = result.changes
+    if since is not None and since.none:
+        print("nothing is new, changed or gone since this output was counted")
+    elif since is not None:
+        for line in since.lines():
+            print(line)
+        done = result.job.tally.statuses.total()
+        print(f"{many(done, 'field')} counted now, {many(result.taken, 'row')} kept")
+        if since.gone.number:
+            print(
+                "fields whose files were removed stay as missing (absent): if they come back, --update counts them; if they are gone for "
+                "good, counting into another output leaves them out"
+            )
+    print_result(job, result.job)
+    return int(result.job.exit_code)
 
 
 def print_result(job: JobConfig, result: JobResult) -> None:
@@ -47,19 +78,26 @@ def print_result(job: JobConfig, result: JobResult) -> None:
         given = job.execution.max_failed
         limit = "" if given is None else f", --max-failed is {given}"
         print(f"exit code {int(ExitCode.FAILURES)}: {many(bad, 'field')} failed or missing{limit}")
-        print(f"once the cause is gone: {follow_up('retry', job)}")
+        print_remedies(job, summary.reasons)
     if result.exit_code is ExitCode.DOUBTS:
         print(f"exit code {int(ExitCode.DOUBTS)}: {many(len(summary.doubts), 'plate')} in doubt (--strict)")
     print(f"next: {follow_up('verify', job)}; {follow_up('pictures', job)}")
 
 
 def follow_up(command: str, job: JobConfig) -> str:
-    """A command about the output of a job, with the options that reach it as the job did."""
+    """A command about the output of a job, with the options that reach it as the job did; "count" brings it up to the input."""
     storage, own = job.storage, job.output_storage
-    endpoint = storage.endpoint if own is None or command == "retry" else own.endpoint
-    words = ["cellcount", command, job.output.rstrip("/")]
+    reads = command in ("retry", "count")
+    endpoint = storage.endpoint if own is None or reads else own.endpoint
+    words = [
+        "cellcount",
+        command,
+        *([job.input] if command == "count" else []),
+        job.output.rstrip("/") or "/",
+    ]
+    words += ["--update"] if command == "count" else []
     words += ["--endpoint", endpoint] if endpoint else []
-    if command == "retry":
+    if reads:
         sections = {"storage": storage} | ({} if own is None else {"output_storage": own})
         for section, settings in sections.items():
             given = settings.model_dump(mode="json", exclude_defaults=True)
@@ -83,6 +121,19 @@ def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> No
         print(f"  {fields:>6} {Reason(code).status.value}: {code}. {Reason(code).sentence}")
         if code in examples:
             print(f"         {'for example ' if fields > 1 else ''}{examples[code]}")
+
+
+def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
+    """For each thing that can be done about fields that were not counted: what, and about how many."""
+    offers = {
+        Remedy.RETRY: f"once the cause is gone: {follow_up('retry', job)}",
+        Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
+        Remedy.SETTINGS: "with other settings, into another output (what is there stands above)",
+    }
+    for remedy, offer in offers.items():
+        concerned = [(code, fields) for code, fields in reasons.items() if remedy in Reason(code).remedies]
+        if concerned:
+            print(f"{offer} ({', '.join(f'{fields} {code}' for code, fields in by_weight(dict(concerned)))})")
 
 
 def print_doubts(summary: Summary) -> None:

@@ -104,6 +104,14 @@ Strict = Annotated[
         "hardly an object where other plates have hundreds.",
     ),
 ]
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        help="Bring the tables in OUTPUT up to INPUT by the run's own settings: count what is new or changed, keep the rest. INPUT may "
+        "be left out.",
+    ),
+]
 Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
 Progress = Annotated[
     Display, typer.Option("--progress", metavar="auto|line|json|quiet", help="How progress is shown.")
@@ -128,6 +136,7 @@ def count(
     anonymous: Anonymous = False,
     max_failed: MaxFailed = None,
     strict: Strict = False,
+    update: Update = False,
     progress: Progress = Display.AUTO,
 ) -> None:
     """Count every field of INPUT and write tables to OUTPUT.
@@ -141,16 +150,21 @@ def count(
       cellcount count s3://bucket/plate s3://bucket/counts --endpoint http://127.0.0.1:9000
 
       cellcount count conf/count.yaml --set execution.actors=4
+
+      cellcount count ./plate ./out --update
     """
     from cellcount_core.cli import counting
-    from cellcount_core.cli.arguments import job_from_arguments
+    from cellcount_core.cli.arguments import ToUpdate, job_from_arguments, run_to_update
 
+    known = ToUpdate(source, output, None)
+    if update:
+        known = run_to_update(source, output, endpoint=endpoint, anonymous=anonymous, assignments=assignments)
     job = job_from_arguments(
-        source=source, output=output, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
+        source=known.source, output=known.output, run=known.run, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
         anonymous=anonymous, max_failed=max_failed, strict=strict,
     )  # fmt: skip
-    raise typer.Exit(counting.count(job, progress))
+    raise typer.Exit((counting.update if update else counting.count)(job, progress))
 
 
 @app.command(short_help="Try the failed fields of a finished run again.")

@@ -47,8 +47,7 @@ def retry(
         print("no field to try again" + (f" of reason {', '.join(reasons)}" if reasons else ""))
     if result.hopeless:
         print(
-            f"{many(result.hopeless.total(), 'field')} left as planned ({_listed(result.hopeless)}): what is in the input decides "
-            "about these; count it into a new output once it is mended"
+            f"{many(result.hopeless.total(), 'field')} left ({_listed(result.hopeless)}): the same files once more would come to the same"
         )
     print_result(job, result.job)
     return int(result.job.exit_code)

@@ -54,12 +54,25 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+class Remedy(StrEnum):
+    """What can be done about a field that was not counted: the same file once more (`cellcount retry`), another file in its place
+    (`cellcount count --update`), or other settings, which need another output."""
+
+    RETRY = "retry"
+    UPDATE = "update"
+    SETTINGS = "settings"
+
+
+_AGAIN, _FILE, _SETTINGS = (Remedy.RETRY,), (Remedy.UPDATE,), (Remedy.SETTINGS,)
+
+
 @dataclass(frozen=True, slots=True)
 class ReasonInfo:
-    """The status a reason leads to, and the sentence a user reads."""
+    """The status a reason leads to, the sentence a user reads, and what can be done about it."""
 
     status: Status
     sentence: str
+    remedies: tuple[Remedy, ...] = _FILE
 
 
 class Reason(StrEnum):
@@ -102,6 +115,11 @@ class Reason(StrEnum):
         """One sentence for the user."""
         return _INFO[self].sentence
 
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What can be done about it."""
+        return _INFO[self].remedies
+
 
 _INFO: dict[Reason, ReasonInfo] = {
     Reason.UNREADABLE: ReasonInfo(Status.FAILED, "The file was read but could not be decoded."),
@@ -112,34 +130,45 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.NOT_AN_IMAGE: ReasonInfo(Status.FAILED, "The bytes are not those of any image format known here."),
     Reason.UNSUPPORTED: ReasonInfo(Status.FAILED, "The image uses an encoding that is not supported."),
     Reason.TOO_MANY_PIXELS: ReasonInfo(
-        Status.FAILED, "The image has, or would be enlarged to, more pixels than run.max_pixels allows."
+        Status.FAILED,
+        "The image has, or would be enlarged to, more pixels than run.max_pixels allows.",
+        _SETTINGS,
     ),
     Reason.WRONG_DTYPE: ReasonInfo(
         Status.FAILED, "The pixel type, or the size of its values, is not one that can be counted."
     ),
-    Reason.WRONG_SHAPE: ReasonInfo(Status.FAILED, "The image's axes or size are not what was expected."),
-    Reason.CHANNEL_MISSING: ReasonInfo(Status.MISSING, "The channel to count has no file in this field."),
-    Reason.CHANNEL_UNKNOWN: ReasonInfo(Status.FAILED, "The file holds no channel of the name asked for."),
+    Reason.WRONG_SHAPE: ReasonInfo(
+        Status.FAILED, "The image's axes or size are not what was expected.", (*_SETTINGS, *_FILE)
+    ),
+    Reason.CHANNEL_MISSING: ReasonInfo(
+        Status.MISSING, "The channel to count has no file in this field.", (*_SETTINGS, *_FILE)
+    ),
+    Reason.CHANNEL_UNKNOWN: ReasonInfo(
+        Status.FAILED, "The file holds no channel of the name asked for.", _SETTINGS
+    ),
     Reason.AMBIGUOUS_FILE: ReasonInfo(Status.FAILED, "Two files claim the same field, channel and plane."),
     Reason.NON_FINITE: ReasonInfo(Status.FAILED, "The image holds NaN or infinite pixels."),
     Reason.ABSENT: ReasonInfo(Status.MISSING, "The file is expected but is not there."),
     Reason.CHANGED: ReasonInfo(Status.FAILED, "The file changed since the run was planned."),
-    Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file."),
+    Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file.", _AGAIN),
     Reason.PART_OF_SET: ReasonInfo(
         Status.SKIPPED,
         "The file holds further planes of an image of several files, which is counted in the row of the first.",
+        (),
     ),
     Reason.TOO_LARGE_OBJECTS: ReasonInfo(
-        Status.FAILED, "Objects are larger than the largest block they could be separated in."
+        Status.FAILED, "Objects are larger than the largest block they could be separated in.", _SETTINGS
     ),
     Reason.WORKER_DIED: ReasonInfo(
-        Status.FAILED, "The process that counted this field died each time it was tried."
+        Status.FAILED, "The process that counted this field died each time it was tried.", _AGAIN
     ),
     Reason.TIMED_OUT: ReasonInfo(
-        Status.FAILED, "Counting this field took longer than execution.shard_timeout_s."
+        Status.FAILED, "Counting this field took longer than execution.shard_timeout_s.", _AGAIN
     ),
-    Reason.OUT_OF_MEMORY: ReasonInfo(Status.FAILED, "The field did not fit into memory, even alone."),
-    Reason.INTERNAL: ReasonInfo(Status.FAILED, "cellcount itself failed on this field; please report it."),
+    Reason.OUT_OF_MEMORY: ReasonInfo(Status.FAILED, "The field did not fit into memory, even alone.", _AGAIN),
+    Reason.INTERNAL: ReasonInfo(
+        Status.FAILED, "cellcount itself failed on this field; please report it.", _AGAIN
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from cellcount_core.layouts.base import Traits
 from cellcount_core.layouts.hint import hint
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.plan.census import Census, PlanSummary
+from cellcount_core.plan.changes import Changes, changes, with_gone
 from cellcount_core.plan.channels import UNNAMED, ChannelChoice, select_channels
 from cellcount_core.plan.discover import Discovery, Scope, discover
 from cellcount_core.plan.expect import expected_groups, grid_wells, sentence
@@ -47,6 +48,7 @@ from cellcount_core.plan.scales import scale_warnings
 from cellcount_core.plan.shards import ShardLimits, cut_shards
 from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
+from cellcount_core.tables.parts import half_updated
 
 _SHOWN_DIFFERENCES = 12
 
@@ -57,6 +59,15 @@ Measure = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...
 def no_scales(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
     """For runs whose scale is given, or whose model has none."""
     return ()
+
+
+class InputChanged(OutputFault):
+    """The input is not what the output was counted from, and nothing else differs; `changes` says what became of it."""
+
+    def __init__(self, url: str, changes: Changes) -> None:
+        lines = "\n".join(f"  {line}" for line in changes.lines())
+        super().__init__(f"{url} was counted from other files; since then\n{lines}")
+        self.changes = changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +157,22 @@ def survey(
     return Survey(scratch, run, discovery, rule, store_in.url)
 
 
-def plan_survey(seen: Survey, model: PlannedModel, limits: ShardLimits, measure: Measure = no_scales) -> Plan:
-    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `measure` raises passes."""
+def plan_survey(
+    seen: Survey,
+    model: PlannedModel,
+    limits: ShardLimits,
+    measure: Measure = no_scales,
+    before: bytes | None = None,
+) -> Plan:
+    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `measure` raises passes.
+
+    Fields of the plan `before` that had files and have none now are planned too, as absent.
+    """
     folder = TemporaryDirectory(prefix="cellcount-plan-")
     try:
         path = Path(folder.name) / "plan.parquet"
         file, summary = _write(
-            path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url, measure)
+            path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url, measure, before)
         )
     except BaseException:
         folder.cleanup()
@@ -187,15 +207,21 @@ def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
 
     A new folder gets run/plan.parquet, then run/run.json by conditional create: that is the commit, and of several drivers
     that start at once one wins and the others go on with its plan. A folder of the same fingerprint keeps its plan (and
-    shards). Raises OutputFault, listing what differs and the ways out, for a folder of another run.
+    shards), and so does one whose plan differs only in fields it knows to be gone. Raises InputChanged, naming the files, where the
+    input alone is another one, and OutputFault, listing what differs and the ways out, for a folder of another run.
     """
     stored = _stored_run(store_out)
     if stored is None:
         _refuse_orphaned_parts(store_out)
         stored = _create(store_out, plan)
-    if stored.fingerprint != plan.file.fingerprint:
-        raise OutputFault(_belongs_to_another(store_out.url, stored, plan.file))
-    return stored
+    if stored.fingerprint == plan.file.fingerprint:
+        return stored
+    if replace(stored, listing_digest=plan.file.listing_digest).decided() == plan.file.decided():
+        since = changes(read_shards(load_plan(store_out, stored)), plan.shards())
+        if since.none:
+            return stored
+        raise InputChanged(store_out.url, since)
+    raise OutputFault(_belongs_to_another(store_out.url, stored, plan.file))
 
 
 def load_run(store_out: Store) -> RunFile:
@@ -237,7 +263,8 @@ def load_plan(store_out: Store, run: RunFile) -> bytes:
         raise OutputFault(f"{store_out.url}: {PLAN_KEY} is missing; choose another output folder") from None
     if hashlib.sha256(body).hexdigest() != run.plan_sha256:
         raise OutputFault(
-            f"{store_out.url}: {PLAN_KEY} is not the plan that {RUN_KEY} names; choose another output folder"
+            f"{store_out.url}: {PLAN_KEY} is not the plan that {RUN_KEY} names"
+            + (half_updated(store_out) or "; choose another output folder")
         )
     return body
 
@@ -251,6 +278,7 @@ class _Order:
     limits: ShardLimits
     url: str
     measure: Measure
+    before: bytes | None
 
 
 def _rule(
@@ -277,7 +305,11 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         return fingerprint(section, identity.digest, identity.engine, listing, scales)
 
     few = sum(1 for _ in islice(expected_groups(discovery.rows, run.expect), order.limits.enough))
-    fields = (plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect))
+    fields: Iterator[PlannedField] = (
+        plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect)
+    )
+    if order.before is not None:
+        fields = with_gone(fields, read_shards(order.before))
     written = write_plan(
         path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)), name_of
     )

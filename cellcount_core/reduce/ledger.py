@@ -10,7 +10,14 @@ from itertools import dropwhile
 from cellcount_core.domain.columns import SCHEMA_VERSION, Features
 from cellcount_core.domain.errors import LedgerFault, OutputFault
 from cellcount_core.stores.base import Absent, Denied, Store
-from cellcount_core.tables.parts import FieldsPart, committed_parts, fields_key, read_fields_part, rows_digest
+from cellcount_core.tables.parts import (
+    FieldsPart,
+    committed_parts,
+    fields_key,
+    half_updated,
+    read_fields_part,
+    rows_digest,
+)
 
 RUN_KEY = "run/run.json"
 _AHEAD = 8
@@ -99,7 +106,10 @@ def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
         if not isinstance(body, bytes):
             raise LedgerFault(f"{store.url}: {body}")
         part = read_fields_part(key, body)
-        check_identity(part, run, number)
+        try:
+            check_identity(part, run, number)
+        except LedgerFault as fault:
+            raise LedgerFault(f"{fault}{half_updated(store)}") from None
         yield part
 
 

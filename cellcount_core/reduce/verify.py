@@ -25,7 +25,16 @@ from cellcount_core.reduce.reducer import SUMMARY_JSON_KEY, reduce_tables
 from cellcount_core.reduce.summary import told_doubts
 from cellcount_core.stores.base import Absent, Denied, Store
 from cellcount_core.tables.digest import object_digests
-from cellcount_core.tables.parts import FieldsPart, fields_key, objects_key, read_fields_part, strangers
+from cellcount_core.tables.parts import (
+    READY,
+    UPDATE,
+    FieldsPart,
+    fields_key,
+    half_updated,
+    objects_key,
+    read_fields_part,
+    strangers,
+)
 from cellcount_core.tables.rows import OBJECT_NUMBER
 from cellcount_core.tables.schema import (
     FINGERPRINT_KEY,
@@ -124,6 +133,9 @@ def verify(store: Store) -> VerifyReport:
     for key in strangers(store, named, run.shards):
         report.add(key, "is no part of this run; a reader of the folder would count it in")
     _check_reduced(report, store)
+    if not report.proven and (why := half_updated(store)):
+        report.findings.insert(0, Finding(f"{UPDATE}/{READY}", why.removeprefix("; ")))
+        report.found += 1
     return report
 
 

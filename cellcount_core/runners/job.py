@@ -111,14 +111,15 @@ def _run(job: JobConfig, events: Events) -> JobResult:
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output)
+    return JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary))
+
+
+def ending(job: JobConfig, summary: Summary) -> ExitCode:
+    """How a run ends: FAILURES where more fields failed or are missing than are accepted, else DOUBTS where `execution.strict` is set and
+    a plate is in doubt."""
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
-    accepted = accepted_failures(job.execution.max_failed, summary.fields)
-    code = ExitCode.FAILURES if bad > accepted else doubts_code(job, summary)
-    return JobResult(run, tally, summary, time.perf_counter() - began, code)
-
-
-def doubts_code(job: JobConfig, summary: Summary) -> ExitCode:
-    """How a run ends whose failures are accepted: DOUBTS where `execution.strict` is set and a plate is in doubt."""
+    if bad > accepted_failures(job.execution.max_failed, summary.fields):
+        return ExitCode.FAILURES
     return ExitCode.DOUBTS if job.execution.strict and summary.doubts else ExitCode.OK
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from cellcount_core.domain.columns import FIELD_ID
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.domain.errors import ExitCode, LedgerFault, OutputFault, Reason, Status
+from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
@@ -19,7 +19,7 @@ from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Tally, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, decided, fan_out, recorded, with_runner
-from cellcount_core.runners.job import JobResult, doubts_code
+from cellcount_core.runners.job import JobResult, ending
 from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
@@ -33,8 +33,8 @@ _BAD = (Status.FAILED.value, Status.MISSING.value)
 
 @dataclass(frozen=True, slots=True)
 class RetryResult:
-    """What a retry came to. `retried` are the fields tried again, by the reason they had; `hopeless` those left as they are since
-    planning already found that they cannot be counted, likewise. `job` is as a count tells it."""
+    """What a retry came to. `retried` are the fields tried again, by the reason they had; `hopeless` those left as they are, since planning
+    found that they cannot be counted or since their files were replaced, likewise. `job` is as a count tells it."""
 
     retried: Counter[str]
     hopeless: Counter[str]
@@ -65,15 +65,13 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
     _refuse_other_settings(job, run, output)
     with held(output, say=events.stage) as lease:
         _refuse_unfinished(output, run)
-        chosen = _choose(output, run, reasons)
+        chosen = _choose(source, output, run, reasons, events)
         watched = Watched(events, lambda _: lease.check())
         tally = _count(job, run, source, output, chosen, watched) if chosen.shards else Tally()
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output, chosen.objects_parts)
-    bad = sum(summary.statuses.get(status, 0) for status in _BAD)
-    code = ExitCode.FAILURES if bad else doubts_code(job, summary)
-    done = JobResult(run, tally, summary, time.perf_counter() - began, code)
+    done = JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary))
     return RetryResult(chosen.retried, chosen.hopeless, done)
 
 
@@ -88,7 +86,9 @@ class _Chosen:
     hopeless: Counter[str] = field(default_factory=Counter)
 
 
-def _choose(output: Store, run: RunFile, reasons: Container[str] | None) -> _Chosen:
+def _choose(
+    source: Store, output: Store, run: RunFile, reasons: Container[str] | None, events: Events
+) -> _Chosen:
     failed: dict[int, dict[str, str]] = {}
     chosen = _Chosen()
     for part in fields_parts(output, read_run(output)):
@@ -104,30 +104,47 @@ def _choose(output: Store, run: RunFile, reasons: Container[str] | None) -> _Cho
         if bad:
             failed[part.number] = bad
             chosen.objects_parts.append(part.objects_key)
-    for shard in read_shards(load_plan(output, run), failed):
-        again = [planned for planned in shard.fields if planned.key.field_id in failed[shard.number]]
-        for planned in again:
+    bad_shards = [
+        replace(shard, fields=tuple(one for one in shard.fields if one.key.field_id in failed[shard.number]))
+        for shard in read_shards(load_plan(output, run), failed)
+    ]
+    if not bad_shards:
+        return chosen
+    fields = sum(len(shard.fields) for shard in bad_shards)
+    events.stage(f"looking whether the files of {fields} fields are still those that were planned")
+    tags = _tags_now(source, bad_shards)
+    for shard in bad_shards:
+        again: list[PlannedField] = []
+        for planned in shard.fields:
             reason = failed[shard.number][planned.key.field_id]
-            (chosen.retried if planned.reason is None else chosen.hopeless)[reason] += 1
-        if countable := tuple(planned for planned in again if planned.reason is None):
-            chosen.shards.append(replace(shard, fields=countable))
+            now = _checked(planned, tags)
+            if planned.reason is not None or now.reason is Reason.CHANGED is Reason(reason):
+                chosen.hopeless[reason] += 1
+            else:
+                chosen.retried[reason] += 1
+                again.append(now)
+        if again:
+            chosen.shards.append(replace(shard, fields=tuple(again)))
     return chosen
 
 
 def _count(
     job: JobConfig, run: RunFile, source: Store, output: Store, chosen: _Chosen, events: Events
 ) -> Tally:
-    fields = chosen.retried.total()
-    events.stage(f"looking whether the files of {fields} fields are still those that were planned")
-    tags = _tags_now(source, chosen.shards)
-    shards = [_as_planned(shard, tags) for shard in chosen.shards]
     if _CRASHES & set(chosen.retried) and job.execution.runner == "auto":
         job = with_runner(job, "ray")
+    return count_again(job, run, source, output, chosen.shards, events)
+
+
+def count_again(
+    job: JobConfig, run: RunFile, source: Store, output: Store, shards: Sequence[Shard], events: Events
+) -> Tally:
+    """Count the fields of `shards`, pieces of committed ones, and put their rows in the place of those that stand and are not ok."""
+    fields = sum(len(shard.fields) for shard in shards)
     job = decided(job, run, find_package(job.run.model.package), source, shards, events)
     with cluster(job.execution, events):
         events.stage(
-            f"{fields} of {run.numbers.fields} fields once more; model {run.model.name} {run.model.version} on "
-            f"{run.model.engine}"
+            f"{fields} of {run.numbers.fields} fields; model {run.model.name} {run.model.version} on {run.model.engine}"
         )
         context = replace(context_of(job, run, source, output), amends=True)
         with recorded(job, run, output, events) as told:
@@ -155,14 +172,10 @@ def _outermost(folders: set[str]) -> list[str]:
     return outermost
 
 
-def _as_planned(shard: Shard, tags: Mapping[str, str]) -> Shard:
-    return replace(shard, fields=tuple(_checked(planned, tags) for planned in shard.fields))
-
-
 def _checked(planned: PlannedField, tags: Mapping[str, str]) -> PlannedField:
     for source in planned.sources:
         if tags.get(source.key, source.etag) != source.etag:
-            detail = f"{source.key}: it is not the file that was planned; count into a new output to have it counted"
+            detail = f"{source.key}: it is not the file that was planned"
             return replace(planned, reason=Reason.CHANGED, detail=detail)
     return planned
 

@@ -50,6 +50,10 @@ OBJECTS_PART_KEY = "cellcount.objects_part"
 OBJECTS_SHA_KEY = "cellcount.objects_sha256"
 OBJECT_DIGESTS_KEY = "cellcount.object_digests"
 
+UPDATE = "run/update"
+READY = "ready.json"
+"""Where an updated run is made below its output, and the file there that says that it is whole and being put in place."""
+
 _DIGEST_DIGITS = 32
 _FIELDS_NAME = re.compile(r"^fields/part-(\d{6,})\.parquet$")
 _OBJECTS_DIGEST = re.compile(r"-[0-9a-f]{16}(?=\.parquet$)")
@@ -82,6 +86,13 @@ class FieldsPart:
     objects_key: str
     objects_sha256: str
     object_digests: tuple[str, ...]
+
+
+def half_updated(store: Store) -> str:
+    """A hint, where what contradicts itself in an output is an update that was killed while it was put in place; "" elsewhere."""
+    if store.size_of(f"{UPDATE}/{READY}") is None:
+        return ""
+    return f"; an update was interrupted while it was put in place: `cellcount count {store.url} --update` ends it"
 
 
 def fields_key(number: int) -> str:
@@ -120,14 +131,23 @@ def build_part(
     for row in rows:
         if (row.count or 0) != by_key.get(row.key, 0):
             raise ValueError(f"{row.key}: counted {row.count}, but has {by_key.get(row.key, 0)} objects")
-    object_rows = objects_table(objects, features, fingerprint)
+    return part_of_tables(
+        number, fields_table(rows, features, fingerprint), objects_table(objects, features, fingerprint)
+    )
+
+
+def part_of_tables(number: int, field_rows: pa.Table, object_rows: pa.Table) -> Part:
+    """The part of shard `number` from its tables: a row a field in key order, and the objects they count, in that order.
+
+    Raises ValueError where the number of objects is not what the fields count.
+    """
     body = table_bytes(with_texts(object_rows, {SHARD_KEY: str(number)}))
-    field_rows = fields_table(rows, features, fingerprint)
+    counts = [count or 0 for count in field_rows.column("count").to_pylist()]
     texts = {
         SHARD_KEY: str(number),
         ROWS_KEY: rows_digest(field_rows),
         OBJECTS_SHA_KEY: hashlib.sha256(body).hexdigest(),
-        OBJECT_DIGESTS_KEY: "".join(object_digests(object_rows, [by_key.get(row.key, 0) for row in rows])),
+        OBJECT_DIGESTS_KEY: "".join(object_digests(object_rows, counts)),
     }
     return Part(number, body, with_texts(field_rows, texts))
 

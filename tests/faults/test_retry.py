@@ -221,3 +221,47 @@ def test_what_cannot_be_retried_is_told_in_a_line(tmp_path: Path, capsys: pytest
     code, line = told("--set", "run.z=max")
     assert code == ExitCode.CONFIG
     assert "only execution, storage and output_storage can be set" in line
+
+
+def test_a_replaced_file_is_tried_once_and_then_offered_an_update_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate, out = write_plate(tmp_path / "plate", well_count=2), tmp_path / "out"
+    cut = plate.file("A02", 1)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:-900])
+    count(plate.folder, out)
+    cut.write_bytes(whole)
+    again = ["retry", str(out), "--runner", "serial", "--progress", "quiet"]
+    offer = f"cellcount count {plate.folder} {out} --update (1 changed)"
+    assert main(again) == ExitCode.FAILURES
+    assert offer in capsys.readouterr().out
+    assert main(again) == ExitCode.FAILURES
+    told = capsys.readouterr().out
+    assert told.startswith("no field to try again\n1 field left (1 changed)")
+    assert "cellcount retry" not in told
+    assert offer in told
+    # What is offered helps.
+    assert main(["count", str(plate.folder), str(out), "--update", *again[2:]]) == ExitCode.OK
+    assert field_rows(out)["A02", 1] == ("ok", None, plate.truth["A02", 1])
+
+
+def test_what_is_offered_goes_by_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plate, out = write_plate(tmp_path / "plate", well_count=2, channels=2), tmp_path / "out"
+    plate.file("A01", 1, 2).unlink()
+    given = [
+        "count",
+        str(plate.folder),
+        str(out),
+        "--layout",
+        "imagexpress",
+        "--channel",
+        "w2",
+        "--model",
+        "threshold",
+    ]
+    assert main([*given, "--runner", "serial", "--progress", "quiet"]) == ExitCode.FAILURES
+    told = capsys.readouterr().out
+    assert "cellcount retry" not in told
+    assert "with other settings, into another output (what is there stands above) (1 channel_missing)" in told
+    assert f"cellcount count {plate.folder} {out} --update (1 channel_missing)" in told

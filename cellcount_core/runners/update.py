@@ -1,0 +1,369 @@
+"""An output brought up to its input (`cellcount count --update`): what is new or changed is counted, the rest taken over row by row.
+
+The updated run is made beside the old one, in OUT/run/update, as an output of its own with its own plan. A row is taken over where its
+field was counted from the files that are there now, at the object size it would have now. Every other field gets a row that waits, and is
+counted as a retry counts it. Once no row waits the marker OUT/run/update/ready.json is put, and the new run is put in place: its files over
+those of the old one, run.json last, then the merged tables, then the marker goes. Killed before the marker is there, the old output stands
+untouched and the same command goes on; killed after, the same command ends what was begun (ADR 0011).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+
+import pyarrow as pa
+
+from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.config import JobConfig
+from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
+from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.domain.scales import PoolScale
+from cellcount_core.models.package import find_package
+from cellcount_core.plan.changes import Changes, changes, is_gone, paired
+from cellcount_core.plan.channels import ChannelChoice
+from cellcount_core.plan.planfile import PLAN_KEY, read_shards
+from cellcount_core.plan.planner import (
+    Measure,
+    Plan,
+    PlannedModel,
+    load_plan,
+    load_run,
+    open_or_create_run,
+    plan_survey,
+    stored_run,
+    survey,
+)
+from cellcount_core.plan.runfile import RUN_KEY, ModelIdentity, RunFile
+from cellcount_core.plan.shards import shard_limits
+from cellcount_core.reduce.ledger import fields_parts, read_run
+from cellcount_core.reduce.reducer import reduce_run
+from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.fanout import own_threads
+from cellcount_core.runners.job import JobResult, ending, run_job
+from cellcount_core.runners.lease import Lease, held
+from cellcount_core.runners.places import open_input, open_output, storage_options
+from cellcount_core.runners.retry import count_again
+from cellcount_core.runners.sizes import measure_of
+from cellcount_core.runners.stopping import interruptible
+from cellcount_core.stores.base import Store
+from cellcount_core.stores.open import open_store
+from cellcount_core.tables.labels import LABELS, label_key
+from cellcount_core.tables.parts import (
+    READY,
+    UPDATE,
+    FieldsPart,
+    Part,
+    commit_part,
+    committed_parts,
+    fields_key,
+    part_of_tables,
+    read_fields_part,
+)
+from cellcount_core.tables.rows import FieldRow, fields_table, objects_table
+from cellcount_core.tables.schema import TableName, read_table_bytes, table_schema
+
+_WAITING = "not counted yet"
+_OF_A_SET = (".ome.tif", ".ome.tiff")
+
+_Pools = dict[tuple[str, int, int], PoolScale]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What an update came to: what became of the input (None where nothing was counted before), how many rows were taken over, and
+    the job as a count tells it; its tally is what was counted now."""
+
+    changes: Changes | None
+    taken: int
+    job: JobResult
+
+
+def update_job(job: JobConfig, events: Events) -> UpdateResult:
+    """Bring the output up to the input by the run's own settings; without a run there, count as `run_job`.
+
+    Fields whose files are gone stay as `missing`, `absent`. Raises OutputFault where settings or model are not the run's own, ConfigFault where
+    none of its files is in the input, and as `run_job`.
+    """
+    with interruptible("stopped; the same command goes on where this one stopped"):
+        done = _update(job, events)
+    if done is not None:
+        return done
+    result = run_job(job, events)
+    already = result.run.numbers.fields - result.tally.statuses.total()
+    return UpdateResult(Changes() if already else None, already, result)
+
+
+def _update(job: JobConfig, events: Events) -> UpdateResult | None:
+    """The update; None where there is nothing to update, so that counting goes on."""
+    began = time.perf_counter()
+    source = open_input(job)
+    output = open_output(job, source)
+    package = find_package(job.run.model.package)
+    model = ModelIdentity(package.name, package.version, package.digest, job.run.model.engine)
+    if stored_run(output, job.run, model) is None:
+        return None
+    events.stage(f"listing {source.url}")
+    seen = survey(
+        source,
+        job.run,
+        package.input.channels,
+        own_output=output.url,
+        options=storage_options(job.storage),
+    )
+    with seen, held(output, say=events.stage) as lease:
+        staging = open_store(
+            f"{output.url.rstrip('/')}/{UPDATE}", storage_options(job.output_storage or job.storage)
+        )
+        if staging.size_of(READY) is not None:
+            events.stage("ending an update that was interrupted while it was put in place")
+            _put_in_place(output, staging)
+            reduce_run(output)
+            _discard(staging)
+        kept = load_run(output)
+        before = load_plan(output, kept)
+        measure = _measure_new(kept, measure_of(job.run, package, source, own_threads(job), events.stage))
+        planned = PlannedModel(kept.model, package.input.channels, package.object_name)
+        with plan_survey(seen, planned, shard_limits(job.execution), measure, before) as plan:
+            since = changes(read_shards(before), plan.shards())
+            if plan.file.fingerprint == kept.fingerprint or since.none:
+                _discard(staging)
+                return None
+            if not since.same and since.gone.number and not since.changed.number:
+                raise ConfigFault(
+                    f"{source.url}: none of the {since.gone.number} files that {output.url} was counted from is there; is it "
+                    "the right folder? What is in it can be counted into another output"
+                )
+            for line in (*since.lines(), *plan.summary.warnings):
+                events.warn(line)
+            run = _begin(staging, plan)
+            taken = _take_over(output, before, staging, run, since)
+        tally = _count(job, run, source, staging, output, Watched(events, lambda _: lease.check()))
+        return _end(job, run, output, staging, lease, _Done(since, taken, tally, began), events)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What an update knows before it is put in place."""
+
+    since: Changes
+    taken: int
+    tally: Tally
+    began: float
+
+
+def _end(
+    job: JobConfig,
+    run: RunFile,
+    output: Store,
+    staging: Store,
+    lease: Lease,
+    done: _Done,
+    events: Events,
+) -> UpdateResult:
+    lease.confirm()
+    events.stage("putting the update in place")
+    staging.put(READY, b"{}\n")
+    _put_in_place(output, staging)
+    lease.confirm()
+    events.stage("reducing")
+    summary = reduce_run(output)
+    _discard(staging)
+    result = JobResult(run, done.tally, summary, time.perf_counter() - done.began, ending(job, summary))
+    return UpdateResult(done.since, done.taken, result)
+
+
+def _measure_new(kept: RunFile, measure: Measure) -> Measure:
+    """Object sizes that the run knows stay; those of plates it does not know are found."""
+    known = {scale.plate for scale in kept.scales}
+
+    def measured(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
+        new = [planned for planned in sample if planned.key.plate not in known]
+        found = measure(new, choice) if new else ()
+        return tuple(sorted((*kept.scales, *found), key=lambda one: (one.plate, one.height_px, one.width_px)))
+
+    return measured
+
+
+def _begin(staging: Store, plan: Plan) -> RunFile:
+    """The updated run in its own folder; one that was begun for other files is given up."""
+    if staging.size_of(RUN_KEY) is not None and load_run(staging).fingerprint != plan.file.fingerprint:
+        _discard(staging)
+    return open_or_create_run(staging, plan)
+
+
+class _Counted:
+    """A shard of the old run: its rows, and the objects of one of them. Objects are read when asked for."""
+
+    def __init__(self, store: Store, part: FieldsPart) -> None:
+        self._store, self._part = store, part
+        counts = [count or 0 for count in part.table.column("count").to_pylist()]
+        self._starts = list(accumulate(counts, initial=0))
+
+    def fields(self, index: int) -> pa.Table:
+        """One row."""
+        return self._part.table.slice(index, 1)
+
+    def objects(self, index: int) -> pa.Table:
+        """The objects of one row."""
+        start, end = self._starts[index], self._starts[index + 1]
+        return self._all.slice(start, end - start)
+
+    @cached_property
+    def _all(self) -> pa.Table:
+        key = self._part.objects_key
+        return read_table_bytes(key, self._store.get(key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row that was counted well, with what was planned for it and its pool (plate, height and width)."""
+
+    planned: PlannedField
+    part: _Counted
+    index: int
+    pool: tuple[str, int, int]
+
+
+def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since: Changes) -> int:
+    """Commit each shard of the updated run that is not committed: rows of the old run, and rows that wait. Returns how many rows were
+    taken over, those of an earlier try too."""
+    kept, done = load_run(output), committed_parts(staging)
+    then, now = _pools(kept), _pools(run)
+    rows = _rows(output, kept, before) if kept.features == run.features else iter(())
+    old = next(rows, None)
+    taken = 0
+    for shard in read_shards(load_plan(staging, run)):
+        chosen: list[_Row | None] = []
+        for planned in shard.fields:
+            while old is not None and old.planned.key < planned.key:
+                old = next(rows, None)
+            same = old is not None and old.planned == planned and then.get(old.pool) == now.get(old.pool)
+            chosen.append(old if same and not _in_changed_set(planned, since) else None)
+        taken += sum(row is not None for row in chosen)
+        if shard.number not in done:
+            commit_part(staging, _assembled(shard, chosen, run))
+    return taken
+
+
+def _in_changed_set(planned: PlannedField, since: Changes) -> bool:
+    """Whether a field may lie in files that were not planned for it and changed: those of an OME set, which name each other."""
+    return any(
+        source.key.lower().endswith(_OF_A_SET) and source.key.rpartition("/")[0] in since.folders
+        for source in planned.sources
+    )
+
+
+def _pools(run: RunFile) -> _Pools:
+    return {(scale.plate, scale.height_px, scale.width_px): scale for scale in run.scales}
+
+
+def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
+    """The rows of the old run that were counted, in key order; a shard at a time is held."""
+    for shard in read_shards(before, committed_parts(output)):
+        key = fields_key(shard.number)
+        part = read_fields_part(key, output.get(key))
+        if part.fingerprint != kept.fingerprint:
+            raise LedgerFault(
+                f"{key}: belongs to run {part.fingerprint[:12]}, expected {kept.fingerprint[:12]}"
+            )
+        counted = _Counted(output, part)
+        names = (FIELD_ID.name, "status", "height_px", "width_px")
+        columns = zip(*(part.table.column(name).to_pylist() for name in names), strict=True)
+        for index, (planned, (field_id, status, height, width)) in enumerate(
+            zip(shard.fields, columns, strict=True)
+        ):
+            if planned.key.field_id != field_id:
+                raise LedgerFault(f"{key}: row {index} is of field {field_id}, planned is {planned.key}")
+            if status == Status.OK.value:
+                yield _Row(planned, counted, index, (planned.key.plate, height, width))
+
+
+def _assembled(shard: Shard, chosen: Sequence[_Row | None], run: RunFile) -> Part:
+    features, fingerprint = run.features, run.fingerprint
+    fields: list[pa.Table] = []
+    objects: list[pa.Table] = [objects_table([], features, fingerprint)]
+    for planned, row in zip(shard.fields, chosen, strict=True):
+        if row is None:
+            waiting = FieldRow(planned.key, "", Reason.INTERNAL.status, Reason.INTERNAL, _WAITING)
+            fields.append(fields_table([waiting], features, fingerprint))
+        else:
+            fields.append(row.part.fields(row.index))
+            objects.append(row.part.objects(row.index))
+    return part_of_tables(
+        shard.number,
+        _joined(fields, table_schema(TableName.FIELDS, features, fingerprint)),
+        _joined(objects, table_schema(TableName.OBJECTS, features, fingerprint)),
+    )
+
+
+def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    plain = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).combine_chunks()
+    return pa.Table.from_arrays(plain.columns, schema=schema)
+
+
+def _count(
+    job: JobConfig, run: RunFile, source: Store, staging: Store, output: Store, events: Events
+) -> Tally:
+    """Count the fields whose rows wait."""
+    waiting = _waiting(staging, run)
+    tally = count_again(job, run, source, staging, waiting, events) if waiting else Tally()
+    if left := sum(len(shard.fields) for shard in _waiting(staging, run)):
+        raise LedgerFault(
+            f"{output.url}: {left} fields of the update are not counted yet, since another process wrote there; "
+            "the same command goes on"
+        )
+    return tally
+
+
+def _waiting(staging: Store, run: RunFile) -> list[Shard]:
+    wanted: dict[int, set[str]] = {}
+    for part in fields_parts(staging, read_run(staging)):
+        ids, details = (part.table.column(name).to_pylist() for name in (FIELD_ID.name, "reason_detail"))
+        if waits := {one for one, detail in zip(ids, details, strict=True) if detail == _WAITING}:
+            wanted[part.number] = waits
+    return [
+        replace(shard, fields=tuple(one for one in shard.fields if one.key.field_id in wanted[shard.number]))
+        for shard in read_shards(load_plan(staging, run), wanted)
+    ]
+
+
+def _put_in_place(output: Store, staging: Store) -> None:
+    """Make the updated run that of the output. Doing it twice, or again after a kill, comes to the same."""
+    run = load_run(staging)
+    plan = load_plan(staging, run)
+    # The plan is replaced after all but run.json: one that is the update's already says nothing of what is gone, and need not.
+    for key in _labels_gone(output.get(PLAN_KEY), plan):
+        output.delete(key)
+    for number in range(run.numbers.shards):
+        body = staging.get(fields_key(number))
+        objects = read_fields_part(fields_key(number), body).objects_key
+        output.put(objects, staging.get(objects))
+        output.put(fields_key(number), body)
+    for listed in [one for batch in staging.list(LABELS) for one in batch]:
+        output.put(listed.key, staging.get(listed.key))
+    for number in committed_parts(output):
+        if number >= run.numbers.shards:
+            output.delete(fields_key(number))
+    output.put(PLAN_KEY, plan)
+    output.put(RUN_KEY, staging.get(RUN_KEY))
+
+
+def _labels_gone(before: bytes, plan: bytes) -> Iterator[str]:
+    """Label images of fields whose files are gone."""
+    old = (planned for shard in read_shards(before) for planned in shard.fields)
+    new = (planned for shard in read_shards(plan) for planned in shard.fields)
+    for was, now in paired(old, new):
+        if was is not None and was.sources and (now is None or is_gone(now)):
+            yield from (label_key(one) for one in was.sources)
+
+
+def _discard(staging: Store) -> None:
+    """Remove what is in the folder of an update: the marker first, run.json last, so that a kill leaves nothing that looks whole."""
+    last = (RUN_KEY, PLAN_KEY)
+    keys = [listed.key for batch in staging.list() for listed in batch]
+    for key in sorted(keys, key=lambda one: (one != READY, one in last, one)):
+        staging.delete(key)
