@@ -49,8 +49,16 @@ def shard_limits(execution: ExecutionConfig) -> ShardLimits:
         return ShardLimits(execution.shard_fields, size)
     workers = execution.actors
     if workers == "auto":
-        workers = _WORKERS_ELSEWHERE if execution.address else os.cpu_count() or 1
+        workers = _WORKERS_ELSEWHERE if execution.address else usable_cores()
     return ShardLimits(_MOST_FIELDS, size, max(_LEAST_SHARDS, _SHARDS_A_WORKER * workers))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has under a batch system or `taskset`."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[Shard]:

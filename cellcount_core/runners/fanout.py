@@ -17,6 +17,7 @@ from cellcount_core.models.engines import ON_GPU, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.runfile import RunFile
+from cellcount_core.plan.shards import usable_cores
 from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Tally
@@ -216,7 +217,7 @@ def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Ta
 
 def own_threads(job: JobConfig) -> int:
     """Threads of what this process computes itself."""
-    return (os.cpu_count() or 1) if job.execution.threads == "auto" else job.execution.threads
+    return usable_cores() if job.execution.threads == "auto" else job.execution.threads
 
 
 def _pool(job: JobConfig, context: RunContext, work: Work, events: Events) -> WorkerPool:

@@ -50,7 +50,7 @@ def test_limits_come_from_the_execution_section() -> None:
 def test_there_are_four_shards_for_every_worker_where_there_are_as_many_fields(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     for execution, workers in (
         (ExecutionConfig(), 4),
         (ExecutionConfig(actors=12), 12),
