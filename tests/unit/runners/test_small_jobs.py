@@ -77,6 +77,17 @@ def test_a_small_job_is_counted_in_this_process_and_the_session_says_so(plate: P
     assert (tmp_path / "out" / "run" / "run.json").read_text().count("serial") == 0
 
 
+def test_threads_of_a_network_change_no_byte(tmp_path: Path) -> None:
+    """This process counts with all its cores, a worker of Ray with one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), discs(30, 300, 3))
+    run = {"layout": {"kind": "flat"}, "model": {"package": "nuclei"}, "diameter": "model"}
+    for threads in (1, 3):
+        count(folder, tmp_path / str(threads), run=run, execution={"threads": threads})
+    assert digest(tmp_path / "1") == digest(tmp_path / "3")
+
+
 def test_auto_is_ray_where_there_is_work_for_it_or_a_setting_asks_for_it(
     plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
