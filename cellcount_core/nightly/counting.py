@@ -11,18 +11,21 @@ from pyarrow.dataset import Dataset
 from cellcount_core.domain.columns import WELL
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.doubts import Doubt, code_of
-from cellcount_core.domain.errors import Status
+from cellcount_core.domain.errors import BudgetFault, Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import Plate
+from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planner import load_plan, load_run
 from cellcount_core.reduce.summary import Summary, told_doubts
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job
 from cellcount_core.runners.places import storage_options
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
-from cellcount_core.tables.open import open_output
+from cellcount_core.tables.open import Output, open_output
+from cellcount_core.tables.parts import committed_parts
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5
@@ -36,7 +39,7 @@ def folder_of(plate: Plate) -> str:
 def count_plate(
     config: NightlyConfig, plate: Plate, blank: Event, live: Sequence[Event], store: Store, events: Events
 ) -> Event:
-    """Count what is not counted yet of `plate`; `blank` filled in with what came of it. Raises RunFault as `run_job`.
+    """Count what is not counted yet of `plate`; `blank` filled in with what came of it: also failed, past `execution.max_failed`. Raises other RunFaults of `run_job`.
 
     `live` are the events whose outputs are the plate as it was counted last. Where it has only gained wells since, these are
     counted into a folder of their own, and the event says what it extends.
@@ -58,17 +61,20 @@ def count_plate(
             detail=f"only the wells added to {live[-1].output}",
         )
     url = f"{store.url.rstrip('/')}/{folder}"
-    result = run_job(job.model_copy(update={"output": url}), events)
-    table = open_output(url, storage_options(config.output_storage or config.storage)).fields
+    options = storage_options(config.output_storage or config.storage)
+    try:
+        result = run_job(job.model_copy(update={"output": url}), events)
+    except BudgetFault as fault:
+        told = failures_told(_ends_so_far(open_store(url, options)))
+        first = str(fault).partition("\n")[0].replace("--max-failed", "execution.max_failed")
+        return replace(
+            blank, status=PlateStatus.FAILED, output=folder, detail="; ".join(filter(None, (told, first)))
+        )
+    table = open_output(url, options).fields
     if unfinished := _unfinished(result.summary, table):
         return replace(blank, status=PlateStatus.LATE, output=folder, detail=unfinished)
-    rows = table.to_table(columns=["focus", "background", "status", "reason", WELL.name])
-    said = [
-        blank.detail,
-        failures_told(
-            zip(*(rows[name].to_pylist() for name in ("status", "reason", WELL.name)), strict=True)
-        ),
-    ]
+    rows = table.to_table(columns=["focus", "background"])
+    said = (blank.detail, failures_told(_ends(table)))
     return replace(
         _filled(blank, result),
         output=folder,
@@ -94,6 +100,26 @@ def failures_told(fields: Iterable[tuple[str, str | None, str]]) -> str:
         each = [f"{reason}, {_shown(names)}" for reason, names in sorted(reasons.items())]
         said.append(f"{number} {'field' if number == 1 else 'fields'} {verb} ({'; '.join(each)})")
     return ", ".join(said)
+
+
+def _ends(table: Dataset) -> Iterable[tuple[str, str | None, str]]:
+    """Status, reason and well of each field."""
+    rows = table.to_table(columns=["status", "reason", WELL.name])
+    return zip(*(column.to_pylist() for column in rows.columns), strict=True)
+
+
+def _ends_so_far(store: Store) -> Iterable[tuple[str, str | None, str]]:
+    """As `_ends`, of a run that stopped early: committed fields, and those that planning gave up."""
+    done = committed_parts(store)
+    if done:
+        yield from _ends(Output(store).fields)
+    for shard in read_shards(load_plan(store, load_run(store))):
+        if shard.number not in done:
+            yield from (
+                (field.reason.status.value, field.reason.value, field.key.well)
+                for field in shard.fields
+                if field.reason is not None
+            )
 
 
 def _shown(wells: Sequence[str]) -> str:

@@ -115,6 +115,7 @@ class _Night:
         """All plates by name; what is gone from a root that still lists is recorded as deleted."""
         seen: list[Plate] = []
         listed: dict[str, int] = {}
+        empty: dict[str, str] = {}
         for root in self.roots.stores:
             self.events.stage(f"listing {root.url}")
             try:
@@ -126,7 +127,7 @@ class _Night:
             seen += sight.plates
             listed[root.url] = sight.files
             if not sight.plates:
-                self.empty.append(nothing_seen(sight, root.url, self.config.run, self.config.depth))
+                empty[root.url] = nothing_seen(sight, root.url, self.config.run, self.config.depth)
             elif sight.beside:
                 self.notices.append(
                     f"{root.url}: not looked at: {sight.beside} images beside the plates' folders, such as {sight.example!r}"
@@ -136,6 +137,14 @@ class _Night:
         kept, said = apart(seen)
         tonight = named(kept, self.ledger, self.roots.urls)
         self.notices += [*said, *tonight.said]
+        for url, why in empty.items():
+            around = next((plate for plate in kept if f"{url}/".startswith(f"{plate.place}/")), None)
+            if around is None:
+                self.empty.append(why)
+            else:
+                self.notices.append(
+                    f"the root {url} lies in the plate {around.source} of another root: counted there"
+                )
         self._part_with(tonight, listed)
         return tonight.plates
 

@@ -101,6 +101,21 @@ def test_a_plate_whose_files_end_in_zeros_is_late_until_they_are_whole(tmp_path:
     assert (event.fields, event.ok, event.detail) == (2, 2, "")
 
 
+def test_a_plate_that_is_stopped_early_tells_what_failed(tmp_path: Path) -> None:
+    for name in ("P1", "P2"):
+        plate = write_plate(tmp_path / "scope" / name, well_count=4, sites=1)
+        (plate.folder / "DONE").touch()
+        plate.file("A02", 1).write_bytes(plate.file("A02", 1).read_bytes()[: 900 if name == "P1" else 0])
+    execution = {"runner": "serial", "threads": 1, "shard_fields": 1, "max_failed": 0, "in_flight": 1}
+    digest = night(settings(tmp_path / "scope", tmp_path / "out", execution=execution))
+    found = sorted(digest.sentences)
+    assert found[0].startswith(
+        "P1: not counted: 1 field failed (truncated, A02); stopped early: 1 of 4 fields"
+    )
+    assert found[1].startswith("P2: not counted: 1 field failed (empty_file, A02); stopped early")
+    assert all("execution.max_failed is 0" in line and "\n" not in line for line in found)
+
+
 def test_failures_are_told_by_reason_with_their_wells() -> None:
     rows = [
         ("ok", None, "A01"),
