@@ -6,12 +6,8 @@ gives as zeros, and axes that a count cannot take one of in silence.
 
 from __future__ import annotations
 
-import io
-import logging
-import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -41,7 +37,6 @@ from cellcount_core.images.imagefile import (
 from cellcount_core.images.ome import (
     Ome,
     OmeImage,
-    Place,
     PlaneMap,
     map_planes,
     own_name,
@@ -49,9 +44,10 @@ from cellcount_core.images.ome import (
     refuse_document_type,
 )
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable, is_ramp
-from cellcount_core.images.tiff_chain import check_chain, opens
+from cellcount_core.images.tiff_chain import opens
 from cellcount_core.images.tiff_metadata import Described, describe
-from cellcount_core.images.tiff_segments import check_encoding, check_segments, check_written
+from cellcount_core.images.tiff_planes import OmePlanes, PageFile, Stack, translated
+from cellcount_core.images.tiff_segments import check_encoding
 
 __all__ = ["TiffImage", "open_bytes", "opens"]
 
@@ -59,161 +55,8 @@ _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _NO_COMPRESSION = 1
 _LARGEST_TILE = 1 << 24
-_HEADER_BYTES = 8
 _BLOCKS = 4
 """How many times the largest image may be read at once, where its axes are not in the order of pages."""
-
-# What tifffile and imagecodecs raise on damaged bytes (their own errors derive from ValueError and RuntimeError). Not
-# MemoryError: sizes are checked before anything is allocated, so that one says something about the machine.
-_DECODER_FAULTS = (
-    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError, OSError, EOFError,
-    SyntaxError, struct.error,
-)  # fmt: skip
-
-
-class _File:
-    """One TIFF file, its headers read: its pages are decoded one at a time, each checked first."""
-
-    def __init__(self, body: bytes, key: str) -> None:
-        check_chain(body, key)
-        # tifffile logs every oddity of a file; each that matters here becomes a fault, and a plate has thousands of files.
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-        self.body, self.key = body, key
-        with _translated(key):
-            self.tif = tifffile.TiffFile(io.BytesIO(body))
-            self.first = self.tif.pages.first
-
-    def page(self, number: int, like: tifffile.TiffPage) -> Plane:
-        """Page `number`, which is to be of the shape and type of `like`."""
-        with _translated(self.key):
-            if number >= len(self.tif.pages):
-                detail = (
-                    f"the headers promise page {number} (from 0) and the file has {len(self.tif.pages)} pages"
-                )
-                raise FieldFault(Reason.TRUNCATED, detail, self.key)
-            page = self.tif.pages[number]
-            if not isinstance(page, tifffile.TiffPage) or (page.shape, page.dtype) != (
-                like.shape,
-                like.dtype,
-            ):
-                detail = f"page {number} is {page.shape} {page.dtype} and the image's are {like.shape} {like.dtype}"
-                raise FieldFault(Reason.WRONG_SHAPE, detail, self.key)
-            check_encoding(page, self.key)
-            return self.decode(page, page)
-
-    def decode(self, page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage) -> Plane:
-        """The pixels of a page, in the shape of `keyframe`."""
-        check_written(page, keyframe, self.key)
-        if keyframe.is_final:
-            return self.raw(page.dataoffsets[0], keyframe)
-        check_segments(page, keyframe, self.body, self.key)
-        return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
-
-    def raw(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
-        """The pixels of a page that stand as they are at `offset`: a view, no copy."""
-        if offset < _HEADER_BYTES:
-            raise FieldFault(
-                Reason.UNREADABLE, f"a plane stands at byte {offset}, in the file's header", self.key
-            )
-        if offset + keyframe.nbytes > len(self.body):
-            needed = f"a plane needs bytes {offset} to {offset + keyframe.nbytes}"
-            raise FieldFault(Reason.TRUNCATED, f"the file has {len(self.body)} bytes and {needed}", self.key)
-        dtype = np.dtype(keyframe.dtype).newbyteorder(keyframe.parent.byteorder)
-        return np.frombuffer(self.body, dtype, prod(keyframe.shape), offset).reshape(keyframe.shape)
-
-
-class _Stack:
-    """The pages of one file in the order of an array, which `axes` describe; `channels` are those that it holds, `apart` how many lie in
-    blocks of their own."""
-
-    def __init__(self, file: _File, series: tifffile.TiffPageSeries, axes: Axes) -> None:
-        self.keyframe, self.axes = series.keyframe, axes
-        self.planes, self.images = axes.size("Z"), axes.images
-        self.apart = 1 if {"C", "S"} & set(axes.inside) else axes.size("C")
-        self.channels: Sequence[int] = range(self.apart)
-        self._file, self._series = file, series
-
-    def block(self, channel: int, plane: int, index: int) -> Plane:
-        """The block that holds a plane, see `Axes`; it may be part of a page or several pages."""
-        size, page = prod(self.axes.block), prod(self.keyframe.shape)
-        start = self.axes.number(channel, plane, index) * size
-        first, last = start // page, (start + size - 1) // page
-        with _translated(self._file.key):
-            if first == last and size == page:
-                return self._page(first)
-            flat = np.concatenate([self._page(number).ravel() for number in range(first, last + 1)])
-        return flat[start - first * page :][:size]
-
-    def _page(self, number: int) -> Plane:
-        if (offset := self._series.dataoffset) is not None:
-            check_written(self.keyframe, self.keyframe, self._file.key)
-            # One run of raw planes (also of ImageJ stacks, of which only the first has a page).
-            return self._file.raw(offset + number * self.keyframe.nbytes, self.keyframe)
-        page = self._series[number] if number < len(self._series) else None
-        if page is None:
-            detail = f"the headers promise page {number} (from 0) and it is not in the file"
-            raise FieldFault(Reason.TRUNCATED, detail, self._file.key)
-        return self._file.decode(page, self.keyframe)
-
-    def own(self, channel: int, index: int) -> tuple[int, ...]:
-        """The planes of a channel that lie in the file."""
-        return tuple(range(self.axes.size("Z")))
-
-
-class _OmePlanes:
-    """The pages that TiffData elements name, in this file and in those of its set. `roles` say what the XML's C, Z and T stand for; of the
-    `apart` channels of the image this file holds `channels`."""
-
-    def __init__(
-        self, file: _File, plan: PlaneMap, roles: Mapping[str, str], beside: Beside, key: str
-    ) -> None:
-        self.keyframe, self.plan = file.first, plan
-        self._file, self._beside, self._roles, self._key = file, beside, roles, key
-        self._others: dict[str, _File] = {}
-        self.held = [{roles[axis]: at for axis, at in zip("CZT", each, strict=True)} for each in plan.held()]
-        self._times = sorted({at["T"] for at in self.held})
-        sizes = {roles[axis]: plan.sizes[axis] for axis in "CZT"}
-        self.planes, self.images, self.apart = sizes["Z"], len(self._times), sizes["C"]
-        self.channels: Sequence[int] = sorted({at["C"] for at in self.held})
-
-    def own(self, channel: int, index: int) -> tuple[int, ...]:
-        """The planes of a channel that lie in this file."""
-        held = (at for at in self.held if (at["C"], at["T"]) == (channel, self._times[index]))
-        return tuple(sorted(at["Z"] for at in held))
-
-    def block(self, channel: int, plane: int, index: int) -> Plane:
-        """The page of a plane, wherever it lies."""
-        place = self.place(channel, plane, index)
-        if place is None:
-            detail = f"the OME-XML names no page for plane {plane + 1} of channel number {channel} (from 0)"
-            raise FieldFault(Reason.TRUNCATED, detail, self._key)
-        return (self._other(place) if place.file else self._file).page(place.ifd, self.keyframe)
-
-    def place(self, channel: int, plane: int, index: int) -> Place | None:
-        """Where a plane lies, None where the XML does not say it."""
-        at = {"C": channel, "Z": plane, "T": self._times[index]}
-        return self.plan.place((at[self._roles["C"]], at[self._roles["Z"]], at[self._roles["T"]]))
-
-    def _other(self, place: Place) -> _File:
-        if place.file not in self._others:
-            body = self._beside(place.file)
-            if body is None:
-                detail = f"a plane of its image lies in {place.file}, which is not beside it"
-                raise FieldFault(Reason.ABSENT, detail, self._key)
-            if not opens(body):
-                detail = f"a plane of its image lies in {place.file}, which is no TIFF"
-                raise FieldFault(Reason.UNREADABLE, detail, self._key)
-            other = _File(body, f"{self._key.rpartition('/')[0]}/{place.file}".lstrip("/"))
-            ome = (
-                read_ome(str(other.first.description or ""), len(other.tif.pages), other.key)
-                if other.tif.is_ome
-                else None
-            )
-            if ome is not None and ome.uuid and place.uuid and ome.uuid != place.uuid:
-                detail = f"{place.file} has the UUID {ome.uuid}, and the file of the set that has its name {place.uuid}"
-                raise FieldFault(Reason.WRONG_SHAPE, detail, self._key)
-            self._others[place.file] = other
-        return self._others[place.file]
 
 
 @dataclass(slots=True)
@@ -229,7 +72,7 @@ class TiffImage:
     bit_max: int
     shape: tuple[int, int]
     warnings: tuple[str, ...]
-    _source: _Stack | _OmePlanes = field(repr=False)
+    _source: Stack | OmePlanes = field(repr=False)
     _axes: Axes = field(repr=False)
     _palette: Plane | None = field(repr=False)
     _held: tuple[tuple[int, int, int], Plane] | None = field(default=None, repr=False)
@@ -241,7 +84,7 @@ class TiffImage:
         check_position(0, self.planes, index, self.images, self.key)
         planes = self._source.own(number, index)
         if not planes:
-            place = self._source.place(number, 0, index) if isinstance(self._source, _OmePlanes) else None
+            place = self._source.place(number, 0, index) if isinstance(self._source, OmePlanes) else None
             where = (
                 f"lies in another file of its OME set ({place.file})"
                 if place
@@ -302,12 +145,12 @@ def open_bytes(
     Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS, and ABSENT where the file that
     describes its pages is not there.
     """
-    file = _File(body, key)
-    with _translated(key):
+    file = PageFile(body, key)
+    with translated(key):
         first = file.first
         check_pixels(first.imagelength, first.imagewidth, max_pixels, key)
         image, plan = _described_by_ome(file, declared, beside)
-        source: _Stack | _OmePlanes
+        source: Stack | OmePlanes
         if image is None or plan is None:
             source, axes = _stack(file, image, declared, max_pixels)
         else:
@@ -339,17 +182,8 @@ def open_bytes(
         )
 
 
-@contextmanager
-def _translated(key: str) -> Iterator[None]:
-    try:
-        yield
-    except _DECODER_FAULTS as error:
-        detail = f"the TIFF is damaged or uses what tifffile cannot decode: {str(error)[:200] or type(error).__name__}"
-        raise FieldFault(Reason.UNREADABLE, detail, key) from error
-
-
 def _described_by_ome(
-    file: _File, declared: Declared, beside: Beside
+    file: PageFile, declared: Declared, beside: Beside
 ) -> tuple[OmeImage | None, PlaneMap | None]:
     """The image of the OME-XML that this file holds (part of) and where its planes lie; (image, None) where `run.axes` says it instead."""
     tif, key = file.tif, file.key
@@ -383,7 +217,7 @@ def _described_by_ome(
     return image, plan
 
 
-def _companion(file: _File, ome: Ome, name: str, declared: Declared, beside: Beside) -> Ome | None:
+def _companion(file: PageFile, ome: Ome, name: str, declared: Declared, beside: Beside) -> Ome | None:
     """The OME-XML of the file `name`, which describes this one; None where it is not needed, since the pages are declared."""
     body = beside(name)
     if body is None:
@@ -391,22 +225,22 @@ def _companion(file: _File, ome: Ome, name: str, declared: Declared, beside: Bes
             return None
         detail = f"its pages are described by {name}, which is not beside it; say what they are (run.pages or run.axes)"
         raise FieldFault(Reason.ABSENT, detail, file.key)
-    other = _File(body, name) if opens(body) else None
+    other = PageFile(body, name) if opens(body) else None
     xml = body.decode("utf-8", "replace") if other is None else str(other.first.description or "")
     found = read_ome(xml, len(file.tif.pages), name)
     return None if found is None else replace(found, uuid=ome.uuid)
 
 
 def _ome_planes(
-    file: _File, image: OmeImage, plan: PlaneMap, declared: Declared, beside: Beside
-) -> tuple[_OmePlanes, Axes]:
+    file: PageFile, image: OmeImage, plan: PlaneMap, declared: Declared, beside: Beside
+) -> tuple[OmePlanes, Axes]:
     page, key = file.first, file.key
     kinds = "".join(axis for axis in "CZT" if plan.sizes[axis] > 1)
     renamed = renamed_axes(kinds, len([name for name in image.names if name]), declared.pages)
     roles = dict(zip(kinds, renamed, strict=True))
     left = [letter for letter in "CZT" if letter not in roles.values()]
     roles |= dict(zip((axis for axis in "CZT" if axis not in kinds), left, strict=True))
-    source = _OmePlanes(file, plan, roles, beside, key)
+    source = OmePlanes(file, plan, roles, beside, key)
     if source.images > 1 and declared.pages != "time":
         raise FieldFault(Reason.WRONG_SHAPE, many_times(source.images), key)
     axes = Axes(page.axes, page.shape)
@@ -414,7 +248,7 @@ def _ome_planes(
     return source, axes
 
 
-def _stack(file: _File, image: OmeImage | None, declared: Declared, max_pixels: int) -> tuple[_Stack, Axes]:
+def _stack(file: PageFile, image: OmeImage | None, declared: Declared, max_pixels: int) -> tuple[Stack, Axes]:
     key = file.key
     series = _series(file.tif, key)
     page = series.keyframe
@@ -429,7 +263,7 @@ def _stack(file: _File, image: OmeImage | None, declared: Declared, max_pixels: 
     if prod(axes.block) > _BLOCKS * max_pixels:
         detail = f"a block {axes.block} of axes {axes.letters} must be read at once; run.max_pixels allows {max_pixels:,}"
         raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)
-    return _Stack(file, series, axes), axes
+    return Stack(file, series, axes), axes
 
 
 def _not_together(number: int) -> str:
