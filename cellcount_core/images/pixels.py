@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from typing import cast
 
@@ -117,26 +117,34 @@ def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
     return countable(np.asarray(cv2.cvtColor(cast("NDArray[np.float32]", three), cv2.COLOR_RGB2GRAY)), key)
 
 
-def colours_differ(planes: Sequence[Plane]) -> bool:
+def colours_differ(planes: Iterable[Plane]) -> bool:
     """Whether the planes red, green and blue (H, W) show different things, as in a merge of stains: two that carry a signal rise and
     fall apart (correlation below 0.9). Grey saved as colours, and a grey image tinted in one colour, do not.
 
-    Looked at in a view of at most 512 px a side, whose means are hardly touched by noise.
+    Looked at in a view of at most 512 px a side, whose means are hardly touched by noise. One plane is held at a time.
     """
-    longest = max(planes[0].shape)
-    size = [max(1, round(side * min(1.0, _VIEW / longest))) for side in planes[0].shape]
-    small = [
-        cv2.resize(np.asarray(plane, np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-        for plane in planes
-    ]
+    small = []
+    least = 0.0
+    for plane in planes:
+        small.append(_view(plane))
+        least = 0.5 if plane.dtype.kind == "u" else 0.0
     spreads = [float(plane.std()) for plane in small]
-    least = max(_CARRIES * max(spreads), 0.5 if planes[0].dtype.kind == "u" else 0.0)
+    least = max(least, _CARRIES * max(spreads))
     carrying = [
         plane.ravel()
         for plane, spread in zip(small, spreads, strict=True)
         if spread > max(least, _OVER_NOISE * _noise(plane))
     ]
     return any(np.corrcoef(one, other)[0, 1] < _TOGETHER for one, other in combinations(carrying, 2))
+
+
+def _view(plane: Plane) -> NDArray[np.float32]:
+    """The plane made small: of a large one every nth pixel is taken, and means of those."""
+    step = max(1, max(plane.shape) // (4 * _VIEW))
+    thin = np.asarray(plane[::step, ::step], np.float32)
+    share = min(1.0, _VIEW / max(thin.shape))
+    height, width = (max(1, round(side * share)) for side in thin.shape)
+    return np.asarray(cv2.resize(thin, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _noise(plane: Plane) -> float:

@@ -73,7 +73,7 @@ class _Inside:
         """Whether it is the luminance of colours that show different things."""
         if not self.luminance:
             return False
-        return colours_differ([self.image.read(colour, plane, self.index) for colour in COLOURS])
+        return colours_differ(self.image.read(colour, plane, self.index) for colour in COLOURS)
 
 
 def load_pixels(
