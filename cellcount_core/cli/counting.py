@@ -34,6 +34,8 @@ def count(job: JobConfig, display: Display) -> int:
         with open_display(display) as events:
             result = run_job(job, events)
     except InputChanged as fault:
+        if fault.changes.elsewhere:
+            raise OutputFault(f"{fault}\n{fault.changes.elsewhere}") from None
         raise OutputFault(
             f"{fault}\nTo count what is new or changed and keep the rest:\n  {follow_up('count', job)}\n"
             "or choose another output folder."

@@ -56,6 +56,21 @@ class Changes:
         """Whether the plans are the same."""
         return not (self.added.number or self.changed.number or self.gone.number or self.other)
 
+    @property
+    def elsewhere(self) -> str:
+        """Why an update cannot bring one plan to the other, "" where it can: nothing of the first is in the second."""
+        if self.same or self.changed.number or not self.gone.number:
+            return ""
+        if (self.added.number, self.added.first) == (self.gone.number, self.gone.first):
+            return (
+                "the same files are of another plate now, since a plate is named by its folder: give the folder its name back, or "
+                "count into another output"
+            )
+        return (
+            f"none of the {self.gone.number} files that were counted is there: is it the right folder? What is in it can be counted "
+            "into another output"
+        )
+
     def lines(self) -> list[str]:
         """A line for each kind there is."""
         kinds = ((self.added, "added"), (self.changed, "changed"), (self.gone, "removed"))

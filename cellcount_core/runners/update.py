@@ -132,13 +132,12 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
             if plan.file.fingerprint == kept.fingerprint or since.none:
                 _discard(staging)
                 return None
-            if not since.same and since.gone.number and not since.changed.number:
-                raise ConfigFault(
-                    f"{source.url}: none of the {since.gone.number} files that {output.url} was counted from is there; is it "
-                    "the right folder? What is in it can be counted into another output"
-                )
-            for line in (*since.lines(), *plan.summary.warnings):
-                events.warn(line)
+            if since.elsewhere:
+                raise ConfigFault(f"{source.url}: {since.elsewhere}")
+            for line in since.lines():
+                events.stage(line)
+            for warning in plan.summary.warnings:
+                events.warn(warning)
             run = _begin(staging, plan)
             taken = _take_over(output, before, staging, run, since)
         tally = _count(job, run, source, staging, output, Watched(events, lambda _: lease.check()))

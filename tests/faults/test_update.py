@@ -9,15 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tifffile
 
 from cellcount_core.cli.main import main
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.update import UpdateResult, update_job
+from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.local import open_local
+from cellcount_core.stores.open import open_store
 from tests.jobs import count, digest, job, rows
-from tests.plates import Plate, write_plate
+from tests.plates import Plate, nuclear_field, write_plate
+from tests.s3_jobs import tables, upload
+from tests.s3_server import S3Server
 
 SERIAL = ["--runner", "serial", "--progress", "quiet"]
 
@@ -158,6 +163,54 @@ def test_other_settings_and_other_folders_are_refused(tmp_path: Path) -> None:
         update(other, out)
 
 
+def test_a_folder_that_was_renamed_is_told_from_one_that_lives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate, out = write_plate(tmp_path / "made", well_count=1), tmp_path / "out"
+    images = plate.file("A01", 1).parent.rename(tmp_path / "images")
+    given = ["--model", "threshold", *SERIAL]
+    assert main(["count", str(images), str(out), *given]) == ExitCode.OK
+    renamed = images.rename(tmp_path / "renamed")
+    for command in (
+        ["count", str(renamed), str(out), *given],
+        ["count", str(renamed), str(out), "--update", *SERIAL],
+    ):
+        capsys.readouterr()
+        assert main(command) in (ExitCode.OUTPUT, ExitCode.CONFIG)
+        told = capsys.readouterr().err
+        assert "give the folder its name back" in told
+        assert "--update" not in told
+
+
+def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    auto = {
+        "run": {
+            "model": {"package": "nuclei"},
+            "layout": {"kind": "pattern", "pattern": r"(?P<plate>\w+)/(?P<well>\w+)\.tif$"},
+        }
+    }
+
+    def write(plate: str, well: str, diameter: float) -> None:
+        (images / plate).mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(
+            images / plate / f"{well}.tif", nuclear_field(diameter, 12, seed=len(well), side=200)
+        )
+
+    write("p1", "A1", 20)
+    write("p1", "A2", 20)
+    count(images, out, **auto)
+    write("p1", "A3", 24)
+    write("p2", "A1", 32)
+    done = update_job(job(images, out, **auto), Quiet())
+    assert (done.taken, done.job.tally.statuses.total()) == (2, 2)
+    pools = {scale.plate: scale.diameter_px for scale in done.job.run.scales}
+    assert pools["p1"] == pytest.approx(20, rel=0.1)
+    assert pools["p2"] == pytest.approx(32, rel=0.1)
+    assert verify(open_local(out)).proven
+    assert count(images, out, **auto).tally.statuses.total() == 0
+
+
 class Killed(BaseException):
     """The process ends here."""
 
@@ -219,3 +272,22 @@ def test_an_update_killed_at_any_moment_is_ended_by_the_same_command(tmp_path: P
         assert digest(out) == expected, done[step]
         assert verify(open_local(out)).proven, done[step]
         shutil.rmtree(out)
+
+
+def test_an_output_on_s3_is_updated_alike(tmp_path: Path, s3_server: S3Server) -> None:
+    plate = write_plate(tmp_path / "plate", well_count=2)
+    store = {"storage": {"endpoint": s3_server.endpoint}}
+    with s3_server.with_buckets("faults-update"):
+        source, out = "s3://faults-update/plate", "s3://faults-update/out"
+        options = StorageOptions(endpoint=s3_server.endpoint)
+        without(plate, ("A02", 1), away=tmp_path / "away")
+        upload(plate, open_store(source, options))
+        count(source, out, **store)
+        back(plate, ("A02", 1), away=tmp_path / "away")
+        upload(plate, open_store(source, options))
+        done = update_job(job(source, out, **store), Quiet())
+        assert (done.taken, done.job.tally.statuses.total()) == (3, 1)
+        count(source, tmp_path / "fresh", **store)
+        assert tables(out, s3_server.endpoint) == tables(tmp_path / "fresh")
+        assert verify(open_store(out, options)).proven
+        assert not [one.key for batch in open_store(out, options).list("run/update") for one in batch]
