@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-_START_S = 120.0
+_START_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _wait_until_up(address: str, head: subprocess.Popen[bytes], log: Path) -> No
 def _end(head: subprocess.Popen[bytes]) -> None:
     head.send_signal(signal.SIGTERM)
     try:
-        head.wait(timeout=30)
+        head.wait(timeout=300)
     except subprocess.TimeoutExpired:
         head.kill()
-        head.wait(timeout=10)
+        head.wait(timeout=120)

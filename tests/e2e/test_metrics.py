@@ -21,7 +21,7 @@ from cellcount_core.stores.local import open_local
 from tests.e2e.ray_head import RayHead, ray_head
 from tests.plates import write_plate
 
-LONGEST_S = 90.0
+LONGEST_S = 600.0
 _LINE = re.compile(r"^ray_(cellcount_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 
 
@@ -57,7 +57,7 @@ def test_a_scrape_of_the_head_tells_the_fields_of_a_run_by_status(head: RayHead,
         env=head.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        words = driver.communicate(timeout=240)[1]
+        words = driver.communicate(timeout=LONGEST_S)[1]
     finally:
         driver.kill()
         driver.wait()

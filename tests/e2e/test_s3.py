@@ -121,7 +121,7 @@ def test_through_ray_the_tables_are_the_same_and_no_secret_is_anywhere(
             proxy.interfere = look_into_the_object_store
             driver = subprocess.run(
                 [sys.executable, "-m", "cellcount_core.cli", *command(output, proxy.endpoint), "--actors", "1", "--progress", "json"],
-                env=_environment(RAY_TMPDIR=str(session)), capture_output=True, timeout=150, check=False,
+                env=_environment(RAY_TMPDIR=str(session)), capture_output=True, timeout=600, check=False,
             )  # fmt: skip
             assert driver.returncode == ExitCode.FAILURES, driver.stderr.decode()
             source, asked = proxy.operations("e2e-in"), proxy.operations("e2e-out")
@@ -288,7 +288,7 @@ def test_of_two_drivers_that_want_one_output_at_once_one_counts_and_the_other_is
             subprocess.Popen([sys.executable, "-m", "cellcount_core.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             for _ in range(2)
         ]  # fmt: skip
-        logs = [driver.communicate(timeout=120)[1].decode() for driver in drivers]
+        logs = [driver.communicate(timeout=600)[1].decode() for driver in drivers]
         refused = [request.key for request, status in proxy.requests if status in (409, 412)]
 
     codes = [driver.returncode for driver in drivers]

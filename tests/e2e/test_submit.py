@@ -75,7 +75,7 @@ class Folder:
     def submit(self, config: Path, **changes: object) -> subprocess.CompletedProcess[str]:
         command = self.command(config, **changes)
         return subprocess.run(
-            command, env=self.head.environment, capture_output=True, text=True, timeout=240, check=False
+            command, env=self.head.environment, capture_output=True, text=True, timeout=6000, check=False
         )
 
 
@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_the_job_running_and_the_same_command_attaches_to_it(folde
     lines = iter(client.stdout.readline, "")
     assert any("settings slow" in line for line in lines)
     client.send_signal(signal.SIGINT)
-    _, said = client.communicate(timeout=30)
+    _, said = client.communicate(timeout=300)
     attached = folder.submit(config)
 
     assert client.returncode == 75, said
@@ -206,10 +206,15 @@ def test_cellcount_submit_counts_a_plate_on_the_cluster(tmp_path: Path, head: Ra
     command = [sys.executable, "-m", "cellcount_core.cli", "submit", str(config), "--address", head.address]
     command += ["--working-dir", str(checkout), "--id", "plate-9"]
     done = subprocess.run(
-        command, env=head.environment, capture_output=True, text=True, timeout=240, check=False
+        command, env=head.environment, capture_output=True, text=True, timeout=6000, check=False
     )
     again = subprocess.run(
-        [*command, "--no-wait"], env=head.environment, capture_output=True, text=True, timeout=60, check=False
+        [*command, "--no-wait"],
+        env=head.environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -160,7 +160,7 @@ def killed_night(folder: Path, config: dict[str, object], day: int) -> dict[str,
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     if done.returncode != -signal.SIGKILL:

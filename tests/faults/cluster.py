@@ -139,10 +139,10 @@ def _hosted(
     finally:
         host.stdin.close()
         try:
-            host.wait(timeout=30)
+            host.wait(timeout=300)
         except subprocess.TimeoutExpired:
             host.kill()
-            host.wait(timeout=10)
+            host.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -38,7 +38,7 @@ from cellcount_core.stores.open import open_store
 from tests.jobs import job
 
 _STORE_BYTES = 100 << 20
-_GONE_S = 60.0
+_GONE_S = 300.0
 _PATIENCE_S = 0.2
 """A tenth of how long a pool waits for nodes in the place of those that were lost."""
 
@@ -139,7 +139,7 @@ def busy(node: Any) -> Iterator[None]:
     """The node's core is taken meanwhile."""
     there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
     actor = Busy.options(scheduling_strategy=there).remote()
-    ray.get(actor.ready.remote(), timeout=60)
+    ray.get(actor.ready.remote(), timeout=_GONE_S)
     yield
     ray.kill(actor)
 

@@ -33,7 +33,7 @@ from tests.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "drills-cluster"
-LONGEST_STOP_S = 30.0
+LONGEST_STOP_S = 300.0
 LARGE, CRASHES = ("A02", 1), ("A03", 2)
 LARGE_PX, ROOM_BYTES = 12_000, 250 << 20
 """A field of 275 MiB as it is decoded, and what its worker may take beyond what it has."""

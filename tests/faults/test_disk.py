@@ -60,7 +60,7 @@ def on_a_small_disk(folder: Path, steps: list[str]) -> list[Told]:
     for number, step in enumerate(steps):
         script.append(f"{step} 2>{shlex.quote(str(folder / f'{number}.err'))}; echo $?")
     done = subprocess.run(
-        [*unshare, "sh", "-c", "\n".join(script)], stdout=subprocess.PIPE, text=True, timeout=120, check=True
+        [*unshare, "sh", "-c", "\n".join(script)], stdout=subprocess.PIPE, text=True, timeout=600, check=True
     )
     codes = [int(line) for line in done.stdout.splitlines()]
     return [Told(code, (folder / f"{number}.err").read_text()) for number, code in enumerate(codes)]

@@ -15,11 +15,10 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.runners.lease import LEASE
 from cellcount_core.stores.local import open_local
 from tests.faults.drill import judge
+from tests.faults.drivers import LONGEST_S
 from tests.jobs import count
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import tables
-
-LONGEST_S = 120.0
 
 
 @pytest.fixture(scope="module")

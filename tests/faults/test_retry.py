@@ -126,7 +126,7 @@ def test_a_retry_killed_at_any_moment_is_ended_by_the_same_command(
     proxy.interfere = kill
     arguments = command("retry", output, endpoint=proxy.endpoint)
     driver = subprocess.run(
-        [sys.executable, "-m", "cellcount_core.cli", *arguments], check=False, timeout=120
+        [sys.executable, "-m", "cellcount_core.cli", *arguments], check=False, timeout=600
     )
     assert driver.returncode == -signal.SIGKILL
     assert len(killed) == 1

@@ -18,7 +18,7 @@ from tests.jobs import count
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import Tables, tables
 
-LONGEST_STOP_S = 15.0
+LONGEST_STOP_S = 120.0
 
 
 @pytest.fixture(scope="module")

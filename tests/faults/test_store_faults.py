@@ -389,7 +389,7 @@ def test_on_ray_a_bad_day_and_credentials_that_expire_change_nothing(
     def drive() -> tuple[int, str]:
         driver = subprocess.run(
             [sys.executable, "-m", "cellcount_core.cli", *command(proxy.endpoint, output, "--address", cluster.address, "--actors", "2")],
-            env=cluster.environment, capture_output=True, text=True, timeout=120, check=False,
+            env=cluster.environment, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         return driver.returncode, driver.stderr
 

@@ -24,7 +24,7 @@ from tests.s3_jobs import tables
 
 pytestmark = pytest.mark.slow
 
-TIME_LIMIT_S = 150
+TIME_LIMIT_S = 600
 
 
 @pytest.fixture(scope="module")

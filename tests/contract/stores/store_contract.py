@@ -171,7 +171,7 @@ class StoreContract:
         reading = store.get_many([f"k{number}" for number in range(30)], ahead=4)
         assert next(reading) == ("k0", b"x")
         reading.close()  # type: ignore[attr-defined]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and _readers():
             time.sleep(0.01)
         assert _readers() == []

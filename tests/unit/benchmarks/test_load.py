@@ -155,7 +155,7 @@ def test_only_actors_are_killed_and_each_once() -> None:
         )
         killer.act(3600.0)
         assert killer.kills == 2
-        assert [process.wait(timeout=10) for process in sleepers[:2]] == [-9, -9]
+        assert [process.wait(timeout=120) for process in sleepers[:2]] == [-9, -9]
         assert sleepers[2].poll() is None
     finally:
         for process in sleepers:

@@ -39,7 +39,7 @@ def test_hadolint_finds_nothing() -> None:
     if hadolint is None:
         pytest.skip("hadolint is not installed (it is part of the dev group)")
     found = subprocess.run(
-        [hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=60, check=False
+        [hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=600, check=False
     )
 
     assert (found.returncode, found.stdout) == (0, "")

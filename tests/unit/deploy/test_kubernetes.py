@@ -19,7 +19,7 @@ def validated(path: Path) -> tuple[int, str]:
     if not program.exists():
         pytest.skip("kubernetes-validate is not installed")
     done = subprocess.run(
-        [program, "--strict", path], capture_output=True, text=True, check=False, timeout=60
+        [program, "--strict", path], capture_output=True, text=True, check=False, timeout=600
     )
     return done.returncode, done.stdout + done.stderr
 

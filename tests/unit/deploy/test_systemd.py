@@ -40,7 +40,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
         [analyze, "verify", "--man=no", *(str(tmp_path / path.name) for path in (SERVICE, TIMER))],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -44,7 +44,7 @@ def test_a_tile_that_a_limited_process_has_no_memory_for_is_a_memory_error_and_s
     engine: str,
 ) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", _LIMITED, engine], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", _LIMITED, engine], capture_output=True, text=True, timeout=600, check=False
     )
     assert ran.stdout.splitlines() == [
         "the device has no memory for a tile of 2048 x 2048 px",

@@ -98,7 +98,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 def test_silence_ends_by_the_time_out() -> None:
     done = threading.Event()
-    with server(lambda _: done.wait(20) and None) as (url, _):
+    with server(lambda _: done.wait(120) and None) as (url, _):
         began = time.monotonic()
         said = send(Webhook(url=url, retries=1, pause_s=0, timeout_s=0.3), b"{}", time.sleep)
         took = time.monotonic() - began

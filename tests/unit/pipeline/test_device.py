@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.pipeline.device import Device
 
-WAIT_S = 5.0
+WAIT_S = 120.0
 
 
 class Odd:

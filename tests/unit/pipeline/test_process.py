@@ -35,7 +35,7 @@ def _churned(word: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, **environment},
     )
     return done.stdout.split()

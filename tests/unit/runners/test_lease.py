@@ -269,12 +269,12 @@ def test_of_many_at_once_one_holds_at_a_time(store: LocalStore) -> None:
 
     def want() -> None:
         with ExitStack() as stack:
-            start.wait(30)
+            start.wait(120)
             try:
                 got.append(stack.enter_context(held(store, beat_s=60.0)).number)
             except BusyFault as fault:
                 refused.append(str(fault))
-            done.wait(30)
+            done.wait(120)
 
     threads = [threading.Thread(target=want) for _ in range(8)]
     for thread in threads:

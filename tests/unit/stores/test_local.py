@@ -100,7 +100,7 @@ def test_a_writer_killed_at_any_moment_leaves_all_of_the_object_or_nothing(
             assert writer.stdout.readline() == b"ready\n"
             time.sleep(moment)
             writer.send_signal(signal.SIGKILL)
-            writer.wait(10)
+            writer.wait(120)
         assert {found.size for batch in store.list() for found in batch} <= {4_000_000}
         for key in listed_keys(store):
             store.delete(key)
@@ -137,7 +137,7 @@ def test_what_a_killed_process_left_of_a_put_is_removed_and_that_of_a_living_one
         assert sorted(local.is_staged(path.name) for path in folder.iterdir()) == [False, True]
         assert not any(local.is_staged(path.name) for path in Path(store.root).iterdir())
         putter.kill()
-        putter.wait(10)
+        putter.wait(120)
     remove_abandoned(store, ["labels"])
     assert [path.name for path in folder.iterdir()] == ["one"]
 

@@ -27,7 +27,7 @@ class Turns:
         with self.changed:
             self.waiting.add(worker)
             self._choose()
-            assert self.changed.wait_for(lambda: self.turn == worker, timeout=20)
+            assert self.changed.wait_for(lambda: self.turn == worker, timeout=120)
 
     def give(self, worker: int) -> None:
         with self.changed:
