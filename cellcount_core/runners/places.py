@@ -38,7 +38,8 @@ def open_input(job: JobConfig) -> Store:
 def open_output(job: JobConfig, source: Store) -> Store:
     """The store of the output. Raises ConfigFault where it is the input, or the input one of its own folders; OutputFault where it is a file.
 
-    An output inside the input is fine: it is left out when the input is listed.
+    An output inside the input is left out when the input is listed. A new one must be seen to be inside by its name: one that only
+    links or ".." lead there is refused.
     """
     _refuse_rays_copy("output", job.output)
     output = open_store(job.output, storage_options(job.output_storage or job.storage))
@@ -46,6 +47,8 @@ def open_output(job: JobConfig, source: Store) -> Store:
         raise ConfigFault(
             f"output must not be the input folder: {job.output} is {job.input}; for example {job.input.rstrip('/')}/counts"
         )
+    if _is_local(output) and not Path(output.url, "run", "run.json").exists():
+        _refuse_inside_unseen(job, source.url, output.url)
     own, _, _ = (path_below(output.url, source.url) or "").partition("/")
     if own in _OWN_FOLDERS:
         raise ConfigFault(
@@ -56,6 +59,18 @@ def open_output(job: JobConfig, source: Store) -> Store:
             f"{output.url}: is a file; expected a folder for the tables, which need not exist yet"
         )
     return output
+
+
+def _refuse_inside_unseen(job: JobConfig, source: str, output: str) -> None:
+    below = path_below(source, output)
+    if not below:
+        return
+    named = output.removeprefix(source.rstrip("/") + "/")
+    if named == output or ".." in named.split("/"):
+        raise ConfigFault(
+            f"output {job.output} lies inside the input {job.input}: it is {os.path.realpath(output)}; choose a folder outside, or "
+            f"name it as one inside: {job.input.rstrip('/')}/{below}"
+        )
 
 
 def _refuse_rays_copy(name: str, path: str) -> None:

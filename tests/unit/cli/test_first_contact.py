@@ -86,6 +86,30 @@ def test_a_link_to_the_input_and_a_folder_of_the_outputs_own_are_refused(
     assert [path.name for path in images.rglob("*")] == ["labels", "a.ome.tif"]
 
 
+def test_an_output_that_only_links_or_dots_lead_into_the_input_is_refused(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images.parent / "link").symlink_to(images)
+    monkeypatch.chdir(images)
+    words = ["--channel", "DAPI", *SERIAL]
+    for source, output in (
+        (str(images), "../images/out"),
+        (".", "../images/out"),
+        ("../images", "deep/../out"),
+        (str(images), str(images.parent / "link" / "out")),
+        (str(images.parent / "link"), str(images / "out")),
+    ):
+        assert main(["count", source, output, *words]) == ExitCode.CONFIG, (source, output)
+        told = capsys.readouterr().err
+        assert f"lies inside the input {source}: it is {images}/out" in told
+        assert [path.name for path in images.iterdir()] == ["a.ome.tif"]
+    # Named as one inside it is wanted there, and left out of the listing.
+    for source, output in ((".", "out"), (str(images), "out"), (str(images), f"{images}/out")):
+        assert main(["count", source, output, *words]) == ExitCode.OK, (source, output)
+    # A run that is there goes on by any name.
+    assert main(["count", str(images), str(images.parent / "link" / "out"), *words]) == ExitCode.OK
+
+
 def test_a_file_is_refused_as_output(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = images.with_name("out")
     out.write_text("a file", encoding="utf-8")
