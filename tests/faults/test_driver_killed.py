@@ -134,7 +134,7 @@ def test_a_driver_with_other_settings_or_images_is_refused_and_changes_nothing(
     source.put(key, source.get(other))
     try:
         assert main(command) == ExitCode.OUTPUT
-        assert "files were added, removed or changed" in capsys.readouterr().err
+        assert f"1 file was changed: {key}" in capsys.readouterr().err
     finally:
         source.put(key, body)
     # The lease alone was taken and given back, so that nobody else was at work meanwhile.

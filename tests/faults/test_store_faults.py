@@ -362,8 +362,8 @@ def test_an_input_whose_listing_lags_when_a_run_goes_on_is_refused_until_it_is_w
     capsys.readouterr()
     assert count(proxy.endpoint, output) == ExitCode.OUTPUT
     (line, *more) = words(capsys.readouterr().err)
-    assert line == f"cellcount: {output} belongs to another run; what differs:"
-    assert more[0].startswith("  input: files were added, removed or changed since")
+    assert line == f"cellcount: {output} was counted from other files; since then"
+    assert more[0].startswith("  2 files were removed: ")
     assert committed(output, server) == [fields_key(0), fields_key(1)]
 
     proxy.hidden = lambda key: False
