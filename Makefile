@@ -14,8 +14,12 @@ help:
 demo: env
 	$(BIN)/cellcount demo demo
 
+# Two cores, two halves at once: tests of parts, and tests of whole runs (on Ray, S3, with faults).
 test: dev-env
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/unit > .tests-of-parts.log 2>&1 & parts=$$!; \
+	$(BIN)/python -m pytest tests --ignore=tests/unit; runs=$$?; \
+	wait $$parts; failed=$$?; cat .tests-of-parts.log; rm .tests-of-parts.log; \
+	test $$runs -eq 0 && test $$failed -eq 0
 
 lint: dev-env
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cellcount_core.models.package import load_package
 from tests.plates import discs
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
@@ -39,12 +40,22 @@ def test_the_first_recipe_ends_in_a_package_that_counts_within_the_stated_memory
     )
     settings = {
         "data.path": source / "X_and_y.npz", "epochs": 1, "crop_px": 64, "batch": 2,
-        "work_dir": tmp_path / "work", "package_dir": tmp_path / "package",
+        "checkpoint_every": 2, "work_dir": tmp_path / "work", "package_dir": tmp_path / "package",
     }  # fmt: skip
     told = cellcount(
         "train", RECIPE, *(part for name, value in settings.items() for part in ("--set", f"{name}={value}"))
     )
     assert "onnxruntime-int8, diameter model: " in told
+    curve = (tmp_path / "work" / "curves.csv").read_text().splitlines()
+    assert curve[0].startswith("step,seconds,learning_rate,loss,accuracy,validation_loss,validation_accuracy")
+    assert [line.split(",")[0] for line in curve[1:]] == ["2", "3"]
+    assert (tmp_path / "work" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    package = load_package(tmp_path / "package")
+    assert (package.name, package.maps, package.separator["kind"]) == (
+        "seed-unet",
+        ("foreground",),
+        "components",
+    )
     manifest = json.loads((tmp_path / "package" / "package.json").read_text())
     assert manifest["network"]["filters"] == [64, 128, 256, 512, 1024]
     cellcount("count", source, tmp_path / "out", "--model", tmp_path / "package", "--runner", "serial")

@@ -51,21 +51,21 @@ def test_a_generated_page_is_up_to_date(path: str) -> None:
     assert (DOCS / path).read_text(encoding="utf-8") == generate.PAGES[path](), "run: python docs/generate.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+def test_every_relative_link_leads_to_a_file() -> None:
     targets = [
-        target.partition("#")[0]
+        (page, target.partition("#")[0])
+        for page in PAGES
         for target in _LINK.findall(page.read_text(encoding="utf-8"))
         if "://" not in target
     ]
 
-    assert [target for target in targets if target and not (page.parent / target).exists()] == []
+    assert [(name(page), to) for page, to in targets if to and not (page.parent / to).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_command_and_option_in_the_text_exists(page: Path) -> None:
+def test_every_command_and_option_in_the_text_exists() -> None:
     group = typer.main.get_command(app)
-    for command, arguments in commands(page.read_text(encoding="utf-8")):
+    told = [(page, *each) for page in PAGES for each in commands(page.read_text(encoding="utf-8"))]
+    for page, command, arguments in told:
         assert command in group.commands, f"{name(page)}: cellcount {command}"
         known = {
             option for parameter in group.commands[command].params for option in (*parameter.opts, "--help")
@@ -82,22 +82,22 @@ def test_the_check_of_commands_sees_those_of_the_first_tutorial() -> None:
     assert {"verify", "count", "plan"} <= seen
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_make_target_in_the_text_exists(page: Path) -> None:
+def test_every_make_target_in_the_text_exists() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8")))
-    used = set(re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        used = set(re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
 
-    assert used <= targets
+        assert used <= targets, name(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_file_of_the_library_that_is_named_exists(page: Path) -> None:
-    named = re.findall(
-        r"`((?:cellcount_core|tests|conf|deploy|docs|benchmarks|requirements|jobs)/[\w./-]+)`",
-        page.read_text(encoding="utf-8"),
-    )
+def test_every_file_of_the_library_that_is_named_exists() -> None:
+    for page in PAGES:
+        named = re.findall(
+            r"`((?:cellcount_core|tests|conf|deploy|docs|benchmarks|requirements|jobs)/[\w./-]+)`",
+            page.read_text(encoding="utf-8"),
+        )
 
-    assert [path for path in named if not (ROOT / path).exists()] == []
+        assert [path for path in named if not (ROOT / path).exists()] == [], name(page)
 
 
 def test_every_page_below_docs_can_be_reached_from_the_index() -> None:

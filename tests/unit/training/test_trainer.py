@@ -19,25 +19,6 @@ pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
 
 
-def test_the_seeds_recipe_ends_in_a_package_curves_and_counts(tmp_path: Path) -> None:
-    from cellcount_core.training.trainer import train
-
-    folder = train(seed_recipe(tmp_path), report=quiet)
-    package = load_package(folder)
-    assert (package.name, package.maps, package.separator["kind"]) == (
-        "seed-unet",
-        ("foreground",),
-        "components",
-    )
-    curve = (tmp_path / "work" / "curves.csv").read_text().splitlines()
-    assert curve[0].startswith("step,seconds,learning_rate,loss,accuracy,validation_loss,validation_accuracy")
-    assert [line.split(",")[0] for line in curve[1:]] == ["2", "4"]
-    assert (tmp_path / "work" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    counts = (tmp_path / "work" / "counts.csv").read_text().splitlines()
-    assert counts[0] == "index,count"
-    assert [line.split(",")[0] for line in counts[1:]] == [str(index) for index in range(len(counts) - 1)]
-
-
 def test_both_engines_of_a_trained_package_give_its_golden_tensors(finished: TrainConfig) -> None:
     package = load_package(Path(finished.package_dir))
     for name in ("onnxruntime", "keras"):
