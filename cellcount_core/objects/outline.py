@@ -4,6 +4,9 @@ Objects are found where the network is certain of them, and at the model's scale
 the pixels there: a nucleus of 47 px is separated with a diameter of 20. So found objects are grown by a pixel, and from that
 the original pixels are taken at which the map, read between its pixels, is above the level. What is grown depends on the
 objects next to it and what is taken on the map's nearest pixels alone, so a window is drawn as it is within the whole image.
+
+Last, its light is asked: where people draw a nucleus it has some two fifths of its own brightness, and the network, to which a small one is
+shown enlarged and blurred, draws further out (`bounded_by_light`).
 """
 
 from __future__ import annotations
@@ -15,12 +18,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.labels import number_in_raster_order
+from cellcount_core.objects.labels import Pixels, number_in_raster_order
 from cellcount_core.objects.protocol import FieldParams, Separator
 from cellcount_core.objects.runs import Indices
 
 MARGIN = 1
 """Px by which objects are grown, to all eight sides."""
+
+_LIGHT = 0.4
+"""Of an object's own brightness: annotators of fluorescent nuclei draw at 0.39 to 0.42 of it."""
+
+_BRIGHTEST = 3.0
+"""Times full scale: what is brighter, such as a hot pixel, counts as this."""
+
+_RIM = 2
+"""Px of an object's edge that are asked: what is darker further in is its texture."""
 
 _PIXELS_AT_ONCE = 1 << 19
 _NEIGHBOURS = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)
@@ -143,3 +155,43 @@ class _Taps:
         """The same in a window of the map of `length` px from `origin`; what lies beside it is taken for its last pixel."""
         low, high = (np.clip(side - origin, 0, length - 1) for side in (self.low, self.high))
         return _Taps(low, high, self.share)
+
+
+def bounded_by_light(
+    labels: NDArray[np.int32], plane: NDArray[np.generic], background: float, full: float
+) -> NDArray[np.int32]:
+    """The label image (h, w) without those pixels of its objects' rims in which `plane` (h, w) is dark, numbered in raster order.
+
+    `background` and `full` scale above it (below 0 where objects are darker) are the plane's levels. A pixel of a rim goes where it is
+    less than `_LIGHT` as far from the background as the object's brighter part, the pixels above its mean, is on average. Of what
+    is left an object keeps the largest piece. Depends on the object alone, and on where others begin.
+    """
+    objects = Pixels.of(labels)
+    if not objects.places.size:
+        return labels
+    owners = objects.numbers
+    light = (plane.ravel()[objects.places].astype(np.float32) - np.float32(background)) / np.float32(full)
+    np.clip(light, 0, _BRIGHTEST, out=light)
+    mean = np.bincount(owners, light) / np.maximum(np.bincount(owners), 1)
+    bright = light >= mean[owners]
+    count = np.bincount(owners[bright], minlength=mean.size)
+    own = np.bincount(owners[bright], light[bright], minlength=mean.size) / np.maximum(count, 1)
+    dark = np.flatnonzero(light < (_LIGHT * own)[owners])
+    rim = _on_rim(labels, objects.places[dark], owners[dark])
+    kept = np.ones(owners.size, np.bool_)
+    kept[dark[rim]] = False
+    return objects.taken(kept).in_one_piece().painted()
+
+
+def _on_rim(labels: NDArray[np.int32], places: Indices, owners: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some pixels have one that is not of their object at most `_RIM` px to a side, up or down; beside the image is none."""
+    width = labels.shape[1] + _RIM
+    framed = np.zeros((labels.shape[0] + 2 * _RIM, width), np.int32)
+    framed[_RIM:-_RIM, :-_RIM] = labels
+    y, x = np.divmod(places, labels.shape[1])
+    at, flat = (y + _RIM) * width + x, framed.ravel()
+    rim = np.zeros(places.size, np.bool_)
+    for step in range(1, _RIM + 1):
+        for offset in (-step, step, -step * width, step * width):
+            rim |= flat[at + offset] != owners
+    return rim

@@ -100,8 +100,8 @@ def look_from_farther(
     free = (drawn == 0) & (giants > 0)
     before = int(drawn.max(initial=0))
     together = np.where(free, giants + np.int32(before), drawn)
-    if maps.debris is not None:
-        together = np.where(maps.debris.owning(together, (0, 0))[together], np.int32(0), together)
+    if maps.norm.debris is not None:
+        together = np.where(maps.norm.debris.owning(together, (0, 0))[together], np.int32(0), together)
     return TwoLooks(number_in_raster_order(together), kept_near, _in_words(together, before))
 
 

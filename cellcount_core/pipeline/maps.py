@@ -9,7 +9,6 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.images.debris import Debris
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
 from cellcount_core.images.scale import resize
@@ -180,9 +179,9 @@ class FieldMaps(TiledMaps):
         super().__init__((height, width), self._cut, package, device, max_tile)
 
     @property
-    def debris(self) -> Debris | None:
-        """What of the field's first plane is debris and no object."""
-        return self._norms[0].debris
+    def norm(self) -> Normalisation:
+        """The levels of the field's first plane."""
+        return self._norms[0]
 
     def resized(self, factor: float) -> FieldMaps:
         """The maps of the same field made larger or smaller by `factor`."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.moments import Moments
-from cellcount_core.images.debris import Debris
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation
 from cellcount_core.objects.blocks import BlockObjects, separate_blocks
 from cellcount_core.objects.features import feature_moments, object_columns
 from cellcount_core.objects.labels import number_in_raster_order, paste, renumber
 from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
-from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline
+from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline, bounded_by_light
 from cellcount_core.objects.protocol import Separator
 from cellcount_core.objects.scale import map_to_original, objects_to_original, window_to_original
 from cellcount_core.pipeline.farther import look_from_farther, speaks_of_larger
@@ -30,6 +31,9 @@ Shape = tuple[int, int]
 
 FOREGROUND = "foreground"
 """Name of the map that is a probability; other first maps give objects no score."""
+
+_TEARING = 0.03
+"""Of full scale: with more noise than this, single pixels do not tell where an object ends."""
 
 _HALO = 128
 """First guess of how far objects reach over a block's edge, in px at the model's scale; blocks widen it where it is too small."""
@@ -77,7 +81,7 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
             if twice is None
             else twice.labels
         )
-        drawn = _without(maps.debris, drawn, (0, 0))
+        drawn = _seen(drawn, (0, 0), maps.norm, planes, kit)
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(drawn, _measured(planes, kit), score_map=score)
@@ -118,7 +122,7 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
                 warnings.add(Doubt.TOO_LARGE)
             outline = _outline(window, corner, model_shape, separator.outline)
             labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
-            labels = _without(maps.debris, labels, origin)
+            labels = _seen(labels, origin, maps.norm, planes, kit)
         with kit.clock("measure"):
             tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
         if canvas is not None:
@@ -129,11 +133,29 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
     return _counted(table, labels_whole, tuple(sorted(warnings)), kit)
 
 
-def _without(debris: Debris | None, labels: NDArray[np.int32], origin: Shape) -> NDArray[np.int32]:
-    """A window's objects (h, w) without those that are debris, numbered in raster order."""
-    if debris is None:
-        return labels
-    return number_in_raster_order(np.where(debris.owning(labels, origin)[labels], 0, labels))
+def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -> Plane:
+    """A window of a plane, of `size` (h, w) from `origin` (y, x); mean over 3 x 3 px where noise would tear an object's edge."""
+    (y, x), (height, width) = origin, size
+    if norm.noise <= _TEARING * abs(norm.range) or not height or not width:
+        return plane[y : y + height, x : x + width]
+    top, left = max(0, y - 1), max(0, x - 1)
+    around = plane[top : y + height + 1, left : x + width + 1].astype(np.float32)
+    calm = np.asarray(cv2.blur(around, (3, 3), borderType=cv2.BORDER_REPLICATE))
+    return calm[y - top : y - top + height, x - left : x - left + width]
+
+
+def _seen(
+    labels: NDArray[np.int32], origin: Shape, norm: Normalisation, planes: Mapping[str, Plane], kit: PlanesKit
+) -> NDArray[np.int32]:
+    """A window's objects (h, w) as the counted plane shows them: bounded by their light where they have an outline, without those
+    that are debris; numbered in raster order."""
+    if kit.separator.outline is not None:
+        shown = _shown_calm(planes[kit.counted[0].name], origin, (labels.shape[0], labels.shape[1]), norm)
+        labels = bounded_by_light(labels, shown, norm.background, norm.range)
+    if norm.debris is not None:
+        odd = norm.debris.owning(labels, origin)
+        labels = number_in_raster_order(np.where(odd[labels], 0, labels))
+    return labels
 
 
 def _drawn(separator: Separator) -> Separator:

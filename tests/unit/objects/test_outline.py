@@ -11,7 +11,7 @@ from scipy import ndimage
 from cellcount_core.objects.blocks import separate_blocks
 from cellcount_core.objects.labels import number_in_raster_order, paste, renumber
 from cellcount_core.objects.measure import join_tables, measure
-from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline, grown
+from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline, bounded_by_light, grown
 from cellcount_core.objects.scale import labels_to_original, objects_to_original, window_to_original
 from cellcount_core.objects.separators import build_separator
 
@@ -148,3 +148,28 @@ def _drawn_in_blocks(maps: NDArray[np.float32], shape: tuple[int, int]) -> NDArr
         windows += 1
     assert windows > 8
     return renumber(canvas, join_tables(tables)[1])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_object_ends_where_it_has_two_fifths_of_its_light(sign: int) -> None:
+    yy, xx = np.mgrid[:60, :80]
+    # One has a hot pixel, one is brighter, and one has a dark middle.
+    centres, heights = [(20, 20), (30, 60), (40, 33)], (800, 2_000, 800)
+    discs = [1 / (1 + np.exp((np.hypot(yy - y, xx - x) - 6) / 0.9)) for y, x in centres]
+    light = np.max([height * disc for height, disc in zip(heights, discs, strict=True)], axis=0)
+    plane = (5_000 + sign * light).astype(np.uint16)
+    plane[20, 20] = 65_535 if sign > 0 else 0
+    plane[39:41, 32:34] = 5_000
+    drawn = np.zeros((60, 80), np.int32)
+    for number, disc in enumerate(discs, 1):
+        drawn[disc > 0.08] = number
+    found = bounded_by_light(drawn, plane, 5_000, sign * 800.0)
+    for number, disc in enumerate(discs, 1):
+        expected = (disc > 0.4).sum()
+        assert abs((found == number).sum() - expected) <= 0.08 * expected
+        assert ndimage.label(found == number)[1] == 1
+    assert found[40, 33] == 3
+    assert not bounded_by_light(np.zeros((4, 5), np.int32), plane[:4, :5], 5_000, 800).any()
+    one = np.zeros((3, 3), np.int32)
+    one[1, 1] = 1
+    np.testing.assert_array_equal(bounded_by_light(one, np.zeros((3, 3), np.uint8), 10, 50), one)
