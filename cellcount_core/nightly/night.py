@@ -70,6 +70,7 @@ class _Night:
     problems: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    inherited: defaultdict[str, list[Event]] = field(default_factory=lambda: defaultdict(list))
     began: float = 0.0
 
     def run(self) -> Digest:
@@ -155,7 +156,7 @@ class _Night:
             if event.plate in tonight.plates or event.status not in _KNOWN:
                 continue
             if (heir := settled_elsewhere(event, tonight.plates.values())) is not None:
-                self._end(event, PlateStatus.SUPERSEDED, f"its images are those of the plate {heir.name} now")
+                self.inherited[heir.name].append(event)
                 continue
             root = next(
                 (
@@ -167,6 +168,8 @@ class _Night:
             )
             if root is not None and tonight.moves.get(root, root) in listed:
                 gone[tonight.moves.get(root, root)].append(event)
+        for heir_name in list(self.inherited):
+            self._inherit(heir_name)
         for root, events in gone.items():
             if not listed[root]:
                 self.problems.append(
@@ -176,6 +179,12 @@ class _Night:
             for event in events:
                 detail = "" if event.status is PlateStatus.COUNTED else f"had been {event.status.value}"
                 self._end(event, PlateStatus.DELETED, detail)
+
+    def _inherit(self, name: str) -> None:
+        """Once the plate is counted, those whose images it has are not the dataset any more."""
+        if self.ledger.live(name):
+            for event in self.inherited.pop(name, []):
+                self._end(event, PlateStatus.SUPERSEDED, f"its images are those of the plate {name} now")
 
     def _end(self, event: Event, status: PlateStatus, detail: str) -> None:
         self.ledger.append(replace(event, night=self.name, status=status, detail=detail, fields_now=None))
@@ -285,6 +294,7 @@ class _Night:
         self.ledger.append(replace(event, seconds=round(self.clock.running() - began, 3)))
         if event.status is PlateStatus.COUNTED:
             self._settle({plate.name: plate})
+            self._inherit(plate.name)
             self.readings += readings(plate.name, _statistics(event), self._earlier(), self.config.history)
 
     def _doubt_depth(self, plate: Plate) -> None:

@@ -135,8 +135,7 @@ def apart(plates: Sequence[Plate]) -> tuple[list[Plate], list[str]]:
     """The plates of all roots such that no image is of two of them, and in words which were left out for that.
 
     Folders are compared without links. Of one folder seen twice the first stays, and one seen straight before one behind a
-    link. Of a folder and plates inside it these stay if they hold all of its images and it looks like several plates;
-    otherwise the folder does.
+    link. Of a folder and plates inside it these stay if they hold all of its images and none is its own; otherwise the folder does.
     """
     said: list[str] = []
     kept: dict[str, Plate] = {}
@@ -149,10 +148,10 @@ def apart(plates: Sequence[Plate]) -> tuple[list[Plate], list[str]]:
         inner = [one for one in kept.values() if one.place.startswith(f"{outer.place}/")]
         if outer.place not in kept or not inner:
             continue
-        if outer.looks_like_several and outer.files == sum(one.files for one in inner):
+        if "" not in outer.folders and outer.files == sum(one.files for one in inner):
             del kept[outer.place]
             said.append(
-                f"{outer.source}: its images are those of {len(inner)} plates of another root: counted there"
+                f"{outer.source}: its images are those of {len(inner)} {'plate' if len(inner) == 1 else 'plates'} of another root: counted there"
             )
             continue
         for one in inner:

@@ -181,6 +181,16 @@ def test_other_levels_another_night_count_no_cell_twice(nights: Nights, tmp_path
     )
     assert nights.digest.exit_code is ExitCode.FAILURES
     assert nights(scope, depth=2) == once
+    # As long as the plate that has its images now is late, what was counted stands.
+    assert nights(scope) == once
+    assert nights.of(PlateStatus.LATE) == ["2026"]
+
+
+def test_one_plate_below_two_roots_is_that_of_the_inner_root(nights: Nights, tmp_path: Path) -> None:
+    scope = arrives(tmp_path / "all" / ROOT, "P1")
+    once = nights(scope)
+    assert nights(tmp_path / "all", scope) == once
+    assert nights.digest.unchanged == 1
 
 
 def test_a_depth_that_was_set_is_meant(nights: Nights, tmp_path: Path) -> None:
