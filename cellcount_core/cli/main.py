@@ -486,7 +486,7 @@ def submit(
 ) -> None:
     """Submit a count to a Ray cluster, follow its logs and return its exit code.
 
-    Example: cellcount submit conf/count.yaml --address http://127.0.0.1:8265
+    Example: cellcount submit conf/count_s3.yaml --address http://127.0.0.1:8265
     """
     from cellcount_core.cli.sending import Sending, submit_and_follow, submit_only
 

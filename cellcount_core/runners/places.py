@@ -75,10 +75,10 @@ def _refuse_inside_unseen(job: JobConfig, source: str, output: str) -> None:
 
 def _refuse_rays_copy(name: str, path: str) -> None:
     """A submitted job runs in Ray's copy of the working directory: what it writes there is lost, and other nodes do not see it."""
-    if is_relative(path) and _RAYS_COPY in Path.cwd().as_posix():
+    if "://" not in path and _RAYS_COPY in Path(path).absolute().as_posix():
         raise ConfigFault(
-            f"{name}: {path!r} is a relative path, and this job runs in Ray's own copy of the folder it was sent from ({Path.cwd()}), "
-            "which goes away. Give a URL such as s3://bucket/prefix, or an absolute path that every node sees"
+            f"{name}: {path!r} lies in Ray's own copy of the folder that this job was sent from ({Path(path).absolute()}), which goes "
+            "away. Give a URL such as s3://bucket/prefix, or an absolute path that every node sees"
         )
 
 
