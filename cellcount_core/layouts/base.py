@@ -41,6 +41,12 @@ _MASK_FOLDERS = re.compile(
     r"^(?:[^/]*[_\- ])?(?P<token>masks?|labels?|segmentations?|outlines?|annotations?)$", re.IGNORECASE
 )
 
+_WORDS = (
+    "mask", "label", "seg", "outline", "flow", "output", "predict", "probabilit", "identit", "lbl", "overlay", "contour", "instance",
+    "annotation", "gt",
+)  # fmt: skip
+"""One of these is in every name that the expressions above match: most names are done with by looking for them."""
+
 _DERIVED = "masks, outlines or flows of another program"
 
 _LONGEST_EXTENSION = 8
@@ -96,6 +102,8 @@ def ignored_name(key: str) -> Ignored | None:
 
 def derived_name(key: str) -> Ignored | None:
     """Why the image or array file `key` is one that another program drew of an image (masks, outlines, flows), if its name alone says so."""
+    if not _may_be_derived(key):
+        return None
     name = stem(key)
     if extension(key) in STACK_EXTENSIONS and name.lower().endswith("_seg"):
         return Ignored(derived_why("_seg"))
@@ -105,6 +113,8 @@ def derived_name(key: str) -> Ignored | None:
 
 def mask_name(key: str) -> str:
     """What in the name of `key` may mean a mask, and may mean a stain or a plate just as well ("_mask", "mask_", "masks/"); "" for nothing."""
+    if not _may_be_derived(key):
+        return ""
     name = stem(key)
     if (match := _MASK_NAMES.search(name)) is not None:
         return f"_{match['token'].lower()}"
@@ -112,6 +122,14 @@ def mask_name(key: str) -> str:
         return f"{match['token'].lower()}_"
     match = _MASK_FOLDERS.search(file_name(parent(key)))
     return "" if match is None else f"{match['token'].lower()}/"
+
+
+def _may_be_derived(key: str) -> bool:
+    small = key.lower()
+    for word in _WORDS:  # noqa: SIM110 (`any` takes three times as long, and this is asked of every file)
+        if word in small:
+            return True
+    return False
 
 
 def derived_why(what: str) -> str:
