@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,23 @@ from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.engines import Engine
 
 Maps = NDArray[np.float32]
+
+
+_KEPT_PX = 640 * 640
+"""Pixels of a tile that `AskedOnce` keeps, at most."""
+
+
+class TileDevice(Protocol):
+    """What gives the maps of tiles: a `Device`, or what stands before it."""
+
+    def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
+        """Maps (h, w, K) of one tile (h, w, C), later."""
+
+    def largest_tile(self, wanted: int) -> int:
+        """Side (px) of the largest tile to give."""
+
+    def remember(self, refused: int, held: int) -> None:
+        """Tiles of `refused` px a side did not fit and those of `held` px do."""
 
 
 class DeviceFull(MemoryError):
@@ -152,3 +170,32 @@ class Device:
     def _fail(self, batch: list[_Request], error: BaseException) -> None:
         for request in batch:
             request.answer.set_exception(error)
+
+
+class AskedOnce:
+    """Stands before a device for one field: a tile that was given before is answered with the maps it had then.
+
+    A field's size is told from looks at it, and one of them often is what is counted. Small tiles alone are kept.
+    """
+
+    def __init__(self, device: TileDevice) -> None:
+        self._device = device
+        self._known: list[tuple[NDArray[np.float32], Future[Maps]]] = []
+
+    def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
+        """As the device does."""
+        for known, answer in self._known:
+            if known.shape == tile.shape and np.array_equal(known, tile):
+                return answer
+        answer = self._device.submit(tile)
+        if tile.shape[0] * tile.shape[1] <= _KEPT_PX:
+            self._known.append((tile, answer))
+        return answer
+
+    def largest_tile(self, wanted: int) -> int:
+        """As the device does."""
+        return self._device.largest_tile(wanted)
+
+    def remember(self, refused: int, held: int) -> None:
+        """As the device does."""
+        self._device.remember(refused, held)

@@ -19,6 +19,7 @@ from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.quality import Quality, assess
 from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.package import Package
+from cellcount_core.pipeline.device import AskedOnce
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.kit import FieldKit, PlanesKit
@@ -121,6 +122,7 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
         norms = levels(planes, kit.package.input)
         quality = assess(planes[0], pixels.bit_max, norms[0])
         planes = [without_debris(plane, norm) for plane, norm in zip(planes, norms, strict=True)]
+    device = AskedOnce(kit.device)
     with kit.clock("size"):
         scale, said = field_scale(
             kit.run,
@@ -129,14 +131,12 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
             plate,
             planes[0],
             pixels.um_per_px,
-            lambda canvas: canvas_maps(canvas, kit.package, kit.device),
+            lambda canvas: canvas_maps(canvas, kit.package, device),
         )
     _check_enlarged(_shape(kit, pixels), scale, kit.run)
     with kit.clock("prepare"):
         scaled = [resize(plane, scale.factor) for plane in planes]
-    return Prepared(
-        norms, quality, scale, FieldMaps(scaled, norms, kit.package, kit.device, kit.run.tile), said
-    )
+    return Prepared(norms, quality, scale, FieldMaps(scaled, norms, kit.package, device, kit.run.tile), said)
 
 
 def _odd_of_its_plate(prepared: Prepared, found: Counted, kit: PlanesKit) -> bool:

@@ -14,7 +14,7 @@ from cellcount_core.images.normalise import Normalisation, apply, estimate, with
 from cellcount_core.images.scale import resize
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
-from cellcount_core.pipeline.device import Device, DeviceFull
+from cellcount_core.pipeline.device import DeviceFull, TileDevice
 
 Maps = NDArray[np.float32]
 
@@ -39,7 +39,7 @@ class TiledMaps:
     """
 
     def __init__(
-        self, shape: tuple[int, int], cutter: Cutter, package: Package, device: Device, max_tile: int
+        self, shape: tuple[int, int], cutter: Cutter, package: Package, device: TileDevice, max_tile: int
     ) -> None:
         self.shape = shape
         self._cutter = cutter
@@ -170,7 +170,7 @@ class FieldMaps(TiledMaps):
         planes: Sequence[Plane],
         norms: Sequence[Normalisation],
         package: Package,
-        device: Device,
+        device: TileDevice,
         max_tile: int,
     ) -> None:
         self._planes, self._norms = planes, norms
@@ -218,7 +218,7 @@ def whole_canvas(
     return cut(scaled, norms, grid, grid.tiles[0])
 
 
-def canvas_maps(canvas: NDArray[np.float32], package: Package, device: Device) -> Maps:
+def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> Maps:
     """Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride.
 
     It is given to the device at once, in tiles only where the device has no memory for that. Raises DeviceFull as `TiledMaps`.

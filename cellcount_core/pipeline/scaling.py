@@ -10,9 +10,12 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
 
-_SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 3.5
+_SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0
 """Sizes, of the one that a network counts best: smaller objects are brought up to the first as long as the largest stay below the
 second, which a second look takes care of (farther.py)."""
+
+_AS_WELL = 1.08
+"""A field is as well counted at the scale of a look at it within this factor, whose maps there are already."""
 
 _ANOTHER_SIZE = 1.6
 _FEWEST_OBJECTS = 3
@@ -63,6 +66,7 @@ def field_scale(
     if own.diameter_px is None:
         return FieldScale(1.0, ScaleSource.UNKNOWN), (UNKNOWN_SIZE,)
     factor = counting_factor(wanted, own.diameter_px, own.low_px, own.high_px)
+    factor = min([f for f in own.factors if 1 / _AS_WELL <= f / factor <= _AS_WELL], default=factor)
     return FieldScale(factor, ScaleSource.IMAGE, own.diameter_px, 1, own.objects), (OWN_SIZE,)
 
 

@@ -79,8 +79,9 @@ _MANY = 10
 
 _LEAST_CERTAINTY = 0.1
 _CERTAIN = 0.6
-_DOUBTFUL = 0.15
-"""Mean of p (1 - p) over the mean of p, p the foreground: above it the network wavers, as it does at haze and fibres."""
+_DOUBTFUL, _HOPELESS = 0.15, 0.4
+"""Mean of p (1 - p) over the mean of p, p the foreground: above the first the network wavers, as it does at haze and fibres, and above
+the second it does so whatever it says, as at hot pixels and noise."""
 
 _TAIL = 0.1
 """Share of the objects, at either end, that does not tell how far the sizes reach; giants are told by a smaller one."""
@@ -95,7 +96,8 @@ class SizeEstimate:
 
     `diameter_px` is their median equivalent diameter in px of the image, by number, None where the image shows too little to
     tell; `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with
-    the size they are found to have. The sizes reach from `low_px` to `high_px`.
+    the size they are found to have. A tenth of the objects is smaller than `low_px`, and a tenth larger than `high_px`. `factors`
+    are those of the looks that were taken.
     """
 
     diameter_px: float | None
@@ -103,6 +105,7 @@ class SizeEstimate:
     certainty: float
     low_px: float | None = None
     high_px: float | None = None
+    factors: tuple[float, ...] = ()
 
 
 NOTHING = SizeEstimate(None, 0, 0.0)
@@ -200,7 +203,7 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
             break
         looks.append(viewer.look(factor))
         seen = _merged(looks, viewer.largest)
-    return _told(seen)
+    return _told(seen, tuple(look.factor for look in looks))
 
 
 def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
@@ -246,18 +249,19 @@ def _typical(seen: SeenObjects) -> float:
     return weighted_quantile(seen.found, seen.weight, 0.5)
 
 
-def _told(seen: SeenObjects) -> SizeEstimate:
+def _told(seen: SeenObjects, factors: tuple[float, ...]) -> SizeEstimate:
     found, said = _typical(seen), weighted_quantile(seen.said, seen.weight, 0.5)
     diameter = float(np.clip(found, said / _STRAY, said * _STRAY))
     certainty = float(np.exp(-2 * abs(np.log2(said / found))))
-    doubtful = float(np.median(seen.doubt)) > _DOUBTFUL
-    if seen.found.size < _MANY and (certainty < _LEAST_CERTAINTY or (doubtful and certainty < _CERTAIN)):
+    doubt = float(np.median(seen.doubt))
+    hopeless = certainty < _LEAST_CERTAINTY or doubt > _HOPELESS
+    if seen.found.size < _MANY and (hopeless or (doubt > _DOUBTFUL and certainty < _CERTAIN)):
         return NOTHING
     low = weighted_quantile(seen.found, seen.weight, _TAIL)
     high = weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
     # As exact as a plan states them: what one image says is the same whether it was sampled or not.
     diameter, low, high = (round(value, 2) for value in (diameter, low, high))
-    return SizeEstimate(diameter, seen.found.size, certainty, low, high)
+    return SizeEstimate(diameter, seen.found.size, certainty, low, high, factors)
 
 
 class _Viewer:

@@ -147,3 +147,26 @@ def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_s
             seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")
         assert (seen.found.count, seen.scale.source) == (count, source), name
         assert (Doubt.OWN_SIZE in seen.warnings) == (source is ScaleSource.IMAGE), name
+
+
+class Recording:
+    """An engine that keeps what it was given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.batch, self.seen = engine.name, engine.batch, list[NDArray[np.float32]]()
+        self._engine = engine
+
+    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.seen.append(tiles.copy())
+        return self._engine.run(tiles)
+
+
+def test_the_look_that_is_counted_is_not_asked_for_anew() -> None:
+    package, engine = nuclei()
+    recording = Recording(engine)
+    with closing(planes_kit(package, recording, counting_of("auto"))) as kit:
+        seen = count_plane(kit, drawn(256, rows(16, 20, 30, 60, 4)))
+    assert seen.found.count == 16
+    assert seen.scale.factor == 1.0
+    shapes = [tiles.shape[1:3] for tiles in recording.seen]
+    assert shapes == [(256, 256), (128, 128), (64, 64)]
