@@ -24,6 +24,9 @@ Maps = NDArray[np.float32]
 Run = Callable[[Maps], Maps]
 
 _WARM_UP = 2
+_SAME_NETWORK = 0.02
+"""Mean difference of two engines' maps below which they run one network; int8 is the farthest from float32."""
+
 _NAMES = {
     "onnxruntime": "ONNX Runtime, float32",
     "onnxruntime-int8": "ONNX Runtime, int8",
@@ -115,6 +118,7 @@ def _rows(package: Package, engines: dict[str, Run], side: int, rounds: int) -> 
     rows = []
     for name, run in engines.items():
         difference = np.abs(run(tile) - expected)
+        assert difference.mean() < _SAME_NETWORK, f"{package.name}, {name}: not the network of the others"
         median = float(np.median(wall[name]))
         rows.append(
             f"| {package.name} | {name} | {median:.1f} | {min(wall[name]):.1f} | {np.median(busy[name]):.1f} | "

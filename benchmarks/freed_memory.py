@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import tifffile
 
 from benchmarks.record import record
@@ -57,9 +58,13 @@ def main() -> None:
             tifffile.imwrite(source / f"{number:03d}.tif", np.asarray(field, np.uint16))
         ways = {"given back": _OWN_SETTING, "used again": {}}
         spent: dict[str, list[Spent]] = {way: [] for way in ways}
+        counts: set[tuple[int, ...]] = set()
         for turn in range(arguments.rounds):
             for way, setting in ways.items():
-                one = count(source, Path(folder) / f"{turn} {way}", setting)
+                output = Path(folder) / f"{turn} {way}"
+                one = count(source, output, setting)
+                counts.add(tuple(pq.read_table(output / "fields")["count"].to_pylist()))
+                assert len(counts) == 1, f"{way}: other counts than before, of the same images"
                 spent[way].append(one)
                 print(f"round {turn + 1}, {way}: {one.cpu_s:.2f} s CPU, {one.faults:,.0f} faults", flush=True)
     medians = {way: _median(runs) for way, runs in spent.items()}
