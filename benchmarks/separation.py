@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from benchmarks.predict import passed
 from benchmarks.record import record
 from cellcount_core.evaluation.dataset import load_folder
+from cellcount_core.images.normalise import Normalisation
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator
@@ -112,7 +113,8 @@ def _shares(
 
 def separate_and_draw(separator: Separator, maps: Maps) -> NDArray[np.int32]:
     """What is done with the maps (H, W, K) of a field at the model's scale: its objects, drawn to the package's outline."""
-    return label_whole(separator, maps, (maps.shape[0], maps.shape[1]))
+    plane = np.asarray(maps[..., 0])
+    return label_whole(separator, maps, plane, Normalisation(0.0, 1.0, 0.0))
 
 
 def _inference(package: Package, engine_name: str, side: int) -> tuple[Callable[[], object], int]:

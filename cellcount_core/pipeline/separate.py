@@ -81,7 +81,7 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
             if twice is None
             else twice.labels
         )
-        drawn = _seen(drawn, (0, 0), maps.norm, planes, kit)
+        drawn = _seen(drawn, (0, 0), planes[kit.counted[0].name], maps.norm, kit.separator)
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(drawn, _measured(planes, kit), score_map=score)
@@ -95,10 +95,14 @@ def separate_whole(separator: Separator, maps: Maps) -> NDArray[np.int32]:
     return separator.separate(maps, separator.fit([maps]))
 
 
-def label_whole(separator: Separator, maps: Maps, shape: Shape) -> NDArray[np.int32]:
-    """The label image of a field of `shape` (H, W), from its maps (h, w, K) at the model's scale: as it is counted at once."""
-    labels = separate_whole(separator, maps)
-    return objects_to_original(labels, maps[..., 0], separator.outline, shape)
+def label_whole(separator: Separator, maps: Maps, plane: Plane, norm: Normalisation) -> NDArray[np.int32]:
+    """The label image of a field from its maps (h, w, K) at the model's scale, as it is counted at once.
+
+    `plane` (H, W) is the raw counted plane, `norm` its levels.
+    """
+    shape = (plane.shape[0], plane.shape[1])
+    labels = objects_to_original(separate_whole(separator, maps), maps[..., 0], separator.outline, shape)
+    return _seen(labels, (0, 0), plane, norm, separator)
 
 
 def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
@@ -122,7 +126,7 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
                 warnings.add(Doubt.TOO_LARGE)
             outline = _outline(window, corner, model_shape, separator.outline)
             labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
-            labels = _seen(labels, origin, maps.norm, planes, kit)
+            labels = _seen(labels, origin, planes[kit.counted[0].name], maps.norm, kit.separator)
         with kit.clock("measure"):
             tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
         if canvas is not None:
@@ -145,12 +149,12 @@ def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -
 
 
 def _seen(
-    labels: NDArray[np.int32], origin: Shape, norm: Normalisation, planes: Mapping[str, Plane], kit: PlanesKit
+    labels: NDArray[np.int32], origin: Shape, plane: Plane, norm: Normalisation, separator: Separator
 ) -> NDArray[np.int32]:
     """A window's objects (h, w) as the counted plane shows them: bounded by their light where they have an outline, without those
     that are debris; numbered in raster order."""
-    if kit.separator.outline is not None:
-        shown = _shown_calm(planes[kit.counted[0].name], origin, (labels.shape[0], labels.shape[1]), norm)
+    if separator.outline is not None:
+        shown = _shown_calm(plane, origin, (labels.shape[0], labels.shape[1]), norm)
         labels = bounded_by_light(labels, shown, norm.background, norm.range)
     if norm.debris is not None:
         odd = norm.debris.owning(labels, origin)

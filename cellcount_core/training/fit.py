@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
+from cellcount_core.images.normalise import estimate
 from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.separate import label_whole
 
@@ -98,5 +99,6 @@ def score(
 
 
 def _score_one(image: LabelledImage, maps: NDArray[np.float32], separator: Separator) -> ImageScore:
-    height, width = image.labels.shape
-    return score_image(image, label_whole(separator, maps, (height, width)))
+    return score_image(
+        image, label_whole(separator, maps, image.plane, estimate(image.plane, polarity="auto"))
+    )

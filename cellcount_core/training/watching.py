@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.images.normalise import estimate
 from cellcount_core.images.scale import resized_shape
 from cellcount_core.models.families.unet import stride
 from cellcount_core.objects.separators import build_separator
@@ -82,8 +83,10 @@ def count_whole(
     with _averaged(config, network, trainee, samples), _no_gradients():
         for whole in wholes:
             maps = _maps(network, whole.canvas)[: whole.shape[0], : whole.shape[1]]
-            height, width = whole.image.labels.shape
-            labels = label_whole(separator, np.ascontiguousarray(maps), (height, width))
+            plane = whole.image.plane
+            labels = label_whole(
+                separator, np.ascontiguousarray(maps), plane, estimate(plane, polarity="auto")
+            )
             scores.append(score_image(whole.image, labels))
     report = Report(tuple(scores))
     return WholeScore(report.f1(), report.ap(), report.count_bias())

@@ -143,8 +143,9 @@ def test_both_halves_of_counting_give_what_the_whole_gives() -> None:
     plane = nuclear_field(31, 14, seed=5, side=203)[:, :188]
     image = LabelledImage("i", plane, np.zeros(plane.shape, np.int32), "", "", 0.0)
     with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
-        maps = prepare(kit, pixels_of(kit, image)).maps.whole()
-        apart = label_whole(kit.separator, maps, (203, 188))
+        prepared = prepare(kit, pixels_of(kit, image))
+        maps = prepared.maps.whole()
+        apart = label_whole(kit.separator, maps, plane, prepared.norms[0])
         assert maps.shape[:2] != apart.shape
         np.testing.assert_array_equal(apart, labels_of(count_image(kit, image)))
 
