@@ -86,6 +86,9 @@ the second it does so whatever it says, as at hot pixels and noise."""
 _TAIL = 0.1
 """Share of the objects, at either end, that does not tell how far the sizes reach; giants are told by a smaller one."""
 
+_WAVERING = 2.0
+"""Times by which the network may waver more in a look than in the surest one that shows many objects, once it is doubtful."""
+
 Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Maps (h, w, K) of a normalised canvas (h, w, 1) whose sides are multiples of the package's stride."""
 
@@ -157,6 +160,11 @@ class Look:
     objects: SeenObjects
     certain: NDArray[np.bool_]
 
+    @property
+    def doubt(self) -> float:
+        """How much the network wavers in it; 0 where it shows nothing."""
+        return float(self.objects.doubt[0]) if self.objects.doubt.size else 0.0
+
     def owners(self, others: SeenObjects) -> NDArray[np.intp]:
         """The label that each centre of `others` lies in, 0 for none."""
         places = []
@@ -208,7 +216,10 @@ def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
 
 def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
     """The objects of all looks, each once, from the closest look to the one from farthest."""
-    closest, *others = sorted(looks, key=lambda look: -look.factor)
+    surest = min((look.doubt for look in looks if np.count_nonzero(look.certain) >= _MANY), default=np.inf)
+    # Grain, seen too close, looks like many small objects.
+    sure = [look for look in looks if look.doubt <= max(_DOUBTFUL, _WAVERING * surest)]
+    closest, *others = sorted(sure, key=lambda look: -look.factor)
     seen = closest.objects.taken(closest.certain)
     for look in others:
         seen = _with_look(seen, look)
