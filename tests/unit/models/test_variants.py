@@ -146,7 +146,7 @@ def test_an_int8_network_that_counts_alike_becomes_the_cpu_engine_with_figures_a
 
 
 def test_an_int8_network_calibrated_on_darkness_is_refused_and_leaves_no_trace(package: Path) -> None:
-    quantise(package, brightness=0.02)
+    quantise(package, brightness=0.002)
     before = bare(package)
     lines: list[str] = []
     kept = add_variant(package, before, INT8, IMAGES, lines.append, diameters=["model"], gate=Gate())
@@ -165,7 +165,7 @@ def test_a_variant_must_pass_at_every_scale_it_is_tried_at(package: Path) -> Non
     # Brought down to a sixteenth, the images show nothing to any engine: that passes, and proves nothing.
     add_variant(package, bare(package), INT8, IMAGES, str, diameters=["model", 320.0], gate=Gate())
     assert "onnxruntime-int8" in load_package(package).engines
-    quantise(package, brightness=0.02)
+    quantise(package, brightness=0.002)
     lines: list[str] = []
     add_variant(package, bare(package), INT8, IMAGES, lines.append, diameters=[320.0, "model"], gate=Gate())
     assert [line.endswith("passes") for line in lines] == [True, False]
