@@ -98,8 +98,8 @@ def _field(number: int, side: int) -> NDArray[np.uint16]:
     for _ in range(side * side // 650):
         centre = (int(rng.integers(0, side)), int(rng.integers(0, side)))
         cv2.circle(light, centre, int(rng.integers(7, 12)), float(rng.uniform(0.4, 1.0)), -1)
-    light = cv2.GaussianBlur(light, (0, 0), 1.5)
-    return np.clip(400 + 9000 * light + rng.normal(0, 60, light.shape), 0, 65535).astype(np.uint16)
+    blurred = cv2.GaussianBlur(light, (0, 0), 1.5)
+    return np.clip(400 + 9000 * blurred + rng.normal(0, 60, light.shape), 0, 65535).astype(np.uint16)
 
 
 def _model_alone(

@@ -168,8 +168,8 @@ def names(bench: Bench) -> Iterator[Seen]:
     _plate(two / "PX", number=16, seed=9)
     config = _night(bench, "night", [one, two])
     bench.run("nightly", config)
-    found = sorted(str(row["plate"]) for row in _dataset(config))
-    yield Seen("PX below two roots", "told apart", ", ".join(found), len(set(found)) == 2)
+    plates = sorted(str(row["plate"]) for row in _dataset(config))
+    yield Seen("PX below two roots", "told apart", ", ".join(plates), len(set(plates)) == 2)
 
 
 def submitted(bench: Bench) -> Iterator[Seen]:

@@ -18,9 +18,9 @@ shards, with pages(k) = max(1, ceil(k / 1000)) requests for a listing of k keys:
                     + 3                              lease: before and after taking it, before the reduction
              deletes 1 from the third run on         the lease of the run before the last
 
-and every 10 s of a run one list and one put, the beat of the lease (runs here are shorter). Nothing else is asked: no HEAD,
-no second read. A fixed engine
-(`run.model.engine`) saves one read of run.json. Retries come on top, where the store asks for them.
+and every 10 s of a run one list and one put, the beat of the lease (runs here are shorter). Nothing else is asked: no HEAD
+(but one for each image file of 0 bytes: the listing does not tell it from the marker of a folder), no second read. A fixed
+engine (`run.model.engine`) saves one read of run.json. Retries come on top, where the store asks for them.
 """
 
 from __future__ import annotations
