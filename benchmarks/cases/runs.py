@@ -498,7 +498,7 @@ def trainings(bench: Bench) -> Iterator[Seen]:
         bench,
         "the seed's recipe, whole, on made-up images",
         "a package, a count, index,count",
-        "tests/unit/training/test_seed_recipe.py",
+        "tests/e2e/test_seed_recipe.py",
     )
 
 
