@@ -30,7 +30,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A command that has ended: its exit code, all that it printed, its wall time and its time on CPUs (s)."""
+    """A command that has ended: its exit code, all that it printed (the case's own folder left out of paths), its wall time and
+    its time on CPUs (s)."""
 
     code: int
     text: str
@@ -94,7 +95,8 @@ class Bench:
         )  # fmt: skip
         after = os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return Done(done.returncode, done.stdout, time.perf_counter() - began, cpu)
+        said = done.stdout.replace(f"{self.folder}/", "")
+        return Done(done.returncode, said, time.perf_counter() - began, cpu)
 
     def count(self, source: Path, *options: str, out: Path | None = None) -> Counted:
         """`cellcount count SOURCE OUT --runner serial OPTIONS`."""
