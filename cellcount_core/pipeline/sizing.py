@@ -14,7 +14,7 @@ most of the image is its illumination.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ class SeenObjects:
     """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
 
     `octaves` is how far above the model's own size each was seen (below 0: below it), `doubt` how much the network wavered in that look, and
-    `weight` how many such objects of the image each stands for.
+    `weight` for how many of the image each stands: the root of what its look saw less of it, as small ones are seen in others too.
     """
 
     y: Column
@@ -310,7 +310,23 @@ class _Viewer:
         seen = self._maps(cut([scaled], [self._norm], grid, grid.tiles[0]))[:height, :width]
         seen = np.ascontiguousarray(seen)
         labels = self._separator.separate(seen, self._separator.fit([seen]))
-        return look_at(labels, seen, package, factor, origin)
+        found = look_at(labels, seen, package, factor, origin)
+        return replace(found, certain=found.certain & ~self._cut_by_window(labels, origin, window.shape))
+
+    def _cut_by_window(
+        self, labels: NDArray[np.int32], origin: tuple[int, int], shape: tuple[int, ...]
+    ) -> NDArray[np.bool_]:
+        """Which objects (n,) of a window from `origin` (y, x) the window cuts: not those that the image's own edge does."""
+        (height, width), (y, x) = self._plane.shape, origin
+        sides = (
+            (labels[0], y > 0), (labels[-1], y + shape[0] < height),
+            (labels[:, 0], x > 0), (labels[:, -1], x + shape[1] < width),
+        )  # fmt: skip
+        cut_off = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
+        for side, inside in sides:
+            if inside:
+                cut_off[side] = True
+        return cut_off[1:]
 
     def _window(self, factor: float) -> tuple[Plane, tuple[int, int]]:
         side = max(1, int(_SIDE / factor))
@@ -367,7 +383,7 @@ def look_at(
         said / factor,
         np.log2(said / float(package.input.diameter_px or 1)),
         np.full(count, doubt),
-        np.full(count, factor**2 / labels.size),
+        np.full(count, factor / labels.size**0.5),
     )
     certain = (mean(chance.ravel()[flat]) > _CERTAIN_OBJECT) & (np.log2(said / found) < _FRAGMENT)
     return Look(factor, origin, labels, objects, certain)
