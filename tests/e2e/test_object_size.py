@@ -96,13 +96,18 @@ def test_a_folder_of_two_magnifications_is_noticed_and_each_image_goes_by_itself
         assert abs(row["count"] - 16) <= 1
 
 
-def test_a_plate_without_any_object_stops_with_the_ways_out(tmp_path: Path) -> None:
+def test_a_plate_without_any_object_is_counted_and_the_plan_says_that_no_size_was_found(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "blank").mkdir()
     tifffile.imwrite(tmp_path / "blank" / "a.tif", np.full((200, 200), 100, np.uint16))
-    with pytest.raises(ConfigFault, match="--diameter model"):
-        plan_job(job(tmp_path / "blank", tmp_path / "out", run=RUN))
-    result = count(tmp_path / "blank", tmp_path / "out", run={**RUN, "diameter": "model"})
-    assert result.summary.count == 0
+    [told] = plan_job(job(tmp_path / "blank", tmp_path / "out", run=RUN)).warnings
+    assert "no object size can be told" in told
+    assert "--diameter PX" in told
+    assert "look whether the right channel is counted" in told
+    assert count(tmp_path / "blank", tmp_path / "out", run=RUN).summary.count == 0
+    [row] = rows(tmp_path / "out", "fields").to_pylist()
+    assert (row["count"], row["diameter_source"], row["warnings"]) == (0, "unknown", ["size_unknown"])
 
 
 def test_a_damaged_file_in_the_sample_does_not_stop_the_plan(tmp_path: Path) -> None:
