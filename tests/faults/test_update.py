@@ -254,10 +254,13 @@ def test_an_update_killed_at_any_moment_is_ended_by_the_same_command(tmp_path: P
     with killed_at(-1, tmp_path / "whole") as done:
         update(plate, tmp_path / "whole", **small)
     expected = digest(tmp_path / "whole")
-    ready = next(step for step, what in enumerate(done) if what.endswith("ready.json"))
-    # Until the update is whole its steps are alike: a few are tried. From then on each is that a reader could see.
-    seen = [step for step in range(ready, len(done)) if not done[step].endswith(".partial")]
-    steps = [*range(0, ready, 12), *seen]
+    ready, gone = (
+        [step for step, what in enumerate(done) if what.endswith("update/ready.json")][at] for at in (0, 1)
+    )
+    # Until the update is whole its steps are alike, and so are those that clear it away: a few are tried. Each of those between
+    # is one that a reader could see.
+    seen = [step for step in range(ready, gone + 1) if not done[step].endswith(".partial")]
+    steps = [*range(0, ready, 12), *seen, gone + 1, len(done) - 2]
     assert len(seen) > 15
     for step in steps:
         out = tmp_path / f"out{step}"
@@ -266,8 +269,8 @@ def test_an_update_killed_at_any_moment_is_ended_by_the_same_command(tmp_path: P
             update(plate, out, **small)
         if step <= ready:
             assert digest(out) == untouched, done[step]
-        elif not verify(open_local(out)).proven:
-            assert "--update` ends it" in str(verify(open_local(out)).findings[0])
+        elif not (told := verify(open_local(out))).proven:
+            assert "--update` ends it" in str(told.findings[0])
         assert update(plate, out, **small).job.summary.fields == 6, done[step]
         assert digest(out) == expected, done[step]
         assert verify(open_local(out)).proven, done[step]
