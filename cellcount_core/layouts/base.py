@@ -37,13 +37,20 @@ _MASK_NAMES = re.compile(
     re.IGNORECASE,
 )
 _MASK_BEFORE = re.compile(r"^(?P<token>masks?|labels?|seg(?:mentation)?)[_\-. ]", re.IGNORECASE)
+_MASK_WITHIN = re.compile(
+    r"(?:^|[_\-. ])(?P<token>masks?|label(?:l?ed|s)?|seg(?:s|mented|mentations?)?|outlines?|contours?|overlays?|instances?"
+    r"|annotations?|predictions?|lbl|gt|ground[_\- ]?truth)[_\-. ]",
+    re.IGNORECASE,
+)
 _MASK_FOLDERS = re.compile(
-    r"^(?:[^/]*[_\- ])?(?P<token>masks?|labels?|segmentations?|outlines?|annotations?)$", re.IGNORECASE
+    r"^(?:[^/]*[_\- ])?(?P<token>masks?|label(?:led|s)?|seg(?:s|mented|mentations?)?|outlines?|contours?|annotations?|annotated"
+    r"|predictions?|instances?|gt|(?:ground[_\- ]?)?truths?)$",
+    re.IGNORECASE,
 )
 
 _WORDS = (
     "mask", "label", "seg", "outline", "flow", "output", "predict", "probabilit", "identit", "lbl", "overlay", "contour", "instance",
-    "annotation", "gt",
+    "annotat", "gt", "truth",
 )  # fmt: skip
 """One of these is in every name that the expressions above match: most names are done with by looking for them."""
 
@@ -122,6 +129,13 @@ def mask_name(key: str) -> str:
         return f"{match['token'].lower()}_"
     match = _MASK_FOLDERS.search(file_name(parent(key)))
     return "" if match is None else f"{match['token'].lower()}/"
+
+
+def mask_within(key: str) -> str:
+    """What inside the name of `key` may mean a mask ("_labels_" of "image_labels_A01.tif"), and means an image's stain or plate more often than
+    at its end; "" for nothing."""
+    match = _MASK_WITHIN.search(stem(key)) if _may_be_derived(key) else None
+    return "" if match is None else f"_{match['token'].lower()}_"
 
 
 def _may_be_derived(key: str) -> bool:

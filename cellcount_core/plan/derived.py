@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import FieldFault
-from cellcount_core.layouts.base import derived_why, extension, mask_name
+from cellcount_core.layouts.base import derived_why, extension, mask_name, mask_within
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store
 
@@ -88,7 +88,12 @@ def suspects(rows: Iterable[Row]) -> Iterator[Row | Suspect]:
         first = files[0]
         while chain and not (chain[-1].plate == first.plate and first.well.startswith(chain[-1].well)):
             chain.pop()
-        shorter = (one for one in reversed(chain) if first.well[len(one.well)] in _SEPARATORS)
+        # Of a name that says mask itself ("label_A01.tif", a folder "labels") none is the extension: what follows may be images too.
+        shorter = (
+            one
+            for one in reversed(chain)
+            if first.well[len(one.well)] in _SEPARATORS and not mask_name(one.key)
+        )
         beside = next(shorter, None)
         for row in files:
             yield _suspected(row, files, beside)
@@ -147,7 +152,7 @@ def is_label_map(pixels: NDArray[np.generic]) -> bool | None:
 
 
 def _suspected(row: Row, files: list[Row], beside: Row | None) -> Row | Suspect:
-    named = mask_name(row.key)
+    named = mask_name(row.key) or ("" if beside is not None else mask_within(row.key))
     if beside is not None:
         addition = re.sub(r"[0-9]+", "#", row.well[len(beside.well) :])
         return Suspect(row, named or addition, bool(named), beside)

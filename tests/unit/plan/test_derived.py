@@ -51,7 +51,8 @@ def test_what_other_programs_drew_of_an_image_is_left_out_and_named(order: int) 
         "a_cp_masks.png": png(LABELS), "a_cp_masks_1.tif": tiff(LABELS), "a_seg.npy": b"\x93NUMPY...", "a_flows.tif": tiff(IMAGE),
         "a_labels.tif": tiff(LABELS), "a_label.tif": tiff(LABELS), "a_mask.png": mask, "a_Masks2.png": mask, "a_outlines_1.png": png(COLOURS),
         "a_cp_outlines.png": mask, "a_result.tif": tiff(LABELS.astype(np.float32)), "a-nuc.png": png(COLOURS), "a.png": png(LABELS),
-        "masks/1.png": mask, "seg_a.tif": tiff(LABELS), "Mask of a.tif": mask, "a.ome_instanseg_prediction.tiff": tiff(LABELS),
+        "masks/1.png": mask, "image_labels_A01.tif": tiff(LABELS), "P1-mask-a.png": mask, "truth/a.tif": tiff(LABELS),
+        "ground truth/x.tif": tiff(LABELS), "segmented/a.png": png(COLOURS), "seg_a.tif": tiff(LABELS), "Mask of a.tif": mask, "a.ome_instanseg_prediction.tiff": tiff(LABELS),
     }.items():  # fmt: skip
         files = dict([("a.tif", tiff(IMAGE)), ("b.tif", tiff(IMAGE)), (name, body)][::order])
         keys, told = planned(files)
@@ -65,9 +66,21 @@ def test_what_other_programs_drew_of_an_image_is_left_out_and_named(order: int) 
 def test_images_are_never_taken_for_masks_by_what_their_names_add() -> None:
     files = {name: tiff(IMAGE) for name in ("a.tif", "a_1.tif", "a_nuc.tif", "label.tif", "edu_label.tif")}
     files |= {f"masks/{number}.tif": tiff(IMAGE) for number in range(3)}
+    # Images that all say the same: an extended name of theirs adds nothing.
+    files |= {
+        f"{name}{end}.tif": tiff(IMAGE)
+        for name in ("Mask_plate1_A01", "edu_labels/A01", "p_label_dapi_A01", "GT/A01")
+        for end in ("", "_2")
+    }
     keys, told = planned(files)
     assert keys == set(files)
     assert "left out" not in told
+
+
+def test_a_second_mask_of_an_image_is_one_too() -> None:
+    mask = png((LABELS > 0).astype(np.uint8) * 255)
+    files = {"a.tif": tiff(IMAGE), "a_mask.png": mask, "a_mask_1.png": mask, "a_labels_b.tif": tiff(LABELS)}
+    assert planned(files)[0] == {"a.tif"}
 
 
 def test_another_size_an_image_drawn_like_a_mask_and_an_empty_one_are_counted() -> None:
