@@ -21,6 +21,7 @@ class Doubt(StrEnum):
     PADDED = "padded"
     HALF_SATURATED = "half_saturated"
     OBJECTS_IN_EMPTY = "objects_in_empty_field"
+    NOTHING_FOUND = "nothing_found"
     BRIGHT_DEBRIS = "bright_debris"
     ZERO_TAIL = "zero_tail"
     SIZE_ABSURD = "size_absurd"
@@ -64,17 +65,17 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.BRIGHT_BACKGROUND: _Told(
         "The background is brighter than the objects, and the model is for fluorescence: the image was counted upside down.",
         "{have} a background brighter than the objects; `{model}` is for fluorescence",
-        "look at them (`cellcount pictures`), or count them with a package made for such images",
+        "look at {them} (`cellcount pictures`), or count them with a package made for such images",
     ),
     Doubt.DARK_BACKGROUND: _Told(
         "The background is darker than the objects, and the model is for dark objects on a bright background.",
         "{have} a background darker than the objects; `{model}` is for dark objects on a bright background",
-        "look at them (`cellcount pictures`), or count them with a package made for such images",
+        "look at {them} (`cellcount pictures`), or count them with a package made for such images",
     ),
     Doubt.OUT_OF_DOMAIN: _Told(
         "The field is less like the model's training images than all but a fortieth of them are; its count has no interval.",
         "{are} unlike what `{model}` was trained on",
-        "look at them (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
+        "look at {them} (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
     ),
     Doubt.UNEVEN_LIGHT: _Told(
         "The background rises across the field by more than a quarter of the objects' height: what lies in shadow may be lost, and what "
@@ -95,7 +96,13 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.OBJECTS_IN_EMPTY: _Told(
         "The signal does not rise above the noise floor, and objects were counted all the same.",
         "{have} objects though the signal does not rise above the noise",
-        "look at them (`cellcount pictures`)",
+        "look at {them} (`cellcount pictures`)",
+    ),
+    Doubt.NOTHING_FOUND: _Told(
+        "No object was found, though three things at least stand out of the background: the model does not know them, or not at the size they "
+        "were looked for at.",
+        "{show} things that stand out of the background, and no object was found",
+        "look at {them} (`cellcount pictures`); if those are the objects, give their median diameter: --diameter PX",
     ),
     Doubt.BRIGHT_DEBRIS: _Told(
         "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted.",

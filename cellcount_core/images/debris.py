@@ -114,6 +114,11 @@ class View:
         mask = self.values > background + full / RUNG
         return mask if np.count_nonzero(mask) <= _MOST_SHARE * mask.size else None
 
+    def pieces(self, level: float) -> int:
+        """Connected pieces that lie above a level of the plane and are no noise."""
+        high = self._smooth > level
+        return _count(high, high, None, self._least)
+
     def near(
         self, mask: NDArray[np.bool_], down: int, across: int, shape: tuple[int, int]
     ) -> NDArray[np.bool_]:

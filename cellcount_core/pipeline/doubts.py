@@ -6,6 +6,7 @@ import numpy as np
 
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
+from cellcount_core.images.debris import View
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, padding, unevenness, zero_tail
@@ -26,6 +27,9 @@ _SMALLEST_PX = 4.0
 _LARGEST_SHARE = 1 / 3
 _APART = 1.6
 _FEW = 5
+_PIECES = 3
+"""Fewer things that stand out of an image are a grain or a fibre in an empty field."""
+
 _SMALLEST_SEEN_PX = 6.0
 """Objects of a package of any scale: below this diameter they are what its smoothing leaves of noise."""
 
@@ -53,6 +57,7 @@ def doubts(
         Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
+        Doubt.NOTHING_FOUND: not quality.empty and not found.count and _shows(plane, norm) >= _PIECES,
         Doubt.BRIGHT_DEBRIS: norm.debris is not None,
         Doubt.ZERO_TAIL: zero_tail(plane),
         Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
@@ -82,6 +87,12 @@ def _is_dark(plane: Plane, package: Package) -> bool:
 def _half_saturated(quality: Quality, objects: float) -> bool:
     """Whether saturated pixels make up much of the part of the image that is `objects`, or of the whole of it."""
     return quality.saturation >= _SATURATED_PIXELS and quality.saturation >= _SATURATED * (objects or 1.0)
+
+
+def _shows(plane: Plane, norm: Normalisation) -> int:
+    """How many pieces reach half of the way from the background to full scale."""
+    half = norm.background + norm.range / 2
+    return View(-plane.astype(np.float32)).pieces(-half) if norm.inverted else View(plane).pieces(half)
 
 
 def _absurd(diameter_px: float | None, shorter: int) -> bool:

@@ -45,6 +45,18 @@ def test_a_field_unlike_the_training_images_is_told_and_has_no_interval() -> Non
     assert (row.count_low, row.count_high) == (None, None)
 
 
+def test_a_field_that_shows_things_of_which_none_is_found_says_so() -> None:
+    # Long and thin, looked for at a size at which the network sees none; one alone may be a fibre in an empty field.
+    y, x = np.mgrid[:360, :360]
+    across = [np.hypot((y - 30 - 45 * number) / 5, (x - 180) / 80) for number in range(7)]
+    shown = [2000 / (1 + np.exp((apart - 1) * 5)) for apart in across]
+    noise = np.random.default_rng(0).normal(300, 12, y.shape)
+    for number, told in ((7, True), (1, False)):
+        field = (noise + np.max(shown[:number], axis=0)).astype(np.uint16)
+        row = count_array(field, "nuclei", diameter=40.0).row
+        assert (row.count, "nothing_found" in row.warnings) == (0, told), number
+
+
 def test_an_empty_field_has_an_interval_from_zero_and_no_score() -> None:
     row = count_array(np.full((128, 128), 100, np.uint16), "nuclei").row
     assert (row.count, row.count_low, row.out_of_domain) == (0, 0.0, None)
