@@ -23,7 +23,8 @@ class PoolScale:
 
     `diameter_px` is the median object diameter in px of the image, by number; None where the images disagree or show too little,
     so that each goes by its own. It rests on `objects` objects in `images` images, whose own estimates reach from `low_px` to
-    `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`.
+    `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`. `factor` is
+    told where it rests on one image: the factor to the model's scale that this image is counted at by itself.
     """
 
     plate: str
@@ -36,6 +37,7 @@ class PoolScale:
     high_px: float | None
     small_px: float | None = None
     large_px: float | None = None
+    factor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
+from cellcount_core.pipeline.sizing import Maps, SizeEstimate, estimate_with, tells_sizes
 
 _SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0
 """Sizes, of the one that a network counts best: smaller objects are brought up to the first as long as the largest stay below the
@@ -60,14 +60,24 @@ def field_scale(
     pool = pools.get((plate, plane.shape[0], plane.shape[1]))
     if pool is not None and pool.diameter_px is not None:
         found = pool.diameter_px
-        factor = counting_factor(wanted, found, pool.small_px, pool.large_px)
+        factor = pool.factor or counting_factor(wanted, found, pool.small_px, pool.large_px)
         return FieldScale(factor, ScaleSource.POOL, found, pool.images, pool.objects), ()
     own = estimate_with(plane, package, maps)
-    if own.diameter_px is None:
+    alone = own_factor(wanted, own)
+    if alone is None:
         return FieldScale(1.0, ScaleSource.UNKNOWN), (UNKNOWN_SIZE,)
+    return FieldScale(alone, ScaleSource.IMAGE, own.diameter_px, 1, own.objects), (OWN_SIZE,)
+
+
+def own_factor(wanted: float, own: SizeEstimate) -> float | None:
+    """The factor at which an image that goes by its own estimate is counted, None where that tells no size.
+
+    A plan keeps it for a plate of which one image alone tells the size: that image is counted alike, sampled or not.
+    """
+    if own.diameter_px is None:
+        return None
     factor = counting_factor(wanted, own.diameter_px, own.low_px, own.high_px)
-    factor = min([f for f in own.factors if 1 / _AS_WELL <= f / factor <= _AS_WELL], default=factor)
-    return FieldScale(factor, ScaleSource.IMAGE, own.diameter_px, 1, own.objects), (OWN_SIZE,)
+    return min([f for f in own.factors if 1 / _AS_WELL <= f / factor <= _AS_WELL], default=factor)
 
 
 def counting_factor(wanted: float, typical: float, small: float | None, large: float | None) -> float:

@@ -33,7 +33,7 @@ _IN_A_CROP_PX = 40.0
 class ImageSize:
     """What one sampled image of `height_px` x `width_px` says: median object diameter (px; None: too little to tell).
 
-    A tenth of its objects is smaller than `small_px`, and a tenth larger than `large_px`.
+    A tenth of its objects is smaller than `small_px`, and a tenth larger than `large_px`. By itself it is counted at `factor`.
     """
 
     plate: str
@@ -43,6 +43,7 @@ class ImageSize:
     objects: int
     small_px: float | None = None
     large_px: float | None = None
+    factor: float | None = None
 
 
 def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
@@ -89,8 +90,10 @@ def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PoolScale:
         _median_of(members, lambda image: image.small_px),
         _median_of(members, lambda image: image.large_px),
     )
+    alone = next(image.factor for image in members if image.diameter_px is not None)
+    factor = alone if len(told) == 1 else None
     return PoolScale(
-        *pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2), small, large
+        *pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2), small, large, factor
     )
 
 

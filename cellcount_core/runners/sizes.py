@@ -15,6 +15,7 @@ from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.files import LoadedFile, read_fields
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
+from cellcount_core.pipeline.scaling import own_factor
 from cellcount_core.pipeline.sizing import estimate_with, tells_sizes
 from cellcount_core.plan.channels import ChannelChoice
 from cellcount_core.plan.planner import Measure, no_scales
@@ -83,5 +84,12 @@ def _size_of(
         ) from error
     height, width = plane.shape
     return ImageSize(
-        planned.key.plate, height, width, found.diameter_px, found.objects, found.low_px, found.high_px
+        planned.key.plate,
+        height,
+        width,
+        found.diameter_px,
+        found.objects,
+        found.low_px,
+        found.high_px,
+        own_factor(package.input.diameter_px or 1.0, found),
     )

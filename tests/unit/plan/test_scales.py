@@ -90,6 +90,12 @@ def test_how_far_the_sizes_of_a_plate_reach_is_that_of_most_images() -> None:
     assert (pool.small_px, pool.large_px) == (12.0, 26.0)
 
 
+def test_a_plate_whose_size_one_image_tells_keeps_the_scale_that_this_image_is_counted_at() -> None:
+    alone = ImageSize("P", 512, 512, 20.0, 30, 12.0, 26.0, factor=1.25)
+    assert [pool.factor for pool in pool_sizes([alone, image(None, 0)])] == [1.25]
+    assert [pool.factor for pool in pool_sizes([alone, alone])] == [None]
+
+
 def planned(plate: int, number: int, reason: Reason | None = None) -> PlannedField:
     key = FieldKey(f"P{plate:04d}", f"W{number:04d}", 1, 1)
     return PlannedField(key, (Source("", 0, f"{plate}/{number}.tif", size=1),), reason)
