@@ -26,6 +26,7 @@ from cellcount_core.objects.runs import (
     Indices,
     Runs,
     connected,
+    first_of_equal,
     first_of_runs,
     gaps,
     join_runs,
@@ -35,6 +36,9 @@ from cellcount_core.objects.runs import (
 
 _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
+
+_STEPS = 16
+"""Px to a side or down at most over which two peaks of a core are looked at along a straight line."""
 
 _LEAST_HEIGHT = np.finfo(np.float32).tiny
 
@@ -91,7 +95,10 @@ def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object
         return np.zeros(shape, np.int32)
     pixels = objects.pixels()
     numbers = raster_numbers(objects, _kept(objects, pixels, foreground, fitted))
-    return np.ascontiguousarray(paint(objects, numbers, inside.shape, pixels)[:-1, :-1])
+    # Without the frame: one pixel less for each row above.
+    above = objects.starts // inside.shape[1]
+    pixels -= np.repeat(above, objects.lengths)
+    return paint(Runs(objects.starts - above, objects.lengths, objects.owners), numbers, shape, pixels)
 
 
 def parse_params(params: Mapping[str, object]) -> CoreParams:
@@ -113,6 +120,11 @@ def _levels(first: float) -> list[float]:
     return [
         first + _LEVEL_STEP * step for step in range(1, 1 + int(max(0.0, _LEVEL_END - first) / _LEVEL_STEP))
     ]
+
+
+def _needed(params: CoreParams) -> NDArray[np.float32]:
+    """The height (n,) that branches at each level rise to."""
+    return (np.asarray(_levels(params.core), np.float64) + params.prominence).astype(np.float32)
 
 
 def _framed(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -142,13 +154,12 @@ def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params
     pixels = cores.pixels()
     heights = distance.ravel()[pixels]
     peaks = _peaks(cores, pixels, heights, distance, high, params)
-    if peaks.size < 2:
+    if peaks.size < 2 or not _levels(params.core):
         return cores
-    core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
-    count = int(cores.owners.max()) + 1
-    several = (np.bincount(core_of_peak, minlength=count) > 1)[cores.owners]
+    several = _may_part(cores, peaks, distance, high, params)[cores.owners]
     if not several.any():
         return cores
+    count = int(cores.owners.max()) + 1
     looked_at = np.repeat(several, cores.lengths)
     branches = _split(pixels[looked_at], heights[looked_at], params, inside.shape)
     return join_runs([cores.taken(~several), branches.owned(branches.owners + count)])
@@ -184,13 +195,49 @@ def _peaks(
     return places
 
 
+def _may_part(
+    cores: Runs,
+    peaks: Indices,
+    distance: NDArray[np.float32],
+    high: NDArray[np.bool_],
+    params: CoreParams,
+) -> NDArray[np.bool_]:
+    """Which cores (n + 1,) some level may part into prominent branches, given their peaks (p,) in raster order.
+
+    A peak is no branch beside the core's highest one where a path between the two stays above every level at which it could be: most
+    often the straight one does.
+    """
+    core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
+    heights = distance.ravel()[peaks]
+    order = np.lexsort((-heights, core_of_peak))
+    first = first_of_equal(core_of_peak[order])
+    top = peaks[np.repeat(order[first], gaps(first, peaks.size))]
+    at, own = peaks[order], heights[order]
+    width = high.shape[1]
+    y, x, top_y, top_x = at // width, at % width, top // width, top % width
+    steps = np.arange(_STEPS + 1)[:, None]
+    # With at most so many steps neither goes on by more than one, and of two that both do the column goes first.
+    rows = y + (2 * (top_y - y) * steps + _STEPS) // (2 * _STEPS)
+    columns = x + (2 * (top_x - x) * steps + _STEPS) // (2 * _STEPS)
+    path = np.concatenate([rows * width + columns, rows[:-1] * width + columns[1:]])
+    levels = np.asarray(_levels(params.core), np.float32)
+    level = levels[np.searchsorted(_needed(params), own, side="right") - 1]
+    joined = (high.ravel()[path] & (distance.ravel()[path] > level)).all(axis=0)
+    joined &= np.maximum(np.abs(top_y - y), np.abs(top_x - x)) <= _STEPS
+    joined[first] = False
+    held = np.bincount(core_of_peak[order[~joined]], minlength=int(cores.owners.max()) + 1)
+    return np.greater(held, 1)
+
+
 def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, shape: tuple[int, int]) -> Runs:
     """Cores of n > 0 pixels, which are those of whole cores at the first level: `places` (n,) are their flat indices in raster
     order in a framed image of `shape`, `heights` (n,) the distance there."""
     width = shape[1]
     # The frame's row parts a level from the next.
     spacing = shape[0] * width
-    levels = _levels(params.core)
+    needed = _needed(params)
+    # Where nothing rises high enough nothing is prominent.
+    levels = _levels(params.core)[: int(np.searchsorted(needed, heights.max(), side="right"))]
     layers = [np.arange(places.size), *(np.flatnonzero(heights > level) for level in levels)]
     pixel = np.concatenate(layers)
     at = places[pixel] + np.repeat(np.arange(len(layers)) * spacing, [layer.size for layer in layers])
@@ -199,7 +246,7 @@ def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, sh
     tops = np.maximum.reduceat(heights[pixel], first)
     runs = runs.owned(connected(runs, width))
     tree = _Tree.of(runs, spacing)
-    needed = (np.asarray([np.inf, *levels]) + params.prominence).astype(np.float32)
+    needed = np.append(np.float32(np.inf), needed)
     prominent = np.zeros(tree.layers.size, np.bool_)
     prominent[runs.owners[tops >= needed[tree.layers[runs.owners]]]] = True
     prominent &= np.bincount(runs.owners, runs.lengths) >= params.core_area

@@ -7,11 +7,12 @@ its topmost row. Objects are numbered 1..n in raster order of their anchors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.runs import Indices, Runs, first_of_equal, gaps, largest_pieces
+from cellcount_core.objects.runs import Indices, Runs, gaps, largest_pieces
 
 _STRIP_PX = 1 << 21
 """Pixels handled at once, so that working memory stays small beside the image."""
@@ -65,7 +66,7 @@ def drop_small(labels: NDArray[np.int32], min_area: float) -> NDArray[np.int32]:
     return Pixels.of(labels).painted(min_area)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Pixels:
     """The objects' pixels of a label image of `shape` in raster order: `places` (n,) flat indices, `numbers` (n,) int32.
 
@@ -77,10 +78,13 @@ class Pixels:
     shape: tuple[int, int]
 
     @staticmethod
-    def of(labels: NDArray[np.int32]) -> Pixels:
-        """Those of a label image (H, W)."""
+    def of(labels: NDArray[np.int32], where: NDArray[np.bool_] | None = None) -> Pixels:
+        """Those of a label image (H, W), or those of them that lie `where` (H, W)."""
         # Of truth values the non-zero ones are found several times faster than of numbers.
-        places = np.flatnonzero(labels != 0)
+        there = labels != 0
+        if where is not None:
+            there &= where
+        places = np.flatnonzero(there)
         return Pixels(places, labels.ravel()[places], (labels.shape[0], labels.shape[1]))
 
     def taken(self, which: NDArray[np.bool_]) -> Pixels:
@@ -89,15 +93,29 @@ class Pixels:
 
     def in_one_piece(self) -> Pixels:
         """The largest connected piece of every object (side neighbours; of equal ones the first); the others are background."""
+        if not self.places.size:
+            return self
+        kept = largest_pieces(self.runs, self.shape[1])
+        return self if kept.all() else self.taken(np.repeat(kept, self.runs.lengths))
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Their runs, with their numbers as owners."""
+        if not self.places.size:
+            nothing = np.zeros(0, np.intp)
+            return Runs(nothing, nothing, nothing)
         begins = np.empty(self.places.size, np.bool_)
-        begins[:1] = True
+        begins[0] = True
         np.not_equal(self.numbers[1:], self.numbers[:-1], out=begins[1:])
-        begins[1:] |= np.diff(self.places) != 1
-        begins |= self.places % self.shape[1] == 0
+        begins[1:] |= self.places[1:] - self.places[:-1] != 1
         first = np.flatnonzero(begins)
-        runs = Runs(self.places[first], gaps(first, self.places.size), self.numbers[first].astype(np.intp))
-        kept = largest_pieces(runs, self.shape[1])
-        return self if kept.all() else self.taken(np.repeat(kept, runs.lengths))
+        rows, width = self.places[first] // self.shape[1], self.shape[1]
+        over = self.places[np.append(first[1:], self.places.size) - 1] >= (rows + 1) * width
+        if over.any():
+            # The next row's beginning is no more than a pixel further on: few objects reach from one edge to the other.
+            begins |= self.places % width == 0
+            first = np.flatnonzero(begins)
+        return Runs(self.places[first], gaps(first, self.places.size), self.numbers[first].astype(np.intp))
 
     def image(self) -> NDArray[np.int32]:
         """The label image (H, W), numbers as they are."""
@@ -109,13 +127,9 @@ class Pixels:
         """The label image (H, W) without objects below `min_area` px, numbered in raster order."""
         if not self.places.size:
             return np.zeros(self.shape, np.int32)
-        starts = first_of_equal(self.numbers)
-        owners = self.numbers[starts].astype(np.intp)
-        runs = Runs(starts, gaps(starts, self.numbers.size), owners)
-        numbers = np.repeat(
-            raster_numbers(runs, np.bincount(owners, runs.lengths) >= min_area)[owners], runs.lengths
-        )
-        return Pixels(self.places, numbers, self.shape).image()
+        owners, lengths = self.runs.owners, self.runs.lengths
+        numbers = raster_numbers(self.runs, np.bincount(owners, lengths) >= min_area)
+        return Pixels(self.places, np.repeat(numbers[owners], lengths), self.shape).image()
 
 
 def border_numbers(labels: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -95,8 +95,7 @@ class Outline:
     def above(self, start: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:
         """Whether the map is above the level, at its own pixels, in a window of `shape` (H, W) from `start` (y, x)."""
         top, left = start[0] - self.origin[0], start[1] - self.origin[1]
-        window = self.values[top : top + shape[0], left : left + shape[1]]
-        return np.ascontiguousarray(window) > np.float32(self.level)
+        return self.values[top : top + shape[0], left : left + shape[1]] > np.float32(self.level)
 
     def inside(
         self, places: Indices, width: int, start: tuple[int, int], shape: tuple[int, int]
@@ -106,7 +105,8 @@ class Outline:
 
         The map is read at a pixel's centre, linearly between the four pixels around it, as float32.
         """
-        y, x = np.divmod(places, width)
+        y = places // width
+        x = places - y * width
         height = int(y[-1]) + 1 if y.size else 0
         rows, columns = (
             _Taps.of(start[axis], size, self.model_shape[axis], shape[axis]).seen_from(
@@ -114,22 +114,12 @@ class Outline:
             )
             for axis, size in ((0, height), (1, width))
         )
+        values = np.ascontiguousarray(self.values)
         inside = np.empty(places.size, np.bool_)
         for begin in range(0, places.size, _PIXELS_AT_ONCE):
             some = slice(begin, begin + _PIXELS_AT_ONCE)
-            inside[some] = self._read(rows, columns, y[some], x[some]) > np.float32(self.level)
+            inside[some] = _read(values, rows, columns, y[some], x[some]) > np.float32(self.level)
         return inside
-
-    def _read(self, rows: _Taps, columns: _Taps, y: Indices, x: Indices) -> NDArray[np.float32]:
-        """The map between its pixels, at rows and columns (n,)."""
-        down, across = rows.share[y], columns.share[x]
-
-        def column(at: NDArray[np.int64]) -> NDArray[np.float32]:
-            above, below = self.values[rows.low[y], at], self.values[rows.high[y], at]
-            return np.asarray(above + (below - above) * down, np.float32)
-
-        left, right = column(columns.low[x]), column(columns.high[x])
-        return np.asarray(left + (right - left) * across, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,41 +147,60 @@ class _Taps:
         return _Taps(low, high, self.share)
 
 
-def bounded_by_light(
-    labels: NDArray[np.int32], plane: NDArray[np.generic], background: float, full: float
-) -> NDArray[np.int32]:
-    """The label image (h, w) without those pixels of its objects' rims in which `plane` (h, w) is dark, numbered in raster order.
+def _read(
+    values: NDArray[np.float32], rows: _Taps, columns: _Taps, y: Indices, x: Indices
+) -> NDArray[np.float32]:
+    """A map between its pixels, at rows and columns (n,)."""
+    flat, width = values.ravel(), values.shape[1]
+    top, bottom = (rows.low * width)[y], (rows.high * width)[y]
+    down, across = rows.share[y], columns.share[x]
+
+    def column(at: Indices) -> NDArray[np.float32]:
+        above, below = flat[top + at], flat[bottom + at]
+        return np.asarray(above + (below - above) * down, np.float32)
+
+    left, right = column(columns.low[x]), column(columns.high[x])
+    return np.asarray(left + (right - left) * across, np.float32)
+
+
+def bounded_by_light(objects: Pixels, plane: NDArray[np.generic], background: float, full: float) -> Pixels:
+    """Objects, each in one piece, without those pixels of their rims in which `plane` (h, w) is dark.
 
     `background` and `full` scale above it (below 0 where objects are darker) are the plane's levels. A pixel of a rim goes where it is
     less than `_LIGHT` as far from the background as the object's brighter part, the pixels above its mean, is on average. Of what
     is left an object keeps the largest piece. Depends on the object alone, and on where others begin.
     """
-    objects = Pixels.of(labels)
     if not objects.places.size:
-        return labels
-    owners = objects.numbers
+        return objects
+    owners = objects.numbers.astype(np.intp)
     light = (plane.ravel()[objects.places].astype(np.float32) - np.float32(background)) / np.float32(full)
     np.clip(light, 0, _BRIGHTEST, out=light)
-    mean = np.bincount(owners, light) / np.maximum(np.bincount(owners), 1)
+    area = np.bincount(objects.runs.owners, objects.runs.lengths)
+    mean = np.bincount(owners, light) / np.maximum(area, 1)
     bright = light >= mean[owners]
-    count = np.bincount(owners[bright], minlength=mean.size)
-    own = np.bincount(owners[bright], light[bright], minlength=mean.size) / np.maximum(count, 1)
+    # Nothing is added for what is not bright: much cheaper than to take what is.
+    count = np.bincount(owners, bright)
+    own = np.bincount(owners, light * bright) / np.maximum(count, 1)
     dark = np.flatnonzero(light < (_LIGHT * own)[owners])
-    rim = _on_rim(labels, objects.places[dark], owners[dark])
+    gone = dark[_on_rim(objects, dark)]
+    if not gone.size:
+        return objects
     kept = np.ones(owners.size, np.bool_)
-    kept[dark[rim]] = False
-    return objects.taken(kept).in_one_piece().painted()
+    kept[gone] = False
+    return objects.taken(kept).in_one_piece()
 
 
-def _on_rim(labels: NDArray[np.int32], places: Indices, owners: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of some pixels have one that is not of their object at most `_RIM` px to a side, up or down; beside the image is none."""
-    width = labels.shape[1] + _RIM
-    framed = np.zeros((labels.shape[0] + 2 * _RIM, width), np.int32)
-    framed[_RIM:-_RIM, :-_RIM] = labels
-    y, x = np.divmod(places, labels.shape[1])
-    at, flat = (y + _RIM) * width + x, framed.ravel()
+def _on_rim(objects: Pixels, which: Indices) -> NDArray[np.bool_]:
+    """Which of some of the pixels have one that is not of their object at most `_RIM` px to a side, up or down; beside the image is none."""
+    places, owners = objects.places[which], objects.numbers[which]
+    height, width = objects.shape
+    # A frame of background: the columns to the right of a row stand to the left of the next one.
+    framed = np.zeros((height + 2 * _RIM, width + _RIM), np.int32)
+    first, across, flat = _RIM * framed.shape[1], framed.shape[1], framed.ravel()
+    flat[first + objects.places + objects.places // width * _RIM] = objects.numbers
+    at = first + places + places // width * _RIM
     rim = np.zeros(places.size, np.bool_)
     for step in range(1, _RIM + 1):
-        for offset in (-step, step, -step * width, step * width):
+        for offset in (-step, step, -step * across, step * across):
             rim |= flat[at + offset] != owners
     return rim

@@ -93,17 +93,6 @@ def runs_of(inside: NDArray[np.bool_]) -> Runs:
     return Runs(starts, ends - starts, np.zeros(starts.size, np.intp))
 
 
-def label_runs(labels: NDArray[np.int32]) -> Runs:
-    """The runs of the objects of a label image (H, W) in raster order."""
-    flat = labels.ravel()
-    begins = np.empty(flat.size, np.bool_)
-    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-    begins[:: max(1, labels.shape[1])] = True
-    first = np.flatnonzero(begins)
-    owners = flat[first].astype(np.intp)
-    return Runs(first, gaps(first, flat.size), owners).taken(owners > 0)
-
-
 def connected(runs: Runs, width: int) -> Indices:
     """The connected component (side neighbours), 1..n, of each of the runs (r,) in raster order in an image `width` wide.
 

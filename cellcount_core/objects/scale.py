@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.labels import Pixels, raster_numbers, strips
+from cellcount_core.objects.labels import Pixels, strips
 from cellcount_core.objects.outline import Outline, grown
-from cellcount_core.objects.runs import label_runs, largest_pieces, paint
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -25,20 +23,18 @@ def labels_to_original(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDA
 
     No object is lost: one that falls between pixels keeps one pixel, as long as there are as many pixels as objects.
     """
-    scaled, _ = window_to_original(labels, (0, 0), (labels.shape[0], labels.shape[1]), shape)
-    return scaled
+    if labels.shape == shape:
+        objects = Pixels.of(labels)
+        whole = objects.in_one_piece()
+        return labels if whole is objects else whole.painted()
+    return window_to_original(labels, (0, 0), (labels.shape[0], labels.shape[1]), shape)[0].painted()
 
 
 def objects_to_original(
-    labels: NDArray[np.int32], first_map: NDArray[np.float32], level: float | None, shape: tuple[int, int]
-) -> NDArray[np.int32]:
-    """A whole image's separated objects (h, w) at the original `shape` (H, W), drawn to where map 0 (h, w) crosses `level`.
-
-    Without a level they are drawn as they are separated.
-    """
+    labels: NDArray[np.int32], first_map: NDArray[np.float32], level: float, shape: tuple[int, int]
+) -> Pixels:
+    """A whole image's separated objects (h, w) at the original `shape` (H, W), drawn to where map 0 (h, w) crosses `level`."""
     model_shape = (labels.shape[0], labels.shape[1])
-    if level is None:
-        return labels_to_original(labels, shape)
     outline = Outline(first_map, (0, 0), model_shape, level)
     return window_to_original(grown(labels), (0, 0), model_shape, shape, outline)[0]
 
@@ -57,44 +53,42 @@ def window_to_original(
     model_shape: tuple[int, int],
     shape: tuple[int, int],
     outline: Outline | None = None,
-) -> tuple[NDArray[np.int32], tuple[int, int]]:
-    """Labels (h, w) of a window of a field at the model's scale, at the original scale, with their new origin.
+) -> tuple[Pixels, tuple[int, int]]:
+    """The objects of a window (h, w) of a field at the model's scale, at the original scale, with their new origin.
 
     `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result
-    covers every original pixel that shows the window, is numbered in raster order of the anchors at the original scale,
-    keeps every object, as `labels_to_original` does, and of each the largest connected piece. With an outline the labels are those of `grown` objects, which are cut
-    to it; one that would have no pixel left is not cut.
+    covers every original pixel that shows the window, keeps every object and its number, as `labels_to_original` does, and of each the
+    largest connected piece. With an outline the labels are those of `grown` objects, which are cut to it; one that would have no pixel left
+    is not cut.
     """
-    if model_shape == shape:
-        if labels.size == 0:
-            return labels, origin
-        if outline is None:
-            objects = Pixels.of(labels)
-            whole = objects.in_one_piece()
-            return labels if whole is objects else whole.painted(), origin
-        return _cut_in_place(labels, outline.above(origin, (labels.shape[0], labels.shape[1]))), origin
     if labels.size == 0:
-        return np.zeros((0, 0), np.int32), (0, 0)
+        return Pixels.of(np.zeros((0, 0), np.int32)), origin if model_shape == shape else (0, 0)
+    if model_shape == shape:
+        objects = Pixels.of(labels) if outline is None else _cut_in_place(labels, outline, origin)
+        return objects.in_one_piece(), origin
     top, rows = _axis(origin[0], labels.shape[0], model_shape[0], shape[0])
     left, columns = _axis(origin[1], labels.shape[1], model_shape[1], shape[1])
     objects = Pixels.of(_shown(labels, rows, columns))
     if outline is not None:
         objects = _cut(objects, outline, (top, left), shape)
     objects = _completed(objects, labels, origin, (top, left), model_shape, shape)
-    return objects.in_one_piece().painted(), (top, left)
+    return objects.in_one_piece(), (top, left)
 
 
 def _shown(
     labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """The label image whose pixels show the given rows and columns of a window; what lies beside it is background."""
-    # A ring of background around the window, for pixels of the result that show what lies beside it.
-    padded = np.pad(labels, 1)
-    rows, columns = np.clip(rows + 1, 0, labels.shape[0] + 1), np.clip(columns + 1, 0, labels.shape[1] + 1)
+    if min(rows[0], columns[0]) < 0 or rows[-1] >= labels.shape[0] or columns[-1] >= labels.shape[1]:
+        # A ring of background around the window, for pixels of the result that show what lies beside it.
+        rows, columns = (
+            np.clip(at + 1, 0, side + 1) for at, side in zip((rows, columns), labels.shape, strict=True)
+        )
+        labels = np.pad(labels, 1)
     out = np.empty((rows.size, columns.size), np.int32)
     for strip in strips((rows.size, columns.size)):
         # `take` copies whole pixels where indexing goes one by one.
-        np.take(padded[rows[strip]], columns, axis=1, out=out[strip])
+        np.take(labels[rows[strip]], columns, axis=1, out=out[strip])
     return out
 
 
@@ -108,17 +102,13 @@ def _cut(objects: Pixels, outline: Outline, start: tuple[int, int], shape: tuple
     return objects.taken(inside if left[1:].all() else inside | ~left[objects.numbers])
 
 
-def _cut_in_place(labels: NDArray[np.int32], inside: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The same of a whole label image (H, W), which has the pixels of the map, numbered in raster order."""
-    cut = np.asarray(cv2.copyTo(labels, inside.view(np.uint8)), np.int32)
-    runs = label_runs(cut)
+def _cut_in_place(labels: NDArray[np.int32], outline: Outline, origin: tuple[int, int]) -> Pixels:
+    """The same of a label image (h, w) from `origin` (y, x), which has the pixels of the map."""
+    inside = outline.above(origin, (labels.shape[0], labels.shape[1]))
+    objects = Pixels.of(labels, inside)
     left = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
-    left[runs.owners] = True
-    if not left[1:].all():
-        np.copyto(cut, labels, where=~left[labels])
-        runs = label_runs(cut)
-    runs = runs.taken(largest_pieces(runs, labels.shape[1]))
-    return paint(runs, raster_numbers(runs), (labels.shape[0], labels.shape[1]))
+    left[objects.runs.owners] = True
+    return objects if left[1:].all() else Pixels.of(labels, inside | ~left[labels])
 
 
 def _completed(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cellcount_core.images.scale import SMALLEST_FACTOR
 from cellcount_core.models.package import Package
 from cellcount_core.objects.labels import number_in_raster_order
-from cellcount_core.objects.scale import objects_to_original
+from cellcount_core.objects.scale import labels_to_original, objects_to_original
 from cellcount_core.objects.separators import Separator
 from cellcount_core.objects.size_map import encode_diameter
 from cellcount_core.pipeline.maps import FieldMaps, Maps
@@ -95,8 +95,12 @@ def look_from_farther(
     gone = _gone(close, far, taken)
     kept_near = _only(labels, ~gone)
     kept_far = _only(far_labels, taken)
-    drawn = objects_to_original(kept_near, near[..., 0], separator.outline, shape)
-    giants = objects_to_original(kept_far, far_maps[..., 0], separator.outline, shape)
+    drawn, giants = (
+        labels_to_original(kept, shape)
+        if separator.outline is None
+        else objects_to_original(kept, seen[..., 0], separator.outline, shape).painted()
+        for kept, seen in ((kept_near, near), (kept_far, far_maps))
+    )
     free = (drawn == 0) & (giants > 0)
     before = int(drawn.max(initial=0))
     together = np.where(free, giants + np.int32(before), drawn)

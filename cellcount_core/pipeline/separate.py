@@ -15,12 +15,17 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.objects.blocks import BlockObjects, separate_blocks
 from cellcount_core.objects.features import feature_moments, object_columns
-from cellcount_core.objects.labels import number_in_raster_order, paste, renumber
+from cellcount_core.objects.labels import Pixels, number_in_raster_order, paste, renumber
 from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
 from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline, bounded_by_light
 from cellcount_core.objects.protocol import Separator
-from cellcount_core.objects.scale import map_to_original, objects_to_original, window_to_original
+from cellcount_core.objects.scale import (
+    labels_to_original,
+    map_to_original,
+    objects_to_original,
+    window_to_original,
+)
 from cellcount_core.pipeline.farther import look_from_farther, speaks_of_larger
 from cellcount_core.pipeline.kit import PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, Maps
@@ -76,12 +81,11 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
     with kit.clock("quality"):
         likeness = likeness_features(maps.canvas(), whole, near) if tells_sizes(kit.package) else None
     with kit.clock("separate"):
-        drawn = (
-            objects_to_original(labels, whole[..., 0], kit.separator.outline, shape)
-            if twice is None
-            else twice.labels
-        )
-        drawn = _seen(drawn, (0, 0), planes[kit.counted[0].name], maps.norm, kit.separator)
+        plane = planes[kit.counted[0].name]
+        if twice is None:
+            drawn = _drawn_whole(labels, whole, plane, maps.norm, kit.separator)
+        else:
+            drawn = _seen(Pixels.of(twice.labels), (0, 0), plane, maps.norm, kit.separator)
     with kit.clock("measure"):
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(drawn, _measured(planes, kit), score_map=score)
@@ -100,9 +104,19 @@ def label_whole(separator: Separator, maps: Maps, plane: Plane, norm: Normalisat
 
     `plane` (H, W) is the raw counted plane, `norm` its levels.
     """
+    return _drawn_whole(separate_whole(separator, maps), maps, plane, norm, separator)
+
+
+def _drawn_whole(
+    labels: NDArray[np.int32], maps: Maps, plane: Plane, norm: Normalisation, separator: Separator
+) -> NDArray[np.int32]:
+    """What was separated (h, w) in the maps (h, w, K) of a whole field, as its counted plane (H, W) shows it."""
     shape = (plane.shape[0], plane.shape[1])
-    labels = objects_to_original(separate_whole(separator, maps), maps[..., 0], separator.outline, shape)
-    return _seen(labels, (0, 0), plane, norm, separator)
+    if separator.outline is None:
+        return _without_debris(labels_to_original(labels, shape), (0, 0), norm)
+    return _seen(
+        objects_to_original(labels, maps[..., 0], separator.outline, shape), (0, 0), plane, norm, separator
+    )
 
 
 def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
@@ -125,8 +139,8 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
             if speaks_of_larger(window, kit.package):
                 warnings.add(Doubt.TOO_LARGE)
             outline = _outline(window, corner, model_shape, separator.outline)
-            labels, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
-            labels = _seen(labels, origin, planes[kit.counted[0].name], maps.norm, kit.separator)
+            objects, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
+            labels = _seen(objects, origin, planes[kit.counted[0].name], maps.norm, kit.separator)
         with kit.clock("measure"):
             tables.append(_measured_window(labels, origin, maps, shape, planes, kit))
         if canvas is not None:
@@ -149,17 +163,21 @@ def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -
 
 
 def _seen(
-    labels: NDArray[np.int32], origin: Shape, plane: Plane, norm: Normalisation, separator: Separator
+    objects: Pixels, origin: Shape, plane: Plane, norm: Normalisation, separator: Separator
 ) -> NDArray[np.int32]:
-    """A window's objects (h, w) as the counted plane shows them: bounded by their light where they have an outline, without those
+    """A window's objects as the counted plane shows them (h, w): bounded by their light where they have an outline, without those
     that are debris; numbered in raster order."""
     if separator.outline is not None:
-        shown = _shown_calm(plane, origin, (labels.shape[0], labels.shape[1]), norm)
-        labels = bounded_by_light(labels, shown, norm.background, norm.range)
-    if norm.debris is not None:
-        odd = norm.debris.owning(labels, origin)
-        labels = number_in_raster_order(np.where(odd[labels], 0, labels))
-    return labels
+        shown = _shown_calm(plane, origin, objects.shape, norm)
+        objects = bounded_by_light(objects, shown, norm.background, norm.range)
+    return _without_debris(objects.painted(), origin, norm)
+
+
+def _without_debris(labels: NDArray[np.int32], origin: Shape, norm: Normalisation) -> NDArray[np.int32]:
+    if norm.debris is None:
+        return labels
+    odd = norm.debris.owning(labels, origin)
+    return number_in_raster_order(np.where(odd[labels], 0, labels))
 
 
 def _drawn(separator: Separator) -> Separator:

@@ -74,9 +74,10 @@ def test_a_window_is_scaled_as_it_is_in_the_whole(model: tuple[int, int], origin
         alone = np.zeros(model, np.int32)
         alone[y : y + 20, x : x + 20] = pieces_of(field[y : y + 20, x : x + 20])
         expected = labels_to_original(alone, original)
-        window, (top, left) = window_to_original(
+        objects, (top, left) = window_to_original(
             np.ascontiguousarray(alone[y : y + 20, x : x + 20]), (y, x), model, original
         )
+        window = objects.painted()
         placed = np.zeros(original, np.int32)
         placed[top : top + window.shape[0], left : left + window.shape[1]] = window
         assert np.array_equal(placed, expected)
@@ -99,7 +100,7 @@ def test_an_object_is_its_largest_piece(original: tuple[int, int]) -> None:
     stray[40, 4], stray[52, 52], stray[30, 59], stray[31, 0] = 1, 2, 2, 2
     np.testing.assert_array_equal(labels_to_original(stray, original), labels_to_original(labels, original))
     outline = np.ones(labels.shape, np.float32)
-    drawn = objects_to_original(stray, outline, 0.5, original)
+    drawn = objects_to_original(stray, outline, 0.5, original).painted()
     for number in (1, 2):
         assert ndimage.label(drawn == number)[1] == 1
 
