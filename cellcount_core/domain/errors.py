@@ -153,7 +153,7 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file.", _AGAIN),
     Reason.PART_OF_SET: ReasonInfo(
         Status.SKIPPED,
-        "The file holds further planes of an image of several files, which is counted in the row of the first.",
+        "The file holds other channels or planes of an image of several files, which is counted in the row of the file with the first plane.",
         (),
     ),
     Reason.TOO_LARGE_OBJECTS: ReasonInfo(

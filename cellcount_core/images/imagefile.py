@@ -46,9 +46,9 @@ class ImageFile(Protocol):
         ...
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
-        """The planes of a channel that lie in this file: all, unless it is one of an OME set.
+        """The planes of a channel that lie in this file: all, unless it is one of an OME set; none where the first lies in another file of it.
 
-        Raises FieldFault as `read`, and CHANNEL_MISSING where no plane of it does.
+        Raises FieldFault as `read`, and CHANNEL_MISSING where nothing says where the channel lies.
         """
         ...
 

@@ -83,14 +83,10 @@ class TiffImage:
         number = max(0, self._channel(channel)) if self._apart else 0
         check_position(0, self.planes, index, self.images, self.key)
         planes = self._source.own(number, index)
-        if not planes:
-            place = self._source.place(number, 0, index) if isinstance(self._source, OmePlanes) else None
-            where = (
-                f"lies in another file of its OME set ({place.file})"
-                if place
-                else "has no page by its OME-XML"
-            )
-            detail = f"channel {self.whole[number]!r} {where}; this file holds {_quoted(self.channels)}"
+        if not planes and (
+            not isinstance(self._source, OmePlanes) or self._source.place(number, 0, index) is None
+        ):
+            detail = f"channel {self.whole[number]!r} has no page by its OME-XML; this file holds {_quoted(self.channels)}"
             raise FieldFault(Reason.CHANNEL_MISSING, detail, self.key)
         return planes
 

@@ -163,7 +163,7 @@ def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _R
         ordered = ordered[:1]
     if len(found) > 1:
         # Each file is one plane, whatever a set that it is part of holds elsewhere.
-        pairs = [(each, each.image.own(each.name, each.index)[0]) for each in ordered]
+        pairs = [(each, _own(each, selection)[0]) for each in ordered]
         return _joined(pairs, selection, run.z if len(pairs) > 1 else "first")
     return _within(ordered[0], selection, run)
 
@@ -171,17 +171,26 @@ def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _R
 def _check_row(found: _Inside, selection: Selection) -> None:
     """An image of several files is counted once, in the row of the one that holds the first plane of the channel counted first."""
     own = found.image.own(found.name, found.index)
-    if found.source.plane == 0 and own[0] != 0:
+    if found.source.plane == 0 and own[:1] != (0,):
         # Where the first plane can be read, it has a row of its own.
         found.read(0)
         detail = f"channel {selection.name!r}: its first plane lies in another file of its OME set, in whose row it is counted"
         raise FieldFault(Reason.PART_OF_SET, detail, found.source.key)
 
 
+def _own(found: _Inside, selection: Selection) -> tuple[int, ...]:
+    """The planes of a channel in a file that is a plane by its name. Raises FieldFault CHANNEL_MISSING where there is none."""
+    own = found.image.own(found.name, found.index)
+    if not own:
+        detail = f"channel {selection.name!r} lies in another file of its OME set"
+        raise FieldFault(Reason.CHANNEL_MISSING, detail, found.source.key)
+    return own
+
+
 def _within(found: _Inside, selection: Selection, run: RunConfig) -> _Read:
     """The planes within one file, and in those of its OME set."""
     image, key = found.image, found.source.key
-    if found.source.plane and len(own := image.own(found.name, found.index)) == 1:
+    if found.source.plane and len(own := _own(found, selection)) == 1:
         return _joined([(found, own[0])], selection, "first")
     if isinstance(run.z, int) and image.planes > 1:
         if not 1 <= run.z <= image.planes:

@@ -86,9 +86,15 @@ def test_a_projection_takes_the_planes_of_a_set_wherever_they_lie() -> None:
     assert int(load(second, DAPI, sources=sources[1:], others=bodies).planes["DAPI"].max()) == 9
 
 
-def test_a_channel_in_another_file_of_a_set_is_missing_and_one_has_to_be_named() -> None:
+def test_a_channel_in_another_file_of_a_set_is_counted_in_its_row_and_one_has_to_be_named() -> None:
     bodies = {B[0]: pages([1, 2], xml(by_channel(), z=2, uuid=B[1]))}
-    assert refused(bodies, DAPI).reason is Reason.CHANNEL_MISSING
+    other = {A[0]: pages([1, 2], xml(by_channel(), z=2, uuid=A[1]))}
+    assert refused(bodies, DAPI, others=other).reason is Reason.PART_OF_SET
+    # Where that file is not there, nothing else tells of it.
+    fault = refused(bodies, DAPI)
+    assert (fault.reason, A[0] in fault.detail) == (Reason.ABSENT, True)
+    by_name = [Source("", n + 1, file[0]) for n, file in enumerate((A, B))]
+    assert refused(bodies | other, DAPI, sources=by_name).reason is Reason.CHANNEL_MISSING
     assert refused(bodies).reason is Reason.CHANNEL_UNKNOWN
     assert load(bodies, Selection("GFP", "GFP")).joined == 2
     # The name of the file says the channel, however the set calls it.
