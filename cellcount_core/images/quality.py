@@ -251,3 +251,10 @@ def zero_tail(plane: Plane) -> bool:
     tail = full * width + high * columns
     elsewhere = plane.size - int(np.count_nonzero(plane)) - tail
     return bool(tail >= _LEAST_TAIL * plane.size and elsewhere <= _MOST_ZEROS * (plane.size - tail))
+
+
+def zero_tail_of_stack(first: Plane, last: Plane) -> bool:
+    """Whether a stack of planes (H, W) ends so, in its last plane or with it: planes that are joined hide that."""
+    if last.any():
+        return zero_tail(last)
+    return int(np.count_nonzero(first)) >= (1 - _MOST_ZEROS) * first.size

@@ -111,7 +111,8 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     plane = pixels.planes[kit.counted[0].name]
     odd = doubts(plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package)
     colours = colour_doubts(pixels, kit.package)
-    warnings = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
+    told = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
+    warnings = tuple(dict.fromkeys(told))
     return Examined(pixels, prepared.quality, prepared.scale, found, unlike, warnings)
 
 

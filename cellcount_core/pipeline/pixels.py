@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.config import RunConfig
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, matching
 from cellcount_core.domain.fields import PlannedField, Selection, Source
 from cellcount_core.images.decode import ImageFile, Plane
 from cellcount_core.images.imagefile import COLOURS, GREYS
 from cellcount_core.images.pixels import colours_differ
 from cellcount_core.images.project import ZMode, project
+from cellcount_core.images.quality import zero_tail_of_stack
 from cellcount_core.pipeline.files import LoadedFile
 
 LUMINANCE = "luminance"
@@ -203,12 +205,24 @@ def _within(found: _Inside, selection: Selection, run: RunConfig) -> _Read:
 
 def _joined(planes: Sequence[tuple[_Inside, int]], selection: Selection, mode: ZMode) -> _Read:
     first, number = planes[0]
-    plane = project((found.read(plane) for found, plane in planes), mode)
-    assumed = first.source.channel == "" and first.name == "" and selection.channel != ""
+    ends: list[Plane] = []
+
+    def read() -> Iterator[Plane]:
+        for found, at in planes:
+            one = found.read(at)
+            ends[:] = [*ends[:1], one]
+            yield one
+
+    plane = project(read(), mode)
+    warnings = []
+    if first.source.channel == "" and first.name == "" and selection.channel != "":
+        warnings.append(f"{Doubt.CHANNEL_ASSUMED}:{selection.channel}")
+    if len(planes) > 1 and zero_tail_of_stack(ends[0], ends[-1]):
+        warnings.append(Doubt.ZERO_TAIL.value)
     return _Read(
         plane,
         len(planes),
-        (f"channel_assumed:{selection.channel}",) if assumed else (),
+        tuple(warnings),
         first.luminance,
         first.colours_differ(number),
     )

@@ -86,6 +86,17 @@ def test_a_projection_takes_the_planes_of_a_set_wherever_they_lie() -> None:
     assert int(load(second, DAPI, sources=sources[1:], others=bodies).planes["DAPI"].max()) == 9
 
 
+def test_a_stack_whose_last_planes_are_not_written_says_so_though_they_are_joined() -> None:
+    whole = noise(5, 40, 30) | 1
+    cut, half = whole.copy(), whole.copy()
+    cut[-2:], half[-1, 20:] = 0, 0
+    clipped = np.where(cut > cut.mean(), cut, 0)
+    for stack, told in ((whole, False), (cut, True), (half, True), (clipped, False), (0 * whole, False)):
+        found = load({"a.tif": tiff(stack, metadata=None)}, pages="z")
+        assert ("zero_tail" in found.warnings) == told
+    assert load({"a.tif": tiff(cut, metadata=None)}, pages="z", z="first").warnings == ()
+
+
 def test_a_channel_in_another_file_of_a_set_is_counted_in_its_row_and_one_has_to_be_named() -> None:
     bodies = {B[0]: pages([1, 2], xml(by_channel(), z=2, uuid=B[1]))}
     other = {A[0]: pages([1, 2], xml(by_channel(), z=2, uuid=A[1]))}
