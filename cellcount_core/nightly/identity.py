@@ -7,7 +7,7 @@ two roots have a plate at the same path, the one that came later is called "<pat
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,12 +63,33 @@ def named(plates: Sequence[Plate], ledger: Ledger, roots: Collection[str]) -> Na
     return found
 
 
-def settled_elsewhere(event: Event, plates: Iterable[Plate]) -> Plate | None:
-    """The plate of tonight that has the images of a plate which is none any more: the same folder, one inside it or one around it."""
-    was = f"{real_url(event.source)}/"
-    return next(
-        (plate for plate in plates if was.startswith(f"{plate.place}/") or plate.place.startswith(was)), None
-    )
+def heirs(
+    events: Sequence[Event], plates: Collection[Plate], roots: Collection[str]
+) -> Iterator[tuple[Event, Plate]]:
+    """The events of plates that are none any more whose images are those of a plate of tonight, each with that plate.
+
+    It is the same folder, one inside it or one around it; or, where no root of tonight is around the event's, a folder of its name that
+    holds its files, as roots of another depth show them; then folders beside each other moved together, changed or not.
+    """
+    left: list[Event] = []
+    for event in events:
+        was = f"{real_url(event.source)}/"
+        same = (one for one in plates if was.startswith(f"{one.place}/") or one.place.startswith(was))
+        if (heir := next(same, None)) is not None:
+            yield event, heir
+        elif not any(event.source.startswith(f"{root.rstrip('/')}/") for root in roots):
+            left.append(event)
+    moved: dict[str, str] = {}
+    for event in left:
+        folder, _, name = event.source.rpartition("/")
+        alike = [one for one in plates if one.content == event.content and one.source.endswith(f"/{name}")]
+        if len(alike) == 1:
+            moved[folder] = alike[0].source.rpartition("/")[0]
+    for event in left:
+        folder, _, name = event.source.rpartition("/")
+        now = f"{moved[folder]}/{name}" if folder in moved else ""
+        if (heir := next((one for one in plates if one.source == now), None)) is not None:
+            yield event, heir
 
 
 def same_place(store: Store, others: Iterable[Store]) -> Store | None:

@@ -17,7 +17,7 @@ from cellcount_core.nightly.control import Reading, readings
 from cellcount_core.nightly.counting import count_plate
 from cellcount_core.nightly.digest import Digest, digest_json
 from cellcount_core.nightly.hook import hook_url, send
-from cellcount_core.nightly.identity import Named, named, same_place, settled_elsewhere
+from cellcount_core.nightly.identity import Named, heirs, named, same_place
 from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus
 from cellcount_core.nightly.page import page
 from cellcount_core.nightly.plates import Plate, apart, look, nothing_seen, wanting
@@ -152,11 +152,17 @@ class _Night:
     def _part_with(self, tonight: Named, listed: dict[str, int]) -> None:
         """Record which known plates are no more: deleted from a root that still lists, or counted as part of another plate now."""
         gone: defaultdict[str, list[Event]] = defaultdict(list)
-        for event in self.ledger.current():
-            if event.plate in tonight.plates or event.status not in _KNOWN:
-                continue
-            if (heir := settled_elsewhere(event, tonight.plates.values())) is not None:
-                self.inherited[heir.name].append(event)
+        known = [
+            event
+            for event in self.ledger.current()
+            if event.plate not in tonight.plates and event.status in _KNOWN
+        ]
+        passed: set[Event] = set()
+        for event, heir in heirs(known, tonight.plates.values(), (*self.roots.urls, *tonight.moves)):
+            self.inherited[heir.name].append(event)
+            passed.add(event)
+        for event in known:
+            if event in passed:
                 continue
             root = next(
                 (

@@ -247,3 +247,25 @@ def test_an_output_in_a_root_is_refused_however_it_is_spelled(
             night(settings(root, tmp_path))
         shutil.rmtree(root)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plates_of_roots_that_became_one_of_another_depth_are_the_same(
+    nights: Nights, tmp_path: Path
+) -> None:
+    once = nights(arrives(tmp_path / "a", "P1", "P2"), arrives(tmp_path / "b", "P3"))
+    total = sum(once.values())
+    # Moved and known from there, then given by the folder above, of which one plate gained a well.
+    for name in ("a", "b"):
+        (tmp_path / name).rename(tmp_path / f"mnt-{name}")
+    assert nights(tmp_path / "mnt-a", tmp_path / "mnt-b") == once
+    (tmp_path / "mnt").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"mnt-{name}").rename(tmp_path / "mnt" / name)
+    tifffile.imwrite(tmp_path / "mnt/a/P1/TimePoint_1/P1_A05_s1_w1.TIF", discs(3, 96, 1))
+    found = nights(tmp_path / "mnt", depth=2)
+    assert (sorted(found), sum(found.values())) == (["a/P1", "a/P2", "b/P3"], total + 3)
+    assert nights(tmp_path / "mnt", depth=2) == found
+    assert nights.digest.unchanged == 3
+    # And back.
+    again = nights(tmp_path / "mnt" / "a", tmp_path / "mnt" / "b")
+    assert sum(again.values()) == total + 3
