@@ -42,7 +42,7 @@ class Files:
 @dataclass(slots=True)
 class Changes:
     """The difference between two plans of the same settings. `other` counts fields that differ in something else than their files;
-    `same` those that are what they were. `folders` are those in which files were added, changed or removed."""
+    `same` those that are there and what they were. `folders` are those in which files were added, changed or removed."""
 
     added: Files = field(default_factory=Files)
     changed: Files = field(default_factory=Files)
@@ -82,7 +82,9 @@ def changes(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
     """What differs between the plan of an output and one made now; what the first already knows to be gone is no difference."""
     found = Changes()
     for old, new in paired(_fields(before), _fields(now)):
-        if old == new or (new is None and old is not None and is_gone(old)):
+        if old is not None and is_gone(old) and new in (None, old):
+            continue
+        if old == new:
             found.same += 1
             continue
         files_before, files_now = _files(old), _files(new)

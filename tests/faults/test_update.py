@@ -170,6 +170,9 @@ def test_a_folder_that_was_renamed_is_told_from_one_that_lives(
     images = plate.file("A01", 1).parent.rename(tmp_path / "images")
     given = ["--model", "threshold", *SERIAL]
     assert main(["count", str(images), str(out), *given]) == ExitCode.OK
+    # Also where the output knows of files that were removed before.
+    (images / plate.file("A01", 2).name).unlink()
+    assert main(["count", str(images), str(out), "--update", *SERIAL]) == ExitCode.FAILURES
     renamed = images.rename(tmp_path / "renamed")
     for command in (
         ["count", str(renamed), str(out), *given],
