@@ -27,7 +27,7 @@ class Pattern:
     """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
 
     `plate` is used where no group gives the plate; where it is "" too, the folder is the plate (`root` for the input
-    itself). Rows may be letters or numbers (3 is C). Numbers (site, timepoint, plane) must be digits.
+    itself). Plates that a group reads from the name of a folder are told apart by that folder. Rows may be letters or numbers (3 is C). Numbers (site, timepoint, plane) must be digits.
     """
 
     expression: re.Pattern[str]
@@ -51,9 +51,19 @@ class Pattern:
         if well is None or site is None or timepoint is None or plane is None:
             return None
         given = found.get("plate") or self.plate
-        folder = "" if given else parent(key)
+        folder = _plate_folder(key, match) if given else parent(key)
         key_of = FieldKey(given or folder or self.root, well, site, timepoint)
         return Parsed(key_of, found.get("channel", ""), plane, folder)
+
+
+def _plate_folder(key: str, match: re.Match[str]) -> str:
+    """The folder that gives the plate its name; "" where a file's name does, or where what stands before it tells something else."""
+    if match.groupdict().get("plate") is None:
+        return ""
+    start, end = match.span("plate")
+    before = any(0 <= match.start(name) < start for name in match.groupdict() if name != "plate")
+    close = key.find("/", end)
+    return "" if before or close < 0 else key[:close]
 
 
 def compile_pattern(config: PatternLayout, root: str) -> Pattern:

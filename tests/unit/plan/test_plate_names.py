@@ -87,3 +87,17 @@ def test_a_file_that_a_link_leads_to_again_is_counted_once_and_named(tmp_path: P
         ("again", "A01"),
         ("out", "A09"),
     ]
+
+
+def test_plates_of_one_name_that_a_pattern_reads_from_folders_are_told_apart() -> None:
+    grouped = {"kind": "pattern", "pattern": r"(?P<plate>P\w)(?:/[^/]+)?/i_(?P<well>[A-H]\d\d)"}
+    store = store_of(["a/PX/i_A01.tif", "b/PX/i_A01.tif", "b/PY/i_A01.tif"])
+    assert names(store, layout=grouped)[0] == [("PX@a/PX", "A01"), ("PX@b/PX", "A01"), ("PY", "A01")]
+    # Folders below the plate are no plates, nor are those above it which tell something else, nor those of names that tell the plate.
+    for keys, pattern in (
+        (["a/PX/d1/i_A01.tif", "a/PX/d2/i_A02.tif"], grouped["pattern"]),
+        (["T1/PX/i_A01.tif", "T2/PX/i_A02.tif"], r"T(?P<timepoint>\d)/(?P<plate>PX)/i_(?P<well>\w\d\d)"),
+        (["w1/PX_A01.tif", "w2/PX_A02.tif"], r"(?P<plate>PX)_(?P<well>\w\d\d)"),
+    ):
+        found, _ = names(store_of(keys), layout={"kind": "pattern", "pattern": pattern})
+        assert [plate for plate, _ in found] == ["PX", "PX"]
