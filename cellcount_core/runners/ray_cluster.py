@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,9 @@ from ray.exceptions import AuthenticationError, RayError
 
 from cellcount_core.domain.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault, CredentialsFault, StorageFault
+
+_HOST_PORT = re.compile(r"(?:ray://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:/\[\]]+):(?P<port>[0-9]+)")
+_REACH_S = 15.0
 
 _LOCAL_STORE_BYTES = 128 << 20
 """Receipts and shard lists are all that travel: the smallest object store is enough."""
@@ -46,7 +51,7 @@ def connected(execution: ExecutionConfig) -> Iterator[Resources]:
     """Join the cluster named by `execution.address` or RAY_ADDRESS, or start a local one, for as long as the context lasts.
 
     Where this process is connected to Ray already, that is used, and left as it is. Raises StorageFault where the cluster
-    cannot be reached, CredentialsFault where it refuses the token.
+    cannot be reached, CredentialsFault where it refuses the token, ConfigFault where the address is one that jobs are sent to.
     """
     if ray.is_initialized():
         yield resources(execution)
@@ -73,7 +78,28 @@ def _address(execution: ExecutionConfig) -> str | None:
     return None if address in (None, "", "local") else address
 
 
+def _refuse_unreachable(address: str) -> None:
+    """Raise at once where nobody listens at the host and port of `address`: Ray itself tries for minutes. Other forms pass."""
+    if address.startswith(("http://", "https://")):
+        raise ConfigFault(
+            f"Ray: {address} is where a cluster takes jobs: cellcount submit --address {address}. Counting joins it at HOST:6379"
+        )
+    found = _HOST_PORT.fullmatch(address)
+    if found is None:
+        return
+    host, port = found["host"].strip("[]"), int(found["port"])
+    try:
+        socket.create_connection((host, port), timeout=_REACH_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise StorageFault(
+            f"Ray: cannot reach {address}: nobody listens there ({_first_line(error)}); is the cluster up (ray status), and the address "
+            "its head's HOST:PORT? Without --address a local cluster is started"
+        ) from error
+
+
 def _connect(address: str | None) -> None:
+    if address is not None:
+        _refuse_unreachable(address)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # A cluster that is started here tells Ray's makers nothing; who wants it to sets the variable.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.domain.errors import ExitCode, OutputFault
+from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, StorageFault
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
@@ -218,3 +219,16 @@ def test_progress_counts_fields_of_shards_that_are_not_committed_yet(tmp_path: P
     run_job(job(folder, tmp_path / "out", run={"layout": {"kind": "flat"}}, execution=one_shard), told)
     assert told.done[-1] == 6
     assert told.done == sorted(told.done)
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(plate: Plate, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", f"[::1]:{port}"):
+            asked = auto(plate.folder, tmp_path / "out", address=address)
+            with pytest.raises(StorageFault, match="nobody listens there") as caught:
+                run_job(asked, Quiet())
+            assert f"cannot reach {address}" in str(caught.value)
+    with pytest.raises(ConfigFault, match="cellcount submit --address http://head:8265"):
+        run_job(auto(plate.folder, tmp_path / "out", address="http://head:8265"), Quiet())
