@@ -23,6 +23,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 _MERGE = "tag:yaml.org,2002:merge"
 _STR = "tag:yaml.org,2002:str"
+_NO_NAME = 'in "<unicode string>", '
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,11 +60,18 @@ for _tag, _form, _first in (
 
 def _parsed(text: str, where: str) -> object:
     """The value of a YAML text. Raises ConfigFault, beginning with `where`."""
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigFault(
+            f"{where}: not valid YAML: line {line} holds the character U+{error.character:04X}, which no text may hold"
+        ) from error
     try:
         data: object = loader.get_single_data()
     except yaml.YAMLError as error:
-        raise ConfigFault(f"{where}: not valid YAML: {error}") from error
+        tab = ". Lines are indented by spaces" if "'\\t'" in str(error) else ""
+        raise ConfigFault(f"{where}: not valid YAML: {str(error).replace(_NO_NAME, '')}{tab}") from error
     finally:
         loader.dispose()
     if loader.repeated:
@@ -203,15 +211,37 @@ def _line(where: str, faults: Sequence[Mapping[str, object]], model: type[BaseMo
         assert isinstance(context, dict)
         tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         return f"{where}: must be one of {', '.join(tags)} (got {context['tag']!r}){nearest(str(context['tag']), tags)}"
-    first_expected, *others = dict.fromkeys(_expected(str(fault["msg"])) for fault in faults)
+    first_expected, *others = dict.fromkeys(map(_expected, faults))
     expected = [first_expected, *(other.removeprefix("should be ") for other in others)]
     value = first.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
     return f"{where or 'configuration'}: {', or '.join(expected)}{shown}"
 
 
-def _expected(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ").partition(", unable to parse")[0]
+_PLAIN = {
+    "tuple_type": "should be a list such as [a, b]",
+    "list_type": "should be a list such as [a, b]",
+    "dict_type": "should be keys and values such as {key: value}",
+    "model_type": "should be a section: keys and values such as {key: value}",
+    "model_attributes_type": "should be a section: keys and values such as {key: value}",
+    "string_type": "should be a text, which goes in quotes where YAML takes it for something else",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "too_short": "should not be empty",
+    "finite_number": "should be a finite number",
+}
+"""What pydantic says in words of Python, by its types of faults."""
+
+
+def _expected(fault: Mapping[str, object]) -> str:
+    if (words := _PLAIN.get(str(fault["type"]))) is not None:
+        return words
+    if fault["type"] == "union_tag_not_found":
+        context = fault["ctx"]
+        assert isinstance(context, dict)
+        return f"should have the key {str(context['discriminator']).strip(chr(39))}"
+    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = message.partition(", unable to parse")[0]
     return message[:1].lower() + message[1:]
 
 

@@ -26,7 +26,7 @@ _VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w*)\}|(\{[^}]*\}?))")
 def expanded(place: str, variables: Mapping[str, str]) -> str:
     """`place` with `$NAME` and `${NAME}` replaced and a leading `~` made the home folder; `$$` is a plain `$`.
 
-    Raises ValueError naming a variable that is not among `variables`, or a home folder that is not known.
+    Raises ValueError naming a variable that is empty or not among `variables`, or a home folder that is not known.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -37,6 +37,10 @@ def expanded(place: str, variables: Mapping[str, str]) -> str:
         if other is not None or not name:
             raise ValueError(
                 f"{place!r}: only $NAME and ${{NAME}} are replaced (got {found.group()!r}); '$$' stands for a plain '$'"
+            )
+        if variables.get(name) == "":
+            raise ValueError(
+                f"{place!r} names the environment variable {name}, which is empty; '$$' stands for a plain '$'"
             )
         if name not in variables:
             hint = nearest(name, variables)
@@ -56,10 +60,19 @@ def expanded(place: str, variables: Mapping[str, str]) -> str:
         raise ValueError(f"{place!r}: the home folder of {text.partition('/')[0]!r} is not known") from None
 
 
-class Section(BaseModel):
-    """A part of a settings file: unknown keys are refused, a key left empty has its default, and a number is taken for a name."""
+def _is_number(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True)
+
+class Section(BaseModel):
+    """A part of a settings file: unknown keys are refused, a key left empty has its default, and a number is taken for a name.
+
+    `true` and `false` are no numbers, and numbers are finite.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +80,12 @@ class Section(BaseModel):
         if not isinstance(given, Mapping):
             return given
         fields = cls.model_fields
+        if wrong := [
+            f"{key}: {str(value).lower()}"
+            for key, value in given.items()
+            if isinstance(value, bool) and key in fields and _is_number(fields[key].annotation)
+        ]:
+            raise ValueError(f"a truth value is no number ({', '.join(wrong)})")
         return {
             key: value
             for key, value in given.items()

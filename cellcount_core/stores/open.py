@@ -28,7 +28,7 @@ def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
     password or signature, a bucket name that is none, and a scheme whose package is not installed.
     """
     text = os.fspath(url)
-    if not text:
+    if not text.strip():
         raise ConfigFault("the location is empty: expected a path or a URL such as 's3://bucket/prefix'")
     if (found := _SCHEME.match(text)) is None:
         _refuse_scheme("file", options.schemes)

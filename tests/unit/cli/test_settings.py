@@ -193,6 +193,32 @@ def test_a_name_may_look_like_a_number_a_date_or_a_truth_value(tmp_path: Path) -
     assert job.storage.anonymous
 
 
+def test_what_is_no_number_no_text_and_no_place_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTHING", "")
+    both = "input: a\noutput: b\n"
+    for text, told in {
+        f"{both}run: {{um_per_px: inf}}\n": "run.um_per_px: should be a finite number (got 'inf')",
+        f"{both}execution: {{shard_timeout_s: 1e400}}\n": "execution.shard_timeout_s: should be a finite number",
+        f"{both}run: {{diameter: true}}\n": "run: a truth value is no number (diameter: true)",
+        f"{both}execution: {{actors: false}}\n": "execution: a truth value is no number (actors: false)",
+        f"{both}run: {{labels: true}}\n": "run.labels: should be 'none' or 'tiff' (got True)",
+        f"{both}run: {{plate: true}}\n": "run.plate: should be a text, which goes in quotes",
+        f"{both}run: {{measure: w2}}\n": "run.measure: should be a list such as [a, b] (got 'w2')",
+        f"{both}run: {{model: threshold}}\n": "run.model: should be a section: keys and values",
+        f"{both}run: {{layout: {{pattern: x}}}}\n": "run.layout: should have the key kind",
+        f"{both}run:\n  plate: '\a'\n": "line 4 holds the character U+0007",
+        f"{both}run:\n\tz: max\n": "Lines are indented by spaces",
+        "input: a\noutput: $NOTHING/out\n": "NOTHING, which is empty",
+    }.items():
+        with pytest.raises(ConfigFault) as caught:
+            job_of(tmp_path, text)
+        assert told in str(caught.value), text
+        assert "job.yaml" in str(caught.value)
+        assert not any(word in str(caught.value) for word in ("tuple", "dictionary", "unicode string"))
+
+
 def test_printed_commands_repeat_what_reaches_the_output() -> None:
     from cellcount_core.cli.counting import follow_up
 
