@@ -111,10 +111,11 @@ def _tagged(page: tifffile.TiffPage) -> float | None:
 
 
 def _number(text: object) -> float | None:
+    """What an attribute says; None where it is not there, not-a-number where it is none ("0,5")."""
     try:
-        return float(text) if isinstance(text, str | int | float) else None
+        return float(text) if isinstance(text, str | int | float) and text != "" else None
     except (ValueError, OverflowError):
-        return None
+        return math.nan
 
 
 def _imagej(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:

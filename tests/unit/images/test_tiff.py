@@ -169,7 +169,7 @@ def test_a_pixel_size_that_cannot_be_is_unknown_with_the_code_that_says_why() ->
     for x, y, unit, code in (
         (5e-7, 5e-7, "µm", out), (500000, 500000, "µm", out), (0, 0, "µm", out), (-1, -1, "µm", out), ("nan", "nan", "µm", out),
         (0.3, 0.31, "µm", apart), (0.5, 2.5, "µm", apart), (0.3, None, "µm", incomplete), (None, 0.3, "µm", incomplete),
-        (0.3, 0.3, "furlong", unknown),
+        (0.3, 0.3, "furlong", unknown), ("0,5", "0,5", "µm", out), ("half", "half", "µm", out),
     ):  # fmt: skip
         image = opened(ome_sized(x, y, unit))
         assert (image.um_per_px, image.warnings) == (None, (code,)), (x, y, unit)
