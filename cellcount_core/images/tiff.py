@@ -54,6 +54,9 @@ __all__ = ["TiffImage", "open_bytes", "opens"]
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _NO_COMPRESSION = 1
+_COMPRESSIONS = frozenset(map(int, tifffile.COMPRESSION))
+"""Codes that are known. A page that leaves the tag out, as ImageJ writes it, has the plain number 1."""
+
 _LARGEST_TILE = 1 << 24
 _BLOCKS = 4
 """How many times the largest image may be read at once, where its axes are not in the order of pages."""
@@ -293,7 +296,7 @@ def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
         raise FieldFault(
             Reason.WRONG_SHAPE, f"pages are {page.imagedepth} deep; write a plane to a page", key
         )
-    if page.dtype is None or not isinstance(page.compression, tifffile.COMPRESSION):
+    if page.dtype is None or int(page.compression) not in _COMPRESSIONS:
         detail = (
             f"{page.bitspersample}-bit samples of format {page.sampleformat}, compression {page.compression}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -198,6 +199,25 @@ def test_an_imagej_hyperstack_gives_its_channels_planes_and_pixel_size(compressi
     image = opened(body)
     assert (image.channels, image.planes, image.um_per_px) == (("DAPI", "GFP"), 3, 0.5)
     np.testing.assert_array_equal(image.read("GFP", 2), pixels[2, 1])
+
+
+def test_a_page_that_leaves_out_what_has_a_default_is_read_as_imagej_writes_it() -> None:
+    pixels = noise(40, 50)
+    body = tiff(pixels, imagej=True)
+    for tag in (259, 277):  # compression, samples a pixel
+        np.testing.assert_array_equal(opened(without_tag(body, tag)).read("", 0), pixels)
+
+
+def without_tag(body: bytes, code: int) -> bytes:
+    """A classic TIFF of one page with the entry of tag `code` taken out of its directory."""
+    order: Literal["<", ">"] = "<" if body[:2] == b"II" else ">"
+    (start,) = struct.unpack_from(f"{order}I", body, 4)
+    (entries,) = struct.unpack_from(f"{order}H", body, start)
+    rows = [body[start + 2 + 12 * number :][:12] for number in range(entries)]
+    kept = [row for row in rows if struct.unpack_from(f"{order}H", row)[0] != code]
+    assert len(kept) == entries - 1
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
+    return body[:start] + directory + bytes(12) + body[start + len(directory) + 12 :]
 
 
 def test_dots_per_inch_are_no_pixel_size() -> None:
