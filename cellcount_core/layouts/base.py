@@ -23,6 +23,50 @@ _HIDDEN = re.compile(
 _PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16})\.png$")
 """The pictures that `cellcount pictures` draws into an output, which may lie inside an input."""
 
+_ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.zarr/")
+"""Files of a Zarr group, such as OME-Zarr plates; asked only of names that are no image's."""
+
+_UNREAD_EXTENSIONS = frozenset(
+    [
+        "nd2",
+        "czi",
+        "lif",
+        "lsm",
+        "stk",
+        "flex",
+        "oib",
+        "oif",
+        "oir",
+        "vsi",
+        "zvi",
+        "dv",
+        "r3d",
+        "ims",
+        "sld",
+        "sldy",
+        "c01",
+        "dib",
+        "mrc",
+        "ics",
+        "ids",
+        "svs",
+        "ndpi",
+        "scn",
+        "mrxs",
+        "bif",
+        "qptiff",
+        "jp2",
+        "gif",
+        "webp",
+        "heic",
+        "dcm",
+        "h5",
+        "hdf5",
+        "mvd2",
+    ]
+)
+"""Extensions of files that do hold images, in formats that are not read."""
+
 _DERIVED_NAMES = re.compile(
     r"(?:^|[_\-. ])(?P<token>cp_?(?:masks?|outlines?|flows?|output)|(?:cellpose|stardist|omnipose|instanseg|mesmer)_?(?:masks?"
     r"|labels?|predictions?|outlines?)|(?:object|simple|instance|semantic)[_ ](?:predictions?|probabilities|identities|segmentation))"
@@ -55,6 +99,8 @@ _WORDS = (
 """One of these is in every name that the expressions above match: most names are done with by looking for them."""
 
 _DERIVED = "masks, outlines or flows of another program"
+
+_UNREAD = "of an image format that is not read"
 
 _LONGEST_EXTENSION = 8
 
@@ -96,6 +142,8 @@ class Layout(Protocol):
 
 def ignored_name(key: str) -> Ignored | None:
     """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image or picture), or None."""
+    if not image_like(key) and _ZARR.search(key) is not None:
+        return Ignored(f"{_UNREAD} (OME-Zarr)")
     if _HIDDEN.search(key) is not None:
         return Ignored("hidden")
     if key.lower().endswith(LABELS_SUFFIX):
@@ -103,8 +151,15 @@ def ignored_name(key: str) -> Ignored | None:
     if _PICTURES.search(key) is not None:
         return Ignored("picture of a run")
     if not image_like(key):
+        if extension(key) in _UNREAD_EXTENSIONS:
+            return Ignored(f"{_UNREAD} (.{extension(key)})")
         return Ignored(f"not an image ({_shown_extension(key)})")
     return None
+
+
+def is_unread(why: str) -> bool:
+    """Whether `why` is that of a file that holds an image, in a format that is not read."""
+    return why.startswith(_UNREAD)
 
 
 def derived_name(key: str) -> Ignored | None:

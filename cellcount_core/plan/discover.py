@@ -13,7 +13,7 @@ from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.layouts.base import Ignored, Layout, derived_name, derived_why, is_stack, mask_name
 from cellcount_core.layouts.flat import Flat
-from cellcount_core.layouts.imagexpress import tells_site_or_channel
+from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.plan.derived import Suspect, judged, suspects
 from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH, Findings
@@ -108,7 +108,7 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             found.images += 1
             found.channels.add(parsed.channel)
             if hinting:
-                found.like_imagexpress += tells_site_or_channel(listed.key)
+                found.conventions[convention(listed.key)] += 1
             found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
             if (layout.traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
                 sorter.extend(_slices(store, listed, parsed, scope.run))

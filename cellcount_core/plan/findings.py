@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.layouts.base import is_derived
+from cellcount_core.layouts.base import is_derived, is_unread
 
 EXAMPLES = 10
 """Names shown of those that do not parse: the first in sorted order."""
@@ -19,11 +19,12 @@ MARKER = "marker of a folder"
 LINKED = "link to a file that is counted"
 
 COUNT_THEM = "to count them like images: --set run.masks=count"
+CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
 
 
 def warned_of(why: str) -> bool:
     """Whether what is left out for `why` is told by a warning: it might have been meant."""
-    return is_derived(why) or why in (NO_PATH, MARKER, LINKED)
+    return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED)
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class Findings:
 
     `unparsed` counts images whose names cannot be read, `not_text` those of them that are no UTF-8, whatever the layout.
     `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` has the folders of each plate;
-    `like_imagexpress` counts images named as ImageXpress names them, whatever the layout.
+    `conventions` counts images by the instrument's convention that their names follow, where a layout reads any name.
     """
 
     files: int = 0
@@ -45,7 +46,7 @@ class Findings:
     channels: set[str] = field(default_factory=set)
     folders: dict[str, set[str]] = field(default_factory=dict)
     images: int = 0
-    like_imagexpress: int = 0
+    conventions: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, key: str, why: str) -> None:
         """Count a file that is left alone."""
@@ -86,7 +87,7 @@ def refuse_unparsed(found: Findings) -> None:
         )
         told.append(f"{text}. Rename such files (convmv -f latin1 -t utf8 --notest FILE)")
     raise ConfigFault(
-        f"{'; '.join(told)}, leave them out with run.exclude, or go on without them with run.unparsed=ignore"
+        f"{'; '.join(told)}, leave them out (--set 'run.exclude=[NAME]'), or go on without them: --set run.unparsed=ignore"
     )
 
 
@@ -112,8 +113,11 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
         why = "that is no UTF-8 text" if found.not_text else "the layout cannot read"
         example = (found.not_text_examples or found.unparsed_examples)[0]
         whys.append(f"{found.unparsed} with a name {why}, such as '{example}'")
-    hint = f"; {COUNT_THEM}" if any(map(is_derived, found.ignored)) else ""
-    return ConfigFault(f"{url}: no image to count among {found.files} files: {'; '.join(whys)}{hint}")
+    ways = ((is_derived, COUNT_THEM), (is_unread, CONVERT_THEM))
+    hint = "".join(f"; {way}" for concerns, way in ways if any(map(concerns, found.ignored)))
+    return ConfigFault(
+        f"{url}: no image to count among {found.files} file{'' if found.files == 1 else 's'}: {'; '.join(whys)}{hint}"
+    )
 
 
 def left_out_lines(found: Findings) -> list[str]:
@@ -121,6 +125,7 @@ def left_out_lines(found: Findings) -> list[str]:
     return [
         f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}"
         + (f"; {COUNT_THEM}" if is_derived(why) else "")
+        + (f"; {CONVERT_THEM}" if is_unread(why) else "")
         for why, count in sorted(found.ignored.items())
         if warned_of(why)
     ]

@@ -382,7 +382,7 @@ def _summary(
 
 def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[str]:
     warnings: list[str] = []
-    if (suggestion := hint(found.images, found.like_imagexpress)) is not None:
+    if (suggestion := hint(found.images, found.conventions)) is not None:
         warnings.append(suggestion)
     if split := sorted(found.split_plates()):
         shown = ", ".join(repr(plate) for plate in split[:5])
@@ -397,10 +397,12 @@ def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[st
         )
     if found.unparsed:
         warnings.append(
-            f"{found.unparsed} image files are left out because their names cannot be read (run.unparsed=ignore)"
+            f"{found.unparsed} image {'file is' if found.unparsed == 1 else 'files are'} left out because "
+            f"{'its name' if found.unparsed == 1 else 'their names'} cannot be read (run.unparsed=ignore), such as "
+            f"{found.unparsed_examples[0]!r}"
         )
     if found.channels == {UNNAMED} and choice.wanted != (UNNAMED,):
-        names = ", ".join(repr(name) for name in choice.wanted)
+        names = ", ".join(repr(name) for name in choice.wanted if name)
         only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
         warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")
     return warnings

@@ -1,8 +1,26 @@
 from __future__ import annotations
 
+import shlex
+
+from cellcount_core.domain.config import PatternLayout
+from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.hint import suggest
+from cellcount_core.layouts.pattern import compile_pattern
 
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
+
+REAL = {
+    "Images/r03c03f02p01-ch1sk1fk1fl1.tiff": ("C03", 2, "1", 1),
+    "Channel2-84-G-12.tif": ("G12", 1, "2", 0),
+    "images/Channel 1-01-A-01-00.tif": ("A01", 1, "1", 0),
+    "CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F004L01A02Z04C02.tif": ("D08", 4, "02", 4),
+    "AS_09047/AS_09047_050428030001_O01f01d2.TIF": ("O01", 1, "2", 0),
+    "Plate_2_images/D6_01_1_2_DAPI_001.tif": ("D06", 2, "DAPI", 0),
+    "demoplate_01--fsk--0.008--W0001--P001--T0002--C00.tif": ("0001", 1, "00", 0),
+    "EMBO_2012_Group3--empty--empty--W0002--P001--T00019--Z002--C.tif": ("0002", 1, "", 2),
+    "--W00001--P00002--Z00000--T00000--cherry.tif": ("00001", 2, "cherry", 0),
+}
+"""Names that instruments wrote, and the well, site, channel and plane that they give."""
 
 
 def test_imagexpress_is_proposed_where_most_names_look_like_it() -> None:
@@ -12,7 +30,29 @@ def test_imagexpress_is_proposed_where_most_names_look_like_it() -> None:
     assert "--layout imagexpress" in text
 
 
+def test_the_pattern_that_reads_the_names_of_other_instruments_is_proposed_as_it_can_be_typed() -> None:
+    for name, (well, site, channel, plane) in REAL.items():
+        text = suggest([name, name.replace("1.", "2."), "README.md"])
+        assert text is not None, name
+        command = shlex.split(text.partition("did you mean ")[2].removesuffix("?"))
+        assert command[:3] == ["--layout", "pattern", "--set"]
+        setting, _, pattern = command[3].partition("=")
+        assert setting == "run.layout.pattern"
+        parsed = compile_pattern(PatternLayout(kind="pattern", pattern=pattern), "plate").parse(name)
+        assert isinstance(parsed, Parsed), name
+        assert (parsed.field.well, parsed.field.site, parsed.channel, parsed.plane) == (
+            well,
+            site,
+            channel,
+            plane,
+        )
+
+
 def test_nothing_is_proposed_for_other_names() -> None:
     assert suggest([*PLATE[:1], "a.png", "b.png"]) is None
     assert suggest(["B02.tif", "B03.tif"]) is None
+    assert (
+        suggest(["20P1_POS0005_D_1UL.tif", "day3_drug_A01_1.png", "img_channel000_z000.tif", "a-ch1.tif"])
+        is None
+    )
     assert suggest([]) is None

@@ -149,11 +149,28 @@ def test_a_flat_run_over_an_imagexpress_plate_is_warned() -> None:
         assert any("--layout imagexpress" in text for text in plan.summary.warnings)
 
 
+def test_images_of_a_format_that_is_not_read_are_left_out_with_a_warning() -> None:
+    with plan_of(store_of(["a.tif", "b.nd2", "c.ND2", "notes.txt"]), RunConfig()) as plan:
+        assert plan.summary.fields == 1
+        (warning,) = (text for text in plan.summary.warnings if "left out" in text)
+    assert warning.startswith(
+        "left out: 2 files, of an image format that is not read (.nd2), such as 'b.nd2'"
+    )
+    assert "save them as TIFF" in warning
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ([], "there are no files"),
-        (["a.czi", "b.czi", ".hidden.tif"], "among 3 files: 2 not an image (.czi); 1 hidden"),
+        (
+            ["a.czi", "b.czi", ".hidden.tif"],
+            "among 3 files: 2 of an image format that is not read (.czi); 1 hidden; to count them, save them as TIFF first",
+        ),
+        (
+            [".zattrs", "B/03/0/.zgroup", "B/03/0/0/zarr.json", "p.zarr/A/1/0/0"],
+            "among 4 files: 4 of an image format that is not read (OME-Zarr)",
+        ),
     ],
 )
 def test_an_input_without_an_image_is_refused_with_what_is_there(keys: list[str], message: str) -> None:
