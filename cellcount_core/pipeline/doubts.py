@@ -70,9 +70,14 @@ def doubts(
     return tuple(doubt for doubt in Doubt if told.get(doubt))
 
 
-def colour_doubts(pixels: Pixels, package: Package) -> tuple[Doubt, ...]:
-    """The doubt about a luminance of different stains; () for a package of stained tissue, whose images are luminance."""
-    return (Doubt.COLOURS_DIFFER,) if pixels.colours_differ and _FLUORESCENCE in package.modality else ()
+def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tuple[Doubt, ...]:
+    """The doubt about a luminance of different stains.
+
+    () for a package of stained tissue, whose images are luminance, and where `norm` found the background brighter than the objects: that
+    is stained tissue under a package for fluorescence, of which no one colour is right (`BRIGHT_BACKGROUND` says what is).
+    """
+    differ = pixels.colours_differ and not norm.inverted
+    return (Doubt.COLOURS_DIFFER,) if differ and _FLUORESCENCE in package.modality else ()
 
 
 def _is_dark(plane: Plane, package: Package) -> bool:

@@ -110,7 +110,7 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
     plane = pixels.planes[kit.counted[0].name]
     odd = doubts(plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package)
-    colours = colour_doubts(pixels, kit.package)
+    colours = colour_doubts(pixels, prepared.norms[0], kit.package)
     told = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
     warnings = tuple(dict.fromkeys(told))
     return Examined(pixels, prepared.quality, prepared.scale, found, unlike, warnings)

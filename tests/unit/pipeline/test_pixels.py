@@ -12,6 +12,7 @@ from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
 from cellcount_core.images.axes import declared_in
+from cellcount_core.images.normalise import estimate
 from cellcount_core.pipeline.doubts import colour_doubts
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
@@ -167,8 +168,13 @@ def test_colours_that_show_different_things_are_told_apart_from_grey_and_tints()
         for body in (raster(merged, ".png"), tiff(merged, photometric="rgb"), raster(merged, ".bmp")):
             found = load({"a": body})
             assert (found.channel, found.colours_differ) == ("luminance", differ)
-            assert bool(colour_doubts(found, loaded("threshold").package)) is differ
-            assert colour_doubts(found, loaded("histology").package) == ()
+            plane = next(iter(found.planes.values()))
+            levels = estimate(plane)
+            assert bool(colour_doubts(found, levels, loaded("threshold").package)) is differ
+            assert colour_doubts(found, levels, loaded("histology").package) == ()
+            # Of stained tissue no one colour is to be counted: another model is.
+            tissue = estimate(plane, polarity="dark")
+            assert colour_doubts(found, tissue, loaded("threshold").package) == ()
             blue = load({"a": body}, Selection("Blue", "Blue"))
             assert (blue.channel, blue.colours_differ) == ("", False)
             np.testing.assert_array_equal(blue.planes["Blue"], merged[:, :, 2])
