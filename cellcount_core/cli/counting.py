@@ -57,7 +57,7 @@ def update(job: JobConfig, display: Display) -> int:
         for line in since.lines():
             print(line)
         done = result.job.tally.statuses.total()
-        print(f"{many(done, 'field')} counted now, {many(result.taken, 'row')} kept")
+        print(f"{many(done, 'field')} taken anew, {many(result.taken, 'row')} kept")
         if since.gone.number:
             print(
                 "fields whose files were removed stay as missing (absent): if they come back, --update counts them; if they are gone for "
@@ -130,7 +130,7 @@ def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
     offers = {
         Remedy.RETRY: f"once the cause is gone: {follow_up('retry', job)}",
         Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
-        Remedy.SETTINGS: "with other settings, into another output (what is there stands above)",
+        Remedy.SETTINGS: "with other settings (what is said above), into another output folder, as one output keeps one set of settings",
     }
     for remedy, offer in offers.items():
         concerned = [(code, fields) for code, fields in reasons.items() if remedy in Reason(code).remedies]

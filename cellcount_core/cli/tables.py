@@ -68,7 +68,8 @@ def export_counts(out: str, file: Path, endpoint: str | None) -> int:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
-    print(f"{file}: {text.count(chr(10)) - 1} fields")
+    rows = text.count("\n") - 1
+    print(f"{file}: {rows} field{'' if rows == 1 else 's'}, in the order of the rows of fields/")
     return int(ExitCode.OK)
 
 

@@ -144,7 +144,9 @@ _INFO: dict[Reason, ReasonInfo] = {
         Status.MISSING, "The channel to count has no file in this field.", (*_SETTINGS, *_FILE)
     ),
     Reason.CHANNEL_UNKNOWN: ReasonInfo(
-        Status.FAILED, "The file holds no channel of the name asked for.", _SETTINGS
+        Status.FAILED,
+        "The file holds no channel of the name asked for, or several where none was asked for.",
+        _SETTINGS,
     ),
     Reason.AMBIGUOUS_FILE: ReasonInfo(Status.FAILED, "Two files claim the same field, channel and plane."),
     Reason.NON_FINITE: ReasonInfo(Status.FAILED, "The image holds NaN or infinite pixels."),

@@ -123,12 +123,12 @@ def _numbered(channels: Sequence[str]) -> str:
     """What to know of channels without a name."""
     if tuple(channels) != tuple(str(number) for number in range(len(channels))):
         return ""
-    return ". They have no names and are numbered from 0; if they are z planes or time points, say run.pages: z or time"
+    return ". They have no names and are numbered from 0; if they are z planes or time points, say so: --set run.pages=z (or time)"
 
 
 def _there(wanted: str, channels: Sequence[str]) -> str:
     if tuple(channels) == ("",):
-        return ", which holds one channel without a name (ask for '')"
+        return ", which holds one channel without a name; to count that, leave --channel and --measure out"
     hint = nearest(wanted, channels)
     meant = "" if hint.startswith("; known") else hint
     return f", which holds {_listed(channels)}{meant}{_numbered(channels)}"

@@ -26,45 +26,11 @@ _PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16
 _ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.zarr/")
 """Files of a Zarr group, such as OME-Zarr plates; asked only of names that are no image's."""
 
-_UNREAD_EXTENSIONS = frozenset(
-    [
-        "nd2",
-        "czi",
-        "lif",
-        "lsm",
-        "stk",
-        "flex",
-        "oib",
-        "oif",
-        "oir",
-        "vsi",
-        "zvi",
-        "dv",
-        "r3d",
-        "ims",
-        "sld",
-        "sldy",
-        "c01",
-        "dib",
-        "mrc",
-        "ics",
-        "ids",
-        "svs",
-        "ndpi",
-        "scn",
-        "mrxs",
-        "bif",
-        "qptiff",
-        "jp2",
-        "gif",
-        "webp",
-        "heic",
-        "dcm",
-        "h5",
-        "hdf5",
-        "mvd2",
-    ]
-)
+_UNREAD_EXTENSIONS = frozenset({
+    "nd2", "czi", "lif", "lsm", "stk", "flex", "oib", "oif", "oir", "vsi", "zvi", "dv", "r3d", "ims", "sld", "sldy",
+    "c01", "dib", "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "jp2", "gif", "webp", "heic",
+    "dcm", "h5", "hdf5", "mvd2",
+})  # fmt: skip
 """Extensions of files that do hold images, in formats that are not read."""
 
 _DERIVED_NAMES = re.compile(

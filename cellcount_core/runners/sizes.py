@@ -40,7 +40,7 @@ def measure_of(
     def measure(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
         if not sample:
             return ()
-        say(f"estimating the size of objects from {len(sample)} fields")
+        say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), threads)
         check_golden(package, engine)
         counted = Selection(choice.counted[0], choice.counted[0])

@@ -99,7 +99,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     told = capsys.readouterr().out
     name = plate.file("A03", 1).relative_to(plate.folder)
     assert f"1 file was removed: {name}\n" in told
-    assert "0 fields counted now" not in told
+    assert "0 fields taken anew" not in told
     assert "stay as missing (absent)" in told
     table = rows(out, "fields")
     gone = [row for row in table.to_pylist() if row["status"] == "missing"]
@@ -127,7 +127,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     capsys.readouterr()
     back(plate, ("A03", 1), away=away)
     assert main(["count", str(plate.folder), str(out), "--update", *SERIAL]) == ExitCode.OK
-    assert "1 field counted now, 7 rows kept" in capsys.readouterr().out
+    assert "1 field taken anew, 7 rows kept" in capsys.readouterr().out
     assert digest(out) == before
 
 

@@ -134,7 +134,7 @@ def test_wrong_input_is_told_before_a_ray_cluster_is_started(
     arguments = ["count", str(images), str(images.with_name("out")), "--runner", "ray", "--progress", "json"]
     assert main(arguments) == ExitCode.CONFIG
     told = capsys.readouterr().err
-    assert "no image to count among 1 files: 1 not an image (.txt)" in told
+    assert "no image to count among 1 file: 1 not an image (.txt)" in told
     assert "Ray" not in told
 
 

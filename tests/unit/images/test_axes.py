@@ -81,7 +81,7 @@ def test_many_pages_that_nothing_describes_are_not_taken_for_channels() -> None:
     assert (fault.reason, "run.pages" in fault.detail) == (Reason.WRONG_SHAPE, True)
     assert len(declared(tiff(noise(17, 20, 20), metadata=None), pages="channel").channels) == 17  # type: ignore[attr-defined]
     with pytest.raises(
-        FieldFault, match=r"numbered from 0; if they are z planes or time points, say run\.pages"
+        FieldFault, match=r"numbered from 0; if they are z planes or time points, say so: --set run\.pages=z"
     ):
         opened(tiff(noise(3, 20, 20), metadata=None)).read("", 0)
 
