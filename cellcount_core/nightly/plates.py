@@ -101,7 +101,7 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
         files += 1
         parts = listed.key.split("/", depth)
         name, inside = "/".join(parts[:depth]), parts[depth] if len(parts) > depth else ""
-        if not addressable(listed.key):
+        if not addressable(listed.key, store.url):
             refused[f"{store.url}: left out: {listed.key!r}: {NO_PATH}"] = None
             continue
         if not _is_text(name):

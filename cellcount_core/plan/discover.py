@@ -93,6 +93,9 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             if isinstance(parsed, Ignored):
                 found.leave_out(_shown(listed.key), parsed.why)
                 continue
+            if not addressable(listed.key, store.url):
+                found.leave_out(_shown(listed.key), NO_PATH)
+                continue
             if listed.link and isinstance(read(listed.link), Parsed):
                 found.leave_out(_shown(listed.key), LINKED)
                 continue

@@ -14,7 +14,7 @@ EXAMPLES = 10
 
 _SHOWN_WHYS = 8
 
-NO_PATH = "key with an empty, '.' or '..' folder, which names no file; copy it to another name to count it"
+NO_PATH = "key with an empty, '.' or '..' folder or a control character, which names no file; copy it to another name to count it"
 MARKER = "marker of a folder"
 LINKED = "link to a file that is counted"
 

@@ -8,6 +8,7 @@ the store refuses while it gives others (`Denied`), and a store that cannot be u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +25,7 @@ LIST_BATCH = 1000
 USUAL_SCHEMES = ("file", "s3")
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_NAME = 255
 """Bytes of a file's name on the file systems there are."""
 
@@ -194,8 +196,11 @@ def checked_key(key: str) -> str:
     return key
 
 
-def addressable(key: str) -> bool:
-    """Whether `key` is one that `checked_key` takes."""
+def addressable(key: str, url: str = "") -> bool:
+    """Whether `key` is one that `checked_key` takes, and in a store whose `url` is on S3 one without control characters, which
+    cannot be asked for."""
+    if url.startswith("s3://") and _CONTROL.search(key) is not None:
+        return False
     return not any(segment in ("", ".", "..") for segment in key.split("/")) and "\0" not in key
 
 

@@ -89,6 +89,14 @@ def test_a_file_that_a_link_leads_to_again_is_counted_once_and_named(tmp_path: P
     ]
 
 
+def test_keys_that_a_bucket_cannot_be_asked_for_are_left_out_and_named() -> None:
+    for url, number in (("s3://bucket/PX", 1), ("/data/PX", 2)):
+        store = store_of(["A01.tif", "new\nline.tif"], url)
+        with make_plan(store, RunConfig(), MODEL, LIMITS) as plan:
+            assert sum(len(shard.fields) for shard in plan.shards()) == number
+            assert any("'new\\nline.tif'" in warning for warning in plan.summary.warnings) is (number == 1)
+
+
 def test_plates_of_one_name_that_a_pattern_reads_from_folders_are_told_apart() -> None:
     grouped = {"kind": "pattern", "pattern": r"(?P<plate>P\w)(?:/[^/]+)?/i_(?P<well>[A-H]\d\d)"}
     store = store_of(["a/PX/i_A01.tif", "b/PX/i_A01.tif", "b/PY/i_A01.tif"])

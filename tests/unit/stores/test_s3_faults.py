@@ -294,6 +294,9 @@ def test_one_key_that_is_no_path_does_not_hide_the_others() -> None:
         given = [listed for batch in store_at(server.endpoint).list() for listed in batch]
     assert given == [Listed(key, 1, "abc") for key in ("a.tif", "b//c.tif", "/d.tif", "../e.tif", "f.tif")]
     assert [addressable(listed.key) for listed in given] == [True, False, False, False, True]
+    # In a bucket no key with a control character can be asked for; in a folder it is a name like others.
+    for key in ("new\nline.tif", "a\tb.tif", "a/\x7f.tif"):
+        assert (addressable(key, "s3://bucket/run"), addressable(key, "/data/run")) == (False, True)
 
 
 def test_a_bucket_of_another_region_says_which_setting_is_wrong() -> None:
