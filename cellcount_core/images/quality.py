@@ -35,6 +35,9 @@ _EQUAL_IN_PADDING = 0.05
 _OF_PADDING_INSIDE = 0.05
 """What is clipped to black has its one value among the objects too: this part of the pixels away from padding may have padding's value."""
 
+_ONE_IMAGE = 0.8
+"""Of what is not padding, at least: one piece, the image that was padded."""
+
 _LIGHT_SAMPLE = 1 << 16
 _LIGHT_TILES = 8
 _LIGHT_QUANTILE = 0.2
@@ -182,8 +185,8 @@ def _at_least(plane: Plane, level: float) -> int:
 def padding(plane: Plane) -> float:
     """Part of a plane (H, W) that is padding: blocks of 8 x 8 px of one and the same value, which what lies apart from them hardly has.
 
-    So a background that was clipped to black is none, for it has that value between the objects too. Of a large plane every n-th pixel
-    is looked at.
+    So a background that was clipped to black is none, for it has that value between the objects too; nor is one that JPEG smoothed to one
+    value, for what it leaves are islands. Of a large plane every n-th pixel is looked at.
     """
     step = max(1, math.isqrt(plane.size // _PADDING_SAMPLE))
     side = _PADDING_BLOCK
@@ -200,6 +203,10 @@ def padding(plane: Plane) -> float:
         return 0.0
     value = values[times.argmax()]
     padded = constant & (lowest == value)
+    _, _, stats, _ = cv2.connectedComponentsWithStats((~padded).astype(np.uint8), connectivity=8)
+    islands = stats[1:, cv2.CC_STAT_AREA]
+    if islands.max(initial=0) < _ONE_IMAGE * islands.sum():
+        return 0.0
     apart = cv2.dilate(padded.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
     if not apart.any():
         return 0.0
