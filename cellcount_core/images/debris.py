@@ -164,9 +164,12 @@ def _count(
 ) -> int:
     """Connected pieces of at least `least` pixels that rise to the `top`, without those that hold a pixel of `above`."""
     count, labels = cv2.connectedComponents(high.view(np.uint8), connectivity=8)
-    kept = np.zeros(count, np.bool_)
-    kept[labels[top]] = True
+    flat, kept = labels.ravel(), np.zeros(count, np.bool_)
+    # Taken by their indices: by truth values it takes several times as long.
+    kept[flat[np.flatnonzero(top)]] = True
     if above is not None:
-        kept[labels[above]] = False
-    kept &= np.bincount(labels[high], minlength=count) >= least
+        kept[flat[np.flatnonzero(above)]] = False
+    if not kept.any():
+        return 0
+    kept &= np.bincount(flat[np.flatnonzero(high)], minlength=count) >= least
     return int(np.count_nonzero(kept))

@@ -287,7 +287,8 @@ def _differences(
     where there is no such pair."""
     one, two = _wide(first), _wide(second)
     # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
-    apart = np.abs(one - two)[one + two <= 2 * median]
+    # Taken by their indices: by truth values it takes several times as long.
+    apart = np.abs(one - two).ravel()[np.flatnonzero(one + two <= 2 * median)]
     ordered = _ascending(apart if apart.dtype.kind == "f" else apart.astype(np.uint16))
     return ordered[[int(share * ordered.size) for share in _QUANTILES]] if ordered.size else ordered
 

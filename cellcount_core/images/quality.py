@@ -20,6 +20,7 @@ _SMOOTH = np.array([0.25, 0.5, 0.25], np.float32)
 _REACH = 2
 _SAMPLE = 1 << 16
 _SIGMA_OF_MEDIAN = 1.4826
+_MEDIAN_SAMPLE = 1 << 10
 
 _BLOCK = 4
 _BRIGHT_BLOCKS = 2
@@ -151,7 +152,25 @@ def _squares(values: NDArray[np.float32]) -> float:
 
 
 def _noise_energy(kept: list[NDArray[np.float32]]) -> float:
-    return float((_SIGMA_OF_MEDIAN * np.median(np.abs(np.concatenate(kept)))) ** 2)
+    return float((_SIGMA_OF_MEDIAN * _median(np.abs(np.concatenate(kept)))) ** 2)
+
+
+def _median(values: NDArray[np.float32]) -> np.float32:
+    """The median of n > 0 values, as NumPy's: what lies beside two values that a sample puts around it is only counted."""
+    low_rank, rank = (values.size - 1) // 2, values.size // 2
+    while values.size > 4 * _MEDIAN_SAMPLE:
+        guess = np.sort(values[:: values.size // _MEDIAN_SAMPLE])
+        place, apart = guess.size * rank // values.size, int(1.5 * math.sqrt(guess.size))
+        low, high = guess[max(0, place - apart)], guess[min(guess.size - 1, place + apart)]
+        below = int(np.count_nonzero(values < low))
+        # Taken by their indices: by truth values it takes ten times as long.
+        between = np.flatnonzero((values >= low) & (values <= high))
+        if below > low_rank or below + between.size <= rank or between.size > values.size // 2:
+            break
+        values, low_rank, rank = values[between], low_rank - below, rank - below
+    ordered = np.partition(values, rank)
+    lower = ordered[rank] if low_rank == rank else ordered[:rank].max()
+    return np.float32(np.array([lower, ordered[rank]]).mean())
 
 
 def _saturation(plane: Plane, bit_max: int, background: float) -> float:
@@ -193,11 +212,12 @@ def padding(plane: Plane) -> float:
     sample = plane[::step, ::step]
     rows, columns = sample.shape[0] // side, sample.shape[1] // side
     # Neighbours are hardly ever equal in what a camera of more than 8 bits wrote: that is seen at once.
-    if not rows or not columns or (sample[:, 1:] == sample[:, :-1]).mean() < _EQUAL_IN_PADDING:
+    if not rows or not columns or _equal_neighbours(sample) < _EQUAL_IN_PADDING:
         return 0.0
     blocks = sample[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    lowest = blocks.min(axis=(1, 3))
-    constant = lowest == blocks.max(axis=(1, 3))
+    # Whole rows first: over both axes at once it takes ten times as long.
+    lowest = blocks.min(axis=1).min(axis=2)
+    constant = lowest == blocks.max(axis=1).max(axis=2)
     values, times = np.unique(lowest[constant], return_counts=True)
     if not values.size:
         return 0.0
@@ -214,6 +234,12 @@ def padding(plane: Plane) -> float:
     return float(padded.mean()) if inside <= _OF_PADDING_INSIDE else 0.0
 
 
+def _equal_neighbours(sample: Plane) -> float:
+    """Part of the pixels of (H, W) that have the value of the one before them in their row."""
+    equal = sample[:, 1:] == sample[:, :-1]
+    return int(np.count_nonzero(equal)) / equal.size if equal.size else 0.0
+
+
 def unevenness(plane: Plane, norm: Normalisation) -> float:
     """How far the background rises across a plane (H, W), as a part of the range from background to full scale.
 
@@ -225,13 +251,17 @@ def unevenness(plane: Plane, norm: Normalisation) -> float:
     rows, columns = sample.shape[0] // _LIGHT_TILES, sample.shape[1] // _LIGHT_TILES
     if min(rows, columns) < 2:
         return 0.0
-    tiles = sample[: rows * _LIGHT_TILES, : columns * _LIGHT_TILES].astype(np.float32)
+    tiles = cast("NDArray[np.float32]", sample[: rows * _LIGHT_TILES, : columns * _LIGHT_TILES])
     tiles = (
         tiles.reshape(_LIGHT_TILES, rows, _LIGHT_TILES, columns).swapaxes(1, 2).reshape(_LIGHT_TILES**2, -1)
     )
     share = 1 - _LIGHT_QUANTILE if norm.inverted else _LIGHT_QUANTILE
     place = round(share * (tiles.shape[1] - 1))
-    levels = np.partition(tiles, place, axis=1)[:, place].astype(np.float64)
+    # Integers are sorted in linear time.
+    ordered = (
+        np.sort(tiles, axis=1, kind="stable") if tiles.dtype.kind in "iu" else np.partition(tiles, place)
+    )
+    levels = ordered[:, place].astype(np.float64)
     across = np.tile(np.linspace(-1, 1, _LIGHT_TILES), _LIGHT_TILES)
     down = np.repeat(np.linspace(-1, 1, _LIGHT_TILES), _LIGHT_TILES)
     terms = np.stack([np.ones_like(across), across, down, across**2, down**2, across * down], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cellcount_core.images import quality
 from cellcount_core.images.normalise import estimate
 from cellcount_core.images.quality import Quality, assess, zero_tail
 
@@ -161,3 +162,20 @@ def test_a_black_end_is_no_tail_where_the_image_holds_zeros_elsewhere() -> None:
     speck = np.clip(np.rint(cells()), 0, 65535).astype(np.uint16)
     speck[-1] = 0
     assert not zero_tail(speck)
+
+
+def test_the_median_is_numpys_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=70_001).astype(np.float32)
+    for values in (
+        smooth,
+        smooth[:-1],
+        np.sort(smooth),
+        np.abs(np.round(smooth * 4)),
+        np.zeros(9_000, np.float32),
+        # Every pixel that is sampled is unlike the others.
+        np.where(np.arange(smooth.size) % (smooth.size >> 10) == 0, np.float32(9), smooth),
+        smooth[:1],
+        smooth[:2],
+    ):
+        assert quality._median(values) == np.median(values)
