@@ -30,8 +30,8 @@ def measure_of(
 ) -> Measure:
     """What finds the object sizes of a run, or `no_scales` where they are given or the model tells no sizes.
 
-    Images that state their pixel size go by it where the package does. A field that cannot be read says nothing here; it
-    gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
+    Images that state their pixel size go by it where the package does. A field that cannot be read tells no size and is
+    told by `say`; it gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
     its golden tensors, and ConfigFault as `pool_sizes` does or where a field of the sample does not fit into memory.
     """
     if run.diameter != "auto" or not tells_sizes(package):
@@ -45,13 +45,20 @@ def measure_of(
         check_golden(package, engine)
         counted = Selection(choice.counted[0], choice.counted[0])
         images: list[ImageSize] = []
+        faults: list[FieldFault] = []
         device = Device(engine)
         try:
             for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
-                found = _size_of(planned, files, counted, run, package, device)
+                try:
+                    found = _size_of(planned, files, counted, run, package, device)
+                except FieldFault as fault:
+                    faults.append(fault)
+                    continue
                 images += [found] if found is not None else []
         finally:
             device.close()
+        if faults:
+            say(f"{len(faults)} of them cannot be counted as things are, for example {faults[0]}")
         return pool_sizes(images)
 
     return measure
@@ -65,7 +72,7 @@ def _size_of(
     package: Package,
     device: Device,
 ) -> ImageSize | None:
-    """What one field says; None where it cannot be read or states its pixel size.
+    """What one field says; None where it states its pixel size. Raises FieldFault where it cannot be read.
 
     What a plan says must not depend on how much memory there was, so a field that does not fit stops it: ConfigFault.
     """
@@ -75,8 +82,6 @@ def _size_of(
             return None
         plane = pixels.planes[counted.name]
         found = estimate_with(plane, package, lambda canvas: canvas_maps(canvas, package, device))
-    except FieldFault:
-        return None
     except MemoryError as error:
         raise ConfigFault(
             f"{', '.join(files)}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a "

@@ -59,6 +59,19 @@ def test_a_file_as_input_is_answered_with_how_to_count_one_file(
     assert "run.include=[a.ome.tif]" in told
 
 
+def test_a_plan_says_of_the_files_it_looked_into_that_they_cannot_be_counted(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(images)]) == ExitCode.OK
+    told = capsys.readouterr().err
+    assert (
+        "1 of them cannot be counted as things are, for example a.ome.tif: the file holds 2 channels" in told
+    )
+    assert "--channel NAME" in told
+    assert main(["plan", str(images), "--channel", "DAPI"]) == ExitCode.OK
+    assert "cannot be counted" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("spelling", ["{}", "{}/", "{}/../images", "{}/."])
 def test_the_input_folder_is_refused_as_output_however_it_is_spelled(
     images: Path, spelling: str, capsys: pytest.CaptureFixture[str]
