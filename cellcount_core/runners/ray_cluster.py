@@ -182,7 +182,7 @@ def _amount(name: str, amount: float) -> str:
 
 
 def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) -> Sizing:
-    """Workers for these resources, never more than there are shards to do unless `execution.actors` says so.
+    """Workers for these resources: as many as `execution.actors` says, never more than there are shards to do.
 
     With GPUs: one worker a GPU (or `gpus_per_actor` of one). Without: one worker a core, each with one thread, because tiles
     are many and threads within one tile gain less; `threads` gives a worker more cores. Raises ConfigFault where `gpus_per_actor`
@@ -203,17 +203,18 @@ def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) 
                 f"execution.gpus_per_actor is {gpus:g} but the cluster has {resources.gpus:g} GPUs now; "
                 "set execution.actors to the number to wait for, or gpus_per_actor to 0"
             )
-        actors = max(1, min(fitting, shards)) if execution.actors == "auto" else execution.actors
-        return Sizing(actors, 1.0, gpus, threads, memory)
+        wanted = fitting if execution.actors == "auto" else execution.actors
+        return Sizing(max(1, min(wanted, shards)), 1.0, gpus, threads, memory)
     cores = max(1, int(resources.cpus))
     if execution.actors == "auto":
         threads = 1 if execution.threads == "auto" else execution.threads
         return Sizing(max(1, min(cores // threads, shards)), float(threads), 0.0, threads, memory)
-    threads = max(1, cores // execution.actors) if execution.threads == "auto" else execution.threads
+    actors = max(1, min(execution.actors, shards))
+    threads = max(1, cores // actors) if execution.threads == "auto" else execution.threads
     # More actors than cores is the user's wish: they then share cores instead of waiting for ever for one of their own.
     # A cluster that may grow is asked for whole cores, or it would never learn that it is too small.
-    cpus = _share(resources.cpus / execution.actors, threads) if resources.own else float(threads)
-    return Sizing(execution.actors, cpus, 0.0, threads, memory)
+    cpus = _share(resources.cpus / actors, threads) if resources.own else float(threads)
+    return Sizing(actors, cpus, 0.0, threads, memory)
 
 
 def _share(cpus: float, threads: int) -> float:

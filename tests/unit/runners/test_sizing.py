@@ -37,3 +37,13 @@ def test_a_cluster_that_has_no_cores_yet_is_asked_for_whole_ones() -> None:
 def test_one_and_a_half_gpus_an_actor_are_refused() -> None:
     with pytest.raises(ConfigFault, match=r"gpus_per_actor is 1\.5"):
         size_workers(ExecutionConfig(gpus_per_actor=1.5), Resources(8.0, 4.0, own=False), shards=10)
+
+
+def test_no_worker_is_started_that_would_have_nothing_to_do() -> None:
+    for execution, resources in (
+        (ExecutionConfig(actors=64), Resources(2.0, 0.0, own=True)),
+        (ExecutionConfig(actors=64), Resources(128.0, 0.0, own=False)),
+        (ExecutionConfig(actors=64, gpus_per_actor=1), Resources(128.0, 0.0, own=False)),
+    ):
+        assert size_workers(execution, resources, shards=2).actors == 2
+        assert size_workers(execution, resources, shards=1000).actors == 64
