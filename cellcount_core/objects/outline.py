@@ -182,7 +182,7 @@ def bounded_by_light(objects: Pixels, plane: NDArray[np.generic], background: fl
     count = np.bincount(owners, bright)
     own = np.bincount(owners, light * bright) / np.maximum(count, 1)
     dark = np.flatnonzero(light < (_LIGHT * own)[owners])
-    gone = dark[_on_rim(objects, dark)]
+    gone = dark[_on_rim(objects, dark)] if dark.size else dark
     if not gone.size:
         return objects
     kept = np.ones(owners.size, np.bool_)
