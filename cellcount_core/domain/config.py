@@ -61,7 +61,9 @@ def expanded(place: str, variables: Mapping[str, str]) -> str:
 
 
 def _is_number(annotation: object) -> bool:
-    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
+    """Whether a setting is a number. One that is told in a text too says itself what it expects."""
+    parts = get_args(annotation)
+    return annotation in (int, float) or (str not in parts and any(map(_is_number, parts)))
 
 
 class Section(BaseModel):
