@@ -81,7 +81,7 @@ def count_plate(
         focus=_median(rows["focus"]),
         background=_median(rows["background"]),
         detail="; ".join(filter(None, said)),
-        doubts="\n".join(told_doubts(result.summary)),
+        doubts="\n".join((*result.warnings, *told_doubts(result.summary))),
     )
 
 

@@ -50,11 +50,13 @@ class Digest:
 
     @property
     def sentences(self) -> list[str]:
-        """What became of each plate that did not simply go well, in words: failed ones, failed and missing fields, doubts."""
+        """What became of each plate that did not simply go well, in words: failed and late ones, failed and missing fields, doubts."""
         said = []
-        for event in self.of(PlateStatus.FAILED, PlateStatus.COUNTED):
+        for event in self.of(PlateStatus.FAILED, PlateStatus.LATE, PlateStatus.COUNTED):
             if event.status is PlateStatus.FAILED:
                 said.append(f"{event.plate}: not counted: {event.detail}")
+            elif event.status is PlateStatus.LATE:
+                said.append(f"{event.plate}: late, not counted tonight: {event.detail}")
             elif event.detail:
                 said.append(f"{event.plate}: {event.detail}")
             said += [f"{event.plate}: {line}" for line in event.doubts.splitlines()]

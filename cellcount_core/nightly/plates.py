@@ -181,9 +181,9 @@ def nothing_seen(sight: Sight, root: str, run: RunConfig, depth: int) -> str:
 def wanting(plate: Plate, complete: Complete) -> str:
     """What marker and number of fields still lack, in words; "" where nothing does (the waiting time is told elsewhere)."""
     if complete.marker is not None and not plate.marked:
-        return f"no file {complete.marker}"
+        return f"no file {complete.marker} (complete.marker)"
     if complete.fields is not None and plate.fields < complete.fields:
-        return f"{plate.fields} of {complete.fields} fields"
+        return f"{plate.fields} of {complete.fields} fields (complete.fields)"
     return ""
 
 

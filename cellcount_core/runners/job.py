@@ -50,13 +50,14 @@ from cellcount_core.tables.parts import committed_parts
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job came to. `tally` is what this call did; `summary` covers the whole run."""
+    """What a job came to. `tally` is what this call did; `summary` covers the whole run; `warnings` are those of its plan."""
 
     run: RunFile
     tally: Tally
     summary: Summary
     seconds: float
     exit_code: ExitCode
+    warnings: tuple[str, ...] = ()
 
 
 def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
@@ -101,7 +102,7 @@ def _run(job: JobConfig, events: Events) -> JobResult:
                 job = with_runner(job, "ray") if gpus else job
             engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
             measure = _measure(package, job, source, kept, events)
-            run = _plan(job, package, engine, seen, output, measure, events)
+            run, warnings = _plan(job, package, engine, seen, output, measure, events)
             if lease.after_death and job.execution.runner == "auto":
                 events.stage(
                     "the last process at work here died: counting on Ray, which survives what ends a worker"
@@ -111,7 +112,7 @@ def _run(job: JobConfig, events: Events) -> JobResult:
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output)
-    return JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary))
+    return JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary), warnings)
 
 
 def ending(job: JobConfig, summary: Summary) -> ExitCode:
@@ -164,12 +165,13 @@ def _plan(
     output: Store,
     measure: Measure,
     events: Events,
-) -> RunFile:
+) -> tuple[RunFile, tuple[str, ...]]:
+    """The run, and what its plan warns of."""
     model, limits = _planned_model(package, engine), shard_limits(job.execution)
     with seen, plan_survey(seen, model, limits, measure) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
-        return open_or_create_run(output, plan)
+        return open_or_create_run(output, plan), tuple(plan.summary.warnings)
 
 
 def _count(

@@ -86,13 +86,13 @@ def test_a_field_that_lacks_a_channel_is_not_whole_yet(tmp_path: Path) -> None:
     found = only(tmp_path, complete)
 
     assert found.fields == 3
-    assert wanting(found, complete) == "3 of 4 fields"
+    assert wanting(found, complete) == "3 of 4 fields (complete.fields)"
 
 
 def test_all_that_is_asked_for_must_hold(tmp_path: Path) -> None:
     plate = write_plate(tmp_path / "P1", well_count=2)
     complete = Complete(marker="DONE", fields=4)
-    assert wanting(only(tmp_path, complete), complete) == "no file DONE"
+    assert wanting(only(tmp_path, complete), complete) == "no file DONE (complete.marker)"
     (plate.folder / "DONE").touch()
     assert wanting(only(tmp_path, complete), complete) == ""
 

@@ -101,6 +101,28 @@ def test_a_plate_whose_files_end_in_zeros_is_late_until_they_are_whole(tmp_path:
     assert (event.fields, event.ok, event.detail) == (2, 2, "")
 
 
+def test_late_plates_are_named_with_why_and_what_a_plan_warns_of_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, marker in (("P1", "done.txt"), ("P2", "DONE"), ("P3", "DONE")):
+        plate = write_plate(tmp_path / "scope" / name, well_count=2, sites=1 if name == "P2" else 2)
+        (plate.folder / marker).touch()
+        (plate.folder / "scan.czi").write_bytes(b"x")
+    config = settings(tmp_path / "scope", tmp_path / "out", complete={"marker": "DONE", "fields": 4})
+    file = tmp_path / "nightly.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    assert main(["nightly", str(file), "--progress", "quiet"]) == ExitCode.OK
+    console = capsys.readouterr().out
+    page = text_of(tmp_path / "out/nights/latest.html")
+    for sentence in (
+        "P1: late, not counted tonight: no file DONE (complete.marker)",
+        "P2: late, not counted tonight: 2 of 4 fields (complete.fields)",
+        "P3: left out: 1 file, ",
+    ):
+        assert sentence in console
+        assert sentence in page
+
+
 def test_a_plate_that_is_stopped_early_tells_what_failed(tmp_path: Path) -> None:
     for name in ("P1", "P2"):
         plate = write_plate(tmp_path / "scope" / name, well_count=4, sites=1)
