@@ -83,7 +83,10 @@ def print_result(job: JobConfig, result: JobResult) -> None:
         print_remedies(job, summary.reasons)
     if result.exit_code is ExitCode.DOUBTS:
         print(f"exit code {int(ExitCode.DOUBTS)}: {many(len(summary.doubts), 'plate')} in doubt (--strict)")
-    print(f"next: {follow_up('verify', job)}; {follow_up('pictures', job)}")
+    steps = [follow_up("verify", job)]
+    if summary.count is not None:
+        steps.append(follow_up("pictures", job))
+    print(f"next: {'; '.join(steps)}")
 
 
 def follow_up(command: str, job: JobConfig) -> str:
@@ -130,6 +133,7 @@ def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
     offers = {
         Remedy.RETRY: f"once the cause is gone: {follow_up('retry', job)}",
         Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
+        Remedy.REMOVE: f"once one of the two files is moved away or renamed: {follow_up('count', job)}",
         Remedy.SETTINGS: "with other settings (what is said above), into another output folder, as one output keeps one set of settings",
     }
     for remedy, offer in offers.items():

@@ -55,11 +55,12 @@ class Status(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What can be done about a field that was not counted: the same file once more (`cellcount retry`), another file in its place
-    (`cellcount count --update`), or other settings, which need another output."""
+    """What can be done about a field that was not counted: the same file once more (`cellcount retry`), another file in its place, or one
+    of two files taken away (`cellcount count --update`), or other settings, which need another output."""
 
     RETRY = "retry"
     UPDATE = "update"
+    REMOVE = "remove"
     SETTINGS = "settings"
 
 
@@ -148,7 +149,9 @@ _INFO: dict[Reason, ReasonInfo] = {
         "The file holds no channel of the name asked for, or several where none was asked for.",
         _SETTINGS,
     ),
-    Reason.AMBIGUOUS_FILE: ReasonInfo(Status.FAILED, "Two files claim the same field, channel and plane."),
+    Reason.AMBIGUOUS_FILE: ReasonInfo(
+        Status.FAILED, "Two files claim the same field, channel and plane.", (Remedy.REMOVE,)
+    ),
     Reason.NON_FINITE: ReasonInfo(Status.FAILED, "The image holds NaN or infinite pixels."),
     Reason.ABSENT: ReasonInfo(Status.MISSING, "The file is expected but is not there."),
     Reason.CHANGED: ReasonInfo(Status.FAILED, "The file changed since the run was planned."),

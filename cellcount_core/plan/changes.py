@@ -42,7 +42,7 @@ class Files:
 @dataclass(slots=True)
 class Changes:
     """The difference between two plans of the same settings. `other` counts fields that differ in something else than their files;
-    `same` those that are there and what they were. `folders` are those in which files were added, changed or removed."""
+    `same` those of which some file is there and what it was. `folders` are those in which files were added, changed or removed."""
 
     added: Files = field(default_factory=Files)
     changed: Files = field(default_factory=Files)
@@ -84,10 +84,10 @@ def changes(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
     for old, new in paired(_fields(before), _fields(now)):
         if old is not None and is_gone(old) and new in (None, old):
             continue
-        if old == new:
-            found.same += 1
-            continue
         files_before, files_now = _files(old), _files(new)
+        found.same += old == new or not files_before.items().isdisjoint(files_now.items())
+        if old == new:
+            continue
         kinds = (
             (found.added, [key for key in files_now if key not in files_before]),
             (

@@ -41,6 +41,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _SHORT_READ_TRIES = 3
+_ELSEWHERE = "take another output (a run that is there already goes on in a copy)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,11 +293,11 @@ def _write_faults(path: Path) -> Iterator[None]:
             ) from fault
         if fault.errno == errno.EROFS:
             raise OutputFault(
-                f"{path}: cannot be written, the file system is read-only; choose another output"
+                f"{path}: cannot be written, the file system is read-only; mount it for writing, or {_ELSEWHERE}"
             ) from fault
         if fault.errno in _REFUSED:
             raise OutputFault(
-                f"{path}: cannot be written, this user has no permission; choose another output or change its owner"
+                f"{path}: cannot be written, this user has no permission; change its owner or permissions (chown, chmod), or {_ELSEWHERE}"
             ) from fault
         if fault.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
             raise OutputFault(

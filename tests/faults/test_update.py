@@ -131,6 +131,28 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     assert digest(out) == before
 
 
+def test_of_two_files_for_one_field_one_must_go_and_is_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate, out = write_plate(tmp_path / "plate", well_count=1, sites=1), tmp_path / "out"
+    twice = plate.file("A01", 1)
+    other = twice.with_suffix(".tiff")
+    shutil.copyfile(twice, other)
+    given = ["count", str(plate.folder), str(out), "--layout", "imagexpress", "--model", "threshold", *SERIAL]
+    assert main(given) == ExitCode.FAILURES
+    told = capsys.readouterr().out
+    offer = (
+        f"once one of the two files is moved away or renamed: cellcount count {plate.folder} {out} --update"
+    )
+    assert f"{offer} (1 ambiguous_file)\n" in told
+    assert "there and whole" not in told
+    # Nothing was counted of which a picture could be drawn.
+    assert told.endswith(f"next: cellcount verify {out}\n")
+    other.unlink()
+    assert main(["count", str(plate.folder), str(out), "--update", *SERIAL]) == ExitCode.OK
+    assert f"cellcount pictures {out}" in capsys.readouterr().out
+
+
 def test_without_update_the_files_are_named_and_the_command_that_counts_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,8 +170,12 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do() -> None:
     ("code", "fault", "words"),
     [
         (errno.EDQUOT, StorageFault, "quota is full"),
-        (errno.EROFS, OutputFault, "read-only; choose another output"),
-        (errno.EACCES, OutputFault, "no permission"),
+        (errno.EROFS, OutputFault, r"read-only; mount it .*a run that is there already goes on in a copy"),
+        (
+            errno.EACCES,
+            OutputFault,
+            r"no permission; change its .*a run that is there already goes on in a copy",
+        ),
         (errno.EIO, StorageFault, "check the disk or the mount"),
         (errno.ESTALE, StorageFault, "check the disk or the mount"),
     ],
