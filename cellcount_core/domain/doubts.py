@@ -17,6 +17,7 @@ class Doubt(StrEnum):
     OUT_OF_DOMAIN = "out_of_domain"
     BRIGHT_BACKGROUND = "bright_background"
     DARK_BACKGROUND = "dark_background"
+    LOOKS_LIKE_MASK = "looks_like_mask"
     UNEVEN_LIGHT = "uneven_light"
     PADDED = "padded"
     HALF_SATURATED = "half_saturated"
@@ -76,6 +77,11 @@ _TOLD: dict[Doubt, _Told] = {
         "The field is less like the model's training images than all but a fortieth of them are; its count has no interval.",
         "{are} unlike what `{model}` was trained on",
         "look at {them} (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
+    ),
+    Doubt.LOOKS_LIKE_MASK: _Told(
+        "The image is made of solid pieces of one value each, with nothing between: a mask or a label image, not a micrograph.",
+        "{look} like masks or label images, not like micrographs",
+        "count the images that {they} {were} made from; to leave {them} out: --set 'run.exclude=[NAME]'",
     ),
     Doubt.UNEVEN_LIGHT: _Told(
         "The background rises across the field by more than a quarter of the objects' height: what lies in shadow may be lost, and what "
@@ -205,6 +211,7 @@ _TOLD: dict[Doubt, _Told] = {
 
 _SINGULAR = {
     "are": "is", "were": "was", "have": "has", "show": "shows", "hold": "holds", "lack": "lacks", "state": "states", "end": "ends",
+    "look": "looks",
     "their": "its", "they": "it", "them": "it",
 }  # fmt: skip
 _PLURAL = {word: word for word in _SINGULAR}

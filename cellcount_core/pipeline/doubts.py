@@ -7,6 +7,7 @@ import numpy as np
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.images.debris import View
+from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, padding, unevenness, zero_tail
@@ -46,7 +47,7 @@ def doubts(
     """Doubts about a counted field, in the order of `Doubt`; () where nothing is odd.
 
     `plane` (H, W) is the counted channel in raw units, `norm` its levels, `scale` what it was counted at, `found` its objects and
-    `unlike` its `out_of_domain` score. But for the background's kind and the objects' size nothing is asked of an image whose signal does
+    `unlike` its `out_of_domain` score. But for the background's kind, masks and the objects' size nothing is asked of an image whose signal does
     not rise above its noise.
     """
     shorter = min(plane.shape)
@@ -54,6 +55,7 @@ def doubts(
         Doubt.OUT_OF_DOMAIN: unlike is not None and unlike > _TYPICAL,
         Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
         Doubt.DARK_BACKGROUND: _is_dark(plane, package),
+        Doubt.LOOKS_LIKE_MASK: looks_like_mask(plane),
         Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import FieldFault
+from cellcount_core.images.drawn import is_label_map
 from cellcount_core.layouts.base import derived_why, extension, mask_name, mask_within
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -29,9 +30,6 @@ MOST_READ = 64
 """Files of one kind that are read where one of the first two is a mask; those beyond are masks if all of these are."""
 
 _SEPARATORS = "_-. ("
-_WINDOW = 1024
-_FLAT_PAIRS = 0.9
-_FLAT_VALUES = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +127,6 @@ def judged(rows: Iterable[Row | Suspect], store: Store, max_pixels: int) -> Verd
     return Verdicts(frozenset(whole), frozenset(keys))
 
 
-def is_label_map(pixels: NDArray[np.generic]) -> bool | None:
-    """Whether the pixels (H, W), or (H, W, 3) of colours, are pieces of one value each on a background of one value; None for one value alone.
-
-    Looked at is the middle (1024 px). A mask and the outlines of a mask are label maps too; a photograph is not, however dark or
-    overexposed: values between those of pieces and background stand at its edges.
-    """
-    codes = _codes(pixels)
-    background = int(np.bincount(codes.ravel()).argmax())
-    inside: list[NDArray[np.int64]] = []
-    equal: list[NDArray[np.int64]] = []
-    for one, other in ((codes[:, :-1], codes[:, 1:]), (codes[:-1], codes[1:])):
-        both = (one != background) & (other != background)
-        inside.append(one[both])
-        equal.append(one[both & (one == other)])
-    pairs, same = (np.bincount(np.concatenate(each), minlength=codes.max() + 1) for each in (inside, equal))
-    if not pairs.any():
-        return None
-    shown = pairs > 0
-    flat = same[shown] >= 0.5 * pairs[shown]
-    return bool(same.sum() >= _FLAT_PAIRS * pairs.sum() and flat.mean() >= _FLAT_VALUES)
-
-
 def _suspected(row: Row, files: list[Row], beside: Row | None) -> Row | Suspect:
     named = mask_name(row.key) or ("" if beside is not None else mask_within(row.key))
     if beside is not None:
@@ -191,14 +167,3 @@ def _pixels(row: Row, store: Store, max_pixels: int) -> NDArray[np.generic] | No
     except (FieldFault, Absent, Denied):
         return None
     return np.dstack(planes) if len(planes) > 1 else planes[0]
-
-
-def _codes(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
-    """The middle of the pixels, each value replaced by its rank."""
-    top, left = (max(0, (side - _WINDOW) // 2) for side in pixels.shape[:2])
-    middle = pixels[top : top + _WINDOW, left : left + _WINDOW]
-    if middle.ndim == 3:
-        red, green, blue = (middle[:, :, number].astype(np.int64) for number in range(3))
-        middle = red << 40 | green << 20 | blue
-    _, ranks = np.unique(middle, return_inverse=True)
-    return np.asarray(ranks, np.int64).reshape(middle.shape[:2])

@@ -36,7 +36,8 @@ class Plate:
 
 
 _OF_MOST_FIELDS = (
-    Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.SIZE_ABSURD, Doubt.SIZE_UNLIKE,
+    Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.LOOKS_LIKE_MASK, Doubt.SIZE_ABSURD,
+    Doubt.SIZE_UNLIKE,
 )  # fmt: skip
 """Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
 
@@ -46,7 +47,7 @@ _HUNDREDS = 100
 
 def plates_in_doubt(plates: Sequence[Plate]) -> dict[str, Doubt]:
     """Plates whose counts cannot be believed as they are, by name, with why: most counted fields are out of domain, of the
-    other kind of background, or of an absurd or other size than the model is for, or there is hardly an object where the other plates have hundreds."""
+    other kind of background, masks, or of an absurd or other size than the model is for, or there is hardly an object where the other plates have hundreds."""
     ordered = sorted(mean for plate in plates if (mean := plate.tally.mean) is not None)
     found: dict[str, Doubt] = {}
     for plate in plates:

@@ -134,3 +134,17 @@ def test_a_file_that_ends_in_zeros_is_told_of() -> None:
     field[120:] = 0
     assert "zero_tail" in count_array(field, "nuclei").row.warnings
     assert "zero_tail" not in count_array(np.where(field > 400, field, 0), "nuclei").row.warnings
+
+
+def test_masks_and_label_images_are_told_of_and_images_of_few_values_are_not() -> None:
+    field = nuclear_field(20, 12, seed=5, side=200)
+    _, labels = cv2.connectedComponents((field > 1500).astype(np.uint8))
+    masks = (labels.astype(np.uint16), (labels > 0).astype(np.uint8) * 255, (labels + 7).astype(np.uint8))
+    for package in PACKAGES:
+        for mask in masks:
+            assert "looks_like_mask" in count_array(mask, package).row.warnings
+        # Dim images of 8 bits: grains of noise of one value on a background of another, and objects of few.
+        dim = (field // 400).astype(np.uint8)
+        grains = (np.random.default_rng(0).random(field.shape) < 0.1).astype(np.uint8)
+        for image in (field, dim, grains, dim + grains, saturated(field)):
+            assert "looks_like_mask" not in count_array(image, package).row.warnings
