@@ -90,13 +90,18 @@ def decided(
 ) -> JobConfig:
     """The job with "auto" decided: in this process where its work is done sooner than a cluster starts, on Ray otherwise.
 
-    Ray, too, where a cluster is there or a setting asks for what only it can do.
+    Ray, too, where a cluster is there or a setting asks for what only it can do. Where "serial" was asked for, such settings are warned of.
     """
-    execution = job.execution
+    execution, plain = job.execution, ExecutionConfig()
+    wishes = [name for name in _WISHES if getattr(execution, name) != getattr(plain, name)]
+    if execution.runner == "serial" and wishes:
+        events.warn(
+            f"runner serial counts in this process alone and does not follow {', '.join(f'execution.{name}' for name in wishes)}; "
+            "for that: --runner ray"
+        )
     if execution.runner != "auto":
         return job
-    plain = ExecutionConfig()
-    if has_cluster(execution) or any(getattr(execution, name) != getattr(plain, name) for name in _WISHES):
+    if has_cluster(execution) or wishes:
         return with_runner(job, "ray")
     seconds = _work_s(job, run, package, source, shards)
     if seconds > _CLUSTER_START_S:

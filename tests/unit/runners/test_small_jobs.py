@@ -36,6 +36,10 @@ class Told(Quiet):
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.done: list[int] = []
+        self.warned: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
 
     def stage(self, text: str) -> None:
         self.stages.append(text)
@@ -232,3 +236,14 @@ def test_an_address_where_nobody_listens_is_told_at_once(plate: Plate, tmp_path:
             assert f"cannot reach {address}" in str(caught.value)
     with pytest.raises(ConfigFault, match="cellcount submit --address http://head:8265"):
         run_job(auto(plate.folder, tmp_path / "out", address="http://head:8265"), Quiet())
+
+
+def test_the_serial_runner_says_which_settings_it_does_not_follow(plate: Plate, tmp_path: Path) -> None:
+    for name, given, warned in (
+        ("plain", {"threads": 1}, []),
+        ("address", {"address": "head:6379", "actors": 2}, ["execution.address, execution.actors;"]),
+    ):
+        told = Told()
+        run_job(auto(plate.folder, tmp_path / name, runner="serial", **given), told)
+        assert len(told.warned) == len(warned)
+        assert all(words in line for words, line in zip(warned, told.warned, strict=True))
