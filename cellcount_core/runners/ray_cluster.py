@@ -141,12 +141,20 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep a handler of SIGTERM that somebody set: ray.init puts one in its place that ends the process there and then."""
+    """Keep a handler of SIGTERM that somebody set: ray.init puts one in its place that ends the process there and then.
+
+    A SIGTERM that comes meanwhile is what Ctrl-C is: KeyboardInterrupt.
+    """
     before = signal.getsignal(signal.SIGTERM)
+    ours = before not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread()
     try:
         yield
+    except SystemExit:
+        if not ours:
+            raise
+        raise KeyboardInterrupt from None
     finally:
-        if before not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
+        if ours:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from fractions import Fraction
 
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellcount_core.domain.config import ExecutionConfig
-from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.runners.ray_cluster import Resources, size_workers
+from cellcount_core.domain.errors import ConfigFault, Interrupted
+from cellcount_core.runners.ray_cluster import Resources, connected, size_workers
+from cellcount_core.runners.stopping import interruptible
 
 
 @given(
@@ -47,3 +50,20 @@ def test_no_worker_is_started_that_would_have_nothing_to_do() -> None:
     ):
         assert size_workers(execution, resources, shards=2).actors == 2
         assert size_workers(execution, resources, shards=1000).actors == 64
+
+
+def test_a_stop_while_ray_starts_is_a_stop_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        # As ray.init does: its own handler ends the process there and then.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("ray.init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(Interrupted, match="goes on"),
+        interruptible("the same command goes on"),
+        connected(ExecutionConfig()),
+    ):
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
