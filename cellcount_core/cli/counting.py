@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.doubts import by_weight
-from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy
+from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy, Status
 from cellcount_core.plan.findings import warned_of
 
 if TYPE_CHECKING:
@@ -56,8 +56,14 @@ def update(job: JobConfig, display: Display) -> int:
     elif since is not None:
         for line in since.lines():
             print(line)
-        done = result.job.tally.statuses.total()
-        print(f"{many(done, 'field')} taken anew, {many(result.taken, 'row')} kept")
+        done = result.job.tally.statuses
+        others = [
+            f"{done[status.value]} {status.value}"
+            for status in Status
+            if status is not Status.OK and done[status.value]
+        ]
+        told = f" ({', '.join(others)})" if others else ""
+        print(f"{many(done.total(), 'field')} taken anew{told}, {many(result.taken, 'row')} kept")
         if since.gone.number:
             print(
                 "fields whose files were removed stay as missing (absent): if they come back, --update counts them; if they are gone for "

@@ -99,7 +99,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     told = capsys.readouterr().out
     name = plate.file("A03", 1).relative_to(plate.folder)
     assert f"1 file was removed: {name}\n" in told
-    assert "0 fields taken anew" not in told
+    assert "1 field taken anew (1 missing), 7 rows kept\n" in told
     assert "stay as missing (absent)" in told
     table = rows(out, "fields")
     gone = [row for row in table.to_pylist() if row["status"] == "missing"]
