@@ -275,19 +275,20 @@ def _in_pieces(labels: NDArray[np.integer]) -> int:
 def elongated(bench: Bench) -> Iterator[Seen]:
     """A8: elongated nuclei."""
     for ratio in (3, 5, 8):
-        image = blank()
-        half = 13.0
-        for index in range(40):
-            draw(
-                image,
-                60 + 80 * (index // 5),
-                80 + 135 * (index % 5),
-                half * ratio**0.5,
-                down=half / ratio**0.5,
-            )
-        folder = bench.new(f"ratio-{ratio}")
-        tifffile.imwrite(folder / "i.tif", noisy(image))
-        yield _judged(f"40 ellipses of axis ratio {ratio}", 40, bench.count(folder))
+        for turned in ("", ", turned at random"):
+            rng = np.random.default_rng(ratio)
+            image, half = blank(740, 740), 13.0
+            for index in range(40):
+                y, x = (
+                    (60 + 90 * (index // 7), 70 + 100 * (index % 7))
+                    if turned
+                    else (60 + 80 * (index // 5), 80 + 135 * (index % 5))
+                )
+                turn = float(rng.uniform(0, np.pi)) if turned else 0.0
+                draw(image, y, x, half * ratio**0.5, down=half / ratio**0.5, turn=turn)
+            folder = bench.new(f"ratio-{ratio}-{len(turned)}")
+            tifffile.imwrite(folder / "i.tif", noisy(image))
+            yield _judged(f"40 ellipses of axis ratio {ratio}{turned}", 40, bench.count(folder))
 
 
 def areas(bench: Bench) -> Iterator[Seen]:

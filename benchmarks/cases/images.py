@@ -24,8 +24,11 @@ def blank(height: int = 700, width: int = 700) -> Image:
     return np.full((height, width), DARK)
 
 
-def draw(image: Image, y: float, x: float, radius: float, *, level: float = 2000, down: float = 0) -> None:
-    """A disc of `radius` px at (y, x), or an ellipse of half axes `down` and `radius`; `level` grey values above the dark.
+def draw(
+    image: Image, y: float, x: float, radius: float, *, level: float = 2000, down: float = 0, turn: float = 0
+) -> None:
+    """A disc of `radius` px at (y, x), or an ellipse of half axes `down` and `radius` turned by `turn` rad; `level` grey values above
+    the dark.
 
     Half of the level is reached at the outline. Where two lie on each other the brighter one is seen.
     """
@@ -34,7 +37,11 @@ def draw(image: Image, y: float, x: float, radius: float, *, level: float = 2000
     y0, y1 = max(0, int(y) - far), min(image.shape[0], int(y) + far + 1)
     x0, x1 = max(0, int(x) - far), min(image.shape[1], int(x) + far + 1)
     ys, xs = np.mgrid[y0:y1, x0:x1]
-    apart = np.hypot((ys - y) / half, (xs - x) / radius)
+    across, along = (
+        np.cos(turn) * (ys - y) - np.sin(turn) * (xs - x),
+        np.sin(turn) * (ys - y) + np.cos(turn) * (xs - x),
+    )
+    apart = np.hypot(across / half, along / radius)
     drawn = DARK + level / (1 + np.exp((apart - 1) * min(half, radius) / _SOFT))
     np.maximum(image[y0:y1, x0:x1], drawn, out=image[y0:y1, x0:x1])
 
