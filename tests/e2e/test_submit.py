@@ -41,7 +41,8 @@ from pathlib import Path
 import yaml
 settings = yaml.safe_load(Path(sys.argv[1]).read_text())
 print("settings", settings["word"], sys.argv[2:], flush=True)
-time.sleep(settings.get("seconds", 0))
+while "wait_for" in settings and not Path(settings["wait_for"]).exists():
+    time.sleep(0.1)
 print("last line", flush=True)
 sys.exit(settings["code"])
 """
@@ -71,6 +72,16 @@ class Folder:
             **changes,
         }
         return [sys.executable, "-c", CLIENT, json.dumps(asked)]
+
+    def follow(self, config: Path) -> subprocess.Popen[str]:
+        """A client that goes on beside the test."""
+        return subprocess.Popen(
+            self.command(config),
+            env=self.head.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def submit(self, config: Path, **changes: object) -> subprocess.CompletedProcess[str]:
         command = self.command(config, **changes)
@@ -135,27 +146,30 @@ def test_a_jobs_own_exit_code_is_returned_and_a_failed_one_is_submitted_again_un
 
 
 def test_ctrl_c_leaves_the_job_running_and_the_same_command_attaches_to_it(folder: Folder) -> None:
-    config = folder.config(word="slow", code=0, seconds=20)
-    client = subprocess.Popen(
-        folder.command(config),
-        env=folder.head.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    done = folder.path.parent / f"{folder.path.name}-done"
+    config = folder.config(word="slow", code=0, wait_for=str(done))
+    client = folder.follow(config)
     assert client.stdout is not None
-    lines = iter(client.stdout.readline, "")
-    assert any("settings slow" in line for line in lines)
+    assert any("settings slow" in line for line in iter(client.stdout.readline, ""))
     client.send_signal(signal.SIGINT)
     _, said = client.communicate(timeout=300)
-    attached = folder.submit(config)
+    again = folder.follow(config)
+    said_first: list[str] = []
+    assert again.stderr is not None
+    # The job ends only once the second client is attached to it, however long that takes.
+    for line in iter(again.stderr.readline, ""):
+        said_first.append(line)
+        if "already running; attached to it" in line:
+            break
+    done.touch()
+    printed, said_last = again.communicate(timeout=300)
 
     assert client.returncode == 75, said
     assert "goes on without you" in said
     assert "ray job stop --address" in said
-    assert attached.returncode == 0, attached.stderr
-    assert "already running; attached to it" in attached.stderr
-    assert attached.stdout.endswith("last line\n")
+    assert again.returncode == 0, said_last
+    assert "already running; attached to it" in "".join(said_first)
+    assert printed.endswith("last line\n")
 
 
 def test_a_command_that_the_head_does_not_find_is_explained(folder: Folder) -> None:
