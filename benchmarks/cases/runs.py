@@ -462,7 +462,7 @@ def _listening() -> Iterator[tuple[str, list[str]]]:
 def benchmarks_alike(bench: Bench) -> Iterator[Seen]:
     """B15: benchmarks that lost their meaning."""
     done = bench.call([sys.executable, "benchmarks/device_fed.py"], cwd=ROOT)
-    ratios = [float(found) for found in re.findall(r"\| *\**(0\.\d\d|1\.\d\d)\** *\|", done.text)]
+    ratios = [float(found) for found in re.findall(r"\| *\**(\d\.\d{3})\** *\|\s*$", done.text, re.MULTILINE)]
     yield Seen(
         "the path beside the bare model, int8, one thread",
         "at least 0.92",
