@@ -169,7 +169,7 @@ def test_a_field_for_which_the_kernel_kills_the_worker_is_one_failed_row(
 ) -> None:
     with memory_limit(ROOM_BYTES) as limit:
         bound = AtReader(plate.file(*LARGE).name, limit.bind)
-        settings = ("execution.max_deaths=1",)
+        settings = ("execution.max_deaths=1", "execution.in_flight=2")
         ended = drive(cluster, proxy, large, tmp_path / "out", *settings, interfere=bound)
     assert ended.code == ExitCode.FAILURES, ended
     # In the window, alone, and the field itself; its neighbour in the window has one too.
@@ -190,7 +190,7 @@ def test_a_file_that_crashes_the_decoder_is_found_by_halving_and_is_one_failed_r
     crash = tmp_path / "crash.TIF"
     tifffile.imwrite(crash, discs(3, 96, 1), description=MARK.decode())
     changed(plate, server, "crash", CRASHES, crash.read_bytes())
-    settings = ("execution.shard_fields=4", "execution.max_deaths=1")
+    settings = ("execution.shard_fields=4", "execution.max_deaths=1", "execution.in_flight=2")
     ended = drive(cluster, proxy, "crash", tmp_path / "out", *settings, interfere=lambda _: None)
     assert ended.code == ExitCode.FAILURES, ended
     # In the window, alone, then the half of the shard and the field itself; its neighbour in the window has one too.

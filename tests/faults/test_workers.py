@@ -115,6 +115,7 @@ def broken(
     bad = BadObjects(plate)
     settings = (
         "execution.max_deaths=1",
+        "execution.in_flight=2",
         f"execution.shard_timeout_s={max(LEAST_TIMEOUT_S, PATIENCE * unbroken[1])}",
     )
     with s3_proxy(server.endpoint) as proxy:
