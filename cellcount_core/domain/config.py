@@ -14,7 +14,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cellcount_core.domain.errors import nearest
+from cellcount_core.domain.errors import likely
 
 PLACE = "place"
 Place = Annotated[str, PLACE]
@@ -43,10 +43,9 @@ def expanded(place: str, variables: Mapping[str, str]) -> str:
                 f"{place!r} names the environment variable {name}, which is empty; '$$' stands for a plain '$'"
             )
         if name not in variables:
-            hint = nearest(name, variables)
             raise ValueError(
                 f"{place!r} names the environment variable {name}, which is not set"
-                + (hint if "did you mean" in hint else "")
+                + likely(name, variables)
                 + "; '$$' stands for a plain '$'"
             )
         return variables[name]

@@ -258,22 +258,27 @@ class Interrupted(RunFault):
     exit_code = ExitCode.INTERRUPTED
 
 
-def nearest(value: str, options: Iterable[str]) -> str:
-    """A hint "; did you mean 'x'?" naming the option closest to `value`, or the options there are.
+_ALIKE = 0.7
+"""How alike names are for one to be offered for the other, as difflib has it: one of four letters may differ, not one of three."""
 
-    Returns "" where there is no option at all.
+
+def likely(value: str, options: Iterable[str]) -> str:
+    """A hint "; did you mean 'x'?" naming the option that may be meant by `value`; "" where none is much like it.
+
+    One that differs in small and capital letters alone comes first, then the most alike. This is the rule of every such hint.
     """
+    folded: dict[str, str] = {}
+    for option in sorted(set(options)):
+        folded.setdefault(option.casefold(), option)
+    found = get_close_matches(value.casefold(), folded, n=1, cutoff=_ALIKE)
+    return f"; did you mean {folded[found[0]]!r}?" if found else ""
+
+
+def nearest(value: str, options: Iterable[str]) -> str:
+    """As `likely`, or the options there are ("; known: 'a', 'b'") where none is much like `value`; "" where there is no option at all."""
     known = sorted(set(options))
-    if not known:
-        return ""
-    # Alike, small and capital letters apart: "dapi" is near "DAPI", "DAPI" nearer.
-    folded = {option.casefold(): option for option in reversed(known)}
-    close = get_close_matches(value, known, n=1, cutoff=0.5)
-    close = close or [folded[name] for name in get_close_matches(value.casefold(), folded, n=1, cutoff=0.5)]
-    if close:
-        return f"; did you mean {close[0]!r}?"
     shown = ", ".join(repr(option) for option in known[:12])
-    return f"; known: {shown}" + (", …" if len(known) > 12 else "")
+    return likely(value, known) or (f"; known: {shown}" + (", …" if len(known) > 12 else "") if known else "")
 
 
 def matching(wanted: str, names: Iterable[str]) -> str | None:

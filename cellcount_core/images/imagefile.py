@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import FieldFault, Reason, matching, nearest
+from cellcount_core.domain.errors import FieldFault, Reason, likely, matching
 
 Plane = NDArray[np.generic]
 """One grey plane: (H, W) of uint8, uint16 or float32."""
@@ -129,9 +129,7 @@ def _numbered(channels: Sequence[str]) -> str:
 def _there(wanted: str, channels: Sequence[str]) -> str:
     if tuple(channels) == ("",):
         return ", which holds one channel without a name; to count that, leave --channel and --measure out"
-    hint = nearest(wanted, channels)
-    meant = "" if hint.startswith("; known") else hint
-    return f", which holds {_listed(channels)}{meant}{_numbered(channels)}"
+    return f", which holds {_listed(channels)}{likely(wanted, channels)}{_numbered(channels)}"
 
 
 def usable_names(names: Sequence[str], count: int) -> tuple[str, ...]:

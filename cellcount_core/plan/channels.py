@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cellcount_core.domain.config import RunConfig
-from cellcount_core.domain.errors import ConfigFault, matching, nearest
+from cellcount_core.domain.errors import ConfigFault, likely, matching, nearest
 
 UNNAMED = ""
 """Channel of a file whose name carries none: it may hold any channel."""
@@ -69,9 +69,9 @@ def _seen_as(channel: str, where: str, seen: Collection[str]) -> str:
     """The channel as names have it, whatever its small and capital letters; as it is where it is looked for within files."""
     known = matching(channel, seen)
     if known is None and UNNAMED not in seen:
-        hint = nearest(channel, seen)
-        meant = hint if "did you mean" in hint else ";"
-        raise ConfigFault(f"{where}: no file of channel {channel!r}{meant} there are {_shown(seen)}")
+        raise ConfigFault(
+            f"{where}: no file of channel {channel!r}{likely(channel, seen) or ';'} there are {_shown(seen)}"
+        )
     return channel if known is None else known
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cellcount_core.domain.config import JobConfig, StorageConfig
-from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below
 
@@ -107,7 +107,7 @@ def _sibling(above: Path, folder: Path) -> str:
     """The folder that may have been meant, where the first name that does not exist is close to one that does."""
     missing = folder.relative_to(above).parts[0]
     try:
-        hint = nearest(missing, [entry.name for entry in os.scandir(above) if entry.is_dir()])
+        meant = likely(missing, [entry.name for entry in os.scandir(above) if entry.is_dir()])
     except OSError:
         return ""
-    return hint if "did you mean" in hint else f"; {above} exists"
+    return meant or f"; {above} exists"

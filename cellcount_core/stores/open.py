@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.errors import ConfigFault, likely
 from cellcount_core.stores.base import USUAL_SCHEMES, StorageOptions, Store, checked_key
 from cellcount_core.stores.local import open_local
 
@@ -107,7 +107,7 @@ def _refuse_scheme(scheme: str, allowed: Sequence[str]) -> None:
         return
     listed = ", ".join(allowed)
     raise ConfigFault(
-        f"{scheme + '://'!r} is not among storage.schemes, which allow {listed}{_meant(scheme, allowed)}; "
+        f"{scheme + '://'!r} is not among storage.schemes, which allow {listed}{likely(scheme, allowed)}; "
         f"to read or write there: --set 'storage.schemes=[{listed}, {scheme}]'"
     )
 
@@ -143,8 +143,3 @@ def _open_generic(scheme: str, url: str, options: StorageOptions) -> Store:
     if scheme not in known_schemes():
         raise ConfigFault(f"{url!r}: no store is known for {scheme + '://'!r}")
     return GenericStore(url, options)
-
-
-def _meant(scheme: str, allowed: Sequence[str]) -> str:
-    close = nearest(scheme, allowed)
-    return close if "did you mean" in close else ""

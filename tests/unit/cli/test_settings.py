@@ -10,7 +10,7 @@ from cellcount_core.cli.arguments import job_from_arguments
 from cellcount_core.cli.nights import nightly_config
 from cellcount_core.cli.settings import assign, build_job, read_settings, read_yaml
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, likely, nearest
 
 
 def message(**arguments: object) -> str:
@@ -240,3 +240,20 @@ def test_printed_commands_repeat_what_reaches_the_output() -> None:
     ):
         assert follow_up("verify", build_job(job, "x")) == verify
         assert follow_up("retry", build_job(job, "x")) == retry
+
+
+def test_a_hint_names_what_is_much_like_the_word_whatever_its_letters_case_and_nothing_far_fetched() -> None:
+    for word, options, meant in (
+        ("DAPY", ["DAPI", "GFP"], "DAPI"),
+        ("dapi", ["DAPI", "dapi2"], "DAPI"),
+        ("BLEU", ["red", "green", "blue"], "blue"),
+        ("chanel", ["channel", "channels"], "channel"),
+        ("NOPE", ["HOME", "PATH", "PWD"], None),
+        ("PLATE", ["HOME", "PATH", "PWD"], None),
+        ("GFP", ["RFP", "DAPI"], None),
+        ("w2", ["w1", "w3"], None),
+    ):
+        hint = likely(word, options)
+        assert hint == ("" if meant is None else f"; did you mean {meant!r}?"), word
+        assert nearest(word, options) == (hint or f"; known: {', '.join(map(repr, sorted(options)))}")
+    assert nearest("x", []) == ""

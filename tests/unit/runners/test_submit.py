@@ -59,7 +59,7 @@ def test_places_that_the_cluster_cannot_see_are_refused_with_the_ways_out(folder
             "run.model.package: '../mine' is no folder below"
         ],
         f"{CONFIG}run: {{model: {{package: ./none}}}}\n": ["run.model.package: './none' is no folder below"],
-        f"{CONFIG}rum: {{}}\n": ["rum: unknown key; did you mean 'run'?"],
+        f"{CONFIG}runs: {{}}\n": ["runs: unknown key; did you mean 'run'?"],
         f"{CONFIG}output: s3://b/x\n": ["'output' in lines 2 and 3"],
     }.items():
         with pytest.raises(ConfigFault) as refused:

@@ -44,7 +44,7 @@ def test_an_s3_url_is_opened_without_a_request_and_keeps_its_name(url: str, cano
     ("url", "words"),
     [
         ("", "empty"),
-        ("s4://plates/x", "did you mean 's3'"),
+        ("s4://plates/x", "storage.schemes, which allow file, s3;"),
         ("flie:///data", "did you mean 'file'"),
         ("qqqqqqqq://x", "storage.schemes, which allow file, s3;"),
         ("https://host/plates", "--set 'storage.schemes=[file, s3, https]'"),
