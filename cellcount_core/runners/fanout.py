@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cellcount_core.domain.config import ExecutionConfig, JobConfig
-from cellcount_core.domain.errors import FieldFault
+from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection, Shard
 from cellcount_core.models.engines import ON_GPU, resolve_engine
 from cellcount_core.models.package import Package
@@ -37,6 +37,9 @@ _S_PER_MEGAPIXEL_AND_MB = 0.2
 `nuclei` in 8 bits on one core of 2023, see docs/explanation/performance.md."""
 
 _GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
+_NO_DEVICE = ("", "-1", "NoDevFiles")
+"""Values of CUDA_VISIBLE_DEVICES that hide all."""
+
 _OPENED_TO_SEE = 64 << 20
 _IN_HAND = 6
 """Fields that a worker has in hand at least: one is read, some decoded, one waits for the device, one is separated."""
@@ -69,7 +72,29 @@ def engine_asks_for_gpus(job: JobConfig, package: Package) -> bool:
         return False
     if resolve_engine(package, asked, gpus=0) == resolve_engine(package, asked, gpus=1):
         return False
-    return has_cluster(execution) or any(device.exists() for device in _GPU_DEVICES)
+    return has_cluster(execution) or _has_gpu()
+
+
+def refuse_gpus(execution: ExecutionConfig) -> None:
+    """What `gpus_per_actor` asks for and a cluster started here cannot have, told before it is started, which takes many seconds.
+
+    Raises ConfigFault where this machine has no GPU. A cluster that is there already, or
+    a run in this process, is not asked.
+    """
+    share = execution.gpus_per_actor
+    if share in ("auto", 0) or execution.runner == "serial" or has_cluster(execution):
+        return
+    if not _has_gpu():
+        raise ConfigFault(
+            f"execution.gpus_per_actor is {share:g}, but this machine, where a local cluster would be started, has no GPU that can be used; "
+            "set gpus_per_actor to 0 (or auto), or name a cluster that has GPUs: --address HOST:PORT"
+        )
+
+
+def _has_gpu() -> bool:
+    """Whether this machine has a GPU that its processes may use."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in _NO_DEVICE
+    return not hidden and any(device.exists() for device in _GPU_DEVICES)
 
 
 def has_cluster(execution: ExecutionConfig) -> bool:
@@ -174,6 +199,7 @@ def cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
     if execution.runner == "serial":
         yield 0.0
         return
+    refuse_gpus(execution)
     known = has_cluster(execution)
     from cellcount_core.runners import ray_cluster
 

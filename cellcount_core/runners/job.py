@@ -39,6 +39,7 @@ from cellcount_core.runners.fanout import (
     fan_out,
     own_threads,
     recorded,
+    refuse_gpus,
     with_runner,
 )
 from cellcount_core.runners.lease import held
@@ -87,6 +88,7 @@ def run_job(job: JobConfig, events: Events) -> JobResult:
 
 def _run(job: JobConfig, events: Events) -> JobResult:
     began = time.perf_counter()
+    refuse_gpus(job.execution)
     package = find_package(job.run.model.package)
     source = open_input(job)
     output = open_output(job, source)

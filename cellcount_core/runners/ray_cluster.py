@@ -206,10 +206,10 @@ def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) 
     if gpus > 0:
         threads = 1 if execution.threads == "auto" else execution.threads
         fitting = int(resources.gpus / gpus)
-        if fitting < 1 and execution.actors == "auto":
+        if fitting < 1 and (execution.actors == "auto" or resources.own):
+            wait = "" if resources.own else "execution.actors to the number to wait for, or "
             raise ConfigFault(
-                f"execution.gpus_per_actor is {gpus:g} but the cluster has {resources.gpus:g} GPUs now; "
-                "set execution.actors to the number to wait for, or gpus_per_actor to 0"
+                f"execution.gpus_per_actor is {gpus:g} but the cluster has {resources.gpus:g} GPUs now; set {wait}gpus_per_actor to 0"
             )
         wanted = fitting if execution.actors == "auto" else execution.actors
         return Sizing(max(1, min(wanted, shards)), 1.0, gpus, threads, memory)

@@ -42,6 +42,12 @@ def test_one_and_a_half_gpus_an_actor_are_refused() -> None:
         size_workers(ExecutionConfig(gpus_per_actor=1.5), Resources(8.0, 4.0, own=False), shards=10)
 
 
+def test_a_cluster_of_our_own_has_no_gpu_to_wait_for() -> None:
+    execution = ExecutionConfig(actors=2, gpus_per_actor=1)
+    with pytest.raises(ConfigFault, match="has 0 GPUs now; set gpus_per_actor to 0"):
+        size_workers(execution, Resources(8.0, 0.0, own=True), shards=10)
+
+
 def test_no_worker_is_started_that_would_have_nothing_to_do() -> None:
     for execution, resources in (
         (ExecutionConfig(actors=64), Resources(2.0, 0.0, own=True)),

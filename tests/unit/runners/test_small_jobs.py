@@ -144,6 +144,23 @@ def test_settings_of_another_run_and_a_finished_run_are_told_without_ray_or_a_li
     assert not [stage for stage in told.stages if "Ray" in stage]
 
 
+def test_a_gpu_where_there_is_none_is_refused_before_ray_starts_or_anything_is_listed(
+    plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    told = Told()
+    for runner in ("auto", "ray"):
+        for gpus, actors in ((1, "auto"), (0.5, 2)):
+            execution = {"runner": runner, "gpus_per_actor": gpus, "actors": actors}
+            with pytest.raises(
+                ConfigFault, match=rf"gpus_per_actor is {gpus:g}, but this machine.* has no GPU"
+            ):
+                run_job(job(plate.folder, tmp_path / "out", execution=execution), told)
+    assert told.stages == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_finished_run_loads_nothing_that_counts(plate: Plate, tmp_path: Path) -> None:
     out = tmp_path / "out"
     count(plate.folder, out)
