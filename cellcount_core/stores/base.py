@@ -68,6 +68,18 @@ class Denied(CellcountError):
         return f"{self.key}: {self.detail}"
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some bytes of an object, and which object they are of: the size of the whole in bytes, and its tag.
+
+    Pieces of one object with different tags or sizes were read before and after it was replaced.
+    """
+
+    body: bytes
+    size: int
+    etag: str
+
+
 class Created(Enum):
     """What a conditional put did: wrote the object, or left the one that was there."""
 
@@ -142,6 +154,21 @@ class Store(Protocol):
         """
         ...
 
+    def get_range(self, key: str, start: int, stop: int) -> Piece:
+        """The bytes `start` to `stop` (from 0, without the last) of the object.
+
+        There are fewer where the object ends before `stop`, and none where it ends before `start`. A body shorter
+        than announced is read again, never returned. Raises Absent, Denied, and ValueError for a range of no bytes.
+        """
+        ...
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, ahead: int) -> Iterator[Piece]:
+        """The `ranges` of one object, in that order, read in parallel; each as `get_range` gives it.
+
+        At most `ahead` pieces (1 or more) are in flight or waiting to be taken.
+        """
+        ...
+
     def put_new(self, key: str, body: bytes) -> Created:
         """Write the object whole or not at all, and only if there is none of this key.
 
@@ -202,6 +229,13 @@ def addressable(key: str, url: str = "") -> bool:
     if url.startswith("s3://") and _CONTROL.search(key) is not None:
         return False
     return not any(segment in ("", ".", "..") for segment in key.split("/")) and "\0" not in key
+
+
+def checked_range(start: int, stop: int) -> int:
+    """The number of bytes from `start` to `stop`; raises ValueError where there is none."""
+    if not 0 <= start < stop:
+        raise ValueError(f"a range has at least one byte and begins at 0 or later (got {start} to {stop})")
+    return stop - start
 
 
 def checked_prefix(prefix: str) -> str:

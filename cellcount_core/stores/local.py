@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import stat
 import uuid
@@ -21,15 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault, OutputFault, StorageFault
-from cellcount_core.stores.ahead import in_order
+from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
     Absent,
     Created,
     Denied,
     Listed,
+    Piece,
     checked_key,
     checked_prefix,
+    checked_range,
 )
 
 STAGED_PREFIX = ".cellcount-"
@@ -77,14 +80,29 @@ class LocalStore:
                 raise _read_fault(fault, key, path) from fault
             if len(body) >= announced:
                 return body
-        raise StorageFault(
-            f"{path}: the file keeps ending before its own size ({len(body)} of {announced} bytes); "
-            "is something still writing it?"
-        )
+        raise _short(path, len(body), announced)
 
     def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
         """See `base.Store.get_many`."""
         return in_order(self.get, keys, ahead=ahead)
+
+    def get_range(self, key: str, start: int, stop: int) -> Piece:
+        """See `base.Store.get_range`. Raises StorageFault for an I/O error of the disk."""
+        checked_range(start, stop)
+        path = self._path(key)
+        for _ in range(_SHORT_READ_TRIES):
+            try:
+                piece = _read_range(path, start, stop)
+            except OSError as fault:
+                raise _read_fault(fault, key, path) from fault
+            announced = max(0, min(stop, piece.size) - start)
+            if len(piece.body) >= announced:
+                return piece
+        raise _short(path, len(piece.body), announced)
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, ahead: int) -> Iterator[Piece]:
+        """See `base.Store.get_ranges`."""
+        return each_in_order(lambda span: self.get_range(key, *span), ranges, ahead=ahead)
 
     def put_new(self, key: str, body: bytes) -> Created:
         """See `base.Store.put_new`.
@@ -256,18 +274,47 @@ def _listed(entry: os.DirEntry[str], key: str, own: str | None) -> Listed | None
     if not stat.S_ISREG(found.st_mode):
         return None
     link = own if own is not None and own != key else ""
-    return Listed(key, found.st_size, f"{found.st_size:x}-{found.st_mtime_ns:x}", link)
+    return Listed(key, found.st_size, _tag(found), link)
+
+
+def _tag(found: os.stat_result) -> str:
+    return f"{found.st_size:x}-{found.st_mtime_ns:x}"
 
 
 def _read(path: Path) -> tuple[int, bytes]:
     """The size that the file system announces, and the bytes up to the end of the file."""
+    with _opened(path) as (file, found):
+        return found.st_size, file.readall()
+
+
+def _read_range(path: Path, start: int, stop: int) -> Piece:
+    """The bytes that are there of a range, with the size and tag that the file has once they are read."""
+    with _opened(path) as (file, found):
+        pieces, at, end = list[bytes](), start, min(stop, found.st_size)
+        while at < end and (got := os.pread(file.fileno(), end - at, at)):
+            pieces.append(got)
+            at += len(got)
+        after = os.fstat(file.fileno())
+        return Piece(b"".join(pieces), after.st_size, _tag(after))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[io.FileIO, os.stat_result]]:
+    """A regular file open for reading, and what the file system says of it."""
     # O_NONBLOCK: a named pipe in the place of a file must not make the reader wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    with io.FileIO(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file", str(path))
-        return found.st_size, file.readall()
+        yield file, found
+
+
+def _short(path: Path, there: int, announced: int) -> StorageFault:
+    return StorageFault(
+        f"{path}: the file keeps ending before its own size ({there} of {announced} bytes); "
+        "is something still writing it?"
+    )
 
 
 def _read_fault(fault: OSError, key: str, path: Path) -> Absent | Denied | StorageFault:

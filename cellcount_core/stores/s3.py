@@ -15,16 +15,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from cellcount_core.domain.errors import RunFault, StorageFault
-from cellcount_core.stores.ahead import in_order
+from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
     Absent,
     Created,
     Denied,
     Listed,
+    Piece,
     StorageOptions,
     checked_key,
     checked_prefix,
+    checked_range,
 )
 from cellcount_core.stores.retries import note_retry
 from cellcount_core.stores.s3_client import (
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     import obstore.store
 
 T = TypeVar("T")
+
+_NO_SUCH_RANGE = 416
 
 
 class _RequestError(Exception):
@@ -145,6 +149,31 @@ class S3Store:
     def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
         """See `base.Store.get_many`."""
         return in_order(self.get, keys, ahead=ahead)
+
+    def get_range(self, key: str, start: int, stop: int) -> Piece:
+        """See `base.Store.get_range`. One request; one more where the object ends before the range begins."""
+        checked_key(key)
+        checked_range(start, stop)
+
+        def read(client: obstore.store.S3Store) -> Piece:
+            reply = client.get(key, options={"range": (start, stop)})
+            size = reply.meta["size"]
+            body = reply.bytes().to_bytes()
+            if len(body) != min(stop, size) - start:
+                raise _RequestError(Failure(Meaning.TRUNCATED, 0, "", ""))
+            return Piece(body, size, (reply.meta["e_tag"] or "").strip('"'))
+
+        try:
+            return self._retried(read)
+        except _RequestError as fault:
+            failure = fault.failure
+        if failure.status == _NO_SUCH_RANGE and (size := self.size_of(key)) is not None and size <= start:
+            return Piece(b"", size, "")
+        raise self._object_fault(failure, key)
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, ahead: int) -> Iterator[Piece]:
+        """See `base.Store.get_ranges`."""
+        return each_in_order(lambda span: self.get_range(key, *span), ranges, ahead=ahead)
 
     def put_new(self, key: str, body: bytes) -> Created:
         """See `base.Store.put_new`. Sends `If-None-Match: *`; one more read where an earlier try may have landed."""

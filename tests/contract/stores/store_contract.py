@@ -176,11 +176,59 @@ class StoreContract:
             time.sleep(0.01)
         assert _readers() == []
 
+    def test_a_range_gives_those_bytes_and_says_what_they_are_of(self, store: Store) -> None:
+        body = bytes(range(256)) * 1000
+        store.put("pages.tif", body)
+        for start, stop in ((0, 1), (0, 256_000), (100, 70_000), (255_999, 256_000)):
+            piece = store.get_range("pages.tif", start, stop)
+            assert piece.body == body[start:stop]
+            assert piece.size == len(body)
+
+    def test_a_range_ends_with_its_object(self, store: Store) -> None:
+        store.put("short", b"12345")
+        assert store.get_range("short", 3, 100).body == b"45"
+        for start in (5, 6, 1000):
+            beyond = store.get_range("short", start, start + 10)
+            assert (beyond.body, beyond.size) == (b"", 5)
+        store.put("empty", b"")
+        assert store.get_range("empty", 0, 10).body == b""
+
+    def test_ranges_of_a_replaced_object_have_another_tag(self, store: Store) -> None:
+        store.put("a", b"first body")
+        first, again = store.get_range("a", 0, 3), store.get_range("a", 4, 8)
+        assert first.etag == again.etag != ""
+        store.put("a", b"another body")
+        assert store.get_range("a", 4, 8).etag != first.etag
+
+    def test_ranges_come_in_their_order(self, store: Store) -> None:
+        body = bytes(range(200))
+        store.put("a", body)
+        spans = [(at, at + 7) for at in reversed(range(0, 190, 5))]
+        pieces = list(store.get_ranges("a", spans, ahead=5))
+        assert [piece.body for piece in pieces] == [body[start:stop] for start, stop in spans]
+        assert list(store.get_ranges("a", [], ahead=5)) == []
+
+    def test_a_range_of_what_is_not_there_is_absent(self, store: Store) -> None:
+        store.put("folder/there", b"x")
+        for key in ("nothing", "folder/nothing", "folder"):
+            with pytest.raises(Absent, match=key):
+                store.get_range(key, 0, 4)
+            with pytest.raises(Absent, match=key):
+                list(store.get_ranges(key, [(0, 4), (4, 8)], ahead=2))
+
+    @pytest.mark.parametrize("span", [(-1, 4), (4, 4), (5, 4)])
+    def test_a_range_of_no_bytes_is_a_mistake(self, store: Store, span: tuple[int, int]) -> None:
+        store.put("a", b"12345678")
+        with pytest.raises(ValueError, match="at least one byte"):
+            store.get_range("a", *span)
+
     @pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../../x", "a//b", "a/./b", "a/", "nul\0"])
     def test_a_key_that_climbs_out_or_is_none_is_refused(self, store: Store, key: str) -> None:
         for operation in (store.get, store.delete, store.size_of):
             with pytest.raises(ConfigFault, match="below the store's root"):
                 operation(key)
+        with pytest.raises(ConfigFault, match="below the store's root"):
+            store.get_range(key, 0, 1)
         for write in (store.put, store.put_new):
             with pytest.raises(ConfigFault, match="below the store's root"):
                 write(key, b"x")

@@ -11,13 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `announced` is the Content-Length where it is not the body's own; `silent_s` waits first."""
+    """One answer. `announced` is the Content-Length where it is not the body's own; `silent_s` waits first; `part` is the
+    Content-Range of some bytes."""
 
     status: int
     body: bytes = b""
     announced: int | None = None
     silent_s: float = 0.0
     hang_up: bool = False
+    part: str = ""
 
 
 @dataclass
@@ -57,6 +59,8 @@ def faulty_server(answer: Callable[[int, str], Reply]) -> Iterator[FaultyServer]
             self.send_response(told.status)
             announced = len(told.body) if told.announced is None else told.announced
             self.send_header("Content-Length", str(announced))
+            if told.part:
+                self.send_header("Content-Range", told.part)
             self.send_header("ETag", '"abc"')
             self.send_header("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")
             self.end_headers()

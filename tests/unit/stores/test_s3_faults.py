@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFault
-from cellcount_core.stores.base import Absent, Created, Denied, Listed, StorageOptions, Store, addressable
+from cellcount_core.stores.base import (
+    Absent,
+    Created,
+    Denied,
+    Listed,
+    Piece,
+    StorageOptions,
+    Store,
+    addressable,
+)
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
 from cellcount_core.stores.s3_client import AwsPlace, place_of
@@ -39,6 +48,8 @@ def store_at(endpoint: str, *, retries: int = 3, timeout_s: float = 5.0) -> Stor
 OPERATIONS: dict[str, Callable[[Store], object]] = {
     "get": lambda store: store.get("a.tif"),
     "get_many": lambda store: list(store.get_many(["a.tif"], ahead=1)),
+    "get_range": lambda store: store.get_range("a.tif", 2, 8),
+    "get_ranges": lambda store: list(store.get_ranges("a.tif", [(2, 8)], ahead=1)),
     "list": lambda store: list(store.list()),
     "put": lambda store: store.put("a.tif", b"x"),
     "put_new": lambda store: store.put_new("a.tif", b"x"),
@@ -89,6 +100,25 @@ def test_a_body_that_is_always_cut_short_is_never_returned() -> None:
         pytest.raises(StorageFault, match="before its announced length"),
     ):
         store_at(server.endpoint, retries=2).get("a.tif")
+
+
+def test_a_range_cut_short_is_read_again_and_never_returned() -> None:
+    whole, cut = Reply(206, b"xels", part="bytes 2-5/6"), Reply(206, b"xe", announced=4, part="bytes 2-5/6")
+    with faulty_server(lambda number, method: cut if number < 3 else whole) as server:
+        assert store_at(server.endpoint).get_range("a.tif", 2, 6) == Piece(b"xels", 6, "abc")
+    with (
+        faulty_server(lambda number, method: cut) as server,
+        pytest.raises(StorageFault, match="before its announced length"),
+    ):
+        store_at(server.endpoint, retries=2).get_range("a.tif", 2, 6)
+
+
+def test_a_store_that_sends_everything_for_a_range_gives_no_wrong_bytes() -> None:
+    with (
+        faulty_server(lambda number, method: Reply(200, b"pixels")) as server,
+        pytest.raises(StorageFault, match=r"none of S3's usual ones"),
+    ):
+        store_at(server.endpoint, retries=1).get_range("a.tif", 2, 6)
 
 
 def test_a_connection_that_breaks_is_tried_again() -> None:
