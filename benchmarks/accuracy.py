@@ -28,8 +28,9 @@ from benchmarks.predict import Counter
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES
 from cellcount_core.models.package import MANIFEST, find_package
 from cellcount_core.pipeline.process import prepare_process

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cellcount_core.domain.scales import ScaleSource
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import Examined

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from benchmarks.predict import Counter, how_many, parser, passed, validation_images
 from benchmarks.record import record
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.pipeline.process import prepare_process
 
 LARGEST_FALL = 0.03

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from benchmarks.predict import Counter, how_many, parser, passed, told, validation_images
 from benchmarks.record import record
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import labels_of, score_image
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.dataset import LabelledImage, choose, list_labelled
+from cellcount_core.labelled.dataset import choose, list_labelled
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import MANIFEST
 from cellcount_core.training.export import COUNTS
 

@@ -22,8 +22,8 @@ from scipy.spatial import cKDTree
 
 from benchmarks.predict import passed
 from benchmarks.record import record
-from cellcount_core.evaluation.dataset import load_folder
 from cellcount_core.images.normalise import Normalisation
+from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator

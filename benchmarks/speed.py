@@ -25,9 +25,10 @@ from benchmarks.record import record
 from benchmarks.separation import separate_and_draw
 from cellcount_core.demo.optics import Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.scale import resize
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU, Engine, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator

@@ -27,8 +27,9 @@ from benchmarks.predict import passed, validation_images
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.config import JobConfig
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder, read_plane
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage, read_plane
 from cellcount_core.runners.job import run_job
 
 COVERAGE = (0.85, 0.95)

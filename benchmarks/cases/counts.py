@@ -56,7 +56,7 @@ def sizes(bench: Bench) -> Iterator[Seen]:
 
 
 def _real_mixed(bench: Bench, data: Path) -> Seen:
-    from cellcount_core.evaluation.dataset import load_folder
+    from cellcount_core.labelled.dataset import load_folder
 
     folder, right = bench.new("real"), 0
     images = load_folder(data / "dsb2018_nuclei", modality=("fluorescence",))
@@ -243,7 +243,7 @@ def pieces(bench: Bench) -> Iterator[Seen]:
     """A7: label images in pieces."""
     if bench.data is None:
         return
-    from cellcount_core.evaluation.dataset import load_folder
+    from cellcount_core.labelled.dataset import load_folder
 
     folder = bench.new("real")
     images = [
@@ -400,7 +400,7 @@ def evaluation(bench: Bench) -> Iterator[Seen]:
     """A13: evaluation is counting."""
     if bench.data is None:
         return
-    from cellcount_core.evaluation.dataset import load_folder
+    from cellcount_core.labelled.dataset import load_folder
 
     folder = bench.new("val")
     images = load_folder(bench.data / "dsb2018_nuclei", split="val", modality=("fluorescence",))[::6]

@@ -26,8 +26,9 @@ from benchmarks.peers.environment import SystemFailed, python_with, worker
 from benchmarks.peers.manifest import Entry
 from benchmarks.peers.worker import LABELS, MEASURED, Measured, read_measured
 from benchmarks.record import record
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU
 from cellcount_core.models.package import MANIFEST, Package, load_package, shipped_folder
 from cellcount_core.training.batches import split_groups

@@ -23,7 +23,7 @@ from cellcount_core.evaluation.evaluate import (
 )
 from cellcount_core.evaluation.figures import Interval, measure
 from cellcount_core.evaluation.groups import grouped, groupings
-from cellcount_core.evaluation.labelled import Entry, LabelledImage
+from cellcount_core.labelled.image import Entry, LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package

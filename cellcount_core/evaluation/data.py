@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.evaluation.dataset import Listing, choose, list_labelled
-from cellcount_core.evaluation.labelled import Entry
+from cellcount_core.labelled.dataset import Listing, choose, list_labelled
+from cellcount_core.labelled.image import Entry
 
 ALL = "all"
 HELD_OUT = "val"

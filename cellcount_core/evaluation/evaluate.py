@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.matching import (
     Match,
     intersection_over_union,
@@ -29,6 +28,7 @@ from cellcount_core.evaluation.matching import (
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import Examined, examine

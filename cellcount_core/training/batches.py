@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.polarity import Polarity
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.images.normalise import Normalisation, compress, estimate
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.training.augment import Crop, draw_crop, draw_empty
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.targets import diameters, stack_targets

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cellcount_core import __version__
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import (
     Diameter,
     at_true_diameter,
@@ -24,6 +23,7 @@ from cellcount_core.evaluation.evaluate import (
     package_predictor,
     pixels_of,
 )  # fmt: skip
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx

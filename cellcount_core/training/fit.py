@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
 from cellcount_core.images.normalise import estimate
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.separate import label_whole
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.dataset import LabelledImage
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import InputSpec
 from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.maps import whole_canvas

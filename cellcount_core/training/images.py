@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.dataset import LabelledImage, choose, list_labelled
+from cellcount_core.labelled.dataset import choose, list_labelled
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.training.batches import split_groups
 from cellcount_core.training.config import TrainConfig
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.interval import CountInterval, spread
 from cellcount_core.domain.likeness import Domain
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import at_true_size, count_image, counting_of, in_turn
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.objects.likeness import FEATURES, likeness_features

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Diameter, Report, evaluate, package_predictor
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.golden import check_golden, maps_of
 from cellcount_core.models.package import Package

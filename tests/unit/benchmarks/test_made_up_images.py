@@ -17,7 +17,7 @@ from benchmarks.made_up import (
     shape_for,
     sheet,
 )
-from cellcount_core.evaluation.dataset import median_diameter
+from cellcount_core.labelled.image import median_diameter
 
 
 @pytest.mark.parametrize("arrangement", ["sparse", "confluent"])

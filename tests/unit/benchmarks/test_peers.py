@@ -16,8 +16,8 @@ from benchmarks.peers import cellprofiler, manifest, package, run, star, systems
 from benchmarks.peers.environment import ROOT, SystemFailed, last_line, python_with
 from benchmarks.peers.manifest import Entry, Plane
 from benchmarks.peers.worker import Measured
-from cellcount_core.evaluation.dataset import LabelledImage
 from cellcount_core.evaluation.evaluate import Report, score_image
+from cellcount_core.labelled.image import LabelledImage
 
 
 def three_discs() -> tuple[Plane, NDArray[np.int32]]:

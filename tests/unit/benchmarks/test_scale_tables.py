@@ -11,8 +11,8 @@ from benchmarks.accuracy import FIGURES, Result, table_of
 from benchmarks.predict import Counter, told
 from benchmarks.scale import Outcome, cut_to, pool_ratio, pools, resize_image, weighted_median
 from benchmarks.speed import at_scale
-from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.pipeline.sizing import SizeEstimate
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import (
     at_true_diameter,
     evaluate,
     group_scores,
 )
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.scales import ScaleSource
 from cellcount_core.evaluation.assess import ImageRow, SizeCheck, check_sizes
-from cellcount_core.evaluation.dataset import load_folder
 from cellcount_core.evaluation.evaluate import (
     Diameter,
     ImageScore,
@@ -26,7 +25,8 @@ from cellcount_core.evaluation.evaluate import (
     package_predictor,
     pixels_of,
 )
-from cellcount_core.evaluation.labelled import LabelledImage, median_diameter, plane_of, read_pixels
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage, median_diameter, plane_of, read_pixels
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine, prepare

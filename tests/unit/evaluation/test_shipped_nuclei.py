@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.dataset import LabelledImage, load_folder
 from cellcount_core.evaluation.evaluate import Predict, evaluate, package_predictor
+from cellcount_core.labelled.dataset import load_folder
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package, load_package

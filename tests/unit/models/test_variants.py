@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
 from cellcount_core.evaluation.evaluate import Report, evaluate
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import MANIFEST, load_package, shipped_folder

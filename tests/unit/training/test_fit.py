@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.labelled import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.training.fit import START, fit_cores
 
 

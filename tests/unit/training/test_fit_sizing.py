@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.labelled import LabelledImage
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.sizing import estimate_with

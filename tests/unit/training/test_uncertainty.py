@@ -15,7 +15,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.interval import CountInterval
 from cellcount_core.domain.likeness import Domain
 from cellcount_core.evaluation.evaluate import evaluate, package_predictor
-from cellcount_core.evaluation.labelled import LabelledImage
+from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
 from cellcount_core.objects.likeness import FEATURES

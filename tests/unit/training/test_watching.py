@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.dataset import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.curves import Point, read_curve, write_curve
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.dataset import load_folder, load_npz
+from cellcount_core.labelled.dataset import load_folder, load_npz
 from tests.data_dir import data_dir, needs_data
 
 

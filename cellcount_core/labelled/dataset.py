@@ -1,4 +1,4 @@
-"""Labelled images to train on and to measure with, in whichever layout they come."""
+"""Labelled images to train on and to measure with: what a path holds, in which of the known layouts, and reading it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.evaluation.labelled import Entry, LabelledImage, median_diameter, read_plane
-from cellcount_core.evaluation.loaders import archive, coco, folder, masks, table, voc
-
-__all__ = [
-    "AUTO", "KINDS", "LabelledImage", "Listing", "choose", "guess_kind", "list_labelled", "load_folder", "load_labelled",
-    "load_npz", "median_diameter", "read_plane",
-]  # fmt: skip
+from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
+from cellcount_core.labelled.folders import (
+    INDEX,
+    image_folders,
+    is_paired,
+    list_archive,
+    list_folder,
+    list_masks,
+    list_table,
+    split_folders,
+)
+from cellcount_core.labelled.image import Entry, LabelledImage
 
 AUTO = "auto"
 KINDS: dict[str, Callable[[Path], list[Entry]]] = {
-    "folder": folder.list_entries,
-    "npz": archive.list_entries,
-    "coco": coco.list_entries,
-    "voc": voc.list_entries,
-    "masks": masks.list_entries,
-    "table": table.list_entries,
+    "folder": list_folder,
+    "npz": list_archive,
+    "coco": list_coco,
+    "voc": list_voc,
+    "masks": list_masks,
+    "table": list_table,
 }
 """Every layout by its name, and what lists its images."""
 
@@ -105,7 +110,7 @@ def guess_kind(path: Path) -> str:
 
 
 def _is_coco(path: Path) -> bool:
-    files = coco.annotation_files(path)
+    files = annotation_files(path)
     return bool(files) and _has_annotations(files[0])
 
 
@@ -121,15 +126,13 @@ _FILES = {".npz": "npz", ".json": "coco", ".csv": "table", ".parquet": "table"}
 _LOOKS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     (
         "folder",
-        lambda path: (
-            (path / folder.INDEX).is_file() or folder.is_paired(path) or bool(folder.split_folders(path))
-        ),
+        lambda path: (path / INDEX).is_file() or is_paired(path) or bool(split_folders(path)),
     ),
-    ("voc", lambda path: (path / voc.OBJECTS).is_dir()),
+    ("voc", lambda path: (path / VOC_OBJECTS).is_dir()),
     ("coco", _is_coco),
     ("table", lambda path: len(_files_of(path, "table")) == 1),
     ("npz", lambda path: len(_files_of(path, "npz")) == 1),
-    ("masks", lambda path: bool(masks.image_folders(path))),
+    ("masks", lambda path: bool(image_folders(path))),
 )
 """Asked in this order: an index.csv is a table too, and train/images/ is an image folder of the Data Science Bowl's kind."""
 

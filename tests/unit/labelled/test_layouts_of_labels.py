@@ -16,7 +16,7 @@ import pytest
 import tifffile
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.dataset import guess_kind, list_labelled, load_labelled
+from cellcount_core.labelled.dataset import guess_kind, list_labelled, load_labelled
 
 SHAPE = (30, 40)
 

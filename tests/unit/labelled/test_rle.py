@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellcount_core.evaluation.loaders.rle import decode_counts, mask_of_polygon, mask_of_runs
+from cellcount_core.labelled.annotations import decode_counts, mask_of_polygon, mask_of_runs
 
 
 def two_boxes() -> np.ndarray:
