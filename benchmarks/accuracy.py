@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.predict import Counter
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage

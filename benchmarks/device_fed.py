@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
+from cellcount_core.config import JobConfig, RunConfig
 from cellcount_core.demo.optics import Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
-from cellcount_core.domain.config import JobConfig, RunConfig
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import load_engine, resolve_engine

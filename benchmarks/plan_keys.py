@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from cellcount_core.domain.config import ImageXpressLayout, RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.wells import WellPosition
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.plan.planner import PlannedModel, make_plan
 from cellcount_core.plan.runfile import ModelIdentity
 from cellcount_core.plan.shards import ShardLimits
@@ -51,7 +52,7 @@ def main() -> None:
     """Plan, and print what it took."""
     files = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     before = _peak_mib()
-    run = RunConfig(layout=ImageXpressLayout(), channels={"nuclei": "w1"}, measure=("w1", "w2"))
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"}, measure=("w1", "w2"))
     model = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), "Nuclei")
     started, cpu = time.perf_counter(), time.process_time()
     with make_plan(MadeUpStore(files), run, model, ShardLimits(64, 2**40)) as plan:  # type: ignore[arg-type]

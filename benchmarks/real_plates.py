@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.report.pictures import draw_pictures
 from cellcount_core.runners.job import run_job

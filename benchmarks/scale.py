@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.predict import Counter, how_many, parser, passed, told, validation_images
 from benchmarks.record import record
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.evaluation.evaluate import labels_of, score_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import LabelledImage, median_diameter

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.predict import passed, validation_images
 from benchmarks.record import record
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage, read_plane

@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
 
-config.md comes from domain/config.py, nightly/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
+config.md comes from config.py, the layouts, nightly/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
 domain/errors.py, warnings.md from domain/doubts.py, cli.md from the command line itself.
 """
 
@@ -16,11 +16,13 @@ import typer
 import yaml
 from pydantic import BaseModel
 
+from cellcount_core import config as settings
 from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
-from cellcount_core.domain import config as settings
 from cellcount_core.domain import doubts
 from cellcount_core.domain import errors as faults
+from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.registry import kinds
 from cellcount_core.nightly import config as nights
 
 HERE = Path(__file__).parent
@@ -41,13 +43,6 @@ _EXITS = {
     faults.ExitCode.NOTHING: "A nightly run found nothing to count in a root: the wrong folder or depth, or nothing that `run` would look at. What other roots held was counted.",
     faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
 }
-_LAYOUTS = {
-    "flat": settings.FlatLayout,
-    "imagexpress": settings.ImageXpressLayout,
-    "pattern": settings.PatternLayout,
-    "table": settings.TableLayout,
-}
-
 _OF_A_JOB = ("run", "execution", "storage", "output_storage")
 _NIGHTLY: dict[str, type[BaseModel]] = {
     "complete": nights.Complete,
@@ -76,10 +71,10 @@ def config_page() -> str:
     ):
         text += [f"## {name}\n", f"{_sentence(section)}\n", *_settings(section, f"{name}.", meanings), ""]
     text += ["## Layouts\n"]
-    for kind, layout in _LAYOUTS.items():
-        text += [f"### {kind}\n", f"{_sentence(layout)}\n"]
-        if len(layout.model_fields) > 1:
-            text += [*_settings(layout, f"run.layout:{kind}.", meanings, skip=("kind",)), ""]
+    for kind in kinds():
+        text += [f"### {kind.name}\n", f"{_sentence(kind.settings)}\n"]
+        if len(kind.settings.model_fields) > 1:
+            text += [*_settings(kind.settings, f"run.layout:{kind.name}.", meanings, skip=("kind",)), ""]
     text += [
         "## A nightly\n",
         "What `cellcount nightly CONFIG.yaml` is told, beside `run`, `execution`, `storage` and `output_storage` as above, which hold for",
@@ -141,7 +136,7 @@ def _type(annotation: object, metadata: Sequence[object] = ()) -> str:
     if annotation is type(None):
         return "null"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "layout" if annotation in _LAYOUTS.values() else "grid"
+        return "layout" if issubclass(annotation, LayoutSettings) else "grid"
     assert isinstance(annotation, type)
     names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     return names[annotation] + _limits(metadata)

@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Features
-from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package

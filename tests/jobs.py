@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.runners.job import JobResult, run_job
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.cli.settings import Tree, assign, build_job, place, read_tree
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import find_package
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.doubts import by_weight
 from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy, Status
 from cellcount_core.plan.findings import warned_of

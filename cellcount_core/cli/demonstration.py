@@ -14,10 +14,10 @@ def run(folder: Path, wells: int, runner: str) -> int:
     """Render, count, compare, draw. The exit code is that of the count, which accepts the two files damaged on purpose."""
     from rich.console import Console
 
+    from cellcount_core.config import JobConfig
     from cellcount_core.demo.compare import compare
     from cellcount_core.demo.plate import render_plate
     from cellcount_core.demo.table import print_comparison
-    from cellcount_core.domain.config import JobConfig
     from cellcount_core.report.pictures import draw_pictures
     from cellcount_core.runners.job import run_job
     from cellcount_core.stores.base import StorageOptions

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from cellcount_core import __version__
 from cellcount_core.cli.progress import Display
 from cellcount_core.domain.errors import ExitCode, RunFault
+from cellcount_core.layouts import registry as layouts
 
 app = typer.Typer(
     name="cellcount",
@@ -39,7 +40,7 @@ Out = Annotated[
 ]
 Layout = Annotated[
     str | None,
-    typer.Option("--layout", metavar="LAYOUT", help="How names are read: flat, imagexpress, pattern, table."),
+    typer.Option("--layout", metavar="LAYOUT", help=f"How names are read: {', '.join(layouts.NAMES)}."),
 ]
 Channel = Annotated[
     list[str] | None,

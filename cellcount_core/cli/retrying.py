@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cellcount_core.cli.counting import many, print_result
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.cli.settings import assign, build_job
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, Reason, Status, nearest
 
 if TYPE_CHECKING:

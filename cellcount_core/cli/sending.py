@@ -14,7 +14,7 @@ from cellcount_core.runners.places import is_relative
 from cellcount_core.stores.open import path_below
 
 if TYPE_CHECKING:
-    from cellcount_core.domain.config import JobConfig
+    from cellcount_core.config import JobConfig
     from cellcount_core.runners.submit import SubmitRequest
 
 

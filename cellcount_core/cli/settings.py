@@ -15,8 +15,10 @@ from typing import TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cellcount_core.domain.config import PLACE, JobConfig, expanded
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.settings import PLACE, expanded
+from cellcount_core.layouts import registry as layouts
 
 Tree = dict[str, object]
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -174,10 +176,7 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
 
 
 _TAGS = {
-    "flat",
-    "imagexpress",
-    "pattern",
-    "table",
+    *layouts.NAMES,
     "float",
     "int",
     "str",

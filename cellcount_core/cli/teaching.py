@@ -27,7 +27,7 @@ def train_seeds(
     config: Path, assignments: Sequence[str], seeds: str, runner: str | None, address: str | None
 ) -> int:
     """Train once for each seed of "0,1,2"; their figures are printed and written as a table. Exit 3 where a seed failed."""
-    from cellcount_core.domain.config import ExecutionConfig
+    from cellcount_core.config import ExecutionConfig
     from cellcount_core.training import seeds as trials
 
     try:

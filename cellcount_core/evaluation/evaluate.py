@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.evaluation.matching import (
     Match,

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images.imagefile import Plane
 
@@ -45,9 +44,9 @@ class Declared:
 UNDECLARED = Declared()
 
 
-def declared_in(run: RunConfig) -> Declared:
-    """What a configuration declares."""
-    return Declared(run.axes or "", run.pages or "")
+def as_declared(axes: str | None, pages: Literal["z", "time", "channel"] | None) -> Declared:
+    """What the settings `run.axes` and `run.pages` declare; None where one is not given."""
+    return Declared(axes or "", pages or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
 from cellcount_core.images.decode import open_image

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from cellcount_core.domain.fields import Parsed
+from cellcount_core.domain.settings import Section
+from cellcount_core.stores.base import StorageOptions, Store
 
 IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "tif", "tiff", "bmp", "npz", "npy"})
 """Extensions (lower case, no dot) of files that may hold images; what they hold is decided by their bytes alone."""
@@ -80,29 +84,106 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What planning must know of a layout besides its names.
+    """What planning must know of a kind of layout besides the names.
 
     `projection_plane` is the plane number under which the instrument stores its own projection of the other planes (None
     where it stores none). `slices_are_fields` says that each image of an array file is a field of its own.
+    `reads_any_name` says that every image's name is read: masks must then be told from images by what lies beside them.
+    `told_by_table` says that a table tells what each file is, so that nothing is known from a name alone.
     """
 
     projection_plane: int | None = None
     slices_are_fields: bool = False
+    reads_any_name: bool = False
+    told_by_table: bool = False
 
 
 NO_TRAITS = Traits()
 
 
-class Layout(Protocol):
-    """A rule that reads a field from a key. Pure: equal keys give equal answers, and nothing but the key is looked at."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a table: the key of a file, relative to the input, and what it is."""
+
+    key: str
+    parsed: Parsed
+
+
+class Table(Protocol):
+    """A table with a row a file, which says what is expected and what each file is."""
+
+    def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
+        """The rows in the table's order, streamed. Raises ConfigFault for a table that cannot be used."""
+        ...
+
+
+class Layout(ABC):
+    """A rule that reads a field from a key."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def parse(self, key: str) -> Parsed | Ignored | None:
+        """What `key` names; `Ignored` for files known not to be fields; None where an image's name does not parse.
+
+        Pure: equal keys give equal answers, and nothing but the key is looked at.
+        """
+
+    @property
+    def table(self) -> Table | None:
+        """The table that says what each file is, in place of the names; None where the names do."""
+        return None
+
+
+class LayoutSettings(Section):
+    """The settings of a layout, `run.layout` of a configuration. `kind` names the layout."""
+
+    kind: str
+
+
+Settings = TypeVar("Settings", bound=LayoutSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutKind(Generic[Settings]):
+    """What a layout's module exports.
+
+    `name` is the value of `--layout` and of `run.layout.kind`; `settings` is the section, whose docstring is the layout's
+    documentation; `build` makes the layout from its settings and the name of the plate of files that lie in the input
+    itself. `build` raises ConfigFault for settings that cannot be used.
+    """
+
+    name: str
+    settings: type[Settings]
+    build: Callable[[Settings, str], Layout]
+    traits: Traits = NO_TRAITS
+
+    def of(self, settings: LayoutSettings, root: str) -> Layout:
+        """The layout of `settings`, which must be of this kind."""
+        assert isinstance(settings, self.settings), f"settings of {settings.kind} given to layout {self.name}"
+        return self.build(settings, root)
+
+
+class AnyLayoutKind(Protocol):
+    """A LayoutKind, whatever the type of its settings."""
+
+    @property
+    def name(self) -> str:
+        """See LayoutKind."""
+        ...
+
+    @property
+    def settings(self) -> type[LayoutSettings]:
+        """See LayoutKind."""
+        ...
 
     @property
     def traits(self) -> Traits:
-        """What planning must know besides the names."""
+        """See LayoutKind."""
         ...
 
-    def parse(self, key: str) -> Parsed | Ignored | None:
-        """What `key` names; `Ignored` for files known not to be fields; None where an image's name does not parse."""
+    def of(self, settings: LayoutSettings, root: str) -> Layout:
+        """See LayoutKind."""
         ...
 
 

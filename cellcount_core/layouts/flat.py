@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.base import Ignored, Traits, ignored_name, parent, stem
+from cellcount_core.layouts.base import (
+    Ignored,
+    Layout,
+    LayoutKind,
+    LayoutSettings,
+    Traits,
+    ignored_name,
+    parent,
+    stem,
+)
 
-_TRAITS = Traits(slices_are_fields=True)
+
+class FlatSettings(LayoutSettings):
+    """Any folder of images, recursive: the folder is the plate, the file's name the well, one site a file."""
+
+    kind: Literal["flat"] = "flat"
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class Flat(Layout):
     """Plate: the folder relative to the input (`root` for the input itself). Well: the file name without extension.
 
     Site 1, time point 1, no channel in the name. Of an array file (.npz, .npy) each image is a field, its site the
@@ -19,7 +33,6 @@ class Flat:
     """
 
     root: str
-    traits: Traits = _TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
         """Never None: every image's name is a name."""
@@ -27,3 +40,10 @@ class Flat:
             return ignored
         folder = parent(key)
         return Parsed(FieldKey(folder or self.root, stem(key), 1, 1), folder=folder)
+
+
+def _build(_: FlatSettings, root: str) -> Flat:
+    return Flat(root)
+
+
+KIND = LayoutKind("flat", FlatSettings, _build, Traits(slices_are_fields=True, reads_any_name=True))

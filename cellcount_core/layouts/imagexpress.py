@@ -18,10 +18,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import parse_well
-from cellcount_core.layouts.base import Ignored, Traits, file_name, ignored_name, parent
+from cellcount_core.layouts.base import (
+    Ignored,
+    Layout,
+    LayoutKind,
+    LayoutSettings,
+    Traits,
+    file_name,
+    ignored_name,
+    parent,
+)
 
 _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 # Wells have capitals and two digits, or "_s1" and "_w1" would be wells too.
@@ -33,18 +43,22 @@ _NAME = re.compile(
 _STEP = re.compile(r"(?P<kind>TimePoint|ZStep)_(?P<number>[0-9]{1,6})", re.IGNORECASE)
 
 PROJECTION = 0
-_TRAITS = Traits(projection_plane=PROJECTION)
+
+
+class ImageXpressSettings(LayoutSettings):
+    """ImageXpress / MetaXpress names: `<plate>_<well>[_s<site>][_w<channel>][GUID].tif`, `TimePoint_n`, `ZStep_n`."""
+
+    kind: Literal["imagexpress"] = "imagexpress"
 
 
 @dataclass(frozen=True, slots=True)
-class ImageXpress:
+class ImageXpress(Layout):
     """Site 1, time point 1 and channel "w1" where name and folders do not give them. Thumbnails are ignored.
 
     `root` is the plate of files that lie in the input itself and whose names give none.
     """
 
     root: str
-    traits: Traits = _TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
         """None for an image whose name does not follow the convention."""
@@ -92,3 +106,10 @@ def _place(path: str) -> tuple[str, int, int]:
         else:
             timepoint = int(step["number"])
     return "/".join(folder), timepoint, plane
+
+
+def _build(_: ImageXpressSettings, root: str) -> ImageXpress:
+    return ImageXpress(root)
+
+
+KIND = LayoutKind("imagexpress", ImageXpressSettings, _build, Traits(projection_plane=PROJECTION))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
-from cellcount_core.domain.config import PatternLayout
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import canonical_well, parse_well, row_name
-from cellcount_core.layouts.base import NO_TRAITS, Ignored, Traits, ignored_name, parent
+from cellcount_core.layouts.base import Ignored, Layout, LayoutKind, LayoutSettings, ignored_name, parent
 
 GROUPS = ("plate", "well", "row", "column", "site", "timepoint", "channel", "plane")
 
@@ -22,8 +22,20 @@ _MOST_ROWS = 32
 _MOST_DIGITS = 9
 
 
+class PatternSettings(LayoutSettings):
+    """File names read by a regular expression with named groups.
+
+    `pattern` is searched in the key (path below the input, '/' separated). Groups: `plate`, `well` (or `row` and `column`),
+    `site`, `timepoint`, `channel`, `plane`; each may be absent. `plate` is the value used where no group gives it.
+    """
+
+    kind: Literal["pattern"] = "pattern"
+    pattern: str
+    plate: str = ""
+
+
 @dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Layout):
     """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
 
     `plate` is used where no group gives the plate; where it is "" too, the folder is the plate (`root` for the input
@@ -33,7 +45,6 @@ class Pattern:
     expression: re.Pattern[str]
     plate: str
     root: str
-    traits: Traits = NO_TRAITS
 
     def parse(self, key: str) -> Parsed | Ignored | None:
         """None for an image whose key the pattern does not match, or whose groups hold no well or no number."""
@@ -66,7 +77,7 @@ def _plate_folder(key: str, match: re.Match[str]) -> str:
     return "" if before or close < 0 else key[:close]
 
 
-def compile_pattern(config: PatternLayout, root: str) -> Pattern:
+def compile_pattern(config: PatternSettings, root: str) -> Pattern:
     """The layout of `config`; `root` is the plate of files in the input itself.
 
     Raises ConfigFault naming what is wrong: no regular expression, a group of another name, no well, half a well.
@@ -104,3 +115,6 @@ def _well(found: dict[str, str]) -> str | None:
 
 def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
+
+
+KIND = LayoutKind("pattern", PatternSettings, compile_pattern)

@@ -1,33 +1,36 @@
-"""From a configuration to its layout. A new layout is a module and a line here."""
+"""Every layout there is: settings, command line, help and documentation follow from `NAMES`.
+
+A new layout is a module of this package, which exports its `KIND`, and a name here. The modules are imported when a
+configuration is read, not before: the command line shows the names in its help.
+"""
 
 from __future__ import annotations
 
-from typing import assert_never
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from cellcount_core.domain.config import (
-    FlatLayout,
-    ImageXpressLayout,
-    LayoutConfig,
-    PatternLayout,
-    TableLayout,
-)
-from cellcount_core.layouts.base import Layout
-from cellcount_core.layouts.flat import Flat
-from cellcount_core.layouts.imagexpress import ImageXpress
-from cellcount_core.layouts.manifest import Manifest, check_manifest
-from cellcount_core.layouts.pattern import compile_pattern
+if TYPE_CHECKING:
+    from cellcount_core.layouts.base import AnyLayoutKind, Layout, LayoutSettings
+
+NAMES = ("flat", "imagexpress", "pattern", "table")
+"""The layouts in the order of help and documentation: values of `--layout` and names of the modules."""
 
 
-def build_layout(config: LayoutConfig, root: str) -> Layout | Manifest:
-    """The layout of `config`; `root` is the plate of files that lie in the input itself, where names give none. Raises ConfigFault where it cannot be one (a bad pattern, an unknown manifest column)."""
-    match config:
-        case FlatLayout():
-            return Flat(root)
-        case ImageXpressLayout():
-            return ImageXpress(root)
-        case PatternLayout():
-            return compile_pattern(config, root)
-        case TableLayout():
-            return check_manifest(config, root)
-        case unknown:
-            assert_never(unknown)
+@cache
+def kinds() -> tuple[AnyLayoutKind, ...]:
+    """The kinds of layout, in the order of `NAMES`."""
+    return tuple(import_module(f"cellcount_core.layouts.{name}").KIND for name in NAMES)
+
+
+def kind_of(settings: LayoutSettings) -> AnyLayoutKind:
+    """The kind of layout that `settings` are of."""
+    return next(kind for kind in kinds() if kind.name == settings.kind)
+
+
+def build_layout(settings: LayoutSettings, root: str) -> Layout:
+    """The layout of `settings`; `root` is the plate of files that lie in the input itself, where names give none.
+
+    Raises ConfigFault for settings that cannot be used, such as a bad pattern or an unknown column of a table.
+    """
+    return kind_of(settings).of(settings, root)

@@ -9,11 +9,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from cellcount_core.domain.config import FlatLayout, RunConfig, TableLayout
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.base import Ignored
-from cellcount_core.layouts.manifest import Manifest
-from cellcount_core.layouts.registry import build_layout
+from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.models.package import find_package
 from cellcount_core.pipeline.sizing import tells_sizes
 from cellcount_core.plan.derived import Suspect, suspects
@@ -32,7 +31,7 @@ Well = tuple[str, str]
 def fields_are_independent(run: RunConfig) -> bool:
     """Whether no row depends on other fields of its plate: no size is estimated from them, no field expected because of them."""
     alone = run.diameter != "auto" or not tells_sizes(find_package(run.model.package))
-    return alone and run.expect == "observed" and not isinstance(run.layout, TableLayout)
+    return alone and run.expect == "observed" and not kind_of(run.layout).traits.told_by_table
 
 
 def added_files(
@@ -70,7 +69,7 @@ def added_files(
         elif planned.pop(listed.key, None) != (listed.size, listed.etag) and parsed.channel in channels:
             return ()
     changed = planned or seen[True] != seen[False] or any(len(each) > 1 for each in folders.values())
-    masks_too = run.masks == "count" or not isinstance(run.layout, FlatLayout)
+    masks_too = run.masks == "count" or not kind_of(run.layout).traits.reads_any_name
     if not masks_too and any(isinstance(row, Suspect) for row in suspects(sorted(rows))):
         return ()
     if changed or len(added) > MOST_FILES:
@@ -87,7 +86,6 @@ def only(run: RunConfig, files: Sequence[Listed]) -> RunConfig:
 
 def _parsed(run: RunConfig, root: str, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
     layout = build_layout(run.layout, root)
-    assert not isinstance(layout, Manifest)
     read = key_reader(run, layout)
     for listed in listing:
         parsed = read(listed.key)

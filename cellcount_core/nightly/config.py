@@ -6,15 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from cellcount_core.domain.config import (
-    ExecutionConfig,
-    JobConfig,
-    Place,
-    RunConfig,
-    Section,
-    StorageConfig,
-    TableLayout,
-)
+from cellcount_core.config import ExecutionConfig, JobConfig, RunConfig, StorageConfig
+from cellcount_core.domain.settings import Place, Section
+from cellcount_core.layouts.registry import kind_of
 
 
 class Complete(Section):
@@ -95,7 +89,7 @@ class NightlyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> NightlyConfig:
-        if self.complete.fields is not None and isinstance(self.run.layout, TableLayout):
+        if self.complete.fields is not None and kind_of(self.run.layout).traits.told_by_table:
             raise ValueError(
                 "complete.fields cannot be told from names where a table lays the plate out; use marker or unchanged_min"
             )

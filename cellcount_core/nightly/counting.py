@@ -8,8 +8,8 @@ from dataclasses import replace
 import pyarrow.compute as pc
 from pyarrow.dataset import Dataset
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import WELL
-from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.doubts import Doubt, code_of
 from cellcount_core.domain.errors import BudgetFault, Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from cellcount_core.domain.config import accepted_failures
+from cellcount_core.config import accepted_failures
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.nightly.control import Reading
 from cellcount_core.nightly.ledger import Event, PlateStatus

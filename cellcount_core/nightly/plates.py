@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.layouts.base import Ignored, file_name
-from cellcount_core.layouts.manifest import Manifest
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.nightly.config import Complete
-from cellcount_core.plan.discover import is_marker, key_filter, key_reader
+from cellcount_core.plan.discover import is_marker, key_reader
 from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH
 from cellcount_core.stores.base import Listed, Store, addressable
 from cellcount_core.stores.open import real_url
@@ -221,11 +220,7 @@ def _plate(store: Store, path: str, seen: _Seen) -> Plate:
 
 def _reader(run: RunConfig) -> Callable[[str], Parsed | Ignored | None]:
     """What a key below the plate's folder names for counting, None for an image whose name does not parse."""
-    layout = build_layout(run.layout, "")
-    if not isinstance(layout, Manifest):
-        return key_reader(run, layout)
-    left_out = key_filter(run)
-    return lambda key: left_out(key) or Parsed(FieldKey("", file_name(key), 1, 1))
+    return key_reader(run, build_layout(run.layout, ""))
 
 
 def _is_text(name: str) -> bool:

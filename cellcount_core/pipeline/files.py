@@ -6,10 +6,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
-from cellcount_core.images.axes import UNDECLARED, Declared, declared_in
+from cellcount_core.images.axes import UNDECLARED, Declared, as_declared
 from cellcount_core.images.decode import ImageFile, open_image
 from cellcount_core.images.imagefile import Beside, alone
 from cellcount_core.stores.base import Absent, Denied, Store, files_beside
@@ -99,7 +99,7 @@ def read_fields(
     """
     uses = Counter(key for planned in fields for key in _keys(planned))
     sizes = {source.key: source.size for planned in fields for source in planned.sources}
-    declared = declared_in(run)
+    declared = as_declared(run.axes, run.pages)
     held: dict[str, LoadedFile] = {}
     bodies = store.get_many(list(uses), ahead=ahead)
     for planned in fields:

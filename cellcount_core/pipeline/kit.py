@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Features
-from cellcount_core.domain.config import RunConfig
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.domain.fields import Selection
 from cellcount_core.models.engines import Engine, load_engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package

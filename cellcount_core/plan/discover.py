@@ -8,13 +8,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.base import Ignored, Layout, derived_name, derived_why, is_stack, mask_name
-from cellcount_core.layouts.flat import Flat
+from cellcount_core.layouts.base import Ignored, Layout, Table, derived_name, derived_why, is_stack, mask_name
 from cellcount_core.layouts.hint import convention
-from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.derived import Suspect, judged, suspects
 from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH, Findings
 from cellcount_core.plan.globs import matcher
@@ -57,7 +56,7 @@ class Discovery:
 
 def discover(
     store: Store,
-    layout: Layout | Manifest,
+    layout: Layout,
     scope: Scope,
     folder: Path,
     *,
@@ -70,22 +69,22 @@ def discover(
     """
     found = Findings()
     sorter = Sorter(folder, run_rows)
-    if isinstance(layout, Manifest):
+    if (table := layout.table) is not None:
         entries = Sorter(folder, run_rows)
-        _join(store, layout, scope, entries, options or StorageOptions())
+        _join(store, table, scope, entries, options or StorageOptions())
         _add_named(entries, found, sorter)
     else:
         _add_listed(store, layout, scope, found, sorter)
         if split := found.split_plates():
             sorter = _apart(sorter, split, Sorter(folder, run_rows))
-        if isinstance(layout, Flat) and scope.run.masks == "leave_out":
+        if kind_of(scope.run.layout).traits.reads_any_name and scope.run.masks == "leave_out":
             sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
     return Discovery(sorter, found)
 
 
 def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter) -> None:
     read = key_reader(scope.run, layout, scope.own_output)
-    hinting = isinstance(layout, Flat)
+    traits = kind_of(scope.run.layout).traits
     for batch in store.list():
         for listed in batch:
             found.files += 1
@@ -110,10 +109,10 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
                 continue
             found.images += 1
             found.channels.add(parsed.channel)
-            if hinting:
+            if traits.reads_any_name:
                 found.conventions[convention(listed.key)] += 1
             found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
-            if (layout.traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
+            if (traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
                 sorter.extend(_slices(store, listed, parsed, scope.run))
             else:
                 sorter.add(_listed_row(listed, parsed))
@@ -125,7 +124,7 @@ def key_reader(
     """What `run` sees in a key: as `Layout.parse`, and `Ignored` for what it leaves out (its include and exclude, its own output,
     masks by their names)."""
     left_out = key_filter(run, own_output)
-    masks_too = run.masks == "count"
+    masks_too = run.masks == "count" or kind_of(run.layout).traits.told_by_table
 
     def read(key: str) -> Parsed | Ignored | None:
         if (why := left_out(key)) is not None:
@@ -187,7 +186,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
 
     Time points are told apart by the field's time point, other images by its site.
     """
-    from cellcount_core.images.axes import declared_in
+    from cellcount_core.images.axes import as_declared
     from cellcount_core.images.decode import stack_length
 
     plain = _listed_row(listed, parsed)
@@ -196,7 +195,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
             store.get(listed.key),
             listed.key,
             run.max_pixels,
-            declared_in(run),
+            as_declared(run.axes, run.pages),
             files_beside(store, listed.key),
         )
     except FieldFault as fault:
@@ -219,10 +218,10 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
             yield plain._replace(site=index + 1, slice_index=index)
 
 
-def _join(store: Store, manifest: Manifest, scope: Scope, entries: Sorter, options: StorageOptions) -> None:
+def _join(store: Store, table: Table, scope: Scope, entries: Sorter, options: StorageOptions) -> None:
     """Both sides of the join into one sorter: (key, 0, size, etag) of the listing, (key, 1, field…) of the manifest."""
     left_out = key_filter(scope.run, scope.own_output)
-    for entry in manifest.entries(store, options):
+    for entry in table.entries(store, options):
         if left_out(entry.key) is None:
             entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))
     for batch in store.list():

@@ -7,7 +7,7 @@ from itertools import groupby, product
 from operator import itemgetter
 from typing import Literal
 
-from cellcount_core.domain.config import ExpectGrid
+from cellcount_core.config import ExpectGrid
 from cellcount_core.domain.wells import FORMATS, WellPosition
 from cellcount_core.plan.rows import Place, Row, by_field
 

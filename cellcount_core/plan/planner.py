@@ -9,15 +9,14 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Features
-from cellcount_core.domain.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences, fingerprint
 from cellcount_core.domain.scales import PoolScale
-from cellcount_core.layouts.base import Traits
 from cellcount_core.layouts.hint import hint
-from cellcount_core.layouts.registry import build_layout
+from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.plan.census import Census, PlanSummary
 from cellcount_core.plan.changes import Changes, changes, with_gone
 from cellcount_core.plan.channels import UNNAMED, ChannelChoice, select_channels
@@ -150,7 +149,7 @@ def survey(
     try:
         scope = Scope(run, (path_below(store_in.url, own_output) or "") if own_output else "")
         discovery = discover(store_in, layout, scope, Path(scratch.name), options=options, run_rows=run_rows)
-        rule = _rule(run, roles, layout.traits, discovery, store_in.url)
+        rule = _rule(run, roles, discovery, store_in.url)
     except BaseException:
         scratch.cleanup()
         raise
@@ -281,15 +280,13 @@ class _Order:
     before: bytes | None
 
 
-def _rule(
-    run: RunConfig, roles: tuple[str, ...], traits: Traits, discovery: Discovery, url: str
-) -> FieldRule:
+def _rule(run: RunConfig, roles: tuple[str, ...], discovery: Discovery, url: str) -> FieldRule:
     if run.unparsed == "refuse":
         refuse_unparsed(discovery.found)
     if not len(discovery.sorter):
         raise nothing_found(discovery.found, url)
     choice = select_channels(run, roles, discovery.found.channels)
-    return FieldRule(choice, run.z, traits.projection_plane, sentence(run.expect))
+    return FieldRule(choice, run.z, kind_of(run.layout).traits.projection_plane, sentence(run.expect))
 
 
 def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> tuple[RunFile, PlanSummary]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.fields import PlannedField, Shard
 
 _MOST_FIELDS = 64

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
 from cellcount_core.pipeline.recount import Seen, recount

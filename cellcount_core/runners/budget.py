@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from cellcount_core.config import accepted_failures
 from cellcount_core.domain.columns import PLATE, SITE, TIMEPOINT, WELL
-from cellcount_core.domain.config import accepted_failures
 from cellcount_core.domain.errors import BudgetFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey, Shard
 from cellcount_core.domain.receipts import Receipt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import Selection
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.channels import UNNAMED

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cellcount_core.domain.config import ExecutionConfig, JobConfig
+from cellcount_core.config import ExecutionConfig, JobConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection, Shard
 from cellcount_core.models.engines import ON_GPU, resolve_engine

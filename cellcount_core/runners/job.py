@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from cellcount_core.domain.config import JobConfig, accepted_failures
+from cellcount_core.config import JobConfig, accepted_failures
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package

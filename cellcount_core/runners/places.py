@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cellcount_core.domain.config import JobConfig, StorageConfig
+from cellcount_core.config import JobConfig, StorageConfig
 from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below

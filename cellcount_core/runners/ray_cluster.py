@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault, CredentialsFault, StorageFault
 
 _HOST_PORT = re.compile(r"(?:ray://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:/\[\]]+):(?P<port>[0-9]+)")

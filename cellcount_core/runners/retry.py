@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import FIELD_ID
-from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.models.package import find_package

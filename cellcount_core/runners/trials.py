@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.runners.attempt import last_line
 from cellcount_core.runners.ray_cluster import Resources, connected
 

@@ -17,8 +17,8 @@ from itertools import accumulate
 
 import pyarrow as pa
 
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import FIELD_ID
-from cellcount_core.domain.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import PoolScale

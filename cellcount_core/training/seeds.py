@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import load_package
 from cellcount_core.runners.trials import Trial, run_trials

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 import yaml
 
-from cellcount_core.domain.config import StorageConfig
+from cellcount_core.config import StorageConfig
 from cellcount_core.domain.errors import ExitCode, Interrupted
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.nightly.digest import Digest

@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt

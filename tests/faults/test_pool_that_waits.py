@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext

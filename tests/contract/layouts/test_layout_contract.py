@@ -6,24 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.config import FlatLayout, ImageXpressLayout, PatternLayout
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.base import Ignored
+from cellcount_core.layouts.flat import FlatSettings
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.pattern import PatternSettings
 from tests.contract.layouts.layout_contract import LayoutContract
 
 
 class TestFlat(LayoutContract):
-    config = FlatLayout()
+    config = FlatSettings()
     example = "folder/image 1.png"
 
 
 class TestImageXpress(LayoutContract):
-    config = ImageXpressLayout()
+    config = ImageXpressSettings()
     example = "plate/TimePoint_1/plate_B02_s1_w1.TIF"
 
 
 class TestPattern(LayoutContract):
-    config = PatternLayout(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
+    config = PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
     example = "sbs/Channel2-01-A-01.tif"
 
 

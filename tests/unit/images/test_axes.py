@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images.axes import Declared
 from cellcount_core.images.decode import open_image

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.flat import Flat
+from cellcount_core.layouts.flat import KIND, Flat
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ def test_the_folder_is_the_plate_and_the_name_the_well(key: str, plate: str, wel
 
 
 def test_each_image_of_an_array_file_is_a_field() -> None:
-    assert Flat("PX").traits.slices_are_fields
+    assert KIND.traits.slices_are_fields

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import shlex
 
-from cellcount_core.domain.config import PatternLayout
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.hint import suggest
-from cellcount_core.layouts.pattern import compile_pattern
+from cellcount_core.layouts.pattern import PatternSettings, compile_pattern
 
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
 
@@ -38,7 +37,7 @@ def test_the_pattern_that_reads_the_names_of_other_instruments_is_proposed_as_it
         assert command[:3] == ["--layout", "pattern", "--set"]
         setting, _, pattern = command[3].partition("=")
         assert setting == "run.layout.pattern"
-        parsed = compile_pattern(PatternLayout(kind="pattern", pattern=pattern), "plate").parse(name)
+        parsed = compile_pattern(PatternSettings(kind="pattern", pattern=pattern), "plate").parse(name)
         assert isinstance(parsed, Parsed), name
         assert (parsed.field.well, parsed.field.site, parsed.channel, parsed.plane) == (
             well,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.wells import WellPosition
 from cellcount_core.layouts.base import Ignored
-from cellcount_core.layouts.imagexpress import ImageXpress
+from cellcount_core.layouts.imagexpress import KIND, ImageXpress
 
 GUID = "E94C24BD-45E4-450A-9919-257C714278F7"
 
@@ -96,4 +96,4 @@ def test_a_file_outside_the_z_folders_and_one_in_zstep_0_are_the_projection() ->
     for folder in ("TimePoint_1", "TimePoint_1/ZStep_0"):
         parsed = layout.parse(f"{folder}/p_B02_s1_w1.TIF")
         assert isinstance(parsed, Parsed)
-        assert parsed.plane == layout.traits.projection_plane == 0
+        assert parsed.plane == KIND.traits.projection_plane == 0

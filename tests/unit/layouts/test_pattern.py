@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.domain.config import PatternLayout
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.pattern import Pattern, compile_pattern
+from cellcount_core.layouts.pattern import Pattern, PatternSettings, compile_pattern
 
 HARMONY = r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)"
 
 
 def pattern(text: str, plate: str = "") -> Pattern:
-    return compile_pattern(PatternLayout(pattern=text, plate=plate), "PX")
+    return compile_pattern(PatternSettings(pattern=text, plate=plate), "PX")
 
 
 def test_numbered_rows_become_letters() -> None:

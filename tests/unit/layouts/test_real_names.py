@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.domain.config import ImageXpressLayout, LayoutConfig, PatternLayout, RunConfig
+from cellcount_core.config import LayoutConfig, RunConfig
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.base import Ignored
-from cellcount_core.layouts.manifest import Manifest
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.plan.planner import PlannedModel, PlanSummary, make_plan
 from cellcount_core.plan.runfile import ModelIdentity
@@ -18,8 +19,8 @@ from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.data_dir import data_dir
 
-BBBC013 = PatternLayout(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
-HARMONY = PatternLayout(
+BBBC013 = PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
+HARMONY = PatternSettings(
     pattern=r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)"
 )
 MODEL = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), "Nuclei")
@@ -37,7 +38,6 @@ def read(
 ) -> tuple[set[tuple[str, str, int, int, str, int]], list[str], list[str]]:
     """What is read of a folder (plate, well, site, time point, channel, plane), what is ignored, what does not parse."""
     layout = build_layout(config, "images")
-    assert not isinstance(layout, Manifest)
     found, ignored, unparsed = set(), [], []
     root = plates() / folder
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -62,7 +62,7 @@ def plan(folder: str, run: RunConfig) -> PlanSummary:
 
 
 def test_projection_mix_has_projections_planes_and_thumbnails() -> None:
-    found, ignored, unparsed = read("imagexpress_projection_mix", ImageXpressLayout())
+    found, ignored, unparsed = read("imagexpress_projection_mix", ImageXpressSettings())
     plate = "Projection-Mix"
     assert found == {
         (plate, "E07", 1, 1, "w1", 0), (plate, "E07", 1, 1, "w2", 0), (plate, "E07", 1, 1, "w3", 0),
@@ -72,7 +72,7 @@ def test_projection_mix_has_projections_planes_and_thumbnails() -> None:
 
 
 def test_zmix_t_has_two_time_points_and_three_channels() -> None:
-    found, ignored, unparsed = read("imagexpress_zmix_t", ImageXpressLayout())
+    found, ignored, unparsed = read("imagexpress_zmix_t", ImageXpressSettings())
     assert found == {
         ("1well-3C-2S-Zmix-T", "C07", 1, timepoint, f"w{channel}", 0)
         for timepoint in (1, 2)
@@ -99,14 +99,14 @@ def test_zmix_t_has_two_time_points_and_three_channels() -> None:
     ],
 )
 def test_htd_exports_are_read_whole(folder: str, expected: set[tuple[str, str, int, int, str, int]]) -> None:
-    found, ignored, unparsed = read(f"imagexpress_htd_export/{folder}", ImageXpressLayout())
+    found, ignored, unparsed = read(f"imagexpress_htd_export/{folder}", ImageXpressSettings())
     assert found == expected
     assert set(ignored) == {"not an image (.htd)"}
     assert unparsed == []
 
 
 def test_three_htd_exports_of_one_plate_name_are_three_plates() -> None:
-    run = RunConfig(layout=ImageXpressLayout(), channels={"nuclei": "w1"})
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"})
     summary = plan("imagexpress_htd_export", run)
     assert {plate.plate: plate.fields for plate in summary.plates} == {
         "9987@9987_Plate_3420": 1, "9987@9987_Plate_3434": 1, "9987@9987_Plate_3435": 8,

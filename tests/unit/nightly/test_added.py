@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.nightly.config import Complete
 from cellcount_core.nightly.plates import Plate, Sight, look, wanting
 from cellcount_core.stores.local import open_local

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
-from cellcount_core.images.axes import declared_in
+from cellcount_core.images.axes import as_declared
 from cellcount_core.images.normalise import estimate
 from cellcount_core.pipeline.doubts import colour_doubts
 from cellcount_core.pipeline.files import LoadedFile
@@ -40,7 +40,7 @@ def load(
             body,
             len(body),
             config.max_pixels,
-            declared=declared_in(config),
+            declared=as_declared(config.axes, config.pages),
             beside=({**bodies, **(others or {})}).get,
         )
         for key, body in bodies.items()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.empty_fields import empty_image
 from benchmarks.made_up import make
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.scales import PoolScale, ScaleSource
 from cellcount_core.evaluation.evaluate import count_plane, counting_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.plan.planner import Plan, PlannedModel, make_plan
 from cellcount_core.plan.runfile import ModelIdentity

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.plan.channels import ChannelChoice, select_channels
 

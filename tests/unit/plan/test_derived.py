@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from cellcount_core.cli.counting import plan_lines
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.drawn import is_label_map
 from cellcount_core.plan.planner import make_plan

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from cellcount_core.domain.config import ExpectGrid, ImageXpressLayout, RunConfig, TableLayout
+from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import Reason
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.table import TableSettings
 from tests.unit.plan.listings import MemoryStore, plan_of, planned, store_of
 
 KEYS = [
@@ -11,7 +13,7 @@ KEYS = [
 
 
 def run(expect: object) -> RunConfig:
-    return RunConfig.model_validate({"layout": ImageXpressLayout(), "expect": expect})
+    return RunConfig.model_validate({"layout": ImageXpressSettings(), "expect": expect})
 
 
 def missing(expect: object) -> list[tuple[str, str, int, int]]:
@@ -49,7 +51,7 @@ def test_a_field_outside_the_grid_is_counted_and_told() -> None:
 def test_a_file_that_the_manifest_names_and_that_is_not_there_is_missing() -> None:
     manifest = b"key,well,channel\na.tif,A01,w1\nlost.tif,A02,w1\n"
     store = MemoryStore({"m.csv": manifest, "a.tif": b"x", "b.tif": b"x"})
-    with plan_of(store, RunConfig(layout=TableLayout(manifest="m.csv"))) as plan:
+    with plan_of(store, RunConfig(layout=TableSettings(manifest="m.csv"))) as plan:
         first, second = (field for shard in plan.shards() for field in shard.fields)
     assert first.reason is None
     assert (second.reason, second.detail) == (Reason.ABSENT, "lost.tif: is not there")
@@ -60,7 +62,7 @@ def test_a_file_that_the_manifest_names_and_that_is_not_there_is_missing() -> No
 def test_a_file_that_is_only_measured_and_not_there_is_left_out() -> None:
     manifest = b"key,well,channel\na.tif,A01,w1\nlost.tif,A01,w2\n"
     store = MemoryStore({"m.csv": manifest, "a.tif": b"x"})
-    run = RunConfig(layout=TableLayout(manifest="m.csv"), channels={"nuclei": "w1"}, measure=("w1", "w2"))
+    run = RunConfig(layout=TableSettings(manifest="m.csv"), channels={"nuclei": "w1"}, measure=("w1", "w2"))
     with plan_of(store, run) as plan:
         (field,) = (field for shard in plan.shards() for field in shard.fields)
     assert (field.reason, [source.key for source in field.sources]) == (None, ["a.tif"])
@@ -68,6 +70,6 @@ def test_a_file_that_is_only_measured_and_not_there_is_left_out() -> None:
 
 def test_a_manifest_row_that_stands_there_twice_is_one_file() -> None:
     store = MemoryStore({"m.csv": b"key,well\na.tif,A01\na.tif,A01\n", "a.tif": b"x"})
-    with plan_of(store, RunConfig(layout=TableLayout(manifest="m.csv"))) as plan:
+    with plan_of(store, RunConfig(layout=TableSettings(manifest="m.csv"))) as plan:
         (field,) = (field for shard in plan.shards() for field in shard.fields)
     assert (field.reason, len(field.sources)) == (None, 1)

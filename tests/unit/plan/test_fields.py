@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.domain.config import ImageXpressLayout, PatternLayout, RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import FieldKey, Source
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.pattern import PatternSettings
 from tests.unit.plan.listings import MemoryStore, plan_of, planned, store_of
 
 
 def imagexpress(**settings: object) -> RunConfig:
-    return RunConfig.model_validate({"layout": ImageXpressLayout(), "channels": {"nuclei": "w1"}, **settings})
+    return RunConfig.model_validate(
+        {"layout": ImageXpressSettings(), "channels": {"nuclei": "w1"}, **settings}
+    )
 
 
 def sources(keys: list[str], run: RunConfig) -> list[str]:
@@ -94,7 +98,7 @@ def test_a_plane_that_is_not_there_is_missing_and_says_which_are() -> None:
 
 
 def test_plane_0_of_another_instrument_is_a_plane_like_any() -> None:
-    layout = PatternLayout(pattern=r"(?P<well>[A-H]\d\d)_z(?P<plane>\d)")
+    layout = PatternSettings(pattern=r"(?P<well>[A-H]\d\d)_z(?P<plane>\d)")
     keys = ["A01_z0.tif", "A01_z1.tif"]
     assert sources(keys, RunConfig(layout=layout)) == keys
     assert sources(keys, RunConfig(layout=layout, z="first")) == keys[:1]

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.config import FlatLayout, ImageXpressLayout, RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.layouts.flat import FlatSettings
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.plan.planner import plan_survey, survey
 from cellcount_core.plan.shards import ShardLimits
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_bytes, plan_of, planned, store_of
 
-IMAGEXPRESS = RunConfig(layout=ImageXpressLayout(), channels={"nuclei": "w1"})
+IMAGEXPRESS = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"})
 PLATE = [
     f"p/TimePoint_1/p_{row}{column:02d}_s{site}_w{channel}.TIF"
     for row in "AB" for column in (1, 2, 10) for site in (1, 2) for channel in (1, 2)
@@ -128,7 +130,7 @@ def test_plates_of_one_name_in_several_folders_are_kept_apart_and_only_those() -
         "x/2/TimePoint_2/9987_B02.TIF",
         "x/1/single_A01.TIF",
     ]
-    run = RunConfig(layout=ImageXpressLayout())
+    run = RunConfig(layout=ImageXpressSettings())
     assert [(field.key.plate, field.key.timepoint) for field in planned(keys, run)] == [
         ("9987@x/1", 1), ("9987@x/2", 1), ("9987@x/2", 2), ("single", 1),
     ]  # fmt: skip
@@ -145,7 +147,7 @@ def test_the_output_folder_inside_the_input_is_left_out() -> None:
 
 
 def test_a_flat_run_over_an_imagexpress_plate_is_warned() -> None:
-    with plan_of(store_of(PLATE), RunConfig(layout=FlatLayout())) as plan:
+    with plan_of(store_of(PLATE), RunConfig(layout=FlatSettings())) as plan:
         assert any("--layout imagexpress" in text for text in plan.summary.warnings)
 
 

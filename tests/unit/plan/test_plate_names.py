@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.plan.planner import make_plan
 from cellcount_core.stores.local import open_local
 from cellcount_core.stores.open import name_of

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cellcount_core.domain.config import RunConfig
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.plan.planfile import PLAN_KEY, read_shards
 from cellcount_core.plan.planner import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Source
 from cellcount_core.plan.shards import ShardLimits, bytes_to_read, cut_shards, shard_limits

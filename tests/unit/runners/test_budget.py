@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellcount_core.cli.settings import build_job
-from cellcount_core.domain.config import accepted_failures
+from cellcount_core.config import accepted_failures
 from cellcount_core.domain.errors import ConfigFault
 
 

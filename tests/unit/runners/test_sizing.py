@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault, Interrupted
 from cellcount_core.runners.ray_cluster import Resources, connected, size_workers
 from cellcount_core.runners.stopping import interruptible

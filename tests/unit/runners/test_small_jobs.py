@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.config import JobConfig
+from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, StorageFault
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards

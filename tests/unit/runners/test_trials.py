@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.runners.ray_cluster import Resources
 from cellcount_core.runners.trials import Share, Trial, run_trials, share_of
 

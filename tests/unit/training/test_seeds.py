@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cellcount_core.cli.main import main
-from cellcount_core.domain.config import ExecutionConfig
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import load_package
 from cellcount_core.training.seeds import (

@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from cellcount_core.domain.config import TableLayout
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.settings import Place
 from cellcount_core.domain.wells import canonical_well
-from cellcount_core.layouts.base import NO_TRAITS, Traits, parent, stem
+from cellcount_core.layouts.base import Entry, Layout, LayoutKind, LayoutSettings, Table, Traits, parent, stem
 from cellcount_core.stores.base import Absent, Denied, StorageOptions, Store, checked_key
 from cellcount_core.stores.open import open_store
 
@@ -28,22 +29,35 @@ _WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 _ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|/|[A-Za-z]:[\\/]|\\\\)")
 
 
+class TableSettings(LayoutSettings):
+    """A manifest (CSV or Parquet) with a row a file.
+
+    `manifest` is a path relative to the input, or a path or URL of its own. `columns` maps `key`, `plate`, `well`, `site`,
+    `timepoint`, `channel`, `plane` to the names of the manifest's columns; those left out keep their own name.
+    A file that the manifest names and that is not there becomes a `missing` row.
+    """
+
+    kind: Literal["table"] = "table"
+    manifest: Place
+    columns: dict[str, str] = {}  # noqa: RUF012 (pydantic gives each section its own)
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One row: the key of a file, relative to the input, and what it is."""
-
-    key: str
-    parsed: Parsed
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Layout):
     """Where the table lies and how its columns are called (`columns`: ours to the table's). Build it with `check_manifest`."""
 
     location: str
     columns: Mapping[str, str]
     root: str
-    traits: Traits = NO_TRAITS
+
+    def parse(self, key: str) -> None:
+        """None for every key: the table says what a file is, not its name."""
+        return
+
+    @property
+    def table(self) -> Table:
+        """The manifest itself."""
+        return self
 
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
         """The rows in the table's order, streamed; the table's bytes are held.
@@ -140,7 +154,7 @@ class Manifest:
         return Entry(key, Parsed(FieldKey(plate, well, site, timepoint), row.get("channel", ""), plane))
 
 
-def check_manifest(config: TableLayout, root: str) -> Manifest:
+def check_manifest(config: TableSettings, root: str) -> Manifest:
     """The layout of `config`; `root` is the plate of files in the input itself. Raises ConfigFault where `columns` maps a name that is none of ours."""
     known: Iterable[str] = COLUMNS
     for name in sorted(set(config.columns) - set(known)):
@@ -173,3 +187,6 @@ def _number(where: str, name: str, text: str) -> int:
     if whole is None:
         raise ConfigFault(f"{where}: {name} is {text!r}, a whole number from 0 was expected")
     return int(whole[1])
+
+
+KIND = LayoutKind("table", TableSettings, check_manifest, Traits(told_by_table=True))

@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cellcount_core.domain.config import TableLayout
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.manifest import Entry, check_manifest
+from cellcount_core.layouts.table import Entry, TableSettings, check_manifest
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 
@@ -21,7 +20,7 @@ def entries(
     folder: Path, body: bytes, name: str = "m.csv", columns: dict[str, str] | None = None
 ) -> list[Entry]:
     (folder / name).write_bytes(body)
-    manifest = check_manifest(TableLayout(manifest=name, columns=columns or {}), "PX")
+    manifest = check_manifest(TableSettings(manifest=name, columns=columns or {}), "PX")
     return list(manifest.entries(open_store(folder, StorageOptions()), StorageOptions()))
 
 
@@ -96,7 +95,7 @@ def test_a_mapped_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_mapping_of_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigFault, match="'wells' is unknown; did you mean 'well'"):
-        check_manifest(TableLayout(manifest="m.csv", columns={"wells": "x"}), "PX")
+        check_manifest(TableSettings(manifest="m.csv", columns={"wells": "x"}), "PX")
 
 
 def test_a_manifest_may_lie_outside_the_input(tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_a_manifest_may_lie_outside_the_input(tmp_path: Path) -> None:
     store = open_store(tmp_path / "input", StorageOptions())
     for location in (str(tmp_path / "m.csv"), (tmp_path / "m.csv").as_uri()):
         assert (
-            len(list(check_manifest(TableLayout(manifest=location), "PX").entries(store, StorageOptions())))
+            len(list(check_manifest(TableSettings(manifest=location), "PX").entries(store, StorageOptions())))
             == 1
         )
 
@@ -113,4 +112,4 @@ def test_a_manifest_may_lie_outside_the_input(tmp_path: Path) -> None:
 def test_a_manifest_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     store = open_store(tmp_path, StorageOptions())
     with pytest.raises(ConfigFault, match=r"'lost\.csv' is neither in the input"):
-        list(check_manifest(TableLayout(manifest="lost.csv"), "PX").entries(store, StorageOptions()))
+        list(check_manifest(TableSettings(manifest="lost.csv"), "PX").entries(store, StorageOptions()))

@@ -7,133 +7,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
-from typing import Annotated, Literal, get_args
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cellcount_core.domain.errors import likely
+from cellcount_core.domain.settings import Place, Section
+from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.flat import FlatSettings
+from cellcount_core.layouts.registry import kinds
 
-PLACE = "place"
-Place = Annotated[str, PLACE]
-"""A path or URL: where it stands in a file, `expanded` is what it means."""
-
-_VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w*)\}|(\{[^}]*\}?))")
-
-
-def expanded(place: str, variables: Mapping[str, str]) -> str:
-    """`place` with `$NAME` and `${NAME}` replaced and a leading `~` made the home folder; `$$` is a plain `$`.
-
-    Raises ValueError naming a variable that is empty or not among `variables`, or a home folder that is not known.
-    """
-
-    def value(found: re.Match[str]) -> str:
-        plain, bare, braced, other = found.groups()
-        if plain:
-            return "$"
-        name = bare or braced or ""
-        if other is not None or not name:
-            raise ValueError(
-                f"{place!r}: only $NAME and ${{NAME}} are replaced (got {found.group()!r}); '$$' stands for a plain '$'"
-            )
-        if variables.get(name) == "":
-            raise ValueError(
-                f"{place!r} names the environment variable {name}, which is empty; '$$' stands for a plain '$'"
-            )
-        if name not in variables:
-            raise ValueError(
-                f"{place!r} names the environment variable {name}, which is not set"
-                + likely(name, variables)
-                + "; '$$' stands for a plain '$'"
-            )
-        return variables[name]
-
-    text = _VARIABLE.sub(value, place)
-    if not text.startswith("~"):
-        return text
-    try:
-        return str(Path(text).expanduser())
-    except RuntimeError:
-        raise ValueError(f"{place!r}: the home folder of {text.partition('/')[0]!r} is not known") from None
-
-
-def _is_number(annotation: object) -> bool:
-    """Whether a setting is a number. One that is told in a text too says itself what it expects."""
-    parts = get_args(annotation)
-    return annotation in (int, float) or (str not in parts and any(map(_is_number, parts)))
-
-
-class Section(BaseModel):
-    """A part of a settings file: unknown keys are refused, a key left empty has its default, and a number is taken for a name.
-
-    `true` and `false` are no numbers, and numbers are finite.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, given: object) -> object:
-        if not isinstance(given, Mapping):
-            return given
-        fields = cls.model_fields
-        if wrong := [
-            f"{key}: {str(value).lower()}"
-            for key, value in given.items()
-            if isinstance(value, bool) and key in fields and _is_number(fields[key].annotation)
-        ]:
-            raise ValueError(f"a truth value is no number ({', '.join(wrong)})")
-        return {
-            key: value
-            for key, value in given.items()
-            if value is not None or key not in fields or type(None) in get_args(fields[key].annotation)
-        }
-
-
-class FlatLayout(Section):
-    """Any folder of images, recursive: the folder is the plate, the file's name the well, one site a file."""
-
-    kind: Literal["flat"] = "flat"
-
-
-class ImageXpressLayout(Section):
-    """ImageXpress / MetaXpress names: `<plate>_<well>[_s<site>][_w<channel>][GUID].tif`, `TimePoint_n`, `ZStep_n`."""
-
-    kind: Literal["imagexpress"] = "imagexpress"
-
-
-class PatternLayout(Section):
-    """File names read by a regular expression with named groups.
-
-    `pattern` is searched in the key (path below the input, '/' separated). Groups: `plate`, `well` (or `row` and `column`),
-    `site`, `timepoint`, `channel`, `plane`; each may be absent. `plate` is the value used where no group gives it.
-    """
-
-    kind: Literal["pattern"] = "pattern"
-    pattern: str
-    plate: str = ""
-
-
-class TableLayout(Section):
-    """A manifest (CSV or Parquet) with a row a file.
-
-    `manifest` is a path relative to the input, or a path or URL of its own. `columns` maps `key`, `plate`, `well`, `site`,
-    `timepoint`, `channel`, `plane` to the names of the manifest's columns; those left out keep their own name.
-    A file that the manifest names and that is not there becomes a `missing` row.
-    """
-
-    kind: Literal["table"] = "table"
-    manifest: Place
-    columns: dict[str, str] = {}
-
-
-LayoutConfig = Annotated[
-    FlatLayout | ImageXpressLayout | PatternLayout | TableLayout, Field(discriminator="kind")
-]
+if TYPE_CHECKING:
+    LayoutConfig = LayoutSettings
+else:
+    LayoutConfig = Annotated[reduce(or_, (kind.settings for kind in kinds())), Field(discriminator="kind")]
 
 
 class ExpectGrid(Section):
@@ -157,13 +46,13 @@ class ModelConfig(Section):
 class RunConfig(Section):
     """What is counted and how: everything that can change a number in a table."""
 
-    layout: LayoutConfig = FlatLayout()
+    layout: LayoutConfig = FlatSettings()
     plate: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     unparsed: Literal["refuse", "ignore"] = "refuse"
     expect: Literal["observed", "rectangular"] | ExpectGrid = "observed"
-    channels: dict[str, str] = {}
+    channels: dict[str, str] = {}  # noqa: RUF012 (pydantic gives each section its own)
     measure: tuple[str, ...] = ()
     z: Literal["max", "mean", "first"] | Annotated[int, Field(ge=0)] = "max"
     axes: str | None = None
