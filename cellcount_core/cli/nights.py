@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cellcount_core.cli.counting import many
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.cli.settings import Tree, read_tree, settings_of
+from cellcount_core.domain.errors import ExitCode
 from cellcount_core.nightly.config import NightlyConfig
 
 
@@ -28,6 +30,10 @@ def nightly(config: Path, assignments: Sequence[str], display: Display) -> int:
         )
     if digest.webhook:
         print(f"  webhook: {digest.webhook}")
+    if digest.exit_code is ExitCode.DOUBTS:
+        print(
+            f"exit code {int(ExitCode.DOUBTS)}: {many(len(digest.doubted), 'plate')} in doubt (execution.strict)"
+        )
     print(f"digest: {out}/nights/{digest.night}/digest.html; plates: {out}/nights/datasets.csv")
     return int(digest.exit_code)
 

@@ -199,9 +199,10 @@ class FieldFault(CellcountError):
 
 
 class RunFault(CellcountError):
-    """The run stops with this message; `exit_code` says what kind of fault it is."""
+    """The run stops with this message; `exit_code` says what kind of fault it is, `warnings` are those of its plan if it was made."""
 
     exit_code: ExitCode = ExitCode.INTERNAL
+    warnings: tuple[str, ...] = ()
 
 
 class ConfigFault(RunFault, ValueError):

@@ -11,7 +11,7 @@ from pyarrow.dataset import Dataset
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import WELL
 from cellcount_core.domain.doubts import Doubt, code_of
-from cellcount_core.domain.errors import BudgetFault, Status
+from cellcount_core.domain.errors import BudgetFault, Reason, Remedy, Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
@@ -29,6 +29,7 @@ from cellcount_core.tables.parts import committed_parts
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5
+_MAY_PASS = frozenset(reason for reason in Reason if Remedy.RETRY in reason.remedies)
 
 
 def folder_of(plate: Plate) -> str:
@@ -39,7 +40,8 @@ def folder_of(plate: Plate) -> str:
 def count_plate(
     config: NightlyConfig, plate: Plate, blank: Event, live: Sequence[Event], store: Store, events: Events
 ) -> Event:
-    """Count what is not counted yet of `plate`; `blank` filled in with what came of it: also failed, past `execution.max_failed`. Raises other RunFaults of `run_job`.
+    """Count what is not counted yet of `plate`; `blank` filled in with what came of it: failed, too, past `execution.max_failed` and where no field
+    could be counted. Fields that an earlier night failed on for reasons that another try may mend are tried again. Raises other RunFaults of `run_job`.
 
     `live` are the events whose outputs are the plate as it was counted last. Where it has only gained wells since, these are
     counted into a folder of their own, and the event says what it extends.
@@ -63,25 +65,34 @@ def count_plate(
     url = f"{store.url.rstrip('/')}/{folder}"
     options = storage_options(config.output_storage or config.storage)
     try:
-        result = run_job(job.model_copy(update={"output": url}), events)
+        result = run_job(job.model_copy(update={"output": url}), events, _MAY_PASS)
     except BudgetFault as fault:
         told = failures_told(_ends_so_far(open_store(url, options)))
         first = str(fault).partition("\n")[0].replace("--max-failed", "execution.max_failed")
         return replace(
-            blank, status=PlateStatus.FAILED, output=folder, detail="; ".join(filter(None, (told, first)))
+            blank,
+            status=PlateStatus.FAILED,
+            output=folder,
+            detail="; ".join(filter(None, (told, first))),
+            doubts="\n".join(fault.warnings),
         )
     table = open_output(url, options).fields
     if unfinished := _unfinished(result.summary, table):
         return replace(blank, status=PlateStatus.LATE, output=folder, detail=unfinished)
     rows = table.to_table(columns=["focus", "background"])
-    said = (blank.detail, failures_told(_ends(table)))
+    event = _filled(blank, result)
+    said = [blank.detail, failures_told(_ends(table))]
+    if not event.ok and (event.failed or event.missing):
+        event = replace(event, status=PlateStatus.FAILED)
+        said.append("none of its fields could be counted")
     return replace(
-        _filled(blank, result),
+        event,
         output=folder,
         focus=_median(rows["focus"]),
         background=_median(rows["background"]),
         detail="; ".join(filter(None, said)),
         doubts="\n".join((*result.warnings, *told_doubts(result.summary))),
+        doubt=", ".join(sorted({one.doubt.value for one in result.summary.doubts})),
     )
 
 

@@ -17,7 +17,7 @@ class Digest:
 
     `events` are its lines of the ledger, `unchanged` the plates that had been counted as they are. `problems` want somebody to
     look, `empty` tells of roots in which there was nothing to count, `notices` are worth knowing. `cost` is None where no price was given. `left` plates are known, complete and not begun.
-    `webhook` says what came of sending this; "" before it was sent, and where none is set.
+    With `strict` (`execution.strict`) plates in doubt have an exit code of their own. `webhook` says what came of sending this; "" before it was sent, and where none is set.
     """
 
     night: str
@@ -31,6 +31,7 @@ class Digest:
     empty: tuple[str, ...]
     notices: tuple[str, ...]
     max_failed: int | str | None
+    strict: bool = False
     interrupted: bool = False
     webhook: str = ""
 
@@ -47,6 +48,11 @@ class Digest:
             if (event.failed or 0) + (event.missing or 0)
             > accepted_failures(self.max_failed, event.fields or 0)
         ]
+
+    @property
+    def doubted(self) -> list[Event]:
+        """Counted plates that are in doubt as a whole."""
+        return [event for event in self.of(PlateStatus.COUNTED) if event.doubt]
 
     @property
     def sentences(self) -> list[str]:
@@ -69,11 +75,14 @@ class Digest:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Interrupted before anything else; then what somebody must look at, a root without anything to count, work that the budget left."""
+        """Interrupted before anything else; then what somebody must look at, with `strict` plates in doubt, a root without anything to
+        count, work that the budget left."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
         if self.of(PlateStatus.FAILED) or self.incomplete or self.flagged or self.problems:
             return ExitCode.FAILURES
+        if self.strict and self.doubted:
+            return ExitCode.DOUBTS
         if self.empty:
             return ExitCode.NOTHING
         return ExitCode.INTERRUPTED if self.of(PlateStatus.LEFT) else ExitCode.OK
@@ -88,6 +97,8 @@ class Digest:
             event for event in self.of(PlateStatus.COUNTED) if (event.failed or 0) + (event.missing or 0)
         ]:
             parts.append(f"{len(lacking)} with failed or missing fields")
+        if self.doubted:
+            parts.append(f"{len(self.doubted)} in doubt")
         if self.flagged:
             parts.append(f"{len(self.flagged)} outside limits")
         return ("stopped: " if self.interrupted else "") + ", ".join(parts)
@@ -121,6 +132,7 @@ def digest_json(digest: Digest) -> bytes:
         "unchanged": digest.unchanged,
         "sentences": digest.sentences,
         "incomplete": [event.plate for event in digest.incomplete],
+        "in_doubt": {event.plate: event.doubt for event in digest.doubted},
         "drift": [{**asdict(reading), "flagged": reading.flagged} for reading in digest.readings],
         "problems": list(digest.problems),
         "empty": list(digest.empty),

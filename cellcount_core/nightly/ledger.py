@@ -43,7 +43,8 @@ class Event:
     lay (URL of its folder), which may change when a root is moved. `content` is its content identity, `output` the folder of its tables
     below the nightly's output. Fields are counted by status; numbers are None where nothing was counted. `started` is when
     counting began, for `late` when this content was first seen. `seconds` and `fields_now` are of this night alone:
-    `detail` says what became of it and of fields that were not counted, `doubts` what its plan and its rows warn of, a line a sentence.
+    `detail` says what became of it and of fields that were not counted, `doubts` what its plan and its rows warn of, a line a sentence,
+    `doubt` is the code of what is doubtful about the plate as a whole (`doubt` in plates.parquet).
     `fields_now` were counted in it, the others had been by a night that was cut short. Where a plate only gained wells,
     `extends` is the content whose tables this output adds those wells to, and the numbers are those of the added wells.
     """
@@ -59,6 +60,7 @@ class Event:
     fingerprint: str = ""
     extends: str = ""
     doubts: str = ""
+    doubt: str = ""
     files: int = 0
     bytes: int = 0
     fields: int | None = None
@@ -78,7 +80,7 @@ SCHEMA = pa.schema(
     [
         *(
             pa.field(name, pa.string(), nullable=False)
-            for name in ("night", "plate", "source", "content", "status", "started", "detail", "output", "fingerprint", "extends", "doubts")
+            for name in ("night", "plate", "source", "content", "status", "started", "detail", "output", "fingerprint", "extends", "doubts", "doubt")
         ),
         *(pa.field(name, pa.int64(), nullable=False) for name in ("files", "bytes")),
         *(

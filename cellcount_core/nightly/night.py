@@ -99,6 +99,7 @@ class _Night:
             empty=tuple(self.empty),
             notices=tuple(self.notices),
             max_failed=self.config.execution.max_failed,
+            strict=self.config.execution.strict,
             interrupted=interrupted,
         )
         return self._publish(digest)
@@ -294,7 +295,8 @@ class _Night:
         except Interrupted:
             raise
         except RunFault as fault:
-            event = replace(blank, status=PlateStatus.FAILED, detail=str(fault))
+            doubts = "\n".join(fault.warnings)
+            event = replace(blank, status=PlateStatus.FAILED, detail=str(fault), doubts=doubts)
         # Only the holder of the lease may say what became of a plate.
         self.lease.check()
         self.ledger.append(replace(event, seconds=round(self.clock.running() - began, 3)))

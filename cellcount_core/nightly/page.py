@@ -68,7 +68,8 @@ def _problems(digest: Digest) -> Iterable[str]:
         yield "The night was stopped before its end; the next one goes on where it stopped."
     yield from digest.problems
     yield from digest.empty
-    bad = {event.plate for event in (*digest.of(PlateStatus.FAILED), *digest.incomplete)}
+    doubted = digest.doubted if digest.strict else ()
+    bad = {event.plate for event in (*digest.of(PlateStatus.FAILED), *digest.incomplete, *doubted)}
     yield from (line for line in digest.sentences if line.partition(": ")[0] in bad)
     for reading in digest.flagged:
         yield f"{reading.plate}: {STATISTICS[reading.statistic]} is {_number(reading.value)}, outside {_limits(reading)}"
@@ -93,6 +94,7 @@ def _cards(digest: Digest) -> str:
             "fields failed or missing",
             f"{sum((event.failed or 0) + (event.missing or 0) for event in counted):,}",
         ),
+        ("plates in doubt", str(len(digest.doubted))),
         ("late", str(len(digest.of(PlateStatus.LATE)))),
         ("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
         ("outside limits", str(len(digest.flagged))),

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cellcount_core.config import JobConfig, accepted_failures
-from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, RunFault
+from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.plan.census import PlanSummary
@@ -46,7 +46,9 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.parts import committed_parts
+from cellcount_core.tables.parts import committed_parts, fields_key, read_fields_part
+
+_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,19 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
         return plan.summary
 
 
-def run_job(job: JobConfig, events: Events) -> JobResult:
+def run_job(job: JobConfig, events: Events, again: frozenset[Reason] = frozenset()) -> JobResult:
     """Count what is not counted yet and reduce. Raises RunFault where the run cannot go on; the same call then resumes it.
+
+    Shards that are committed with a field that failed for one of the reasons `again` are counted once more.
 
     The output's lease is held meanwhile: BusyFault where another driver is at work on it, or took it over.
     Ctrl-C, and in the main thread SIGTERM, raise Interrupted once the workers are ended.
     """
     with interruptible("stopped; the same command goes on where this one stopped"):
-        return _run(job, events)
+        return _run(job, events, again)
 
 
-def _run(job: JobConfig, events: Events) -> JobResult:
+def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     began = time.perf_counter()
     refuse_gpus(job.execution)
     package = find_package(job.run.model.package)
@@ -110,7 +114,12 @@ def _run(job: JobConfig, events: Events) -> JobResult:
                     "the last process at work here died: counting on Ray, which survives what ends a worker"
                 )
                 job = with_runner(job, "ray")
-            tally = _count(job, run, package, source, output, Watched(events, lambda _: lease.check()))
+            _take_back(output, again)
+            try:
+                tally = _count(job, run, package, source, output, Watched(events, lambda _: lease.check()))
+            except RunFault as fault:
+                fault.warnings = warnings
+                raise
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output)
@@ -200,6 +209,19 @@ def _count(
             return fan_out(job, context_of(job, run, source, output), work, told)
     except KeyboardInterrupt:
         raise Interrupted(_kept(output, plan, run)) from None
+
+
+def _take_back(output: Store, again: frozenset[Reason]) -> None:
+    """Undo the commits of the shards with a field that failed for one of the reasons `again`."""
+    if not again:
+        return
+    keys = [fields_key(number) for number in sorted(committed_parts(output))]
+    for key, body in output.get_many(keys, ahead=_AHEAD):
+        if not isinstance(body, bytes):
+            continue
+        reasons = read_fields_part(key, body).table.column("reason").to_pylist()
+        if any(reason is not None and Reason(reason) in again for reason in reasons):
+            output.delete(key)
 
 
 def _kept(output: Store, plan: bytes, run: RunFile) -> str:

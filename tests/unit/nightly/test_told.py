@@ -20,7 +20,7 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.nightly.counting import failures_told
 from cellcount_core.nightly.ledger import PlateStatus
 from tests.nights import night, settings
-from tests.plates import write_plate
+from tests.plates import discs, write_plate
 
 
 @contextmanager
@@ -181,3 +181,91 @@ def test_relative_paths_are_those_of_the_file_wherever_the_night_is_started(
         == ExitCode.OK
     )
     assert (other / "mine" / "nights").is_dir()
+
+
+def test_what_a_plan_warns_of_is_told_of_plates_that_are_stopped_early_too(tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "scope" / "P1", well_count=4, sites=1)
+    (plate.folder / "DONE").touch()
+    (plate.folder / "scan.czi").write_bytes(b"x")
+    plate.file("A02", 1).write_bytes(b"")
+    execution = {"runner": "serial", "threads": 1, "shard_fields": 1, "max_failed": 0}
+    digest = night(settings(tmp_path / "scope", tmp_path / "out", execution=execution))
+    assert [event.status for event in digest.events] == [PlateStatus.FAILED]
+    assert any(line.startswith("P1: left out: 1 file, ") for line in digest.sentences)
+    assert "P1: left out: 1 file, " in text_of(tmp_path / "out/nights/latest.html")
+
+
+def test_a_plate_of_which_no_field_could_be_counted_is_failed_until_one_can(tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "scope" / "P1", well_count=2, sites=1)
+    (plate.folder / "DONE").touch()
+    files = [plate.file(well, 1) for well in ("A01", "A02")]
+    whole = files[0].read_bytes()
+    for file in files:
+        file.write_bytes(file.read_bytes()[:900])
+    config = settings(tmp_path / "scope", tmp_path / "out")
+    for _ in range(2):
+        digest = night(config)
+        assert digest.sentences == [
+            "P1: not counted: 2 fields failed (truncated, A01, A02); none of its fields could be counted"
+        ]
+        assert digest.exit_code is ExitCode.FAILURES
+        assert digest.headline == "0 counted, 1 failed, 0 unchanged"
+    files[0].write_bytes(whole)
+    (event,) = night(config).of(PlateStatus.COUNTED)
+    assert (event.ok, event.failed) == (1, 1)
+    assert night(config).unchanged == 1
+
+
+def test_fields_that_failed_for_what_may_pass_are_tried_again_the_next_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, wells in (("P1", 2), ("P2", 1)):
+        plate = write_plate(tmp_path / "scope" / name, well_count=wells, sites=1)
+        (plate.folder / "DONE").touch()
+    opened = os.open
+
+    def denied(path: str | Path, *rest: int, **more: int) -> int:
+        if str(path).endswith("A01_s1_w1.TIF"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **more)
+
+    # P1 is stopped early, P2 is done to its end and no field of it is read.
+    execution = {"runner": "serial", "threads": 1, "shard_fields": 1, "in_flight": 1}
+    config = settings(tmp_path / "scope", tmp_path / "out", execution=execution | {"max_failed": 0})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", denied)
+        first = night(config)
+    assert [(event.plate, event.status) for event in first.events] == [
+        ("P1", PlateStatus.FAILED),
+        ("P2", PlateStatus.FAILED),
+    ]
+    assert "access_denied, A01); stopped early" in first.sentences[0]
+    assert "access_denied, A01); none of its fields" in first.sentences[1]
+    second = night(config)
+    assert [(event.plate, event.status, event.ok) for event in second.events] == [
+        ("P1", PlateStatus.COUNTED, 2),
+        ("P2", PlateStatus.COUNTED, 1),
+    ]
+    assert second.exit_code is ExitCode.OK
+
+
+def test_a_night_with_a_plate_in_doubt_has_its_own_exit_code_where_strict_asks_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plate = write_plate(tmp_path / "scope" / "P1", well_count=2, sites=1)
+    (plate.folder / "DONE").touch()
+    for well in ("A01", "A02"):
+        # Large dark discs on white: the package is for bright objects.
+        tifffile.imwrite(plate.file(well, 1), 60000 - 20 * discs(6, 96, 1).astype("int64").clip(0, 2900))
+    for strict, code in ((False, ExitCode.OK), (True, ExitCode.DOUBTS)):
+        execution = {"runner": "serial", "threads": 1, "strict": strict}
+        config = settings(tmp_path / "scope", tmp_path / f"out-{strict}", execution=execution)
+        file = tmp_path / f"nightly-{strict}.yaml"
+        file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+        assert main(["nightly", str(file), "--progress", "quiet"]) == code
+        console = capsys.readouterr().out
+        assert "1 counted, 0 unchanged, 1 in doubt" in console
+        assert ("exit code 10: 1 plate in doubt (execution.strict)" in console) == strict
+        data = json.loads((tmp_path / f"out-{strict}/nights/latest.json").read_text())
+        assert data["in_doubt"] == {"P1": "bright_background"}
+        assert data["exit_code"] == int(code)
