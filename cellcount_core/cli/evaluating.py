@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
 
 if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
     from cellcount_core.evaluation.evaluate import Diameter
+    from cellcount_core.evaluation.suites.run import Bars
+
+Form = Literal["text", "json"]
+"""What is printed on standard output."""
 
 _LOG_EVERY_S = 5.0
 _LARGEST_PX = 2000.0
@@ -27,6 +32,7 @@ def evaluate(
     package: str,
     data: Path,
     *,
+    form: Form,
     out: Path,
     split: str | None,
     modality: Sequence[str],
@@ -35,22 +41,65 @@ def evaluate(
     threads: int,
     limit: int | None,
 ) -> int:
-    """Evaluate a package on labelled images, write the result and print a short table; the page's path comes last."""
+    """Evaluate a package on labelled images, write the result, and print a short table and the page's path, or all of it as JSON."""
     from cellcount_core.evaluation.assess import assess
     from cellcount_core.evaluation.data import list_data
-    from cellcount_core.evaluation.result import write_result
+    from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
 
     scale = read_diameter(diameter)
-    if out.exists() and not out.is_dir():
-        raise OutputFault(f"--out {out}: is a file; expected a folder, which is made where it is not there")
+    _refuse_file(out)
     found = find_package(package)
     images = list_data(data, split=split, modality=modality, limit=limit)
     line = ProgressLine()
     evaluation = assess(found, images, engine=engine, threads=threads, diameter=scale, progress=line.show)
     page = write_result(evaluation, out)
+    if form == "json":
+        print(json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False))
+        return int(ExitCode.OK)
     print("\n".join(report_lines(evaluation)))
     print(page)
+    return int(ExitCode.OK)
+
+
+def evaluate_suites(
+    package: str,
+    data: Path | None,
+    *,
+    suites: Sequence[str],
+    beside: Sequence[str],
+    unlike: Sequence[str],
+    bars: Bars,
+    form: Form,
+    out: Path,
+    split: str | None,
+    modality: Sequence[str],
+    diameter: str,
+    engine: str,
+    threads: int,
+    limit: int | None,
+) -> int:
+    """Run suites of measurements of a package, write each one's JSON and Markdown, and print them."""
+    from cellcount_core.evaluation.data import list_data
+    from cellcount_core.evaluation.suites import run
+    from cellcount_core.models.package import find_package
+
+    chosen = run.chosen_suites(suites)
+    scale = read_diameter(diameter)
+    _refuse_file(out)
+    packages = [find_package(name) for name in (package, *beside)]
+    images = None if data is None else list_data(data, split=split, modality=modality, limit=limit)
+    told = []
+    for measured in run.run_suites(
+        chosen, packages, images, engine=engine, threads=threads, diameter=scale, unlike=unlike, limit=limit,
+        bars=bars, progress=lambda name: ProgressLine(f"{name}: ").show,
+    ):  # fmt: skip
+        written = run.write_measured(measured, out)
+        told.append(run.as_json(measured))
+        if form == "text":
+            print("\n".join([*run.aligned(measured), "", *map(str, written), ""]), flush=True)
+    if form == "json":
+        print(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False))
     return int(ExitCode.OK)
 
 
@@ -69,6 +118,11 @@ def read_diameter(text: str) -> Diameter:
             f"--diameter {text!r}: expected 'auto', 'model', or px above 0 and up to {_LARGEST_PX:g}"
         )
     return value
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise OutputFault(f"--out {out}: is a file; expected a folder, which is made where it is not there")
 
 
 def report_lines(evaluation: Evaluation) -> list[str]:
@@ -100,7 +154,8 @@ def report_lines(evaluation: Evaluation) -> list[str]:
 class ProgressLine:
     """Images done and a second, on standard error: one line that moves on a terminal, a line every few seconds elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "") -> None:
+        self._of = of
         self._since = time.monotonic()
         self._told = self._since
 
@@ -113,7 +168,7 @@ class ProgressLine:
             return
         self._told = now
         rate = done / max(1e-9, now - self._since)
-        text = f"evaluated {done} of {total} images, {rate:.1f} a second"
+        text = f"{self._of}evaluated {done} of {total} images, {rate:.1f} a second"
         print(
             f"\r{text}\x1b[K" if live else text,
             end="\n" if last or not live else "",

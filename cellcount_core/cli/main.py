@@ -383,13 +383,24 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="DATA", help="Folder of labelled images, or an .npz with X and y.", show_default=False
         ),
-    ],
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="Measure this instead of the page: accuracy, scale, robustness, uncertainty, empty, made-up, or all. Repeatable.",
+        ),
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Folder for the page, the JSON and the CSV.")
+        Path,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Folder for what is written: page, JSON, CSV, Markdown."
+        ),
     ] = Path("evaluation"),
     split: Annotated[
         str | None,
@@ -410,23 +421,75 @@ def evaluate(
         ),
     ] = "auto",
     engine: Annotated[
-        str, typer.Option("--engine", metavar="ENGINE", help="Engine of the package.")
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help="Engine of the package; with --suite also several, as auto,onnxruntime.",
+        ),
     ] = "auto",
     threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of the engine.", min=1)] = 1,
     limit: Annotated[
         int | None,
         typer.Option("--limit", metavar="N", help="Only this many images, evenly spread.", min=1),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside", metavar="PACKAGE", help="Suite accuracy: a column for this package too. Repeatable."
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unlike",
+            metavar="FOLDER|PATTERN",
+            help="Suite uncertainty: images that the package is not made for, without labels. Repeatable.",
+        ),
+    ] = None,
+    bars: Annotated[
+        bool,
+        typer.Option(
+            "--bars", help="Suites: show what is asked of shipped packages beside this one's figures too."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Measure a model package on labelled images: objects and counts, with intervals, by modality, size and density.
 
-    Example: cellcount evaluate nuclei ./dsb2018_nuclei --split val --modality fluorescence --out ./evaluation
+    With --suite it answers a question of its own (what bad images or other magnifications cost, whether empty fields count 0) and writes
+    SUITE.json and SUITE.md. The suites empty and made-up need no DATA.
+
+    Examples:
+
+      cellcount evaluate nuclei ./dsb2018_nuclei --split val --modality fluorescence --out ./evaluation
+
+      cellcount evaluate ./my-package ./labelled --suite accuracy --beside nuclei
+
+      cellcount evaluate ./my-package ./labelled --suite all --limit 20
+
+      cellcount evaluate nuclei --suite empty --json
     """
     from cellcount_core.cli import evaluating
 
+    form: evaluating.Form = "json" if as_json else "text"
+    if suite:
+        raise typer.Exit(
+            evaluating.evaluate_suites(
+                package, data, suites=suite, beside=beside or (), unlike=unlike or (), bars="always" if bars else "shipped",
+                form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine, threads=threads,
+                limit=limit,
+            )
+        )  # fmt: skip
+    if beside or unlike or bars:
+        raise typer.BadParameter("--beside, --unlike and --bars are of suites; give --suite with them")
+    if data is None:
+        raise typer.BadParameter(
+            "DATA is missing: a folder of labelled images, or an .npz with X and y", param_hint="DATA"
+        )
     raise typer.Exit(
         evaluating.evaluate(
-            package, data, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine,
+            package, data, form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine,
             threads=threads, limit=limit,
         )
     )  # fmt: skip

@@ -192,7 +192,7 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
 def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
     height, width = _shape(kit, seen.pixels)
     quality, found = seen.quality, seen.found
-    low, high = _interval(kit.package, seen)
+    low, high = interval_of(kit.package, seen)
     return FieldRow(
         key=planned.key,
         z_mode=str(kit.run.z),
@@ -226,7 +226,7 @@ def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
     )
 
 
-def _interval(package: Package, seen: Examined) -> tuple[float | None, float | None]:
+def interval_of(package: Package, seen: Examined) -> tuple[float | None, float | None]:
     """The interval of the count; none for a field unlike those it was calibrated on, whose errors are not known."""
     if package.interval is None or Doubt.OUT_OF_DOMAIN in seen.warnings:
         return None, None

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.empty_fields import empty_image
-from benchmarks.made_up import make
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.scales import PoolScale, ScaleSource
 from cellcount_core.evaluation.evaluate import count_plane, counting_of
+from cellcount_core.evaluation.suites.empty import empty_image
+from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.kit import planes_kit

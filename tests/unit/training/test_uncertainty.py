@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.made_up import make
 from cellcount_core.cli.settings import read_yaml
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.interval import CountInterval
 from cellcount_core.domain.likeness import Domain
 from cellcount_core.evaluation.evaluate import evaluate, package_predictor
+from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import MANIFEST, load_package, shipped_folder

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.empty_fields import KINDS, empty_image, specks
-from benchmarks.made_up import (
+from cellcount_core.evaluation.suites.empty import KINDS, empty_image, part_without_objects, specks
+from cellcount_core.evaluation.suites.made_up import (
     BACKGROUNDS,
     DIAMETERS,
     MAX_PIXELS,
@@ -15,9 +15,8 @@ from benchmarks.made_up import (
     combinations,
     make,
     shape_for,
-    sheet,
 )
-from cellcount_core.labelled.image import median_diameter
+from cellcount_core.labelled.image import LabelledImage, median_diameter
 
 
 @pytest.mark.parametrize("arrangement", ["sparse", "confluent"])
@@ -74,11 +73,6 @@ def test_the_table_covers_all_sizes_and_numbers_within_memory() -> None:
     )
 
 
-def test_a_sheet_is_filled_up_to_whole_rows() -> None:
-    cells = [np.full((4, 5, 3), 9, np.uint8)] * 7
-    assert sheet(cells, across=3).shape == (12, 15, 3)
-
-
 def test_images_without_nuclei_come_in_every_kind_and_depth() -> None:
     images = [empty_image(number) for number in range(4 * len(KINDS))]
     assert {kind for kind, _ in images} == set(KINDS)
@@ -95,3 +89,17 @@ def test_specks_are_no_larger_than_a_speck() -> None:
     # Two of them may lie side by side.
     assert np.median(boxes[1:, cv2.CC_STAT_WIDTH]) <= 3
     assert boxes[1:, cv2.CC_STAT_AREA].max() < 30
+
+
+def test_a_part_without_objects_is_the_largest_square_away_from_all_of_them() -> None:
+    labels = np.zeros((300, 400), np.int32)
+    labels[:, 100:120] = 1
+    plane = np.broadcast_to(np.arange(400, dtype=np.uint16), (300, 400)).copy()
+    image = LabelledImage("i", plane, labels, "i", "", 20.0)
+    part = part_without_objects(image)
+    assert part is not None
+    # 300 px high, 280 px wide right of the stripe, 10 px away from it.
+    assert 250 <= part.shape[0] == part.shape[1] <= 280
+    assert part.min() >= 130
+    labels[:, ::60] = 1
+    assert part_without_objects(LabelledImage("i", plane, labels, "i", "", 20.0)) is None

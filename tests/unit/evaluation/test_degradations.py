@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.robustness import (
+from cellcount_core.evaluation.suites.robustness import (
     DEGRADATIONS,
     inverted,
     low_contrast,
@@ -79,3 +79,21 @@ def test_every_degradation_gives_an_image_of_the_same_shape(plane: np.ndarray) -
         assert spoiled.shape == plane.shape, degradation.name
         assert spoiled.dtype in (np.uint8, np.uint16, np.float32), degradation.name
         assert np.array_equal(spoiled, degradation.degrade(plane, np.random.default_rng(0))), degradation.name
+
+
+def test_sixteen_bit_and_float_images_are_spoiled_within_their_own_range(plane: np.ndarray) -> None:
+    wide = plane.astype(np.uint16) * 200 + 8000
+    for image in (wide, (wide / 65_535).astype(np.float32)):
+        spoiled = saturated(image, np.random.default_rng(0))
+        assert np.mean(spoiled == 65_535) == pytest.approx(0.05, abs=0.01)
+        for degradation in DEGRADATIONS:
+            made = degradation.degrade(image, np.random.default_rng(0)).astype(float)
+            objects = np.abs(made[plane > 55].mean() - np.median(made))
+            noise = made[plane < 55].std()
+            assert objects > 2 * noise, degradation.name
+
+
+def test_an_offset_beyond_sixteen_bits_does_not_wrap(plane: np.ndarray) -> None:
+    spoiled = offset(plane.astype(np.uint16) * 200, np.random.default_rng(0))
+    assert spoiled.dtype == np.float32
+    assert len(np.unique(spoiled - plane.astype(np.float32) * 200)) == 1

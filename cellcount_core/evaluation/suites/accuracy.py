@@ -1,0 +1,120 @@
+"""Accuracy: objects and counts on labelled images, a column a package and engine, beside what is asked of the shipped packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cellcount_core.evaluation.evaluate import ImageScore, Report, labels_of, score_image
+from cellcount_core.evaluation.suites.base import (
+    Asked,
+    Cell,
+    Column,
+    Counter,
+    Found,
+    Table,
+    Verdict,
+    cell,
+    shown_diameter,
+)
+from cellcount_core.labelled.image import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a set of scored images and how it is written."""
+
+    name: str
+    title: str
+    of: Callable[[Report], float]
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What is asked of a figure: `goal`, and `floor`, which is not to be missed; at least so much, or (`side` "most") at most so
+    much, whatever its sign."""
+
+    goal: float
+    floor: float
+    side: str = "least"
+
+    def verdict(self, value: float) -> Verdict:
+        """Which of the two the value reaches."""
+        if self._reaches(value, self.goal):
+            return "goal"
+        return "floor" if self._reaches(value, self.floor) else "missed"
+
+    def shown(self, value: float, form: str) -> Cell:
+        """A bar as the table shows it."""
+        sign = "≤" if self.side == "most" else "≥"
+        return Cell(value, f"{sign} {format(value, form.lstrip('+'))}")
+
+    def _reaches(self, value: float, bar: float) -> bool:
+        return abs(value) <= bar if self.side == "most" else value >= bar
+
+
+FIGURES = (
+    Figure("ap_50", "AP@0.5", Report.ap, ".3f"),
+    Figure("ap_mean", "mean AP 0.5-0.9", Report.mean_ap, ".3f"),
+    Figure("f1_50", "F1@0.5", Report.f1, ".3f"),
+    Figure("count_mape", "count MAPE", Report.count_mape, ".1%"),
+    Figure("count_bias", "count bias", Report.count_bias, "+.1%"),
+    Figure("ap_70", "AP@0.7", lambda report: report.ap(0.7), ".3f"),
+    Figure("ap_90", "AP@0.9", lambda report: report.ap(0.9), ".3f"),
+)
+
+BARS: Mapping[str, Mapping[str, Bar]] = {
+    "fluorescence": {
+        "ap_50": Bar(0.87, 0.83),
+        "ap_mean": Bar(0.72, 0.66),
+        "f1_50": Bar(0.92, 0.895),
+        "count_mape": Bar(0.06, 0.08, "most"),
+        "count_bias": Bar(0.02, 0.03, "most"),
+    },
+    "histology": {"f1_50": Bar(0.75, 0.75)},
+}
+"""What is asked of a package on images of each modality."""
+
+
+def accuracy(asked: Asked) -> Found:
+    """Count every image with every counter and compare it with its labels."""
+    entries = asked.entries
+    total = len(entries) * len(asked.counters)
+    reports = []
+    for number, counter in enumerate(asked.counters):
+        scores = asked.in_turn(partial(_scored, counter), entries, total, number * len(entries))
+        reports.append(Report(tuple(scores)))
+    modalities = {score.modality for score in reports[0].images}
+    objects = sum(score.true for score in reports[0].images)
+    modality = next(iter(modalities)) if len(modalities) == 1 else ""
+    caption = (
+        f"{len(entries)} {modality}{' ' if modality else ''}images, {objects:,} objects, "
+        f"diameter {shown_diameter(asked.counter.diameter)}."
+    )
+    return Found(caption, (accuracy_table(asked.counters, reports, BARS.get(modality, {})),))
+
+
+def _scored(counter: Counter, entry: Entry) -> ImageScore:
+    image = entry.load()
+    return score_image(image, labels_of(counter.count(image)))
+
+
+def accuracy_table(counters: Sequence[Counter], reports: Sequence[Report], bars: Mapping[str, Bar]) -> Table:
+    """A row a figure, a column a counter, with what is asked for before them."""
+    titles = [counter.title for counter in counters]
+    rows = []
+    for figure in FIGURES:
+        bar = bars.get(figure.name)
+        values = [figure.of(report) for report in reports]
+        rows.append(
+            (
+                cell(figure.title),
+                cell(None) if bar is None else bar.shown(bar.goal, figure.form),
+                cell(None) if bar is None else bar.shown(bar.floor, figure.form),
+                *(cell(value, figure.form, "" if bar is None else bar.verdict(value)) for value in values),
+            )
+        )
+    columns = (Column("figure", ""), Column("goal", "goal", "bars"), Column("floor", "floor", "bars"))
+    return Table("figures", (*columns, *(Column(title, title) for title in titles)), tuple(rows))

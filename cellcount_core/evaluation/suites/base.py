@@ -1,0 +1,217 @@
+"""What all suites share: the package that counts, the images it counts, and the tables that come out.
+
+A table holds values, each with the text that shows it. What is asked of a figure (its bar) stands in columns of its own, so that a
+table can be shown without: the bars are those of the packages that travel with cellcount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.evaluation.data import Data
+from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.pixels import bit_max_of
+from cellcount_core.labelled.image import Entry, LabelledImage
+from cellcount_core.models.engines import ENGINES, load_engine, resolve_engine
+from cellcount_core.models.golden import check_golden
+from cellcount_core.models.package import Package
+from cellcount_core.pipeline.field import Examined
+from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+
+Value = str | int | float | None
+Verdict = Literal["", "goal", "floor", "met", "missed"]
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and their total."""
+
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One value of a table, the text that shows it, and what a bar says of it ("" where none is asked for)."""
+
+    value: Value
+    text: str
+    verdict: Verdict = ""
+
+    @property
+    def judged(self) -> str:
+        """The text with its verdict: `0.860 (floor)`, bold where a bar is missed."""
+        if self.verdict == "missed":
+            return f"**{self.text}**"
+        return f"{self.text} ({self.verdict})" if self.verdict in ("goal", "floor") else self.text
+
+
+def cell(value: Value, form: str = "", verdict: Verdict = "") -> Cell:
+    """A cell of a value shown by a format; None and what is no number are shown as nothing."""
+    if value is None or (isinstance(value, float) and not isfinite(value)):
+        return Cell(None, "")
+    return Cell(value, format(value, form), verdict)
+
+
+def met(*held: bool) -> Cell:
+    """The cell that says whether the bars of a row are met."""
+    return Cell("yes", "yes", "met") if all(held) else Cell("no", "no", "missed")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its name in JSON, its heading, and whether it holds figures or what is asked of them."""
+
+    name: str
+    title: str
+    holds: Literal["figures", "bars"] = "figures"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a suite; `name` is its name in JSON."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def without_bars(self) -> Table:
+        """The figures alone."""
+        kept = [at for at, column in enumerate(self.columns) if column.holds == "figures"]
+        return Table(
+            self.name,
+            tuple(self.columns[at] for at in kept),
+            tuple(tuple(replace(row[at], verdict="") for at in kept) for row in self.rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a suite found: its tables, and notes on what they leave out and why."""
+
+    caption: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A package on one of its engines, which counts labelled images as a run counts fields: each by itself."""
+
+    package: Package
+    engine: str
+    diameter: Diameter
+    kit: PlanesKit
+
+    @property
+    def title(self) -> str:
+        """The package's name and its engine."""
+        return f"{self.package.name}, {self.engine}"
+
+    def count(self, image: LabelledImage) -> Examined:
+        """Count one image. Raises ConfigFault naming it where it cannot be counted."""
+        return count_image(self.kit, image)
+
+    def close(self) -> None:
+        """End the engine's thread."""
+        self.kit.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a suite is asked to measure.
+
+    `counters` are the package on its engines and then those beside it: only the suite `accuracy` looks at more than the first.
+    `data` is None for suites that make their images up; `unlike` are patterns of files that the package is not made for;
+    `limit` is the most images of each set (None: all).
+    """
+
+    counters: tuple[Counter, ...]
+    data: Data | None
+    unlike: tuple[str, ...]
+    limit: int | None
+    progress: Progress
+
+    @property
+    def counter(self) -> Counter:
+        """The package that is measured."""
+        return self.counters[0]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The labelled images, not yet read."""
+        assert self.data is not None
+        return self.data.entries
+
+    def caption(self, images: str) -> str:
+        """What was counted by what."""
+        counter = self.counter
+        return f"{images}, `{counter.package.name}` on {counter.engine}, diameter {shown_diameter(counter.diameter)}."
+
+    def in_turn(
+        self, work: Callable[[_Item], _Done], items: Iterable[_Item], total: int, done: int = 0
+    ) -> Iterator[_Done]:
+        """What the work makes of each item, a few ahead, with progress told: `done` of `total` are done before the first."""
+        for number, each in enumerate(in_turn(work, items), done + 1):
+            yield each
+            self.progress(number, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A set of measurements: what it tells, whether it needs labelled images, and the function that makes it."""
+
+    name: str
+    tells: str
+    needs: Literal["data", "nothing"]
+    run: Callable[[Asked], Found]
+
+
+def open_counters(
+    packages: Sequence[Package], *, engine: str, threads: int, diameter: Diameter
+) -> tuple[Counter, ...]:
+    """Each package on its engine of that name, `auto` its own for a CPU; of several names ("auto,onnxruntime") those that it has.
+
+    Raises ConfigFault where a package cannot count images of one channel or has no such engine, ModelFault where it fails its
+    golden tensors.
+    """
+    counters = []
+    for package in packages:
+        channels = package.input.channels
+        if len(channels) != 1:
+            raise ConfigFault(
+                f"package {package.name!r} looks at {len(channels)} channels ({', '.join(channels)}); suites count labelled "
+                "images of one channel"
+            )
+        names = [name.strip() for name in engine.split(",")]
+        # A name that cellcount does not know is refused by `resolve_engine`; of those it knows a package may lack some.
+        lacking = {name for name in names if name in ENGINES and name not in package.engines}
+        names = [name for name in names if name not in lacking] or names
+        for asked in names:
+            name = resolve_engine(package, asked, gpus=0)
+            loaded = load_engine(package, name, threads)
+            check_golden(package, loaded)
+            counters.append(
+                Counter(package, name, diameter, planes_kit(package, loaded, counting_of(diameter)))
+            )
+    return tuple(counters)
+
+
+def with_plane(image: LabelledImage, plane: Plane) -> LabelledImage:
+    """The image with other pixels of the same shape, whose full scale is that of their type."""
+    return replace(image, plane=plane, bit_max=bit_max_of(plane.dtype))
+
+
+def image_without_objects(name: str, plane: Plane) -> LabelledImage:
+    """A plane (H, W) of uint8, uint16 or float32 in which there is nothing to count."""
+    labels = np.zeros(plane.shape, np.int32)
+    return LabelledImage(name, plane, labels, name, "", 0.0, None, bit_max_of(plane.dtype))
+
+
+def shown_diameter(diameter: Diameter) -> str:
+    """The setting as it is written on the command line."""
+    return diameter if isinstance(diameter, str) else f"{diameter:g}"

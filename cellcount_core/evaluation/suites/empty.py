@@ -1,0 +1,283 @@
+"""Empty fields: images in which there is nothing to count. How many of them count 0.
+
+They are made up (noise, nothing, gradients, debris; 256 to 1,024 px; 8, 12 and 16 bits), and, where labelled images are given, also
+those of them that have no object, and the largest square without an object of every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.evaluation.suites.base import (
+    Asked,
+    Cell,
+    Column,
+    Found,
+    Table,
+    cell,
+    image_without_objects,
+    met,
+)
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.image import Entry, LabelledImage
+
+LEAST_EMPTY = 0.99
+"""Share of the made-up images that must count 0."""
+
+IMAGES = 500
+"""Made-up images that are counted unless a limit says less."""
+
+SMALLEST_PART = 64
+"""Shorter side (px) of a part without objects that is worth counting."""
+
+SIDES = (256, 384, 512, 768, 1024)
+BITS = (8, 12, 16)
+
+Shape = tuple[int, int]
+Pixels = NDArray[np.float32]
+Make = Callable[[np.random.Generator, Shape], Pixels]
+"""Makes an image (H, W) float32 in units of the full range, 0..1; what lies outside is clipped by the camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of image without nuclei: `group` is what the bar calls it."""
+
+    group: str
+    name: str
+    make: Make
+
+
+def _level(rng: np.random.Generator) -> float:
+    return float(rng.uniform(0.02, 0.4))
+
+
+def _sigma(rng: np.random.Generator) -> float:
+    """Noise from 0.2 % to 8 % of the range."""
+    return float(np.exp(rng.uniform(np.log(0.002), np.log(0.08))))
+
+
+def _white(rng: np.random.Generator, shape: Shape) -> Pixels:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def gaussian_noise(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """White noise on an offset well above 0."""
+    sigma = _sigma(rng)
+    return np.float32(_level(rng) + 4 * sigma) + np.float32(sigma) * _white(rng, shape)
+
+
+def poisson_noise(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Shot noise of 0.3 to 100 photons a pixel, with a gain that leaves the mean where it is seen."""
+    photons = float(np.exp(rng.uniform(np.log(0.3), np.log(100))))
+    return (rng.poisson(photons, shape) * (_level(rng) / max(photons, 1.0))).astype(np.float32)
+
+
+def blurred_noise(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Noise smoothed by optics, interpolation or compression: sigma 0.5 to 1.5 px, as strong as before."""
+    smooth = _blurred(_white(rng, shape), float(rng.uniform(0.5, 1.5)))
+    smooth /= smooth.std()
+    sigma = _sigma(rng)
+    return np.asarray(_level(rng) + 4 * sigma + sigma * smooth, np.float32)
+
+
+def clipped_noise(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Noise whose mean lies between 2 sigma below 0 and 1 above: most or much of it is cut off at 0."""
+    sigma = _sigma(rng)
+    return np.float32(sigma * rng.uniform(-2, 1)) + np.float32(sigma) * _white(rng, shape)
+
+
+def pattern_noise(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """The camera's fixed pattern: rows and columns of their own offset, hot pixels, and white noise."""
+    sigma = _sigma(rng)
+    rows = rng.normal(0, rng.uniform(0.3, 1.5), (shape[0], 1))
+    columns = rng.normal(0, rng.uniform(0.0, 1.0), (1, shape[1]))
+    hot = (rng.random(shape) < 2e-4) * rng.uniform(3, 40)
+    return np.asarray(
+        _level(rng) + 5 * sigma + sigma * (_white(rng, shape) + rows + columns + hot), np.float32
+    )
+
+
+def constant(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """One value everywhere: 0, full scale or any between."""
+    return np.full(shape, rng.choice([0.0, 1.0, rng.random()]), np.float32)
+
+
+def _axes(shape: Shape) -> tuple[Pixels, Pixels]:
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in shape)
+    return down[:, None], across[None]
+
+
+def linear(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """A ramp in any direction."""
+    down, across = _axes(shape)
+    angle = rng.uniform(0, 2 * np.pi)
+    ramp = (np.sin(angle) * down + np.cos(angle) * across + 1.5) / 3
+    return np.asarray(rng.uniform(0.05, 0.3) + rng.uniform(0.05, 0.6) * ramp, np.float32)
+
+
+def vignette(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Light that falls off with the fourth power of the cosine, towards corners at 20 % to 90 %."""
+    down, across = _axes(shape)
+    squared = (down - rng.uniform(-0.2, 0.2)) ** 2 + (across - rng.uniform(-0.2, 0.2)) ** 2
+    return np.asarray(rng.uniform(0.1, 0.8) / (1 + rng.uniform(0.03, 0.6) * squared) ** 2, np.float32)
+
+
+def radial(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """A glow much wider than any nucleus: sigma of 0.6 to 1.2 of the image's half side."""
+    down, across = _axes(shape)
+    squared = (down - rng.uniform(-1, 1)) ** 2 + (across - rng.uniform(-1, 1)) ** 2
+    glow = np.exp(-squared / (2 * rng.uniform(0.6, 1.2) ** 2))
+    return np.asarray(0.05 + rng.uniform(0.05, 0.6) * glow, np.float32)
+
+
+def noisy(make: Make) -> Make:
+    """The same with shot noise of 10 to 1,000 photons at full scale."""
+
+    def made(rng: np.random.Generator, shape: Shape) -> Pixels:
+        photons = float(np.exp(rng.uniform(np.log(10), np.log(1000))))
+        return (rng.poisson(make(rng, shape) * photons) / photons).astype(np.float32)
+
+    return made
+
+
+def specks(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Bright dots of 1 to 3 px on a noisy background, 1 to 60 in 256 x 256 px."""
+    dirt = np.zeros(shape, np.float32)
+    for _ in range(int(rng.integers(1, 61) * shape[0] * shape[1] / 65_536)):
+        y, x, size = (int(rng.integers(end)) for end in (shape[0], shape[1], 3))
+        dirt[y : y + size + 1, x : x + size + 1] = rng.uniform(0.1, 0.6)
+    return _on_background(rng, _blurred(dirt, 0.5))
+
+
+def fibres(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """One to six curled threads of 1 to 2 px."""
+    dirt = np.zeros(shape, np.float32)
+    for _ in range(int(rng.integers(1, 7))):
+        steps = int(rng.integers(20, 120))
+        heading = rng.uniform(0, 2 * np.pi) + np.cumsum(np.cumsum(rng.normal(0, 0.012, steps)))
+        path = rng.uniform(0.05, 0.95, 2) * (shape[1], shape[0])
+        path = path + np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1) * 4.0, axis=0)
+        corners = np.round(path * 8).astype(np.int32)
+        cv2.polylines(
+            dirt, [corners], False, float(rng.uniform(0.1, 0.5)), int(rng.integers(1, 3)), cv2.LINE_8, 3
+        )
+    return _on_background(rng, _blurred(dirt, float(rng.uniform(0.6, 1.2))))
+
+
+def haze(rng: np.random.Generator, shape: Shape) -> Pixels:
+    """Light from far out of focus: soft clouds of no size that a nucleus has (sigma 60 px and more)."""
+    cloud = _blurred(_white(rng, shape), float(rng.uniform(60, 120)))
+    cloud = (cloud - cloud.min()) / np.ptp(cloud)
+    return _on_background(rng, np.float32(rng.uniform(0.02, 0.3)) * cloud)
+
+
+def _blurred(pixels: Pixels, sigma: float) -> Pixels:
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.float32)
+
+
+def _on_background(rng: np.random.Generator, dirt: Pixels) -> Pixels:
+    sigma = float(rng.uniform(0.003, 0.02))
+    return np.asarray(0.06 + 4 * sigma + sigma * _white(rng, dirt.shape) + dirt, np.float32)
+
+
+KINDS = (
+    Kind("noise", "Gaussian", gaussian_noise),
+    Kind("noise", "Poisson", poisson_noise),
+    Kind("noise", "blurred", blurred_noise),
+    Kind("noise", "clipped at 0", clipped_noise),
+    Kind("noise", "rows, columns, hot pixels", pattern_noise),
+    Kind("empty", "constant", constant),
+    Kind("gradient", "linear", linear),
+    Kind("gradient", "linear, noisy", noisy(linear)),
+    Kind("gradient", "vignette", vignette),
+    Kind("gradient", "vignette, noisy", noisy(vignette)),
+    Kind("gradient", "radial", radial),
+    Kind("gradient", "radial, noisy", noisy(radial)),
+    Kind("debris", "specks up to 3 px", specks),
+    Kind("debris", "fibres", fibres),
+    Kind("debris", "haze out of focus", haze),
+)
+
+
+def photograph(pixels: Pixels, bits: int) -> Plane:
+    """What a camera of `bits` bits stores of an image in units of its full range."""
+    top = 2**bits - 1
+    return np.asarray(np.rint(np.clip(pixels, 0, 1) * top).astype(np.uint8 if bits == 8 else np.uint16))
+
+
+def empty_image(number: int) -> tuple[Kind, Plane]:
+    """The image of that number, the same every time: its kind in turn, size and bits by chance."""
+    rng = np.random.default_rng([7, number])
+    kind = KINDS[number % len(KINDS)]
+    shape = (int(rng.choice(SIDES)), int(rng.choice(SIDES)))
+    return kind, photograph(kind.make(rng, shape), int(rng.choice(BITS)))
+
+
+def part_without_objects(image: LabelledImage) -> Plane | None:
+    """The largest square of an image that is half an object's diameter away from every object; None where it is too small.
+
+    It is what the microscope shows where there is no cell: background, debris and dust of the very images that are counted.
+    """
+    free = np.pad((image.labels == 0).astype(np.uint8), 1)
+    # The distance (in the larger of both directions) to the nearest object or edge is half a square that holds neither.
+    reach = cv2.distanceTransform(free, cv2.DIST_C, 3)
+    y, x = np.unravel_index(int(np.argmax(reach)), reach.shape)
+    half = int(reach[y, x] - image.diameter_px / 2) - 1
+    if 2 * half < SMALLEST_PART:
+        return None
+    top, left = int(y) - 1, int(x) - 1
+    return np.ascontiguousarray(image.plane[top - half : top + half, left - half : left + half])
+
+
+def empty(asked: Asked) -> Found:
+    """Count images without objects: the made-up ones, then those that the data gives."""
+    number = min(IMAGES, asked.limit or IMAGES)
+    entries = asked.data.entries if asked.data is not None else ()
+    total = number + len(entries)
+    made: dict[Kind, list[int]] = {kind: [] for kind in KINDS}
+    for at, count in enumerate(
+        asked.in_turn(lambda at: _count(asked, empty_image(at)[1]), range(number), total)
+    ):
+        made[KINDS[at % len(KINDS)]].append(count)
+    given: dict[str, list[int]] = {"images without an object": [], "parts without an object": []}
+    for found in asked.in_turn(lambda entry: _count_of(asked, entry), entries, total, number):
+        if found is not None:
+            given[found[0]].append(found[1])
+    rows = [_row(f"{kind.group}: {kind.name}", counts) for kind, counts in made.items() if counts]
+    rows.append(_row("all made up", [count for counts in made.values() for count in counts], LEAST_EMPTY))
+    rows += [_row(f"data: {name}", counts) for name, counts in given.items() if counts]
+    columns = (
+        Column("kind", "kind"), Column("images", "images"), Column("of_0", "of 0 objects"), Column("most", "most objects in one"),
+        Column("bar", "bar", "bars"), Column("met", "met", "bars"),
+    )  # fmt: skip
+    held = sum(map(len, given.values()))
+    words = f"{number} made-up images" + (f" and {held} of the data" if held else "")
+    notes = () if held or not entries else ("No image of the data is empty or has an empty square of 64 px.",)
+    return Found(asked.caption(words), (Table("kinds", columns, tuple(rows)),), notes)
+
+
+def _count(asked: Asked, plane: Plane) -> int:
+    return asked.counter.count(image_without_objects("made up", plane)).found.count
+
+
+def _count_of(asked: Asked, entry: Entry) -> tuple[str, int] | None:
+    image = entry.load()
+    if image.diameter_px == 0:
+        return "images without an object", asked.counter.count(image).found.count
+    part = part_without_objects(image)
+    return None if part is None else ("parts without an object", _count(asked, part))
+
+
+def _row(name: str, counts: Sequence[int], bar: float | None = None) -> tuple[Cell, ...]:
+    share = sum(count == 0 for count in counts) / len(counts)
+    return (
+        cell(name), cell(len(counts)), cell(share, ".1%"), cell(max(counts)),
+        cell(None) if bar is None else Cell(bar, f"≥ {bar:.0%}"),
+        cell(None) if bar is None else met(share >= bar),
+    )  # fmt: skip

@@ -1,0 +1,328 @@
+"""Scale: the labelled images at other magnifications. What is found, and how well the size of the objects is told.
+
+Images are resized (pixel areas down, cubic up) and counted one at a time; labels are compared at the images' original size. Images
+so large that they would pass `LARGEST_SIDE` at the largest factor are cut to their middle first, at every factor.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import cv2
+import numpy as np
+import tifffile
+
+from cellcount_core.config import JobConfig
+from cellcount_core.domain.scales import ScaleSource
+from cellcount_core.evaluation.evaluate import labels_of, score_image
+from cellcount_core.evaluation.suites.base import (
+    Asked,
+    Cell,
+    Column,
+    Counter,
+    Found,
+    Table,
+    cell,
+    met,
+    with_plane,
+)
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.image import Entry, LabelledImage, median_diameter
+from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.pipeline.field import Examined
+from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes
+from cellcount_core.plan.scales import ImageSize, pool_sizes
+from cellcount_core.runners.job import plan_job
+
+FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+LARGEST_SIDE = 4200
+POOL = 12
+"""Images of a pool, at least."""
+
+RANDOM_POOLS = 20
+"""Random pools of `POOL` images for each size of image."""
+
+LARGEST_CHANGE = 0.02
+"""What F1@0.5 may change by from that of factor 1, and `…_SHRUNK` in images of which three quarters of the pixels are gone."""
+
+LARGEST_CHANGE_SHRUNK = 0.08
+LARGEST_DRIFT = 0.05
+"""What the number of counted objects may change by from that of factor 1."""
+
+_PLANNED_SIDE = 500
+_PLANNED_RANGE = 31 / 23
+"""Largest over smallest median diameter of the images of the folder that is planned: of one magnification, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One image at one factor: F1@0.5, both counts, the size told, and the true median diameter in px of the resized image.
+
+    `group` and `shape` (H, W) are the image's before it was resized; `cut` whether only its middle was counted.
+    """
+
+    f1: float
+    true: int
+    counted: int
+    estimate: SizeEstimate
+    diameter_px: float
+    group: str = ""
+    shape: tuple[int, ...] = ()
+    cut: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Told over true; 0 where nothing was told."""
+        told = self.estimate.diameter_px
+        return 0.0 if told is None or self.diameter_px <= 0 else told / self.diameter_px
+
+
+def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> Found:
+    """Count every image at every factor (1 among them)."""
+    counter, entries = asked.counter, asked.entries
+    side = int(LARGEST_SIDE / max(factors))
+    outcomes: dict[float, list[Outcome]] = {}
+    for number, factor in enumerate(factors):
+        work = partial(_outcome_of, counter, side, factor)
+        outcomes[factor] = list(
+            asked.in_turn(work, entries, len(entries) * len(factors), number * len(entries))
+        )
+    cut = sum(one.cut for one in outcomes[1.0])
+    tables = [_scores(outcomes), _sizes(outcomes, pools(outcomes[1.0]))]
+    planned, why = _planned(entries, side, counter)
+    caption = asked.caption(f"{len(entries)} images ({cut} cut to their middle)")
+    return Found(caption, (*tables, *planned), why)
+
+
+def _outcome_of(counter: Counter, side: int, factor: float, entry: Entry) -> Outcome:
+    whole = entry.load()
+    image = cut_to(whole, side)
+    return replace(outcome(counter, image, factor), cut=image is not whole)
+
+
+def outcome(counter: Counter, image: LabelledImage, factor: float) -> Outcome:
+    """Count one image resized by `factor`."""
+    resized = with_plane(image, resize_image(image.plane, factor))
+    if image.um_per_px is not None:
+        resized = replace(resized, um_per_px=image.um_per_px / factor)
+    seen = counter.count(resized)
+    height, width = image.labels.shape
+    score = score_image(image, labels_to_original(labels_of(seen), (height, width)))
+    return Outcome(
+        score.matches[0].f1, score.true, seen.found.count, told(counter, seen), image.diameter_px * factor, image.group,
+        image.plane.shape,
+    )  # fmt: skip
+
+
+def told(counter: Counter, seen: Examined) -> SizeEstimate:
+    """The object size that an image was counted at, and the objects it rests on: all that were counted where it was given."""
+    scale = seen.scale
+    diameter = counter.package.input.diameter_px if scale.source is ScaleSource.MODEL else scale.diameter_px
+    return SizeEstimate(diameter, seen.found.count if scale.objects is None else scale.objects, 1.0)
+
+
+def resize_image(plane: Plane, factor: float) -> Plane:
+    """A plane (H, W) as another magnification would show it, same type."""
+    if factor == 1:
+        return plane
+    height, width = (max(1, round(side * factor)) for side in plane.shape)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(np.asarray(plane, plane.dtype), (width, height), interpolation=method))
+
+
+def cut_to(image: LabelledImage, side: int) -> LabelledImage:
+    """The middle of an image, no side of it longer than `side` px."""
+    if max(image.plane.shape) <= side:
+        return image
+    shape = tuple(min(length, side) for length in image.plane.shape)
+    labels = np.asarray(cut_plane(image.labels, shape), np.int32)
+    return replace(
+        image, plane=cut_plane(image.plane, shape), labels=labels, diameter_px=median_diameter(labels)
+    )
+
+
+def cut_plane(plane: Plane, shape: tuple[int, ...]) -> Plane:
+    """The middle (h, w) of a plane."""
+    window = tuple(
+        slice((length - side) // 2, (length - side) // 2 + side)
+        for length, side in zip(plane.shape, shape, strict=True)
+    )
+    return np.ascontiguousarray(plane[window])
+
+
+def pools(images: Sequence[Outcome]) -> dict[str, list[list[int]]]:
+    """Pools of `POOL` images or more, as positions: what a folder would hold, by how they were put together."""
+    by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    by_group: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for position, image in enumerate(images):
+        by_size[image.shape].append(position)
+        by_group[image.group, image.shape].append(position)
+    rng = np.random.default_rng(0)
+    drawn = [
+        sorted(rng.choice(members, POOL, replace=False).tolist())
+        for members in by_size.values()
+        if len(members) >= POOL
+        for _ in range(RANDOM_POOLS)
+    ]
+    return {
+        "images of one experiment": [members for members in by_group.values() if len(members) >= POOL],
+        "images of one size": [members for members in by_size.values() if len(members) >= POOL],
+        f"{POOL} random images of one size": drawn,
+    }
+
+
+def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
+    """The smallest value at which half of the weight is reached; 0.0 where there is no weight."""
+    pairs = sorted((value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0)
+    half, reached = sum(weight for _, weight in pairs) / 2, 0.0
+    for value, weight in pairs:
+        reached += weight
+        if reached >= half:
+            return value
+    return 0.0
+
+
+def pool_ratio(outcomes: Sequence[Outcome]) -> float:
+    """The median of what the images of a pool say, each weighed by its objects, over the true one; 0.0 for nothing said."""
+    said = [(o.estimate.diameter_px, o.estimate.objects) for o in outcomes]
+    pooled = weighted_median(
+        [size or 0.0 for size, _ in said], [max(1, n) if size else 0 for size, n in said]
+    )
+    true = weighted_median([o.diameter_px for o in outcomes], [o.true for o in outcomes])
+    return pooled / true if true else 0.0
+
+
+def _disagrees(outcomes: Sequence[Outcome]) -> bool:
+    """Whether planning would take each image of the pool by itself."""
+    # What the objects measure is asked alone: whether it is absurd in an image of some size is not.
+    sizes = [ImageSize("", 1 << 15, 1 << 15, o.estimate.diameter_px, o.estimate.objects) for o in outcomes]
+    if all(size.diameter_px is None for size in sizes):
+        return True
+    return pool_sizes(sizes)[0].diameter_px is None
+
+
+def _scores(outcomes: Mapping[float, Sequence[Outcome]]) -> Table:
+    f1 = fmean(o.f1 for o in outcomes[1.0])
+    counted = sum(o.counted for o in outcomes[1.0])
+    rows = []
+    for factor, found in outcomes.items():
+        change = fmean(o.f1 for o in found) - f1
+        drift = sum(o.counted for o in found) / max(1, counted) - 1
+        allowed = LARGEST_CHANGE_SHRUNK if factor < 0.75 else LARGEST_CHANGE
+        rows.append(
+            (
+                cell(factor, "g"), cell(f1 + change, ".3f"), cell(change, "+.3f"), Cell(allowed, f"± {allowed}"),
+                cell(sum(o.counted for o in found)), cell(drift, "+.1%"), Cell(LARGEST_DRIFT, f"± {LARGEST_DRIFT:.0%}"),
+                met(abs(change) <= allowed, abs(drift) <= LARGEST_DRIFT),
+            )
+        )  # fmt: skip
+    columns = (
+        Column("factor", "factor"), Column("f1_50", "F1@0.5"), Column("f1_change", "of factor 1"), Column("f1_bar", "bar", "bars"),
+        Column("counted", "counted"), Column("count_drift", "of factor 1"), Column("count_bar", "bar", "bars"),
+        Column("met", "met", "bars"),
+    )  # fmt: skip
+    return Table("factors", columns, tuple(rows))
+
+
+def _sizes(
+    outcomes: Mapping[float, Sequence[Outcome]], members: Mapping[str, Sequence[Sequence[int]]]
+) -> Table:
+    everything = [o.ratio for found in outcomes.values() for o in found]
+    rows = [
+        _size_row("single images, factor 1", [o.ratio for o in outcomes[1.0]], 0.95),
+        _size_row("single images, all factors", everything, 0.95),
+    ]
+    rows += [
+        _size_row(f"single images, factor {factor:g}", [o.ratio for o in found], None)
+        for factor, found in outcomes.items()
+    ]
+    for name, lists in members.items():
+        cases = [[found[at] for at in positions] for found in outcomes.values() for positions in lists]
+        if cases:
+            apart = sum(map(_disagrees, cases))
+            title = f"pools: {name}, all factors ({apart} taken image by image)"
+            rows.append(_size_row(title, [pool_ratio(case) for case in cases], 1.0))
+    columns = (
+        Column("images", "size told against true median"), Column("cases", "cases"), Column("within_1_25", "within 1.25x"),
+        Column("within_1_5", "within 1.5x"), Column("worst", "worst"), Column("bar", "bar within 1.25x", "bars"),
+        Column("met", "met", "bars"),
+    )  # fmt: skip
+    return Table("sizes", columns, tuple(rows))
+
+
+def _size_row(name: str, ratios: Sequence[float], bar: float | None) -> tuple[Cell, ...]:
+    near, close = (fmean(1 / limit <= ratio <= limit for ratio in ratios) for limit in (1.25, 1.5))
+    worst = min(ratios, key=lambda ratio: min(ratio, 1 / ratio) if ratio else 0.0)
+    return (
+        cell(name), cell(len(ratios)), cell(near, ".1%"), cell(close, ".1%"), Cell(worst, f"{worst:.2f}x"),
+        cell(None) if bar is None else Cell(bar, f"≥ {bar:.0%}"),
+        cell(None) if bar is None else met(near >= bar),
+    )  # fmt: skip
+
+
+def _planned(
+    entries: Sequence[Entry], side: int, counter: Counter
+) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+    """What planning says of a folder of one magnification, and of one that mixes two in images of one size."""
+    if counter.diameter != "auto" or not tells_sizes(counter.package):
+        return (), ("No folder was planned: no object size is told.",)
+    alike = images_alike([cut_to(entry.load(), side) for entry in entries])
+    if len(alike) < POOL:
+        return (), (
+            f"No folder was planned: {POOL} images of {_PLANNED_SIDE} px and more are needed whose objects differ by no more than "
+            f"{_PLANNED_RANGE:.2f}x in size; {len(alike)} are there.",
+        )
+    shape = tuple(side // 2 for side in min(image.plane.shape for image in alike))
+    ones = [cut_plane(image.plane, shape) for image in alike]
+    halves = [cut_plane(resize_image(image.plane, 0.5), shape) for image in alike]
+    rows = []
+    for name, planes, doubted in (
+        ("one magnification", ones, False),
+        ("two magnifications, 2x apart", ones + halves, True),
+    ):
+        said = _said(planes, str(counter.package.folder))
+        rows.append(
+            (cell(name), cell(len(planes)), cell("; ".join(said) or "nothing"), met(bool(said) == doubted))
+        )
+    columns = (
+        Column("folder", "folder"), Column("images", "images"), Column("said", "what planning says of the size of objects"),
+        Column("met", "met", "bars"),
+    )  # fmt: skip
+    return (Table("planned", columns, tuple(rows)),), ()
+
+
+def images_alike(images: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """Of the images of `_PLANNED_SIDE` px and more, the most whose median diameters lie within `_PLANNED_RANGE`."""
+    large = [image for image in images if min(image.plane.shape) >= _PLANNED_SIDE and image.diameter_px > 0]
+    sets = [
+        [
+            image
+            for image in large
+            if least.diameter_px <= image.diameter_px <= least.diameter_px * _PLANNED_RANGE
+        ]
+        for least in large
+    ]
+    return max(sets, key=len, default=[])
+
+
+def _said(planes: Sequence[Plane], package: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "in"
+        folder.mkdir()
+        for number, plane in enumerate(planes):
+            tifffile.imwrite(folder / f"image{number:03d}.tif", plane)
+        job = JobConfig.model_validate(
+            {
+                "input": str(folder),
+                "output": str(Path(scratch) / "out"),
+                "run": {"diameter": "auto", "model": {"package": package}},
+                "execution": {"runner": "serial", "threads": 1},
+            }
+        )
+        return [warning for warning in plan_job(job).warnings if "object size" in warning]
