@@ -18,7 +18,7 @@ from cellcount_core.domain.receipts import Commit, Receipt
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.night import run_night
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners.events import Progress
 
 MONDAY = datetime.fromisoformat("2026-03-02T22:00:00+00:00")
 
@@ -59,7 +59,7 @@ class Witness(Quiet):
         if text.startswith("plate "):
             self.plate = text.split()[1]
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         assert receipt.commit is Commit.WRITTEN
         self.shards += 1
         self.fields[self.plate] += sum(receipt.statuses.values())
@@ -72,8 +72,8 @@ class Fatal(Witness):
         super().__init__()
         self.until = shards
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
-        super().receipt(receipt, tally)
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
+        super().receipt(receipt, progress)
         if self.shards == self.until:
             print(yaml.safe_dump(dict(self.fields)), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

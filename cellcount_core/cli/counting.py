@@ -56,7 +56,7 @@ def update(job: JobConfig, display: Display) -> int:
     elif since is not None:
         for line in since.lines():
             print(line)
-        done = result.job.tally.statuses
+        done = result.job.progress.statuses
         others = [
             f"{done[status.value]} {status.value}"
             for status in Status

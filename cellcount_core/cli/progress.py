@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     from cellcount_core.domain.receipts import Receipt
-    from cellcount_core.runners.events import Events, Tally
+    from cellcount_core.runners.events import Events, Progress
     from cellcount_core.runners.pool import Death, Task
 
 _LOG_EVERY_S = 5.0
@@ -56,13 +57,13 @@ class Quiet:
     def begin(self, fields: int, already: int, run: str) -> None:
         """Not shown."""
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """Not shown."""
 
     def death(self, task: Task, death: Death) -> None:
         """Not shown."""
 
-    def tick(self, tally: Tally) -> None:
+    def tick(self, progress: Progress) -> None:
         """Not shown."""
 
     def warn(self, text: str) -> None:
@@ -95,7 +96,7 @@ class JsonLines:
         self._run = {"run": run[:_RUN_DIGITS]}
         self._say("begin", fields=fields, already=already)
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """{"event": "shard", …}"""
         self._say(
             "shard",
@@ -124,12 +125,12 @@ class JsonLines:
             detail=death.detail,
         )
 
-    def tick(self, tally: Tally) -> None:
+    def tick(self, progress: Progress) -> None:
         """{"event": "progress", …} every few seconds"""
         now = time.monotonic()
         if now - self._told >= _LOG_EVERY_S:
             self._told = now
-            self._say("progress", **self._rate.values(tally))
+            self._say("progress", **self._rate.values(progress))
 
     def warn(self, text: str) -> None:
         """{"event": "warning", …}"""
@@ -144,7 +145,7 @@ class LiveLine:
 
         self._console = Console(stderr=True)
         self._rate = Rate()
-        self._progress: Progress | None = None
+        self._bar: Bar | None = None
         self._task: TaskID | None = None
 
     def stage(self, text: str) -> None:
@@ -153,10 +154,11 @@ class LiveLine:
 
     def begin(self, fields: int, already: int, run: str) -> None:
         """Draw the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
 
         self._rate = Rate(fields, already)
-        self._progress = Progress(
+        self._bar = Bar(
             TextColumn("counting"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
@@ -166,12 +168,12 @@ class LiveLine:
             console=self._console,
             transient=False,
         )
-        self._task = self._progress.add_task("counting", total=fields, completed=already, rates="")
-        self._progress.start()
+        self._task = self._bar.add_task("counting", total=fields, completed=already, rates="")
+        self._bar.start()
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """Move the bar."""
-        self._update(tally)
+        self._update(progress)
 
     def death(self, task: Task, death: Death) -> None:
         """A yellow line above the bar."""
@@ -182,20 +184,20 @@ class LiveLine:
             highlight=False,
         )
 
-    def tick(self, tally: Tally) -> None:
+    def tick(self, progress: Progress) -> None:
         """Refresh the rates."""
-        self._update(tally)
+        self._update(progress)
 
-    def _update(self, tally: Tally) -> None:
-        if self._progress is None or self._task is None:
+    def _update(self, progress: Progress) -> None:
+        if self._bar is None or self._task is None:
             return
-        values = self._rate.values(tally)
+        values = self._rate.values(progress)
         failed = f"[red]{values['failed']} failed[/red] " if values["failed"] else ""
         missing = f"[yellow]{values['missing']} missing[/yellow] " if values["missing"] else ""
         text = (
             f"{failed}{missing}{values['fields_per_s']:.1f} fields/s {values['megapixels_per_s']:.1f} Mpx/s"
         )
-        self._progress.update(self._task, completed=values["done"], rates=text)
+        self._bar.update(self._task, completed=values["done"], rates=text)
 
     def warn(self, text: str) -> None:
         """A yellow line."""
@@ -203,8 +205,8 @@ class LiveLine:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._progress is not None:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def _plates(names: tuple[str, ...]) -> str:
@@ -221,20 +223,20 @@ class Rate:
         self._already = already
         self._since = time.monotonic()
 
-    def values(self, tally: Tally) -> dict[str, float]:
+    def values(self, progress: Progress) -> dict[str, float]:
         """The numbers of a progress line."""
         seconds = max(1e-9, time.monotonic() - self._since)
-        done = tally.statuses.total() + tally.in_hand
+        done = progress.statuses.total() + progress.in_hand
         left = self._fields - self._already - done
         rate = done / seconds
         return {
             "done": self._already + done,
-            "ok": tally.statuses["ok"],
-            "failed": tally.statuses["failed"],
-            "missing": tally.statuses["missing"],
+            "ok": progress.statuses["ok"],
+            "failed": progress.statuses["failed"],
+            "missing": progress.statuses["missing"],
             "left": left,
-            "objects": tally.objects,
+            "objects": progress.objects,
             "fields_per_s": round(rate, 2),
-            "megapixels_per_s": round(tally.pixels / 1e6 / seconds, 2),
+            "megapixels_per_s": round(progress.pixels / 1e6 / seconds, 2),
             "eta_s": round(left / rate, 1) if rate > 0 else -1.0,
         }

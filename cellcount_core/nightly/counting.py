@@ -179,7 +179,7 @@ def _filled(blank: Event, result: JobResult) -> Event:
         failed=statuses[Status.FAILED],
         missing=statuses[Status.MISSING],
         skipped=statuses[Status.SKIPPED],
-        fields_now=sum(result.tally.statuses.values()),
+        fields_now=sum(result.progress.statuses.values()),
         count=summary.count,
         count_per_field=summary.count_per_field_mean,
     )

@@ -19,7 +19,7 @@ from cellcount_core.reduce.ledger import fields_parts, read_run
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.figures import ShownField, choose_fields, titles
 from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
-from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
 
 PLATE_MAP_KEY = "pictures/plate_map.png"

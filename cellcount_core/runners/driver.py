@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Receipt
-from cellcount_core.runners.events import Events, Tally
+from cellcount_core.runners.events import Events, Progress
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task, WorkerPool
 
 _PROBE_FLOOR_S = 60.0
@@ -36,19 +36,19 @@ class Policy:
     shard_timeout_s: float
 
 
-def run_shards(pool: WorkerPool, shards: Iterable[Shard], policy: Policy, events: Events) -> Tally:
-    """Do all `shards` and return the tally. Raises RunFault where the pool does."""
-    tally = Tally()
-    suspects = _run_window(pool, iter(shards), policy, events, tally)
+def run_shards(pool: WorkerPool, shards: Iterable[Shard], policy: Policy, events: Events) -> Progress:
+    """Do all `shards` and return the progress. Raises RunFault where the pool does."""
+    progress = Progress()
+    suspects = _run_window(pool, iter(shards), policy, events, progress)
     if suspects:
         pool.isolate()
         for shard in sorted(suspects, key=lambda suspect: suspect.number):
-            _run_suspect(pool, shard, policy, events, tally)
-    return tally
+            _run_suspect(pool, shard, policy, events, progress)
+    return progress
 
 
 def _run_window(
-    pool: WorkerPool, shards: Iterator[Shard], policy: Policy, events: Events, tally: Tally
+    pool: WorkerPool, shards: Iterator[Shard], policy: Policy, events: Events, progress: Progress
 ) -> list[Shard]:
     again: deque[Shard] = deque()
     deaths: Counter[int] = Counter()
@@ -71,9 +71,9 @@ def _run_window(
             match outcome.end:
                 case Receipt() as receipt:
                     deaths.pop(shard.number, None)
-                    _take(receipt, shard, events, tally)
+                    _take(receipt, shard, events, progress)
                 case Death() as death:
-                    tally.deaths += 1
+                    progress.deaths += 1
                     deaths[shard.number] += 1
                     events.death(outcome.task, death)
                     if deaths[shard.number] < policy.max_deaths:
@@ -82,43 +82,43 @@ def _run_window(
                         suspects.append(shard)
                 case None:
                     again.append(shard)
-        tally.in_hand = pool.progress()
-        events.tick(tally)
+        progress.in_hand = pool.progress()
+        events.tick(progress)
 
 
-def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events, tally: Tally) -> None:
-    end = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, tally)
+def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events, progress: Progress) -> None:
+    end = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, progress)
     if isinstance(end, Death):
-        marked = _mark_poison(pool, shard, end, policy, events, tally)
+        marked = _mark_poison(pool, shard, end, policy, events, progress)
         end = _insist(
-            pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, tally
+            pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, progress
         )
     if isinstance(end, Death):
         # Its fields can be counted one by one and not together: the shard as a whole is what fails.
         everything = replace(shard, fields=tuple(_marked(planned, end) for planned in shard.fields))
         end = _insist(
-            pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, tally
+            pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, progress
         )
     if isinstance(end, Death):
         raise RunFault(
             f"shard {shard.number} cannot be committed: workers die on it although none of its fields is read any more; "
             f"the last: {end.detail}"
         )
-    _take(end, shard, events, tally)
+    _take(end, shard, events, progress)
 
 
-def _take(receipt: Receipt, shard: Shard, events: Events, tally: Tally) -> None:
-    tally.add(receipt)
-    events.receipt(replace(receipt, plates=shard.plates), tally)
+def _take(receipt: Receipt, shard: Shard, events: Events, progress: Progress) -> None:
+    progress.add(receipt)
+    events.receipt(replace(receipt, plates=shard.plates), progress)
     # What many workers find is said once.
     for note in receipt.notes:
-        if note not in tally.notes:
-            tally.notes.add(note)
+        if note not in progress.notes:
+            progress.notes.add(note)
             events.warn(note)
 
 
 def _mark_poison(
-    pool: WorkerPool, shard: Shard, death: Death, policy: Policy, events: Events, tally: Tally
+    pool: WorkerPool, shard: Shard, death: Death, policy: Policy, events: Events, progress: Progress
 ) -> Shard:
     poison: dict[int, Death] = {}
     countable = [index for index, planned in enumerate(shard.fields) if planned.reason is None]
@@ -131,7 +131,7 @@ def _mark_poison(
         middle = len(indexes) // 2
         for half in (indexes[:middle], indexes[middle:]):
             tries = policy.max_deaths if len(half) == 1 else 1
-            end = _insist(pool, _probe(shard, half, policy), tries, events, tally)
+            end = _insist(pool, _probe(shard, half, policy), tries, events, progress)
             if isinstance(end, Death):
                 groups.append((half, end))
     fields = tuple(
@@ -153,34 +153,34 @@ def _marked(planned: PlannedField, death: Death) -> PlannedField:
     return replace(planned, reason=death.reason, detail=_DETAILS.get(death.reason, death.detail))
 
 
-def _insist(pool: WorkerPool, task: Task, tries: int, events: Events, tally: Tally) -> Receipt | Death:
+def _insist(pool: WorkerPool, task: Task, tries: int, events: Events, progress: Progress) -> Receipt | Death:
     """Up to `tries` attempts, until one gives a receipt."""
-    end = _attempt(pool, task, events, tally)
+    end = _attempt(pool, task, events, progress)
     for _ in range(tries - 1):
         if isinstance(end, Receipt):
             break
-        end = _attempt(pool, task, events, tally)
+        end = _attempt(pool, task, events, progress)
     return end
 
 
-def _attempt(pool: WorkerPool, task: Task, events: Events, tally: Tally) -> Receipt | Death:
+def _attempt(pool: WorkerPool, task: Task, events: Events, progress: Progress) -> Receipt | Death:
     """One attempt, alone in the pool; again for as long as it is lost through no fault of its own."""
     while True:
         while pool.capacity() < 1:
             pool.wait(1.0)
-            events.tick(tally)
+            events.tick(progress)
         pool.submit(task)
-        end = _end_of(pool, events, tally)
+        end = _end_of(pool, events, progress)
         if isinstance(end, Death):
-            tally.deaths += 1
+            progress.deaths += 1
             events.death(task, end)
         if end is not None:
             return end
 
 
-def _end_of(pool: WorkerPool, events: Events, tally: Tally) -> Receipt | Death | None:
+def _end_of(pool: WorkerPool, events: Events, progress: Progress) -> Receipt | Death | None:
     while True:
         ended: list[Outcome] = list(pool.wait(1.0))
-        events.tick(tally)
+        events.tick(progress)
         if ended:
             return ended[0].end

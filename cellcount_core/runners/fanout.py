@@ -18,11 +18,9 @@ from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.runfile import RunFile
 from cellcount_core.plan.shards import usable_cores
-from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.driver import Policy, run_shards
-from cellcount_core.runners.events import Events, Tally
-from cellcount_core.runners.places import storage_options
-from cellcount_core.runners.timings import TimedEvents
+from cellcount_core.runners.events import Events, Progress, TimedEvents
+from cellcount_core.runners.places import Places, make_context, storage_options
 from cellcount_core.stores.base import Store
 
 if TYPE_CHECKING:
@@ -235,7 +233,7 @@ def context_of(job: JobConfig, run: RunFile, source: Store, output: Store) -> Ru
     return make_context(run, job.run, places, job.execution.readers)
 
 
-def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Tally:
+def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Progress:
     """Do the work with a pool of workers that ends with it; inside `cluster`. Raises RunFault as `run_shards`."""
     pool = _pool(job, context, work, told)
     try:
@@ -254,7 +252,7 @@ def own_threads(job: JobConfig) -> int:
 def _pool(job: JobConfig, context: RunContext, work: Work, events: Events) -> WorkerPool:
     execution = job.execution
     if execution.runner == "serial":
-        from cellcount_core.runners.serial_pool import SerialPool
+        from cellcount_core.runners.pool import SerialPool
 
         return SerialPool(replace(context, threads=own_threads(job)), work.in_flight(execution))
     from cellcount_core.runners import ray_cluster

@@ -28,8 +28,7 @@ from cellcount_core.plan.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
-from cellcount_core.runners.budget import Budget
-from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import (
     Work,
     cluster,
@@ -44,7 +43,7 @@ from cellcount_core.runners.fanout import (
 )
 from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
-from cellcount_core.runners.stopping import interruptible
+from cellcount_core.runners.stopping import Budget, interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import committed_parts, fields_key, read_fields_part
 
@@ -53,10 +52,10 @@ _AHEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job came to. `tally` is what this call did; `summary` covers the whole run; `warnings` are those of its plan."""
+    """What a job came to. `progress` is what this call did; `summary` covers the whole run; `warnings` are those of its plan."""
 
     run: RunFile
-    tally: Tally
+    progress: Progress
     summary: Summary
     seconds: float
     exit_code: ExitCode
@@ -116,14 +115,14 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
                 job = with_runner(job, "ray")
             _take_back(output, again)
             try:
-                tally = _count(job, run, package, source, output, Watched(events, lambda _: lease.check()))
+                progress = _count(job, run, package, source, output, Watched(events, lambda _: lease.check()))
             except RunFault as fault:
                 fault.warnings = warnings
                 raise
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output)
-    return JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary), warnings)
+    return JobResult(run, progress, summary, time.perf_counter() - began, ending(job, summary), warnings)
 
 
 def ending(job: JobConfig, summary: Summary) -> ExitCode:
@@ -187,7 +186,7 @@ def _plan(
 
 def _count(
     job: JobConfig, run: RunFile, package: Package, source: Store, output: Store, events: Events
-) -> Tally:
+) -> Progress:
     done = committed_parts(output)
     plan = load_plan(output, run)
     left = {number for number in range(run.numbers.shards) if number not in done}
@@ -198,7 +197,7 @@ def _count(
         + f"; model {run.model.name} {run.model.version} on {run.model.engine}"
     )
     if not left:
-        return Tally()
+        return Progress()
     if (most := job.execution.max_failed) is not None:
         events = budget = Budget(events, output, most, run.numbers.fields, done, read_shards(plan, left))
         budget.judge()

@@ -7,7 +7,7 @@ import time
 from ray.util.metrics import Counter, Gauge
 
 from cellcount_core.domain.receipts import Receipt
-from cellcount_core.runners.events import Events, PassedOn, Tally
+from cellcount_core.runners.events import Events, PassedOn, Progress
 from cellcount_core.runners.pool import Death, Task
 
 _RUN_DIGITS = 12
@@ -64,7 +64,7 @@ class Metrics(PassedOn):
         self._since = time.monotonic()
         self._left.set(self._to_do)
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """Recorded and passed on."""
         self._shards.inc()
         for status, fields in receipt.statuses.items():
@@ -76,10 +76,10 @@ class Metrics(PassedOn):
         _grow(self._bytes, receipt.bytes_read)
         _grow(self._retries, receipt.retries)
         self._of_device(receipt)
-        done = tally.statuses.total()
+        done = progress.statuses.total()
         self._left.set(self._to_do - done)
         self._rate.set(done / max(1e-9, time.monotonic() - self._since))
-        super().receipt(receipt, tally)
+        super().receipt(receipt, progress)
 
     def _of_device(self, receipt: Receipt) -> None:
         _grow(self._device, receipt.device_busy_s, {"state": "busy"})

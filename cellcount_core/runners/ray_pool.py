@@ -20,10 +20,8 @@ from cellcount_core.domain.errors import ModelFault, Reason, RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.runners.attempt import attempt, last_line
-from cellcount_core.runners.nodes import Node, NodeChoice, Unfit
-from cellcount_core.runners.pool import Death, Mode, Outcome, Task
-from cellcount_core.runners.ray_cluster import Sizing, waiting_text
+from cellcount_core.runners.pool import Death, Mode, Outcome, Task, attempt, last_line
+from cellcount_core.runners.ray_cluster import Node, NodeChoice, Sizing, Unfit, waiting_text
 
 _MAX_FRUITLESS_DEATHS = 60
 """Workers lost in a row without one receipt: then it is not the fields, it is the cluster or the model. A pool of many may lose

@@ -17,7 +17,7 @@ from cellcount_core.plan.planner import load_plan, load_run
 from cellcount_core.plan.runfile import RunFile
 from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
-from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, decided, fan_out, recorded, with_runner
 from cellcount_core.runners.job import JobResult, ending
 from cellcount_core.runners.lease import held
@@ -43,7 +43,7 @@ class RetryResult:
     @property
     def mended(self) -> int:
         """Fields that failed before and are counted now."""
-        return self.job.tally.statuses.get(Status.OK.value, 0)
+        return self.job.progress.statuses.get(Status.OK.value, 0)
 
 
 def retry_job(job: JobConfig, events: Events, reasons: Container[str] | None = None) -> RetryResult:
@@ -67,11 +67,11 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
         _refuse_unfinished(output, run)
         chosen = _choose(source, output, run, reasons, events)
         watched = Watched(events, lambda _: lease.check())
-        tally = _count(job, run, source, output, chosen, watched) if chosen.shards else Tally()
+        progress = _count(job, run, source, output, chosen, watched) if chosen.shards else Progress()
         lease.confirm()
         events.stage("reducing")
         summary = reduce_run(output, chosen.objects_parts)
-    done = JobResult(run, tally, summary, time.perf_counter() - began, ending(job, summary))
+    done = JobResult(run, progress, summary, time.perf_counter() - began, ending(job, summary))
     return RetryResult(chosen.retried, chosen.hopeless, done)
 
 
@@ -130,7 +130,7 @@ def _choose(
 
 def _count(
     job: JobConfig, run: RunFile, source: Store, output: Store, chosen: _Chosen, events: Events
-) -> Tally:
+) -> Progress:
     if _CRASHES & set(chosen.retried) and job.execution.runner == "auto":
         job = with_runner(job, "ray")
     return count_again(job, run, source, output, chosen.shards, events)
@@ -138,7 +138,7 @@ def _count(
 
 def count_again(
     job: JobConfig, run: RunFile, source: Store, output: Store, shards: Sequence[Shard], events: Events
-) -> Tally:
+) -> Progress:
     """Count the fields of `shards`, pieces of committed ones, and put their rows in the place of those that stand and are not ok."""
     fields = sum(len(shard.fields) for shard in shards)
     job = decided(job, run, find_package(job.run.model.package), source, shards, events)

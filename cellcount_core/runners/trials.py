@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cellcount_core.config import ExecutionConfig
-from cellcount_core.runners.attempt import last_line
+from cellcount_core.runners.pool import last_line
 from cellcount_core.runners.ray_cluster import Resources, connected
 
 Asked = TypeVar("Asked")

@@ -41,7 +41,7 @@ from cellcount_core.plan.runfile import RUN_KEY, ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
 from cellcount_core.reduce.ledger import fields_parts, read_run
 from cellcount_core.reduce.reducer import reduce_run
-from cellcount_core.runners.events import Events, Tally, Watched
+from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import JobResult, ending, run_job
 from cellcount_core.runners.lease import Lease, held
@@ -75,7 +75,7 @@ _Pools = dict[tuple[str, int, int], PoolScale]
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
     """What an update came to: what became of the input (None where nothing was counted before), how many rows were taken over, and
-    the job as a count tells it; its tally is what was counted now."""
+    the job as a count tells it; its progress is what was counted now."""
 
     changes: Changes | None
     taken: int
@@ -93,7 +93,7 @@ def update_job(job: JobConfig, events: Events) -> UpdateResult:
     if done is not None:
         return done
     result = run_job(job, events)
-    already = result.run.numbers.fields - result.tally.statuses.total()
+    already = result.run.numbers.fields - result.progress.statuses.total()
     return UpdateResult(Changes() if already else None, already, result)
 
 
@@ -140,8 +140,8 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
                 events.warn(warning)
             run = _begin(staging, plan)
             taken = _take_over(output, before, staging, run, since)
-        tally = _count(job, run, source, staging, output, Watched(events, lambda _: lease.check()))
-        return _end(job, run, output, staging, lease, _Done(since, taken, tally, began), events)
+        progress = _count(job, run, source, staging, output, Watched(events, lambda _: lease.check()))
+        return _end(job, run, output, staging, lease, _Done(since, taken, progress, began), events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class _Done:
 
     since: Changes
     taken: int
-    tally: Tally
+    progress: Progress
     began: float
 
 
@@ -171,7 +171,7 @@ def _end(
     events.stage("reducing")
     summary = reduce_run(output)
     _discard(staging)
-    result = JobResult(run, done.tally, summary, time.perf_counter() - done.began, ending(job, summary))
+    result = JobResult(run, done.progress, summary, time.perf_counter() - done.began, ending(job, summary))
     return UpdateResult(done.since, done.taken, result)
 
 
@@ -306,16 +306,16 @@ def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
 
 def _count(
     job: JobConfig, run: RunFile, source: Store, staging: Store, output: Store, events: Events
-) -> Tally:
+) -> Progress:
     """Count the fields whose rows wait."""
     waiting = _waiting(staging, run)
-    tally = count_again(job, run, source, staging, waiting, events) if waiting else Tally()
+    progress = count_again(job, run, source, staging, waiting, events) if waiting else Progress()
     if left := sum(len(shard.fields) for shard in _waiting(staging, run)):
         raise LedgerFault(
             f"{output.url}: {left} fields of the update are not counted yet, since another process wrote there; "
             "the same command goes on"
         )
-    return tally
+    return progress
 
 
 def _waiting(staging: Store, run: RunFile) -> list[Shard]:

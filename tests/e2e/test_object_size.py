@@ -76,7 +76,7 @@ def test_a_run_that_goes_on_keeps_its_sizes_and_its_tables(plate: Path, tmp_path
     for part in (broken / "fields" / "part-000001.parquet", broken / "objects" / "part-000001.parquet"):
         part.unlink()
     again = count(plate, broken, run=RUN, execution={"shard_fields": 2})
-    assert again.tally.statuses == {"ok": 2}
+    assert again.progress.statuses == {"ok": 2}
     for table in ("fields", "objects"):
         assert rows(whole, table).equals(rows(broken, table))
 

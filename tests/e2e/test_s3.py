@@ -25,8 +25,8 @@ from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.plan.planner import load_run
 from cellcount_core.reduce.verify import verify
-from cellcount_core.runners.contexts import Places, make_context
 from cellcount_core.runners.lease import LEASE
+from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
 from tests.jobs import count, job

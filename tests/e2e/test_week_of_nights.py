@@ -23,7 +23,7 @@ from cellcount_core.domain.receipts import Receipt
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
 from cellcount_core.reduce.verify import verify
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners.events import Progress
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.local import open_local
 from cellcount_core.stores.open import open_store
@@ -132,8 +132,8 @@ def test_a_week_of_nights_counts_every_field_once_per_content(tmp_path: Path) ->
 
 def test_a_night_stopped_inside_a_plate_says_so_and_the_next_one_counts_the_rest(tmp_path: Path) -> None:
     class StoppedInside(Witness):
-        def receipt(self, receipt: Receipt, tally: Tally) -> None:
-            super().receipt(receipt, tally)
+        def receipt(self, receipt: Receipt, progress: Progress) -> None:
+            super().receipt(receipt, progress)
             raise Interrupted("stopped")
 
     arrives(tmp_path / "scope", "P1")

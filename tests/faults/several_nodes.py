@@ -27,9 +27,9 @@ from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.models.package import shipped_folder
 from cellcount_core.plan.planner import load_run
-from cellcount_core.runners.contexts import Places, make_context
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners.events import Progress
 from cellcount_core.runners.job import run_job
+from cellcount_core.runners.places import Places, make_context
 from cellcount_core.runners.pool import Mode, Task
 from cellcount_core.runners.ray_cluster import Sizing
 from cellcount_core.runners.ray_pool import RayPool, cluster_nodes
@@ -117,12 +117,12 @@ class Heard(Quiet):
         if len(self.warnings) == 2:
             self._due = time.monotonic() + _LATER_S
 
-    def tick(self, tally: Tally) -> None:
+    def tick(self, progress: Progress) -> None:
         if self._then is not None and time.monotonic() >= self._due:
             self._then()
             self._then = None
 
-    def receipt(self, receipt: Receipt, tally: Tally) -> None:
+    def receipt(self, receipt: Receipt, progress: Progress) -> None:
         self.workers.add(receipt.pid)
 
 

@@ -12,7 +12,7 @@ from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.planner import load_run
-from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.runners.places import Places, make_context
 from cellcount_core.runners.pool import Mode, Outcome, Task
 from cellcount_core.runners.ray_cluster import Resources, Sizing, connected
 from cellcount_core.runners.ray_pool import RayPool

@@ -59,5 +59,5 @@ def test_a_terminated_run_ends_as_an_interrupted_one_says_what_it_keeps_and_goes
         f"cellcount: stopped; {done} of 80 fields are counted and kept in {output}; the same command goes on where this one stopped"
     )
     again = count(plate.folder, output)
-    assert 0 < again.tally.shards == 80 - done
+    assert 0 < again.progress.shards == 80 - done
     judge(f"driver terminated (SIGTERM), {runner} runner", unbroken, output)

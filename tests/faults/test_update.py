@@ -56,18 +56,18 @@ def test_what_is_new_or_changed_is_counted_and_the_tables_are_those_of_a_fresh_c
     assert done.changes.changed.number == 1
     assert done.changes.gone.number == 0
     # Three new fields and a changed one are read, the eight others are not.
-    assert (done.taken, done.job.tally.statuses.total()) == (8, 4)
+    assert (done.taken, done.job.progress.statuses.total()) == (8, 4)
     count(plate.folder, tmp_path / "fresh", run={"labels": "tiff"})
     assert digest(out) == digest(tmp_path / "fresh")
     for label in (tmp_path / "fresh" / "labels").rglob("*.tif"):
         assert (out / label.relative_to(tmp_path / "fresh")).read_bytes() == label.read_bytes()
     assert verify(open_local(out)).proven
     # The plain command goes on with it, and so does another update: nothing is left to do.
-    assert count(plate.folder, out, run={"labels": "tiff"}).tally.statuses.total() == 0
+    assert count(plate.folder, out, run={"labels": "tiff"}).progress.statuses.total() == 0
     again = update(plate, out, run={"labels": "tiff"})
     assert again.changes is not None
     assert again.changes.none
-    assert again.job.tally.statuses.total() == 0
+    assert again.job.progress.statuses.total() == 0
     assert not [file for file in (out / "run" / "update").rglob("*") if file.is_file()]
 
 
@@ -83,7 +83,7 @@ def test_images_that_may_lie_in_several_files_are_counted_anew_where_one_of_thei
     count(images, out, **flat)
     shutil.copyfile(plate.file("A01", 1), images / "b" / "3.ome.tif")
     done = update_job(job(images, out, **flat), Quiet())
-    assert (done.taken, done.job.tally.statuses.total()) == (2, 3)
+    assert (done.taken, done.job.progress.statuses.total()) == (2, 3)
     count(images, tmp_path / "fresh", **flat)
     assert digest(out) == digest(tmp_path / "fresh")
 
@@ -123,7 +123,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
             *SERIAL,
         ]
     ) == (ExitCode.FAILURES)
-    assert update(plate, out, run={"labels": "tiff"}).job.tally.statuses.total() == 0
+    assert update(plate, out, run={"labels": "tiff"}).job.progress.statuses.total() == 0
     capsys.readouterr()
     back(plate, ("A03", 1), away=away)
     assert main(["count", str(plate.folder), str(out), "--update", *SERIAL]) == ExitCode.OK
@@ -228,12 +228,12 @@ def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(tmp_path: 
     write("p1", "A3", 24)
     write("p2", "A1", 32)
     done = update_job(job(images, out, **auto), Quiet())
-    assert (done.taken, done.job.tally.statuses.total()) == (2, 2)
+    assert (done.taken, done.job.progress.statuses.total()) == (2, 2)
     pools = {scale.plate: scale.diameter_px for scale in done.job.run.scales}
     assert pools["p1"] == pytest.approx(20, rel=0.1)
     assert pools["p2"] == pytest.approx(32, rel=0.1)
     assert verify(open_local(out)).proven
-    assert count(images, out, **auto).tally.statuses.total() == 0
+    assert count(images, out, **auto).progress.statuses.total() == 0
 
 
 class Killed(BaseException):
@@ -314,7 +314,7 @@ def test_an_output_on_s3_is_updated_alike(tmp_path: Path, s3_server: S3Server) -
         back(plate, ("A02", 1), away=tmp_path / "away")
         upload(plate, open_store(source, options))
         done = update_job(job(source, out, **store), Quiet())
-        assert (done.taken, done.job.tally.statuses.total()) == (3, 1)
+        assert (done.taken, done.job.progress.statuses.total()) == (3, 1)
         count(source, tmp_path / "fresh", **store)
         assert tables(out, s3_server.endpoint) == tables(tmp_path / "fresh")
         assert verify(open_store(out, options)).proven

@@ -129,7 +129,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(
     assert digest(output) == reference
     kept = {part.name: part.stat().st_mtime_ns for part in (output / "fields").glob("*.parquet")}
     assert {name: kept[name] for name in before} == before
-    assert result.tally.statuses.total() == 24 - len(before)
+    assert result.progress.statuses.total() == 24 - len(before)
 
 
 def test_a_killed_actor_costs_nothing_but_time(
@@ -194,7 +194,7 @@ def test_a_second_run_does_nothing(plate: Plate, tmp_path: Path) -> None:
     count(plate.folder, tmp_path / "out", run={"channels": {"nuclei": "w1"}})
     before = digest(tmp_path / "out")
     again = count(plate.folder, tmp_path / "out", run={"channels": {"nuclei": "w1"}})
-    assert again.tally.shards == 0
+    assert again.progress.shards == 0
     assert digest(tmp_path / "out") == before
 
 

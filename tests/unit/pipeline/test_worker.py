@@ -20,7 +20,7 @@ from cellcount_core.models.package import Package
 from cellcount_core.pipeline.worker import ShardWorker
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
-from cellcount_core.runners.contexts import Places, make_context
+from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.jobs import count, digest, job, rows

@@ -16,7 +16,7 @@ from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.domain.receipts import Commit, Receipt
 from cellcount_core.runners.driver import Policy, run_shards
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners.events import Progress
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task
 
 POLICY = Policy(max_deaths=2, shard_timeout_s=100.0)
@@ -75,23 +75,23 @@ class ScriptedPool:
         pass
 
 
-def run(pool: ScriptedPool, shards: list[Shard]) -> Tally:
+def run(pool: ScriptedPool, shards: list[Shard]) -> Progress:
     return run_shards(pool, iter(shards), POLICY, Quiet())
 
 
 def test_every_shard_is_committed_once_within_the_window() -> None:
     pool = ScriptedPool(set(), {})
-    tally = run(pool, [shard(number, 3) for number in range(10)])
+    progress = run(pool, [shard(number, 3) for number in range(10)])
     assert pool.commits == Counter(range(10))
-    assert tally.statuses["ok"] == 30
+    assert progress.statuses["ok"] == 30
     assert pool.most == 4
 
 
 def test_a_lost_worker_costs_only_another_attempt() -> None:
     pool = ScriptedPool(set(), {1: 1, 3: 1})
-    tally = run(pool, [shard(number, 3) for number in range(5)])
+    progress = run(pool, [shard(number, 3) for number in range(5)])
     assert pool.commits == Counter(range(5))
-    assert (tally.deaths, tally.statuses["failed"]) == (2, 0)
+    assert (progress.deaths, progress.statuses["failed"]) == (2, 0)
 
 
 def test_what_many_workers_found_is_said_once() -> None:
@@ -117,8 +117,8 @@ def test_what_many_workers_found_is_said_once() -> None:
 
 def test_a_shard_that_shared_its_worker_with_poison_loses_no_field() -> None:
     pool = ScriptedPool(set(), {2: 2})
-    tally = run(pool, [shard(number, 3) for number in range(5)])
-    assert (tally.statuses["ok"], tally.statuses["failed"]) == (15, 0)
+    progress = run(pool, [shard(number, 3) for number in range(5)])
+    assert (progress.statuses["ok"], progress.statuses["failed"]) == (15, 0)
 
 
 @given(fields=st.integers(1, 40), poisonous=st.sets(st.integers(0, 39), max_size=5))
@@ -127,10 +127,10 @@ def test_exactly_the_poisonous_fields_are_marked(fields: int, poisonous: set[int
     bad = shard(1, fields)
     poison = {bad.fields[index].key.field_id for index in poisonous if index < fields}
     pool = ScriptedPool(poison, {})
-    tally = run(pool, [shard(0, 4), bad, shard(2, 4)])
+    progress = run(pool, [shard(0, 4), bad, shard(2, 4)])
     assert pool.marked == dict.fromkeys(poison, Reason.WORKER_DIED)
     assert pool.commits == Counter([0, 1, 2])
-    assert tally.statuses.total() == fields + 8
+    assert progress.statuses.total() == fields + 8
 
 
 def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
@@ -141,8 +141,8 @@ def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
             return super()._end(task)
 
     pool = Crowded(set(), {})
-    tally = run(pool, [shard(0, 4)])
-    assert tally.statuses["failed"] == 4
+    progress = run(pool, [shard(0, 4)])
+    assert progress.statuses["failed"] == 4
     assert set(pool.marked.values()) == {Reason.WORKER_DIED}
 
 
@@ -161,9 +161,9 @@ def test_a_machine_lost_while_poison_is_looked_for_condemns_no_field(poisonous: 
     bad = shard(0, 8)
     poison = bad.fields[poisonous].key.field_id
     pool = Struck({poison}, {})
-    tally = run(pool, [bad])
+    progress = run(pool, [bad])
     assert pool.marked == {poison: Reason.WORKER_DIED}
-    assert tally.statuses == Counter(ok=7, failed=1)
+    assert progress.statuses == Counter(ok=7, failed=1)
 
 
 def test_a_condemned_field_says_nothing_of_host_or_process() -> None:
@@ -196,8 +196,8 @@ def test_a_shard_of_nothing_but_known_failures_is_not_searched_for_poison() -> N
     known = shard(0, 2)
     fields = tuple(replace(planned, reason=Reason.ABSENT) for planned in known.fields)
     pool = ScriptedPool(set(), {0: 3})
-    tally = run(pool, [replace(known, fields=fields)])
-    assert tally.statuses == Counter(failed=2, ok=0)
+    progress = run(pool, [replace(known, fields=fields)])
+    assert progress.statuses == Counter(failed=2, ok=0)
     assert set(pool.marked.values()) == {Reason.ABSENT}
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cellcount_core.domain.errors import ExitCode, ModelFault
-from cellcount_core.runners.nodes import Node, NodeChoice, Unfit
-from cellcount_core.runners.ray_cluster import Sizing
+from cellcount_core.runners.ray_cluster import Node, NodeChoice, Sizing, Unfit
 
 SIZING = Sizing(actors=4, cpus=2.0, gpus=0.0, threads=2, memory_bytes=None)
 HEAD = Node("0" * 56, "head", True, {"memory": 8e9})

@@ -19,7 +19,7 @@ from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Sto
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.planner import load_plan, load_run
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners.events import Progress
 from cellcount_core.runners.fanout import decided
 from cellcount_core.runners.job import run_job
 from cellcount_core.runners.lease import held
@@ -44,8 +44,8 @@ class Told(Quiet):
     def stage(self, text: str) -> None:
         self.stages.append(text)
 
-    def tick(self, tally: Tally) -> None:
-        self.done.append(tally.statuses.total() + tally.in_hand)
+    def tick(self, progress: Progress) -> None:
+        self.done.append(progress.statuses.total() + progress.in_hand)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_settings_of_another_run_and_a_finished_run_are_told_without_ray_or_a_li
         run_job(other, told)
     assert told.stages == []
     again = run_job(job(plate.folder, out, execution={"runner": "ray"}), told)
-    assert again.tally.shards == 0
+    assert again.progress.shards == 0
     assert not [stage for stage in told.stages if "Ray" in stage]
 
 
@@ -184,7 +184,7 @@ def test_other_cores_go_on_with_the_plan_that_is_there(
         part.unlink()
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     result = run_job(auto(plate.folder, out, shard_fields=64), Quiet())
-    assert result.tally.shards == 5
+    assert result.progress.shards == 5
     assert digest(out) == digest(tmp_path / "whole")
 
 

@@ -12,10 +12,9 @@ from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Commit, Receipt
-from cellcount_core.runners import timings
-from cellcount_core.runners.events import Tally
+from cellcount_core.runners import events
+from cellcount_core.runners.events import Progress, TimedEvents
 from cellcount_core.runners.pool import Death, Mode, Task
-from cellcount_core.runners.timings import TimedEvents
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 
@@ -27,7 +26,7 @@ def receipt(shard: int) -> Receipt:
 def test_a_long_session_is_written_in_files_of_so_many_shards(tmp_path: Path) -> None:
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial", file_shards=3)
     for number in range(7):
-        timed.receipt(receipt(number), Tally())
+        timed.receipt(receipt(number), Progress())
     timed.flush()
     files = sorted((tmp_path / "run" / "timings").iterdir())
     records = [json.loads(path.read_text())["shards"] for path in files]
@@ -38,7 +37,7 @@ def test_a_long_session_is_written_in_files_of_so_many_shards(tmp_path: Path) ->
 def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     done = replace(receipt(4), stage_seconds={"decode": 0.25}, host='a "host"', pid=7, plates=("P1", "µ"))
-    timed.receipt(done, Tally())
+    timed.receipt(done, Progress())
     timed.death(Task(Shard(5, ()), Mode.PROBE, 1.0), Death(Reason.WORKER_DIED, "exit\n9"))
     timed.flush()
     [path] = (tmp_path / "run" / "timings").iterdir()
@@ -54,10 +53,10 @@ def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     tracemalloc.start(16)
     for number in range(1000):
-        timed.receipt(replace(receipt(number), stage_seconds={**stages}), Tally())
+        timed.receipt(replace(receipt(number), stage_seconds={**stages}), Progress())
     gc.collect()
     # Not what other threads of the test's process allocate meanwhile.
-    own = tracemalloc.Filter(True, timings.__file__, all_frames=True)
+    own = tracemalloc.Filter(True, events.__file__, all_frames=True)
     traces = tracemalloc.take_snapshot().filter_traces([own])
     tracemalloc.stop()
     kept = sum(trace.size for trace in traces.traces)
@@ -68,6 +67,6 @@ def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
 def test_an_output_that_takes_no_timings_does_not_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
-    timed.receipt(receipt(0), Tally())
+    timed.receipt(receipt(0), Progress())
     timed.flush()
     assert (tmp_path / "run").read_text() == "a file where the folder should be"
