@@ -14,7 +14,7 @@ from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy, 
 from cellcount_core.plan.findings import warned_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cellcount_core.domain.scales import PoolScale
     from cellcount_core.plan.census import PlanSummary, PlateSummary
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN_PLATES = 20
+_SHOWN_SIZES = 3
 
 
 def count(job: JobConfig, display: Display) -> int:
@@ -64,6 +65,8 @@ def update(job: JobConfig, display: Display) -> int:
         ]
         told = f" ({', '.join(others)})" if others else ""
         print(f"{many(done.total(), 'field')} taken anew{told}, {many(result.taken, 'row')} kept")
+        if result.sizes and done.total():
+            print(_kept_sizes(result.sizes))
         if since.gone.number:
             print(
                 "fields whose files were removed stay as missing (absent): if they come back, --update counts them; if they are gone for "
@@ -71,6 +74,16 @@ def update(job: JobConfig, display: Display) -> int:
             )
     print_result(job, result.job)
     return int(result.job.exit_code)
+
+
+def _kept_sizes(sizes: Sequence[PoolScale]) -> str:
+    """One sentence: at which sizes new images were counted, and how they would be found anew."""
+    shown = ", ".join(f"{size.diameter_px:.1f} px in plate {size.plate!r}" for size in sizes[:_SHOWN_SIZES])
+    more = f", … and {len(sizes) - _SHOWN_SIZES} more" if sizes[_SHOWN_SIZES:] else ""
+    return (
+        f"object sizes found before hold for new images of the same plate and image size too ({shown}{more}): a count into another output "
+        "finds them anew, from all images"
+    )
 
 
 def print_result(job: JobConfig, result: JobResult) -> None:

@@ -75,11 +75,12 @@ _Pools = dict[tuple[str, int, int], PoolScale]
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
     """What an update came to: what became of the input (None where nothing was counted before), how many rows were taken over, and
-    the job as a count tells it; its progress is what was counted now."""
+    the job as a count tells it; its progress is what was counted now. `sizes` are the object sizes that were found before and kept."""
 
     changes: Changes | None
     taken: int
     job: JobResult
+    sizes: tuple[PoolScale, ...] = ()
 
 
 def update_job(job: JobConfig, events: Events) -> UpdateResult:
@@ -141,7 +142,8 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
             run = _begin(staging, plan)
             taken = _take_over(output, before, staging, run, since)
         progress = _count(job, run, source, staging, output, Watched(events, lambda _: lease.check()))
-        return _end(job, run, output, staging, lease, _Done(since, taken, progress, began), events)
+        sizes = tuple(scale for scale in kept.scales if scale.diameter_px is not None)
+        return _end(job, run, output, staging, lease, _Done(since, taken, progress, sizes, began), events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class _Done:
     since: Changes
     taken: int
     progress: Progress
+    sizes: tuple[PoolScale, ...]
     began: float
 
 
@@ -172,7 +175,7 @@ def _end(
     summary = reduce_run(output)
     _discard(staging)
     result = JobResult(run, done.progress, summary, time.perf_counter() - done.began, ending(job, summary))
-    return UpdateResult(done.since, done.taken, result)
+    return UpdateResult(done.since, done.taken, result, done.sizes)
 
 
 def _measure_new(kept: RunFile, measure: Measure) -> Measure:

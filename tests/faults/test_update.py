@@ -14,6 +14,7 @@ import tifffile
 from cellcount_core.cli.main import main
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
+from cellcount_core.plan.planner import load_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.update import UpdateResult, update_job
 from cellcount_core.stores.base import StorageOptions
@@ -194,7 +195,7 @@ def test_a_folder_that_was_renamed_is_told_from_one_that_lives(
     assert main(["count", str(images), str(out), *given]) == ExitCode.OK
     # Also where the output knows of files that were removed before.
     (images / plate.file("A01", 2).name).unlink()
-    assert main(["count", str(images), str(out), "--update", *SERIAL]) == ExitCode.FAILURES
+    assert main(["count", str(out), "--update", *SERIAL]) == ExitCode.FAILURES
     renamed = images.rename(tmp_path / "renamed")
     for command in (
         ["count", str(renamed), str(out), *given],
@@ -207,7 +208,9 @@ def test_a_folder_that_was_renamed_is_told_from_one_that_lives(
         assert "--update" not in told
 
 
-def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(tmp_path: Path) -> None:
+def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     auto = {
         "run": {
@@ -227,9 +230,13 @@ def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(tmp_path: 
     count(images, out, **auto)
     write("p1", "A3", 24)
     write("p2", "A1", 32)
-    done = update_job(job(images, out, **auto), Quiet())
-    assert (done.taken, done.job.progress.statuses.total()) == (2, 2)
-    pools = {scale.plate: scale.diameter_px for scale in done.job.run.scales}
+    assert main(["count", str(out), "--update", *SERIAL]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "2 fields taken anew, 2 rows kept\n" in told
+    assert "object sizes found before hold for new images of the same plate and image size too (" in told
+    run = load_run(open_local(out))
+    pools = {scale.plate: scale.diameter_px for scale in run.scales}
+    assert f"{pools['p1']:.1f} px in plate 'p1')" in told
     assert pools["p1"] == pytest.approx(20, rel=0.1)
     assert pools["p2"] == pytest.approx(32, rel=0.1)
     assert verify(open_local(out)).proven
