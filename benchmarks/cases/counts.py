@@ -124,6 +124,15 @@ def levels(bench: Bench) -> Iterator[Seen]:
         counted.seen(),
         counted.total() in (40, 41),
     )
+    image = grid(300, 8, level=2000, height=1000, width=1000, top=60, step=55)
+    image[:, :30] = np.maximum(image[:, :30], 2.5 * 2000)
+    folder = bench.new("pale-edge")
+    tifffile.imwrite(folder / "i.tif", noisy(image))
+    counted = bench.count(folder)
+    yield Seen(
+        "300 nuclei and an edge of 3 %, 2.5 times as bright", "warned: bright_debris", counted.seen(),
+        "bright_debris" in counted.seen(),
+    )  # fmt: skip
 
 
 def multi_file_sets(bench: Bench) -> Iterator[Seen]:

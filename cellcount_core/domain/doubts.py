@@ -111,8 +111,8 @@ _TOLD: dict[Doubt, _Told] = {
         "look at {them} (`cellcount pictures`); if those are the objects, give their median diameter: --diameter PX",
     ),
     Doubt.BRIGHT_DEBRIS: _Told(
-        "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted.",
-        "{have} something far brighter than the objects, such as a fibre, grains or a bright edge",
+        "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted. A bright edge that is less than three times as bright as the objects is not told from them and may be counted, in pieces.",
+        "{have} something brighter than the objects, such as a fibre, grains or a bright edge",
         "look whether some of it was counted (`cellcount pictures`)",
     ),
     Doubt.ZERO_TAIL: _Told(

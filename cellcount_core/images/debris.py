@@ -45,6 +45,8 @@ _LARGE = 2.5
 
 _LONG = 2.5
 
+_EDGE_PX = 4
+
 _COVERED = 0.2
 """Share of an object's pixels in debris from which on the object is debris."""
 
@@ -145,6 +147,23 @@ class View:
                 area > _LARGE * usual or _length_to_breadth(_box(labels, stats[number]) == number) > _LONG
             )
         return Debris(odd[labels], self.step)
+
+
+def longest_edge(plane: NDArray[np.generic], level: float, smooth: int) -> tuple[int, int]:
+    """The longest stretch (px) along one border of a plane (H, W) whose outermost pixels lie above `level`, and the border's length.
+
+    They are averaged over `_EDGE_PX` px inwards and `smooth` px along the border. (0, side) where there is none.
+    """
+    found = (0, min(plane.shape))
+    for strip in (plane[:_EDGE_PX], plane[-_EDGE_PX:], plane[:, :_EDGE_PX].T, plane[:, -_EDGE_PX:].T):
+        along = strip.astype(np.float32).mean(axis=0)
+        width = min(max(1, smooth), along.size)
+        high = np.convolve(along, np.full(width, 1 / width, np.float32), mode="same") > level
+        turns = np.flatnonzero(np.diff(high, prepend=False, append=False))
+        longest = int((turns[1::2] - turns[::2]).max(initial=0))
+        if longest * found[1] > found[0] * along.size:
+            found = longest, along.size
+    return found
 
 
 def _box(labels: NDArray[np.generic], stats: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
-from cellcount_core.images.debris import View
+from cellcount_core.images.debris import View, longest_edge
 from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
@@ -28,6 +28,14 @@ _SMALLEST_PX = 4.0
 _LARGEST_SHARE = 1 / 3
 _APART = 1.6
 _FEW = 5
+_BRIGHT_EDGE = 1.5
+"""Times the objects' own level above the background from which on a border is bright."""
+
+_LONG_EDGE = 3.0
+"""Median diameters that an object, or a few in a row, may reach along a border."""
+
+_EDGE_SHARE = 0.2
+
 _PIECES = 3
 """Fewer things that stand out of an image are a grain or a fibre in an empty field."""
 
@@ -36,6 +44,7 @@ _SMALLEST_SEEN_PX = 6.0
 
 
 def doubts(
+    channel: str,
     plane: Plane,
     norm: Normalisation,
     quality: Quality,
@@ -46,11 +55,15 @@ def doubts(
 ) -> tuple[Doubt, ...]:
     """Doubts about a counted field, in the order of `Doubt`; () where nothing is odd.
 
-    `plane` (H, W) is the counted channel in raw units, `norm` its levels, `scale` what it was counted at, `found` its objects and
+    `plane` (H, W) is the counted `channel` in raw units, `norm` its levels, `scale` what it was counted at, `found` its objects and
     `unlike` its `out_of_domain` score. But for the background's kind, masks and the objects' size nothing is asked of an image whose signal does
     not rise above its noise.
     """
     shorter = min(plane.shape)
+    means = (
+        f"{package.object_name}_AreaShape_EquivalentDiameter",
+        f"{package.object_name}_Intensity_MeanIntensity_{channel}",
+    )
     told = {
         Doubt.OUT_OF_DOMAIN: unlike is not None and unlike > _TYPICAL,
         Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
@@ -60,7 +73,7 @@ def doubts(
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
         Doubt.NOTHING_FOUND: not quality.empty and not found.count and _shows(plane, norm) >= _PIECES,
-        Doubt.BRIGHT_DEBRIS: norm.debris is not None,
+        Doubt.BRIGHT_DEBRIS: norm.debris is not None or _bright_edge(plane, norm, found, means),
         Doubt.ZERO_TAIL: zero_tail(plane),
         Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
@@ -89,6 +102,19 @@ def _is_dark(plane: Plane, package: Package) -> bool:
         return False
     free = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity="auto")
     return not free.inverted and free.range > spec.floor_sigmas * free.noise
+
+
+def _bright_edge(plane: Plane, norm: Normalisation, found: Counted, names: tuple[str, str]) -> bool:
+    """Whether a border of the image is clearly brighter than its objects over a longer stretch than objects reach.
+
+    `names` are the columns of the objects' diameters and mean intensities.
+    """
+    if norm.inverted or found.count < _FEW:
+        return False
+    usual, mean = (float(np.median(np.asarray(found.columns[name], np.float64))) for name in names)
+    level = mean - norm.background
+    longest, side = longest_edge(plane, norm.background + _BRIGHT_EDGE * level, round(usual / 2))
+    return longest >= max(_LONG_EDGE * usual, _EDGE_SHARE * side)
 
 
 def _half_saturated(quality: Quality, objects: float) -> bool:

@@ -108,8 +108,11 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
             prepared, found = own, separate_field(own.maps, _shape(kit, pixels), pixels.planes, kit)
     domain = kit.package.domain
     unlike = domain.unlikeness(found.likeness) if domain is not None and found.likeness is not None else None
-    plane = pixels.planes[kit.counted[0].name]
-    odd = doubts(plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package)
+    channel = kit.counted[0].name
+    plane = pixels.planes[channel]
+    odd = doubts(
+        channel, plane, prepared.norms[0], prepared.quality, prepared.scale, found, unlike, kit.package
+    )
     colours = colour_doubts(pixels, prepared.norms[0], kit.package)
     told = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
     warnings = tuple(dict.fromkeys(told))

@@ -70,6 +70,19 @@ def test_debris_changes_no_count_and_is_told_of() -> None:
             assert "bright_debris" in row.warnings, (soil.__name__, level)
 
 
+def test_an_edge_that_is_little_brighter_than_the_objects_is_told_of_along_any_side() -> None:
+    image = nuclear_field(20, OBJECTS, seed=3, side=SIDE)
+    for turns in range(4):
+        for level in (1_100.0, 1_500.0):
+            row = count_array(np.ascontiguousarray(np.rot90(bright_edge(image, level), turns)), "nuclei").row
+            assert "bright_debris" in row.warnings, (turns, level, row.count)
+    # Nuclei twice as bright that lie on the border are no edge.
+    on_border = image.astype(np.float64)
+    on_border[:60] = 300 + (np.roll(image, -30, axis=0)[:60] - 300.0) * 2
+    row = count_array(np.clip(on_border, 0, 65_535).astype(np.uint16), "nuclei").row
+    assert "bright_debris" not in row.warnings
+
+
 def test_debris_changes_no_count_in_8_bits_nor_in_a_field_cut_into_blocks() -> None:
     image = nuclear_field(20, OBJECTS, seed=3, side=SIDE)
     for soil in SOILS:
