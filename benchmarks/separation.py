@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from benchmarks.predict import passed
-from benchmarks.record import record
+from benchmarks.record import passed, record
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.models.engines import load_engine
