@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.load import Killer, Log, Look, actors_of, memory_of
-from benchmarks.marked_plates import MOST_MARKS, MarkedPlates, Verdict, judge
+from benchmarks.reliability.load import Killer, Log, Look, actors_of, memory_of
+from benchmarks.reliability.marked_plates import MOST_MARKS, MarkedPlates, Verdict, judge
 from tests.jobs import count
 
 PLATES = MarkedPlates(fields=40, seed=3)

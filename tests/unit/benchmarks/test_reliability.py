@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.reliability import Drilled, lines
+from benchmarks.reliability.__main__ import Drilled, lines
 
 
 def verdict(redone: int | None, lost: int = 0) -> dict[str, object]:

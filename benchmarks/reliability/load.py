@@ -1,6 +1,6 @@
 """Many small fields through Ray while workers are killed at random: nothing lost, nothing doubled, the driver no larger.
 
-    python -m benchmarks.load [--fields 100000] [--kills-per-minute 3] [--actors 2] [--seed 0] [--keep FOLDER] [--record]
+    python -m benchmarks.reliability.load [--fields 100000] [--kills-per-minute 3] [--actors 2] [--seed 0] [--keep FOLDER] [--record]
 
 `cellcount count` runs as a process of its own with a local Ray of its own. While it counts, one of its actors gets SIGKILL at
 moments drawn by `--seed` (a Poisson process), and the driver's memory is looked at every second. Then every field is looked
@@ -29,8 +29,8 @@ from statistics import median
 
 import psutil
 
-from benchmarks.marked_plates import MOST_MARKS, SIDE_PX, MarkedPlates, Verdict, judge
 from benchmarks.record import RELIABILITY, record
+from benchmarks.reliability.marked_plates import MOST_MARKS, SIDE_PX, MarkedPlates, Verdict, judge
 
 LOOK_S = 1.0
 FLAT_MIB = 1.0

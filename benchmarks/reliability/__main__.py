@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.record import RELIABILITY, record
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAULTS = ROOT / "tests" / "faults"
 VERDICTS = "CELLCOUNT_DRILLS"
 
