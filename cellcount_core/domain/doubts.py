@@ -25,6 +25,7 @@ class Doubt(StrEnum):
     NOTHING_FOUND = "nothing_found"
     BRIGHT_DEBRIS = "bright_debris"
     ZERO_TAIL = "zero_tail"
+    CHUNKS_MISSING = "chunks_missing"
     SIZE_ABSURD = "size_absurd"
     SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
@@ -119,6 +120,11 @@ _TOLD: dict[Doubt, _Told] = {
         "The last rows of the image are zeros though no others are: the file was probably not written to its end when it was read.",
         "{end} in rows of zeros, as files do that are not yet written to their end",
         "when they are whole, count them again",
+    ),
+    Doubt.CHUNKS_MISSING: _Told(
+        "Chunks of the array were never written: by the format they hold one value, and they were counted as empty.",
+        "{have} chunks that were never written, which were counted as empty",
+        "where {they} should hold cells, write {them} anew",
     ),
     Doubt.SIZE_ABSURD: _Told(
         "The field was counted at an object size below 4 px, or above a third of its shorter side.",

@@ -29,12 +29,21 @@ class FieldKey:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """One object of a source that is read from several: its key, and its size in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """One file of a field: one channel and plane.
+    """What one channel and plane of a field is read from: one object, or the chunks of an array with the objects that describe it.
 
     `channel` is the name the layout read from the file's name, "" where the name carries none. `plane` is the z plane
     as the instrument counts it (0 where there is none). `index` selects one image of a stack file (-1: the whole file).
-    `size` is in bytes; `etag` is the store's name of the content, "" where it has none.
+    `size` is in bytes; `etag` is the store's name of the content, "" where it has none. Where there are `parts`, `key` is the path
+    of the array, `size` that of all parts, and `etag` a digest of their keys, sizes and tags.
     """
 
     channel: str
@@ -43,6 +52,12 @@ class Source:
     index: int = -1
     size: int = 0
     etag: str = ""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def objects(self) -> tuple[Part, ...]:
+        """The objects to read."""
+        return self.parts or (Part(self.key, self.size),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,13 @@ class PlannedField:
     def size(self) -> int:
         """Bytes to read for this field."""
         return sum(source.size for source in self.sources) if self.reason is None else 0
+
+    @property
+    def objects(self) -> tuple[Part, ...]:
+        """The objects to read for this field, each once, in the order of its sources."""
+        if self.reason is not None:
+            return ()
+        return tuple(dict.fromkeys(part for source in self.sources for part in source.objects))
 
 
 @dataclass(frozen=True, slots=True)

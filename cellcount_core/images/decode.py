@@ -1,7 +1,7 @@
 """Opening an image from its bytes: the format is told by the first bytes, never by the file's name.
 
 A new format is one module that provides `opens(body) -> bool` and `open_bytes(body, key, max_pixels, declared, beside) ->
-ImageFile`, and one line in `_FORMATS`.
+ImageFile`, and one line in `_FORMATS`. TIFF is opened on a `Reader`, and reads only what is asked for.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images import npz, png_jpeg, tiff
 from cellcount_core.images.axes import UNDECLARED, Declared
 from cellcount_core.images.imagefile import Beside, ImageFile, Plane, alone
+from cellcount_core.images.reader import Reader, Whole
 
 __all__ = ["ImageFile", "Plane", "open_image", "stack_length"]
 
-_FORMATS: tuple[ModuleType, ...] = (tiff, png_jpeg, npz)
+_FORMATS: tuple[ModuleType, ...] = (png_jpeg, npz)
+_HEAD = 8
 
 _KNOWN = "PNG, JPEG, BMP, TIFF, NPZ and NPY are expected"
 
@@ -51,7 +53,12 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 
 
 def open_image(
-    body: bytes, key: str, *, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+    body: bytes | Reader,
+    key: str,
+    *,
+    max_pixels: int,
+    declared: Declared = UNDECLARED,
+    beside: Beside = alone,
 ) -> ImageFile:
     """Open the image in `body`; `key` is the file's name in messages.
 
@@ -60,8 +67,12 @@ def open_image(
     Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED, UNREADABLE,
     and ABSENT where another file that describes it is not there.
     """
-    if not body:
+    reader = Whole(body) if isinstance(body, bytes) else body
+    if not reader.size:
         raise FieldFault(Reason.EMPTY_FILE, "the file has 0 bytes; an image is expected", key)
+    if tiff.opens(bytes(reader.read(0, _HEAD))):
+        return tiff.open_reader(reader, key, max_pixels, declared, beside)
+    body = reader.whole()
     for kind in _FORMATS:
         if kind.opens(body):
             image: ImageFile = kind.open_bytes(body, key, max_pixels, declared, beside)
@@ -74,7 +85,7 @@ def open_image(
 
 
 def stack_length(
-    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+    body: bytes | Reader, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> int:
     """Number of images that are fields of their own, from the header: of a stack (N, H, W, …), or declared time points; else 1.
 

@@ -44,12 +44,13 @@ from cellcount_core.images.ome import (
     refuse_document_type,
 )
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable, is_ramp
+from cellcount_core.images.reader import Reader, Whole
 from cellcount_core.images.tiff_chain import opens
 from cellcount_core.images.tiff_metadata import Described, describe
 from cellcount_core.images.tiff_planes import OmePlanes, PageFile, Stack, translated
 from cellcount_core.images.tiff_segments import check_encoding
 
-__all__ = ["TiffImage", "open_bytes", "opens"]
+__all__ = ["TiffImage", "open_reader", "opens"]
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
@@ -136,15 +137,15 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:12])
 
 
-def open_bytes(
-    body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
+def open_reader(
+    reader: Reader, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> TiffImage:
-    """Open from headers.
+    """Open from headers; pixels are read when a plane is asked for.
 
     Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS, and ABSENT where the file that
     describes its pages is not there.
     """
-    file = PageFile(body, key)
+    file = PageFile(reader, key)
     with translated(key):
         first = file.first
         check_pixels(first.imagelength, first.imagewidth, max_pixels, key)
@@ -224,7 +225,7 @@ def _companion(file: PageFile, ome: Ome, name: str, declared: Declared, beside: 
             return None
         detail = f"its pages are described by {name}, which is not beside it; say what they are (run.pages or run.axes)"
         raise FieldFault(Reason.ABSENT, detail, file.key)
-    other = PageFile(body, name) if opens(body) else None
+    other = PageFile(Whole(body), name) if opens(body) else None
     xml = body.decode("utf-8", "replace") if other is None else str(other.first.description or "")
     found = read_ome(xml, len(file.tif.pages), name)
     return None if found is None else replace(found, uuid=ome.uuid)

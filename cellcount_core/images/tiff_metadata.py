@@ -62,7 +62,7 @@ def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
     return Described()
 
 
-def _calibrated(
+def calibrated(
     names: tuple[str, ...], bits: int | None, sides: Sequence[tuple[float | None, str]], tag: float | None
 ) -> Described:
     """With the pixel size that `sides` (x and y: a number and its unit) give, where it can be and `tag` (um) does not contradict it."""
@@ -96,7 +96,7 @@ def _of_ome(image: OmeImage, page: tifffile.TiffPage) -> Described:
     sides = [
         (_number(said.get(f"PhysicalSize{axis}")), said.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY"
     ]
-    return _calibrated(
+    return calibrated(
         tuple(image.names), int(bits) if bits.isascii() and bits.isdigit() else None, sides, _tagged(page)
     )
 
@@ -124,7 +124,7 @@ def _imagej(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
         (_per_unit(page, "XResolution"), unit),
         (_per_unit(page, "YResolution"), str(meta.get("yunit", unit))),
     ]
-    return _calibrated(_imagej_names(meta), None, sides, None)
+    return calibrated(_imagej_names(meta), None, sides, None)
 
 
 def _per_unit(page: tifffile.TiffPage, tag: str) -> float | None:
@@ -156,4 +156,4 @@ def _metaseries(meta: Mapping[str, object], page: tifffile.TiffPage) -> Describe
     unit = str(info.get("spatial-calibration-units", ""))
     on = info.get("spatial-calibration-state") is True
     sides = [(_number(info.get(f"spatial-calibration-{axis}")) if on else None, unit) for axis in "xy"]
-    return _calibrated((name,) if name else (), None, sides, _tagged(page))
+    return calibrated((name,) if name else (), None, sides, _tagged(page))

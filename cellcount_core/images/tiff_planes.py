@@ -5,7 +5,6 @@ Each page is checked before it is decoded: tifffile gives zeros for what is not 
 
 from __future__ import annotations
 
-import io
 import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,18 @@ from math import prod
 import numpy as np
 import tifffile
 
-from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.errors import FieldFault, Reason, RunFault
 from cellcount_core.images.axes import Axes
 from cellcount_core.images.imagefile import Beside, Plane
 from cellcount_core.images.ome import Place, PlaneMap, read_ome
+from cellcount_core.images.reader import Reader, Whole
 from cellcount_core.images.tiff_chain import check_chain, opens
-from cellcount_core.images.tiff_segments import check_encoding, check_segments, check_written
+from cellcount_core.images.tiff_segments import (
+    check_encoding,
+    check_images,
+    check_segments,
+    check_written,
+)
 
 _HEADER_BYTES = 8
 
@@ -34,24 +39,26 @@ _DECODER_FAULTS = (
 
 @contextmanager
 def translated(key: str) -> Iterator[None]:
-    """What decoders raise on damaged bytes becomes a FieldFault UNREADABLE."""
+    """What decoders raise on damaged bytes becomes a FieldFault UNREADABLE; a store that fails while they read does not."""
     try:
         yield
+    except RunFault:
+        raise
     except _DECODER_FAULTS as error:
         detail = f"the TIFF is damaged or uses what tifffile cannot decode: {str(error)[:200] or type(error).__name__}"
         raise FieldFault(Reason.UNREADABLE, detail, key) from error
 
 
 class PageFile:
-    """One TIFF file, its headers read: its pages are decoded one at a time, each checked first."""
+    """One TIFF file, its headers read: its pages are read and decoded one at a time, each checked first."""
 
-    def __init__(self, body: bytes, key: str) -> None:
-        check_chain(body, key)
+    def __init__(self, reader: Reader, key: str) -> None:
+        check_chain(reader, key)
         # tifffile logs every oddity of a file; each that matters here becomes a fault, and a plate has thousands of files.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-        self.body, self.key = body, key
+        self.reader, self.key = reader, key
         with translated(key):
-            self.tif = tifffile.TiffFile(io.BytesIO(body))
+            self.tif = tifffile.TiffFile(reader.stream())
             self.first = self.tif.pages.first
 
     def page(self, number: int, like: tifffile.TiffPage) -> Plane:
@@ -77,8 +84,10 @@ class PageFile:
         check_written(page, keyframe, self.key)
         if keyframe.is_final:
             return self.raw(page.dataoffsets[0], keyframe)
-        check_segments(page, keyframe, self.body, self.key)
-        return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
+        spans = check_segments(page, keyframe, self.reader.size, self.key)
+        with self.reader.holding(spans):
+            check_images(spans, keyframe, self.reader, self.key)
+            return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
 
     def raw(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
         """The pixels of a page that stand as they are at `offset`: a view, no copy."""
@@ -86,11 +95,14 @@ class PageFile:
             raise FieldFault(
                 Reason.UNREADABLE, f"a plane stands at byte {offset}, in the file's header", self.key
             )
-        if offset + keyframe.nbytes > len(self.body):
+        if offset + keyframe.nbytes > self.reader.size:
             needed = f"a plane needs bytes {offset} to {offset + keyframe.nbytes}"
-            raise FieldFault(Reason.TRUNCATED, f"the file has {len(self.body)} bytes and {needed}", self.key)
+            raise FieldFault(
+                Reason.TRUNCATED, f"the file has {self.reader.size} bytes and {needed}", self.key
+            )
         dtype = np.dtype(keyframe.dtype).newbyteorder(keyframe.parent.byteorder)
-        return np.frombuffer(self.body, dtype, prod(keyframe.shape), offset).reshape(keyframe.shape)
+        body = self.reader.read(offset, offset + keyframe.nbytes)
+        return np.frombuffer(body, dtype, prod(keyframe.shape)).reshape(keyframe.shape)
 
 
 class Stack:
@@ -174,7 +186,7 @@ class OmePlanes:
             if not opens(body):
                 detail = f"a plane of its image lies in {place.file}, which is no TIFF"
                 raise FieldFault(Reason.UNREADABLE, detail, self._key)
-            other = PageFile(body, f"{self._key.rpartition('/')[0]}/{place.file}".lstrip("/"))
+            other = PageFile(Whole(body), f"{self._key.rpartition('/')[0]}/{place.file}".lstrip("/"))
             ome = (
                 read_ome(str(other.first.description or ""), len(other.tif.pages), other.key)
                 if other.tif.is_ome

@@ -11,6 +11,7 @@ import tifffile
 
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images import jpeg
+from cellcount_core.images.reader import Reader, Span
 
 _NONE, _LERC = 1, 34887
 _JPEG = 7
@@ -48,28 +49,37 @@ def check_written(
 
 
 def check_segments(
-    page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, body: bytes, key: str
-) -> None:
-    """Every strip or tile that is needed is there. Raises FieldFault TRUNCATED, UNREADABLE."""
+    page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, size: int, key: str
+) -> list[Span]:
+    """Where the strips or tiles that are needed stand in the file of `size` bytes: each is there. Raises FieldFault TRUNCATED."""
     offsets, counts = page.dataoffsets, page.databytecounts
     needed = prod(keyframe.chunked)
     if min(len(offsets), len(counts)) < needed:
         detail = f"the page needs {needed} strips or tiles and has {min(len(offsets), len(counts))}"
         raise FieldFault(Reason.TRUNCATED, detail, key)
-    code = int(keyframe.compression)
+    spans: list[Span] = []
     for number in range(needed):
         offset, count = offsets[number], counts[number]
         if offset <= 0 or count <= 0:
             raise FieldFault(Reason.TRUNCATED, f"strip or tile {number} of {needed} was never written", key)
-        if offset + count > len(body):
-            detail = f"strip or tile {number} of {needed} ends at byte {offset + count} and the file has {len(body)} bytes"
+        if offset + count > size:
+            detail = f"strip or tile {number} of {needed} ends at byte {offset + count} and the file has {size} bytes"
             raise FieldFault(Reason.TRUNCATED, detail, key)
+        spans.append((offset, offset + count))
+    return spans
+
+
+def check_images(spans: list[Span], keyframe: tifffile.TiffPage, reader: Reader, key: str) -> None:
+    """Where strips or tiles are images of their own, each has the size its page gives it. Raises FieldFault UNREADABLE, TRUNCATED."""
+    code = int(keyframe.compression)
+    if code != _JPEG and code not in _JPEG_2000:
+        return
+    for number, span in enumerate(spans):
+        segment = bytes(reader.read(*span))
         if code == _JPEG:
-            _check_jpeg(body[offset : offset + count], keyframe, number, key)
-        elif code in _JPEG_2000:
-            _check_size(
-                *_size_of_jpeg_2000(body[offset : offset + count], number, key), keyframe, number, key
-            )
+            _check_jpeg(segment, keyframe, number, key)
+        else:
+            _check_size(*_size_of_jpeg_2000(segment, number, key), keyframe, number, key)
 
 
 def _check_jpeg(segment: bytes, keyframe: tifffile.TiffPage, number: int, key: str) -> None:

@@ -21,7 +21,7 @@ from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import AskedOnce
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
-from cellcount_core.pipeline.files import LoadedFile
+from cellcount_core.pipeline.files import Loaded
 from cellcount_core.pipeline.kit import FieldKit, PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
@@ -43,7 +43,7 @@ class FieldResult:
     pixels: int
 
 
-def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> FieldResult:
     """Count one field. What is wrong with it becomes its row; RunFaults are raised, and MemoryError where it does not fit."""
     if planned.reason is not None:
         return _not_counted(kit, planned, planned.reason, planned.detail)
@@ -53,7 +53,7 @@ def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
         return _not_counted(kit, planned, fault.reason, str(fault))
 
 
-def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> FieldResult:
     """As `count_field`, with nothing else in hand: what does not fit now never will, and becomes its row."""
     try:
         return count_field(kit, planned, files)
@@ -85,7 +85,7 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def decode(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> Pixels:
+def decode(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> Pixels:
     """The pixels of a field, whose files are let go. Raises FieldFault for whatever is wrong with them."""
     with kit.clock("decode"):
         pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
@@ -174,7 +174,7 @@ def _shape(kit: PlanesKit, pixels: Pixels) -> tuple[int, int]:
     return height, width
 
 
-def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]) -> FieldResult:
+def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> FieldResult:
     seen = examine(kit, decode(kit, planned, files), planned.key.plate)
     if kit.run.labels == "tiff":
         with kit.clock("labels"):

@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.domain.fields import PlannedField
+from cellcount_core.domain.fields import Part, PlannedField, Source
 from cellcount_core.images.axes import UNDECLARED, Declared, as_declared
 from cellcount_core.images.decode import ImageFile, open_image
 from cellcount_core.images.imagefile import Beside, alone
+from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, Reader, Whole, not_had
 from cellcount_core.stores.base import Absent, Denied, Store, files_beside
 
+Body = bytes | Absent | Denied | Ranged
+"""What became of reading an object: its bytes, why they cannot be had, or a reader of one that is too large to be held whole."""
 
-class LoadedFile:
-    """The body of one object, or why it could not be had. Opened on first use, by whichever field comes first.
+_READ_IN_PARTS = (".tif", ".tiff")
 
-    `users` fields share it; when each has called `release`, the bytes are let go. `declared` is what the run says of its axes, `beside`
-    gives the other files of an OME set.
+
+class Loaded(ABC):
+    """What a source is read from. Opened on first use, by whichever field comes first.
+
+    `users` fields share it; when each has called `release`, the bytes are let go.
     """
 
-    def __init__(
-        self,
-        key: str,
-        body: bytes | Absent | Denied,
-        planned_size: int,
-        max_pixels: int,
-        users: int = 1,
-        declared: Declared = UNDECLARED,
-        beside: Beside = alone,
-    ) -> None:
+    def __init__(self, users: int) -> None:
         self._users = users
-        self._key = key
-        self._planned_size = planned_size
-        self._body: bytes | Absent | Denied | None = body
-        self._max_pixels = max_pixels
-        self._declared = declared
-        self._beside = beside
         self._image: ImageFile | None = None
         self._fault: FieldFault | None = None
         self._lock = threading.Lock()
-        self.size = len(body) if isinstance(body, bytes) else 0
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that are held for it at once, at most."""
+
+    @property
+    @abstractmethod
+    def bytes_read(self) -> int:
+        """Bytes that were read for it so far."""
 
     def image(self) -> ImageFile:
         """The opened image. Raises FieldFault (also again, for every field that shares the file)."""
@@ -54,10 +54,10 @@ class LoadedFile:
                     self._image = self._open()
                 except FieldFault as fault:
                     self._fault = fault
-                    self._body = None
+                    self._let_go()
                     raise
                 # Kept where there was no memory to open it: it may be tried again.
-                self._body = None
+                self._let_go()
             return self._image
 
     def release(self) -> None:
@@ -67,55 +67,170 @@ class LoadedFile:
             if self._users == 0:
                 self._image = None
 
+    @abstractmethod
+    def _open(self) -> ImageFile: ...
+
+    @abstractmethod
+    def _let_go(self) -> None: ...
+
+
+class LoadedFile(Loaded):
+    """One object, or why it could not be had. `declared` is what the run says of its axes, `beside` gives the other files of an OME set."""
+
+    def __init__(
+        self,
+        key: str,
+        body: Body,
+        planned_size: int,
+        max_pixels: int,
+        users: int = 1,
+        declared: Declared = UNDECLARED,
+        beside: Beside = alone,
+    ) -> None:
+        super().__init__(users)
+        self._key = key
+        self._planned_size = planned_size
+        self._body: Body | None = body
+        self._ranged = body if isinstance(body, Ranged) else None
+        self._length = len(body) if isinstance(body, bytes) else 0
+        self._max_pixels = max_pixels
+        self._declared = declared
+        self._beside = beside
+
+    @property
+    def size(self) -> int:
+        """See `Loaded.size`."""
+        return self._length if self._ranged is None else WHOLE_LIMIT
+
+    @property
+    def bytes_read(self) -> int:
+        """See `Loaded.bytes_read`."""
+        return self._length if self._ranged is None else self._ranged.bytes_read
+
     def _open(self) -> ImageFile:
-        if isinstance(self._body, Absent):
-            raise FieldFault(
-                Reason.ABSENT, "it was listed when the run was planned and is gone now", self._key
-            )
-        if isinstance(self._body, Denied):
-            raise FieldFault(Reason.ACCESS_DENIED, self._body.detail, self._key)
         assert self._body is not None
-        if len(self._body) != self._planned_size:
-            detail = (
-                f"it had {self._planned_size} bytes when the run was planned and has {len(self._body)} now"
-            )
-            raise FieldFault(Reason.CHANGED, detail, self._key)
         return open_image(
-            self._body,
+            _had(Part(self._key, self._planned_size), self._body),
             self._key,
             max_pixels=self._max_pixels,
             declared=self._declared,
             beside=self._beside,
         )
 
+    def _let_go(self) -> None:
+        self._body = None
+
+
+class LoadedArray(Loaded):
+    """The objects of an array: its metadata and the chunks that are needed of it."""
+
+    def __init__(self, key: str, bodies: Mapping[Part, Body], max_pixels: int) -> None:
+        super().__init__(users=1)
+        self._key = key
+        self._max_pixels = max_pixels
+        self._bodies: Mapping[Part, Body] = bodies
+        self._ranged = [body for body in bodies.values() if isinstance(body, Ranged)]
+        self._length = sum(len(body) for body in bodies.values() if isinstance(body, bytes))
+
+    @property
+    def size(self) -> int:
+        """See `Loaded.size`."""
+        return self._length + sum(body.size for body in self._ranged)
+
+    @property
+    def bytes_read(self) -> int:
+        """See `Loaded.bytes_read`."""
+        return self._length + sum(body.bytes_read for body in self._ranged)
+
+    def _open(self) -> ImageFile:
+        # Late: few runs read arrays.
+        from cellcount_core.images.zarr import open_array
+
+        parts = {part.key: _had(part, body) for part, body in self._bodies.items()}
+        return open_array(parts, self._key, self._max_pixels)
+
+    def _let_go(self) -> None:
+        self._bodies = {}
+
+
+def _had(part: Part, body: Body) -> Reader:
+    """The bytes of an object that is the one that was planned. Raises FieldFault ABSENT, ACCESS_DENIED, CHANGED."""
+    if isinstance(body, Absent | Denied):
+        raise not_had(body)
+    if isinstance(body, Ranged):
+        return body
+    if len(body) != part.size:
+        detail = f"it had {part.size} bytes when the run was planned and has {len(body)} now"
+        raise FieldFault(Reason.CHANGED, detail, part.key)
+    return Whole(body)
+
 
 def read_fields(
     store: Store, fields: Sequence[PlannedField], *, ahead: int, run: RunConfig
-) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
-    """The fields with their files, in order. Objects are read `ahead` of need; one read an object, however many fields share it.
+) -> Iterator[tuple[PlannedField, dict[str, Loaded]]]:
+    """The fields with their files by the keys of their sources, in order. Objects are read `ahead` of need; one read an object, however
+    many fields share it.
 
-    The other files of an OME set are read when a plane that lies in them is asked for. Fields that planning already gave up come
-    with no files. Raises StorageFault, CredentialsFault.
+    Of an object above WHOLE_LIMIT whose format is read in parts, only what is counted is read, when it is decoded; so are the other
+    files of an OME set. Fields that planning already gave up come with no files. Raises StorageFault, CredentialsFault.
     """
-    uses = Counter(key for planned in fields for key in _keys(planned))
-    sizes = {source.key: source.size for planned in fields for source in planned.sources}
+    uses = Counter(part for planned in fields for part in planned.objects)
+    shared = Counter(key for planned in fields for key in _files(planned))
+    ranged = {part for planned in fields for part in _read_in_parts(planned)}
     declared = as_declared(run.axes, run.pages)
-    held: dict[str, LoadedFile] = {}
-    bodies = store.get_many(list(uses), ahead=ahead)
+    held: dict[Part, Body] = {}
+    files: dict[str, LoadedFile] = {}
+    whole = [part for part in uses if part not in ranged]
+    bodies = zip(whole, store.get_many([part.key for part in whole], ahead=ahead), strict=True)
     for planned in fields:
-        keys = _keys(planned)
-        while any(key not in held for key in keys):
-            key, body = next(bodies)
-            held[key] = LoadedFile(
-                key, body, sizes[key], run.max_pixels, uses[key], declared, files_beside(store, key)
-            )
-        yield planned, {key: held[key] for key in keys}
-        for key in keys:
-            uses[key] -= 1
-            if not uses[key]:
-                del held[key]
+        for part in planned.objects:
+            if part in ranged:
+                held.setdefault(part, Ranged(store, part.key, part.size))
+            while part not in held:
+                read, (_, body) = next(bodies)
+                held[read] = body
+        loaded: dict[str, Loaded] = dict(_arrays(planned, held, run.max_pixels))
+        for key, source in _files(planned).items():
+            if key not in files:
+                files[key] = LoadedFile(
+                    key,
+                    held[source.objects[0]],
+                    source.size,
+                    run.max_pixels,
+                    shared[key],
+                    declared,
+                    files_beside(store, key),
+                )
+            loaded[key] = files[key]
+        yield planned, loaded
+        for part in planned.objects:
+            uses[part] -= 1
+            if not uses[part]:
+                del held[part]
+                files.pop(part.key, None)
 
 
-def _keys(planned: PlannedField) -> list[str]:
-    """Distinct keys to read for a field, in the order of its sources."""
-    return list(dict.fromkeys(source.key for source in planned.sources)) if planned.reason is None else []
+def _files(planned: PlannedField) -> dict[str, Source]:
+    """The sources of a field that are one object, a source an object."""
+    if planned.reason is not None:
+        return {}
+    return {source.key: source for source in planned.sources if not source.parts}
+
+
+def _arrays(
+    planned: PlannedField, held: Mapping[Part, Body], max_pixels: int
+) -> Iterator[tuple[str, LoadedArray]]:
+    """The arrays of a field, each with the parts that any of its sources needs."""
+    parts: dict[str, dict[Part, Body]] = {}
+    for source in planned.sources if planned.reason is None else ():
+        for part in source.parts:
+            parts.setdefault(source.key, {})[part] = held[part]
+    for key, bodies in parts.items():
+        yield key, LoadedArray(key, bodies, max_pixels)
+
+
+def _read_in_parts(planned: PlannedField) -> Iterator[Part]:
+    for source in planned.sources if planned.reason is None else ():
+        for part in source.objects:
+            if part.size > WHOLE_LIMIT and (source.parts or part.key.lower().endswith(_READ_IN_PARTS)):
+                yield part

@@ -14,7 +14,7 @@ from cellcount_core.images.imagefile import COLOURS, GREYS
 from cellcount_core.images.pixels import colours_differ
 from cellcount_core.images.project import ZMode, project
 from cellcount_core.images.quality import zero_tail_of_stack
-from cellcount_core.pipeline.files import LoadedFile
+from cellcount_core.pipeline.files import Loaded
 
 LUMINANCE = "luminance"
 """What the `channel` column says of a colour image of which no colour was asked for."""
@@ -80,7 +80,7 @@ class _Inside:
 
 def load_pixels(
     planned: PlannedField,
-    files: Mapping[str, LoadedFile],
+    files: Mapping[str, Loaded],
     counted: Sequence[Selection],
     measured: Sequence[Selection],
     run: RunConfig,

@@ -22,7 +22,7 @@ from cellcount_core.domain.receipts import Commit, Receipt
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.pipeline.field import FieldResult, count_alone, count_field
-from cellcount_core.pipeline.files import LoadedFile, read_fields
+from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.pipeline.gate import Gate
 from cellcount_core.pipeline.kit import FieldKit, open_kit
 from cellcount_core.pipeline.process import prepare_process
@@ -107,21 +107,20 @@ class ShardWorker:
 
     def _count_fields(self, kit: FieldKit, shard: Shard) -> tuple[list[FieldResult], int]:
         """What became of each field, and the bytes read for all of them."""
-        sizes: dict[str, int] = {}
+        read: dict[str, int] = {}
         pending: list[Future[FieldResult | _Crowded]] = []
         self._settled_of[shard.number] = 0
         try:
             for planned, files in self._read(*shard.fields):
-                sizes |= {key: file.size for key, file in files.items()}
                 weight = sum(file.size for file in files.values())
                 self._gate.enter(weight)
-                pending.append(self._start(weight, kit, planned, files))
+                pending.append(self._start(weight, kit, planned, files, read))
                 pending[-1].add_done_callback(partial(self._settle, shard.number))
                 self._raise_if_stopped()
             # The first fault ends the shard, wherever in it that is.
             for counted in wait(pending, return_when=FIRST_EXCEPTION).done:
                 counted.result()
-            return [self._settled(kit, counted.result()) for counted in pending], sum(sizes.values())
+            return [self._settled(kit, counted.result()) for counted in pending], sum(read.values())
         finally:
             for counted in pending:
                 counted.cancel()
@@ -129,10 +128,15 @@ class ShardWorker:
                 self._settled_of.pop(shard.number, None)
 
     def _start(
-        self, weight: int, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
+        self,
+        weight: int,
+        kit: FieldKit,
+        planned: PlannedField,
+        files: Mapping[str, Loaded],
+        read: dict[str, int],
     ) -> Future[FieldResult | _Crowded]:
         try:
-            counted = self._threads.submit(self._count_beside_others, kit, planned, files)
+            counted = self._threads.submit(self._count_beside_others, kit, planned, files, read)
         except BaseException:
             # No thread could be started: what is inside for ever would keep everybody else out.
             self._gate.leave(weight)
@@ -140,17 +144,20 @@ class ShardWorker:
         counted.add_done_callback(partial(self._leave, weight))
         return counted
 
-    def _read(self, *fields: PlannedField) -> Iterator[tuple[PlannedField, dict[str, LoadedFile]]]:
+    def _read(self, *fields: PlannedField) -> Iterator[tuple[PlannedField, dict[str, Loaded]]]:
         return read_fields(self._input, fields, ahead=self._context.readers, run=self._context.run)
 
     def _count_beside_others(
-        self, kit: FieldKit, planned: PlannedField, files: Mapping[str, LoadedFile]
+        self, kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded], read: dict[str, int]
     ) -> FieldResult | _Crowded:
         self._raise_if_stopped()
         try:
             return count_field(kit, planned, files)
         except MemoryError:
             return _Crowded(planned)
+        finally:
+            # Known only now: of a large file, what is read follows from what is counted.
+            read |= {key: file.bytes_read for key, file in files.items()}
 
     def _settled(self, kit: FieldKit, counted: FieldResult | _Crowded) -> FieldResult:
         if isinstance(counted, FieldResult):

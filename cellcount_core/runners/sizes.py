@@ -12,7 +12,7 @@ from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.files import LoadedFile, read_fields
+from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.pipeline.scaling import own_factor
@@ -66,7 +66,7 @@ def measure_of(
 
 def _size_of(
     planned: PlannedField,
-    files: Mapping[str, LoadedFile],
+    files: Mapping[str, Loaded],
     counted: Selection,
     run: RunConfig,
     package: Package,
