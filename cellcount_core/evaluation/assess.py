@@ -121,7 +121,7 @@ def assess(
     """
     prepare_process()
     name = resolve_engine(package, engine, gpus=0)
-    _check(package, diameter)
+    check_package(package, diameter)
     loaded = load_engine(package, name, threads)
     check_golden(package, loaded)
     rows: list[ImageRow] = []
@@ -155,7 +155,8 @@ def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
     return ImageRow(score, width, height, seen.scale.diameter_px), Shown(image, labels, score)
 
 
-def _check(package: Package, diameter: Diameter) -> None:
+def check_package(package: Package, diameter: Diameter) -> None:
+    """Raise ConfigFault where the package cannot count images of one channel, or has no scale that a diameter could lead to."""
     channels = package.input.channels
     if len(channels) != 1:
         raise ConfigFault(

@@ -101,9 +101,21 @@ def _scored(counter: Counter, entry: Entry) -> ImageScore:
     return score_image(image, labels_of(counter.count(image)))
 
 
+def titles_of(counters: Sequence[Counter]) -> list[str]:
+    """A heading for each counter: package and engine; where two packages have one name (seeds, versions), their folders instead."""
+    named = [counter.title for counter in counters]
+    titles = [
+        title if named.count(title) == 1 else f"{counter.package.folder.resolve().name}, {counter.engine}"
+        for title, counter in zip(named, counters, strict=True)
+    ]
+    return [
+        title if titles.count(title) == 1 else f"{title} ({number})" for number, title in enumerate(titles, 1)
+    ]
+
+
 def accuracy_table(counters: Sequence[Counter], reports: Sequence[Report], bars: Mapping[str, Bar]) -> Table:
     """A row a figure, a column a counter, with what is asked for before them."""
-    titles = [counter.title for counter in counters]
+    titles = titles_of(counters)
     rows = []
     for figure in FIGURES:
         bar = bars.get(figure.name)

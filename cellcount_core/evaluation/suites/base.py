@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.evaluation.assess import Progress, check_package
 from cellcount_core.evaluation.data import Data
 from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn
 from cellcount_core.images.imagefile import Plane
@@ -27,9 +27,6 @@ from cellcount_core.pipeline.kit import PlanesKit, planes_kit
 
 Value = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and their total."""
-
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
@@ -181,12 +178,7 @@ def open_counters(
     """
     counters = []
     for package in packages:
-        channels = package.input.channels
-        if len(channels) != 1:
-            raise ConfigFault(
-                f"package {package.name!r} looks at {len(channels)} channels ({', '.join(channels)}); suites count labelled "
-                "images of one channel"
-            )
+        check_package(package, diameter)
         names = [name.strip() for name in engine.split(",")]
         # A name that cellcount does not know is refused by `resolve_engine`; of those it knows a package may lack some.
         lacking = {name for name in names if name in ENGINES and name not in package.engines}

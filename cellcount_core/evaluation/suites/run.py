@@ -10,6 +10,7 @@ from typing import Literal
 
 from cellcount_core import __version__
 from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.evaluation.assess import Progress
 from cellcount_core.evaluation.data import Data
 from cellcount_core.evaluation.evaluate import Diameter
 from cellcount_core.evaluation.suites.accuracy import accuracy
@@ -17,7 +18,6 @@ from cellcount_core.evaluation.suites.base import (
     Asked,
     Counter,
     Found,
-    Progress,
     Suite,
     Table,
     open_counters,

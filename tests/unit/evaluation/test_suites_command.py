@@ -94,6 +94,35 @@ def test_packages_stand_beside_each_other(data: Path, own_package: Path, tmp_pat
     assert list(row) == ["figure", "threshold, smooth", "nuclei, onnxruntime-int8"]
 
 
+def test_packages_of_one_name_are_told_apart_by_their_folders(
+    data: Path, own_package: Path, tmp_path: Path
+) -> None:
+    other = own_package.rename(own_package.with_name("other"))
+    options = (
+        "--suite",
+        "accuracy",
+        "--beside",
+        "threshold",
+        "--beside",
+        other,
+        "--limit",
+        "2",
+        "--out",
+        tmp_path,
+    )
+    assert run(other, data, *options) == ExitCode.OK
+    row = stored(tmp_path, "accuracy")["figures"][0]
+    assert list(row) == ["figure", "other, smooth (1)", "threshold, smooth", "other, smooth (3)"]
+
+
+def test_a_package_without_a_scale_is_given_no_diameter(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--suite", "accuracy", "--diameter", "20", "--out", tmp_path / "out")
+    assert run("threshold", data, *options) == ExitCode.CONFIG
+    assert "--diameter 20" in capsys.readouterr().err
+
+
 def test_json_is_all_that_is_printed_where_it_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
