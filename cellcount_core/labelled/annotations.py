@@ -37,10 +37,10 @@ _SPLIT_IN_NAME = re.compile(r"(?:^|[_-])(train|val|valid|validation|test)(?:\d*)
 
 
 def list_coco(path: Path) -> list[Entry]:
-    """Entries of a JSON file, or of every JSON of a folder or of its `annotations/`; their split stands in their names.
+    """List the images of a COCO JSON file, or of every JSON file of a folder or of its `annotations/`; a file's name gives its split.
 
-    Every annotation is one object, crowds too (several tools mark all run lengths so). Images are looked for beside the file,
-    in images/ and in folders named by the split. Raises ConfigFault naming file, image and annotation.
+    Every annotation is one object, also if it is marked as a crowd: several tools mark all run lengths so. Images are looked for
+    beside the file, in images/ and in folders named by the split. Raises ConfigFault naming file, image and annotation.
     """
     files = annotation_files(path) if path.is_dir() else [path]
     if not files:
@@ -146,9 +146,9 @@ def _mask_of_runs(drawn: Json, shape: tuple[int, int]) -> Mask:
 
 
 def decode_counts(text: str) -> list[int]:
-    """Run lengths of COCO's compressed text: five bits a character, the sign extended, from the fourth on as differences.
+    """Decode COCO's compressed run lengths: five bits a character, sign extended; from the fourth number on they are differences.
 
-    Raises ValueError where the text ends inside a number or holds another character.
+    Raises ValueError if the text ends inside a number or holds a character that does not belong to it.
     """
     counts: list[int] = []
     value = shift = 0
@@ -170,7 +170,13 @@ def decode_counts(text: str) -> list[int]:
 
 
 def mask_of_runs(counts: Sequence[int], shape: tuple[int, int]) -> Mask:
-    """Mask (H, W) of run lengths that go down the columns and begin with background. Raises ValueError where they do not fit."""
+    """The mask (H, W) of run lengths that go down the columns and begin with background.
+
+    Raises ValueError if they do not add up to the image. The first column of two pixels, then the second:
+
+    >>> mask_of_runs([1, 2, 1], (2, 2)).astype(int).tolist()
+    [[0, 1], [1, 0]]
+    """
     height, width = shape
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError(
@@ -181,9 +187,9 @@ def mask_of_runs(counts: Sequence[int], shape: tuple[int, int]) -> Mask:
 
 
 def mask_of_polygon(points: Sequence[float], shape: tuple[int, int]) -> Mask:
-    """Mask (H, W) of the pixels whose centres lie inside a polygon [x0, y0, x1, y1, …] in px from the image's corner.
+    """The mask (H, W) of the pixels whose centres lie inside a polygon [x0, y0, x1, y1, …], in px from the image's corner.
 
-    Raises ValueError for less than three points.
+    Raises ValueError for fewer than three points.
     """
     if len(points) < 6 or len(points) % 2:
         raise ValueError(
@@ -212,7 +218,7 @@ _VOC_VOID = 255
 
 
 def list_voc(folder: Path) -> list[Entry]:
-    """Entries of every object mask. Raises ConfigFault where there are boxes only, or a mask has no image."""
+    """List the images of every object mask. Raises ConfigFault if there are only boxes, or a mask has no image."""
     if not (folder / VOC_OBJECTS).is_dir():
         boxes = (
             " (Annotations/ has boxes, which give no outlines)" if (folder / "Annotations").is_dir() else ""

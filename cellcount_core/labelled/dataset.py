@@ -50,16 +50,16 @@ class Listing:
 def load_labelled(
     path: Path, kind: str = AUTO, split: str = "", modality: Sequence[str] = ()
 ) -> list[LabelledImage]:
-    """The labelled images of `path` in the layout `kind`; `split` and `modality` choose among them ("" and (): all).
+    """Read the labelled images of `path` in the layout `kind`; `split` and `modality` choose among them ("" and (): all).
 
-    Colour images become grey; a label image without any object is an empty image. Raises ConfigFault naming the file and what
+    Colour images become grey. A label image without any object is an empty image. Raises ConfigFault naming the file and what
     was expected of it.
     """
     return [entry.load() for entry in choose(list_labelled(path, kind), split, modality)]
 
 
 def list_labelled(path: Path, kind: str = AUTO) -> Listing:
-    """List the images of `path` without reading them. Raises ConfigFault where the layout is unknown or does not fit."""
+    """List the images of `path` without reading them. Raises ConfigFault if the layout is unknown or the files do not fit it."""
     if kind != AUTO and kind not in KINDS:
         raise ConfigFault(f"data kind {kind!r} is unknown{nearest(kind, [*KINDS, AUTO])}")
     if not path.exists():
@@ -73,7 +73,7 @@ def list_labelled(path: Path, kind: str = AUTO) -> Listing:
 
 
 def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[Entry]:
-    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault naming those there are."""
+    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault if there is none, naming what there is."""
     entries = listing.entries
     chosen = [
         e for e in entries if (not split or e.split == split) and (not modality or e.modality in modality)
@@ -97,7 +97,7 @@ def load_npz(path: Path) -> list[LabelledImage]:
 
 
 def guess_kind(path: Path) -> str:
-    """The layout that a file or folder looks like. Raises ConfigFault where it looks like none."""
+    """The layout that a file or folder looks like. Raises ConfigFault if it looks like none of them."""
     if path.is_file():
         found = _FILES.get(path.suffix.lower())
     else:
@@ -142,7 +142,7 @@ def _files_of(path: Path, kind: str) -> list[Path]:
 
 
 def _only_file(path: Path, kind: str) -> Path:
-    """The file meant where a folder is given for a layout that is one file. Raises ConfigFault where it is not alone."""
+    """The one file of a folder, for layouts that are a single file. Raises ConfigFault if the folder holds none or several."""
     if kind not in ("npz", "table") or path.is_file():
         return path
     found = _files_of(path, kind)

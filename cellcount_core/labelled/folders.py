@@ -45,7 +45,7 @@ _ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg")
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Entries of a folder: the rows of its `index.csv`, else pairs, else pairs in folders named by a split.
+    """List the images of a folder: the rows of its `index.csv`, else pairs by name, else pairs in folders named by a split.
 
     Raises ConfigFault naming what is missing, or a file without its partner.
     """
@@ -74,7 +74,7 @@ def split_folders(folder: Path) -> list[Path]:
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """Image files of a folder by their names without the ending, in order. Raises ConfigFault where two share one."""
+    """The image files of a folder by their names without the ending, in order. Raises ConfigFault if two share one."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
@@ -110,7 +110,7 @@ Row = dict[str, str]
 
 
 def list_table(path: Path) -> list[Entry]:
-    """Entries of a table with the columns image and label, and, if wanted, id, split, modality, group.
+    """List the images of a table with the columns image and label, and, if wanted, id, split, modality and group.
 
     Files are relative to the table's folder. Raises ConfigFault naming table, row and column.
     """
@@ -118,7 +118,7 @@ def list_table(path: Path) -> list[Entry]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a CSV or Parquet file as text; empty cells are "". Raises ConfigFault where it is neither."""
+    """The rows of a CSV or Parquet file as text; empty cells are "". Raises ConfigFault if the file is neither."""
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path)
@@ -142,7 +142,7 @@ def _read_parquet(path: Path) -> list[Row]:
 
 
 def entries_of_rows(path: Path, rows: Sequence[Row], *, image: str, needed: Sequence[str]) -> list[Entry]:
-    """Entries of the rows of the table `path`, whose column `image` names the image file. Raises ConfigFault."""
+    """The entries of a table's rows; the column `image` names the image file. Raises ConfigFault naming row and column."""
     for column in needed:
         if not rows or column not in rows[0]:
             raise ConfigFault(
@@ -170,9 +170,9 @@ MASKS = "masks"
 
 
 def list_masks(folder: Path) -> list[Entry]:
-    """Entries of a folder of such folders. Raises ConfigFault naming one that lacks its image or its masks.
+    """List the images of a folder of `<id>/images/` and `<id>/masks/`; everything above 0 in a mask is one object.
 
-    An image without any object has an empty folder of masks. Everything above 0 in a mask is one object.
+    An image without any object has an empty folder of masks. Raises ConfigFault naming a folder that lacks its image or its masks.
     """
     inner = image_folders(folder)
     if not inner:
@@ -208,11 +208,10 @@ def _read_masks(image: Path, masks: list[Path]) -> tuple[Pixels, Labels]:
 
 
 def list_archive(path: Path) -> list[Entry]:
-    """Entries of an archive with `X` (N, H, W[, 1]) and masks or label images `y` of the same shape.
+    """List the images of an archive with `X` (N, H, W[, 1]) and masks or label images `y` of the same shape.
 
-    A `y` of two values, whatever they are, is a mask: its objects are the connected components. `group` (N,), where it is
-    there, names what must stay on one side of a split: the image that crops were cut from. Raises ConfigFault naming what is
-    missing.
+    A `y` that holds two values, whatever they are, is a mask; its objects are its connected components. An array `group` (N,), if there is
+    one, names what must stay on one side of a split: the image that crops were cut from. Raises ConfigFault naming what is missing.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:

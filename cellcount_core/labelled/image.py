@@ -1,7 +1,7 @@
-"""A labelled image, the files it is read from, and what may stand in a label file.
+"""A labelled image, and reading its two files.
 
-The image is read as a field of a run is, so that what is evaluated is what is counted. Label files are read here: of them the
-numbers themselves are wanted, not what they look like.
+The image file is read exactly as a run reads a field, so that what is evaluated is what is counted. Label files are read here, because
+their numbers themselves are wanted: no palette, no scaling.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image that a data set names and that has not been read. `split`, `modality`, `group` are "" where none is given.
+    """An image that a data set lists and that has not been read yet. `split`, `modality` and `group` are "" if the data gives none.
 
-    `read` gives the pixels, of one channel, and the labels (H, W), and raises ConfigFault naming the file that is wrong.
+    `read` returns the pixels of one channel and the labels (H, W) int32. It raises ConfigFault naming the file that is wrong.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Entry:
     group: str = ""
 
     def load(self) -> LabelledImage:
-        """Read it. Raises ConfigFault naming the file that cannot be read, or whose size differs from its partner's."""
+        """Read the image. Raises ConfigFault naming a file that cannot be read, or a label file of another size than its image."""
         pixels, labels = self.read()
         return LabelledImage(
             self.id,
@@ -95,7 +95,7 @@ def file_entry(
     modality: str = "",
     group: str = "",
 ) -> Entry:
-    """An entry of an image file and its label file, which `reader` reads (`read_labels` unless another is given)."""
+    """The entry of an image file and its label file, which is read by `reader` (by default `read_labels`)."""
 
     def read() -> tuple[Pixels, Labels]:
         return same_size(read_pixels(image), (reader or read_labels)(label), label)
@@ -104,7 +104,7 @@ def file_entry(
 
 
 def same_size(pixels: Pixels, labels: Labels, label: Path) -> tuple[Pixels, Labels]:
-    """Both, where they have one shape. Raises ConfigFault naming the label file where they have not."""
+    """Return both if they have the same shape. Raises ConfigFault naming the label file if they have not."""
     shape = plane_of(pixels).shape
     if shape != labels.shape:
         raise ConfigFault(
@@ -114,21 +114,25 @@ def same_size(pixels: Pixels, labels: Labels, label: Path) -> tuple[Pixels, Labe
 
 
 def median_diameter(labels: Labels) -> float:
-    """Median equivalent diameter in px of the objects of a label image; 0.0 where there is none."""
+    """Median equivalent diameter in px of the objects of a label image; 0.0 if it has no object.
+
+    >>> median_diameter(np.array([[0, 1, 1], [0, 1, 1]], np.int32))  # 2 sqrt(4 / pi)
+    2.256758334191025
+    """
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 0]
     return float(np.median(2 * np.sqrt(areas / np.pi))) if areas.size else 0.0
 
 
 def read_plane(path: Path) -> Plane:
-    """The plane (H, W) of `read_pixels`."""
+    """The plane (H, W) of an image file, in raw units. Raises as `read_pixels` does."""
     return plane_of(read_pixels(path))
 
 
 def read_pixels(path: Path) -> Pixels:
-    """An image file as a run with default settings reads it: one channel, colours as luminance, z planes joined.
+    """Read an image file as a run with default settings does: one channel, colours as luminance, z planes projected.
 
-    Raises ConfigFault naming the file.
+    Raises ConfigFault naming the file if it cannot be decoded or has several channels.
     """
     key = str(path)
     body = _body(path)
@@ -162,10 +166,9 @@ def plane_of(pixels: Pixels) -> Plane:
 
 
 def read_indices(path: Path) -> Labels:
-    """The numbers of a label file as they stand, (H, W) int32: greys of 8, 16 or 32 bits, palette indices, whole floats.
+    """The numbers of a label file as they are stored, (H, W) int32: greys of 8, 16 or 32 bits, palette indices, whole floats.
 
-    Raises ConfigFault naming the file; colours are refused, because whether a colour means an object or a class nobody can
-    tell.
+    Raises ConfigFault naming the file. Colours are refused: nobody can tell whether a colour means an object or a class.
     """
     pixels = _numbers(path)
     if pixels.ndim == 3:
@@ -180,22 +183,25 @@ def read_indices(path: Path) -> Labels:
 
 
 def read_labels(path: Path) -> Labels:
-    """A label file as (H, W) int32: 0 the background, every other number an object.
+    """A label file as (H, W) int32: 0 is background, every other number an object.
 
-    A file of 0 and 255 alone is a mask: its objects are the connected components. Raises ConfigFault as `read_indices` does.
+    A file that holds only 0 and 255 is a mask; its objects are its connected components. Raises as `read_indices` does.
     """
     labels = read_indices(path)
     return components(labels) if set(np.unique(labels).tolist()) == {0, 255} else labels
 
 
 def read_mask(path: Path) -> Labels:
-    """As `read_labels`, but a file of 0 and any one other number is a mask too: for folders that hold masks by their name."""
+    """As `read_labels`, for folders called masks: a file that holds 0 and any one other number is a mask too."""
     labels = read_indices(path)
     return components(labels) if len(np.unique(labels[labels > 0])) == 1 else labels
 
 
 def whole_numbers(values: NDArray[np.generic], where: str) -> Labels:
-    """Labels of any real type as int32, large numbers renumbered in their order. Raises ConfigFault naming `where`."""
+    """Labels of any real type as int32; numbers above 65,536 are renumbered in their order.
+
+    Raises ConfigFault naming `where` if they are not whole numbers from 0 to 2^31 - 1.
+    """
     if values.dtype.kind not in "buif":
         raise ConfigFault(f"{where}: labels of type {values.dtype}; whole numbers expected")
     found = values.astype(np.float64)
@@ -222,7 +228,7 @@ def components(mask: Labels | NDArray[np.uint8]) -> Labels:
 
 
 def stack_masks(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> Labels:
-    """Label image of one mask an object, numbered in their order; where objects overlap the smaller one is on top."""
+    """The label image of several masks, one an object, numbered in their order. Where they overlap, the smaller one is on top."""
     labels = np.zeros(shape, np.int32)
     for index in sorted(range(len(masks)), key=lambda index: -int(masks[index].sum())):
         labels[masks[index]] = index + 1
