@@ -85,6 +85,7 @@ def evaluate_suites(
     from cellcount_core.models.package import find_package
 
     chosen = run.chosen_suites(suites)
+    run.refuse_idle_options(chosen, beside=beside, unlike=unlike, engine=engine)
     scale = read_diameter(diameter)
     _refuse_file(out)
     packages = [find_package(name) for name in (package, *beside)]

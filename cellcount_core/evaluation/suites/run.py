@@ -75,6 +75,21 @@ def chosen_suites(names: Sequence[str]) -> list[Suite]:
     return [suite for suite in SUITES.values() if suite.name in names or ALL in names]
 
 
+def refuse_idle_options(
+    suites: Sequence[Suite], *, beside: Sequence[str], unlike: Sequence[str], engine: str
+) -> None:
+    """Raise ConfigFault for an option that none of the suites looks at."""
+    names = {suite.name for suite in suites}
+    given = (
+        ("--beside", bool(beside), "accuracy"),
+        ("--engine with several names", "," in engine, "accuracy"),
+        ("--unlike", bool(unlike), "uncertainty"),
+    )
+    for option, is_given, suite in given:
+        if is_given and suite not in names:
+            raise ConfigFault(f"{option} is of --suite {suite} alone; asked for: {', '.join(sorted(names))}")
+
+
 def is_shipped(package: Package) -> bool:
     """Whether the package travels with cellcount, so that the project's bars are asked of it."""
     return package.folder.resolve().parent == shipped_folder().resolve()

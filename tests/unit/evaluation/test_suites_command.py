@@ -144,6 +144,12 @@ def test_strange_images_need_no_labels(data: Path, tmp_path: Path) -> None:
     [
         (("--suite", "robustnes"), "nearest"),
         (("--suite", "accuracy"), "--suite accuracy: DATA expected"),
+        (("--suite", "empty", "--beside", "nuclei"), "--beside is of --suite accuracy alone"),
+        (("--suite", "empty", "--unlike", "x"), "--unlike is of --suite uncertainty alone"),
+        (
+            ("--suite", "empty", "--engine", "auto,smooth"),
+            "--engine with several names is of --suite accuracy alone",
+        ),
         (("--bars",), "give --suite with them"),
         ((), "DATA is missing"),
     ],
