@@ -33,9 +33,9 @@ from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.maps import levels
 from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.plan.planner import load_run
 from cellcount_core.runners.job import run_job
 from cellcount_core.stores.local import open_local
+from cellcount_core.tables.runfile import read_run
 
 _IMAGES = 12
 _SHARD_FIELDS = 16
@@ -156,7 +156,7 @@ def _whole(package: Package, engine: str, source: Path, output: Path) -> Side:
     clock = _Clock()
     run_job(job, clock)
     seconds = clock.ended - clock.began
-    return Side(clock.fields / seconds, load_run(open_local(output)).model.engine, clock.busy_s / seconds)
+    return Side(clock.fields / seconds, read_run(open_local(output)).model.engine, clock.busy_s / seconds)
 
 
 class _Clock(Quiet):

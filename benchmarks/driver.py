@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,13 @@ import tifffile
 
 from benchmarks.record import record
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.domain.wells import WellPosition
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.plan.planner import PlannedModel, make_plan
-from cellcount_core.plan.runfile import ModelIdentity
 from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import LIST_BATCH, Listed
+from cellcount_core.tables.runfile import ModelIdentity
 
 _PEAK_OF_THIS_PROCESS = """
 import sys
@@ -201,7 +203,7 @@ def plan(arguments: argparse.Namespace) -> None:
     """Plan as many files as asked, read the plan back, and print what it took."""
     files = arguments.files
     run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"}, measure=("w1", "w2"))
-    model = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), "Nuclei")
+    model = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), partial(schema_3, "Nuclei"))
     started, cpu = time.perf_counter(), time.process_time()
     with make_plan(MadeUpStore(files), run, model, ShardLimits(64, 2**40)) as planned:  # type: ignore[arg-type]
         took, busy = time.perf_counter() - started, time.process_time() - cpu

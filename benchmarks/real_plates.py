@@ -71,7 +71,7 @@ def main() -> None:
                 f"{count} {status}" for status, count in result.summary.statuses.items() if count
             )
             table.append(
-                f"| {plate} | {package} | {statuses} | {result.summary.count} | {result.seconds:.1f} |"
+                f"| {plate} | {package} | {statuses} | {result.summary.totals['count']} | {result.seconds:.1f} |"
             )
             print(table[-1], flush=True)
             draw_pictures(open_store(str(output), StorageOptions()), StorageOptions(), 6)

@@ -1,6 +1,6 @@
 """Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
 
-config.md comes from config.py, the layouts, nightly/config.py and docs/meanings.yaml, tables.md from domain/columns.py, exit-codes.md and reasons.md from
+config.md comes from config.py, the layouts, nightly/config.py and docs/meanings.yaml, tables.md from the schema of a run, exit-codes.md and reasons.md from
 domain/errors.py, warnings.md from domain/doubts.py, cli.md from the command line itself.
 """
 
@@ -19,11 +19,13 @@ from pydantic import BaseModel
 from cellcount_core import config as settings
 from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
-from cellcount_core.domain import doubts
+from cellcount_core.domain import doubts, totals
 from cellcount_core.domain import errors as faults
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.registry import kinds
+from cellcount_core.models.package import find_package
 from cellcount_core.nightly import config as nights
+from cellcount_core.pipeline.rows import run_schema
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; edit there. -->\n\n"
@@ -173,33 +175,51 @@ def _sentence(section: type[BaseModel]) -> str:
 
 
 def tables_page() -> str:
-    """Every column of every table, for objects named Nuclei and one measured channel w1."""
-    features = tables.Features("Nuclei", ("w1",))
+    """Every column of every table, of each task: objects are named Nuclei, and one channel w1 is measured."""
+    schema = run_schema(find_package("nuclei"), ("w1",))
     text = [
         "# Tables\n",
-        f"Schema version {tables.SCHEMA_VERSION}; it stands in the metadata of every file, units and meanings in that of every column.",
+        f"Schema version {tables.SCHEMA_VERSION}; it stands in the metadata of every file, units, meanings and rules of merging in that of every column.",
+        "A run's `run/run.json` holds its schema: every column that its tables have, and how fields are merged into wells and plates.",
         "Measured columns carry the object name of the model's package (here `Nuclei`) and the name of the channel (here `w1`).",
         "Rows are in key order: plate, well, site, time point, then object number. Equal runs give equal rows, and equal bytes of wells, plates and summary.\n",
     ]
     pages = (
-        ("fields/*.parquet", "One row an expected field.", tables.fields_columns(features)),
-        ("objects/*.parquet", "One row an object of an `ok` field.", tables.objects_columns(features)),
-        ("wells.parquet", "One row a well and time point.", tables.wells_columns(features)),
-        ("plates.parquet", "One row a plate.", tables.plates_columns(features)),
+        ("fields/*.parquet", "One row an expected field.", tables.fields_columns(schema)),
+        ("objects/*.parquet", "One row an object of an `ok` field.", tables.objects_columns(schema)),
+        ("wells.parquet", "One row a well and time point.", totals.wells_columns(schema)),
+        ("plates.parquet", "One row a plate.", totals.plates_columns(schema)),
     )
     for name, meaning, columns in pages:
         text += [
             f"## {name}\n",
             f"{meaning}\n",
-            "| column | type | unit | null | meaning |",
-            "|---|---|---|---|---|",
+            "| column | type | unit | null | merged as | meaning |",
+            "|---|---|---|---|---|---|",
         ]
         text += [
-            f"| `{column.name}` | `{column.kind.value}` | {column.unit} | {'never' if column.required else 'may be'} | {column.meaning} |"
+            f"| `{column.name}` | `{column.kind.value}` | {column.unit} | {column.null.value} | {_rule(column)} | {column.meaning} |"
             for column in columns
         ]
         text.append("")
+    text += ["## Rules of merging\n", "| rule | what wells, plates and summary say |", "|---|---|"]
+    text += [f"| {rule.value} | {_RULES[rule]} |" for rule in tables.Merge if rule is not tables.Merge.NONE]
     return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+_RULES = {
+    tables.Merge.COUNT: "the sum over counted fields, mean and standard deviation of a field, and the number a mm²",
+    tables.Merge.SUM: "the sum over counted fields",
+    tables.Merge.SHARE: "the sum over counted fields, and its ratio to another column with the Wilson interval of 95 %",
+    tables.Merge.MOMENTS: "mean and standard deviation over all objects (a column of objects) or over fields (a column of fields)",
+    tables.Merge.VECTOR: "the mean over counted fields of each element, in a column for each class",
+    tables.Merge.TALLY: "how many counted fields have which value, as JSON",
+    tables.Merge.AREA: "the imaged area of the counted fields",
+}
+
+
+def _rule(column: tables.Column) -> str:
+    return "" if column.merge is tables.Merge.NONE else column.merge.value
 
 
 def exit_codes_page() -> str:

@@ -12,7 +12,6 @@ import tifffile
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import Features
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
@@ -22,6 +21,7 @@ from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import FieldResult, count_field
 from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.kit import FieldKit
+from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 
@@ -64,7 +64,7 @@ def count_bytes(
         run=config,
         package=model.package,
         separator=build_separator(model.package.separator),
-        features=Features(model.package.object_name, (CHANNEL.name,)),
+        schema=run_schema(model.package, (CHANNEL.name,)),
         scales={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),

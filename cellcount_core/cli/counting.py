@@ -93,7 +93,8 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     print_reasons(summary.reasons, summary.examples)
     print_doubts(summary)
     out = job.output.rstrip("/")
-    print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/, objects/")
+    objects = ", objects/" if summary.schema.objects else ""
+    print(f"tables in {out}/: wells.parquet, plates.parquet, summary.csv, fields/{objects}")
     if result.exit_code is ExitCode.FAILURES:
         bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
         given = job.execution.max_failed
@@ -103,7 +104,7 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     if result.exit_code is ExitCode.DOUBTS:
         print(f"exit code {int(ExitCode.DOUBTS)}: {many(len(summary.doubts), 'plate')} in doubt (--strict)")
     steps = [follow_up("verify", job)]
-    if summary.count is not None:
+    if summary.statuses.get(Status.OK.value, 0):
         steps.append(follow_up("pictures", job))
     print(f"next: {'; '.join(steps)}")
 
@@ -132,11 +133,14 @@ def follow_up(command: str, job: JobConfig) -> str:
 
 
 def total_line(summary: Summary) -> str:
-    """What was counted in how many fields, in words."""
+    """What was found in how many fields, in words."""
+    from cellcount_core.reduce.summary import headline
+
     done = f"{summary.statuses.get('ok', 0)} of {many(summary.fields, 'field')}"
-    if summary.count is None:
+    if not summary.statuses.get(Status.OK.value, 0):
         return f"no field could be counted: {done}"
-    return f"{many(summary.count, 'object')} in {done}"
+    found = headline(summary)
+    return f"{found} in {done}" if found else done
 
 
 def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> None:

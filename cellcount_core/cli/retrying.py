@@ -60,8 +60,8 @@ def _job(
     assignments: Sequence[str],
     endpoint: str | None,
 ) -> JobConfig:
-    from cellcount_core.plan.planner import load_run
     from cellcount_core.stores.open import open_store
+    from cellcount_core.tables.runfile import read_run
 
     tree: dict[str, object] = {"output": out, "execution": dict(execution), "storage": {"endpoint": endpoint}}
     for assignment in assignments:
@@ -75,7 +75,7 @@ def _job(
     from cellcount_core.runners.places import storage_options
 
     options = storage_options(storage.output_storage or storage.storage)
-    run = load_run(open_store(out, options))
+    run = read_run(open_store(out, options))
     return build_job({**tree, "input": source or run.input, "run": dict(run.run)}, "cellcount retry")
 
 

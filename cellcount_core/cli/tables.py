@@ -23,9 +23,9 @@ def reduce_again(out: str, endpoint: str | None) -> int:
     """Build the merged tables anew."""
     import sys
 
-    from cellcount_core.reduce.ledger import read_run
     from cellcount_core.reduce.reducer import reduce_run
     from cellcount_core.runners.lease import held
+    from cellcount_core.tables.runfile import read_run
 
     store = open_output(out, endpoint)
     # Nothing is written into a folder that holds no run.
@@ -44,9 +44,8 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
     report = verify(open_output(out, endpoint))
     tally = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
-    print(
-        f"{report.fields} expected = {tally}; {many(report.shards, 'shard')}, {many(report.objects, 'object')}"
-    )
+    objects = "" if report.objects is None else f", {many(report.objects, 'object')}"
+    print(f"{report.fields} expected = {tally}; {many(report.shards, 'shard')}{objects}")
     for line in report.told:
         print(f"  {line}")
     for finding in report.findings:
@@ -60,10 +59,10 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
 
 def export_counts(out: str, file: Path, endpoint: str | None) -> int:
-    """Write `index,count`."""
-    from cellcount_core.reduce.export import index_count_csv
+    """Write `index,count`, or whatever the run's task answers of a field."""
+    from cellcount_core.reduce.export import results_csv
 
-    text = index_count_csv(open_output(out, endpoint))
+    text = results_csv(open_output(out, endpoint))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

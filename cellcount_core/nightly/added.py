@@ -18,9 +18,10 @@ from cellcount_core.pipeline.sizing import tells_sizes
 from cellcount_core.plan.derived import Suspect, suspects
 from cellcount_core.plan.discover import key_reader
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.planner import load_plan
 from cellcount_core.plan.rows import Row, row_of
 from cellcount_core.stores.base import Listed, Store
+from cellcount_core.tables.runfile import read_run
 
 MOST_FILES = 1000
 """More files than this are not named one by one in run.include: the plate is counted whole."""
@@ -46,7 +47,7 @@ def added_files(
     wells: set[Well] = set()
     channels: set[str] = set()
     for store in counted:
-        for shard in read_shards(load_plan(store, load_run(store))):
+        for shard in read_shards(load_plan(store, read_run(store))):
             for field in shard.fields:
                 if field.reason is not None:
                     return ()

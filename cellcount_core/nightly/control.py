@@ -10,25 +10,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cellcount_core.domain.columns import Merge, Schema
 from cellcount_core.nightly.config import History
-
-STATISTICS = {
-    "count_per_field": "objects a field",
-    "focus": "median focus",
-    "background": "median background (raw)",
-}
-"""What is watched of a plate, and what it is called."""
 
 _TO_SD = 1.4826
 _LEAST_SPREAD = 0.02
 
 
+def statistics_of(schema: Schema) -> dict[str, str]:
+    """What is watched of a plate, by name, and what it is called: the mean of what is counted, shares, and medians of what is
+    declared to be watched."""
+    counts = {
+        f"{one.name}_per_field": f"{one.unit} a field" for one in schema.fields if one.merge is Merge.COUNT
+    }
+    shares = {
+        f"{one.name}_share": f"share of {one.name}" for one in schema.fields if one.merge is Merge.SHARE
+    }
+    medians = {
+        one.name: f"median {one.name}" + (f" ({one.unit})" if one.unit not in ("", "1") else "")
+        for one in schema.fields
+        if one.watched
+    }
+    return counts | shares | medians
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One statistic of one plate against its limits; without limits where there is too little to compare with."""
+    """One statistic of one plate against its limits; without limits where there is too little to compare with. `title` is what the
+    statistic is called."""
 
     plate: str
     statistic: str
+    title: str
     value: float
     centre: float | None
     low: float | None
@@ -59,15 +72,16 @@ def readings(
     statistics: Mapping[str, float | None],
     before: Sequence[Mapping[str, float | None]],
     history: History,
+    titles: Mapping[str, str],
 ) -> list[Reading]:
-    """Every statistic of `plate` that there is, against the plates `before`."""
+    """Every statistic of `titles` (what they are called, by name) that `plate` has, against the plates `before`."""
     found = []
-    for name in STATISTICS:
+    for name, title in titles.items():
         value = statistics.get(name)
         if value is None:
             continue
         earlier = [each for one in before if (each := one.get(name)) is not None]
         bounds = limits(earlier, history)
         centre, low, high = bounds or (None, None, None)
-        found.append(Reading(plate, name, value, centre, low, high, len(earlier)))
+        found.append(Reading(plate, name, title, value, centre, low, high, len(earlier)))
     return found

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pyarrow.dataset import Dataset
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import WELL
+from cellcount_core.domain.columns import REASON, STATUS, WARNINGS, WELL, Merge, Value
 from cellcount_core.domain.doubts import Doubt, code_of
 from cellcount_core.domain.errors import BudgetFault, Reason, Remedy, Status
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
@@ -17,7 +17,7 @@ from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import Plate
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.planner import load_plan
 from cellcount_core.reduce.summary import Summary, told_doubts
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job
@@ -26,6 +26,7 @@ from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
 from cellcount_core.tables.open import Output, open_output
 from cellcount_core.tables.parts import committed_parts
+from cellcount_core.tables.runfile import read_run
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5
@@ -79,7 +80,6 @@ def count_plate(
     table = open_output(url, options).fields
     if unfinished := _unfinished(result.summary, table):
         return replace(blank, status=PlateStatus.LATE, output=folder, detail=unfinished)
-    rows = table.to_table(columns=["focus", "background"])
     event = _filled(blank, result)
     said = [blank.detail, failures_told(_ends(table))]
     if not event.ok and (event.failed or event.missing):
@@ -88,8 +88,7 @@ def count_plate(
     return replace(
         event,
         output=folder,
-        focus=_median(rows["focus"]),
-        background=_median(rows["background"]),
+        statistics=_statistics(result.summary, table),
         detail="; ".join(filter(None, said)),
         doubts="\n".join((*result.warnings, *told_doubts(result.summary))),
         doubt=", ".join(sorted({one.doubt.value for one in result.summary.doubts})),
@@ -115,7 +114,7 @@ def failures_told(fields: Iterable[tuple[str, str | None, str]]) -> str:
 
 def _ends(table: Dataset) -> Iterable[tuple[str, str | None, str]]:
     """Status, reason and well of each field."""
-    rows = table.to_table(columns=["status", "reason", WELL.name])
+    rows = table.to_table(columns=[STATUS.name, REASON.name, WELL.name])
     return zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
@@ -124,7 +123,7 @@ def _ends_so_far(store: Store) -> Iterable[tuple[str, str | None, str]]:
     done = committed_parts(store)
     if done:
         yield from _ends(Output(store).fields)
-    for shard in read_shards(load_plan(store, load_run(store))):
+    for shard in read_shards(load_plan(store, read_run(store))):
         if shard.number not in done:
             yield from (
                 (field.reason.status.value, field.reason.value, field.key.well)
@@ -143,11 +142,11 @@ def _unfinished(summary: Summary, table: Dataset) -> str:
     number = summary.warnings.get(Doubt.ZERO_TAIL, 0)
     if not number:
         return ""
-    rows = table.to_table(columns=["warnings", WELL.name]).to_pylist()
+    rows = table.to_table(columns=[WARNINGS.name, WELL.name]).to_pylist()
     wells = [
         row[WELL.name]
         for row in rows
-        if any(code_of(each) == Doubt.ZERO_TAIL for each in row["warnings"] or ())
+        if any(code_of(each) == Doubt.ZERO_TAIL for each in row[WARNINGS.name] or ())
     ]
     return f"{number} {'field ends' if number == 1 else 'fields end'} in zeros, as files do that are still being copied ({_shown(wells)})"
 
@@ -180,9 +179,25 @@ def _filled(blank: Event, result: JobResult) -> Event:
         missing=statuses[Status.MISSING],
         skipped=statuses[Status.SKIPPED],
         fields_now=sum(result.progress.statuses.values()),
-        count=summary.count,
-        count_per_field=summary.count_per_field_mean,
     )
+
+
+def _statistics(summary: Summary, table: Dataset) -> dict[str, int | float | None]:
+    """What the ledger keeps of a plate: of what is counted the total and the mean of a field, shares, and medians of what is watched."""
+    found: dict[str, Value] = {}
+    for column in summary.schema.fields:
+        name = column.name
+        if column.merge is Merge.COUNT:
+            found |= {
+                name: summary.totals[name],
+                f"{name}_per_field": summary.totals[f"{name}_per_field_mean"],
+            }
+        elif column.merge is Merge.SHARE:
+            found[f"{name}_share"] = summary.totals[f"{name}_share"]
+    watched = [column.name for column in summary.schema.fields if column.watched]
+    rows = table.to_table(columns=watched)
+    found |= {name: _median(rows[name]) for name in watched}
+    return {name: value for name, value in found.items() if value is None or isinstance(value, int | float)}
 
 
 def _median(values: object) -> float | None:

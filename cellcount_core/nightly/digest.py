@@ -117,7 +117,7 @@ def digest_json(digest: Digest) -> bytes:
     """The bytes of digest.json, which the webhook receives too."""
 
     def plates(*statuses: PlateStatus) -> list[dict[str, object]]:
-        return [asdict(event) for event in digest.of(*statuses)]
+        return [event.plain() for event in digest.of(*statuses)]
 
     data = {
         "night": digest.night,

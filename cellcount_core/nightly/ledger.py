@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 
 import pyarrow as pa
@@ -37,7 +37,7 @@ class PlateStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the ledger; field names are the columns of datasets.parquet.
+    """One line of the ledger; field names, and those of its statistics, are the columns of datasets.parquet.
 
     `plate` names the plate: its path below the root, "<path>@<root>" where another root has a plate there too. `source` is where it
     lay (URL of its folder), which may change when a root is moved. `content` is its content identity, `output` the folder of its tables
@@ -46,7 +46,8 @@ class Event:
     `detail` says what became of it and of fields that were not counted, `doubts` what its plan and its rows warn of, a line a sentence,
     `doubt` is the code of what is doubtful about the plate as a whole (`doubt` in plates.parquet).
     `fields_now` were counted in it, the others had been by a night that was cut short. Where a plate only gained wells,
-    `extends` is the content whose tables this output adds those wells to, and the numbers are those of the added wells.
+    `extends` is the content whose tables this output adds those wells to, and the numbers are those of the added wells. `statistics`
+    are what the plate's task counted and what is watched, by name.
     """
 
     night: str
@@ -69,15 +70,29 @@ class Event:
     missing: int | None = None
     skipped: int | None = None
     fields_now: int | None = None
-    count: int | None = None
-    count_per_field: float | None = None
-    focus: float | None = None
-    background: float | None = None
+    statistics: Mapping[str, int | float | None] = field(default_factory=dict, hash=False)
     seconds: float | None = None
 
+    def plain(self) -> dict[str, object]:
+        """As plain data, each statistic by its own name."""
+        data = asdict(self)
+        ended = {"seconds": data.pop("seconds")}
+        return {**data, **data.pop("statistics"), **ended}
 
-SCHEMA = pa.schema(
-    [
+
+def _schema(events: Iterable[Event]) -> pa.Schema:
+    """The columns of datasets.parquet: those of every event, and the statistics of these."""
+    kinds: dict[str, pa.DataType] = {}
+    for event in events:
+        for name, value in event.statistics.items():
+            kinds.setdefault(name, pa.int64())
+            if isinstance(value, float):
+                kinds[name] = pa.float64()
+    statistics = [pa.field(name, kind) for name, kind in kinds.items()]
+    return pa.schema([*_COLUMNS, *statistics, pa.field("seconds", pa.float64())])
+
+
+_COLUMNS = (
         *(
             pa.field(name, pa.string(), nullable=False)
             for name in ("night", "plate", "source", "content", "status", "started", "detail", "output", "fingerprint", "extends", "doubts", "doubt")
@@ -85,10 +100,8 @@ SCHEMA = pa.schema(
         *(pa.field(name, pa.int64(), nullable=False) for name in ("files", "bytes")),
         *(
             pa.field(name, pa.int64())
-            for name in ("fields", "ok", "failed", "missing", "skipped", "fields_now", "count")
+            for name in ("fields", "ok", "failed", "missing", "skipped", "fields_now")
         ),
-        *(pa.field(name, pa.float64()) for name in ("count_per_field", "focus", "background", "seconds")),
-    ]
 )  # fmt: skip
 
 
@@ -138,14 +151,16 @@ class Ledger:
 
     def write_views(self) -> None:
         """Replace datasets.parquet and datasets.csv by the state of now."""
-        table = pa.Table.from_pylist([asdict(event) for event in self.current()], schema=SCHEMA)
+        events = self.current()
+        schema = _schema(events)
+        table = pa.Table.from_pylist([event.plain() for event in events], schema=schema)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self._store.put(f"{DATASETS}.parquet", sink.getvalue().to_pybytes())
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(SCHEMA.names)
-        writer.writerows([row[name] for name in SCHEMA.names] for row in table.to_pylist())
+        writer.writerow(schema.names)
+        writer.writerows([row[name] for name in schema.names] for row in table.to_pylist())
         self._store.put(f"{DATASETS}.csv", text.getvalue().encode())
 
 
@@ -179,7 +194,7 @@ def _key(number: int) -> str:
 
 
 def _body(event: Event) -> bytes:
-    return (json.dumps(asdict(event), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(event.plain(), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _read(store: Store) -> Iterable[Event]:
@@ -200,11 +215,16 @@ def _read(store: Store) -> Iterable[Event]:
 
 
 def _parse(store: Store, key: str, body: bytes) -> Event:
-    known = {field.name for field in fields(Event)}
+    known = {one.name for one in fields(Event)}
     try:
         data = json.loads(body)
-        # A later version may write more columns; what is not known here is left alone.
+        # Numbers of other names are statistics, of whatever was counted; what else a later version may write is left alone.
         values = {name: value for name, value in data.items() if name in known}
-        return Event(**{**values, "status": PlateStatus(values["status"])})
+        statistics = {
+            name: value
+            for name, value in data.items()
+            if name not in known and (value is None or isinstance(value, int | float))
+        }
+        return Event(**{**values, "status": PlateStatus(values["status"]), "statistics": statistics})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise LedgerFault(f"{store.url}: {key} is no event of the table of tables: {error}") from None

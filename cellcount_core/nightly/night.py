@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from cellcount_core.domain.fingerprint import canonical_json, differences
 from cellcount_core.models.package import find_package
 from cellcount_core.nightly.clock import Clock, SystemClock
 from cellcount_core.nightly.config import NightlyConfig
-from cellcount_core.nightly.control import Reading, readings
+from cellcount_core.nightly.control import Reading, readings, statistics_of
 from cellcount_core.nightly.counting import count_plate
 from cellcount_core.nightly.digest import Digest, digest_json
 from cellcount_core.nightly.hook import hook_url, send
@@ -27,6 +27,7 @@ from cellcount_core.runners.places import open_input, storage_options
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Absent, Created, Store
 from cellcount_core.stores.open import open_store, path_below, real_url
+from cellcount_core.tables.runfile import read_run
 
 SETTINGS = "nights/settings.json"
 _OWN_FOLDERS = ("counts", "nights")
@@ -303,7 +304,14 @@ class _Night:
         if event.status is PlateStatus.COUNTED:
             self._settle({plate.name: plate})
             self._inherit(plate.name)
-            self.readings += readings(plate.name, _statistics(event), self._earlier(), self.config.history)
+            counted = open_store(
+                f"{self.store.url.rstrip('/')}/{event.output}",
+                storage_options(self.config.output_storage or self.config.storage),
+            )
+            titles = statistics_of(read_run(counted).schema)
+            self.readings += readings(
+                plate.name, event.statistics, self._earlier(), self.config.history, titles
+            )
 
     def _doubt_depth(self, plate: Plate) -> None:
         """Say where several plates seem to be counted as one; it is a problem unless the depth was set by hand."""
@@ -314,12 +322,12 @@ class _Night:
             chosen = "depth" in self.config.model_fields_set
             (self.notices if chosen else self.problems).append(said)
 
-    def _earlier(self) -> list[dict[str, float | None]]:
+    def _earlier(self) -> list[Mapping[str, float | None]]:
         """Statistics of the plates counted in the last nights before this one."""
         past = self.ledger.events[: self.before]
         nights = list(dict.fromkeys(event.night for event in past))[-self.config.history.nights :]
         return [
-            _statistics(event)
+            event.statistics
             for event in past
             if event.status is PlateStatus.COUNTED and event.night in nights
         ]
@@ -383,10 +391,6 @@ class _Night:
         for folder in (f"nights/{self.name}/digest", "nights/latest"):
             self.store.put(f"{folder}.json", data)
             self.store.put(f"{folder}.html", html)
-
-
-def _statistics(event: Event) -> dict[str, float | None]:
-    return {"count_per_field": event.count_per_field, "focus": event.focus, "background": event.background}
 
 
 @dataclass(slots=True)

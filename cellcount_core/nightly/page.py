@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from cellcount_core.nightly.control import STATISTICS, Reading
+from cellcount_core.nightly.control import Reading
 from cellcount_core.nightly.digest import Digest
-from cellcount_core.nightly.ledger import PlateStatus
+from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.report.html import html_page
 
 _STYLE = """
@@ -72,7 +72,7 @@ def _problems(digest: Digest) -> Iterable[str]:
     bad = {event.plate for event in (*digest.of(PlateStatus.FAILED), *digest.incomplete, *doubted)}
     yield from (line for line in digest.sentences if line.partition(": ")[0] in bad)
     for reading in digest.flagged:
-        yield f"{reading.plate}: {STATISTICS[reading.statistic]} is {_number(reading.value)}, outside {_limits(reading)}"
+        yield f"{reading.plate}: {reading.title} is {_number(reading.value)}, outside {_limits(reading)}"
     if digest.webhook and not digest.webhook.startswith("sent"):
         yield f"Webhook: {digest.webhook}"
 
@@ -88,7 +88,7 @@ def _cards(digest: Digest) -> str:
     cards = [
         ("plates counted", str(len(counted))),
         ("fields counted", f"{sum(event.fields_now or 0 for event in counted):,}"),
-        ("objects", f"{sum(event.count or 0 for event in counted):,}"),
+        *_totals(counted),
         ("plates failed", str(len(digest.of(PlateStatus.FAILED)))),
         (
             "fields failed or missing",
@@ -106,17 +106,31 @@ def _cards(digest: Digest) -> str:
     return f'<div class="cards">{inner}</div>'
 
 
+def _totals(counted: Sequence[Event]) -> Iterable[tuple[str, str]]:
+    """What was counted on all plates: the statistics that are whole numbers."""
+    for name in _statistics(counted):
+        values = [value for event in counted if (value := event.statistics.get(name)) is not None]
+        if values and all(isinstance(value, int) for value in values):
+            yield escape(name.replace("_", " ")), f"{sum(values):,}"
+
+
+def _statistics(counted: Sequence[Event]) -> list[str]:
+    """The names of all statistics of these events, in their order."""
+    return list(dict.fromkeys(name for event in counted for name in event.statistics))
+
+
 def _counted(digest: Digest) -> str:
     counted = digest.of(PlateStatus.COUNTED)
     if not counted:
         return ""
     incomplete = {event.source for event in digest.incomplete}
+    names = _statistics(counted)
     rows = [
         (
             escape(event.plate),
             f"{event.ok} of {event.fields}",
             f"<span{_BAD if event.source in incomplete else ''}>{(event.failed or 0) + (event.missing or 0)}</span>",
-            *map(_number, (event.count, event.count_per_field, event.focus, event.background)),
+            *(_number(event.statistics.get(name)) for name in names),
             _duration(event.seconds or 0.0),
             f"<code>{escape(event.output)}</code>",
         )
@@ -126,10 +140,7 @@ def _counted(digest: Digest) -> str:
         "plate",
         "fields ok",
         "failed or missing",
-        "objects",
-        "a field",
-        "focus",
-        "background",
+        *(escape(name.replace("_", " ")) for name in names),
         "time",
         "tables in",
     )
@@ -166,7 +177,7 @@ def _drift(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Iter
         "robust centre and its limits.</p>"
     )
     charts = []
-    for name, title in STATISTICS.items():
+    for name, title in {reading.statistic: reading.title for reading in digest.readings}.items():
         tonight = [reading for reading in digest.readings if reading.statistic == name]
         earlier = [value for one in before if (value := one.get(name)) is not None]
         if tonight:

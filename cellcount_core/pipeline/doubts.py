@@ -60,10 +60,6 @@ def doubts(
     not rise above its noise.
     """
     shorter = min(plane.shape)
-    means = (
-        f"{package.object_name}_AreaShape_EquivalentDiameter",
-        f"{package.object_name}_Intensity_MeanIntensity_{channel}",
-    )
     told = {
         Doubt.OUT_OF_DOMAIN: unlike is not None and unlike > _TYPICAL,
         Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
@@ -73,7 +69,7 @@ def doubts(
         Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
         Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
         Doubt.NOTHING_FOUND: not quality.empty and not found.count and _shows(plane, norm) >= _PIECES,
-        Doubt.BRIGHT_DEBRIS: norm.debris is not None or _bright_edge(plane, norm, found, means),
+        Doubt.BRIGHT_DEBRIS: norm.debris is not None or _bright_edge(plane, norm, found, channel),
         Doubt.ZERO_TAIL: zero_tail(plane),
         Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
@@ -104,14 +100,12 @@ def _is_dark(plane: Plane, package: Package) -> bool:
     return not free.inverted and free.range > spec.floor_sigmas * free.noise
 
 
-def _bright_edge(plane: Plane, norm: Normalisation, found: Counted, names: tuple[str, str]) -> bool:
-    """Whether a border of the image is clearly brighter than its objects over a longer stretch than objects reach.
-
-    `names` are the columns of the objects' diameters and mean intensities.
-    """
-    if norm.inverted or found.count < _FEW:
+def _bright_edge(plane: Plane, norm: Normalisation, found: Counted, channel: str) -> bool:
+    """Whether a border of the image is clearly brighter than its objects over a longer stretch than objects reach."""
+    usual = found.diameter_px
+    if norm.inverted or found.count < _FEW or usual is None:
         return False
-    usual, mean = (float(np.median(np.asarray(found.columns[name], np.float64))) for name in names)
+    mean = float(np.median(found.table.mean_intensity[channel]))
     level = mean - norm.background
     longest, side = longest_edge(plane, norm.background + _BRIGHT_EDGE * level, round(usual / 2))
     return longest >= max(_LONG_EDGE * usual, _EDGE_SHARE * side)
@@ -136,8 +130,7 @@ def _unlike_size(scale: FieldScale, found: Counted, shorter: int, package: Packa
     """Whether the median object is not of the size the package is for, at the scale it was counted at."""
     if found.count < _FEW or found.sizes is not None:
         return False
-    column = np.asarray(found.columns[f"{package.object_name}_AreaShape_EquivalentDiameter"], np.float64)
-    median = float(np.median(column))
+    median = found.diameter_px or 0.0
     wanted = package.input.diameter_px
     if wanted is None:
         return not _SMALLEST_SEEN_PX <= median <= _LARGEST_SHARE * shorter

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import Value
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField
@@ -25,10 +24,18 @@ from cellcount_core.pipeline.files import Loaded
 from cellcount_core.pipeline.kit import FieldKit, PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
+from cellcount_core.pipeline.rows import CHANNEL, Examined, field_values
 from cellcount_core.pipeline.scaling import field_scale, is_another_size
 from cellcount_core.pipeline.separate import Counted, separate_field
 from cellcount_core.tables.labels import label_key, label_tiff
 from cellcount_core.tables.rows import FieldRow, ObjectRows
+from cellcount_core.tasks.instances.columns import (
+    FIELD,
+    TWO_SIZES,
+    CountedObjects,
+    object_moments,
+    object_values,
+)
 
 _ODD = 1.4
 """Times by which the median object of a field may differ from its plate's before the field is asked for its own size."""
@@ -62,19 +69,6 @@ def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Examined:
-    """A field that was counted: its pixels, their quality, the scale it was counted at, its objects, and how unlike the training
-    images it is (None where the package does not say)."""
-
-    pixels: Pixels
-    quality: Quality
-    scale: FieldScale
-    found: Counted
-    unlike: float | None
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A field at the scale it is counted at: the levels of its counted planes, and the network's maps, made when asked for."""
 
@@ -102,7 +96,7 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     """
     prepared = prepare(kit, pixels, plate)
     found = separate_field(prepared.maps, _shape(kit, pixels), pixels.planes, kit)
-    if _odd_of_its_plate(prepared, found, kit):
+    if _odd_of_its_plate(prepared, found):
         own = prepare(replace(kit, scales={}), pixels, plate)
         if is_another_size(prepared.scale, own.scale):
             prepared, found = own, separate_field(own.maps, _shape(kit, pixels), pixels.planes, kit)
@@ -116,7 +110,16 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     colours = colour_doubts(pixels, prepared.norms[0], kit.package)
     told = (*pixels.warnings, *colours, *prepared.warnings, *found.warnings, *odd)
     warnings = tuple(dict.fromkeys(told))
-    return Examined(pixels, prepared.quality, prepared.scale, found, unlike, warnings)
+    return Examined(
+        pixels,
+        prepared.quality,
+        prepared.scale,
+        found,
+        unlike,
+        warnings,
+        _shape(kit, pixels),
+        _values(kit, found, warnings, _shape(kit, pixels)),
+    )
 
 
 def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
@@ -143,18 +146,15 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
     return Prepared(norms, quality, scale, FieldMaps(scaled, norms, kit.package, device, kit.run.tile), said)
 
 
-def _odd_of_its_plate(prepared: Prepared, found: Counted, kit: PlanesKit) -> bool:
+def _odd_of_its_plate(prepared: Prepared, found: Counted) -> bool:
     """Whether a field that was counted at its plate's object size has a reason to be asked for its own: no objects though it
     is not empty, or objects of another size."""
     scale = prepared.scale
     if scale.source is not ScaleSource.POOL or scale.diameter_px is None:
         return False
-    if not found.count:
+    if found.diameter_px is None:
         return not prepared.quality.empty
-    diameters = np.asarray(
-        found.columns[f"{kit.features.object_name}_AreaShape_EquivalentDiameter"], np.float64
-    )
-    return not 1 / _ODD <= float(np.median(diameters)) / scale.diameter_px <= _ODD
+    return not 1 / _ODD <= found.diameter_px / scale.diameter_px <= _ODD
 
 
 def _check_enlarged(shape: tuple[int, int], scale: FieldScale, run: RunConfig) -> None:
@@ -179,10 +179,9 @@ def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) 
     if kit.run.labels == "tiff":
         with kit.clock("labels"):
             _write_labels(kit, planned, seen.found)
-    height, width = _shape(kit, seen.pixels)
-    return FieldResult(
-        _row(kit, planned, seen), _object_rows(kit, planned, seen), height * width * len(kit.counted)
-    )
+    objects = _object_rows(kit, planned, seen)
+    height, width = seen.shape
+    return FieldResult(_row(kit, planned, seen, objects), objects, height * width * len(kit.counted))
 
 
 def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
@@ -192,55 +191,35 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Counted) -> None:
     kit.output.put(label_key(source), label_tiff(found.labels))
 
 
-def _row(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldRow:
-    height, width = _shape(kit, seen.pixels)
-    quality, found = seen.quality, seen.found
-    low, high = interval_of(kit.package, seen)
+def _row(kit: FieldKit, planned: PlannedField, seen: Examined, objects: ObjectRows) -> FieldRow:
     return FieldRow(
         key=planned.key,
         z_mode=str(kit.run.z),
         status=Status.OK,
         source=_sources(kit, planned),
-        channel=seen.pixels.channel or kit.counted[0].name,
-        planes=seen.pixels.joined,
-        count=found.count,
-        count_low=low,
-        count_high=high,
-        count_border=found.border,
-        area_fraction=found.area / (height * width),
-        width_px=width,
-        height_px=height,
-        um_per_px=seen.pixels.um_per_px,
-        scale=seen.scale.factor,
-        diameter_px=seen.scale.diameter_px,
-        diameter_source=seen.scale.source.value,
-        diameter_images=seen.scale.images,
-        diameter_objects=seen.scale.objects,
-        sizes=seen.found.sizes,
-        focus=quality.focus,
-        saturation=quality.saturation,
-        background=quality.background,
-        noise=quality.noise,
-        signal=quality.signal,
-        empty=quality.empty,
-        out_of_domain=seen.unlike,
         warnings=seen.warnings,
-        moments=found.moments,
+        values=field_values(seen, kit.counted[0].name, kit.schema),
+        moments=object_moments(objects.columns, kit.schema.objects),
     )
 
 
-def interval_of(package: Package, seen: Examined) -> tuple[float | None, float | None]:
+def _interval_of(package: Package, found: Counted, warnings: tuple[str, ...]) -> tuple[float, float] | None:
     """The interval of the count; none for a field unlike those it was calibrated on, whose errors are not known."""
-    if package.interval is None or Doubt.OUT_OF_DOMAIN in seen.warnings:
-        return None, None
-    return package.interval.around(seen.found.count)
+    if package.interval is None or Doubt.OUT_OF_DOMAIN in warnings:
+        return None
+    return package.interval.around(found.count)
+
+
+def _values(
+    kit: PlanesKit, found: Counted, warnings: tuple[str, ...], shape: tuple[int, int]
+) -> dict[str, Value]:
+    """What the task says of a field."""
+    seen = CountedObjects(found.table, shape, _interval_of(kit.package, found, warnings), found.sizes)
+    return {made.column.name: made.value(seen) for made in (*FIELD, TWO_SIZES)}
 
 
 def _object_rows(kit: FieldKit, planned: PlannedField, seen: Examined) -> ObjectRows:
-    columns = dict(seen.found.columns)
-    if seen.pixels.um_per_px is not None:
-        area = np.asarray(columns[f"{kit.features.object_name}_AreaShape_Area"], np.float64)
-        columns["area_um2"] = area * seen.pixels.um_per_px**2
+    columns = object_values(seen.found.table, kit.schema.object_name, seen.pixels.um_per_px)
     return ObjectRows(planned.key, columns)
 
 
@@ -252,7 +231,7 @@ def _not_counted(kit: FieldKit, planned: PlannedField, reason: Reason, detail: s
         reason=reason,
         detail=detail,
         source=_sources(kit, planned),
-        channel=kit.counted[0].name,
+        values={CHANNEL.name: kit.counted[0].name},
     )
     return FieldResult(row, None, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import Features
+from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.domain.fields import Selection
 from cellcount_core.models.engines import Engine, load_engine
@@ -15,6 +15,7 @@ from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.pipeline.scaling import Pools
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
@@ -30,7 +31,7 @@ class PlanesKit:
     run: RunConfig
     package: Package
     separator: Separator
-    features: Features
+    schema: Schema
     scales: Pools
     counted: tuple[Selection, ...]
     device: Device
@@ -61,7 +62,7 @@ def open_kit(context: RunContext) -> FieldKit:
         run=context.run,
         package=package,
         separator=build_separator(package.separator),
-        features=context.features,
+        schema=context.schema,
         scales={(s.plate, s.height_px, s.width_px): s for s in context.scales},
         counted=context.counted,
         measured=context.measured,
@@ -81,7 +82,7 @@ def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
         run=run,
         package=package,
         separator=build_separator(package.separator),
-        features=Features(package.object_name, roles),
+        schema=run_schema(package, roles),
         scales={},
         counted=tuple(Selection(role, "") for role in roles),
         device=Device(engine),

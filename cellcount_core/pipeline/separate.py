@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.moments import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.objects.blocks import BlockObjects, separate_blocks
-from cellcount_core.objects.features import feature_moments, object_columns
 from cellcount_core.objects.labels import Pixels, number_in_raster_order, paste, renumber
 from cellcount_core.objects.likeness import likeness_features
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
@@ -27,10 +26,11 @@ from cellcount_core.objects.scale import (
     window_to_original,
 )
 from cellcount_core.pipeline.farther import look_from_farther, speaks_of_larger
-from cellcount_core.pipeline.kit import PlanesKit
 from cellcount_core.pipeline.maps import FieldMaps, Maps
 from cellcount_core.pipeline.sizing import tells_sizes
-from cellcount_core.tables.rows import ObjectColumn
+
+if TYPE_CHECKING:
+    from cellcount_core.pipeline.kit import PlanesKit
 
 Shape = tuple[int, int]
 
@@ -46,21 +46,32 @@ _HALO = 128
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """The objects of a field: columns and moments by the tables' names, and the label image where it was asked for.
+    """The objects of a field, and its label image where it was asked for.
 
     `likeness` are the features that a package's domain is stated in, None where its network does not tell them or nothing was
     found. `sizes` tells how many objects of which size there are, where they were counted at two scales.
     """
 
-    count: int
-    border: int
-    area: int
-    columns: Mapping[str, ObjectColumn]
-    moments: Mapping[str, Moments]
+    table: ObjectTable
     labels: NDArray[np.integer] | None
     warnings: tuple[str, ...]
     likeness: tuple[float, ...] | None = None
     sizes: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return self.table.count
+
+    @property
+    def area(self) -> int:
+        """Pixels of all objects."""
+        return int(self.table.area.sum())
+
+    @property
+    def diameter_px(self) -> float | None:
+        """Median diameter of the circles of the objects' areas; None where there is no object."""
+        return float(np.median(self.table.equivalent_diameter)) if self.count else None
 
 
 def separate_field(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: PlanesKit) -> Counted:
@@ -90,8 +101,8 @@ def _at_once(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: Pl
         score = map_to_original(whole[..., 0], shape) if _scored(kit) else None
         table = measure(drawn, _measured(planes, kit), score_map=score)
     warnings = () if twice is None else (Doubt.TWO_SIZES,)
-    counted = _counted(table, drawn if kit.run.labels == "tiff" else None, warnings, kit)
-    return replace(counted, likeness=likeness, sizes=None if twice is None else twice.sizes)
+    labels_whole = drawn if kit.run.labels == "tiff" else None
+    return Counted(table, labels_whole, warnings, likeness, None if twice is None else twice.sizes)
 
 
 def separate_whole(separator: Separator, maps: Maps) -> NDArray[np.int32]:
@@ -148,7 +159,7 @@ def _by_blocks(maps: FieldMaps, shape: Shape, planes: Mapping[str, Plane], kit: 
         before += tables[-1].count
     table, lookup = join_tables(tables)
     labels_whole = renumber(canvas, lookup) if canvas is not None else None
-    return _counted(table, labels_whole, tuple(sorted(warnings)), kit)
+    return Counted(table, labels_whole, tuple(sorted(warnings)))
 
 
 def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -> Plane:
@@ -242,23 +253,8 @@ def _shown(start: int, length: int, n: int, full: int) -> NDArray[np.int64]:
 
 
 def _measured(planes: Mapping[str, Plane], kit: PlanesKit) -> dict[str, Plane]:
-    return {name: planes[name] for name in kit.features.channels if name in planes}
+    return {name: planes[name] for name in kit.schema.channels if name in planes}
 
 
 def _scored(kit: PlanesKit) -> bool:
     return kit.package.maps[0] == FOREGROUND
-
-
-def _counted(
-    table: ObjectTable, labels: NDArray[np.integer] | None, warnings: tuple[str, ...], kit: PlanesKit
-) -> Counted:
-    name = kit.features.object_name
-    return Counted(
-        count=table.count,
-        border=int(table.touches_border.sum()),
-        area=int(table.area.sum()),
-        columns=object_columns(table, name),
-        moments=feature_moments(table, name),
-        labels=labels,
-        warnings=warnings,
-    )

@@ -188,7 +188,7 @@ class ShardWorker:
             shard.number,
             [result.row for result in results],
             [result.objects for result in results if result.objects is not None],
-            self._context.features,
+            self._context.schema,
             self._context.fingerprint,
         )
 
@@ -205,7 +205,7 @@ def _receipt(
         commit=commit,
         statuses=dict(Counter(result.row.status.value for result in results)),
         reasons=dict(Counter(result.row.reason.value for result in results if result.row.reason is not None)),
-        objects=sum(result.row.count or 0 for result in results),
+        objects=sum(result.objects.count for result in results if result.objects is not None),
         pixels=sum(result.pixels for result in results),
         seconds=time.perf_counter() - began,
         stage_seconds=kit.clock.totals(),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cellcount_core.config import ExpectGrid, RunConfig
-from cellcount_core.domain.columns import Features
+from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences, fingerprint
@@ -33,21 +33,22 @@ from cellcount_core.plan.planfile import (
     shard_count,
     write_plan,
 )
-from cellcount_core.plan.runfile import (
-    RUN_KEY,
-    ModelIdentity,
-    Numbers,
-    RunFile,
-    from_json,
-    installed_versions,
-    to_json,
-)
 from cellcount_core.plan.sample import Sampler
 from cellcount_core.plan.scales import scale_warnings
 from cellcount_core.plan.shards import ShardLimits, cut_shards
 from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
 from cellcount_core.tables.parts import half_updated
+from cellcount_core.tables.runfile import (
+    RUN_KEY,
+    ModelIdentity,
+    Numbers,
+    RunFile,
+    from_json,
+    installed_versions,
+    read_run,
+    to_json,
+)
 
 _SHOWN_DIFFERENCES = 12
 
@@ -71,11 +72,12 @@ class InputChanged(OutputFault):
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """What planning must know of the model: its identity, the roles of its inputs, the name of its objects."""
+    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables, from the names of the
+    channels measured."""
 
     identity: ModelIdentity
     roles: tuple[str, ...]
-    object_name: str
+    schema_of: Callable[[tuple[str, ...]], Schema]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +225,6 @@ def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
     raise OutputFault(_belongs_to_another(store_out.url, stored, plan.file))
 
 
-def load_run(store_out: Store) -> RunFile:
-    """The run that an output folder belongs to. Raises OutputFault where there is none."""
-    stored = _stored_run(store_out)
-    if stored is None:
-        raise OutputFault(f"{store_out.url}: no run here ({RUN_KEY} is missing)")
-    return stored
-
-
 def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFile | None:
     """The run that an output folder belongs to; None where it belongs to none.
 
@@ -318,7 +312,7 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         input=order.url,
         model=identity,
         channels=dict(zip(order.model.roles, rule.choice.counted, strict=True)),
-        features=Features(order.model.object_name, _column_names(order.model, rule.choice)),
+        schema=order.model.schema_of(_column_names(order.model, rule.choice)),
         listing_digest=written.listing_digest,
         plan_sha256=_sha256(path),
         numbers=_numbers(summary),
@@ -428,7 +422,7 @@ def _create(store_out: Store, plan: Plan) -> RunFile:
         file = _adopt_or_replace(store_out, file, body)
     if store_out.put_new(RUN_KEY, to_json(file)) is Created.NEW:
         return file
-    return load_run(store_out)
+    return read_run(store_out)
 
 
 def _adopt_or_replace(store_out: Store, file: RunFile, body: bytes) -> RunFile:

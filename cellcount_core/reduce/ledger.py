@@ -1,80 +1,25 @@
-"""What an output folder says of itself: the run it belongs to, and its fields parts in order."""
+"""The fields parts of an output in order, each proven to be one of its run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import dropwhile
 
-from cellcount_core.domain.columns import SCHEMA_VERSION, Features
-from cellcount_core.domain.errors import LedgerFault, OutputFault
-from cellcount_core.stores.base import Absent, Denied, Store
+from cellcount_core.domain.errors import LedgerFault
+from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import (
     FieldsPart,
     committed_parts,
     fields_key,
     half_updated,
+    measures_of,
     read_fields_part,
     rows_digest,
 )
+from cellcount_core.tables.runfile import RunFile
 
-RUN_KEY = "run/run.json"
 _AHEAD = 8
 _NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What the tables need to know of a run; `plan_sha256` is that of run/plan.parquet.
-
-    `model` is the name of its package, `noun` what its fields are called: images where the layout knows no wells.
-    """
-
-    fingerprint: str
-    features: Features
-    shards: int
-    fields: int
-    plan_sha256: str
-    model: str
-    noun: str
-
-
-def read_run(store: Store) -> RunInfo:
-    """The run that the output in `store` belongs to.
-
-    Raises OutputFault where there is none, or one of another schema version.
-    """
-    try:
-        body = store.get(RUN_KEY)
-    except (Absent, Denied) as error:
-        raise OutputFault(
-            f"{store.url}: is not the output of a run, {RUN_KEY} cannot be read ({error}); expected the OUTPUT of `cellcount count`"
-        ) from error
-    try:
-        data = json.loads(body)
-        version = int(data["schema_version"])
-        features, numbers = data["features"], data["numbers"]
-        info = RunInfo(
-            fingerprint=str(data["fingerprint"]),
-            features=Features(
-                str(features["object_name"]), tuple(str(name) for name in features["channels"])
-            ),
-            shards=int(numbers["shards"]),
-            fields=int(numbers["fields"]),
-            plan_sha256=str(data["plan_sha256"]),
-            model=str(data["model"]["name"]),
-            noun="image" if data["run"].get("layout", {}).get("kind") == "flat" else "field",
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputFault(
-            f"{store.url}: {RUN_KEY} is not a run file of this version of cellcount: {error!r}"
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise OutputFault(
-            f"{store.url}: written with schema version {version}, this cellcount reads version {SCHEMA_VERSION}"
-        )
-    return info
 
 
 def uncommitted(store: Store, shards: int) -> list[int]:
@@ -88,20 +33,20 @@ def uncommitted(store: Store, shards: int) -> list[int]:
     return list(dropwhile(lambda number: store.size_of(fields_key(number)) is not None, unlisted))
 
 
-def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
+def fields_parts(store: Store, run: RunFile) -> Iterator[FieldsPart]:
     """The fields parts of all shards in order, which is the order of keys; a few are held at a time.
 
     Raises LedgerFault where a shard is not counted yet, or a part is damaged or belongs to another run or shard.
     """
-    lacking = uncommitted(store, run.shards)
+    lacking = uncommitted(store, run.numbers.shards)
     if lacking:
         some = ", ".join(fields_key(number) for number in lacking[:_NAMED]) + (
             ", …" if len(lacking) > _NAMED else ""
         )
         raise LedgerFault(
-            f"{store.url}: {len(lacking)} of {run.shards} shards are not counted yet ({some}); run the same command again"
+            f"{store.url}: {len(lacking)} of {run.numbers.shards} shards are not counted yet ({some}); run the same command again"
         )
-    keys = [fields_key(number) for number in range(run.shards)]
+    keys = [fields_key(number) for number in range(run.numbers.shards)]
     for number, (key, body) in enumerate(store.get_many(keys, ahead=_AHEAD)):
         if not isinstance(body, bytes):
             raise LedgerFault(f"{store.url}: {body}")
@@ -113,7 +58,7 @@ def fields_parts(store: Store, run: RunInfo) -> Iterator[FieldsPart]:
         yield part
 
 
-def check_identity(part: FieldsPart, run: RunInfo, number: int) -> None:
+def check_identity(part: FieldsPart, run: RunFile, number: int) -> None:
     """Raise LedgerFault where a part does not belong to shard `number` of `run`, or its rows were changed."""
     if part.fingerprint != run.fingerprint:
         raise LedgerFault(
@@ -121,7 +66,7 @@ def check_identity(part: FieldsPart, run: RunInfo, number: int) -> None:
         )
     if part.number != number:
         raise LedgerFault(f"{part.key}: holds shard {part.number}, expected {number}")
-    if part.features != run.features:
-        raise LedgerFault(f"{part.key}: measures {part.features}, the run {run.features}")
+    if part.measures != (expected := measures_of(run.schema)):
+        raise LedgerFault(f"{part.key}: measures {part.measures}, the run {expected}")
     if rows_digest(part.table) != part.rows_sha256:
         raise LedgerFault(f"{part.key}: was changed: its rows are not those it was written with")

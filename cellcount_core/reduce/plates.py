@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellcount_core.domain.columns import PLATE, Features
+from cellcount_core.domain.columns import PLATE, Value
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.reduce.tally import Tally
@@ -48,19 +48,32 @@ _HUNDREDS = 100
 def plates_in_doubt(plates: Sequence[Plate]) -> dict[str, Doubt]:
     """Plates whose counts cannot be believed as they are, by name, with why: most counted fields are out of domain, of the
     other kind of background, masks, or of an absurd or other size than the model is for, or there is hardly an object where the other plates have hundreds."""
-    ordered = sorted(mean for plate in plates if (mean := plate.tally.mean) is not None)
+    hardly = {name for number in range(_counted(plates)) for name in _hardly_any(plates, number)}
     found: dict[str, Doubt] = {}
     for plate in plates:
-        tally, mean = plate.tally, plate.tally.mean
-        if mean is None:
-            continue
-        shared = [doubt for doubt in _OF_MOST_FIELDS if 2 * tally.warnings[doubt] > tally.ok]
-        expected = _median_without(ordered, mean) * tally.ok
-        if expected >= _HUNDREDS and tally.total * _HUNDREDS <= expected:
+        tally = plate.tally
+        shared = [doubt for doubt in _OF_MOST_FIELDS if 2 * tally.warnings[doubt] > tally.ok > 0]
+        if plate.name in hardly:
             shared.insert(0, Doubt.NO_OBJECTS)
         if shared:
             found[plate.name] = shared[0]
     return found
+
+
+def _counted(plates: Sequence[Plate]) -> int:
+    """How many things are counted in each plate."""
+    return len(plates[0].tally.counts) if plates else 0
+
+
+def _hardly_any(plates: Sequence[Plate], number: int) -> Iterator[str]:
+    """Plates with hardly one of the things counted (the first, the second …) where the other plates have hundreds."""
+    totals = [(plate.name, plate.tally.counts[number]) for plate in plates]
+    ordered = sorted(mean for _, total in totals if (mean := total.mean) is not None)
+    for name, total in totals:
+        if (mean := total.mean) is not None:
+            expected = _median_without(ordered, mean) * total.fields
+            if expected >= _HUNDREDS and total.total * _HUNDREDS <= expected:
+                yield name
 
 
 def _median_without(ordered: Sequence[float], value: float) -> float:
@@ -71,7 +84,7 @@ def _median_without(ordered: Sequence[float], value: float) -> float:
     return sum(chosen) / len(chosen) if chosen else 0.0
 
 
-def plate_row(plate: Plate, features: Features, doubts: Mapping[str, Doubt]) -> dict[str, object]:
+def plate_row(plate: Plate, doubts: Mapping[str, Doubt]) -> dict[str, Value]:
     """The row of the plates table; `doubts` are the plates in doubt."""
     return {
         PLATE.name: plate.name,
@@ -79,5 +92,5 @@ def plate_row(plate: Plate, features: Features, doubts: Mapping[str, Doubt]) -> 
         "wells_complete": plate.complete,
         "reasons": canonical_json(dict(plate.tally.reasons)),
         "doubt": doubts.get(plate.name),
-        **plate.tally.columns(features),
+        **plate.tally.columns(),
     }

@@ -15,11 +15,11 @@ from operator import attrgetter
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.columns import DETAIL, FIELD_ID, REASON, Value
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.reduce.ledger import RunInfo, fields_parts, read_run
+from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.plates import Plate, plate_row, plates_in_doubt
 from cellcount_core.reduce.summary import ALL, Summary, summarise, summary_csv, summary_json
 from cellcount_core.reduce.tally import CountedField, counted_fields, empty_tally
@@ -29,6 +29,7 @@ from cellcount_core.stores.local import remove_abandoned
 from cellcount_core.tables.digest import ObjectsDigest, RowDigest
 from cellcount_core.tables.labels import LABELS
 from cellcount_core.tables.parts import FIELDS, OBJECTS, sweep
+from cellcount_core.tables.runfile import RunFile, read_run
 from cellcount_core.tables.schema import TableName, TableWriter, table_bytes, table_from_rows, table_schema
 
 WELLS_KEY = "wells.parquet"
@@ -74,8 +75,8 @@ def reduce_tables(store: Store) -> Reduced:
     run = read_run(store)
     reading = _Reading(store, run)
     every_plate: list[Plate] = []
-    everything = Plate(ALL, empty_tally(run.features))
-    wells_file = TableWriter(table_schema(TableName.WELLS, run.features, run.fingerprint))
+    everything = Plate(ALL, empty_tally(run.schema))
+    wells_file = TableWriter(table_schema(TableName.WELLS, run.schema, run.fingerprint))
     for plate in _plates(reading.fields(), run, wells_file):
         every_plate.append(plate)
         everything.merge(plate)
@@ -86,13 +87,14 @@ def reduce_tables(store: Store) -> Reduced:
         "wells": hashlib.sha256(wells_body).hexdigest(),
         "plates": hashlib.sha256(plates_body).hexdigest(),
         "fields_rows": reading.rows.hexdigest(),
-        "objects_rows": reading.objects.hexdigest(),
     }
+    if run.schema.objects:
+        digests["objects_rows"] = reading.objects.hexdigest()
     summary = summarise(run, every_plate, everything, doubts, digests, reading.examples)
     files = {
         WELLS_KEY: wells_body,
         PLATES_KEY: plates_body,
-        SUMMARY_CSV_KEY: summary_csv(every_plate, everything, doubts, run.features),
+        SUMMARY_CSV_KEY: summary_csv(every_plate, everything, doubts, run.schema),
         SUMMARY_JSON_KEY: summary_json(summary),
     }
     return Reduced(files, summary, tuple(reading.objects_parts))
@@ -103,7 +105,7 @@ class _Reading:
     """The fields of all parts as one stream, digested and checked for their order on the way."""
 
     store: Store
-    run: RunInfo
+    run: RunFile
     rows: RowDigest = field(default_factory=RowDigest)
     objects: ObjectsDigest = field(default_factory=ObjectsDigest)
     objects_parts: list[str] = field(default_factory=list)
@@ -112,33 +114,34 @@ class _Reading:
     def fields(self) -> Iterator[CountedField]:
         last: FieldKey | None = None
         for part in fields_parts(self.store, self.run):
-            for counted in counted_fields(part.key, part.table, self.run.features, self.run.fingerprint):
+            for counted in counted_fields(part.key, part.table, self.run.schema, self.run.fingerprint):
                 if last is not None and counted.key <= last:
                     again = "twice" if counted.key == last else "out of order"
                     raise LedgerFault(f"{part.key}: {counted.key} comes {again}")
                 last = counted.key
                 yield counted
             self.rows.update(part.table)
-            self.objects.update(part.table.column(FIELD_ID.name).to_pylist(), part.object_digests)
-            self.objects_parts.append(part.objects_key)
+            if part.objects_key:
+                self.objects.update(part.table.column(FIELD_ID.name).to_pylist(), part.object_digests)
+                self.objects_parts.append(part.objects_key)
             self._note_examples(part.table)
 
     def _note_examples(self, table: pa.Table) -> None:
         for reason, detail in zip(
-            table.column("reason").to_pylist(), table.column("reason_detail").to_pylist(), strict=True
+            table.column(REASON.name).to_pylist(), table.column(DETAIL.name).to_pylist(), strict=True
         ):
             if reason is not None and detail:
                 self.examples.setdefault(reason, str(detail).removesuffix(f" [{reason}]"))
 
 
-def _plates(fields: Iterator[CountedField], run: RunInfo, wells_file: TableWriter) -> Iterator[Plate]:
-    schema = table_schema(TableName.WELLS, run.features, run.fingerprint)
-    waiting: list[dict[str, object]] = []
-    for name, group in groupby(wells(fields, run.features), key=attrgetter("plate")):
-        plate = Plate(name, empty_tally(run.features))
+def _plates(fields: Iterator[CountedField], run: RunFile, wells_file: TableWriter) -> Iterator[Plate]:
+    schema = table_schema(TableName.WELLS, run.schema, run.fingerprint)
+    waiting: list[dict[str, Value]] = []
+    for name, group in groupby(wells(fields, run.schema), key=attrgetter("plate")):
+        plate = Plate(name, empty_tally(run.schema))
         for well in group:
             plate.add(well)
-            waiting += well_rows(well, run.features)
+            waiting += well_rows(well)
             if len(waiting) >= _WELL_ROWS:
                 wells_file.write(table_from_rows(waiting, schema))
                 waiting = []
@@ -146,6 +149,6 @@ def _plates(fields: Iterator[CountedField], run: RunInfo, wells_file: TableWrite
     wells_file.write(table_from_rows(waiting, schema))
 
 
-def _plates_bytes(plates: list[Plate], doubts: Mapping[str, Doubt], run: RunInfo) -> bytes:
-    schema = table_schema(TableName.PLATES, run.features, run.fingerprint)
-    return table_bytes(table_from_rows([plate_row(plate, run.features, doubts) for plate in plates], schema))
+def _plates_bytes(plates: list[Plate], doubts: Mapping[str, Doubt], run: RunFile) -> bytes:
+    schema = table_schema(TableName.PLATES, run.schema, run.fingerprint)
+    return table_bytes(table_from_rows([plate_row(plate, doubts) for plate in plates], schema))

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cellcount_core.domain.columns import SCHEMA_VERSION, Features, measured, plates_columns
+from cellcount_core.domain.columns import Column, Merge, Schema, Value
 from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, sentence
 from cellcount_core.domain.errors import ModelFault, Status
 from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.totals import MomentsTotal, known, plates_columns, total_columns, total_values
 from cellcount_core.models.package import shipped_packages
-from cellcount_core.reduce.ledger import RunInfo
 from cellcount_core.reduce.plates import Plate, plate_row
-from cellcount_core.tables.rows import known
+from cellcount_core.tables.runfile import RunFile
 
 ALL = "all"
 """Name of the last row of summary.csv, over all plates."""
@@ -41,15 +41,16 @@ class Summary:
 
     `model` is the name of the package it was counted with, `noun` what its fields are called ("image", "field").
     `fields` = ok + failed + missing + skipped of `statuses`; `reasons` counts the fields that are not ok, `warnings` the counted
-    fields by the codes of their warnings, `warned` those that have any. `doubts` are the plates in doubt. `count` is None where
-    no field was counted. `digests`: SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`), and of the
+    fields by the codes of their warnings, `warned` those that have any. `doubts` are the plates in doubt. `totals` are what the
+    columns of the schema come to, by the names that `total_columns` gives them and in that order; None if no field was counted.
+    `digests`: SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`), and of the
     rows of the fields and objects tables (`fields_rows`, `objects_rows`), which no cut into parts can change.
-    `moments` are those of the measured columns over all objects, by the column's name. `examples`: for each reason, what was
+    `moments` are those of what is measured, by the column's name. `examples`: for each reason, what was
     said of the first field that has it.
     """
 
     fingerprint: str
-    features: Features
+    schema: Schema
     model: str
     noun: str
     plates: int
@@ -61,18 +62,14 @@ class Summary:
     warnings: Mapping[str, int]
     warned: int
     doubts: tuple[PlateDoubt, ...]
-    count: int | None
-    count_per_field_mean: float | None
-    count_per_field_sd: float | None
-    area_mm2: float | None
-    count_per_mm2: float | None
+    totals: Mapping[str, Value]
     moments: Mapping[str, Moments]
     digests: Mapping[str, str]
     examples: Mapping[str, str]
 
 
 def summarise(
-    run: RunInfo,
+    run: RunFile,
     plates: Sequence[Plate],
     everything: Plate,
     doubts: Mapping[str, Doubt],
@@ -81,10 +78,11 @@ def summarise(
 ) -> Summary:
     """The summary of a run from its plates, the totals over all of them and the plates in doubt."""
     tally = everything.tally
+    values = total_values(tally.totals)
     return Summary(
         fingerprint=run.fingerprint,
-        features=run.features,
-        model=run.model,
+        schema=run.schema,
+        model=run.model.name,
         noun=run.noun,
         plates=len(plates),
         wells=everything.wells,
@@ -95,12 +93,10 @@ def summarise(
         warnings=dict(sorted(tally.warnings.items())),
         warned=tally.warned,
         doubts=tuple(_plate_doubt(plate, doubts[plate.name]) for plate in plates if plate.name in doubts),
-        count=tally.count,
-        count_per_field_mean=tally.mean,
-        count_per_field_sd=tally.sd,
-        area_mm2=tally.area_mm2,
-        count_per_mm2=tally.per_mm2,
-        moments={column.name: its for column, its in zip(measured(run.features), tally.moments, strict=True)},
+        totals={column.name: values[column.name] for column in total_columns(run.schema).plain},
+        moments={
+            total.column.name: total.moments for total in tally.totals if isinstance(total, MomentsTotal)
+        },
         digests=dict(digests),
         examples=dict(examples),
     )
@@ -111,6 +107,28 @@ def _plate_doubt(plate: Plate, doubt: Doubt) -> PlateDoubt:
     return PlateDoubt(
         plate.name, doubt, tally.ok if doubt is Doubt.NO_OBJECTS else tally.warnings[doubt], tally.ok
     )
+
+
+def headline(summary: Summary) -> str:
+    """What the run found, in words: "1,234 objects", "31.2 % dead (29.0 to 33.4)", "12 alive, 3 dead"; "" if no field was counted."""
+    if not summary.statuses[Status.OK.value]:
+        return ""
+    told = [_told(column, summary.totals) for column in map(summary.schema.field, summary.schema.results)]
+    return ", ".join(words for words in told if words)
+
+
+def _told(column: Column, totals: Mapping[str, Value]) -> str:
+    value = totals.get(column.name)
+    if column.merge is Merge.COUNT and isinstance(value, int):
+        return f"{value} {column.unit.removesuffix('s') if value == 1 else column.unit}"
+    if column.merge is Merge.SHARE:
+        ends = [totals.get(f"{column.name}_share{end}") for end in ("", "_low", "_high")]
+        share, low, high = (100 * each if isinstance(each, float) else None for each in ends)
+        known_share = share is not None and low is not None and high is not None
+        return f"{share:.1f} % {column.name} ({low:.1f} to {high:.1f})" if known_share else ""
+    if column.merge is Merge.TALLY and isinstance(value, str):
+        return ", ".join(f"{number} {word}" for word, number in json.loads(value).items())
+    return ""
 
 
 def told_doubts(summary: Summary) -> list[str]:
@@ -162,10 +180,10 @@ def better_package(code: str, warnings: Mapping[str, int], model: str) -> str:
 def summary_json(summary: Summary) -> bytes:
     """The bytes of summary.json."""
     data = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": summary.schema.version,
         "fingerprint": summary.fingerprint,
-        "object_name": summary.features.object_name,
-        "channels": list(summary.features.channels),
+        "object_name": summary.schema.object_name or None,
+        "channels": list(summary.schema.channels),
         "plates": summary.plates,
         "wells": summary.wells,
         "wells_complete": summary.wells_complete,
@@ -174,11 +192,7 @@ def summary_json(summary: Summary) -> bytes:
         "fields_warned": summary.warned,
         "warnings": dict(summary.warnings),
         "plates_in_doubt": dict(Counter(one.doubt.value for one in summary.doubts)),
-        "count": summary.count,
-        "count_per_field_mean": summary.count_per_field_mean,
-        "count_per_field_sd": summary.count_per_field_sd,
-        "area_mm2": summary.area_mm2,
-        "count_per_mm2": summary.count_per_mm2,
+        **summary.totals,
         "features": {name: _spread(moments) for name, moments in summary.moments.items()},
         "digests": dict(summary.digests),
     }
@@ -186,20 +200,20 @@ def summary_json(summary: Summary) -> bytes:
 
 
 def summary_csv(
-    plates: Sequence[Plate], everything: Plate, doubts: Mapping[str, Doubt], features: Features
+    plates: Sequence[Plate], everything: Plate, doubts: Mapping[str, Doubt], schema: Schema
 ) -> bytes:
     """The bytes of summary.csv: the plates table with the unit in each header that has one, and a last row "all".
 
     Unknown cells are empty. Lines end with a line feed.
     """
-    columns = plates_columns(features)
+    columns = plates_columns(schema)
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(
         column.name if column.unit in _NO_UNIT else f"{column.name} ({column.unit})" for column in columns
     )
     for plate in (*plates, everything):
-        row = plate_row(plate, features, {} if plate is everything else doubts)
+        row = plate_row(plate, {} if plate is everything else doubts)
         writer.writerow(row[column.name] for column in columns)
     return sink.getvalue().encode()
 

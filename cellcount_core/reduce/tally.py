@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import MOMENTS, PLATE, SITE, TIMEPOINT, WELL, Features, measured
+from cellcount_core.domain.columns import KEY, MOMENTS, REASON, STATUS, WARNINGS, Column, Merge, Schema, Value
 from cellcount_core.domain.doubts import code_of
 from cellcount_core.domain.errors import LedgerFault, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.domain.moments import Moments
-from cellcount_core.tables.rows import known
+from cellcount_core.domain.totals import (
+    Merged,
+    SumTotal,
+    Total,
+    empty_totals,
+    merged_columns,
+    total_values,
+)
 from cellcount_core.tables.schema import TableName, misfits, table_schema
-
-_UM2_PER_MM2 = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class CountedField:
-    """What the larger tables need of one row of the fields table. `area_um2` is None without calibration."""
+    """What the larger tables need of one row of the fields table; `values` are what it gives to the totals, in their order."""
 
     key: FieldKey
     status: str
     reason: str | None
-    count: int | None
-    area_um2: float | None
-    moments: tuple[Moments, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+    values: tuple[Merged, ...]
 
 
 @dataclass(slots=True)
 class Tally:
-    """Running totals of a group. Counts are summed as whole numbers, so mean and deviation are exact up to one rounding."""
+    """Running totals of a group: how its fields ended, what they warn of, and what those that were counted come to."""
 
-    moments: list[Moments]
+    totals: list[Total]
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     warned: int = 0
-    total: int = 0
-    squares: int = 0
-    area_um2: float = 0.0
-    uncalibrated: int = 0
 
     def add(self, counted: CountedField) -> None:
         """Add one field."""
@@ -55,15 +53,9 @@ class Tally:
             self.reasons[counted.reason] += 1
         self.warnings.update({code_of(warning) for warning in counted.warnings})
         self.warned += bool(counted.warnings)
-        if counted.count is None:
-            return
-        self.total += counted.count
-        self.squares += counted.count**2
-        if counted.area_um2 is None:
-            self.uncalibrated += 1
-        else:
-            self.area_um2 += counted.area_um2
-        self.moments = [mine.merge(its) for mine, its in zip(self.moments, counted.moments, strict=True)]
+        if counted.status == Status.OK.value:
+            for total, value in zip(self.totals, counted.values, strict=True):
+                total.add(value)
 
     def merge(self, other: Tally) -> None:
         """Add a group whose fields come after those of this one."""
@@ -71,11 +63,8 @@ class Tally:
         self.reasons.update(other.reasons)
         self.warnings.update(other.warnings)
         self.warned += other.warned
-        self.total += other.total
-        self.squares += other.squares
-        self.area_um2 += other.area_um2
-        self.uncalibrated += other.uncalibrated
-        self.moments = [mine.merge(its) for mine, its in zip(self.moments, other.moments, strict=True)]
+        for mine, its in zip(self.totals, other.totals, strict=True):
+            mine.merge(its)
 
     @property
     def fields(self) -> int:
@@ -88,80 +77,55 @@ class Tally:
         return self.statuses[Status.OK.value]
 
     @property
-    def count(self) -> int | None:
-        """Objects in the counted fields; None where no field was counted."""
-        return self.total if self.ok else None
+    def counts(self) -> list[SumTotal]:
+        """The totals of what is counted."""
+        return [
+            total
+            for total in self.totals
+            if isinstance(total, SumTotal) and total.column.merge is Merge.COUNT
+        ]
 
-    @property
-    def mean(self) -> float | None:
-        """Objects a counted field."""
-        return self.total / self.ok if self.ok else None
-
-    @property
-    def sd(self) -> float | None:
-        """Sample standard deviation of the count over counted fields; None below two."""
-        n = self.ok
-        return math.sqrt((n * self.squares - self.total**2) / (n * (n - 1))) if n > 1 else None
-
-    @property
-    def area_mm2(self) -> float | None:
-        """Imaged area of the counted fields; None where one of them has no calibration, or none was counted."""
-        return self.area_um2 / _UM2_PER_MM2 if self.ok and not self.uncalibrated else None
-
-    @property
-    def per_mm2(self) -> float | None:
-        """Objects a mm²; None without calibration."""
-        return self.total / self.area_mm2 if self.area_mm2 else None
-
-    def columns(self, features: Features) -> dict[str, object]:
+    def columns(self) -> dict[str, Value]:
         """The columns that wells and plates share, by name."""
-        row: dict[str, object] = {
+        return {
             "fields_expected": self.fields,
-            "fields_ok": self.ok,
-            "fields_failed": self.statuses[Status.FAILED.value],
-            "fields_missing": self.statuses[Status.MISSING.value],
-            "fields_skipped": self.statuses[Status.SKIPPED.value],
+            **{f"fields_{status.value}": self.statuses[status.value] for status in Status},
             "fields_warned": self.warned,
-            "warnings": canonical_json(dict(self.warnings)),
-            "count": self.count,
-            "count_per_field_mean": self.mean,
-            "count_per_field_sd": self.sd,
-            "area_mm2": self.area_mm2,
-            "count_per_mm2": self.per_mm2,
+            WARNINGS.name: canonical_json(dict(self.warnings)),
+            **total_values(self.totals),
         }
-        for column, moments in zip(measured(features), self.moments, strict=True):
-            row[column.name] = known(moments.mean)
-            row[f"sd_{column.name}"] = known(moments.sd)
-        return row
 
 
-def empty_tally(features: Features) -> Tally:
+def empty_tally(schema: Schema) -> Tally:
     """The tally of no fields."""
-    return Tally([Moments()] * len(measured(features)))
+    return Tally(empty_totals(schema))
 
 
-def counted_fields(key: str, table: pa.Table, features: Features, fingerprint: str) -> Iterator[CountedField]:
-    """The rows of a fields part, in order. Raises LedgerFault naming `key` where its columns are not those of the schema."""
-    for wrong in misfits(table, table_schema(TableName.FIELDS, features, fingerprint)):
+def counted_fields(key: str, table: pa.Table, schema: Schema, fingerprint: str) -> Iterator[CountedField]:
+    """The rows of a fields part, in order. Raises LedgerFault naming `key` if its columns are not those of the schema."""
+    for wrong in misfits(table, table_schema(TableName.FIELDS, schema, fingerprint)):
         raise LedgerFault(f"{key}: {wrong}")
-    names = [column.name for column in measured(features)]
-    plain = [PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, "status", "reason", "count", "warnings"]
-    keys = [table.column(name).to_pylist() for name in plain]
-    sizes = [table.column(name).to_pylist() for name in ("width_px", "height_px", "um_per_px")]
-    moments = [[table.column(f"{prefix}_{name}").to_pylist() for prefix in MOMENTS] for name in names]
-    for index in range(table.num_rows):
-        plate, well, site, timepoint, status, reason, count, warnings = (values[index] for values in keys)
-        width, height, um_per_px = (values[index] for values in sizes)
-        calibrated = None not in (width, height, um_per_px)
-        yield CountedField(
-            FieldKey(plate, well, site, timepoint),
-            status,
-            reason,
-            count,
-            width * height * um_per_px**2 if calibrated else None,
-            tuple(_moments([values[index] for values in columns]) for columns in moments),
-            tuple(warnings),
-        )
+    plain = [column.name for column in (*KEY[:4], STATUS, REASON, WARNINGS)]
+    rows = zip(*(table.column(name).to_pylist() for name in plain), strict=True)
+    merged = zip(*(_given(column, table, schema) for column in merged_columns(schema)), strict=True)
+    values = merged if merged_columns(schema) else iter([()] * table.num_rows)
+    for (plate, well, site, timepoint, status, reason, warnings), given in zip(rows, values, strict=True):
+        yield CountedField(FieldKey(plate, well, site, timepoint), status, reason, tuple(warnings), given)
+
+
+def _given(column: Column, table: pa.Table, schema: Schema) -> Sequence[Merged]:
+    """What each row gives to the total of a column."""
+    if column in schema.measured:
+        parts = zip(*(table.column(f"{prefix}_{column.name}").to_pylist() for prefix in MOMENTS), strict=True)
+        return [_moments(values) for values in parts]
+    beside = [table.column(name).to_pylist() for name in (*column.of, column.name)]
+    if column.merge is Merge.AREA:
+        return [None if None in row else row[0] * row[1] * row[2] ** 2 for row in zip(*beside, strict=True)]
+    if column.merge is Merge.SHARE:
+        trials, hits = beside
+        return list(zip(hits, trials, strict=True))
+    own: list[Merged] = beside[-1]
+    return own
 
 
 def _moments(values: Sequence[float | None]) -> Moments:

@@ -9,18 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellcount_core.domain.columns import FIELD_ID, PLATE, SITE, TIMEPOINT, WELL
+from cellcount_core.domain.columns import (
+    FIELD_ID,
+    MOMENTS,
+    OBJECT_NUMBER,
+    REASON,
+    STATUS,
+    WARNINGS,
+    Column,
+    Merge,
+    Null,
+    Schema,
+)
 from cellcount_core.domain.doubts import code_of, unknown_codes
 from cellcount_core.domain.errors import LedgerFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.reduce.ledger import RunInfo, check_identity, read_run
+from cellcount_core.reduce.ledger import check_identity
 from cellcount_core.reduce.reducer import SUMMARY_JSON_KEY, reduce_tables
 from cellcount_core.reduce.summary import told_doubts
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -31,11 +42,13 @@ from cellcount_core.tables.parts import (
     FieldsPart,
     fields_key,
     half_updated,
+    object_counts,
     objects_key,
     read_fields_part,
     strangers,
 )
-from cellcount_core.tables.rows import OBJECT_NUMBER
+from cellcount_core.tables.rows import KEY_COLUMNS
+from cellcount_core.tables.runfile import RunFile, read_run
 from cellcount_core.tables.schema import (
     FINGERPRINT_KEY,
     TableName,
@@ -50,7 +63,6 @@ SHOWN = 100
 """Findings that a report holds; more are only counted."""
 
 _AHEAD = 4
-_KEY_COLUMNS = (PLATE.name, WELL.name, SITE.name, TIMEPOINT.name, FIELD_ID.name)
 
 _Body = bytes | Absent | Denied
 
@@ -71,12 +83,12 @@ class VerifyReport:
     """What was compared and what was found wrong; `findings` holds the first SHOWN of `found`.
 
     `statuses` counts the rows that are in the parts and `warnings` those that warn, by code; `fields` are the planned ones. `told`
-    are the warnings in words.
+    are the warnings in words. `objects` is None for a task without objects.
     """
 
     fields: int = 0
     shards: int = 0
-    objects: int = 0
+    objects: int | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)
     told: list[str] = field(default_factory=list)
@@ -110,27 +122,35 @@ def verify(store: Store) -> VerifyReport:
     compare with.
     """
     run = read_run(store)
-    report = VerifyReport(shards=run.shards)
-    keys = [key for number in range(run.shards) for key in (fields_key(number), objects_key(number))]
+    shards, objects = run.numbers.shards, bool(run.schema.objects)
+    report = VerifyReport(shards=shards, objects=0 if objects else None)
+    keys = [
+        key
+        for number in range(shards)
+        for key in (fields_key(number), *([objects_key(number)] if objects else []))
+    ]
     bodies = store.get_many(keys, ahead=_AHEAD)
     named: list[str] = []
     for number, planned in enumerate(_plan(store, run, report)):
-        (fields_at, fields_body), (_, objects_body) = next(bodies), next(bodies)
+        fields_at, fields_body = next(bodies)
+        objects_body = next(bodies)[1] if objects else None
         report.fields += len(planned)
         part = _part(report, run, number, fields_at, fields_body)
         if part is None:
             continue
+        counts = _check_fields(report, run.schema, part, planned)
+        if objects_body is None:
+            continue
         named.append(part.objects_key)
-        counts = _check_fields(report, part, planned)
         if part.objects_key != objects_key(number):
             objects_body = _get(store, part.objects_key)
         _check_objects(report, run, part, counts, objects_body)
-    if report.fields != run.fields:
-        report.add(PLAN_KEY, f"plans {report.fields} fields, run.json names {run.fields}")
+    if report.fields != run.numbers.fields:
+        report.add(PLAN_KEY, f"plans {report.fields} fields, run.json names {run.numbers.fields}")
     if report.statuses.total() != report.fields:
         terms = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
         report.add(PLAN_KEY, f"{report.fields} fields expected, the parts hold {terms}")
-    for key in strangers(store, named, run.shards):
+    for key in strangers(store, named, shards):
         report.add(key, "is no part of this run; a reader of the folder would count it in")
     _check_reduced(report, store)
     if not report.proven and (why := half_updated(store)):
@@ -139,19 +159,19 @@ def verify(store: Store) -> VerifyReport:
     return report
 
 
-def _plan(store: Store, run: RunInfo, report: VerifyReport) -> Iterator[list[_Planned]]:
+def _plan(store: Store, run: RunFile, report: VerifyReport) -> Iterator[list[_Planned]]:
     """The planned fields of each shard of the run, in order."""
     body = _get(store, PLAN_KEY)
     if not isinstance(body, bytes):
         raise LedgerFault(f"{store.url}: {body}; without the plan nothing can be proven")
     if hashlib.sha256(body).hexdigest() != run.plan_sha256:
         report.add(PLAN_KEY, "was changed: its SHA-256 is not the one that run.json names")
-    columns = ["shard", *_KEY_COLUMNS, "reason"]
+    columns = ["shard", *KEY_COLUMNS, REASON.name]
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
-        if file.num_row_groups != run.shards:
-            report.add(PLAN_KEY, f"holds {file.num_row_groups} shards, run.json names {run.shards}")
-        for number in range(run.shards):
+        if file.num_row_groups != run.numbers.shards:
+            report.add(PLAN_KEY, f"holds {file.num_row_groups} shards, run.json names {run.numbers.shards}")
+        for number in range(run.numbers.shards):
             rows = file.read_row_group(number, columns=columns) if number < file.num_row_groups else None
             yield _planned(report, number, rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -163,7 +183,7 @@ def _planned(report: VerifyReport, number: int, rows: pa.Table | None) -> list[_
         return []
     if set(rows.column("shard").to_pylist()) != {number}:
         report.add(PLAN_KEY, f"row group {number} is not that of shard {number}")
-    lines = zip(_rows(rows, _KEY_COLUMNS), rows.column("reason").to_pylist(), strict=True)
+    lines = zip(_rows(rows, KEY_COLUMNS), rows.column(REASON.name).to_pylist(), strict=True)
     return [_Planned(key, reason) for (key, reason), _ in groupby(lines)]
 
 
@@ -174,7 +194,7 @@ def _get(store: Store, key: str) -> _Body:
         return error
 
 
-def _part(report: VerifyReport, run: RunInfo, number: int, key: str, body: _Body) -> FieldsPart | None:
+def _part(report: VerifyReport, run: RunFile, number: int, key: str, body: _Body) -> FieldsPart | None:
     """The fields part, if it can be compared at all."""
     if not isinstance(body, bytes):
         report.add(key, "is not there: the shard is not counted yet; run the same command again")
@@ -188,32 +208,43 @@ def _part(report: VerifyReport, run: RunInfo, number: int, key: str, body: _Body
         check_identity(part, run, number)
     except LedgerFault as fault:
         report.add(key, str(fault).removeprefix(f"{key}: "))
-    wrong = list(misfits(part.table, table_schema(TableName.FIELDS, run.features, run.fingerprint)))
+    wrong = list(misfits(part.table, table_schema(TableName.FIELDS, run.schema, run.fingerprint)))
     for what in wrong:
         report.add(key, what)
     return None if wrong else part
 
 
-def _check_fields(report: VerifyReport, part: FieldsPart, planned: Sequence[_Planned]) -> list[int]:
-    """Compare the rows of a part with the plan and with themselves; returns the objects each row counts."""
-    columns = {
-        name: part.table.column(name).to_pylist()
-        for name in (*_KEY_COLUMNS, "status", "reason", "count", "warnings")
-    }
-    keys = list(zip(*(columns[name] for name in _KEY_COLUMNS), strict=True))
+def _check_fields(
+    report: VerifyReport, schema: Schema, part: FieldsPart, planned: Sequence[_Planned]
+) -> list[int]:
+    """Compare the rows of a part with the plan and with themselves; returns how many objects each has."""
+    keys = list(_rows(part.table, KEY_COLUMNS))
+    statuses, reasons, warned = (
+        part.table.column(column.name).to_pylist() for column in (STATUS, REASON, WARNINGS)
+    )
     _check_keys(report, part.key, keys, [field.key for field in planned])
     by_reason = {field.key: field.reason for field in planned}
-    area = part.table.column(f"n_{part.features.object_name}_AreaShape_Area").to_pylist()
-    report.statuses.update(columns["status"])
-    for key, warnings in zip(keys, columns["warnings"], strict=True):
+    report.statuses.update(statuses)
+    for key, warnings in zip(keys, warned, strict=True):
         report.warnings.update({code_of(warning) for warning in warnings})
         for unknown in unknown_codes(warnings):
             report.add(part.key, f"{_name(key)}: warning {unknown!r} is none of this version")
-    rows = zip(keys, columns["status"], columns["reason"], columns["count"], area, strict=True)
-    for key, status, reason, count, measured in rows:
-        for what in _contradictions(status, reason, count, by_reason.get(key), measured):
+    counts = object_counts(part.table, schema.object_count)
+    rules = [column for column in schema.fields if column.null is Null.UNLESS_OK]
+    values = [part.table.column(column.name).to_pylist() for column in rules]
+    measured = [
+        part.table.column(f"{MOMENTS[0]}_{column.name}").to_pylist()
+        for column in schema.measured
+        if column.required
+    ]
+    for index, (key, status, reason) in enumerate(zip(keys, statuses, reasons, strict=True)):
+        row = dict(zip(rules, (column[index] for column in values), strict=True))
+        for what in _contradictions(status, reason, by_reason.get(key), row):
             report.add(part.key, f"{_name(key)}: {what}")
-    return [count or 0 for count in columns["count"]]
+        odd = {each[index] or 0 for each in measured} - {counts[index]}
+        if odd:
+            report.add(part.key, f"{_name(key)}: counts {counts[index]}, but measured {min(odd)} objects")
+    return counts
 
 
 def _check_keys(
@@ -238,26 +269,26 @@ def _check_keys(
 
 
 def _contradictions(
-    status: str, reason: str | None, count: int | None, planned_reason: str | None, measured: int | None
+    status: str, reason: str | None, planned_reason: str | None, values: Mapping[Column, object]
 ) -> Iterator[str]:
+    """What is wrong with a row; `values` are those that are null unless a field is ok."""
     if reason is not None and reason not in {known.value for known in Reason}:
         yield f"reason {reason!r} is none of this version"
         return
     implied = Status.OK if reason is None else Reason(reason).status
     if status != implied.value:
         yield f"status {status} does not go with reason {reason}, which is {implied.value}"
-    if (status == Status.OK.value) != (count is not None):
-        yield f"status {status} does not go with count {count}"
-    if count is not None and count < 0:
-        yield f"count {count} is below 0"
+    for column, value in values.items():
+        if (status == Status.OK.value) != (value is not None):
+            yield f"status {status} does not go with {column.name} {value}"
+        if column.merge is Merge.COUNT and isinstance(value, int) and value < 0:
+            yield f"{column.name} {value} is below 0"
     if planned_reason is not None and reason != planned_reason:
         yield f"was planned as {planned_reason}, but has reason {reason}"
-    if (measured or 0) != (count or 0):
-        yield f"counts {count}, but measured {measured} objects"
 
 
 def _check_objects(
-    report: VerifyReport, run: RunInfo, part: FieldsPart, counts: Sequence[int], body: _Body
+    report: VerifyReport, run: RunFile, part: FieldsPart, counts: Sequence[int], body: _Body
 ) -> None:
     key = part.objects_key
     if not isinstance(body, bytes):
@@ -273,12 +304,12 @@ def _check_objects(
     found = schema_texts(table.schema).get(FINGERPRINT_KEY, "")
     if found != run.fingerprint:
         report.add(key, f"belongs to run {found[:12]}, this output to run {run.fingerprint[:12]}")
-    wrong = list(misfits(table, table_schema(TableName.OBJECTS, run.features, run.fingerprint)))
+    wrong = list(misfits(table, table_schema(TableName.OBJECTS, run.schema, run.fingerprint)))
     for what in wrong:
         report.add(key, what)
     if wrong:
         return
-    report.objects += table.num_rows
+    report.objects = (report.objects or 0) + table.num_rows
     if _check_numbers(report, part, table, counts):
         fields = part.table.column(FIELD_ID.name).to_pylist()
         digests = zip(fields, part.object_digests, object_digests(table, counts), strict=True)
@@ -291,11 +322,11 @@ def _check_objects(
 
 def _check_numbers(report: VerifyReport, part: FieldsPart, table: pa.Table, counts: Sequence[int]) -> bool:
     """Whether the objects are those of the fields, 1..n each, in their order."""
-    keys: Iterator[tuple[object, ...]] = _rows(table, _KEY_COLUMNS)
+    keys: Iterator[tuple[object, ...]] = _rows(table, KEY_COLUMNS)
     numbers: dict[tuple[object, ...], list[object]] = {}
-    for key, number in zip(keys, table.column(OBJECT_NUMBER).to_pylist(), strict=True):
+    for key, number in zip(keys, table.column(OBJECT_NUMBER.name).to_pylist(), strict=True):
         numbers.setdefault(key, []).append(number)
-    expected = dict(zip(_rows(part.table, _KEY_COLUMNS), counts, strict=True))
+    expected = dict(zip(_rows(part.table, KEY_COLUMNS), counts, strict=True))
     if len(expected) != len(counts):
         # A field stands twice, which was found before: its objects cannot be told apart.
         return False

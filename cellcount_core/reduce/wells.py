@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Features
+from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Schema, Value
 from cellcount_core.reduce.tally import CountedField, Tally, empty_tally
 
 
@@ -20,20 +20,20 @@ class Well:
     timepoints: dict[int, Tally]
 
 
-def wells(fields: Iterable[CountedField], features: Features) -> Iterator[Well]:
+def wells(fields: Iterable[CountedField], schema: Schema) -> Iterator[Well]:
     """The wells of `fields`, which come in key order, so that one well is held at a time."""
     for (plate, name), group in groupby(fields, key=attrgetter("key.plate", "key.well")):
         timepoints: dict[int, Tally] = {}
         for counted in group:
             if counted.key.timepoint not in timepoints:
-                timepoints[counted.key.timepoint] = empty_tally(features)
+                timepoints[counted.key.timepoint] = empty_tally(schema)
             timepoints[counted.key.timepoint].add(counted)
         yield Well(plate, name, dict(sorted(timepoints.items())))
 
 
-def well_rows(well: Well, features: Features) -> list[dict[str, object]]:
+def well_rows(well: Well) -> list[dict[str, Value]]:
     """The rows of the wells table for one well."""
     return [
-        {PLATE.name: well.plate, WELL.name: well.name, TIMEPOINT.name: timepoint, **tally.columns(features)}
+        {PLATE.name: well.plate, WELL.name: well.name, TIMEPOINT.name: timepoint, **tally.columns()}
         for timepoint, tally in well.timepoints.items()
     ]

@@ -14,13 +14,14 @@ from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
 from cellcount_core.pipeline.recount import Seen, recount
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
-from cellcount_core.reduce.ledger import fields_parts, read_run
+from cellcount_core.plan.planner import load_plan
+from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.figures import ShownField, choose_fields, titles
 from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
+from cellcount_core.tables.runfile import read_run
 
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"
@@ -42,7 +43,7 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     are counted again with the run's own model and settings, so the outlines are those that were counted.
     Raises OutputFault or LedgerFault where `output` holds no finished run, ModelFault where its package is not here.
     """
-    load_run(output)
+    run = read_run(output)
     try:
         wells = pq.read_table(pa.BufferReader(output.get(WELLS_KEY)))
     except Absent:
@@ -53,8 +54,8 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     from cellcount_core.report.platelayout import plate_map
     from cellcount_core.report.platemap import plate_map_png
 
-    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells)))
-    shown = choose_fields(_fields(output), number)
+    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells, run.schema)))
+    shown = choose_fields(_fields(output), run.schema, number)
     tiles, files = _overlays(output, options, shown)
     output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted"))
     for key, body in files.items():
@@ -70,7 +71,7 @@ def _fields(output: Store) -> pa.Table:
 def _overlays(
     output: Store, options: StorageOptions, shown: Sequence[ShownField]
 ) -> tuple[list[Tile], dict[str, bytes]]:
-    run = load_run(output)
+    run = read_run(output)
     config = RunConfig.model_validate(dict(run.run))
     context = make_context(run, config, Places(run.input, options, output.url, options), readers=4)
     planned = _planned(load_plan(output, run), [field.key for field in shown])

@@ -13,14 +13,13 @@ from enum import Enum
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL
+from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Kind, Merge, Schema
 from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.totals import total_columns
 from cellcount_core.domain.wells import FORMATS, WellPosition, parse_well, smallest_format
 
 BARS = 60
 """Images shown at most where names are no wells."""
-
-_OBJECT_NAME = b"cellcount.object_name"
 
 
 class WellState(Enum):
@@ -85,12 +84,13 @@ class PlateMap:
     panels: tuple[Panel, ...]
 
 
-def plate_map(wells: pa.Table, column: str = "count") -> PlateMap:
+def plate_map(wells: pa.Table, schema: Schema, column: str = "") -> PlateMap:
     """The panels of a wells table, one a plate and time point, in their order.
 
-    `column` is any numeric column of the table ("count", "count_per_field_mean", "Nuclei_AreaShape_Area").
-    Raises ConfigFault where the table has no such column.
+    `column` is any numeric column of the table ("count_per_field_mean", "Nuclei_AreaShape_Area"); "" is the first that the results
+    of the run's task come to. Raises ConfigFault if the table has no such column.
     """
+    column = column or _first_result(schema)
     if column not in wells.schema.names:
         raise ConfigFault(f"the wells table has no column {column!r}{nearest(column, wells.schema.names)}")
     wanted = [PLATE.name, WELL.name, TIMEPOINT.name, "fields_expected", "fields_ok"]
@@ -105,7 +105,9 @@ def plate_map(wells: pa.Table, column: str = "count") -> PlateMap:
         for plate, time in sorted(groups)
     )
     known = [float(value) for value in values if value is not None]
-    return PlateMap(_label(wells.schema, column), min(known, default=0.0), max(known, default=0.0), panels)
+    return PlateMap(
+        _label(wells.schema, schema, column), min(known, default=0.0), max(known, default=0.0), panels
+    )
 
 
 def _panel(title: str, wells: Mapping[str, tuple[Mapping[str, int], float | None]]) -> Panel:
@@ -139,14 +141,26 @@ def _bars(title: str, values: Mapping[str, float | None]) -> ImageBars:
     return ImageBars(title, bars, len(ordered), sum(value is None for value in values.values()))
 
 
-def _label(schema: pa.Schema, column: str) -> str:
-    objects = (schema.metadata or {}).get(_OBJECT_NAME, b"objects").decode().lower()
-    plain = {
-        "count": f"{objects} per well",
-        "count_per_field_mean": f"{objects} per field",
-        "count_per_mm2": f"{objects} per mm²",
-    }
-    if column in plain:
-        return plain[column]
-    unit = (schema.field(column).metadata or {}).get(b"unit", b"").decode()
+def _first_result(schema: Schema) -> str:
+    """The first numeric column that a result comes to in wells; the fields counted where none is a number."""
+    numbers = [one.name for one in total_columns(schema).plain if one.kind in (Kind.INT, Kind.FLOAT)]
+    return next(
+        (each for result in schema.results for each in numbers if each.startswith(result)), "fields_ok"
+    )
+
+
+def _label(table: pa.Schema, schema: Schema, column: str) -> str:
+    """What the colours of a plate map stand for, in words."""
+    objects = schema.object_name.lower() or "objects"
+    for one in schema.fields:
+        if one.merge is Merge.COUNT:
+            what = objects if one.name == schema.object_count else one.name
+            words = {
+                one.name: "per well",
+                f"{one.name}_per_field_mean": "per field",
+                f"{one.name}_per_mm2": "per mm²",
+            }
+            if column in words:
+                return f"{what} {words[column]}"
+    unit = (table.field(column).metadata or {}).get(b"unit", b"").decode()
     return f"{column} ({unit})" if unit not in {"", "1"} else column

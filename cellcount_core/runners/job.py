@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from cellcount_core.config import JobConfig, accepted_failures
+from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
@@ -24,7 +25,6 @@ from cellcount_core.plan.planner import (
     stored_run,
     survey,
 )
-from cellcount_core.plan.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
@@ -46,6 +46,7 @@ from cellcount_core.runners.places import open_input, open_output, storage_optio
 from cellcount_core.runners.stopping import Budget, interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.parts import committed_parts, fields_key, read_fields_part
+from cellcount_core.tables.runfile import ModelIdentity, RunFile
 
 _AHEAD = 8
 
@@ -107,7 +108,8 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
                 job = with_runner(job, "ray") if gpus else job
             engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
             measure = _measure(package, job, source, kept, events)
-            run, warnings = _plan(job, package, engine, seen, output, measure, events)
+            model = _planned_model(package, engine, kept)
+            run, warnings = _plan(job, model, seen, output, measure, events)
             if lease.after_death and job.execution.runner == "auto":
                 events.stage(
                     "the last process at work here died: counting on Ray, which survives what ends a worker"
@@ -145,9 +147,25 @@ def _measure(
     return measure_of(job.run, package, source, own_threads(job), events.stage)
 
 
-def _planned_model(package: Package, engine: str) -> PlannedModel:
+def _planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
+    """What planning must know of a package; a run that goes on has the schema that it was planned with."""
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
-    return PlannedModel(identity, package.input.channels, package.object_name)
+    return PlannedModel(identity, package.input.channels, schema_of(package, kept))
+
+
+def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ...]], Schema]:
+    """The schema of a run, from the names of the channels that are measured: that of the run that is there already, unless other channels
+    are measured now."""
+
+    def schema(channels: tuple[str, ...]) -> Schema:
+        if kept is not None and kept.schema.channels == channels:
+            return kept.schema
+        # What makes columns is what counts, and takes long to load.
+        from cellcount_core.pipeline.rows import run_schema
+
+        return run_schema(package, channels)
+
+    return schema
 
 
 def _refuse_small_tile(package: Package, tile: int) -> None:
@@ -168,17 +186,10 @@ def _survey(job: JobConfig, package: Package, source: Store, output: Store, even
 
 
 def _plan(
-    job: JobConfig,
-    package: Package,
-    engine: str,
-    seen: Survey,
-    output: Store,
-    measure: Measure,
-    events: Events,
+    job: JobConfig, model: PlannedModel, seen: Survey, output: Store, measure: Measure, events: Events
 ) -> tuple[RunFile, tuple[str, ...]]:
     """The run, and what its plan warns of."""
-    model, limits = _planned_model(package, engine), shard_limits(job.execution)
-    with seen, plan_survey(seen, model, limits, measure) as plan:
+    with seen, plan_survey(seen, model, shard_limits(job.execution), measure) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
         return open_or_create_run(output, plan), tuple(plan.summary.warnings)

@@ -11,9 +11,9 @@ from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
 from cellcount_core.domain.fields import Selection
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.channels import UNNAMED
-from cellcount_core.plan.runfile import RunFile
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below
+from cellcount_core.tables.runfile import RunFile
 
 _RAYS_COPY = "/runtime_resources/working_dir_files/"
 _OWN_FOLDERS = {"run", "fields", "objects", "labels", "pictures"}
@@ -132,7 +132,7 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
     """The context of `run`, with one thread for the model's arithmetic; pools replace that by their own number."""
     counted = tuple(_selection(role, channel) for role, channel in run.channels.items())
     by_name = {selection.name: selection for selection in counted}
-    measured = tuple(by_name.get(name) or Selection(name, name) for name in run.features.channels)
+    measured = tuple(by_name.get(name) or Selection(name, name) for name in run.schema.channels)
     return RunContext(
         input_url=places.input_url,
         input_options=places.input_options,
@@ -145,7 +145,7 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
         engine=run.model.engine,
         counted=counted,
         measured=measured,
-        features=run.features,
+        schema=run.schema,
         scales=run.scales,
         threads=1,
         readers=readers,

@@ -8,14 +8,13 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cellcount_core.config import JobConfig
-from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.columns import FIELD_ID, REASON, STATUS
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
-from cellcount_core.plan.runfile import RunFile
-from cellcount_core.reduce.ledger import fields_parts, read_run, uncommitted
+from cellcount_core.plan.planner import load_plan
+from cellcount_core.reduce.ledger import fields_parts, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, decided, fan_out, recorded, with_runner
@@ -24,6 +23,7 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
+from cellcount_core.tables.runfile import RunFile, read_run
 
 _CRASHES = {reason.value for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY)}
 """What may end the process that counts: only a worker of the Ray runner may be lost."""
@@ -61,7 +61,7 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
     began = time.perf_counter()
     source = open_input(job)
     output = open_output(job, source)
-    run = load_run(output)
+    run = read_run(output)
     _refuse_other_settings(job, run, output)
     with held(output, say=events.stage) as lease:
         _refuse_unfinished(output, run)
@@ -93,7 +93,7 @@ def _choose(
     chosen = _Chosen()
     for part in fields_parts(output, read_run(output)):
         rows = zip(
-            *(part.table.column(name).to_pylist() for name in (FIELD_ID.name, "status", "reason")),
+            *(part.table.column(name).to_pylist() for name in (FIELD_ID.name, STATUS.name, REASON.name)),
             strict=True,
         )
         bad = {
@@ -103,7 +103,8 @@ def _choose(
         }
         if bad:
             failed[part.number] = bad
-            chosen.objects_parts.append(part.objects_key)
+            if part.objects_key:
+                chosen.objects_parts.append(part.objects_key)
     bad_shards = [
         replace(shard, fields=tuple(one for one in shard.fields if one.key.field_id in failed[shard.number]))
         for shard in read_shards(load_plan(output, run), failed)

@@ -18,11 +18,12 @@ from itertools import accumulate
 import pyarrow as pa
 
 from cellcount_core.config import JobConfig
-from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.columns import DETAIL, FIELD_ID, STATUS
 from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.package import find_package
+from cellcount_core.pipeline.rows import HEIGHT, WIDTH
 from cellcount_core.plan.changes import Changes, changes, is_gone, paired
 from cellcount_core.plan.channels import ChannelChoice
 from cellcount_core.plan.planfile import PLAN_KEY, read_shards
@@ -31,19 +32,17 @@ from cellcount_core.plan.planner import (
     Plan,
     PlannedModel,
     load_plan,
-    load_run,
     open_or_create_run,
     plan_survey,
     stored_run,
     survey,
 )
-from cellcount_core.plan.runfile import RUN_KEY, ModelIdentity, RunFile
 from cellcount_core.plan.shards import shard_limits
-from cellcount_core.reduce.ledger import fields_parts, read_run
+from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import own_threads
-from cellcount_core.runners.job import JobResult, ending, run_job
+from cellcount_core.runners.job import JobResult, ending, run_job, schema_of
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.retry import count_again
@@ -60,10 +59,12 @@ from cellcount_core.tables.parts import (
     commit_part,
     committed_parts,
     fields_key,
+    object_counts,
     part_of_tables,
     read_fields_part,
 )
 from cellcount_core.tables.rows import FieldRow, fields_table, objects_table
+from cellcount_core.tables.runfile import RUN_KEY, ModelIdentity, RunFile, read_run
 from cellcount_core.tables.schema import TableName, read_table_bytes, table_schema
 
 _WAITING = "not counted yet"
@@ -124,10 +125,10 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
             _put_in_place(output, staging)
             reduce_run(output)
             _discard(staging)
-        kept = load_run(output)
+        kept = read_run(output)
         before = load_plan(output, kept)
         measure = _measure_new(kept, measure_of(job.run, package, source, own_threads(job), events.stage))
-        planned = PlannedModel(kept.model, package.input.channels, package.object_name)
+        planned = PlannedModel(kept.model, package.input.channels, schema_of(package, kept))
         with plan_survey(seen, planned, shard_limits(job.execution), measure, before) as plan:
             since = changes(read_shards(before), plan.shards())
             if plan.file.fingerprint == kept.fingerprint or since.none:
@@ -192,7 +193,7 @@ def _measure_new(kept: RunFile, measure: Measure) -> Measure:
 
 def _begin(staging: Store, plan: Plan) -> RunFile:
     """The updated run in its own folder; one that was begun for other files is given up."""
-    if staging.size_of(RUN_KEY) is not None and load_run(staging).fingerprint != plan.file.fingerprint:
+    if staging.size_of(RUN_KEY) is not None and read_run(staging).fingerprint != plan.file.fingerprint:
         _discard(staging)
     return open_or_create_run(staging, plan)
 
@@ -200,10 +201,9 @@ def _begin(staging: Store, plan: Plan) -> RunFile:
 class _Counted:
     """A shard of the old run: its rows, and the objects of one of them. Objects are read when asked for."""
 
-    def __init__(self, store: Store, part: FieldsPart) -> None:
+    def __init__(self, store: Store, part: FieldsPart, object_count: str) -> None:
         self._store, self._part = store, part
-        counts = [count or 0 for count in part.table.column("count").to_pylist()]
-        self._starts = list(accumulate(counts, initial=0))
+        self._starts = list(accumulate(object_counts(part.table, object_count), initial=0))
 
     def fields(self, index: int) -> pa.Table:
         """One row."""
@@ -233,9 +233,9 @@ class _Row:
 def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since: Changes) -> int:
     """Commit each shard of the updated run that is not committed: rows of the old run, and rows that wait. Returns how many rows were
     taken over, those of an earlier try too."""
-    kept, done = load_run(output), committed_parts(staging)
+    kept, done = read_run(output), committed_parts(staging)
     then, now = _pools(kept), _pools(run)
-    rows = _rows(output, kept, before) if kept.features == run.features else iter(())
+    rows = _rows(output, kept, before) if kept.schema == run.schema else iter(())
     old = next(rows, None)
     taken = 0
     for shard in read_shards(load_plan(staging, run)):
@@ -272,8 +272,8 @@ def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
             raise LedgerFault(
                 f"{key}: belongs to run {part.fingerprint[:12]}, expected {kept.fingerprint[:12]}"
             )
-        counted = _Counted(output, part)
-        names = (FIELD_ID.name, "status", "height_px", "width_px")
+        counted = _Counted(output, part, kept.schema.object_count)
+        names = (FIELD_ID.name, STATUS.name, HEIGHT.name, WIDTH.name)
         columns = zip(*(part.table.column(name).to_pylist() for name in names), strict=True)
         for index, (planned, (field_id, status, height, width)) in enumerate(
             zip(shard.fields, columns, strict=True)
@@ -285,20 +285,22 @@ def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
 
 
 def _assembled(shard: Shard, chosen: Sequence[_Row | None], run: RunFile) -> Part:
-    features, fingerprint = run.features, run.fingerprint
+    schema, fingerprint = run.schema, run.fingerprint
     fields: list[pa.Table] = []
-    objects: list[pa.Table] = [objects_table([], features, fingerprint)]
+    objects: list[pa.Table] = [objects_table([], schema, fingerprint)] if schema.objects else []
     for planned, row in zip(shard.fields, chosen, strict=True):
         if row is None:
             waiting = FieldRow(planned.key, "", Reason.INTERNAL.status, Reason.INTERNAL, _WAITING)
-            fields.append(fields_table([waiting], features, fingerprint))
+            fields.append(fields_table([waiting], schema, fingerprint))
         else:
             fields.append(row.part.fields(row.index))
-            objects.append(row.part.objects(row.index))
+            if schema.objects:
+                objects.append(row.part.objects(row.index))
     return part_of_tables(
         shard.number,
-        _joined(fields, table_schema(TableName.FIELDS, features, fingerprint)),
-        _joined(objects, table_schema(TableName.OBJECTS, features, fingerprint)),
+        _joined(fields, table_schema(TableName.FIELDS, schema, fingerprint)),
+        _joined(objects, table_schema(TableName.OBJECTS, schema, fingerprint)) if objects else None,
+        schema,
     )
 
 
@@ -324,7 +326,7 @@ def _count(
 def _waiting(staging: Store, run: RunFile) -> list[Shard]:
     wanted: dict[int, set[str]] = {}
     for part in fields_parts(staging, read_run(staging)):
-        ids, details = (part.table.column(name).to_pylist() for name in (FIELD_ID.name, "reason_detail"))
+        ids, details = (part.table.column(name).to_pylist() for name in (FIELD_ID.name, DETAIL.name))
         if waits := {one for one, detail in zip(ids, details, strict=True) if detail == _WAITING}:
             wanted[part.number] = waits
     return [
@@ -335,15 +337,15 @@ def _waiting(staging: Store, run: RunFile) -> list[Shard]:
 
 def _put_in_place(output: Store, staging: Store) -> None:
     """Make the updated run that of the output. Doing it twice, or again after a kill, comes to the same."""
-    run = load_run(staging)
+    run = read_run(staging)
     plan = load_plan(staging, run)
     # The plan is replaced after all but run.json: one that is the update's already says nothing of what is gone, and need not.
     for key in _labels_gone(output.get(PLAN_KEY), plan):
         output.delete(key)
     for number in range(run.numbers.shards):
         body = staging.get(fields_key(number))
-        objects = read_fields_part(fields_key(number), body).objects_key
-        output.put(objects, staging.get(objects))
+        if objects := read_fields_part(fields_key(number), body).objects_key:
+            output.put(objects, staging.get(objects))
         output.put(fields_key(number), body)
     for listed in [one for batch in staging.list(LABELS) for one in batch]:
         output.put(listed.key, staging.get(listed.key))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cellcount_core.domain.columns import FIELD_ID
+from cellcount_core.domain.columns import FIELD_ID, STATUS
 from cellcount_core.domain.errors import LedgerFault, Status
 from cellcount_core.domain.receipts import Commit
 from cellcount_core.stores.base import Absent, Store
@@ -29,6 +29,7 @@ from cellcount_core.tables.parts import (
     Part,
     content_key,
     fields_key,
+    object_counts,
     read_fields_part,
     rows_digest,
     split_digests,
@@ -45,6 +46,13 @@ def amend_part(store: Store, part: Part) -> Commit:
     key = fields_key(part.number)
     body = _read(store, key)
     standing = read_fields_part(key, body)
+    if part.objects is None:
+        fields = _taken(standing.table, part.fields, _rows_taken(standing, part))
+        if rows_digest(fields) == standing.rows_sha256:
+            return Commit.ALREADY
+        return _put_fields(store, key, body, with_texts(fields, {ROWS_KEY: rows_digest(fields)}))
+    if not standing.objects_key:
+        raise LedgerFault(f"{key}: names no objects part, and the run's task has objects")
     try:
         objects_body = _read(store, standing.objects_key)
     except LedgerFault:
@@ -60,7 +68,7 @@ def amend_part(store: Store, part: Part) -> Commit:
     objects = _taken(
         read_table_bytes(standing.objects_key, objects_body),
         read_table_bytes(key, part.objects),
-        _object_rows_taken(standing.table, part.fields, taken),
+        _object_rows_taken(standing.table, part, taken),
     )
     new_objects = table_bytes(objects)
     chosen = content_key(part.number, new_objects)
@@ -72,9 +80,14 @@ def amend_part(store: Store, part: Part) -> Commit:
         OBJECT_DIGESTS_KEY: "".join(digests[index] for index in taken),
     }
     store.put(chosen, new_objects)
-    if _read(store, key) != body:
+    return _put_fields(store, key, body, with_texts(fields, texts))
+
+
+def _put_fields(store: Store, key: str, before: bytes, fields: pa.Table) -> Commit:
+    """Replace the fields part that had the bytes `before`, unless somebody else did so meanwhile."""
+    if _read(store, key) != before:
         return Commit.ALREADY
-    store.put(key, table_bytes(with_texts(fields, texts)))
+    store.put(key, table_bytes(fields))
     return Commit.WRITTEN
 
 
@@ -89,7 +102,7 @@ def _rows_taken(standing: FieldsPart, part: Part) -> list[int]:
     """For each field of the shard the row it gets: of the standing table, or (counted on behind it) of the new one."""
     ids = standing.table.column(FIELD_ID.name).to_pylist()
     places = {field_id: place for place, field_id in enumerate(ids)}
-    settled = pc.equal(standing.table.column("status"), Status.OK.value).to_pylist()
+    settled = pc.equal(standing.table.column(STATUS.name), Status.OK.value).to_pylist()
     taken = list(range(len(ids)))
     for number, field_id in enumerate(part.fields.column(FIELD_ID.name).to_pylist()):
         if field_id not in places:
@@ -99,8 +112,8 @@ def _rows_taken(standing: FieldsPart, part: Part) -> list[int]:
     return taken
 
 
-def _object_rows_taken(standing: pa.Table, new: pa.Table, taken: Sequence[int]) -> list[int]:
-    counts = [count or 0 for table in (standing, new) for count in table.column("count").to_pylist()]
+def _object_rows_taken(standing: pa.Table, part: Part, taken: Sequence[int]) -> list[int]:
+    counts = [count for table in (standing, part.fields) for count in object_counts(table, part.object_count)]
     spans = list(pairwise([0, *accumulate(counts)]))
     pieces = [np.arange(*spans[index]) for index in taken]
     rows: list[int] = np.concatenate(pieces).tolist() if pieces else []

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cellcount_core.domain.columns import FIELD_ID, PLATE, SITE, TIMEPOINT, WELL
+from cellcount_core.domain.columns import KEY
 from cellcount_core.domain.fingerprint import canonical_json
 
-_KEYS = {column.name for column in (PLATE, WELL, SITE, TIMEPOINT, FIELD_ID)}
+_KEYS = {column.name for column in KEY}
 
 
 class RowDigest:

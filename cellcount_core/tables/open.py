@@ -14,9 +14,8 @@ from cellcount_core.stores.base import Absent, StorageOptions, Store
 from cellcount_core.stores.open import asked_for, open_store
 from cellcount_core.tables.filesystem import store_filesystem
 from cellcount_core.tables.parts import FIELDS, OBJECTS
+from cellcount_core.tables.runfile import RUN_KEY
 from cellcount_core.tables.schema import read_table_bytes
-
-_RUN_KEY = "run/run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Output:
     @property
     def run(self) -> dict[str, object]:
         """The content of run.json: configuration, fingerprint, model, versions."""
-        run: dict[str, object] = json.loads(self._file(_RUN_KEY))
+        run: dict[str, object] = json.loads(self._file(RUN_KEY))
         return run
 
     def _file(self, key: str) -> bytes:
@@ -83,6 +82,6 @@ def open_output(url: str | os.PathLike[str], options: StorageOptions | None = No
     Raises OutputFault where there is no run, ConfigFault where `url` names no place.
     """
     store = open_store(url, options or asked_for(url))
-    if store.size_of(_RUN_KEY) is None:
-        raise OutputFault(f"{store.url}: is not the output of a run: {_RUN_KEY} is not there")
+    if store.size_of(RUN_KEY) is None:
+        raise OutputFault(f"{store.url}: is not the output of a run: {RUN_KEY} is not there")
     return Output(store)

@@ -1,4 +1,4 @@
-"""The two files of a shard and how they are committed.
+"""The two files of a shard and how they are committed. A task without objects has the first one alone.
 
 A shard's *fields part* is its commit: it is created last, once, and counting never replaces it (`amend` does, where failed fields are
 retried). It names its *objects part* (file and SHA-256), and objects parts are never replaced. So a fields part always names an objects part that is there, with just
@@ -19,13 +19,14 @@ In the normal case a commit is two puts and no other call.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import FIELD_ID, Features
+from cellcount_core.domain.columns import FIELD_ID, Schema
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import part_name
 from cellcount_core.domain.receipts import Commit
@@ -33,9 +34,10 @@ from cellcount_core.stores.base import Absent, Created, Store
 from cellcount_core.tables.digest import RowDigest, object_digests
 from cellcount_core.tables.rows import FieldRow, ObjectRows, fields_table, objects_table
 from cellcount_core.tables.schema import (
+    CHANNELS_KEY,
     FINGERPRINT_KEY,
+    OBJECT_NAME_KEY,
     read_table_bytes,
-    schema_features,
     schema_texts,
     table_bytes,
     with_texts,
@@ -62,11 +64,15 @@ _OBJECTS_NAME = re.compile(r"^objects/part-\d{6,}(-[0-9a-f]{16})?\.parquet$")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a worker commits for one shard: the objects part as it will stand, and the fields table."""
+    """What a worker commits for one shard: the objects part as it will stand (None for a task without objects), and the fields table.
+
+    `object_count` is the column that says how many objects a field has, "" for a task without objects.
+    """
 
     number: int
-    objects: bytes
+    objects: bytes | None
     fields: pa.Table
+    object_count: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +80,14 @@ class FieldsPart:
     """A fields part as read: its table and what its metadata says.
 
     `rows_sha256` is the digest of the rows it was written with, `object_digests` holds a digest a row (of no objects, where
-    the field was not counted).
+    the field was not counted). For a task without objects it is empty, as are `objects_key` and `objects_sha256`. `measures` says in
+    words what the part was made for.
     """
 
     key: str
     number: int
     fingerprint: str
-    features: Features
+    measures: str
     table: pa.Table
     rows_sha256: str
     objects_key: str
@@ -112,44 +119,54 @@ def content_key(number: int, body: bytes) -> str:
 
 
 def split_digests(texts: Mapping[str, str]) -> tuple[str, ...]:
-    """The object digests of a fields table, one a row, from its metadata. Raises KeyError where it has none."""
-    digits = texts[OBJECT_DIGESTS_KEY]
+    """The object digests of a fields table, one a row, from its metadata; () for a task without objects."""
+    digits = texts.get(OBJECT_DIGESTS_KEY, "")
     return tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
 
 
 def build_part(
-    number: int, rows: Sequence[FieldRow], objects: Sequence[ObjectRows], features: Features, fingerprint: str
+    number: int, rows: Sequence[FieldRow], objects: Sequence[ObjectRows], schema: Schema, fingerprint: str
 ) -> Part:
     """The part of shard `number`: `rows` of all its fields in key order, `objects` of those that are ok, in that order.
 
-    Raises ValueError where rows and objects contradict each other.
+    Raises ValueError if rows and objects contradict each other, or the schema.
     """
+    written = fields_table(rows, schema, fingerprint)
+    if not schema.objects:
+        return part_of_tables(number, written, None, schema)
     by_key = {counted.key: counted.count for counted in objects}
     in_order = [row.key for row in rows if row.key in by_key]
     if in_order != [counted.key for counted in objects]:
         raise ValueError(f"shard {number}: the objects are not those of its fields, in their order")
-    for row in rows:
-        if (row.count or 0) != by_key.get(row.key, 0):
-            raise ValueError(f"{row.key}: counted {row.count}, but has {by_key.get(row.key, 0)} objects")
-    return part_of_tables(
-        number, fields_table(rows, features, fingerprint), objects_table(objects, features, fingerprint)
-    )
+    for row, counted in zip(rows, object_counts(written, schema.object_count), strict=True):
+        if counted != by_key.get(row.key, 0):
+            raise ValueError(f"{row.key}: counted {counted}, but has {by_key.get(row.key, 0)} objects")
+    return part_of_tables(number, written, objects_table(objects, schema, fingerprint), schema)
 
 
-def part_of_tables(number: int, field_rows: pa.Table, object_rows: pa.Table) -> Part:
-    """The part of shard `number` from its tables: a row a field in key order, and the objects they count, in that order.
+def part_of_tables(number: int, field_rows: pa.Table, object_rows: pa.Table | None, schema: Schema) -> Part:
+    """The part of shard `number` from its tables: a row a field in key order, and the objects they count, in that order; None for a
+    task without objects.
 
-    Raises ValueError where the number of objects is not what the fields count.
+    Raises ValueError if the number of objects is not what the fields count.
     """
+    texts = {SHARD_KEY: str(number), ROWS_KEY: rows_digest(field_rows)}
+    if object_rows is None:
+        return Part(number, None, with_texts(field_rows, texts), "")
     body = table_bytes(with_texts(object_rows, {SHARD_KEY: str(number)}))
-    counts = [count or 0 for count in field_rows.column("count").to_pylist()]
-    texts = {
-        SHARD_KEY: str(number),
-        ROWS_KEY: rows_digest(field_rows),
+    counts = object_counts(field_rows, schema.object_count)
+    texts |= {
         OBJECTS_SHA_KEY: hashlib.sha256(body).hexdigest(),
         OBJECT_DIGESTS_KEY: "".join(object_digests(object_rows, counts)),
     }
-    return Part(number, body, with_texts(field_rows, texts))
+    return Part(number, body, with_texts(field_rows, texts), schema.object_count)
+
+
+def object_counts(fields: pa.Table, column: str) -> list[int]:
+    """How many objects each field of a fields table has, by the column that says so; 0 everywhere if there is none ("")."""
+    if not column:
+        return [0] * fields.num_rows
+    return [count or 0 for count in fields.column(column).to_pylist()]
 
 
 def rows_digest(table: pa.Table) -> str:
@@ -161,6 +178,9 @@ def rows_digest(table: pa.Table) -> str:
 
 def commit_part(store: Store, part: Part) -> Commit:
     """Commit a shard's part; see the module for the order and why. A second commit changes nothing and is ALREADY."""
+    if part.objects is None:
+        put = store.put_new(fields_key(part.number), table_bytes(part.fields))
+        return Commit.WRITTEN if put is Created.NEW else Commit.ALREADY
     slot = objects_key(part.number)
     created = store.put_new(slot, part.objects) is Created.NEW
     chosen = slot
@@ -211,14 +231,25 @@ def read_fields_part(key: str, body: bytes) -> FieldsPart:
     texts = schema_texts(table.schema)
     try:
         number = int(texts[SHARD_KEY])
-        fingerprint, name, sha = texts[FINGERPRINT_KEY], texts[OBJECTS_PART_KEY], texts[OBJECTS_SHA_KEY]
-        rows, digests = texts[ROWS_KEY], split_digests(texts)
-        features = schema_features(texts)
-    except (KeyError, ValueError, LedgerFault) as error:
+        fingerprint, rows, digests = texts[FINGERPRINT_KEY], texts[ROWS_KEY], split_digests(texts)
+        name, sha = "", ""
+        if OBJECT_DIGESTS_KEY in texts:
+            name, sha = f"{OBJECTS}/{texts[OBJECTS_PART_KEY]}", texts[OBJECTS_SHA_KEY]
+        measures = _measures(texts[OBJECT_NAME_KEY], json.loads(texts[CHANNELS_KEY]))
+    except (KeyError, ValueError) as error:
         raise LedgerFault(f"{key}: its metadata is not that of a fields part ({error})") from error
-    if FIELD_ID.name not in table.schema.names or len(digests) != table.num_rows:
+    if FIELD_ID.name not in table.schema.names or (name and len(digests) != table.num_rows):
         raise LedgerFault(f"{key}: has {table.num_rows} rows and {len(digests)} digests of their objects")
-    return FieldsPart(key, number, fingerprint, features, table, rows, f"{OBJECTS}/{name}", sha, digests)
+    return FieldsPart(key, number, fingerprint, measures, table, rows, name, sha, digests)
+
+
+def measures_of(schema: Schema) -> str:
+    """What a run measures, in words, as `FieldsPart.measures` has it."""
+    return _measures(schema.object_name, schema.channels)
+
+
+def _measures(object_name: str, channels: Sequence[str]) -> str:
+    return f"{object_name or 'fields'} in {', '.join(channels) or 'no channel'}"
 
 
 def sweep(store: Store, named: Iterable[str], replaced: Iterable[str] = ()) -> list[str]:

@@ -1,7 +1,7 @@
-"""Arrow schemas of all tables, made from `domain.columns`, and the one place that turns a table into Parquet bytes.
+"""Arrow schemas of all tables, made from a run's `Schema`, and the one place that turns a table into Parquet bytes.
 
 Every writer goes through `TableWriter`: fixed settings, fixed row groups, no time and no host in the file, so that equal rows
-give equal bytes. Units and meanings stand in the metadata of each column, the identity of the run in that of the schema.
+give equal bytes. Unit, meaning and rule of merging stand in the metadata of each column, the identity of the run in that of the table.
 """
 
 from __future__ import annotations
@@ -13,17 +13,10 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellcount_core.domain.columns import (
-    SCHEMA_VERSION,
-    Column,
-    Features,
-    Kind,
-    fields_columns,
-    objects_columns,
-    plates_columns,
-    wells_columns,
-)
+from cellcount_core.domain import schema3
+from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value, fields_columns, objects_columns
 from cellcount_core.domain.errors import LedgerFault
+from cellcount_core.domain.totals import plates_columns, wells_columns
 
 ROW_GROUP = 65_536
 """Rows a row group; the cut depends on the number of rows alone, never on how they arrived."""
@@ -34,6 +27,7 @@ _ARROW = {
     Kind.STRINGS: pa.list_(pa.field("element", pa.string(), nullable=False)),
     Kind.INT: pa.int64(),
     Kind.FLOAT: pa.float64(),
+    Kind.FLOATS: pa.list_(pa.field("element", pa.float64(), nullable=False)),
     Kind.BOOL: pa.bool_(),
 }
 
@@ -42,6 +36,8 @@ TABLE_KEY = "cellcount.table"
 FINGERPRINT_KEY = "cellcount.fingerprint"
 OBJECT_NAME_KEY = "cellcount.object_name"
 CHANNELS_KEY = "cellcount.channels"
+TASK_KEY = "cellcount.task"
+CLASSES_KEY = "cellcount.classes"
 
 
 class TableName(StrEnum):
@@ -53,54 +49,50 @@ class TableName(StrEnum):
     PLATES = "plates"
 
 
-def columns_of(table: TableName, features: Features) -> tuple[Column, ...]:
+def columns_of(table: TableName, schema: Schema) -> tuple[Column, ...]:
     """The columns of a table, in order."""
     match table:
         case TableName.FIELDS:
-            return fields_columns(features)
+            return fields_columns(schema)
         case TableName.OBJECTS:
-            return objects_columns(features)
+            return objects_columns(schema)
         case TableName.WELLS:
-            return wells_columns(features)
+            return wells_columns(schema)
         case TableName.PLATES:
-            return plates_columns(features)
+            return plates_columns(schema)
 
 
-def table_schema(table: TableName, features: Features, fingerprint: str) -> pa.Schema:
-    """The Arrow schema: `unit` and `meaning` in each column's metadata, the run's identity in the schema's.
+def table_schema(table: TableName, schema: Schema, fingerprint: str) -> pa.Schema:
+    """The Arrow schema: what is declared of each column in its metadata, the identity of the run and its task in the table's.
 
     Columns that are never null are declared so.
     """
     arrow = [
         pa.field(
-            column.name,
-            _ARROW[column.kind],
-            nullable=not column.required,
-            metadata={"unit": column.unit, "meaning": column.meaning},
+            column.name, _ARROW[column.kind], nullable=not column.required, metadata=_said(column, schema)
         )
-        for column in columns_of(table, features)
+        for column in columns_of(table, schema)
     ]
-    return pa.schema(
-        arrow,
-        metadata={
-            TABLE_KEY: table.value,
-            VERSION_KEY: str(SCHEMA_VERSION),
-            FINGERPRINT_KEY: fingerprint,
-            OBJECT_NAME_KEY: features.object_name,
-            CHANNELS_KEY: json.dumps(features.channels, ensure_ascii=False),
-        },
-    )
+    texts = {
+        TABLE_KEY: table.value,
+        VERSION_KEY: str(schema.version),
+        FINGERPRINT_KEY: fingerprint,
+        OBJECT_NAME_KEY: schema.object_name,
+        CHANNELS_KEY: json.dumps(schema.channels, ensure_ascii=False),
+    }
+    if schema.version > schema3.VERSION:
+        texts[TASK_KEY] = schema.task
+        texts[CLASSES_KEY] = json.dumps(schema.classes, ensure_ascii=False)
+    return pa.schema(arrow, metadata=texts)
 
 
-def schema_features(metadata: Mapping[str, str]) -> Features:
-    """The object's name and the channels that a table was written with. Raises LedgerFault where it does not tell."""
-    try:
-        channels = json.loads(metadata[CHANNELS_KEY])
-        return Features(metadata[OBJECT_NAME_KEY], tuple(str(channel) for channel in channels))
-    except (KeyError, ValueError, TypeError) as error:
-        raise LedgerFault(
-            f"the table's metadata does not name its objects and channels ({error!r})"
-        ) from error
+def _said(column: Column, schema: Schema) -> dict[str, str]:
+    texts = {"unit": column.unit, "meaning": column.meaning}
+    if column.merge is not Merge.NONE and schema.version > schema3.VERSION:
+        texts["merge"] = column.merge.value
+        if column.of:
+            texts["of"] = json.dumps(column.of, ensure_ascii=False)
+    return texts
 
 
 def schema_texts(schema: pa.Schema) -> dict[str, str]:
@@ -116,7 +108,7 @@ def with_texts(table: pa.Table, texts: Mapping[str, str]) -> pa.Table:
     return table.replace_schema_metadata({**schema_texts(table.schema), **texts})
 
 
-def table_from_rows(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pa.Table:
+def table_from_rows(rows: Sequence[Mapping[str, Value]], schema: pa.Schema) -> pa.Table:
     """A table of `rows`; a column that a row does not have is null there.
 
     Raises ValueError naming the column where a row has one that the schema has not, or lacks a required value.
@@ -208,11 +200,11 @@ def read_table_bytes(key: str, body: bytes) -> pa.Table:
 
 
 def misfits(table: pa.Table, schema: pa.Schema) -> Iterator[str]:
-    """What is wrong with the names, types and nulls of a table's columns, one sentence each; nothing where they agree."""
+    """What is wrong with the names, types and nulls of a table's columns, one sentence each; nothing if they agree."""
     if table.schema.names != schema.names:
         extra = sorted(set(table.schema.names) - set(schema.names))
         lacking = sorted(set(schema.names) - set(table.schema.names))
-        yield f"has other columns than schema {SCHEMA_VERSION} asks for: too many {extra}, too few {lacking}"
+        yield f"has other columns than the run's schema asks for: too many {extra}, too few {lacking}"
         return
     for field in schema:
         found = table.schema.field(field.name).type

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.plan.planner import load_run
 from cellcount_core.stores.local import open_local
+from cellcount_core.tables.runfile import read_run
 from tests.e2e.ray_head import RayHead, ray_head
 from tests.plates import write_plate
 
@@ -64,7 +64,7 @@ def test_a_scrape_of_the_head_tells_the_fields_of_a_run_by_status(head: RayHead,
     assert driver.returncode == ExitCode.FAILURES, words
     told = [json.loads(line) for line in words.splitlines() if line.startswith("{")]
     assert [event["plates"] for event in told if event["event"] == "shard"] == 3 * [["P1"]]
-    run = load_run(open_local(output)).fingerprint[:12]
+    run = read_run(open_local(output)).fingerprint[:12]
     assert {event.get("run") for event in told if event["event"] in ("begin", "shard", "progress")} == {run}
     until = time.monotonic() + LONGEST_S
     while ("cellcount_fields_total", run) not in (found := scraped(head)):

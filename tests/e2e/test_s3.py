@@ -23,12 +23,12 @@ from botocore.client import BaseClient
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.plan.planner import load_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.lease import LEASE
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, job
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import Tables, keys, tables, upload
@@ -175,7 +175,7 @@ def test_what_workers_are_told_holds_no_secret(serial: str, server: S3Server) ->
     options = StorageOptions(endpoint=server.endpoint)
     config = job(INPUT, serial, storage={"endpoint": server.endpoint})
     places = Places(INPUT, options, serial, options)
-    told = cloudpickle.dumps(make_context(load_run(store_at(serial, server)), config.run, places, 8))
+    told = cloudpickle.dumps(make_context(read_run(store_at(serial, server)), config.run, places, 8))
     assert OUT.encode() in told
     assert server.secret_key.encode() not in told
     assert server.access_key.encode() not in told

@@ -26,7 +26,6 @@ from cellcount_core.domain.errors import RunFault
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.models.package import shipped_folder
-from cellcount_core.plan.planner import load_run
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.job import run_job
 from cellcount_core.runners.places import Places, make_context
@@ -35,6 +34,7 @@ from cellcount_core.runners.ray_cluster import Sizing
 from cellcount_core.runners.ray_pool import RayPool, cluster_nodes
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import job
 
 _STORE_BYTES = 100 << 20
@@ -170,7 +170,7 @@ def count(name: str, source: Path, output: Path, nodes: Nodes, heard: Heard) -> 
 
 def lose(nodes: Nodes, good: list[Any], plate: Path, output: Path) -> None:
     """Workers that are open on the good nodes, which are lost; one line of what the pool then does."""
-    run = load_run(open_store(output, StorageOptions()))
+    run = read_run(open_store(output, StorageOptions()))
     options = StorageOptions()
     places = Places(str(plate), options, str(output), options)
     context = make_context(run, configured(plate, output, nodes).run, places, readers=1)

@@ -11,13 +11,13 @@ from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.fields import Shard
 from cellcount_core.domain.receipts import Receipt
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.plan.planner import load_run
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.runners.pool import Mode, Outcome, Task
 from cellcount_core.runners.ray_cluster import Resources, Sizing, connected
 from cellcount_core.runners.ray_pool import RayPool
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, job
 from tests.plates import write_plate
 
@@ -30,7 +30,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     plate = write_plate(folder / "plate", well_count=1, sites=1)
     count(plate.folder, folder / "out")
     options = StorageOptions()
-    run = load_run(open_store(folder / "out", options))
+    run = read_run(open_store(folder / "out", options))
     places = Places(str(plate.folder), options, str(folder / "elsewhere"), options)
     return make_context(run, job(plate.folder, folder / "out").run, places, readers=1)
 

@@ -14,12 +14,12 @@ import tifffile
 from cellcount_core.cli.main import main
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
-from cellcount_core.plan.planner import load_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.update import UpdateResult, update_job
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.local import open_local
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job, rows
 from tests.plates import Plate, nuclear_field, write_plate
 from tests.s3_jobs import tables, upload
@@ -234,7 +234,7 @@ def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(
     told = capsys.readouterr().out
     assert "2 fields taken anew, 2 rows kept\n" in told
     assert "object sizes found before hold for new images of the same plate and image size too (" in told
-    run = load_run(open_local(out))
+    run = read_run(open_local(out))
     pools = {scale.plate: scale.diameter_px for scale in run.scales}
     assert f"{pools['p1']:.1f} px in plate 'p1')" in told
     assert pools["p1"] == pytest.approx(20, rel=0.1)

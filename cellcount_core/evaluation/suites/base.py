@@ -22,8 +22,8 @@ from cellcount_core.labelled.image import Entry, LabelledImage
 from cellcount_core.models.engines import ENGINES, load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.field import Examined
 from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.rows import Examined
 
 Value = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]

@@ -25,7 +25,7 @@ from cellcount_core.evaluation.suites.base import (
     met,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.pipeline.field import Examined
+from cellcount_core.pipeline.rows import Examined
 
 DIAMETERS = (8, 12, 20, 40, 80, 120)
 NUMBERS = (1, 3, 10, 100, 1000, 3000)

@@ -35,7 +35,7 @@ from cellcount_core.evaluation.suites.base import (
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import Entry, LabelledImage, median_diameter
 from cellcount_core.objects.scale import labels_to_original
-from cellcount_core.pipeline.field import Examined
+from cellcount_core.pipeline.rows import Examined
 from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes
 from cellcount_core.plan.scales import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job

@@ -36,8 +36,8 @@ from cellcount_core.labelled.image import (
     plane_of,
     read_pixels,
 )
-from cellcount_core.pipeline.field import interval_of
 from cellcount_core.pipeline.pixels import Pixels
+from cellcount_core.tasks.instances.columns import interval_in
 
 COVERAGE = (0.85, 0.95)
 """Share of the images whose interval of nominal 90 % holds the true count, at least and at most."""
@@ -126,7 +126,7 @@ def defocused(image: LabelledImage) -> LabelledImage:
 
 def _told(counter: Counter, image: LabelledImage) -> Told:
     seen = counter.count(image)
-    low, high = interval_of(counter.package, seen)
+    low, high = interval_in(seen.values)
     flagged = any(code.startswith(Doubt.OUT_OF_DOMAIN) for code in seen.warnings)
     true = int(np.unique(image.labels[image.labels > 0]).size)
     return Told(true, seen.found.count, low, high, seen.unlike, flagged)

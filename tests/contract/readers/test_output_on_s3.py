@@ -31,7 +31,7 @@ def test_an_output_on_s3_is_the_one_on_local_disk(s3_server: S3Server, options: 
     assert summary == reduce_run(output(cut(plate(), 4)))
     assert verify(store).proven
     opened = cellcount_core.open(f"{bucket}/run 1", options)
-    assert opened.objects.count_rows() == summary.count
+    assert opened.objects.count_rows() == summary.totals["count"]
     assert opened.wells.num_rows == summary.wells
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from cellcount_core.demo.compare import Comparison, WellResult, compare
 from cellcount_core.demo.table import print_comparison
 from cellcount_core.demo.truth import FileFault, Treatment, TruthField, truth_csv
-from cellcount_core.domain.columns import Features
 from cellcount_core.domain.errors import ConfigFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.tables.rows import FieldRow, fields_table
 
-FEATURES = Features("Nuclei", ("w1",))
+SCHEMA = schema_3("Nuclei", ("w1",))
 Counts = Mapping[tuple[str, int], "int | Reason"]
 
 TRUE = (
@@ -39,7 +39,7 @@ def field(well: str, site: int, found: int | Reason) -> FieldRow:
     key = FieldKey("P", well, site, 1)
     if isinstance(found, Reason):
         return FieldRow(key, "max", found.status, found, "image.TIF ends at byte 7 of 9")
-    return FieldRow(key, "max", Status.OK, count=found)
+    return FieldRow(key, "max", Status.OK, values={"count": found})
 
 
 def write_run(folder: Path, counted: Counts) -> None:
@@ -47,7 +47,7 @@ def write_run(folder: Path, counted: Counts) -> None:
     (folder / "fields").mkdir(parents=True)
     rows = [field(well, site, found) for (well, site), found in counted.items()]
     for number, part in enumerate((rows[:3], rows[3:])):
-        pq.write_table(fields_table(part, FEATURES, "f"), folder / "fields" / f"part-{number:06d}.parquet")
+        pq.write_table(fields_table(part, SCHEMA, "f"), folder / "fields" / f"part-{number:06d}.parquet")
     wells = []
     for well in sorted({well for well, _ in counted}):
         values = [found for (name, _), found in counted.items() if name == well]

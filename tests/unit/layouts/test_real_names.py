@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cellcount_core.config import LayoutConfig, RunConfig
 from cellcount_core.domain.fields import Parsed
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.plan.planner import PlannedModel, PlanSummary, make_plan
-from cellcount_core.plan.runfile import ModelIdentity
 from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import ModelIdentity
 from tests.data_dir import data_dir
 
 BBBC013 = PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")
 HARMONY = PatternSettings(
     pattern=r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)"
 )
-MODEL = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), "Nuclei")
+MODEL = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), partial(schema_3, "Nuclei"))
 
 
 def plates() -> Path:

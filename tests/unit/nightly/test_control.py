@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.nightly.config import History
-from cellcount_core.nightly.control import limits, readings
+from cellcount_core.nightly.control import limits, readings, statistics_of
 
 HISTORY = History(nights=14, sigmas=4, least=5)
+TITLES = statistics_of(schema_3("Nuclei", ("w1",)))
 
 
 def test_without_enough_earlier_plates_nothing_is_flagged() -> None:
-    (reading,) = readings("P1", {"focus": 1e9}, [{"focus": 1.0}] * 4, HISTORY)
+    (reading,) = readings("P1", {"focus": 1e9}, [{"focus": 1.0}] * 4, HISTORY, TITLES)
 
     assert reading.low is None
     assert not reading.flagged
@@ -40,12 +42,20 @@ def test_one_plate_out_of_control_does_not_widen_the_limits_for_the_next() -> No
 
 def test_equal_plates_do_not_flag_the_first_that_differs_a_little() -> None:
     before = [{"background": 300.0}] * 9
-    near, far = (readings("P", {"background": value}, before, HISTORY)[0] for value in (310.0, 330.0))
+    near, far = (readings("P", {"background": value}, before, HISTORY, TITLES)[0] for value in (310.0, 330.0))
 
     assert (near.flagged, far.flagged) == (False, True)
 
 
 def test_a_statistic_that_a_plate_does_not_have_is_not_compared() -> None:
-    found = readings("P", {"focus": None, "count_per_field": 3.0}, [{"focus": 1.0}] * 9, HISTORY)
+    found = readings("P", {"focus": None, "count_per_field": 3.0}, [{"focus": 1.0}] * 9, HISTORY, TITLES)
 
     assert [(reading.statistic, reading.plates) for reading in found] == [("count_per_field", 0)]
+
+
+def test_what_is_watched_is_what_the_schema_declares() -> None:
+    assert TITLES == {
+        "count_per_field": "objects a field",
+        "focus": "median focus",
+        "background": "median background (raw)",
+    }

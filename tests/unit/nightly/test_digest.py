@@ -14,11 +14,19 @@ from cellcount_core.nightly.page import page
 
 COUNTED = Event(
     "2026-03-02", "P1", "/scope/P1", "aa", PlateStatus.COUNTED, "2026-03-02T22:00:00+00:00", fields=4, ok=4, failed=0,
-    missing=0, skipped=0, fields_now=4, count=1234, count_per_field=308.5, focus=0.5, background=300.0, seconds=75.0,
+    missing=0, skipped=0, fields_now=4, statistics={"count": 1234, "count_per_field": 308.5, "focus": 0.5, "background": 300.0}, seconds=75.0,
 )  # fmt: skip
-LATE = replace(COUNTED, plate="P2", status=PlateStatus.LATE, detail="no file DONE", count=None)
-INSIDE = Reading("P1", "focus", 0.5, 0.5, 0.4, 0.6, 9)
-OUTSIDE = replace(INSIDE, statistic="background", value=900.0, centre=300.0, low=280.0, high=320.0)
+LATE = replace(COUNTED, plate="P2", status=PlateStatus.LATE, detail="no file DONE", statistics={})
+INSIDE = Reading("P1", "focus", "median focus", 0.5, 0.5, 0.4, 0.6, 9)
+OUTSIDE = replace(
+    INSIDE,
+    statistic="background",
+    title="median background (raw)",
+    value=900.0,
+    centre=300.0,
+    low=280.0,
+    high=320.0,
+)
 NIGHT = Digest(
     "2026-03-02", "2026-03-02T22:00:00+00:00", 80.0, None, (COUNTED, LATE), 3, (INSIDE,), (), (), (), 0
 )

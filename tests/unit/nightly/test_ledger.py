@@ -6,14 +6,21 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from cellcount_core.domain.errors import LedgerFault, OutputFault
-from cellcount_core.nightly.ledger import SCHEMA, Event, Ledger, PlateStatus, current
+from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus, current
 from cellcount_core.stores.local import LocalStore, open_local
 
 EVENT = Event(
-    "2026-03-02", "P1", "/scope/P1", "aa", PlateStatus.COUNTED, "2026-03-02T22:00:00+00:00", count=7
+    "2026-03-02",
+    "P1",
+    "/scope/P1",
+    "aa",
+    PlateStatus.COUNTED,
+    "2026-03-02T22:00:00+00:00",
+    statistics={"count": 7, "count_per_field": 3.5},
 )
 
 
@@ -24,7 +31,10 @@ def store(tmp_path: Path) -> LocalStore:
 
 def test_what_was_appended_is_read_again_in_order(store: LocalStore) -> None:
     ledger = Ledger(store)
-    events = [replace(EVENT, plate=f"P{number}", count_per_field=number / 3) for number in range(12)]
+    events = [
+        replace(EVENT, plate=f"P{number}", statistics={"count": number, "count_per_field": number / 3})
+        for number in range(12)
+    ]
     for event in events:
         ledger.append(event)
 
@@ -67,7 +77,7 @@ def test_a_column_of_a_later_version_does_not_stop_this_one(store: LocalStore, t
 
 
 def test_the_state_keeps_every_counted_content_and_of_the_others_the_last() -> None:
-    late = replace(EVENT, status=PlateStatus.LATE, content="00", count=None)
+    late = replace(EVENT, status=PlateStatus.LATE, content="00", statistics={})
     later = replace(late, content="01")
     corrected = replace(EVENT, content="bb")
     superseded = replace(EVENT, status=PlateStatus.SUPERSEDED)
@@ -96,5 +106,30 @@ def test_the_views_hold_the_state_and_are_read_by_others(store: LocalStore, tmp_
         assert table["count"].tolist() == [7, 7]
 
 
-def test_the_columns_of_the_view_are_those_of_an_event() -> None:
-    assert SCHEMA.names == [field.name for field in fields(Event)]
+def test_the_columns_of_the_view_are_those_of_an_event_and_its_statistics(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    ledger = Ledger(store)
+    ledger.append(EVENT)
+    ledger.append(replace(EVENT, plate="P2", statistics={"dead_share": 0.25}))
+    ledger.write_views()
+    table = pq.read_table(tmp_path / "nights/datasets.parquet")
+    own = [field.name for field in fields(Event) if field.name not in ("statistics", "seconds")]
+    assert table.column_names == [*own, "count", "count_per_field", "dead_share", "seconds"]
+    assert [str(table.schema.field(name).type) for name in ("count", "count_per_field")] == [
+        "int64",
+        "double",
+    ]
+
+
+def test_an_event_of_an_earlier_version_is_read(store: LocalStore) -> None:
+    # As it was written before events had statistics of any name.
+    old = (
+        b'{"night": "2026-03-02", "plate": "P1", "source": "/scope/P1", "content": "aa", "status": "counted", '
+        b'"started": "2026-03-02T22:00:00+00:00", "detail": "", "files": 2, "fields": 4, "ok": 4, "count": 7, '
+        b'"count_per_field": 1.75, "focus": 0.5, "background": 300.0, "seconds": 2.5}\n'
+    )
+    store.put("nights/ledger/000001.json", old)
+    (event,) = Ledger(store).events
+    assert event.statistics == {"count": 7, "count_per_field": 1.75, "focus": 0.5, "background": 300.0}
+    assert (event.fields, event.seconds) == (4, 2.5)

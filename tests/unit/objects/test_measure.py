@@ -11,11 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from skimage.measure import regionprops
 
-from cellcount_core.domain.columns import Features, measured, names, objects_columns
+from cellcount_core.domain.columns import OBJECT_NUMBER, Merge, names
 from cellcount_core.objects import labels as labels_module
-from cellcount_core.objects.features import feature_moments, moments_of, object_columns
 from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.measure import ObjectTable, join_tables, measure
+from cellcount_core.tasks.instances.columns import (
+    moments_of,
+    object_columns,
+    object_moments,
+    object_values,
+)
 
 from .scenes import draw, random_discs
 
@@ -141,8 +146,9 @@ def test_an_empty_label_image_gives_empty_columns() -> None:
     plane = np.ones((5, 6), np.uint16)
     table = measure(np.zeros((5, 6), np.int32), {"w1": plane}, score_map=plane.astype(np.float32))
     assert table.count == 0
-    assert all(len(column) == 0 for column in object_columns(table, "Nuclei").values())
-    assert feature_moments(table, "Nuclei")["Nuclei_AreaShape_Area"].n == 0
+    assert all(len(column) == 0 for column in object_values(table, "Nuclei", None).values())
+    moments = object_moments(object_values(table, "Nuclei", None), object_columns("Nuclei", ("w1",)))
+    assert moments["Nuclei_AreaShape_Area"].n == 0
 
 
 def test_planes_of_another_shape_and_unordered_numbers_are_refused() -> None:
@@ -176,9 +182,13 @@ def test_columns_carry_the_names_of_the_tables() -> None:
     labels = number_in_raster_order(_scene(2))
     plane = labels.astype(np.uint16)
     table = measure(labels, {"w1": plane, "w2": plane})
-    features = Features("Nuclei", ("w1", "w2"))
-    assert set(object_columns(table, "Nuclei")) <= set(names(objects_columns(features)))
-    assert list(feature_moments(table, "Nuclei")) == names(measured(features))
+    declared = object_columns("Nuclei", ("w1", "w2"))
+    values = object_values(table, "Nuclei", 0.5)
+    assert set(names(declared)) - set(values) == {"class", "class_probability"}
+    assert set(values) - set(names(declared)) == {OBJECT_NUMBER.name}
+    merged = [column.name for column in declared if column.merge is Merge.MOMENTS]
+    assert list(object_moments(values, declared)) == merged
+    assert values["area_um2"].tolist() == (table.area * 0.25).tolist()
 
 
 def test_moments_leave_out_nan_and_agree_with_numpy() -> None:

@@ -61,12 +61,16 @@ SOILS: tuple[Soil, ...] = (fibre, grains, hot_pixels, bright_edge)
 def test_debris_changes_no_count_and_is_told_of() -> None:
     image = nuclear_field(20, OBJECTS, seed=3, side=SIDE)
     plain = count_array(soiled(image, np.zeros(image.shape, np.bool_), 0), "nuclei").row
-    assert (plain.count, plain.warnings) == (OBJECTS, ())
+    assert (plain.values["count"], plain.warnings) == (OBJECTS, ())
     for soil in SOILS:
         for level in (5_000.0, 20_000.0, 65_000.0):
             row = count_array(soil(image, level), "nuclei").row
-            assert row.count is not None
-            assert abs(row.count - OBJECTS) <= 0.03 * OBJECTS, (soil.__name__, level, row.count)
+            assert row.values["count"] is not None
+            assert abs(row.values["count"] - OBJECTS) <= 0.03 * OBJECTS, (
+                soil.__name__,
+                level,
+                row.values["count"],
+            )
             assert "bright_debris" in row.warnings, (soil.__name__, level)
 
 
@@ -88,11 +92,14 @@ def test_debris_changes_no_count_in_8_bits_nor_in_a_field_cut_into_blocks() -> N
     for soil in SOILS:
         narrow = np.clip(soil(image, 6_000) / 24, 0, 255).astype(np.uint8)
         row = count_array(narrow, "nuclei").row
-        assert row.count is not None
-        assert abs(row.count - OBJECTS) <= 0.03 * OBJECTS, (soil.__name__, row.count)
+        assert row.values["count"] is not None
+        assert abs(row.values["count"] - OBJECTS) <= 0.03 * OBJECTS, (soil.__name__, row.values["count"])
     whole = count_array(fibre(image, 60_000), "nuclei").row
     cut = count_array(fibre(image, 60_000), "nuclei", whole_limit=65_536, block=256).row
-    assert (cut.count, cut.area_fraction) == (whole.count, whole.area_fraction)
+    assert (cut.values["count"], cut.values["area_fraction"]) == (
+        whole.values["count"],
+        whole.values["area_fraction"],
+    )
 
 
 def test_a_bright_nucleus_among_dim_ones_is_counted() -> None:
@@ -101,4 +108,4 @@ def test_a_bright_nucleus_among_dim_ones_is_counted() -> None:
     bright = image.copy()
     bright[:55, :55] = 300 + (bright[:55, :55] - 300) * 8
     row = count_array(np.clip(bright, 0, 65_535).astype(np.uint16), "nuclei").row
-    assert row.count == OBJECTS
+    assert row.values["count"] == OBJECTS

@@ -95,7 +95,7 @@ def test_a_field_counted_in_smaller_tiles_is_the_field_counted_in_large_ones_bit
     with device_of(engine) as large, device_of(small := Small(engine, held)) as tight:
         expected = count_array(image, package, device=large, tile=1280, **limits)
         found = count_array(image, package, device=tight, tile=1280, **limits)
-    assert expected.row.count
+    assert expected.row.values["count"]
     assert max(small.given) > held >= small.given[-1]
     same_field(expected, found)
 
@@ -109,7 +109,7 @@ def test_the_size_of_objects_is_told_from_the_same_maps_where_the_device_holds_l
         found = count_array(image, "nuclei", device=tight, diameter="auto")
         canvas = np.random.default_rng(0).normal(0.3, 0.3, (320, 272, 1)).astype(np.float32)
         maps = canvas_maps(canvas, package, tight)
-    assert expected.row.diameter_objects
+    assert expected.row.values["diameter_objects"]
     assert max(small.given) > 300
     same_field(expected, found)
     np.testing.assert_array_equal(maps, engine.run(canvas[None])[0])
@@ -140,7 +140,7 @@ def test_what_did_not_help_is_not_remembered() -> None:
         assert (sizes[0], sizes[-1]) == (200, 17)
         small.most = 10_000
         small.given.clear()
-        assert count_array(image, device=tight).row.count
+        assert count_array(image, device=tight).row.values["count"]
         # What the failed field had sent ahead comes first.
         assert small.given[-1] == 200
         assert tight.take_notes() == ()
@@ -151,10 +151,10 @@ def test_fields_of_many_threads_share_what_the_device_was_found_to_hold() -> Non
     with device_of(Small(engine_of(find_package("threshold")), 60)) as tight:
         with ThreadPoolExecutor(6) as threads:
             counts = {
-                result.row.count
+                result.row.values["count"]
                 for result in threads.map(lambda _: count_array(image, device=tight), range(12))
             }
-        assert counts == {count_array(image).row.count}
+        assert counts == {count_array(image).row.values["count"]}
         assert tight.largest_tile(1280) <= 60
         assert len(tight.take_notes()) == 1
 

@@ -28,22 +28,22 @@ def test_ordinary_and_empty_fields_have_no_warning(package: str, count: int) -> 
         else discs(count, 128, seed=count)
     )
     row = count_array(field, package).row
-    assert (row.count, row.warnings) == (count, ())
+    assert (row.values["count"], row.warnings) == (count, ())
 
 
 def test_a_field_unlike_the_training_images_is_told_and_has_no_interval() -> None:
     ordinary = count_array(nuclear_field(20, 12, seed=5, side=200), "nuclei").row
-    assert ordinary.out_of_domain is not None
-    assert ordinary.count_low is not None
-    assert ordinary.count_high is not None
-    assert ordinary.count_low < 12 < ordinary.count_high
+    assert ordinary.values["out_of_domain"] is not None
+    assert ordinary.values["count_low"] is not None
+    assert ordinary.values["count_high"] is not None
+    assert ordinary.values["count_low"] < 12 < ordinary.values["count_high"]
     rng = np.random.default_rng(6)
     wild = rng.integers(0, 2, (25, 25)).repeat(8, 0).repeat(8, 1) * 3000 + rng.normal(300, 900, (200, 200))
     row = count_array(np.clip(wild, 0, 65535).astype(np.uint16), "nuclei").row
-    assert row.out_of_domain is not None
-    assert row.out_of_domain > ordinary.out_of_domain
+    assert row.values["out_of_domain"] is not None
+    assert row.values["out_of_domain"] > ordinary.values["out_of_domain"]
     assert "out_of_domain" in row.warnings
-    assert (row.count_low, row.count_high) == (None, None)
+    assert (row.values["count_low"], row.values["count_high"]) == (None, None)
 
 
 def test_a_field_that_shows_things_of_which_none_is_found_says_so() -> None:
@@ -55,12 +55,12 @@ def test_a_field_that_shows_things_of_which_none_is_found_says_so() -> None:
     for number, told in ((7, True), (1, False)):
         field = (noise + np.max(shown[:number], axis=0)).astype(np.uint16)
         row = count_array(field, "nuclei", diameter=40.0).row
-        assert (row.count, "nothing_found" in row.warnings) == (0, told), number
+        assert (row.values["count"], "nothing_found" in row.warnings) == (0, told), number
 
 
 def test_an_empty_field_has_an_interval_from_zero_and_no_score() -> None:
     row = count_array(np.full((128, 128), 100, np.uint16), "nuclei").row
-    assert (row.count, row.count_low, row.out_of_domain) == (0, 0.0, None)
+    assert (row.values["count"], row.values["count_low"], row.values["out_of_domain"]) == (0, 0.0, None)
 
 
 def uneven(image: NDArray[np.uint16], rise: float) -> NDArray[np.uint16]:

@@ -19,9 +19,9 @@ def test_areas_of_discs_are_bounded() -> None:
                 image += 2000 / (1 + np.exp(np.clip((far - diameter / 2) / 0.9, -50, 50)))
         image += np.random.default_rng(diameter).normal(0, 12, image.shape)
         row = count_array(image.astype(np.uint16), "nuclei", diameter=diameter).row
-        assert row.count == 9
-        assert row.area_fraction is not None
-        drawn = row.area_fraction * image.size / 9 / (np.pi * diameter**2 / 4)
+        assert row.values["count"] == 9
+        assert row.values["area_fraction"] is not None
+        drawn = row.values["area_fraction"] * image.size / 9 / (np.pi * diameter**2 / 4)
         assert 0.9 <= drawn <= most, (diameter, drawn)
 
 
@@ -31,4 +31,7 @@ def test_objects_of_a_noisy_field_are_drawn_in_blocks_as_in_the_whole() -> None:
     field = np.clip(noisy, 0, 65_535).astype(np.uint16)
     whole = count_array(field, "nuclei").row
     cut = count_array(field, "nuclei", whole_limit=65_536, block=256).row
-    assert (cut.count, cut.area_fraction) == (whole.count, whole.area_fraction)
+    assert (cut.values["count"], cut.values["area_fraction"]) == (
+        whole.values["count"],
+        whole.values["area_fraction"],
+    )

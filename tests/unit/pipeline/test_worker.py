@@ -19,10 +19,11 @@ from cellcount_core.models.engines.memory import no_room
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.worker import ShardWorker
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.planner import load_plan
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job, rows
 from tests.plates import Plate, write_plate
 
@@ -140,7 +141,7 @@ def worker_and_shard(plate: Plate, folder: Path) -> tuple[ShardWorker, Shard]:
     count(plate.folder, folder / "out")
     options = StorageOptions()
     output = open_store(folder / "out", options)
-    run = load_run(output)
+    run = read_run(output)
     places = Places(str(plate.folder), options, str(folder / "elsewhere"), options)
     worker = ShardWorker(make_context(run, configured.run, places, readers=2))
     return worker, next(read_shards(load_plan(output, run)))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import PlannedField
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.plan.planner import Plan, PlannedModel, make_plan
-from cellcount_core.plan.runfile import ModelIdentity
 from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import Absent, Created, Denied, Listed
+from cellcount_core.tables.runfile import ModelIdentity
 
-MODEL = PlannedModel(ModelIdentity("discs", "1.0.0", "digest", "numpy"), ("nuclei",), "Nuclei")
+MODEL = PlannedModel(
+    ModelIdentity("discs", "1.0.0", "digest", "numpy"), ("nuclei",), partial(schema_3, "Nuclei")
+)
 LIMITS = ShardLimits(fields=4, size=2**40)
 
 

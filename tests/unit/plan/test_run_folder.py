@@ -2,23 +2,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.plan.planfile import PLAN_KEY, read_shards
 from cellcount_core.plan.planner import (
     PlannedModel,
     load_plan,
-    load_run,
     make_plan,
     open_or_create_run,
     stored_run,
 )
-from cellcount_core.plan.runfile import RUN_KEY, from_json, to_json
 from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import Created
+from cellcount_core.tables.runfile import RUN_KEY, from_json, read_run, to_json
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_of, store_of
 
 INPUT = store_of([f"{number}.tif" for number in range(10)])
@@ -33,7 +34,7 @@ def test_a_new_folder_gets_the_plan_and_then_the_run_file() -> None:
     with plan_of(INPUT, RunConfig()) as plan:
         run = open_or_create_run(out, plan)
     assert list(out.objects) == [PLAN_KEY, RUN_KEY]
-    assert load_run(out) == run == from_json(to_json(run))
+    assert read_run(out) == run == from_json(to_json(run))
     assert sum(len(shard.fields) for shard in read_shards(load_plan(out, run))) == run.numbers.fields == 10
 
 
@@ -43,8 +44,8 @@ def test_the_run_file_says_what_was_run_and_no_time_host_or_secret() -> None:
         open_or_create_run(out, plan)
     data = json.loads(out.objects[RUN_KEY])
     assert set(data) == {
-        "channels", "features", "fingerprint", "input", "listing_digest", "model", "numbers", "plan_sha256",
-        "results_version", "run", "scales", "schema_version", "versions",
+        "channels", "fingerprint", "input", "listing_digest", "model", "numbers", "plan_sha256",
+        "results_version", "run", "scales", "schema", "schema_version", "versions",
     }  # fmt: skip
     assert data["input"] == "memory://input"
     assert data["model"] == {"digest": "digest", "engine": "numpy", "name": "discs", "version": "1.0.0"}
@@ -55,11 +56,11 @@ def test_the_run_file_says_what_was_run_and_no_time_host_or_secret() -> None:
 
 def test_roles_keep_the_order_of_the_models_inputs_when_a_run_goes_on() -> None:
     out = output()
-    model = PlannedModel(MODEL.identity, ("nuclei", "membrane", "actin"), "Cells")
+    model = PlannedModel(MODEL.identity, ("nuclei", "membrane", "actin"), partial(schema_3, "Cells"))
     run = RunConfig(channels={"membrane": "B", "actin": "C", "nuclei": "A"})
     with make_plan(INPUT, run, model, LIMITS) as plan:
         open_or_create_run(out, plan)
-    assert list(load_run(out).channels.items()) == [("nuclei", "A"), ("membrane", "B"), ("actin", "C")]
+    assert list(read_run(out).channels.items()) == [("nuclei", "A"), ("membrane", "B"), ("actin", "C")]
 
 
 def test_the_same_run_goes_on_with_the_stored_shards() -> None:
@@ -126,7 +127,7 @@ def test_of_two_drivers_that_start_at_once_both_go_on_with_one_plan() -> None:
         race = Race(url=out.url)
         race.objects = out.objects
         first = open_or_create_run(race, mine)
-        assert first == open_or_create_run(out, other) == load_run(out)
+        assert first == open_or_create_run(out, other) == read_run(out)
         assert len(list(read_shards(load_plan(out, first)))) == first.numbers.shards
 
 
@@ -150,8 +151,8 @@ def test_results_without_a_run_file_are_not_mixed_with_a_new_run() -> None:
 
 
 def test_a_folder_without_a_run_is_named() -> None:
-    with pytest.raises(OutputFault, match="memory://output: no run here"):
-        load_run(output())
+    with pytest.raises(OutputFault, match="memory://output: is not the output of a run"):
+        read_run(output())
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"schema_version": 1}', b'{"schema_version": 999}'])

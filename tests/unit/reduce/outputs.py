@@ -6,24 +6,25 @@ import hashlib
 import tempfile
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.columns import Features, measured
+from cellcount_core.domain.columns import SCHEMA_VERSION
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.plan.planfile import PLAN_KEY, write_plan
-from cellcount_core.plan.runfile import RUN_KEY, ModelIdentity, Numbers, RunFile, to_json
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
 from cellcount_core.tables.parts import Part, build_part, commit_part
 from cellcount_core.tables.rows import FieldRow, ObjectRows
+from cellcount_core.tables.runfile import RUN_KEY, ModelIdentity, Numbers, RunFile, to_json
 
-FEATURES = Features("Nuclei", ("w1", "w2"))
+SCHEMA = replace(schema_3("Nuclei", ("w1", "w2")), version=SCHEMA_VERSION)
 FINGERPRINT = "f" * 64
 
 
@@ -60,7 +61,7 @@ def object_columns(made: Made) -> dict[str, NDArray[np.generic]]:
         "score": random.uniform(0.5, 1.0, n),
         "touches_border": random.random(n) < 0.1,
     }
-    for column in measured(FEATURES):
+    for column in SCHEMA.measured:
         whole = column.name.endswith("_Area")
         columns[column.name] = random.integers(1, 900, n) if whole else random.lognormal(3.0, 1.0, n)
     return columns
@@ -93,16 +94,18 @@ def rows_of(made: Sequence[Made]) -> tuple[list[FieldRow], list[ObjectRows]]:
                 "max",
                 Status.OK,
                 source=source,
-                channel="w1",
-                count=one.end,
-                width_px=600,
-                height_px=400,
-                um_per_px=one.um_per_px,
-                scale=1.0,
-                focus=float("nan"),
-                empty=one.end == 0,
                 warnings=one.warnings,
-                moments={column.name: moments(columns[column.name]) for column in measured(FEATURES)},
+                values={
+                    "channel": "w1",
+                    "count": one.end,
+                    "width_px": 600,
+                    "height_px": 400,
+                    "um_per_px": one.um_per_px,
+                    "scale": 1.0,
+                    "focus": float("nan"),
+                    "empty": one.end == 0,
+                },
+                moments={column.name: moments(columns[column.name]) for column in SCHEMA.measured},
             )
         )
     return fields, objects
@@ -110,7 +113,7 @@ def rows_of(made: Sequence[Made]) -> tuple[list[FieldRow], list[ObjectRows]]:
 
 def part_of(number: int, made: Sequence[Made]) -> Part:
     """The part of one shard."""
-    return build_part(number, *rows_of(made), FEATURES, FINGERPRINT)
+    return build_part(number, *rows_of(made), SCHEMA, FINGERPRINT)
 
 
 def write_run(store: Store, shards: Sequence[Sequence[Made]]) -> None:
@@ -126,7 +129,7 @@ def write_run(store: Store, shards: Sequence[Sequence[Made]]) -> None:
         input="plate",
         model=ModelIdentity("threshold", "1", "0" * 64, "smooth"),
         channels={"nuclei": "w1"},
-        features=FEATURES,
+        schema=SCHEMA,
         listing_digest=written.listing_digest,
         plan_sha256=hashlib.sha256(body).hexdigest(),
         numbers=Numbers(sum(map(len, shards)), sum(map(len, shards)), len(shards), 0, {}, {}, 0),

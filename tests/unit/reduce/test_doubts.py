@@ -78,7 +78,7 @@ def test_verify_names_warnings_that_the_rows_do_not_have_and_codes_that_are_none
     found = [str(finding) for finding in verify(store).findings]
     assert "summary.json: counts 1 fields that warn of out_of_domain, the rows have 2" in found
     with pytest.raises(ValueError, match="no sentence for made_up"):
-        FieldRow(FieldKey("P", "A01", 1, 1), "max", Status.OK, count=1, warnings=("made_up:x",))
+        FieldRow(FieldKey("P", "A01", 1, 1), "max", Status.OK, warnings=("made_up:x",))
 
 
 def test_the_columns_are_read_alike_by_pandas_polars_and_duckdb() -> None:

@@ -16,10 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.columns import measured
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.reduce.export import index_count_csv
+from cellcount_core.reduce.export import results_csv
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.counting import CountingStore
@@ -29,8 +28,8 @@ from cellcount_core.tables.rows import ObjectRows
 from cellcount_core.tables.schema import read_table_bytes, table_bytes
 from tests.lagging import LaggingStore
 from tests.unit.reduce.outputs import (
-    FEATURES,
     FINGERPRINT,
+    SCHEMA,
     Made,
     cut,
     memory_store,
@@ -90,7 +89,7 @@ def test_merged_moments_are_those_of_all_objects_together(counts: list[int], siz
     store = output(cut(made, size))
     summary = reduce_run(store)
     columns = [object_columns(one) for one in made]
-    for column in measured(FEATURES):
+    for column in SCHEMA.measured:
         values = np.concatenate([its[column.name] for its in columns]).astype(float)
         got = summary.moments[column.name]
         assert got.n == values.size
@@ -160,7 +159,7 @@ def test_the_summary_adds_up_over_plates() -> None:
     )
     assert (
         int(rows[2]["count (objects)"])
-        == summary.count
+        == summary.totals["count"]
         == sum(one.end for one in made if isinstance(one.end, int))
     )
     assert "Nuclei_AreaShape_Area (px^2)" in rows[0]
@@ -180,7 +179,7 @@ def test_the_digest_of_objects_sees_a_change_that_no_other_table_shows() -> None
     rows, objects = rows_of(made)
     moved = {**objects[0].columns, "score": np.asarray(objects[0].columns["score"]) / 2}
     commit_part(
-        store, build_part(0, rows, [ObjectRows(objects[0].key, moved), objects[1]], FEATURES, FINGERPRINT)
+        store, build_part(0, rows, [ObjectRows(objects[0].key, moved), objects[1]], SCHEMA, FINGERPRINT)
     )
     second = reduce_tables(store).summary.digests
     assert {name for name in first if first[name] != second[name]} == {"objects_rows"}
@@ -252,7 +251,7 @@ def test_reducing_reads_the_run_file_and_each_fields_part_once() -> None:
 
 
 def test_the_plain_table_numbers_fields_from_zero_and_leaves_unknown_counts_empty() -> None:
-    text = index_count_csv(output([made_fields(3, Reason.TRUNCATED), [Made(FieldKey("P", "A02", 1, 1), 0)]]))
+    text = results_csv(output([made_fields(3, Reason.TRUNCATED), [Made(FieldKey("P", "A02", 1, 1), 0)]]))
     assert text == "index,count\n0,3\n1,\n2,0\n"
 
 

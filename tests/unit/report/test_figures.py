@@ -6,9 +6,9 @@ import random
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import Features
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.report.figures import Role, ShownField, choose_fields, titles
 from cellcount_core.tables.rows import FieldRow, fields_table
 
@@ -17,7 +17,9 @@ def row(well: str, found: int | Reason, warnings: tuple[str, ...] = ()) -> Field
     key = FieldKey("P", well, 1, 1)
     if isinstance(found, Reason):
         return FieldRow(key, "max", found.status, found)
-    return FieldRow(key, "max", Status.OK, count=found, warnings=warnings, source=(f"{well}.tif",))
+    return FieldRow(
+        key, "max", Status.OK, warnings=warnings, source=(f"{well}.tif",), values={"count": found}
+    )
 
 
 ROWS = [
@@ -26,12 +28,15 @@ ROWS = [
 ]  # fmt: skip
 
 
+SCHEMA = schema_3("Nuclei", ("w1",))
+
+
 def table(rows: list[FieldRow]) -> pa.Table:
-    return fields_table(rows, Features("Nuclei", ("w1",)), "f")
+    return fields_table(rows, SCHEMA, "f")
 
 
 def chosen(rows: list[FieldRow], n: int) -> dict[str, Role]:
-    return {each.key.well: each.role for each in choose_fields(table(rows), n)}
+    return {each.key.well: each.role for each in choose_fields(table(rows), SCHEMA, n)}
 
 
 def test_the_range_of_counts_and_what_needs_a_look_is_shown() -> None:
@@ -58,23 +63,23 @@ def test_no_field_is_shown_twice_and_one_empty_field_is_enough() -> None:
 def test_the_order_of_the_rows_makes_no_difference() -> None:
     shuffled = ROWS.copy()
     random.Random(4).shuffle(shuffled)
-    assert choose_fields(table(shuffled), 7) == choose_fields(table(ROWS), 7)
+    assert choose_fields(table(shuffled), SCHEMA, 7) == choose_fields(table(ROWS), SCHEMA, 7)
 
 
 def test_a_run_in_which_nothing_was_counted_shows_why() -> None:
-    (only,) = choose_fields(table([row("A01", Reason.UNREADABLE)]), 6)
+    (only,) = choose_fields(table([row("A01", Reason.UNREADABLE)]), SCHEMA, 6)
     assert only.title == "A01 site 1: unreadable (not counted)"
 
 
 def test_a_title_says_where_and_how_many() -> None:
-    (only,) = choose_fields(table([row("A01", 1)]), 6)
+    (only,) = choose_fields(table([row("A01", 1)]), SCHEMA, 6)
     assert only.title == "A01 site 1: 1 object (most objects)"
     assert only.source == ("A01.tif",)
 
 
 def test_titles_name_the_plate_only_where_several_are_shown() -> None:
-    one = ShownField(FieldKey("P", "A01", 1, 1), Role.MOST, 3, None, (), ())
-    other = ShownField(FieldKey("Q", "A01", 1, 1), Role.MEDIAN, 2, None, (), ())
+    one = ShownField(FieldKey("P", "A01", 1, 1), Role.MOST, "3 objects", "most objects", (), ())
+    other = ShownField(FieldKey("Q", "A01", 1, 1), Role.MEDIAN, "2 objects", "median", (), ())
     assert titles([one]) == ["A01 site 1: 3 objects (most objects)"]
     assert titles([one, other]) == [
         "P\nA01 site 1: 3 objects (most objects)",

@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cellcount_core.domain.columns import Features
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.domain.wells import FORMATS, WellPosition
 from cellcount_core.report.platelayout import BARS, Cell, ImageBars, PlateGrid, WellState, plate_map
 from cellcount_core.report.platemap import plate_map_png
 from cellcount_core.tables.schema import TableName, table_from_rows, table_schema
 
-SCHEMA = table_schema(TableName.WELLS, Features("Nuclei", ("w1",)), "f")
+RUN = schema_3("Nuclei", ("w1",))
+SCHEMA = table_schema(TableName.WELLS, RUN, "f")
 Row = dict[str, object]
 
 
@@ -36,7 +37,7 @@ def names(rows: range, columns: range) -> list[str]:
 
 
 def only_grid(wells: pa.Table) -> PlateGrid:
-    (panel,) = plate_map(wells).panels
+    (panel,) = plate_map(wells, RUN).panels
     assert isinstance(panel, PlateGrid)
     return panel
 
@@ -91,50 +92,50 @@ def test_a_well_with_a_lost_field_one_without_any_count_and_an_empty_one_are_thr
 
 def test_every_plate_and_time_point_has_its_panel_on_one_scale() -> None:
     rows = [well("A01", 5, time=2), well("A01", 900, time=1), well("A01", 4, plate="Q")]
-    found = plate_map(table(rows))
+    found = plate_map(table(rows), RUN)
     assert [panel.title for panel in found.panels] == ["P, time point 1", "P, time point 2", "Q"]
     assert (found.low, found.high) == (4, 900)
 
 
 def test_the_colour_bar_names_the_objects_and_the_unit() -> None:
     wells = table([well("A01", 5)])
-    assert plate_map(wells).label == "nuclei per well"
-    assert plate_map(wells, "count_per_mm2").label == "nuclei per mm²"
-    assert plate_map(wells, "Nuclei_AreaShape_Area").label == "Nuclei_AreaShape_Area (px^2)"
+    assert plate_map(wells, RUN).label == "nuclei per well"
+    assert plate_map(wells, RUN, "count_per_mm2").label == "nuclei per mm²"
+    assert plate_map(wells, RUN, "Nuclei_AreaShape_Area").label == "Nuclei_AreaShape_Area (px^2)"
 
 
 def test_a_column_that_is_not_there_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(ConfigFault, match="did you mean 'count_per_mm2'"):
-        plate_map(table([well("A01", 5)]), "count_per_mm")
+        plate_map(table([well("A01", 5)]), RUN, "count_per_mm")
 
 
 def test_images_whose_names_are_no_wells_become_bars_with_the_highest_first() -> None:
     rows = [well(f"scan/{number:03d}.png", number) for number in range(70)] + [
         well("scan/bad.png", None, ok=0)
     ]
-    (panel,) = plate_map(table(rows)).panels
+    (panel,) = plate_map(table(rows), RUN).panels
     assert isinstance(panel, ImageBars)
     assert [bar.value for bar in panel.bars] == list(range(69, 69 - BARS, -1))
     assert (panel.images, panel.uncounted) == (71, 1)
 
 
 def test_one_name_that_is_no_well_keeps_all_of_its_plate_in_view() -> None:
-    (panel,) = plate_map(table([well("A01", 5), well("overview", 8)])).panels
+    (panel,) = plate_map(table([well("A01", 5), well("overview", 8)]), RUN).panels
     assert isinstance(panel, ImageBars)
     assert [bar.name for bar in panel.bars] == ["overview", "A01"]
 
 
 def test_equal_tables_give_equal_pictures_and_other_counts_others() -> None:
     one, other = table([well("A01", 5), well("A02", 7)]), table([well("A01", 5), well("A02", 2)])
-    assert plate_map_png(plate_map(one)) == plate_map_png(plate_map(one))
-    assert plate_map_png(plate_map(one)) != plate_map_png(plate_map(other))
+    assert plate_map_png(plate_map(one, RUN)) == plate_map_png(plate_map(one, RUN))
+    assert plate_map_png(plate_map(one, RUN)) != plate_map_png(plate_map(other, RUN))
 
 
 def test_a_lost_field_shows_in_the_picture() -> None:
     whole, lost = table([well("A01", 5), well("A02", 5)]), table([well("A01", 5), well("A02", 5, ok=1)])
 
     def red(wells: pa.Table) -> int:
-        image = pixels(plate_map_png(plate_map(wells))).astype(int)
+        image = pixels(plate_map_png(plate_map(wells, RUN))).astype(int)
         return int(((image[..., 2] > 150) & (image[..., 1] < 80) & (image[..., 0] < 80)).sum())
 
     assert red(whole) == 0
@@ -143,20 +144,20 @@ def test_a_lost_field_shows_in_the_picture() -> None:
 
 def test_1536_wells_are_drawn_in_a_picture_that_fits_a_screen() -> None:
     wells = table([well(name, index) for index, name in enumerate(names(range(32), range(48)))])
-    height, width, _ = pixels(plate_map_png(plate_map(wells))).shape
+    height, width, _ = pixels(plate_map_png(plate_map(wells, RUN))).shape
     assert width <= 1200
     assert height <= 1200
 
 
 def test_a_run_without_a_well_still_gives_a_picture() -> None:
-    assert pixels(plate_map_png(plate_map(table([])))).size > 0
+    assert pixels(plate_map_png(plate_map(table([]), RUN))).size > 0
 
 
 def test_a_screen_of_many_plates_fits_one_picture() -> None:
     rows = [
         well(f"A{column:02d}", column, plate=f"P{plate:03d}") for plate in range(60) for column in range(1, 9)
     ]
-    found = plate_map(table(rows))
+    found = plate_map(table(rows), RUN)
     assert len(found.panels) == 60
     height, width, _ = pixels(plate_map_png(found)).shape
     assert width <= 2000

@@ -18,7 +18,7 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, StorageFault
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan, load_run
+from cellcount_core.plan.planner import load_plan
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.fanout import decided
 from cellcount_core.runners.job import run_job
@@ -26,6 +26,7 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job
 from tests.plates import Plate, discs, write_plate
 
@@ -62,7 +63,7 @@ def runner_of(asked: JobConfig, run_at: Path) -> str:
     """What "auto" stands for in a job like that counted at `run_at`."""
     source = open_input(asked)
     output = open_output(asked.model_copy(update={"output": str(run_at)}), source)
-    run = load_run(output)
+    run = read_run(output)
     package = find_package(asked.run.model.package)
     return decided(asked, run, package, source, read_shards(load_plan(output, run)), Told()).execution.runner
 
@@ -70,7 +71,7 @@ def runner_of(asked: JobConfig, run_at: Path) -> str:
 def test_a_small_job_is_counted_in_this_process_and_the_session_says_so(plate: Plate, tmp_path: Path) -> None:
     told = Told()
     result = run_job(auto(plate.folder, tmp_path / "out"), told)
-    assert result.summary.count == sum(plate.truth.values())
+    assert result.summary.totals["count"] == sum(plate.truth.values())
     assert [stage for stage in told.stages if stage.startswith("runner serial: about 1 s")]
     [session] = (tmp_path / "out" / "run" / "timings").iterdir()
     assert json.loads(session.read_text())["runner"] == "serial"
@@ -120,7 +121,7 @@ def test_auto_is_ray_where_there_is_work_for_it_or_a_setting_asks_for_it(
         run_job(one, Quiet())
         whole = auto(folder, tmp_path / f"{name}-out").model_copy(update={"run": one.run})
         output = open_output(whole, open_input(whole))
-        run = load_run(output)
+        run = read_run(output)
         [shard] = read_shards(load_plan(output, run))
         many = [shard] * number
         package = find_package(whole.run.model.package)

@@ -23,13 +23,13 @@ def test_an_output_opens_wherever_it_stands(place: str, tmp_path: Path) -> None:
     summary = reduce_run(output(cut(plate(), 5), store))
     opened = cellcount_core.open(store.url)
     assert opened.fields.count_rows() == summary.fields
-    assert opened.objects.count_rows() == summary.count
+    assert opened.objects.count_rows() == summary.totals["count"]
     big = opened.objects.to_table(
         columns=["Nuclei_AreaShape_Area"], filter=pc.field("Metadata_Well") == "B02"
     )
     assert big.num_rows == opened.wells.column("count").to_pylist()[0]
     assert opened.plates.num_rows == 1
-    assert opened.summary["count"] == summary.count
+    assert opened.summary["count"] == summary.totals["count"]
     assert opened.run["fingerprint"] == summary.fingerprint
 
 

@@ -31,7 +31,7 @@ from cellcount_core.tables.parts import (
     sweep,
 )
 from tests.lagging import LaggingStore
-from tests.unit.reduce.outputs import FEATURES, FINGERPRINT, Made, memory_store, part_of, rows_of
+from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, memory_store, part_of, rows_of
 from tests.unit.tables.stepping import Killed, SteppedStore, Turns
 
 
@@ -194,9 +194,9 @@ def test_committed_parts_are_the_numbers_of_the_files_in_fields() -> None:
 def test_objects_that_contradict_their_fields_are_refused() -> None:
     rows, objects = rows_of(fields(3, 4))
     with pytest.raises(ValueError, match="counted 4, but has 0 objects"):
-        build_part(0, rows, objects[:1], FEATURES, FINGERPRINT)
+        build_part(0, rows, objects[:1], SCHEMA, FINGERPRINT)
     with pytest.raises(ValueError, match="in their order"):
-        build_part(0, rows, objects[::-1], FEATURES, FINGERPRINT)
+        build_part(0, rows, objects[::-1], SCHEMA, FINGERPRINT)
 
 
 def test_a_fields_part_that_is_none_is_named() -> None:

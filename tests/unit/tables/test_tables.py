@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.columns import SCHEMA_VERSION, Features
+from cellcount_core.domain.columns import SCHEMA_VERSION
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.moments import Moments
@@ -29,25 +30,28 @@ from cellcount_core.tables.schema import (
     table_from_rows,
     table_schema,
 )
-from tests.unit.reduce.outputs import FEATURES, FINGERPRINT, Made, object_columns, plate, rows_of
+from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, object_columns, plate, rows_of
 
 KEY = FieldKey("P", "A01", 1, 1)
 
 
 @pytest.mark.parametrize("name", list(TableName))
 def test_every_column_keeps_its_unit_and_meaning_in_the_file(name: TableName) -> None:
-    body = table_bytes(table_from_rows([], table_schema(name, FEATURES, FINGERPRINT)))
+    body = table_bytes(table_from_rows([], table_schema(name, SCHEMA, FINGERPRINT)))
     schema = pq.read_schema(pa.BufferReader(body))
-    for column in columns_of(name, FEATURES):
+    for column in columns_of(name, SCHEMA):
         field = schema.field(column.name)
         assert field.metadata[b"unit"].decode() == column.unit
         assert field.metadata[b"meaning"].decode() == column.meaning
         assert field.nullable is not column.required
+        assert field.metadata.get(b"merge", b"none").decode() == column.merge.value
 
 
 def test_a_file_names_its_run_its_schema_and_its_channels() -> None:
     body = table_bytes(
-        table_from_rows([], table_schema(TableName.WELLS, Features("Nuclei", ("Zellkern µ",)), FINGERPRINT))
+        table_from_rows(
+            [], table_schema(TableName.WELLS, replace(SCHEMA, channels=("Zellkern µ",)), FINGERPRINT)
+        )
     )
     texts = schema_texts(pq.read_schema(pa.BufferReader(body)))
     assert texts["cellcount.fingerprint"] == FINGERPRINT
@@ -73,17 +77,21 @@ def test_the_pieces_in_which_rows_arrive_do_not_change_the_bytes() -> None:
 
 def test_a_null_where_none_may_be_is_refused_by_the_columns_name() -> None:
     with pytest.raises(ValueError, match="Metadata_Plate must never be null"):
-        table_from_rows([{"Metadata_Well": "A01"}], table_schema(TableName.FIELDS, FEATURES, FINGERPRINT))
+        table_from_rows([{"Metadata_Well": "A01"}], table_schema(TableName.FIELDS, SCHEMA, FINGERPRINT))
 
 
 def test_a_column_that_is_none_is_refused_with_the_nearest_one() -> None:
     rows = ObjectRows(KEY, {**object_columns(Made(KEY, 2)), "Nuclei_AreaShape_Aera": np.ones(2)})
     with pytest.raises(ValueError, match="did you mean 'Nuclei_AreaShape_Area'"):
-        objects_table([rows], FEATURES, FINGERPRINT)
+        objects_table([rows], SCHEMA, FINGERPRINT)
     with pytest.raises(ValueError, match="not a measured column"):
         fields_table(
-            [FieldRow(KEY, "max", Status.OK, count=1, moments={"area": Moments()})], FEATURES, FINGERPRINT
+            [FieldRow(KEY, "max", Status.OK, values={"count": 1}, moments={"area": Moments()})],
+            SCHEMA,
+            FINGERPRINT,
         )
+    with pytest.raises(ValueError, match=r"cuont is not a column of a field.*did you mean 'count'"):
+        fields_table([FieldRow(KEY, "max", Status.OK, values={"cuont": 1})], SCHEMA, FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -100,26 +108,31 @@ def test_a_row_that_contradicts_itself_cannot_be_made(
     status: Status, reason: Reason | None, count: int | None
 ) -> None:
     with pytest.raises(ValueError, match="does not go with"):
-        FieldRow(KEY, "max", status, reason, count=count)
+        fields_table([FieldRow(KEY, "max", status, reason, values={"count": count})], SCHEMA, FINGERPRINT)
 
 
 def test_unknown_is_null_and_never_nan() -> None:
     row = FieldRow(
-        KEY, "max", Status.OK, count=0, focus=math.nan, moments={"Nuclei_AreaShape_Area": Moments()}
+        KEY,
+        "max",
+        Status.OK,
+        values={"count": 0, "focus": math.nan},
+        moments={"Nuclei_AreaShape_Area": Moments()},
     )
-    table = fields_table([row], FEATURES, FINGERPRINT)
+    table = fields_table([row], SCHEMA, FINGERPRINT)
     for name in ("focus", "um_per_px", "mean_Nuclei_AreaShape_Area", "n_Nuclei_Intensity_MeanIntensity_w1"):
         assert table.column(name).to_pylist() == [None], name
     assert table.column("n_Nuclei_AreaShape_Area").to_pylist() == [0]
     columns = {**object_columns(Made(KEY, 2)), "area_um2": np.array([1.5, math.nan])}
-    assert objects_table([ObjectRows(KEY, columns)], FEATURES, FINGERPRINT).column(
-        "area_um2"
-    ).to_pylist() == [1.5, None]
+    assert objects_table([ObjectRows(KEY, columns)], SCHEMA, FINGERPRINT).column("area_um2").to_pylist() == [
+        1.5,
+        None,
+    ]
 
 
 def test_objects_carry_the_key_of_their_field() -> None:
     _, objects = rows_of(plate())
-    table = objects_table(objects, FEATURES, FINGERPRINT)
+    table = objects_table(objects, SCHEMA, FINGERPRINT)
     expected = [
         (rows.key.well, rows.key.site, rows.key.field_id) for rows in objects for _ in range(rows.count)
     ]
@@ -130,7 +143,7 @@ def test_objects_carry_the_key_of_their_field() -> None:
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.sets(st.integers(1, 11)))
 def test_the_digest_of_rows_does_not_depend_on_how_they_are_cut(cuts: set[int]) -> None:
-    table = fields_table(rows_of(plate())[0], FEATURES, FINGERPRINT)
+    table = fields_table(rows_of(plate())[0], SCHEMA, FINGERPRINT)
     whole, pieces = RowDigest(), RowDigest()
     whole.update(table)
     edges = [0, *sorted(cuts), table.num_rows]
@@ -141,7 +154,7 @@ def test_the_digest_of_rows_does_not_depend_on_how_they_are_cut(cuts: set[int]) 
 
 def test_the_digest_of_rows_sees_every_change() -> None:
     rows = rows_of(plate())[0]
-    table = fields_table(rows, FEATURES, FINGERPRINT)
+    table = fields_table(rows, SCHEMA, FINGERPRINT)
     digests = set()
     changed = [
         table,
@@ -166,11 +179,11 @@ def test_the_digest_of_rows_sees_every_change() -> None:
 def test_the_digest_of_a_fields_objects_does_not_depend_on_its_neighbours() -> None:
     made = [one for one in plate() if isinstance(one.end, int)]
     together = object_digests(
-        objects_table(rows_of(made)[1], FEATURES, FINGERPRINT),
+        objects_table(rows_of(made)[1], SCHEMA, FINGERPRINT),
         [int(one.end) for one in made if isinstance(one.end, int)],
     )
     alone = [
-        object_digests(objects_table(rows_of([one])[1], FEATURES, FINGERPRINT), [int(one.end)])[0]
+        object_digests(objects_table(rows_of([one])[1], SCHEMA, FINGERPRINT), [int(one.end)])[0]
         for one in made
         if isinstance(one.end, int)
     ]

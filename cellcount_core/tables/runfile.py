@@ -1,4 +1,4 @@
-"""`run/run.json`: what an output folder belongs to. Written once; no times, no host, no secrets."""
+"""`run/run.json`: what an output folder belongs to, and what its tables hold. Written once; no times, no host, no secrets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from cellcount_core.domain.columns import SCHEMA_VERSION, Features
+from pydantic import TypeAdapter
+
+from cellcount_core.domain import schema3
+from cellcount_core.domain.columns import SCHEMA_VERSION, Schema
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.domain.scales import PoolScale
+from cellcount_core.stores.base import Absent, Denied, Store
 
 RUN_KEY = "run/run.json"
 
@@ -54,7 +59,7 @@ class RunFile:
 
     `run` is the run section of the configuration as plain data, `input` the URL it was counted from, `listing_digest` the
     SHA-256 of what was listed there, `plan_sha256` that of plan.parquet. `channels` maps the model's roles, in their order, to the
-    channels counted; `features` names the measured columns. `scales` are the object sizes found when planning (empty
+    channels counted; `schema` is that of the tables. `scales` are the object sizes found when planning (empty
     unless `run.diameter` is "auto" and the model has a scale).
     """
 
@@ -63,14 +68,19 @@ class RunFile:
     input: str
     model: ModelIdentity
     channels: Mapping[str, str]
-    features: Features
+    schema: Schema
     listing_digest: str
     plan_sha256: str
     numbers: Numbers
     versions: Mapping[str, str]
     scales: tuple[PoolScale, ...] = ()
-    schema_version: int = SCHEMA_VERSION
     results_version: int = RESULTS_VERSION
+
+    @property
+    def noun(self) -> str:
+        """What the fields are called: images where the layout knows no wells."""
+        layout = self.run.get("layout", {})
+        return "image" if isinstance(layout, dict) and layout.get("kind") == "flat" else "field"
 
     def decided(self) -> dict[str, object]:
         """Everything that the fingerprint covers, as nested plain data: what to compare two runs by."""
@@ -85,28 +95,69 @@ class RunFile:
 
 def to_json(run: RunFile) -> bytes:
     """The bytes of run.json. Keys keep their order: that of `channels` is the order of the model's inputs."""
-    return (json.dumps(asdict(run), indent=2) + "\n").encode()
+    data = {**asdict(run), "schema_version": run.schema.version}
+    del data["schema"]
+    data["schema"] = _schemas().dump_python(run.schema, mode="json", exclude_defaults=True)
+    return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def from_json(body: bytes) -> RunFile:
     """Read run.json. Raises OutputFault where it is not one that this version can read."""
     try:
         data = json.loads(body)
-        if data["schema_version"] != SCHEMA_VERSION:
+        version = int(data.pop("schema_version"))
+        if not schema3.VERSION <= version <= SCHEMA_VERSION:
             raise OutputFault(
-                f"{RUN_KEY}: schema version {data['schema_version']}, this version of cellcount writes {SCHEMA_VERSION}; "
+                f"{RUN_KEY}: schema version {version}, this version of cellcount reads {schema3.VERSION} to {SCHEMA_VERSION}; "
                 "choose another output folder"
             )
-        features = data.pop("features")
         return RunFile(
             model=ModelIdentity(**data.pop("model")),
-            features=Features(features["object_name"], tuple(features["channels"])),
+            schema=_schema(data, version),
             numbers=Numbers(**data.pop("numbers")),
             scales=tuple(PoolScale(**scale) for scale in data.pop("scales")),
             **data,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise OutputFault(f"{RUN_KEY}: not a run file of this version of cellcount: {error!r}") from error
+
+
+def _schema(data: dict[str, object], version: int) -> Schema:
+    """The run's schema. Runs of version 3 tell what they measure, and had one task."""
+    if "schema" in data:
+        return _schemas().validate_python({**_mapping(data.pop("schema")), "version": version})
+    features = _mapping(data.pop("features"))
+    channels = features["channels"]
+    assert isinstance(channels, list)
+    return schema3.schema_3(str(features["object_name"]), tuple(str(name) for name in channels))
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {value!r}")
+    return value
+
+
+@cache
+def _schemas() -> TypeAdapter[Schema]:
+    return TypeAdapter(Schema)
+
+
+def read_run(store: Store) -> RunFile:
+    """The run that the output in `store` belongs to.
+
+    Raises OutputFault if there is none, or one of a schema version that is not read.
+    """
+    try:
+        body = store.get(RUN_KEY)
+    except (Absent, Denied) as error:
+        raise OutputFault(
+            f"{store.url}: is not the output of a run, {RUN_KEY} cannot be read ({error}); expected the OUTPUT of `cellcount count`"
+        ) from error
+    try:
+        return from_json(body)
+    except OutputFault as fault:
+        raise OutputFault(f"{store.url}: {fault}") from fault
 
 
 def installed_versions() -> dict[str, str]:

@@ -1,0 +1,390 @@
+"""What fields come to in a well, a plate and the run: a total for each rule of merging, and the columns that it has there.
+
+Totals are added up in key order and merged in key order, so that the same rows give the same bits however they are cut into parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cellcount_core.domain.columns import (
+    PLATE,
+    TIMEPOINT,
+    WARNINGS,
+    WELL,
+    Column,
+    Kind,
+    Merge,
+    Null,
+    Schema,
+    Value,
+)
+from cellcount_core.domain.fingerprint import canonical_json
+from cellcount_core.domain.interval import wilson
+from cellcount_core.domain.moments import Moments
+
+AREA = Column("area_mm2", Kind.FLOAT, "mm^2", "imaged area of the counted fields; null without calibration")
+
+_UM2_PER_MM2 = 1e6
+
+Merged = int | float | str | Moments | tuple[int, int] | Sequence[float] | None
+"""What one field gives to a total: its value; the moments of its objects; a number and what it is a number out of; for the area,
+that of the field in µm², None without calibration."""
+
+
+class Total(Protocol):
+    """The running total of one column over fields that were counted."""
+
+    column: Column
+
+    def add(self, value: Merged) -> None:
+        """Add what one field gives."""
+
+    def merge(self, other: Total) -> None:
+        """Add the total of fields that come after those of this one."""
+
+    def values(self) -> dict[str, Value]:
+        """The cells of a row of wells or plates, by the names that `total_columns` gives them."""
+        ...
+
+
+@dataclass(slots=True)
+class SumTotal:
+    """A sum, as COUNT with mean and deviation over fields. Whole numbers are summed exactly, so these are exact up to one rounding."""
+
+    column: Column
+    fields: int = 0
+    total: int | float = 0
+    squares: int | float = 0
+
+    def add(self, value: Merged) -> None:
+        assert isinstance(value, int | float)
+        self.fields += 1
+        self.total += value
+        self.squares += value**2
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, SumTotal)
+        self.fields += other.fields
+        self.total += other.total
+        self.squares += other.squares
+
+    @property
+    def mean(self) -> float | None:
+        """Of a counted field; None where no field was counted."""
+        return self.total / self.fields if self.fields else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation over counted fields; None below two."""
+        n = self.fields
+        return math.sqrt((n * self.squares - self.total**2) / (n * (n - 1))) if n > 1 else None
+
+    def values(self) -> dict[str, Value]:
+        name = self.column.name
+        row: dict[str, Value] = {name: self.total if self.fields else None}
+        if self.column.merge is Merge.COUNT:
+            row |= {f"{name}_per_field_mean": self.mean, f"{name}_per_field_sd": self.sd}
+        return row
+
+
+@dataclass(slots=True)
+class ShareTotal:
+    """A number out of another one, both added up."""
+
+    column: Column
+    fields: int = 0
+    hits: int = 0
+    trials: int = 0
+
+    def add(self, value: Merged) -> None:
+        assert isinstance(value, tuple)
+        hits, trials = value
+        self.fields += 1
+        self.hits += int(hits)
+        self.trials += int(trials)
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, ShareTotal)
+        self.fields += other.fields
+        self.hits += other.hits
+        self.trials += other.trials
+
+    def values(self) -> dict[str, Value]:
+        name = self.column.name
+        low, high = wilson(self.hits, self.trials) or (None, None)
+        return {
+            name: self.hits if self.fields else None,
+            f"{name}_share": self.hits / self.trials if self.trials else None,
+            f"{name}_share_low": low,
+            f"{name}_share_high": high,
+        }
+
+
+@dataclass(slots=True)
+class VectorTotal:
+    """The mean over fields of each element of a list."""
+
+    column: Column
+    classes: tuple[str, ...]
+    fields: int = 0
+    sums: list[float] = field(default_factory=list)
+
+    def add(self, value: Merged) -> None:
+        assert isinstance(value, Sequence) and not isinstance(value, str)
+        self._add(value, 1)
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, VectorTotal)
+        if other.fields:
+            self._add(other.sums, other.fields)
+
+    def _add(self, sums: Sequence[float], fields: int) -> None:
+        self.fields += fields
+        self.sums = [mine + its for mine, its in zip(self.sums, sums, strict=True)] if self.sums else [*sums]
+
+    def values(self) -> dict[str, Value]:
+        names = element_names(self.column.name, self.classes)
+        if not self.fields:
+            return dict.fromkeys(names)
+        return dict(zip(names, (total / self.fields for total in self.sums), strict=True))
+
+
+@dataclass(slots=True)
+class WordTotal:
+    """How many fields have which word."""
+
+    column: Column
+    words: Counter[str] = field(default_factory=Counter)
+
+    def add(self, value: Merged) -> None:
+        self.words[str(value)] += 1
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, WordTotal)
+        self.words.update(other.words)
+
+    def values(self) -> dict[str, Value]:
+        return {self.column.name: canonical_json(dict(self.words)) if self.words else None}
+
+
+@dataclass(slots=True)
+class AreaTotal:
+    """The imaged area; unknown where one of the fields has no calibration."""
+
+    column: Column
+    fields: int = 0
+    um2: float = 0.0
+    uncalibrated: int = 0
+
+    def add(self, value: Merged) -> None:
+        self.fields += 1
+        if value is None:
+            self.uncalibrated += 1
+        else:
+            assert isinstance(value, int | float)
+            self.um2 += value
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, AreaTotal)
+        self.fields += other.fields
+        self.um2 += other.um2
+        self.uncalibrated += other.uncalibrated
+
+    @property
+    def mm2(self) -> float | None:
+        """Area of the counted fields; None where one of them has no calibration, or none was counted."""
+        return self.um2 / _UM2_PER_MM2 if self.fields and not self.uncalibrated else None
+
+    def values(self) -> dict[str, Value]:
+        return {AREA.name: self.mm2}
+
+
+@dataclass(slots=True)
+class MomentsTotal:
+    """Moments of objects, or of fields where it is a field's column."""
+
+    column: Column
+    moments: Moments = field(default_factory=Moments)
+
+    def add(self, value: Merged) -> None:
+        if isinstance(value, Moments):
+            self.moments = self.moments.merge(value)
+        elif value is not None:
+            assert isinstance(value, int | float)
+            self.moments = self.moments.merge(Moments(1, float(value), 0.0, value, value))
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, MomentsTotal)
+        self.moments = self.moments.merge(other.moments)
+
+    def values(self) -> dict[str, Value]:
+        name = self.column.name
+        return {name: known(self.moments.mean), f"sd_{name}": known(self.moments.sd)}
+
+
+def known(value: float | None) -> float | None:
+    """The value, None where it is nan: a table says unknown in one way only."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def merged_columns(schema: Schema) -> tuple[Column, ...]:
+    """The columns that have a total: those of fields, then the measured ones of objects."""
+    return (*(column for column in schema.fields if column.merge is not Merge.NONE), *schema.measured)
+
+
+def empty_totals(schema: Schema) -> list[Total]:
+    """The totals of no fields, one for each of `merged_columns`."""
+    return [_empty(column, schema) for column in merged_columns(schema)]
+
+
+def _empty(column: Column, schema: Schema) -> Total:
+    match column.merge:
+        case Merge.COUNT | Merge.SUM:
+            return SumTotal(column)
+        case Merge.SHARE:
+            return ShareTotal(column)
+        case Merge.VECTOR:
+            return VectorTotal(column, schema.classes)
+        case Merge.TALLY:
+            return WordTotal(column)
+        case Merge.AREA:
+            return AreaTotal(column)
+        case _:
+            return MomentsTotal(column)
+
+
+def total_values(totals: Sequence[Total]) -> dict[str, Value]:
+    """The cells that all totals of a group come to, by name; what is counted also per mm²."""
+    row: dict[str, Value] = {}
+    for total in totals:
+        row |= total.values()
+    for area in totals:
+        if isinstance(area, AreaTotal):
+            row |= {
+                f"{one.column.name}_per_mm2": one.total / area.mm2 if area.mm2 else None
+                for one in totals
+                if isinstance(one, SumTotal) and one.column.merge is Merge.COUNT
+            }
+    return row
+
+
+def element_names(name: str, classes: Sequence[str]) -> list[str]:
+    """How the elements of a list of numbers are called where each has a column of its own."""
+    return [f"{name}_{one}" for one in classes]
+
+
+@dataclass(frozen=True, slots=True)
+class TotalColumns:
+    """The columns of totals, in the order of the tables: `plain` ones, then mean and deviation of what is measured (`spread`)."""
+
+    plain: tuple[Column, ...]
+    spread: tuple[Column, ...]
+
+
+def total_columns(schema: Schema) -> TotalColumns:
+    """The columns that the totals of a schema have in wells and plates."""
+    plain: list[Column] = []
+    measured = list(schema.measured)
+    for column in schema.fields:
+        name, unit = column.name, column.unit
+        match column.merge:
+            case Merge.COUNT:
+                plain += [
+                    Column(name, column.kind, unit, "sum over counted fields, never scaled up; null where no field was counted"),
+                    Column(f"{name}_per_field_mean", Kind.FLOAT, unit, "mean over counted fields"),
+                    Column(f"{name}_per_field_sd", Kind.FLOAT, unit, "sample standard deviation over counted fields; null below two"),
+                ]  # fmt: skip
+            case Merge.SUM:
+                plain.append(
+                    Column(name, column.kind, unit, f"sum over counted fields of {name}; null where none was counted")
+                )  # fmt: skip
+            case Merge.SHARE:
+                of = column.of[0]
+                plain += [
+                    Column(name, column.kind, unit, f"sum over counted fields of {name}; null where none was counted"),
+                    Column(f"{name}_share", Kind.FLOAT, "1", f"{name} / {of}; null where there is no {of}"),
+                    Column(f"{name}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {name} / {of} (Wilson)"),
+                    Column(f"{name}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {name} / {of} (Wilson)"),
+                ]  # fmt: skip
+            case Merge.VECTOR:
+                plain += [
+                    Column(each, Kind.FLOAT, unit, f"mean over counted fields of {name} for {one}")
+                    for each, one in zip(element_names(name, schema.classes), schema.classes, strict=True)
+                ]
+            case Merge.TALLY:
+                plain.append(
+                    Column(name, Kind.STRING, "", f"counted fields by their {name} as JSON; null where none was counted")
+                )  # fmt: skip
+            case Merge.AREA:
+                plain.append(AREA)
+                plain += [
+                    Column(f"{one.name}_per_mm2", Kind.FLOAT, "1/mm^2", f"{one.name} / area; null without calibration")
+                    for one in schema.fields if one.merge is Merge.COUNT
+                ]  # fmt: skip
+            case Merge.MOMENTS:
+                measured.append(column)
+            case Merge.NONE:
+                pass
+    over = {column.name: "objects" for column in schema.measured}
+    means = [
+        Column(
+            each.name,
+            Kind.FLOAT,
+            each.unit,
+            f"mean over {over.get(each.name, 'counted fields')} of {each.name}",
+        )
+        for each in measured
+    ]
+    deviations = [
+        Column(f"sd_{each.name}", Kind.FLOAT, each.unit, f"standard deviation over {over.get(each.name, 'counted fields')} of {each.name}")
+        for each in measured
+    ]  # fmt: skip
+    return TotalColumns(tuple(plain), (*means, *deviations))
+
+
+_LEDGER = (
+    Column("fields_expected", Kind.INT, "fields", "fields planned", Null.NEVER),
+    Column("fields_ok", Kind.INT, "fields", "fields counted", Null.NEVER),
+    Column("fields_failed", Kind.INT, "fields", "fields that could not be counted", Null.NEVER),
+    Column("fields_missing", Kind.INT, "fields", "fields whose files are not there", Null.NEVER),
+    Column("fields_skipped", Kind.INT, "fields", "fields left out by the configuration", Null.NEVER),
+    Column("fields_warned", Kind.INT, "fields", "counted fields with a warning", Null.NEVER),
+    Column(WARNINGS.name, Kind.STRING, "", "fields by the code of their warnings as JSON; {} where no field warns", Null.NEVER),
+)  # fmt: skip
+
+
+def wells_columns(schema: Schema) -> tuple[Column, ...]:
+    """One row a well and time point."""
+    totals = total_columns(schema)
+    return (PLATE, WELL, TIMEPOINT, *_LEDGER, *totals.plain, *totals.spread)
+
+
+def plates_columns(schema: Schema) -> tuple[Column, ...]:
+    """One row a plate."""
+    totals = total_columns(schema)
+    return (
+        PLATE,
+        Column("wells_expected", Kind.INT, "wells", "wells planned", Null.NEVER),
+        Column("wells_complete", Kind.INT, "wells", "wells in which every field was counted", Null.NEVER),
+        *_LEDGER,
+        *totals.plain,
+        Column(
+            "reasons",
+            Kind.STRING,
+            "",
+            "fields by reason as JSON; {} where every field was counted",
+            Null.NEVER,
+        ),
+        Column(
+            "doubt",
+            Kind.STRING,
+            "",
+            "code of what is doubtful about the plate as a whole; null where nothing is",
+        ),
+        *totals.spread,
+    )
