@@ -24,7 +24,8 @@ from tests.s3_proxy import Instead, Request, s3_proxy
 from tests.s3_server import S3Server
 
 INPUT = "s3://faults-workers/plate"
-KILLS, HANGS = ("A01", 2), ("A02", 1)
+KILLS, HANGS = ("A01", 1), ("A01", 2)
+SHARDS = "execution.shard_fields=3"
 LEAST_TIMEOUT_S = 4.0
 PATIENCE = 10
 """A shard's time limit, as a multiple of what the slowest whole shard takes on this machine as busy as it is now."""
@@ -44,7 +45,11 @@ def cluster(server: S3Server) -> Iterator[RayCluster]:
 
 @pytest.fixture(scope="module")
 def plate(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Plate:
-    """4 wells, 2 sites: two shards of four fields; both bad fields are in the first."""
+    """4 wells, 2 sites: shards of three fields, the last of two; both bad fields are in the first.
+
+    Each death costs the start of a worker, which is most of what these tests take on a busy machine: three fields are the fewest of
+    which a half is halved again.
+    """
     plate = write_plate(tmp_path_factory.mktemp("workers") / "plate", well_count=4)
     upload(plate, open_store(INPUT, StorageOptions(endpoint=server.endpoint)))
     return plate
@@ -54,7 +59,7 @@ def drive(
     cluster: RayCluster, source: str | Path, output: Path, *settings: str, endpoint: str | None = None
 ) -> Ended:
     """`cellcount count` with one worker on the cluster."""
-    on_cluster = (f"execution.address={cluster.address}", "execution.actors=1", "execution.shard_fields=4")
+    on_cluster = (f"execution.address={cluster.address}", "execution.actors=1", SHARDS)
     command = arguments(source, output, *on_cluster, *settings, endpoint=endpoint)
     return end(start(command, cluster.environment))
 
@@ -90,12 +95,10 @@ Broken = tuple[Ended, Path, BadObjects, int]
 
 
 @pytest.fixture(scope="module")
-def unbroken(
-    plate: Plate, cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Tables, float]:
-    """The tables of a run in which nothing is bad, and the seconds of its slowest shard."""
+def unbroken(plate: Plate, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, float]:
+    """The tables of a run in one process in which nothing is bad, and the seconds of its slowest shard."""
     output = tmp_path_factory.mktemp("unbroken") / "out"
-    ended = drive(cluster, plate.folder, output)
+    ended = end(start(arguments(plate.folder, output, "execution.runner=serial", SHARDS)))
     assert ended.code == ExitCode.OK, ended
     return tables(output), max(
         float(str(event["seconds"])) for event in ended.events if event["event"] == "shard"
@@ -140,17 +143,17 @@ def test_the_field_that_kills_and_the_field_that_hangs_are_one_row_each_and_all_
 
 def test_the_bad_fields_are_found_by_halving_in_a_bounded_number_of_attempts(broken: Broken) -> None:
     ended, _, bad, _ = broken
-    # Of four fields the second kills and the third hangs. The whole shard dies, in the window and alone; then each
-    # half has one bad field, and each half of that is one field.
+    # Of three fields the first kills and the second hangs. The whole shard dies, in the window and alone; then the first
+    # half, one field, and the second, of which one field hangs.
     assert ended.deaths(Reason.TIMED_OUT) == 2
     assert ended.deaths(Reason.WORKER_DIED) - len(bad.killed) in (0, 1)
-    assert len(bad.killed) == 4
+    assert len(bad.killed) == 3
 
 
 def test_no_worker_that_died_or_hung_is_left(broken: Broken) -> None:
     _, _, bad, _ = broken
     pids = {*bad.killed, *bad.hung}
-    assert len(pids) >= 6
+    assert len(pids) >= 5
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
