@@ -41,7 +41,7 @@ _EXITS = {
     faults.ExitCode.MODEL: "The model package cannot be loaded, or does not give its golden tensors.",
     faults.ExitCode.LEDGER: "The output contradicts its own plan or digests, or is not complete.",
     faults.ExitCode.BUSY: "Another run is at work on this output, or took it over; nothing that was committed is lost.",
-    faults.ExitCode.DOUBTS: "All was counted, and a plate is in doubt as a whole (`doubt` in plates.parquet; the last lines of the command say why and what to do). Only with `--strict` (`execution.strict`); the tables are written.",
+    faults.ExitCode.DOUBTS: "All was counted, and a plate is in doubt as a whole (`doubt` in plates.parquet; the last lines of the command say why and what to do). Only with `--strict` (`execution.strict`, of a nightly run too); the tables are written.",
     faults.ExitCode.NOTHING: "A nightly run found nothing to count in a root: the wrong folder or depth, or nothing that `run` would look at. What other roots held was counted.",
     faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
 }
