@@ -191,7 +191,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
         f"channels: {_channels(summary)}",
     ]
     lines += [
-        f"plate {plate.plate!r}: {many(plate.fields, 'field')} in {many(plate.wells, 'well')}, {_sites(plate)}"
+        f"plate {plate.plate!r}: {many(plate.fields, 'field')} in {many(plate.wells, 'well')}, {_sites(plate)}{_stated(summary, plate)}"
         for plate in summary.plates[:_SHOWN_PLATES]
     ]
     if len(summary.plates) > _SHOWN_PLATES:
@@ -232,9 +232,23 @@ def _spread(scale: PoolScale) -> str:
 
 
 def _channels(summary: PlanSummary) -> str:
-    seen = ", ".join(channel or "(none in the names)" for channel in summary.channels_seen)
-    counted = ", ".join(channel or "the image's own" for channel in summary.counted)
+    def called(channel: str, without: str) -> str:
+        name = summary.channel_names.get(channel)
+        return (channel or without) + (f" ({name})" if name else "")
+
+    seen = ", ".join(called(channel, "(none in the names)") for channel in summary.channels_seen)
+    counted = ", ".join(called(channel, "the image's own") for channel in summary.counted)
     return f"{seen}; counted: {counted}"
+
+
+def _stated(summary: PlanSummary, plate: PlateSummary) -> str:
+    """What metadata files state of the plate's shape and pixels."""
+    facts = summary.facts.get(plate.plate)
+    if facts is None:
+        return ""
+    shape = f", {facts.rows} x {facts.columns} wells" if facts.rows and facts.columns else ""
+    size = f", {facts.um_per_px:.4g} um/px" if facts.um_per_px is not None else ""
+    return f"{shape}{size} ({facts.source})"
 
 
 def many(number: int, thing: str) -> str:

@@ -168,9 +168,9 @@ _TOLD: dict[Doubt, _Told] = {
         "{lack} a channel to measure; its intensities are null there",
     ),
     Doubt.CALIBRATION_OVERRIDDEN: _Told(
-        "The file states another pixel size than run.um_per_px, which was taken.",
-        "{state} another pixel size than run.um_per_px",
-        "without run.um_per_px each file's own is taken",
+        "The file states another pixel size than run.um_per_px or the instrument's metadata files, which was taken.",
+        "{state} another pixel size than run.um_per_px or the instrument's metadata files, which was taken",
+        "without run.um_per_px that of the metadata files is taken, and where they state none each file's own",
     ),
     Doubt.CALIBRATION_CONTRADICTORY: _Told(
         "The field's files state several pixel sizes, one along x and another along y, or another than their resolution tag: none was "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.facts import Position
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -87,12 +88,16 @@ class PlannedField:
     """One expected field with the files to read for it.
 
     `reason` is set where planning already knows that the field cannot be counted (its row carries it); `detail` says why.
+    `um_per_px` (size of a pixel) and `position` (of its centre on the stage) are what the instrument's metadata files state, None
+    where they do not.
     """
 
     key: FieldKey
     sources: tuple[Source, ...]
     reason: Reason | None = None
     detail: str = ""
+    um_per_px: float | None = None
+    position: Position | None = None
 
     @property
     def size(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.domain.settings import Section
 from cellcount_core.stores.base import StorageOptions, Store
@@ -57,7 +58,7 @@ _MASK_WITHIN = re.compile(
     re.IGNORECASE,
 )
 _MASK_FOLDERS = re.compile(
-    r"^(?:[^/]*[_\- ])?(?P<token>masks?|label(?:led|s)?|seg(?:s|mented|mentations?)?|outlines?|contours?|annotations?|annotated"
+    r"^(?:[^/]*[_\- ]|(?-i:[^/]*[a-z](?=[A-Z])))?(?P<token>masks?|label(?:led|s)?|seg(?:s|mented|mentations?)?|outlines?|contours?|annotations?|annotated"
     r"|predictions?|instances?|gt|(?:ground[_\- ]?)?truths?)$",
     re.IGNORECASE,
 )
@@ -83,6 +84,19 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A metadata file. It describes plates of which the files lie below `folder` (as `Parsed.folder` of their images).
+
+    Files of one `folder` and `name` are copies of each other, of which the first is read: an instrument may lay one into
+    each subfolder. A file of more than `most_bytes` is not read.
+    """
+
+    folder: str
+    name: str
+    most_bytes: int = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What planning must know of a kind of layout besides the names.
 
@@ -90,12 +104,14 @@ class Traits:
     where it stores none). `slices_are_fields` says that each image of an array file is a field of its own.
     `reads_any_name` says that every image's name is read: masks must then be told from images by what lies beside them.
     `told_by_table` says that a table tells what each file is, so that nothing is known from a name alone.
+    `has_sidecars` says that `parse` may give a `Sidecar`.
     """
 
     projection_plane: int | None = None
     slices_are_fields: bool = False
     reads_any_name: bool = False
     told_by_table: bool = False
+    has_sidecars: bool = False
 
 
 NO_TRAITS = Traits()
@@ -123,11 +139,20 @@ class Layout(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def parse(self, key: str) -> Parsed | Ignored | None:
-        """What `key` names; `Ignored` for files known not to be fields; None where an image's name does not parse.
+    def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
+        """What `key` names: a file of a field, a metadata file, or a file known to be neither; None where an image's name
+        does not parse.
 
         Pure: equal keys give equal answers, and nothing but the key is looked at.
         """
+
+    def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
+        """What the metadata files of one folder state, a PlateFacts for each plate they describe.
+
+        `sidecars` has the bytes of each by its key. Pure, and bounded in memory by the size of the files. Raises Unreadable
+        (layouts/metadata.py) and nothing else for files that are not what their names promise.
+        """
+        return ()
 
     @property
     def table(self) -> Table | None:
@@ -191,7 +216,7 @@ def ignored_name(key: str) -> Ignored | None:
     """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image or picture), or None."""
     if not image_like(key) and _ZARR.search(key) is not None:
         return Ignored(f"{_UNREAD} (OME-Zarr)")
-    if _HIDDEN.search(key) is not None:
+    if is_hidden(key):
         return Ignored("hidden")
     if key.lower().endswith(LABELS_SUFFIX):
         return Ignored("label image")
@@ -202,6 +227,11 @@ def ignored_name(key: str) -> Ignored | None:
             return Ignored(f"{_UNREAD} (.{extension(key)})")
         return Ignored(f"not an image ({_shown_extension(key)})")
     return None
+
+
+def is_hidden(key: str) -> bool:
+    """Whether the file or a folder it lies in is hidden, or made by an operating system."""
+    return _HIDDEN.search(key) is not None
 
 
 def is_unread(why: str) -> bool:

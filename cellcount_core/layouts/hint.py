@@ -1,4 +1,4 @@
-"""Do names follow an instrument's convention that the layout in use does not read?
+"""Do names follow a convention that the layout `flat` does not read: an instrument's, or one ending for each channel?
 
 Real names of each convention stand in `tests/unit/layouts/test_hint.py`; each expression is one that the layout `pattern` takes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 from cellcount_core.layouts.base import ignored_name
 from cellcount_core.layouts.imagexpress import tells_site_or_channel
@@ -62,3 +63,62 @@ def hint(images: int, conventions: Mapping[str, int]) -> str | None:
         f"{known[name]} of {images} names look like {named}, but the layout 'flat' counts every file as an image of its own, "
         f"channels, planes and thumbnails too: did you mean --layout {layout}?"
     )
+
+
+_LETTER = re.compile(r"(?P<before>.*[0-9])(?P<ending>[A-Za-z])", re.DOTALL)
+_WORD = re.compile(r"(?P<before>.*)(?P<separator>[_\-. ])(?P<ending>[A-Za-z][A-Za-z0-9]{0,11})", re.DOTALL)
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_MOST_SETS = 64
+_LEAST_IMAGES = 2
+_LEAST_SHARE = 0.8
+
+
+def channel_endings(names: Iterable[tuple[str, str]]) -> str | None:
+    """A warning where the names of images differ by their endings alone, the same few for all ("A9 p5d", "A9 p5f"), or None.
+
+    `names` are the folder and the name without extension of each image, sorted. At least four fifths of the images must
+    have such partners, of two names or more. Endings that count (a, b, c) are not taken for channels.
+    """
+    images = 0
+    sets: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    example: dict[tuple[str, tuple[str, ...]], str] = {}
+    for (_, before, separator), group in groupby(names, _apart):
+        stems = [stem for _, stem in group]
+        images += len(stems)
+        endings = tuple(dict.fromkeys(stem[len(before) + len(separator) :] for stem in stems))
+        of = (separator, endings)
+        if (
+            2 <= len(endings) == len(stems)
+            and before
+            and not _counts(endings)
+            and (of in sets or len(sets) < _MOST_SETS)
+        ):
+            sets[of] += 1
+            example.setdefault(of, before + separator)
+    if not sets:
+        return None
+    (separator, endings), pairs = sets.most_common(1)[0]
+    if pairs < _LEAST_IMAGES or pairs * len(endings) < _LEAST_SHARE * images:
+        return None
+    first = example[separator, endings]
+    shown = " and ".join(repr(first + ending) for ending in endings[:3])
+    pattern = f"(?P<well>[^/]+){re.escape(separator)}(?P<channel>{'|'.join(endings)})\\.[^./]+$"
+    return (
+        f"the names of {pairs * len(endings)} of {images} images differ by their ending alone ({shown}), and the layout 'flat' counts"
+        f" each as an image of its own: if they are channels of one image, say so: --layout pattern --set"
+        f" 'run.layout.pattern={pattern}' --channel {endings[0]}"
+    )
+
+
+def _apart(name: tuple[str, str]) -> tuple[str, str, str]:
+    """The folder, what stands before the ending, and what separates the two."""
+    folder, stem = name
+    if (match := _LETTER.fullmatch(stem)) is not None:
+        return folder, match["before"], ""
+    if (match := _WORD.fullmatch(stem)) is not None:
+        return folder, match["before"], match["separator"]
+    return folder, stem, ""
+
+
+def _counts(endings: tuple[str, ...]) -> bool:
+    return "".join(endings).lower() == _ALPHABET[: len(endings)]

@@ -1,8 +1,9 @@
-"""ImageXpress / MetaXpress names, as the database export and the plate export write them.
+"""ImageXpress / MetaXpress names, as the database export and the plate export write them, and the `.HTD` beside them.
 
 `[<date>/<id>/][TimePoint_n/][ZStep_n/]<plate>_<well>[_s<site>][_w<channel>][_thumb][GUID].tif` (real examples of all forms:
-faim-ipa, resources/ImageXpress and ImageXpress_exported). A GUID follows the channel's number without a separator. The
-channel is named as in the file, "w1"; an exported plate of one channel leaves the number out and has "w1".
+faim-ipa, resources/ImageXpress and ImageXpress_exported). A GUID follows the channel's number without a separator, as
+`_GUID` or as `_[GUID]`. The channel is named as in the file, "w1"; an exported plate of one channel leaves the number out
+and has "w1". Wells, sites, channels and time points count from 1.
 
 Planes: a file outside any `ZStep_n` folder, or in `ZStep_0`, is the instrument's projection ("Z Projection Method" stands
 in its metadata) and has plane 0; `ZStep_1` and up are planes 1 and up. A channel that was not stacked has its one image
@@ -11,38 +12,55 @@ in the place of the projection.
 Plates: the plate is the name before the well. The same plate name may be found below several folders (`<date>/<id>`, or
 `9987_Plate_3420/` and `9987_Plate_3434/` both full of `9987_B02.TIF`): that is one acquisition a folder, never two halves
 of one, so planning then calls the plates `<plate>@<folder>`.
+
+The `.HTD` (read by Bio-Formats' CellWorxReader.java too) lies in the folder of the plate, with a copy in each subfolder. It
+has one line a key: `"XWells", 12`. It states wells, sites, channels, time points and z steps that were selected, and no
+pixel size: that stands in the TIFFs. A wavelength of `WaveCollect` 0 was not acquired, and is not missing. Site numbers
+run over the selected cells of the grid of sites, in reading order.
 """
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from cellcount_core.domain.facts import ExpectedFields, PlateFacts
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.wells import parse_well
+from cellcount_core.domain.wells import WellPosition, parse_well
 from cellcount_core.layouts.base import (
     Ignored,
     Layout,
     LayoutKind,
     LayoutSettings,
+    Sidecar,
     Traits,
+    extension,
     file_name,
     ignored_name,
+    is_hidden,
     parent,
+    stem,
 )
+from cellcount_core.layouts.metadata import Unreadable, text_of
 
 _GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 # Wells have capitals and two digits, or "_s1" and "_w1" would be wells too.
 _NAME = re.compile(
     r"(?:(?P<plate>.+)_)?(?P<well>[A-Z]{1,2}[0-9]{2})"
     r"(?:_s(?P<site>[0-9]{1,6}))?(?:_w(?P<channel>[0-9]{1,2}))?(?P<thumb>_thumb)?"
-    rf"(?:{_GUID})?\.[Tt][Ii][Ff][Ff]?"
+    rf"(?:_?{_GUID}|_?\[{_GUID}\])?\.[Tt][Ii][Ff][Ff]?"
 )
 _STEP = re.compile(r"(?P<kind>TimePoint|ZStep)_(?P<number>[0-9]{1,6})", re.IGNORECASE)
 
 PROJECTION = 0
+
+_HTD = "htd"
+_MOST_BYTES = 4 * 2**20
+_MOST_SITES, _MOST_CHANNELS, _MOST_STEPS = 10_000, 99, 100_000
 
 
 class ImageXpressSettings(LayoutSettings):
@@ -60,8 +78,10 @@ class ImageXpress(Layout):
 
     root: str
 
-    def parse(self, key: str) -> Parsed | Ignored | None:
+    def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
         """None for an image whose name does not follow the convention."""
+        if extension(key) == _HTD and not is_hidden(key):
+            return Sidecar(_place(parent(key))[0], file_name(key), _MOST_BYTES)
         if (ignored := ignored_name(key)) is not None:
             return ignored
         match = _NAME.fullmatch(file_name(key))
@@ -74,6 +94,10 @@ class ImageXpress(Layout):
         plate = match["plate"] or folder.rpartition("/")[2] or self.root
         site = int(match["site"] or 1)
         return Parsed(FieldKey(plate, well, site, timepoint), f"w{int(match['channel'] or 1)}", plane, folder)
+
+    def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
+        """What each `.HTD` states; its name is that of the plate."""
+        return tuple(_read_htd(key, body) for key, body in sorted(sidecars.items()))
 
 
 def tells_site_or_channel(key: str) -> bool:
@@ -108,8 +132,119 @@ def _place(path: str) -> tuple[str, int, int]:
     return "/".join(folder), timepoint, plane
 
 
+class _Htd:
+    """The lines of a `.HTD` by their keys. Every method raises Unreadable where a value is not what its key needs."""
+
+    def __init__(self, key: str, body: bytes) -> None:
+        self._key = key
+        lines = [line for line in re.split(r"[\r\n]+", text_of(body)) if line.strip()]
+        if not lines or _line(key, lines[0])[0] != "HTSInfoFile":
+            found = lines[0][:40] if lines else ""
+            raise Unreadable(key, f'an HTD file begins with "HTSInfoFile" (found {found!r})')
+        self._values: dict[str, list[str]] = {}
+        for line in lines:
+            name, *values = _line(key, line)
+            self._values.setdefault(name, values)
+
+    def number(self, name: str, default: int, most: int) -> int:
+        """The whole number of `name`, at most `most`."""
+        values = self._values.get(name)
+        if values is None:
+            return default
+        if len(values) != 1 or not re.fullmatch(r"[0-9]{1,6}", values[0]) or int(values[0]) > most:
+            raise Unreadable(
+                self._key, f"{name} is {', '.join(values)!r}; a whole number up to {most} was expected"
+            )
+        return int(values[0])
+
+    def flag(self, name: str, default: str) -> bool:
+        """Whether `name` is TRUE."""
+        return self._truth(name, self._values.get(name, [default]), 1)[0]
+
+    def flags(self, name: str, columns: int) -> list[bool] | None:
+        """TRUE or FALSE for each of `columns` columns; None where there is no line `name`."""
+        values = self._values.get(name)
+        return None if values is None else self._truth(name, values, columns)
+
+    def text(self, name: str) -> str:
+        """The text of `name`, "" where there is none."""
+        return ", ".join(self._values.get(name, []))
+
+    def _truth(self, name: str, values: list[str], columns: int) -> list[bool]:
+        known = {"TRUE": True, "FALSE": False}
+        if len(values) != columns or not all(value.upper() in known for value in values):
+            shown = ", ".join(values)[:60]
+            raise Unreadable(self._key, f"{name} is {shown!r}; TRUE or FALSE was expected {columns} times")
+        return [known[value.upper()] for value in values]
+
+
+def _line(key: str, line: str) -> list[str]:
+    try:
+        return [value.strip() for value in next(csv.reader([line], skipinitialspace=True))]
+    except csv.Error as error:
+        raise Unreadable(key, f"not a line of an HTD file: {error}") from None
+
+
+def _read_htd(key: str, body: bytes) -> PlateFacts:
+    htd = _Htd(key, body)
+    rows, columns = htd.number("YWells", 0, 32), htd.number("XWells", 0, 48)
+    name = file_name(key)
+    expected: tuple[ExpectedFields, ...] = ()
+    if (wells := _selected_wells(htd, rows, columns)) is not None:
+        why = f"no file; {name} states that this well and site were acquired"
+        expected = (ExpectedFields(wells, _selected_sites(htd), why),)
+    stacked = htd.flag("ZSeries", "FALSE")
+    return PlateFacts(
+        folder=_place(parent(key))[0],
+        plate=stem(key),
+        source=key,
+        rows=rows or None,
+        columns=columns or None,
+        channels=_channels(htd),
+        expected=expected,
+        timepoints=htd.number("TimePoints", 0, _MOST_STEPS) or None,
+        planes=(htd.number("ZSteps", 0, _MOST_STEPS) or None) if stacked else None,
+    )
+
+
+def _selected_wells(htd: _Htd, rows: int, columns: int) -> tuple[str, ...] | None:
+    """None where the file does not say which."""
+    lines = [htd.flags(f"WellsSelection{row + 1}", columns) for row in range(rows)]
+    if not any(line is not None for line in lines):
+        return None
+    return tuple(
+        WellPosition(row, column).name
+        for row, line in enumerate(lines)
+        for column, selected in enumerate(line or ())
+        if selected
+    )
+
+
+def _selected_sites(htd: _Htd) -> tuple[int, ...]:
+    """Without `Sites` there is one, whatever the size of the grid."""
+    if not htd.flag("Sites", "FALSE"):
+        return (1,)
+    across, down = htd.number("XSites", 1, _MOST_SITES), htd.number("YSites", 1, _MOST_SITES)
+    lines = [htd.flags(f"SiteSelection{row + 1}", across) for row in range(min(down, _MOST_SITES))]
+    stated = [line for line in lines if line is not None]
+    number = sum(map(sum, stated)) if stated else across * down
+    return tuple(range(1, min(number, _MOST_SITES) + 1))
+
+
+def _channels(htd: _Htd) -> tuple[tuple[str, str], ...]:
+    """Those that were collected. Without `Waves` there is one."""
+    number = htd.number("NWavelengths", 0, _MOST_CHANNELS) if htd.flag("Waves", "TRUE") else 1
+    return tuple(
+        (f"w{wave}", htd.text(f"WaveName{wave}").strip())
+        for wave in range(1, number + 1)
+        if htd.number(f"WaveCollect{wave}", 1, 1_000) != 0
+    )
+
+
 def _build(_: ImageXpressSettings, root: str) -> ImageXpress:
     return ImageXpress(root)
 
 
-KIND = LayoutKind("imagexpress", ImageXpressSettings, _build, Traits(projection_plane=PROJECTION))
+KIND = LayoutKind(
+    "imagexpress", ImageXpressSettings, _build, Traits(projection_plane=PROJECTION, has_sidecars=True)
+)

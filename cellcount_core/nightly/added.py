@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import Parsed
-from cellcount_core.layouts.base import Ignored
+from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.models.package import find_package
 from cellcount_core.pipeline.sizing import tells_sizes
@@ -41,7 +41,7 @@ def added_files(
     """The files of wells that the outputs `counted` (all of the plate `root`) do not have yet, in order of their keys.
 
     Empty where more than that changed: a planned file that is gone or another, a file of a counted channel in a well that was
-    counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse, a file that may be the mask of another.
+    counted, a well that could not be planned whole, other channels, a plate in several folders, names that do not parse, a metadata file, a file that may be the mask of another.
     """
     planned: dict[str, tuple[int, str]] = {}
     wells: set[Well] = set()
@@ -59,7 +59,8 @@ def added_files(
     folders: defaultdict[str, set[str]] = defaultdict(set)
     rows: list[Row] = []
     for listed, parsed in _parsed(run, root, listing):
-        if parsed is None:
+        # A metadata file states things of all wells at once.
+        if parsed is None or isinstance(parsed, Sidecar):
             return ()
         known = (parsed.field.plate, parsed.field.well) in wells
         seen[known].add(parsed.channel)
@@ -85,7 +86,9 @@ def only(run: RunConfig, files: Sequence[Listed]) -> RunConfig:
     return run.model_copy(update={"include": include})
 
 
-def _parsed(run: RunConfig, root: str, listing: Iterable[Listed]) -> Iterable[tuple[Listed, Parsed | None]]:
+def _parsed(
+    run: RunConfig, root: str, listing: Iterable[Listed]
+) -> Iterable[tuple[Listed, Parsed | Sidecar | None]]:
     layout = build_layout(run.layout, root)
     read = key_reader(run, layout)
     for listed in listing:

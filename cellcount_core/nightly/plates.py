@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.fingerprint import canonical_json
-from cellcount_core.layouts.base import Ignored, file_name
+from cellcount_core.layouts.base import Ignored, Sidecar, file_name
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.nightly.config import Complete
 from cellcount_core.plan.discover import is_marker, key_reader
@@ -90,7 +90,7 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
 
     `prefix` looks at one plate alone. Holds a line of text a file while it lists. Store faults pass.
     """
-    read = _reader(run)
+    read = key_reader(run, build_layout(run.layout, ""))
     seen: dict[str, _Seen] = {}
     refused: dict[str, None] = {}
     left_out: Counter[str] = Counter()
@@ -114,6 +114,8 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
             left_out[parsed.why] += 1
         elif is_marker(store, listed):
             left_out[MARKER] += 1
+        elif not inside and isinstance(parsed, Sidecar):
+            left_out["metadata files"] += 1
         elif not inside:
             beside.append(listed.key)
         elif listed.link.startswith(f"{name}/") and isinstance(read(listed.link[len(name) + 1 :]), Parsed):
@@ -121,7 +123,7 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
         else:
             _note(seen.setdefault(name, _Seen()), listed, inside, parsed)
     return Sight(
-        tuple(_plate(store, name, plate) for name, plate in sorted(seen.items()) if plate.lines),
+        tuple(_plate(store, name, plate) for name, plate in sorted(seen.items()) if plate.files_of),
         files,
         tuple(refused),
         len(beside),
@@ -186,10 +188,12 @@ def wanting(plate: Plate, complete: Complete) -> str:
     return ""
 
 
-def _note(plate: _Seen, listed: Listed, inside: str, parsed: Parsed | None) -> None:
+def _note(plate: _Seen, listed: Listed, inside: str, parsed: Parsed | Sidecar | None) -> None:
     line = canonical_json([inside, listed.size, listed.etag])
     plate.lines.append(line.encode())
     plate.size += listed.size
+    if isinstance(parsed, Sidecar):
+        return
     # An image whose name does not parse belongs to the plate too: counting will have to say something about it.
     plate.files_of[parsed.field if parsed is not None else _UNPARSED] += 1
     if parsed is not None:
@@ -216,11 +220,6 @@ def _plate(store: Store, path: str, seen: _Seen) -> Plate:
         marked=seen.marked,
         folders=tuple(sorted(seen.folders)),
     )
-
-
-def _reader(run: RunConfig) -> Callable[[str], Parsed | Ignored | None]:
-    """What a key below the plate's folder names for counting, None for an image whose name does not parse."""
-    return key_reader(run, build_layout(run.layout, ""))
 
 
 def _is_text(name: str) -> bool:

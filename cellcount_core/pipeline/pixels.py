@@ -95,6 +95,7 @@ def load_pixels(
     calibrations: list[float] = []
     first: _Read | None = None
     bit_max = 0
+    given = planned.um_per_px if run.um_per_px is None else run.um_per_px
     wanted = tuple(dict.fromkeys((*counted, *measured)))
     for selection in wanted:
         sources = [source for source in planned.sources if source.channel in (selection.channel, "")]
@@ -116,11 +117,11 @@ def load_pixels(
             images = [each.image for each in found]
             bit_max = max(bit_max, *(image.bit_max for image in images))
             calibrations += [image.um_per_px for image in images if image.um_per_px is not None]
-            if run.um_per_px is None:
+            if given is None:
                 warnings |= dict.fromkeys(code for image in images for code in image.warnings)
     assert first is not None
     _check_sizes(planes, planned)
-    um_per_px, said = _calibration(calibrations, run.um_per_px)
+    um_per_px, said = _calibration(calibrations, given)
     unnamed = first.luminance and not any(source.channel for source in planned.sources)
     return Pixels(
         planes,

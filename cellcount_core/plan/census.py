@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.scales import PoolScale
 
@@ -28,7 +29,8 @@ class PlanSummary:
 
     `size` is in bytes, of the files to be read. `reasons` counts fields already known to be missing or failed, `ignored`
     files by why (`ignored_examples`: one of each), `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
-    `counted` and `measured` are channels; "" is the one of files without a channel in their name. `scales` are the object
+    `counted` and `measured` are channels; "" is the one of files without a channel in their name; `channel_names` is how the
+    instrument calls channels. `facts` is what metadata files state of plates. `scales` are the object
     sizes found in a sample of the images.
     """
 
@@ -40,6 +42,8 @@ class PlanSummary:
     channels_seen: tuple[str, ...]
     counted: tuple[str, ...]
     measured: tuple[str, ...]
+    channel_names: Mapping[str, str]
+    facts: Mapping[str, PlateFacts]
     reasons: dict[str, int]
     ignored: dict[str, int]
     ignored_examples: dict[str, str]
@@ -57,13 +61,18 @@ class _PlateTally:
 
 @dataclass(slots=True)
 class Census:
-    """Counts planned fields in key order. Holds a few numbers a plate."""
+    """Counts planned fields in key order. Holds a few numbers a plate.
+
+    `unseen` and `unstated` are, by plate, fields that metadata files state and of which there is no file, and the reverse.
+    """
 
     fields: int = 0
     sources: int = 0
     size: int = 0
     outside: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)
+    unstated: Counter[str] = field(default_factory=Counter)
     _plates: dict[str, _PlateTally] = field(default_factory=dict)
     _well: tuple[str, str] | None = None
     _sites: set[int] = field(default_factory=set)

@@ -1,4 +1,7 @@
-"""From a listing to sorted rows, a row a file; names alone are looked at, but for the number of images in array files."""
+"""From a listing to sorted rows, a row a file, and to what the metadata files beside them state.
+
+Of images the names alone are looked at, but for the number of images in array files.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,24 @@ from pathlib import Path
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.layouts.base import Ignored, Layout, Table, derived_name, derived_why, is_stack, mask_name
+from cellcount_core.layouts.base import (
+    Ignored,
+    Layout,
+    Sidecar,
+    Table,
+    derived_name,
+    derived_why,
+    is_stack,
+    mask_name,
+)
 from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH, Findings
+from cellcount_core.plan.facts import Facts, read_facts
+from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
-from cellcount_core.plan.rows import Row, row_of
+from cellcount_core.plan.rows import Place, Row, row_of
 from cellcount_core.stores.base import (
     Absent,
     Denied,
@@ -44,14 +57,26 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Sorted rows (iterate `rows()` as often as needed) and what else was seen."""
+    """Sorted rows (iterate `rows()` as often as needed), what else was seen, and what metadata files state.
+
+    `aside` has the fields of which include and exclude set files aside, where metadata files state what is expected.
+    """
 
     sorter: Sorter
     found: Findings
+    facts: Facts
+    aside: Sorter
 
     def rows(self) -> Iterator[Row]:
         """Rows in order of field, channel, plane, key."""
         return (Row._make(row) for row in self.sorter.rows())
+
+    def set_aside(self) -> Iterator[Place]:
+        """Places of the fields in `aside`, in order, one as often as it has files there."""
+        return (
+            (str(plate), str(well), int(str(site)), int(str(time)))
+            for plate, well, site, time, _ in self.aside.rows()
+        )
 
 
 def discover(
@@ -68,21 +93,26 @@ def discover(
     `options` are for a manifest outside the input. Raises ConfigFault for a manifest that cannot be used; store faults pass.
     """
     found = Findings()
-    sorter = Sorter(folder, run_rows)
+    sorter, aside = Sorter(folder, run_rows), Sorter(folder, run_rows)
+    facts = Facts()
     if (table := layout.table) is not None:
         entries = Sorter(folder, run_rows)
         _join(store, table, scope, entries, options or StorageOptions())
         _add_named(entries, found, sorter)
     else:
-        _add_listed(store, layout, scope, found, sorter)
+        _add_listed(store, layout, scope, found, sorter, aside)
         if split := found.split_plates():
             sorter = _apart(sorter, split, Sorter(folder, run_rows))
+            aside = _apart(aside, split, Sorter(folder, run_rows))
+        facts = read_facts(store, layout, found)
         if kind_of(scope.run.layout).traits.reads_any_name and scope.run.masks == "leave_out":
             sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
-    return Discovery(sorter, found)
+    return Discovery(sorter, found, facts, aside)
 
 
-def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter) -> None:
+def _add_listed(
+    store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter, aside: Sorter
+) -> None:
     read = key_reader(scope.run, layout, scope.own_output)
     traits = kind_of(scope.run.layout).traits
     for batch in store.list():
@@ -91,11 +121,13 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             parsed = read(listed.key)
             if isinstance(parsed, Ignored):
                 found.leave_out(_shown(listed.key), parsed.why)
+                if traits.has_sidecars and parsed.why in (NOT_INCLUDED, EXCLUDED):
+                    _set_aside(layout.parse(listed.key), aside)
                 continue
             if not addressable(listed.key, store.url):
                 found.leave_out(_shown(listed.key), NO_PATH)
                 continue
-            if listed.link and isinstance(read(listed.link), Parsed):
+            if listed.link and isinstance(read(listed.link), Parsed | Sidecar):
                 found.leave_out(_shown(listed.key), LINKED)
                 continue
             if is_marker(store, listed):
@@ -107,29 +139,41 @@ def _add_listed(store: Store, layout: Layout, scope: Scope, found: Findings, sor
             if parsed is None:
                 found.add_unparsed(listed.key)
                 continue
-            found.images += 1
-            found.channels.add(parsed.channel)
+            if isinstance(parsed, Sidecar):
+                found.add_sidecar(listed, parsed)
+                continue
+            found.add_image(parsed)
             if traits.reads_any_name:
                 found.conventions[convention(listed.key)] += 1
-            found.folders.setdefault(parsed.field.plate, set()).add(parsed.folder)
             if (traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
                 sorter.extend(_slices(store, listed, parsed, scope.run))
             else:
                 sorter.add(_listed_row(listed, parsed))
 
 
+def _set_aside(parsed: Parsed | Sidecar | Ignored | None, aside: Sorter) -> None:
+    if isinstance(parsed, Parsed):
+        field = parsed.field
+        aside.add((field.plate, field.well, field.site, field.timepoint, parsed.folder))
+
+
 def key_reader(
     run: RunConfig, layout: Layout, own_output: str = ""
-) -> Callable[[str], Parsed | Ignored | None]:
+) -> Callable[[str], Parsed | Sidecar | Ignored | None]:
     """What `run` sees in a key: as `Layout.parse`, and `Ignored` for what it leaves out (its include and exclude, its own output,
-    masks by their names)."""
+    masks by their names). A metadata file need not be in its include."""
     left_out = key_filter(run, own_output)
     masks_too = run.masks == "count" or kind_of(run.layout).traits.told_by_table
 
-    def read(key: str) -> Parsed | Ignored | None:
-        if (why := left_out(key)) is not None:
+    def read(key: str) -> Parsed | Sidecar | Ignored | None:
+        why = left_out(key)
+        if why is not None and why.why != NOT_INCLUDED:
             return why
         parsed = layout.parse(key)
+        if isinstance(parsed, Sidecar):
+            return parsed
+        if why is not None:
+            return why
         if masks_too or isinstance(parsed, Ignored):
             return parsed
         if (why := derived_name(key)) is not None:
@@ -239,8 +283,9 @@ def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
         if not named:
             found.leave_out(str(key), "not named by the manifest")
         for row in named:
-            found.images += 1
-            found.channels.add(row.channel)
+            found.add_image(
+                Parsed(FieldKey(row.plate, row.well, row.site, row.timepoint), row.channel, row.plane)
+            )
             sorter.add(_sized(row, str(key), listed))
 
 
@@ -253,12 +298,9 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
 
 
 def _apart(sorter: Sorter, split: frozenset[str], target: Sorter) -> Sorter:
-    """The rows with plates of one name in several folders named `<plate>@<folder>`."""
-    for plain in sorter.rows():
-        row = Row._make(plain)
-        if row.plate in split and row.folder:
-            row = row._replace(plate=f"{row.plate}@{row.folder}")
-        target.add(row)
+    """The rows (first value the plate, last the folder) with plates of one name in several folders named `<plate>@<folder>`."""
+    for plate, *between, folder in sorter.rows():
+        target.add((f"{plate}@{folder}" if plate in split and folder else plate, *between, folder))
     return target
 
 
@@ -274,8 +316,8 @@ def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored 
         if not addressable(key):
             return Ignored(NO_PATH)
         if included is not None and not included(key):
-            return Ignored("not in run.include")
-        return Ignored("in run.exclude") if excluded(key) else None
+            return Ignored(NOT_INCLUDED)
+        return Ignored(EXCLUDED) if excluded(key) else None
 
     return why
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.plan.channels import UNNAMED, ChannelChoice
-from cellcount_core.plan.rows import Place, Row, by_field, field_key
+from cellcount_core.plan.expect import Group
+from cellcount_core.plan.rows import Row, field_key
 
 ZMode = str | int
 
@@ -18,31 +20,34 @@ ZMode = str | int
 class FieldRule:
     """How files become sources: the channels, `run.z`, and the plane number of the instrument's projection, if any.
 
-    `expectation` is the sentence of a field without files: by what it is expected.
+    `facts` is what metadata files state, by plate.
     """
 
     choice: ChannelChoice
     z: ZMode
     projection_plane: int | None = None
-    expectation: str = ""
+    facts: Mapping[str, PlateFacts] = field(default_factory=dict)
 
 
-def plan_fields(rows: Iterable[Row], rule: FieldRule) -> Iterator[PlannedField]:
-    """Planned fields of sorted `rows`, in key order."""
-    for place, group in by_field(rows):
-        yield plan_field(place, group, rule)
-
-
-def plan_field(place: Place, rows: Sequence[Row], rule: FieldRule) -> PlannedField:
-    """One field from its sorted rows (none: the field is expected and has no file).
+def plan_field(group: Group, rule: FieldRule) -> PlannedField:
+    """One field from its sorted rows (none: the field is expected and has no file), with what metadata files state of it.
 
     Kept are the files of counted and measured channels, of those the planes that `z` needs. A fault of a file that is
     needed for the count, or a doubt about which file is meant, is the field's reason; a file that is only measured and is
     not there is left out. A row that stands there twice (in a manifest) is one file.
     """
-    key = field_key(place)
+    planned = _planned(group, rule)
+    facts = rule.facts.get(planned.key.plate)
+    if facts is None or (facts.um_per_px is None and not facts.positions):
+        return planned
+    position = facts.positions.get((planned.key.well, planned.key.site))
+    return replace(planned, um_per_px=facts.um_per_px, position=position)
+
+
+def _planned(group: Group, rule: FieldRule) -> PlannedField:
+    key, rows = field_key(group.place), group.rows
     if not rows:
-        return PlannedField(key, (), Reason.ABSENT, rule.expectation)
+        return PlannedField(key, (), Reason.ABSENT, group.why)
     counted: dict[Row, None] = {}
     measured: dict[Row, None] = {}
     for channel in rule.choice.wanted:

@@ -7,7 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.layouts.base import is_derived, is_unread
+from cellcount_core.domain.fields import Parsed
+from cellcount_core.layouts.base import Sidecar, is_derived, is_unread
+from cellcount_core.stores.base import Listed
 
 EXAMPLES = 10
 """Names shown of those that do not parse: the first in sorted order."""
@@ -17,6 +19,8 @@ _SHOWN_WHYS = 8
 NO_PATH = "key with an empty, '.' or '..' folder or a control character, which names no file; copy it to another name to count it"
 MARKER = "marker of a folder"
 LINKED = "link to a file that is counted"
+NOT_INCLUDED = "not in run.include"
+EXCLUDED = "in run.exclude"
 
 COUNT_THEM = "to count them like images: --set run.masks=count"
 CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
@@ -28,11 +32,31 @@ def warned_of(why: str) -> bool:
 
 
 @dataclass(slots=True)
+class Acquisition:
+    """What file names tell of one plate in one folder."""
+
+    channels: set[str] = field(default_factory=set)
+    timepoints: set[int] = field(default_factory=set)
+    planes: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SidecarFile:
+    """A metadata file: how deep it lies, its key, its size and the size up to which it is read, both in bytes."""
+
+    depth: int
+    key: str
+    size: int
+    most_bytes: int
+
+
+@dataclass(slots=True)
 class Findings:
-    """Tallies of one listing; bounded, whatever its length, but for `folders` (a set of folders a plate).
+    """Tallies of one listing; bounded, whatever its length, but for what is held of each plate.
 
     `unparsed` counts images whose names cannot be read, `not_text` those of them that are no UTF-8, whatever the layout.
-    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `folders` has the folders of each plate;
+    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `acquisitions` has what was seen of
+    each plate in each folder, `sidecars` the metadata files by folder and name;
     `conventions` counts images by the instrument's convention that their names follow, where a layout reads any name.
     """
 
@@ -43,8 +67,8 @@ class Findings:
     unparsed_examples: list[str] = field(default_factory=list)
     not_text: int = 0
     not_text_examples: list[str] = field(default_factory=list)
-    channels: set[str] = field(default_factory=set)
-    folders: dict[str, set[str]] = field(default_factory=dict)
+    acquisitions: dict[tuple[str, str], Acquisition] = field(default_factory=dict)
+    sidecars: dict[tuple[str, str], SidecarFile] = field(default_factory=dict)
     images: int = 0
     conventions: Counter[str] = field(default_factory=Counter)
 
@@ -65,9 +89,31 @@ class Findings:
         self.not_text += 1
         _keep_first(self.not_text_examples, key)
 
+    def add_image(self, parsed: Parsed) -> None:
+        """Count an image whose name is read."""
+        self.images += 1
+        place = (parsed.field.plate, parsed.folder)
+        if (seen := self.acquisitions.get(place)) is None:
+            seen = self.acquisitions[place] = Acquisition()
+        seen.channels.add(parsed.channel)
+        seen.timepoints.add(parsed.field.timepoint)
+        seen.planes.add(parsed.plane)
+
+    def add_sidecar(self, listed: Listed, sidecar: Sidecar) -> None:
+        """Keep a metadata file; of its copies, the one that lies highest, first in order of the keys."""
+        place = (sidecar.folder, sidecar.name)
+        file = SidecarFile(listed.key.count("/"), listed.key, listed.size, sidecar.most_bytes)
+        self.sidecars[place] = min(file, self.sidecars.get(place, file))
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that names tell, "" for that of names that tell none."""
+        return frozenset(channel for seen in self.acquisitions.values() for channel in seen.channels)
+
     def split_plates(self) -> frozenset[str]:
         """Plates whose name is found below several folders."""
-        return frozenset(plate for plate, folders in self.folders.items() if len(folders) > 1)
+        folders = Counter(plate for plate, _ in self.acquisitions)
+        return frozenset(plate for plate, number in folders.items() if number > 1)
 
 
 def refuse_unparsed(found: Findings) -> None:

@@ -1,13 +1,15 @@
 """`run/plan.parquet`: a row a field and source, a row group a shard, so that shards are streamed and never all held.
 
-A field without a source has one row with a null key. Metadata: schema version, fingerprint, digest of the listing.
+A field without a source has one row with a null key. Metadata: schema version, fingerprint, digest of the listing. What
+metadata files state of plates stands in the metadata too, and in three further columns; a plan of an input without such
+files has neither, and the name that it had before there were any.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +19,9 @@ import pyarrow.parquet as pq
 
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import OutputFault, Reason
+from cellcount_core.domain.facts import PlateFacts, Position
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+from cellcount_core.domain.fingerprint import canonical_json
 
 PLAN_KEY = "run/plan.parquet"
 
@@ -41,9 +45,22 @@ SCHEMA = pa.schema(
 )
 """Columns of the plan. `index` is -1 for a whole file; `reason` and `detail` are null for a field that can be counted."""
 
+WITH_FACTS = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("um_per_px", pa.float64()),
+        pa.field("x_um", pa.float64()),
+        pa.field("y_um", pa.float64()),
+    ]
+)
+"""Columns of a plan of plates of which metadata files state something."""
+
+FACTS_META = b"cellcount.plates"
 FINGERPRINT_META = b"cellcount.fingerprint"
 LISTING_META = b"cellcount.listing_digest"
 VERSION_META = b"cellcount.schema_version"
+
+NO_FACTS: Mapping[str, PlateFacts] = {}
 
 _NO_SOURCE = (None, None, None, None, None, None)
 _Line = tuple[object, ...]
@@ -58,22 +75,31 @@ class Written:
     fingerprint: str
 
 
-def write_plan(path: Path, shards: Iterable[Shard], name_of: Callable[[str], str]) -> Written:
-    """Write the plan to a local file, shard by shard.
+def write_plan(
+    path: Path,
+    shards: Iterable[Shard],
+    name_of: Callable[[str], str],
+    facts: Mapping[str, PlateFacts] = NO_FACTS,
+) -> Written:
+    """Write the plan to a local file, shard by shard. `facts` is what metadata files state, by plate.
 
-    `name_of` gives the fingerprint from the listing digest: SHA-256 over the rows without their shard, so that neither
-    the order of the listing nor the size of the shards can change it. Equal plans give equal bytes.
+    `name_of` gives the fingerprint from the listing digest: SHA-256 over the rows without their shard and over the facts,
+    so that neither the order of the listing nor the size of the shards can change it. Equal plans give equal bytes.
     """
     digest = hashlib.sha256()
     count = 0
+    schema = WITH_FACTS if facts else SCHEMA
+    stated = canonical_json({plate: one.plain() for plate, one in facts.items()})
+    if facts:
+        digest.update(stated.encode())
     with pq.ParquetWriter(
-        path, SCHEMA, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False
+        path, schema, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False
     ) as writer:
         for shard in shards:
-            lines = [line for planned in shard.fields for line in _lines(planned)]
+            lines = [line for planned in shard.fields for line in _lines(planned, len(schema) > len(SCHEMA))]
             # The rows of a list without its brackets: the text does not tell where a shard ends.
             digest.update(json.dumps([line[1:] for line in lines])[1:-1].encode() + b", ")
-            writer.write_table(_table(shard.number, lines), row_group_size=len(lines))
+            writer.write_table(_table(shard.number, lines, schema), row_group_size=len(lines))
             count += 1
         listing = digest.hexdigest()
         named = name_of(listing)
@@ -82,6 +108,7 @@ def write_plan(path: Path, shards: Iterable[Shard], name_of: Callable[[str], str
                 VERSION_META.decode(): str(SCHEMA_VERSION),
                 LISTING_META.decode(): listing,
                 FINGERPRINT_META.decode(): named,
+                **({FACTS_META.decode(): stated} if facts else {}),
             }
         )
     return Written(count, listing, named)
@@ -116,25 +143,30 @@ def _opened(plan: Path | bytes) -> pq.ParquetFile:
         file = pq.ParquetFile(pa.BufferReader(plan) if isinstance(plan, bytes) else plan)
     except (pa.ArrowException, OSError) as error:
         raise OutputFault(f"{PLAN_KEY}: not a readable plan: {error}") from error
-    if not file.schema_arrow.equals(SCHEMA) or FINGERPRINT_META not in (file.metadata.metadata or {}):
+    if not any(file.schema_arrow.equals(known) for known in (SCHEMA, WITH_FACTS)) or FINGERPRINT_META not in (
+        file.metadata.metadata or {}
+    ):
         raise OutputFault(f"{PLAN_KEY}: not the plan of this version of cellcount")
     return file
 
 
-def _lines(planned: PlannedField) -> Iterator[_Line]:
+def _lines(planned: PlannedField, facts: bool) -> Iterator[_Line]:
     key = planned.key
     where = (key.field_id, key.plate, key.well, key.site, key.timepoint)
-    end = (None, None) if planned.reason is None else (planned.reason.value, planned.detail)
+    end: _Line = (None, None) if planned.reason is None else (planned.reason.value, planned.detail)
+    if facts:
+        position = planned.position
+        end += (planned.um_per_px, *((None, None) if position is None else (position.x_um, position.y_um)))
     if not planned.sources:
         yield (*where, *_NO_SOURCE, *end)
     for source in planned.sources:
         yield (*where, source.channel, source.plane, source.key, source.index, source.size, source.etag, *end)
 
 
-def _table(number: int, lines: list[_Line]) -> pa.Table:
+def _table(number: int, lines: list[_Line], schema: pa.Schema) -> pa.Table:
     columns = [[number] * len(lines), *zip(*lines, strict=True)]
-    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _shard(number: int, table: pa.Table) -> Shard:
@@ -147,17 +179,27 @@ def _field_id(line: _Line) -> object:
 
 
 def _planned(lines: list[_Line]) -> PlannedField:
-    _, _, plate, well, site, timepoint, *_, reason, detail = lines[0]
-    key = FieldKey(str(plate), str(well), _whole(site), _whole(timepoint))
-    sources = tuple(_source(line) for line in lines if line[8] is not None)
+    _, _, plate, well, site, timepoint = lines[0][:6]
+    reason, detail, *stated = lines[0][12:]
+    um_per_px, x_um, y_um = map(_real, stated or (None, None, None))
     return PlannedField(
-        key, sources, None if reason is None else Reason(str(reason)), "" if detail is None else str(detail)
+        FieldKey(str(plate), str(well), _whole(site), _whole(timepoint)),
+        tuple(_source(line) for line in lines if line[8] is not None),
+        None if reason is None else Reason(str(reason)),
+        "" if detail is None else str(detail),
+        um_per_px,
+        None if x_um is None or y_um is None else Position(x_um, y_um),
     )
 
 
 def _source(line: _Line) -> Source:
     channel, plane, key, index, size, etag = line[6:12]
     return Source(str(channel), _whole(plane), str(key), _whole(index), _whole(size), str(etag))
+
+
+def _real(value: object) -> float | None:
+    assert value is None or isinstance(value, float)
+    return value
 
 
 def _whole(value: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,18 +12,27 @@ from tempfile import TemporaryDirectory
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences, fingerprint
 from cellcount_core.domain.scales import PoolScale
-from cellcount_core.layouts.hint import hint
+from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.plan.census import Census, PlanSummary
 from cellcount_core.plan.changes import Changes, changes, with_gone
-from cellcount_core.plan.channels import UNNAMED, ChannelChoice, select_channels
+from cellcount_core.plan.channels import (
+    UNNAMED,
+    ChannelChoice,
+    Names,
+    by_channel,
+    select_channels,
+    unknown_channels,
+)
 from cellcount_core.plan.discover import Discovery, Scope, discover
-from cellcount_core.plan.expect import expected_groups, grid_wells, sentence
+from cellcount_core.plan.expect import Group, expected_groups, grid_wells
+from cellcount_core.plan.facts import channel_names, names_in_images
 from cellcount_core.plan.fields import FieldRule, plan_field
-from cellcount_core.plan.findings import Findings, left_out_lines, nothing_found, refuse_unparsed
+from cellcount_core.plan.findings import left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.merge import RUN_ROWS
 from cellcount_core.plan.planfile import (
     PLAN_KEY,
@@ -51,6 +60,7 @@ from cellcount_core.tables.runfile import (
 )
 
 _SHOWN_DIFFERENCES = 12
+_SHOWN_LINES = 10
 
 Measure = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...]]
 """Finds the object sizes of a run from a sample of its fields."""
@@ -117,6 +127,7 @@ class Survey:
     run: RunConfig
     discovery: Discovery
     rule: FieldRule
+    names: Names
     url: str
 
     def __enter__(self) -> Survey:
@@ -151,11 +162,12 @@ def survey(
     try:
         scope = Scope(run, (path_below(store_in.url, own_output) or "") if own_output else "")
         discovery = discover(store_in, layout, scope, Path(scratch.name), options=options, run_rows=run_rows)
-        rule = _rule(run, roles, discovery, store_in.url)
+        names = _channel_names(store_in, run, discovery)
+        rule = _rule(run, roles, discovery, names, store_in.url)
     except BaseException:
         scratch.cleanup()
         raise
-    return Survey(scratch, run, discovery, rule, store_in.url)
+    return Survey(scratch, run, discovery, rule, names, store_in.url)
 
 
 def plan_survey(
@@ -172,9 +184,7 @@ def plan_survey(
     folder = TemporaryDirectory(prefix="cellcount-plan-")
     try:
         path = Path(folder.name) / "plan.parquet"
-        file, summary = _write(
-            path, seen.discovery, seen.rule, _Order(seen.run, model, limits, seen.url, measure, before)
-        )
+        file, summary = _write(path, seen, _Order(model, limits, measure, before))
     except BaseException:
         folder.cleanup()
         raise
@@ -266,25 +276,34 @@ def load_plan(store_out: Store, run: RunFile) -> bytes:
 class _Order:
     """What a plan is made for."""
 
-    run: RunConfig
     model: PlannedModel
     limits: ShardLimits
-    url: str
     measure: Measure
     before: bytes | None
 
 
-def _rule(run: RunConfig, roles: tuple[str, ...], discovery: Discovery, url: str) -> FieldRule:
+def _channel_names(store: Store, run: RunConfig, discovery: Discovery) -> Names:
+    """How instruments call the channels: by metadata files, and by the images' headers where one is asked for that is not among those."""
+    seen = discovery.found.channels
+    names = channel_names(discovery.facts.plates, seen)
+    if unknown_channels(run, seen, names):
+        return names_in_images(store, discovery.rows(), run.max_pixels)
+    return names
+
+
+def _rule(run: RunConfig, roles: tuple[str, ...], discovery: Discovery, names: Names, url: str) -> FieldRule:
     if run.unparsed == "refuse":
         refuse_unparsed(discovery.found)
     if not len(discovery.sorter):
         raise nothing_found(discovery.found, url)
-    choice = select_channels(run, roles, discovery.found.channels)
-    return FieldRule(choice, run.z, kind_of(run.layout).traits.projection_plane, sentence(run.expect))
+    choice = select_channels(run, roles, discovery.found.channels, names)
+    traits = kind_of(run.layout).traits
+    return FieldRule(choice, run.z, traits.projection_plane, discovery.facts.plates)
 
 
-def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> tuple[RunFile, PlanSummary]:
-    run, identity = order.run, order.model.identity
+def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummary]:
+    run, discovery, rule = seen.run, seen.discovery, seen.rule
+    identity = order.model.identity
     section = run.model_dump(mode="json")
     census, sampler = Census(), Sampler()
     scales: tuple[PoolScale, ...] = ()
@@ -295,21 +314,27 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         scales = order.measure(sampler.fields(), rule.choice)
         return fingerprint(section, identity.digest, identity.engine, listing, scales)
 
-    few = sum(1 for _ in islice(expected_groups(discovery.rows, run.expect), order.limits.enough))
-    fields: Iterator[PlannedField] = (
-        plan_field(place, rows, rule) for place, rows in expected_groups(discovery.rows, run.expect)
-    )
+    facts = discovery.facts.plates
+
+    def groups() -> Iterator[Group]:
+        return expected_groups(discovery.rows, run.expect, facts, discovery.set_aside)
+
+    few = sum(1 for _ in islice(groups(), order.limits.enough))
+    fields = _planned(groups(), rule, census)
     if order.before is not None:
         fields = with_gone(fields, read_shards(order.before))
     written = write_plan(
-        path, cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)), name_of
+        path,
+        cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)),
+        name_of,
+        facts,
     )
-    warnings = [*_warnings(discovery.found, census, rule.choice), *scale_warnings(scales)]
-    summary = _summary(discovery.found, census, rule.choice, written, scales, warnings)
+    warnings = [*_warnings(seen, census), *scale_warnings(scales)]
+    summary = _summary(seen, census, written, scales, warnings)
     file = RunFile(
         fingerprint=written.fingerprint,
         run=section,
-        input=order.url,
+        input=seen.url,
         model=identity,
         channels=dict(zip(order.model.roles, rule.choice.counted, strict=True)),
         schema=order.model.schema_of(_column_names(order.model, rule.choice)),
@@ -320,6 +345,14 @@ def _write(path: Path, discovery: Discovery, rule: FieldRule, order: _Order) -> 
         scales=scales,
     )
     return file, summary
+
+
+def _planned(groups: Iterable[Group], rule: FieldRule, census: Census) -> Iterator[PlannedField]:
+    for group in groups:
+        if group.place[0] in rule.facts:
+            census.unstated[group.place[0]] += group.unstated
+            census.unseen[group.place[0]] += not group.rows
+        yield plan_field(group, rule)
 
 
 def _numbers(summary: PlanSummary) -> Numbers:
@@ -345,13 +378,13 @@ def _watched(fields: Iterator[PlannedField], census: Census, run: RunConfig) -> 
 
 
 def _summary(
-    found: Findings,
+    seen: Survey,
     census: Census,
-    choice: ChannelChoice,
     written: Written,
     scales: tuple[PoolScale, ...],
     warnings: Sequence[str],
 ) -> PlanSummary:
+    found, choice = seen.discovery.found, seen.rule.choice
     return PlanSummary(
         plates=census.plates(),
         fields=census.fields,
@@ -361,6 +394,8 @@ def _summary(
         channels_seen=tuple(sorted(found.channels)),
         counted=choice.counted,
         measured=choice.measured,
+        channel_names=by_channel(seen.names),
+        facts=seen.discovery.facts.plates,
         reasons=dict(sorted(census.reasons.items())),
         ignored=dict(sorted(found.ignored.items())),
         ignored_examples=found.ignored_examples,
@@ -371,10 +406,14 @@ def _summary(
     )
 
 
-def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[str]:
-    warnings: list[str] = []
+def _warnings(seen: Survey, census: Census) -> list[str]:
+    found, choice = seen.discovery.found, seen.rule.choice
+    warnings: list[str] = [*seen.discovery.facts.warnings]
     if (suggestion := hint(found.images, found.conventions)) is not None:
         warnings.append(suggestion)
+    elif kind_of(seen.run.layout).traits.reads_any_name:
+        images = ((row.plate, row.well) for row in seen.discovery.rows() if row.slice_index <= 0)
+        warnings += filter(None, [channel_endings(images)])
     if split := sorted(found.split_plates()):
         shown = ", ".join(repr(plate) for plate in split[:5])
         warnings.append(
@@ -382,6 +421,7 @@ def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[st
             + (", …" if split[5:] else "")
         )
     warnings += left_out_lines(found)
+    warnings += _missing_lines(seen.discovery.facts.plates, census)
     if census.outside:
         warnings.append(
             f"{census.outside} fields lie outside the plate that run.expect describes; they are counted too"
@@ -397,6 +437,26 @@ def _warnings(found: Findings, census: Census, choice: ChannelChoice) -> list[st
         only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
         warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")
     return warnings
+
+
+def _missing_lines(facts: Mapping[str, PlateFacts], census: Census) -> list[str]:
+    lines = []
+    for plate, stated in facts.items():
+        name = stated.source.rpartition("/")[2]
+        if unseen := census.unseen[plate]:
+            lines.append(
+                f"plate {plate!r}: {stated.source} states {unseen} more {'field' if unseen == 1 else 'fields'} than there are files"
+                f" of; {'its row is' if unseen == 1 else 'their rows are'} 'missing'. If the folder holds a part of the plate on"
+                f" purpose, leave the metadata out: --set 'run.exclude=[{name}]'"
+            )
+        if unstated := census.unstated[plate]:
+            lines.append(
+                f"plate {plate!r}: {unstated} {'field is' if unstated == 1 else 'fields are'} not among those that"
+                f" {stated.source} states; {'it is' if unstated == 1 else 'they are'} counted too"
+            )
+    if len(lines) > _SHOWN_LINES:
+        lines[_SHOWN_LINES:] = [f"… and {len(lines) - _SHOWN_LINES} more such plates"]
+    return lines
 
 
 def _stored_run(store_out: Store) -> RunFile | None:

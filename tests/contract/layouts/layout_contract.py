@@ -1,44 +1,126 @@
-"""What every layout that reads names must do; a test class for a layout inherits from `LayoutContract`."""
+"""What every layout must do, as one example of each: files of a small plate, what they are, and what its metadata states.
+
+A new layout adds its example to `EXAMPLES`; the tests beside this file hold all of them to the same rules.
+"""
 
 from __future__ import annotations
 
-import pickle
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from cellcount_core.config import LayoutConfig
-from cellcount_core.domain.fields import Parsed
-from cellcount_core.layouts.base import Ignored, Layout
-from cellcount_core.layouts.registry import build_layout
+from cellcount_core.domain.facts import PlateFacts
+from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.flat import FlatSettings
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.pattern import PatternSettings
+from cellcount_core.layouts.table import TableSettings
+
+What = tuple[str, str, int, int, str, int]
+"""plate, well, site, time point, channel, plane: as the layout must read them from a key."""
 
 
-class LayoutContract:
-    """`config` builds the layout; `example` is a key it reads."""
+@dataclass(frozen=True)
+class Example:
+    """A plate as its instrument writes it.
 
-    config: ClassVar[LayoutConfig]
-    example: ClassVar[str]
+    `fields` are the files of one channel, one a field, with holes (a well without its second site, a well in between
+    without files): what is there must not depend on what is not. `beside` are keys that are images and must never become
+    fields or files of fields: thumbnails, overlays, stitched or displayed renderings. `other_channel` is a file of the first
+    field. `sidecars` are the metadata files, `facts` what they state.
+    """
 
-    def layout(self) -> Layout:
-        return build_layout(self.config, "PX")
+    settings: LayoutSettings
+    fields: Mapping[str, What]
+    beside: tuple[str, ...] = ()
+    other_channel: Mapping[str, What] = field(default_factory=dict)
+    sidecars: Mapping[str, bytes] = field(default_factory=dict)
+    facts: tuple[PlateFacts, ...] = ()
+    missing: tuple[tuple[str, int], ...] = ()
+    """Well and site of the fields that the metadata states and of which there is no file."""
 
-    def test_it_reads_its_example(self) -> None:
-        parsed = self.layout().parse(self.example)
-        assert isinstance(parsed, Parsed)
-        assert parsed.field.well
 
-    def test_hidden_files_are_ignored_wherever_they_lie(self) -> None:
-        folder, slash, name = self.example.rpartition("/")
-        for hidden in (f"{folder}{slash}._{name}", f".cache/{self.example}", f"__MACOSX/{self.example}"):
-            assert self.layout().parse(hidden) == Ignored("hidden")
+HTD = "\r\n".join(
+    (
+        '"HTSInfoFile", Version 1.0',
+        '"Description", "two wells\xb6\xb6DAPI"',
+        '"TimePoints", 1',
+        '"ZSeries", FALSE',
+        '"ZSteps", 0',
+        '"XWells", 12',
+        '"YWells", 8',
+        '"WellsSelection1", ' + ", ".join(["FALSE"] * 12),
+        '"WellsSelection2", FALSE, TRUE, TRUE, TRUE' + ", FALSE" * 8,
+        *(f'"WellsSelection{row}", ' + ", ".join(["FALSE"] * 12) for row in range(3, 9)),
+        '"Sites", TRUE',
+        '"XSites", 2',
+        '"YSites", 2',
+        '"SiteSelection1", TRUE, FALSE',
+        '"SiteSelection2", FALSE, TRUE',
+        '"Waves", TRUE',
+        '"NWavelengths", 3',
+        '"WaveName1", "DAPI"',
+        '"WaveName2", "FITC"',
+        '"WaveName3", "Cy5"',
+        '"WaveCollect1", 1',
+        '"WaveCollect2", 1',
+        '"WaveCollect3", 0',
+        '"EndFile"',
+    )
+).encode("latin-1")
+"""Not UTF-8, as the real ones; wells B02 to B04, two of four sites, the third wavelength not acquired."""
 
-    def test_files_of_other_kinds_are_ignored_with_their_extension(self) -> None:
-        assert self.layout().parse("plate/9987.HTD") == Ignored("not an image (.htd)")
-        assert self.layout().parse("plate/README") == Ignored("not an image (no extension)")
-
-    def test_label_images_that_cellcount_wrote_are_ignored(self) -> None:
-        stem = self.example.rpartition(".")[0]
-        assert self.layout().parse(f"{stem}.labels.tif") == Ignored("label image")
-
-    def test_it_survives_pickling(self) -> None:
-        assert pickle.loads(pickle.dumps(self.layout())).parse(self.example) == self.layout().parse(
-            self.example
-        )
+EXAMPLES: Mapping[str, Example] = {
+    "flat": Example(
+        FlatSettings(),
+        {
+            "day 1/a.png": ("day 1", "a", 1, 1, "", 0),
+            "day 1/c.tif": ("day 1", "c", 1, 1, "", 0),
+            "top.ome.tif": ("PX", "top", 1, 1, "", 0),
+        },
+        beside=("day 1/a_cp_masks.png", "day 1/a_cp_outlines.png", "day 1/c_seg.npy"),
+    ),
+    "imagexpress": Example(
+        ImageXpressSettings(),
+        {
+            "run/p_B02_s1_w1.TIF": ("p", "B02", 1, 1, "w1", 0),
+            "run/p_B02_s2_w1.TIF": ("p", "B02", 2, 1, "w1", 0),
+            "run/p_B04_s2_w1D5F8F51A-3E85-4358-AE51-A465AF87386F.tif": ("p", "B04", 2, 1, "w1", 0),
+        },
+        beside=(
+            "run/p_B02_s1_w1_thumb.TIF",
+            "run/p_B02_s1_w1_thumbD5F8F51A-3E85-4358-AE51-A465AF87386F.tif",
+            "run/p_B02_thumb_D5F8F51A-3E85-4358-AE51-A465AF87386F.tif",
+        ),
+        other_channel={"run/p_B02_s1_w2.TIF": ("p", "B02", 1, 1, "w2", 0)},
+        sidecars={"run/p.HTD": HTD, "run/TimePoint_1/p.HTD": b"a copy, never read"},
+        facts=(
+            PlateFacts(
+                folder="run", plate="p", source="run/p.HTD", rows=8, columns=12, timepoints=1,
+                channels=(("w1", "DAPI"), ("w2", "FITC")),
+            ),
+        ),
+        missing=(("B03", 1), ("B03", 2), ("B04", 1)),
+    ),
+    "pattern": Example(
+        PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),
+        {
+            "sbs/Channel2-01-A-01.tif": ("sbs", "A01", 1, 1, "2", 0),
+            "sbs/Channel2-14-B-02.tif": ("sbs", "B02", 1, 1, "2", 0),
+        },
+        beside=("sbs/Channel2-01-A-01_cp_masks.tif",),
+        other_channel={"sbs/Channel1-01-A-01.tif": ("sbs", "A01", 1, 1, "1", 0)},
+    ),
+    "table": Example(
+        TableSettings(manifest="m.csv"),
+        {
+            "x/1.tif": ("P", "A01", 1, 1, "DAPI", 0),
+            "x/3.tif": ("P", "A02", 2, 1, "DAPI", 0),
+        },
+        beside=("x/1_thumb.tif", "x/not-named.tif"),
+        other_channel={"x/2.tif": ("P", "A01", 1, 1, "GFP", 0)},
+        sidecars={
+            "m.csv": b"key,plate,well,site,channel\nx/3.tif,P,a2,2,DAPI\nx/gone.tif,P,B7,1,DAPI\nx/1.tif,P,A01,1,DAPI\nx/2.tif,P,A1,1,GFP\n"
+        },
+        missing=(("B07", 1),),
+    ),
+}  # fmt: skip

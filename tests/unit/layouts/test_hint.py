@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
 import shlex
 
+import pytest
+
 from cellcount_core.domain.fields import Parsed
-from cellcount_core.layouts.hint import suggest
+from cellcount_core.layouts.hint import channel_endings, suggest
 from cellcount_core.layouts.pattern import PatternSettings, compile_pattern
 
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
@@ -55,3 +58,44 @@ def test_nothing_is_proposed_for_other_names() -> None:
         is None
     )
     assert suggest([]) is None
+
+
+def pairs(*stems: str, folder: str = "A9") -> list[tuple[str, str]]:
+    return sorted((folder, stem) for stem in stems)
+
+
+def test_two_channels_that_differ_by_a_letter_are_pointed_out_with_the_pattern_that_reads_them() -> None:
+    stems = [f"A9 p{number}{channel}" for number in (5, 7, 9, 10) for channel in "df"]
+    told = channel_endings(pairs(*stems))
+    assert told is not None
+    assert "8 of 8 images" in told
+    assert "'A9 p10d' and 'A9 p10f'" in told
+    pattern = re.search(r"run\.layout\.pattern=(.*?)' --channel d", told)
+    assert pattern is not None
+    layout = compile_pattern(PatternSettings(pattern=pattern[1]), "plate")
+    read = [layout.parse(f"A9/{stem}.tif") for stem in stems]
+    assert {(one.field.well, one.channel) for one in read if isinstance(one, Parsed)} == {
+        (f"A9 p{number}", channel) for number in (5, 7, 9, 10) for channel in "df"
+    }
+
+
+def test_stains_behind_a_separator_are_pointed_out_too() -> None:
+    told = channel_endings(pairs("x_DAPI", "x_GFP", "y_DAPI", "y_GFP"))
+    assert told is not None
+    assert "(?P<channel>DAPI|GFP)" in told
+
+
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ("a", "b", "c"),
+        ("img1a", "img1b", "img2a", "img2b"),
+        ("dog_left", "cat_up", "x"),
+        ("img_1", "img_2", "img_3", "img_4"),
+        ("A01", "A02", "B01", "B02"),
+        ("x_DAPI", "x_GFP", *(f"other {number}" for number in range(9))),
+        ("p5d", "p5f", "p6d", "p7f", "p8d", "p9f"),
+    ],
+)
+def test_other_names_are_taken_for_images(stems: tuple[str, ...]) -> None:
+    assert channel_endings(pairs(*stems)) is None

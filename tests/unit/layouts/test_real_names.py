@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.config import LayoutConfig, RunConfig
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.layouts.base import Ignored
+from cellcount_core.images.decode import open_image
+from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
@@ -51,6 +53,8 @@ def read(
                 found.add(row)
             case Ignored() as why:
                 ignored.append(why.why)
+            case Sidecar() as sidecar:
+                ignored.append(f"metadata {sidecar.name}")
             case None:
                 unparsed.append(key)
     return found, ignored, unparsed
@@ -103,17 +107,70 @@ def test_zmix_t_has_two_time_points_and_three_channels() -> None:
 def test_htd_exports_are_read_whole(folder: str, expected: set[tuple[str, str, int, int, str, int]]) -> None:
     found, ignored, unparsed = read(f"imagexpress_htd_export/{folder}", ImageXpressSettings())
     assert found == expected
-    assert set(ignored) == {"not an image (.htd)"}
+    assert set(ignored) == {"metadata 9987.HTD"}
     assert unparsed == []
 
 
-def test_three_htd_exports_of_one_plate_name_are_three_plates() -> None:
+def test_three_htd_exports_of_one_plate_name_are_three_plates_each_with_its_own_metadata() -> None:
     run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"})
     summary = plan("imagexpress_htd_export", run)
-    assert {plate.plate: plate.fields for plate in summary.plates} == {
-        "9987@9987_Plate_3420": 1, "9987@9987_Plate_3434": 1, "9987@9987_Plate_3435": 8,
+    fields = {plate.plate: (plate.fields, plate.wells, plate.sites_max) for plate in summary.plates}
+    # Of 3434 one field of four was kept here; its HTD selects two sites in each of B02 and B03.
+    assert fields == {
+        "9987@9987_Plate_3420": (1, 1, 1), "9987@9987_Plate_3434": (4, 2, 2), "9987@9987_Plate_3435": (8, 2, 2),
     }  # fmt: skip
-    assert (summary.sources, summary.reasons) == (10, {})
+    assert (summary.sources, summary.reasons) == (10, {"absent": 3})
+    assert {name: (one.rows, one.columns) for name, one in summary.facts.items()} == dict.fromkeys(
+        fields, (8, 12)
+    )
+    assert summary.channel_names == {"w1": "DAPI", "w2": "FITC", "w3": "Texas Red"}
+
+
+def test_an_htd_that_disagrees_with_the_files_is_told_and_not_obeyed() -> None:
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"})
+    told = plan("imagexpress_htd_export/9987_Plate_3435", run).warnings
+    assert told == (
+        "plate '9987': 9987.HTD states 6 time points (files are of 2), the channels w3 (Texas Red), w4 (Cy5) (no file is of them);"
+        " what is there is counted",
+    )
+
+
+@pytest.mark.parametrize("asked", ["w2", "FITC", "fitc"])
+def test_a_channel_is_asked_for_by_the_files_name_or_by_that_of_the_wavelength(asked: str) -> None:
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": asked})
+    summary = plan("imagexpress_htd_export/9987_Plate_3435", run)
+    assert (summary.counted, summary.fields, summary.sources) == (("w2",), 8, 8)
+
+
+def test_without_an_htd_the_wavelengths_stand_in_the_images() -> None:
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "Texas Red"})
+    summary = plan("imagexpress_zmix_t", run)
+    assert (summary.counted, summary.fields) == (("w3",), 2)
+    with pytest.raises(ConfigFault, match=r"there are 'w1' \(FITC\), 'w2' \(Cy3\), 'w3' \(Texas Red\)"):
+        plan("imagexpress_zmix_t", RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "DAPI"}))
+
+
+def test_the_pixel_size_of_each_field_is_that_of_its_metaseries_header() -> None:
+    root = plates() / "imagexpress_htd_export" / "9987_Plate_3435"
+    store = open_store(root, StorageOptions())
+    run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "DAPI"})
+    with make_plan(store, run, MODEL, ShardLimits(64, 2**40)) as made:
+        planned = [field for shard in made.shards() for field in shard.fields]
+    sizes = set()
+    for field in planned:
+        (source,) = field.sources
+        image = open_image(store.get(source.key), source.key, max_pixels=10**9)
+        sizes.add((image.channels, image.um_per_px))
+    assert sizes == {(("DAPI",), 1.3672)}
+
+
+def test_the_sites_of_a_grid_with_gaps_are_those_selected() -> None:
+    key = "40x-1time-26z-2well-6site-4channel.HTD"
+    body = (plates() / "metadata_only" / "htd" / key).read_bytes()
+    (facts,) = build_layout(ImageXpressSettings(), "PX").describe({key: body})
+    assert [(each.wells, each.sites) for each in facts.expected] == [(("C03", "E03"), (1, 2, 3, 4, 5, 6))]
+    assert (facts.rows, facts.columns, facts.planes, facts.timepoints) == (8, 12, 26, 1)
+    assert [name for _, name in facts.channels] == ["DAPI", "FITC", "Texas Red", "Cy5"]
 
 
 def test_bbbc013_has_96_wells_in_the_nuclei_channel_and_row_a_in_the_other() -> None:

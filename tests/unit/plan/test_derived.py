@@ -52,6 +52,7 @@ def test_what_other_programs_drew_of_an_image_is_left_out_and_named(order: int) 
         "a_labels.tif": tiff(LABELS), "a_label.tif": tiff(LABELS), "a_mask.png": mask, "a_Masks2.png": mask, "a_outlines_1.png": png(COLOURS),
         "a_cp_outlines.png": mask, "a_result.tif": tiff(LABELS.astype(np.float32)), "a-nuc.png": png(COLOURS), "a.png": png(LABELS),
         "masks/1.png": mask, "image_labels_A01.tif": tiff(LABELS), "P1-mask-a.png": mask, "truth/a.tif": tiff(LABELS),
+        "OutputLabels/a.tif": tiff(LABELS),
         "ground truth/x.tif": tiff(LABELS), "segmented/a.png": png(COLOURS), "seg_a.tif": tiff(LABELS), "Mask of a.tif": mask, "a.ome_instanseg_prediction.tiff": tiff(LABELS),
     }.items():  # fmt: skip
         files = dict([("a.tif", tiff(IMAGE)), ("b.tif", tiff(IMAGE)), (name, body)][::order])

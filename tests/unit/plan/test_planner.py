@@ -59,7 +59,7 @@ def test_fields_stand_in_key_order() -> None:
 
 
 def test_the_summary_tells_what_would_run() -> None:
-    store = store_of([*PLATE, "p/p.HTD", "p/p_A01_s1_w1_thumb.TIF", "q/q_A01_s1_w2.TIF", "q/.x.tif"])
+    store = store_of([*PLATE, "p/p.log", "p/p_A01_s1_w1_thumb.TIF", "q/q_A01_s1_w2.TIF", "q/.x.tif"])
     with plan_of(store, IMAGEXPRESS) as plan:
         summary = plan.summary
     p, q = summary.plates
@@ -69,7 +69,7 @@ def test_the_summary_tells_what_would_run() -> None:
     assert (summary.fields, summary.sources, summary.shards, summary.size) == (13, 12, 4, 72)
     assert (summary.channels_seen, summary.counted) == (("w1", "w2"), ("w1",))
     assert summary.reasons == {"channel_missing": 1}
-    assert summary.ignored == {"hidden": 1, "not an image (.htd)": 1, "thumbnail": 1}
+    assert summary.ignored == {"hidden": 1, "not an image (.log)": 1, "thumbnail": 1}
 
 
 def test_names_that_do_not_parse_refuse_the_plan_with_the_ways_out() -> None:

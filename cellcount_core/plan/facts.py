@@ -1,0 +1,162 @@
+"""What metadata files state of the plates of a listing: read, joined with the plates by folder and name, held against the files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cellcount_core.domain.errors import ConfigFault, FieldFault
+from cellcount_core.domain.facts import PlateFacts
+from cellcount_core.layouts.base import Layout
+from cellcount_core.layouts.metadata import Unreadable
+from cellcount_core.plan.channels import Names
+from cellcount_core.plan.findings import Acquisition, Findings, SidecarFile
+from cellcount_core.plan.rows import Row
+from cellcount_core.stores.base import Absent, Denied, Store
+
+MOST_SIDECARS = 20_000
+"""Metadata files of one input; there is one a plate, or a few."""
+
+_BY_NAMES = "the plate is planned from its file names alone"
+_SHOWN = 5
+_MOST_IMAGES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was stated: `plates` by the name of a plate in the plan, `warnings` what a reader should know of it."""
+
+    plates: Mapping[str, PlateFacts] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
+    """Read the metadata files of a listing, one folder at a time, and join them with the plates that were found.
+
+    What cannot be read, what describes no plate that is there, and what contradicts the files is told in `warnings`; only
+    what files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
+    """
+    if not found.sidecars:
+        return Facts()
+    if len(found.sidecars) > MOST_SIDECARS:
+        raise ConfigFault(
+            f"{store.url}: there are {len(found.sidecars)} metadata files such as {next(iter(found.sidecars.values())).key!r}; "
+            f"{MOST_SIDECARS} are read at most. Count the folders one by one, or leave the files out with run.exclude"
+        )
+    folders: defaultdict[str, list[SidecarFile]] = defaultdict(list)
+    for (folder, _), sidecar in sorted(found.sidecars.items()):
+        folders[folder].append(sidecar)
+    plates: dict[str, PlateFacts] = {}
+    warnings: list[str] = []
+    split = found.split_plates()
+    for files in folders.values():
+        for facts in _described(store, layout, files, warnings):
+            plate = _plate_of(facts, found)
+            if plate is None:
+                warnings.append(
+                    f"{facts.source} describes the plate {facts.plate!r}, of which there is no image"
+                )
+                continue
+            name = f"{plate}@{facts.folder}" if plate in split and facts.folder else plate
+            if name in plates:
+                warnings.append(
+                    f"{facts.source} describes the plate {name!r} a second time, after {plates[name].source}; it is not used"
+                )
+            else:
+                plates[name] = facts
+                seen = found.acquisitions[plate, facts.folder]
+                warnings += _contradictions(name, facts, seen)
+    return Facts(plates, tuple(warnings))
+
+
+def channel_names(facts: Mapping[str, PlateFacts], seen: Collection[str]) -> Names:
+    """The instrument's names of those channels that are `seen` in file names, by what metadata files state."""
+    stated = ((plate, *each) for plate, one in facts.items() for each in one.channels)
+    return _named((plate, channel, name) for plate, channel, name in stated if channel in seen)
+
+
+def names_in_images(store: Store, rows: Iterable[Row], max_pixels: int) -> Names:
+    """The instrument's names of channels by the headers of images: of each plate and channel one is read, 32 in all.
+
+    What cannot be read names nothing.
+    """
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.channel and row.size and not row.reason and (row.plate, row.channel) not in first:
+            if len(first) == _MOST_IMAGES:
+                break
+            first[row.plate, row.channel] = row
+    return _named(
+        (plate, channel, _name_in(store, row, max_pixels)) for (plate, channel), row in first.items()
+    )
+
+
+def _name_in(store: Store, row: Row, max_pixels: int) -> str:
+    from cellcount_core.images.decode import open_image
+
+    try:
+        channels = open_image(store.get(row.key), row.key, max_pixels=max_pixels).channels
+    except (FieldFault, Absent, Denied):
+        return ""
+    return channels[0] if len(channels) == 1 else ""
+
+
+def _named(stated: Iterable[tuple[str, str, str]]) -> Names:
+    """From plate, channel and name."""
+    names: dict[str, dict[str, list[str]]] = {}
+    for plate, channel, name in stated:
+        if name:
+            names.setdefault(name, {}).setdefault(channel, []).append(plate)
+    return names
+
+
+def _described(
+    store: Store, layout: Layout, files: list[SidecarFile], warnings: list[str]
+) -> Iterator[PlateFacts]:
+    bodies: dict[str, bytes] = {}
+    for file in files:
+        if file.size > file.most_bytes:
+            warnings.append(
+                f"{file.key}: has {file.size / 2**20:.0f} MiB, and metadata files of up to {file.most_bytes / 2**20:.0f} MiB are"
+                f" read; {_BY_NAMES}"
+            )
+            continue
+        try:
+            bodies[file.key] = store.get(file.key)
+        except (Absent, Denied) as fault:
+            warnings.append(f"{fault}; {_BY_NAMES}")
+    if not bodies:
+        return
+    try:
+        yield from layout.describe(bodies)
+    except Unreadable as fault:
+        warnings.append(f"{fault}; {_BY_NAMES}")
+
+
+def _plate_of(facts: PlateFacts, found: Findings) -> str | None:
+    """The plate of these facts, as the layout names it: of its name in its folder, else the only plate of that folder."""
+    if (facts.plate, facts.folder) in found.acquisitions:
+        return facts.plate
+    there = [plate for plate, folder in found.acquisitions if folder == facts.folder]
+    return there[0] if len(there) == 1 else None
+
+
+def _contradictions(plate: str, facts: PlateFacts, seen: Acquisition) -> list[str]:
+    """What is stated and what files show otherwise: told, and not obeyed."""
+    told: list[str] = []
+    if facts.timepoints is not None and facts.timepoints != len(seen.timepoints):
+        told.append(f"{_number(facts.timepoints, 'time point')} (files are of {len(seen.timepoints)})")
+    stacked = len(seen.planes - {0})
+    if facts.planes is not None and stacked and facts.planes != stacked:
+        told.append(f"{_number(facts.planes, 'z plane')} (files are of {stacked})")
+    absent = [f"{channel} ({name})" for channel, name in facts.channels if channel not in seen.channels]
+    if facts.channels and absent:
+        told.append(f"the channels {', '.join(absent[:_SHOWN])} (no file is of them)")
+    if not told:
+        return []
+    return [f"plate {plate!r}: {facts.source} states {', '.join(told)}; what is there is counted"]
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

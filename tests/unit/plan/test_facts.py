@@ -1,0 +1,158 @@
+"""Metadata files in a plan: what they state is planned, what cannot be read or contradicts the files is told."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault, Reason
+from cellcount_core.domain.facts import PlateFacts, Position
+from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.plan.planfile import read_shards, write_plan
+from cellcount_core.plan.planner import PlanSummary
+from tests.contract.layouts.layout_contract import HTD
+from tests.unit.plan.listings import MemoryStore, plan_bytes, plan_of
+
+IMAGES = ("run/p_B02_s1_w1.TIF", "run/p_B02_s2_w1.TIF", "run/p_B04_s2_w1.TIF")
+"""Of the six fields that HTD states."""
+
+
+def run_of(**settings: object) -> RunConfig:
+    return RunConfig.model_validate({"layout": ImageXpressSettings(), **settings})
+
+
+def planned(
+    files: Mapping[str, bytes], images: tuple[str, ...] = IMAGES, **settings: object
+) -> tuple[list[PlannedField], PlanSummary]:
+    store = MemoryStore({**dict.fromkeys(images, b"pixels"), **files})
+    with plan_of(store, run_of(**settings)) as plan:
+        return [field for shard in plan.shards() for field in shard.fields], plan.summary
+
+
+def missing(fields: list[PlannedField]) -> list[tuple[str, int]]:
+    return [(field.key.well, field.key.site) for field in fields if field.reason is Reason.ABSENT]
+
+
+def fingerprint(files: Mapping[str, bytes], images: tuple[str, ...] = IMAGES, **settings: object) -> str:
+    store = MemoryStore({**dict.fromkeys(images, b"pixels"), **files})
+    with plan_of(store, run_of(**settings)) as plan:
+        return plan.file.fingerprint
+
+
+def test_fields_that_the_instrument_states_and_did_not_write_are_missing_and_the_plan_says_so() -> None:
+    fields, summary = planned({"run/p.HTD": HTD})
+    assert missing(fields) == [("B03", 1), ("B03", 2), ("B04", 1)]
+    assert {field.detail for field in fields if field.reason} == {
+        "no file; p.HTD states that this well and site were acquired"
+    }
+    (told,) = (text for text in summary.warnings if "missing" in text)
+    assert told.startswith("plate 'p': run/p.HTD states 3 more fields than there are files of")
+    assert "--set 'run.exclude=[p.HTD]'" in told
+
+
+def test_metadata_that_is_left_out_states_nothing() -> None:
+    fields, summary = planned({"run/p.HTD": HTD}, exclude=["p.HTD"])
+    assert missing(fields) == []
+    assert summary.facts == {}
+
+
+def test_a_field_that_the_instrument_does_not_state_is_counted_and_told() -> None:
+    fields, summary = planned({"run/p.HTD": HTD}, (*IMAGES, "run/p_H12_s1_w1.TIF"))
+    assert [field.key.well for field in fields if field.reason is None] == ["B02", "B02", "B04", "H12"]
+    assert [text for text in summary.warnings if "1 field is not among those that run/p.HTD states" in text]
+
+
+def test_files_that_were_set_aside_are_not_missing() -> None:
+    excluded, _ = planned({"run/p.HTD": HTD}, exclude=["*_B02_s1_*"])
+    assert ("B02", 1) not in missing(excluded)
+    included, _ = planned({"run/p.HTD": HTD}, include=["*_B02_*"])
+    assert [(field.key.well, field.key.site, field.reason) for field in included] == [
+        ("B02", 1, None), ("B02", 2, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "an HTD file begins with"),
+        (b"\x89PNG\r\n\x1a\n", "an HTD file begins with"),
+        (HTD.replace(b"FALSE, TRUE, TRUE, TRUE", b"FALSE, TRUE"), "WellsSelection2 is"),
+        (HTD.replace(b'"XWells", 12', b'"XWells", 100000'), "XWells is '100000'; a whole number up to 48"),
+        (
+            b'"HTSInfoFile", Version 1.0\n' + b"#" * (4 * 2**20),
+            "has 4 MiB, and metadata files of up to 4 MiB",
+        ),
+    ],
+)
+def test_metadata_that_cannot_be_read_is_told_and_the_names_are_gone_by(body: bytes, said: str) -> None:
+    fields, summary = planned({"run/p.HTD": body})
+    assert missing(fields) == []
+    (told,) = summary.warnings
+    assert told.startswith("run/p.HTD: ")
+    assert said in told
+    assert told.endswith("the plate is planned from its file names alone")
+
+
+def test_metadata_of_a_plate_without_images_is_told() -> None:
+    _, summary = planned({"elsewhere/q.HTD": HTD})
+    assert "elsewhere/q.HTD describes the plate 'q', of which there is no image" in summary.warnings
+
+
+def test_each_folder_goes_by_its_own_metadata() -> None:
+    other = HTD.replace(b'"DAPI"', b'"Hoechst"').replace(b'"XWells", 12', b'"XWells", 12 ')
+    images = (*IMAGES, *(f"again/{key.rpartition('/')[2]}" for key in IMAGES))
+    _, summary = planned({"run/p.HTD": HTD, "again/p.HTD": other}, images)
+    assert {plate: dict(one.channels)["w1"] for plate, one in summary.facts.items()} == {
+        "p@again": "Hoechst",
+        "p@run": "DAPI",
+    }
+
+
+def test_a_name_that_means_another_channel_in_another_plate_is_refused() -> None:
+    other = HTD.replace(b'"WaveName1", "DAPI"', b'"WaveName1", "FITC"').replace(
+        b'"WaveName2", "FITC"', b'"WaveName2", "DAPI"'
+    )
+    images = tuple(f"{plate}/{plate}_B02_s1_w{channel}.TIF" for plate in "pq" for channel in (1, 2))
+    with pytest.raises(ConfigFault, match="channel 'DAPI' is 'w1' in plate 'p' and 'w2' in plate 'q'"):
+        planned({"p/p.HTD": HTD, "q/q.HTD": other}, images, channels={"nuclei": "DAPI"})
+    with pytest.raises(
+        ConfigFault, match=r"several channels \('w1' \(DAPI or FITC\), 'w2' \(DAPI or FITC\)\)"
+    ):
+        planned({"p/p.HTD": HTD, "q/q.HTD": other}, images)
+
+
+def test_a_plan_without_metadata_files_is_what_it_was() -> None:
+    body = plan_bytes(MemoryStore(dict.fromkeys(IMAGES, b"pixels")), run_of())
+    file = pq.ParquetFile(io.BytesIO(body))
+    assert file.schema_arrow.names[-2:] == ["reason", "detail"]
+    assert b"cellcount.plates" not in (file.schema_arrow.metadata or {})
+    assert fingerprint({}) == fingerprint({"run/notes.txt": b"x"})
+
+
+def test_what_metadata_states_is_part_of_the_fingerprint() -> None:
+    images = tuple(f"run/p_B0{well}_s{site}_w1.TIF" for well in (2, 3, 4) for site in (1, 2))
+    names = {fingerprint({}, images), fingerprint({"run/p.HTD": HTD}, images)}
+    names.add(fingerprint({"run/p.HTD": HTD.replace(b'"DAPI"', b'"Hoechst"')}, images))
+    assert len(names) == 3
+    assert fingerprint({"run/p.HTD": HTD}, images) == fingerprint({"run/p.HTD": HTD}, images[::-1])
+
+
+def test_pixel_size_and_stage_position_are_read_back_from_the_plan(tmp_path: Path) -> None:
+    field = PlannedField(
+        FieldKey("p", "B02", 1, 1),
+        (Source("w1", 0, "a.tif"),),
+        um_per_px=0.65,
+        position=Position(-120.5, 40.0),
+    )
+    plain = PlannedField(FieldKey("p", "B03", 1, 1), (), Reason.ABSENT, "no file")
+    path = tmp_path / "plan.parquet"
+    facts = {"p": PlateFacts("", "p", "p.xml", um_per_px=0.65)}
+    write_plan(path, [Shard(0, (field, plain))], str, facts)
+    (shard,) = read_shards(path)
+    assert shard.fields == (field, plain)
