@@ -1,4 +1,4 @@
-"""What OME-XML, ImageJ and MetaSeries headers say of a TIFF: channel names, pixel size, significant bits."""
+"""What OME-XML, ImageJ, MetaSeries and MetaMorph STK headers say of a TIFF: channel names, pixel size, significant bits."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
         return _imagej(dict(tif.imagej_metadata or {}), tif.pages.first)
     if tif.is_metaseries:
         return _metaseries(dict(tif.metaseries_metadata or {}), tif.pages.first)
+    if tif.is_stk:
+        return _stk(dict(tif.stk_metadata or {}), tif.pages.first)
     return Described()
 
 
@@ -156,4 +158,13 @@ def _metaseries(meta: Mapping[str, object], page: tifffile.TiffPage) -> Describe
     unit = str(info.get("spatial-calibration-units", ""))
     on = info.get("spatial-calibration-state") is True
     sides = [(_number(info.get(f"spatial-calibration-{axis}")) if on else None, unit) for axis in "xy"]
+    return calibrated((name,) if name else (), None, sides, _tagged(page))
+
+
+def _stk(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
+    """The UIC tags of MetaMorph and of ImageXpress before MetaSeries: `Name` is the wavelength's, `SpatialCalibration` is 1 where it is on."""
+    name = str(meta.get("Name") or "").strip()
+    unit = str(meta.get("CalibrationUnits", ""))
+    on = meta.get("SpatialCalibration") == 1
+    sides = [(_number(meta.get(f"{axis}Calibration")) if on else None, unit) for axis in "XY"]
     return calibrated((name,) if name else (), None, sides, _tagged(page))

@@ -237,6 +237,39 @@ def test_metaseries_names_the_channel_and_the_pixel_size() -> None:
     assert image.read("", 0).shape == (20, 30)
 
 
+def stk(name: str, um: tuple[int, int], unit: str, *, on: int = 1) -> bytes:
+    """A TIFF of one plane with the UIC tags that MetaMorph writes: tag 33628 holds pairs of an id and a value or its place."""
+    unit, name = f"{unit}\0", f"{name}\0"
+    side = 16
+    head = struct.pack("<2sHI", b"II", 42, 8)
+    entries = 10
+    at = len(head) + 2 + 12 * entries + 4
+    uic1, uic2, texts = at, at + 8 * 5, at + 8 * 5 + 24
+    fraction, first, second = texts, texts + 8, texts + 8 + 4 + len(unit)
+    pixels = second + 4 + len(name)
+    tags = [
+        (256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1),
+        (273, 4, 1, pixels), (278, 4, 1, side), (279, 4, 1, 2 * side * side),
+        (33628, 4, 5, uic1), (33629, 5, 1, uic2),
+    ]  # fmt: skip
+    pairs = [(3, on), (4, fraction), (5, fraction), (6, first), (7, second)]
+    return b"".join(
+        (
+            head, struct.pack("<H", entries), *(struct.pack("<HHII", *tag) for tag in tags), struct.pack("<I", 0),
+            *(struct.pack("<II", *pair) for pair in pairs), struct.pack("<6I", 0, 1, 2455198, 0, 2455198, 0),
+            struct.pack("<II", *um), struct.pack("<I", len(unit)), unit.encode(), struct.pack("<I", len(name)),
+            name.encode(), noise(side, side).tobytes(),
+        )
+    )  # fmt: skip
+
+
+def test_the_older_stk_tags_name_the_channel_and_the_pixel_size() -> None:
+    image = opened(stk("DAPI", (13, 20), "um"))
+    assert (image.channels, image.um_per_px, image.shape) == (("DAPI",), 0.65, (16, 16))
+    assert opened(stk("DAPI", (13, 20), "um", on=0)).um_per_px is None
+    assert opened(stk("DAPI", (1, 1), "pixel")).um_per_px is None
+
+
 def test_pages_that_nothing_describes_are_channels_to_choose_from() -> None:
     pixels = noise(3, 20, 30)
     image = opened(tiff(pixels, metadata=None))
