@@ -1,19 +1,22 @@
 """Reason codes, exit codes and the exception tree.
 
-The tree::
+Every fault is also the builtin exception that a Python caller expects, so that `except FileNotFoundError` works without a
+name of ours::
 
     CellcountError
-    ├── FieldFault            one field could not be counted: becomes a row of the fields table
+    ├── FieldFault            one field could not be counted: becomes a row of the fields table (the builtin of its reason)
     └── RunFault              the run stops with one message and an exit code
-        ├── ConfigFault       (also ValueError) configuration, plan or input that cannot be run
-        ├── StorageFault      store unreachable, throttled for good, disk full
-        ├── CredentialsFault  no credentials, or refused ones
-        ├── OutputFault       the output folder belongs to another run or cannot be written
+        ├── ConfigFault       configuration, plan or input that cannot be run (ValueError)
+        │   └── NoInputFault  the input is not there (FileNotFoundError)
+        ├── StorageFault      store unreachable, throttled for good, disk full (OSError)
+        ├── CredentialsFault  no credentials, or refused ones (PermissionError)
+        ├── OutputFault       the output folder belongs to another run or cannot be written (OSError)
+        │   ├── NoRunFault    no run stands there (FileNotFoundError)
         │   └── BusyFault     another run is at work on the output, or took it over
-        ├── ModelFault        a package that cannot be loaded or fails its golden tensors
-        ├── LedgerFault       `verify` found a row too many, too few or changed
-        ├── BudgetFault       more fields failed or are missing than the user accepts: stopped early
-        └── Interrupted       stopped on request; the same command goes on
+        ├── ModelFault        a package that cannot be loaded or fails its golden tensors (ValueError)
+        ├── LedgerFault       `verify` found a row too many, too few or changed (ValueError)
+        ├── BudgetFault       more fields failed or are missing than the user accepts: stopped early (RuntimeError)
+        └── Interrupted       stopped on request; the same command goes on (no builtin)
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,11 +72,13 @@ _AGAIN, _FILE, _SETTINGS = (Remedy.RETRY,), (Remedy.UPDATE,), (Remedy.SETTINGS,)
 
 @dataclass(frozen=True, slots=True)
 class ReasonInfo:
-    """The status a reason leads to, the sentence a user reads, and what can be done about it."""
+    """The status a reason leads to, the sentence a user reads, what can be done about it, and the builtin exception that a
+    FieldFault of this reason is."""
 
     status: Status
     sentence: str
     remedies: tuple[Remedy, ...] = _FILE
+    builtin: type[Exception] = ValueError
 
 
 class Reason(StrEnum):
@@ -121,6 +126,11 @@ class Reason(StrEnum):
         """What can be done about it."""
         return _INFO[self].remedies
 
+    @property
+    def builtin(self) -> type[Exception]:
+        """The builtin exception that a FieldFault of this reason also is."""
+        return _INFO[self].builtin
+
 
 _INFO: dict[Reason, ReasonInfo] = {
     Reason.UNREADABLE: ReasonInfo(Status.FAILED, "The file was read but could not be decoded."),
@@ -142,7 +152,10 @@ _INFO: dict[Reason, ReasonInfo] = {
         Status.FAILED, "The image's axes or size are not what was expected.", (*_SETTINGS, *_FILE)
     ),
     Reason.CHANNEL_MISSING: ReasonInfo(
-        Status.MISSING, "The channel to count has no file in this field.", (*_SETTINGS, *_FILE)
+        Status.MISSING,
+        "The channel to count has no file in this field.",
+        (*_SETTINGS, *_FILE),
+        FileNotFoundError,
     ),
     Reason.CHANNEL_UNKNOWN: ReasonInfo(
         Status.FAILED,
@@ -153,9 +166,13 @@ _INFO: dict[Reason, ReasonInfo] = {
         Status.FAILED, "Two files claim the same field, channel and plane.", (Remedy.REMOVE,)
     ),
     Reason.NON_FINITE: ReasonInfo(Status.FAILED, "The image holds NaN or infinite pixels."),
-    Reason.ABSENT: ReasonInfo(Status.MISSING, "The file is expected but is not there."),
+    Reason.ABSENT: ReasonInfo(
+        Status.MISSING, "The file is expected but is not there.", builtin=FileNotFoundError
+    ),
     Reason.CHANGED: ReasonInfo(Status.FAILED, "The file changed since the run was planned."),
-    Reason.ACCESS_DENIED: ReasonInfo(Status.FAILED, "The store refuses to give this one file.", _AGAIN),
+    Reason.ACCESS_DENIED: ReasonInfo(
+        Status.FAILED, "The store refuses to give this one file.", _AGAIN, PermissionError
+    ),
     Reason.PART_OF_SET: ReasonInfo(
         Status.SKIPPED,
         "The file holds other channels or planes of an image of several files, which is counted in the row of the file with the first plane.",
@@ -165,14 +182,19 @@ _INFO: dict[Reason, ReasonInfo] = {
         Status.FAILED, "Objects are larger than the largest block they could be separated in.", _SETTINGS
     ),
     Reason.WORKER_DIED: ReasonInfo(
-        Status.FAILED, "The process that counted this field died each time it was tried.", _AGAIN
+        Status.FAILED,
+        "The process that counted this field died each time it was tried.",
+        _AGAIN,
+        RuntimeError,
     ),
     Reason.TIMED_OUT: ReasonInfo(
-        Status.FAILED, "Counting this field took longer than execution.shard_timeout_s.", _AGAIN
+        Status.FAILED, "Counting this field took longer than execution.shard_timeout_s.", _AGAIN, TimeoutError
     ),
-    Reason.OUT_OF_MEMORY: ReasonInfo(Status.FAILED, "The field did not fit into memory, even alone.", _AGAIN),
+    Reason.OUT_OF_MEMORY: ReasonInfo(
+        Status.FAILED, "The field did not fit into memory, even alone.", _AGAIN, MemoryError
+    ),
     Reason.INTERNAL: ReasonInfo(
-        Status.FAILED, "cellcount itself failed on this field; please report it.", _AGAIN
+        Status.FAILED, "cellcount itself failed on this field; please report it.", _AGAIN, RuntimeError
     ),
 }
 
@@ -182,20 +204,41 @@ class CellcountError(Exception):
 
 
 class FieldFault(CellcountError):
-    """One field could not be counted.
+    """One field could not be counted. It is also the builtin exception of its reason (`Reason.builtin`).
 
     Attributes: `reason` (the code), `detail` (what was found and what was expected), `key` (file, or "").
+
+    >>> isinstance(FieldFault(Reason.ABSENT, "was there yesterday", "A01.tif"), FileNotFoundError)
+    True
     """
 
+    def __new__(cls, reason: Reason, detail: str, key: str = "") -> Self:
+        kind = cls if issubclass(cls, reason.builtin) else _FAULTS[reason.builtin]
+        # An OSError is laid out differently, and can only be made by its own.
+        return cast("Self", (OSError if issubclass(kind, OSError) else Exception).__new__(kind))
+
     def __init__(self, reason: Reason, detail: str, key: str = "") -> None:
-        super().__init__(reason, detail, key)
+        super().__init__()
+        self.args = (reason, detail, key)
         self.reason = reason
         self.detail = detail
         self.key = key
 
+    def __reduce__(self) -> tuple[type[FieldFault], tuple[Reason, str, str]]:
+        # The class that is found by its name makes the others.
+        return FieldFault, (self.reason, self.detail, self.key)
+
     def __str__(self) -> str:
         where = f"{self.key}: " if self.key else ""
         return f"{where}{self.detail} [{self.reason.value}]"
+
+
+def _also(builtin: type[Exception]) -> type[FieldFault]:
+    """FieldFaults that are that builtin too."""
+    return type("FieldFault", (FieldFault, builtin), {"__module__": __name__, "__doc__": FieldFault.__doc__})
+
+
+_FAULTS = {builtin: _also(builtin) for builtin in {info.builtin for info in _INFO.values()}}
 
 
 class RunFault(CellcountError):
@@ -211,6 +254,10 @@ class ConfigFault(RunFault, ValueError):
     exit_code = ExitCode.CONFIG
 
 
+class NoInputFault(ConfigFault, FileNotFoundError):
+    """The input is not there."""
+
+
 class StorageFault(RunFault, OSError):
     """The store cannot be reached, throttles for good, or is full. Nothing is known about single files."""
 
@@ -223,10 +270,14 @@ class CredentialsFault(RunFault, PermissionError):
     exit_code = ExitCode.CREDENTIALS
 
 
-class OutputFault(RunFault):
+class OutputFault(RunFault, OSError):
     """The output belongs to another run, or cannot be written."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class NoRunFault(OutputFault, FileNotFoundError):
+    """No run stands in the folder, or its tables are not written yet."""
 
 
 class BusyFault(OutputFault):
@@ -235,26 +286,30 @@ class BusyFault(OutputFault):
     exit_code = ExitCode.BUSY
 
 
-class ModelFault(RunFault):
+class ModelFault(RunFault, ValueError):
     """A model package cannot be loaded, or does not give its golden tensors."""
 
     exit_code = ExitCode.MODEL
 
 
-class LedgerFault(RunFault):
+class LedgerFault(RunFault, ValueError):
     """The output contradicts its own plan or digests."""
 
     exit_code = ExitCode.LEDGER
 
 
-class BudgetFault(RunFault):
+class BudgetFault(RunFault, RuntimeError):
     """More fields failed or are missing than the user accepts; stopped early, what is committed stays."""
 
     exit_code = ExitCode.FAILURES
 
 
 class Interrupted(RunFault):
-    """Stopped on request; the same command goes on where this one stopped."""
+    """Stopped on request; the same command goes on where this one stopped.
+
+    It is no builtin besides Exception: it is raised by signals, in the midst of libraries that would take a RuntimeError or an
+    OSError for one of their own and go on.
+    """
 
     exit_code = ExitCode.INTERRUPTED
 

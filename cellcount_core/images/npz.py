@@ -154,6 +154,8 @@ class ArrayStack:
         with self._lock:
             try:
                 return self._from_stream(begin, size)
+            except FieldFault:
+                raise
             except _STREAM_FAULTS as error:
                 self._stream = None
                 detail = f"the array {self.member!r} cannot be decompressed at image byte {start}: {error}"
@@ -199,6 +201,8 @@ def open_bytes(
         info = _member(archive, key)
         with archive.open(info) as stream:
             header = _npy_header(stream, key)
+    except FieldFault:
+        raise
     except _STREAM_FAULTS as error:
         end = body.rfind(_END_OF_DIRECTORY)
         if end < 0 or end + _END_BYTES > len(body):

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 import tifffile
 
-from cellcount_core.domain.errors import FieldFault, Reason, RunFault
+from cellcount_core.domain.errors import CellcountError, FieldFault, Reason
 from cellcount_core.images.axes import Axes
 from cellcount_core.images.imagefile import Beside, Plane
 from cellcount_core.images.ome import Place, PlaneMap, read_ome
@@ -42,7 +42,7 @@ def translated(key: str) -> Iterator[None]:
     """What decoders raise on damaged bytes becomes a FieldFault UNREADABLE; a store that fails while they read does not."""
     try:
         yield
-    except RunFault:
+    except CellcountError:
         raise
     except _DECODER_FAULTS as error:
         detail = f"the TIFF is damaged or uses what tifffile cannot decode: {str(error)[:200] or type(error).__name__}"

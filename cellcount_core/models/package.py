@@ -112,6 +112,8 @@ def load_package(folder: Path) -> Package:
         data = json.loads(body)
         package = _from_manifest(folder, data, hashlib.sha256(body).hexdigest())
         files: dict[str, str] = dict(data["files"])
+    except ModelFault:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFault(f"{manifest}: not a valid package manifest: {error!r}") from error
     _check_files(folder, files, needed={*package.engines.values(), package.golden} - {""})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.config import JobConfig, RunConfig, StorageConfig
-from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
+from cellcount_core.domain.errors import ConfigFault, NoInputFault, OutputFault, likely
 from cellcount_core.domain.fields import Selection
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.channels import UNNAMED
@@ -105,7 +105,7 @@ def _refuse_no_folder(folder: Path) -> None:
     if folder.exists() or folder.is_symlink():
         return
     above = next(parent for parent in folder.parents if parent.is_dir())
-    raise ConfigFault(f"{folder}: there is no such folder{_sibling(above, folder)}")
+    raise NoInputFault(f"{folder}: there is no such folder{_sibling(above, folder)}")
 
 
 def _sibling(above: Path, folder: Path) -> str:

@@ -45,7 +45,7 @@ class Listed:
     link: str = ""
 
 
-class Absent(CellcountError):
+class Absent(CellcountError, FileNotFoundError):
     """The store answers, and has no object of this `key`."""
 
     def __init__(self, key: str) -> None:
@@ -56,7 +56,7 @@ class Absent(CellcountError):
         return f"{self.key}: there is no such file"
 
 
-class Denied(CellcountError):
+class Denied(CellcountError, PermissionError):
     """The store answers, and refuses this one `key`; `detail` is its reason."""
 
     def __init__(self, key: str, detail: str) -> None:

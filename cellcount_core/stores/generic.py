@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cellcount_core.domain.errors import ConfigFault, CredentialsFault, RunFault, StorageFault
+from cellcount_core.domain.errors import CellcountError, ConfigFault, CredentialsFault, RunFault, StorageFault
 from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
@@ -223,7 +223,7 @@ class GenericStore:
         except (FileExistsError, IsADirectoryError, NotADirectoryError):
             raise
         except unusable as fault:
-            if isinstance(fault, RunFault):
+            if isinstance(fault, CellcountError):
                 raise
             raise self._meaning(fault, key) from None
 

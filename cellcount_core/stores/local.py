@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.domain.errors import ConfigFault, OutputFault, StorageFault
+from cellcount_core.domain.errors import CellcountError, ConfigFault, OutputFault, StorageFault
 from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
@@ -331,7 +331,7 @@ def _write_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        if isinstance(fault, StorageFault):
+        if isinstance(fault, CellcountError):
             raise
         if fault.errno in _FULL:
             raise StorageFault(

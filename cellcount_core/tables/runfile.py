@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from cellcount_core.domain import schema3
 from cellcount_core.domain.columns import SCHEMA_VERSION, Schema
-from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -146,12 +146,13 @@ def _schemas() -> TypeAdapter[Schema]:
 def read_run(store: Store) -> RunFile:
     """The run that the output in `store` belongs to.
 
-    Raises OutputFault if there is none, or one of a schema version that is not read.
+    Raises NoRunFault if there is none, OutputFault for one of a schema version that is not read.
     """
     try:
         body = store.get(RUN_KEY)
     except (Absent, Denied) as error:
-        raise OutputFault(
+        fault = NoRunFault if isinstance(error, Absent) else OutputFault
+        raise fault(
             f"{store.url}: is not the output of a run, {RUN_KEY} cannot be read ({error}); expected the OUTPUT of `cellcount count`"
         ) from error
     try:
