@@ -1,11 +1,12 @@
 """Writes the generated pages of docs/reference/ from the code: `python docs/generate.py`. A test checks that they are up to date.
 
 config.md comes from config.py, the layouts, nightly/config.py and docs/meanings.yaml, tables.md from the schema of a run, exit-codes.md and reasons.md from
-domain/errors.py, warnings.md from domain/doubts.py, cli.md from the command line itself.
+domain/errors.py, warnings.md from domain/doubts.py, cli.md from the command line itself, python.md from the docstrings of the public functions.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import typer
 import yaml
 from pydantic import BaseModel
 
+import cellcount_core
 from cellcount_core import config as settings
 from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
@@ -283,6 +285,68 @@ def cli_page() -> str:
     return NOTE + "\n".join(text).rstrip() + "\n"
 
 
+def python_page() -> str:
+    """What `import cellcount_core` offers: each function and class with its signature and docstring, as it stands in the code."""
+    text = [
+        "# Python\n",
+        "`import cellcount_core as cc`. [How to use it](../how-to/use-from-python.md), and a [notebook](../tutorial/counting-in-python.ipynb).",
+        "The examples run as they stand (with `from cellcount_core import *`): they are tests.\n",
+    ]
+    for name in _PUBLIC:
+        offered = getattr(cellcount_core, name)
+        text += [f"## {name}\n", *_documented(f"cc.{name}", offered)]
+        if isinstance(offered, type):
+            members = [each for each in vars(offered).items() if not each[0].startswith("_")]
+            for member, held in members:
+                if isinstance(held, property) and held.fget is not None:
+                    text += [f"- `.{member}`: {_flat(held.fget)}"]
+                elif inspect.isfunction(held):
+                    text += [f"- `.{member}{_signature(held)}`: {_flat(held)}"]
+            text.append("")
+    return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+_PUBLIC = (
+    "count", "plan", "run", "open", "evaluate", "Result", "Output", "DoubtfulCount", "made_up_image", "made_up_plate",
+    "made_up_labelled",
+)  # fmt: skip
+"""In the order in which a reader needs them."""
+
+
+def _documented(name: str, offered: object) -> Iterator[str]:
+    if inspect.isfunction(offered):
+        yield f"```python\n{name}{_signature(offered)}\n```\n"
+    prose, _, examples = (inspect.getdoc(offered) or "").partition("\n>>>")
+    yield prose.strip() + "\n"
+    if examples:
+        yield f"```pycon\n>>>{examples.rstrip()}\n```\n"
+
+
+def _signature(function: Callable[..., object]) -> str:
+    """As it is called: names, types and defaults, an argument a line where there are many."""
+    found = inspect.signature(function)
+    words = []
+    keyword = False
+    for each in found.parameters.values():
+        if each.name == "self":
+            continue
+        if each.kind is each.KEYWORD_ONLY and not keyword:
+            keyword = True
+            words.append("*")
+        default = "" if each.default is each.empty else f" = {each.default!r}"
+        words.append(f"{each.name}: {each.annotation}{default}")
+    whole = f"({', '.join(words)}) -> {found.return_annotation}"
+    return (
+        whole
+        if len(whole) < 90
+        else "(\n" + "".join(f"    {word},\n" for word in words) + f") -> {found.return_annotation}"
+    )
+
+
+def _flat(function: Callable[..., object]) -> str:
+    return " ".join((inspect.getdoc(function) or "").split())
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/config.md": config_page,
     "reference/tables.md": tables_page,
@@ -290,6 +354,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "reference/reasons.md": reasons_page,
     "reference/warnings.md": warnings_page,
     "reference/cli.md": cli_page,
+    "reference/python.md": python_page,
 }
 """Path below docs/ of every generated page, and what writes it."""
 

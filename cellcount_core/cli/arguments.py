@@ -34,12 +34,15 @@ def job_from_arguments(
     max_failed: str | None = None,
     strict: bool = False,
     run: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
+    origin: str = "command line",
 ) -> JobConfig:
     """The job that a command line describes; options win over the file, `--set` wins over both.
 
-    `run` is the run section to start from where there is no file, that of a run to be updated. Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
+    `run` is the run section to start from where there is no file, that of a run to be updated. `settings` are values by their
+    names ("run.z"), as options are; None leaves one as it is. `origin` is what messages call arguments that are no file. Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
     """
-    tree, origin = _base(source, output)
+    tree, said_in = _base(source, output, origin)
     if run is not None:
         tree["run"] = deepcopy(dict(run))
     given: list[tuple[str, object]] = [
@@ -55,6 +58,7 @@ def job_from_arguments(
         ("execution.strict", True if strict else None),
         ("storage.endpoint", endpoint),
         ("storage.anonymous", True if anonymous else None),
+        *(settings or {}).items(),
     ]
     for path, value in given:
         if value is not None:
@@ -64,7 +68,7 @@ def job_from_arguments(
     for text in channels or ():
         role, equals, name = text.partition("=")
         place(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
-    return build_job(tree, origin)
+    return build_job(tree, said_in)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def _model(tree: Tree) -> object:
     return run.get("model", {}) if isinstance(run, dict) else {}
 
 
-def _base(source: str, output: str | None) -> tuple[Tree, str]:
+def _base(source: str, output: str | None, origin: str) -> tuple[Tree, str]:
     if is_yaml(source):
         tree = read_tree(Path(source), JobConfig)
         if output is not None:
@@ -138,4 +142,4 @@ def _base(source: str, output: str | None) -> tuple[Tree, str]:
         raise ConfigFault(
             f"OUTPUT is missing: where should the tables of {source} go? For example: cellcount count {source} ./out"
         )
-    return {"input": source, "output": output}, "command line"
+    return {"input": source, "output": output}, origin

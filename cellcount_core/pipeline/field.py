@@ -179,6 +179,11 @@ def _counted(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) 
     if kit.run.labels == "tiff":
         with kit.clock("labels"):
             _write_labels(kit, planned, seen.found)
+    return rows_of(kit, planned, seen)
+
+
+def rows_of(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldResult:
+    """What the tables say of a field that was counted."""
     objects = _object_rows(kit, planned, seen)
     height, width = seen.shape
     return FieldResult(_row(kit, planned, seen, objects), objects, height * width * len(kit.counted))

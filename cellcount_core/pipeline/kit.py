@@ -50,14 +50,12 @@ class FieldKit(PlanesKit):
     output: Store
 
 
-def open_kit(context: RunContext) -> FieldKit:
-    """The kit of a run, with the device's thread started.
+def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
+    """The kit of a run, on `device` or on a new one, whose thread is started.
 
     Raises ModelFault where the package here is not the one the run was planned with, or fails its golden tensors.
     """
     package = _package(context)
-    engine = load_engine(package, context.engine, context.threads)
-    check_golden(package, engine)
     return FieldKit(
         run=context.run,
         package=package,
@@ -67,9 +65,19 @@ def open_kit(context: RunContext) -> FieldKit:
         counted=context.counted,
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),
-        device=Device(engine),
+        device=device or open_device(package, context.engine, context.threads),
         clock=StageClock(),
     )
+
+
+def open_device(package: Package, engine: str, threads: int) -> Device:
+    """The package's engine of that name on a device whose thread is started; `close` ends it.
+
+    Raises ModelFault where it does not give the package's golden tensors.
+    """
+    loaded = load_engine(package, engine, threads)
+    check_golden(package, loaded)
+    return Device(loaded)
 
 
 def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:

@@ -66,9 +66,9 @@ class JobResult:
 def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
     """What `job` would do. Nothing is written; no cluster is asked for. `say` is told what takes a while."""
     package = find_package(job.run.model.package)
-    _refuse_small_tile(package, job.run.tile)
+    refuse_small_tile(package, job.run.tile)
     source = open_input(job)
-    model = _planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
+    model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
     from cellcount_core.runners.sizes import measure_of
@@ -96,9 +96,9 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     package = find_package(job.run.model.package)
     source = open_input(job)
     output = open_output(job, source)
-    kept = stored_run(output, job.run, _planned_model(package, job.run.model.engine).identity)
+    kept = stored_run(output, job.run, planned_model(package, job.run.model.engine).identity)
     if kept is None:
-        _refuse_small_tile(package, job.run.tile)
+        refuse_small_tile(package, job.run.tile)
     # What can be wrong with the input or the output is told before a cluster is started, which takes many seconds.
     with _survey(job, package, source, output, events) as seen, held(output, say=events.stage) as lease:
         with ExitStack() as until_counted:
@@ -108,7 +108,7 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
                 job = with_runner(job, "ray") if gpus else job
             engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
             measure = _measure(package, job, source, kept, events)
-            model = _planned_model(package, engine, kept)
+            model = planned_model(package, engine, kept)
             run, warnings = _plan(job, model, seen, output, measure, events)
             if lease.after_death and job.execution.runner == "auto":
                 events.stage(
@@ -147,7 +147,7 @@ def _measure(
     return measure_of(job.run, package, source, own_threads(job), events.stage)
 
 
-def _planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
+def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
     """What planning must know of a package; a run that goes on has the schema that it was planned with."""
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
     return PlannedModel(identity, package.input.channels, schema_of(package, kept))
@@ -168,7 +168,8 @@ def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ..
     return schema
 
 
-def _refuse_small_tile(package: Package, tile: int) -> None:
+def refuse_small_tile(package: Package, tile: int) -> None:
+    """Raises ConfigFault where tiles of `tile` px are smaller than the package's network needs."""
     from cellcount_core.images.tiles import smallest_tile
 
     smallest = smallest_tile(package.stride, package.radius)

@@ -8,11 +8,11 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import PoolScale
-from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.files import Loaded, read_fields
+from cellcount_core.pipeline.kit import open_device
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.pipeline.scaling import own_factor
@@ -26,11 +26,16 @@ _AHEAD = 8
 
 
 def measure_of(
-    run: RunConfig, package: Package, source: Store, threads: int, say: Callable[[str], None]
+    run: RunConfig,
+    package: Package,
+    source: Store,
+    threads: int,
+    say: Callable[[str], None],
+    device: Device | None = None,
 ) -> Measure:
     """What finds the object sizes of a run, or `no_scales` where they are given or the model tells no sizes.
 
-    Images that state their pixel size go by it where the package does. A field that cannot be read tells no size and is
+    The sample is looked at on `device`, or on one that is opened for it. Images that state their pixel size go by it where the package does. A field that cannot be read tells no size and is
     told by `say`; it gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
     its golden tensors, and ConfigFault as `pool_sizes` does or where a field of the sample does not fit into memory.
     """
@@ -41,22 +46,21 @@ def measure_of(
         if not sample:
             return ()
         say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")
-        engine = load_engine(package, resolve_engine(package, "auto", gpus=0), threads)
-        check_golden(package, engine)
+        asked = device or open_device(package, resolve_engine(package, "auto", gpus=0), threads)
         counted = Selection(choice.counted[0], choice.counted[0])
         images: list[ImageSize] = []
         faults: list[FieldFault] = []
-        device = Device(engine)
         try:
             for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
                 try:
-                    found = _size_of(planned, files, counted, run, package, device)
+                    found = _size_of(planned, files, counted, run, package, asked)
                 except FieldFault as fault:
                     faults.append(fault)
                     continue
                 images += [found] if found is not None else []
         finally:
-            device.close()
+            if asked is not device:
+                asked.close()
         if faults:
             say(f"{len(faults)} of them cannot be counted as things are, for example {faults[0]}")
         return pool_sizes(images)

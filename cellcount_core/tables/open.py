@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from cellcount_core.domain.errors import NoRunFault
+from cellcount_core.domain.errors import ConfigFault, NoRunFault, nearest
+from cellcount_core.domain.fields import Source
 from cellcount_core.stores.base import Absent, StorageOptions, Store
 from cellcount_core.stores.open import asked_for, open_store
 from cellcount_core.tables.filesystem import store_filesystem
+from cellcount_core.tables.labels import label_key
 from cellcount_core.tables.parts import FIELDS, OBJECTS
 from cellcount_core.tables.runfile import RUN_KEY
 from cellcount_core.tables.schema import read_table_bytes
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas
+    import polars
+    from numpy.typing import NDArray
+
+OutputTable = Literal["fields", "objects", "wells", "plates"]
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The tables of a run. Nothing is read before a table is asked for; what is read is not kept."""
+    """The output of a run, opened for reading. Nothing is read before it is asked for; what is read is not kept.
+
+    `fields` and `objects` are Arrow datasets over the parts, which may be larger than memory; `wells` and `plates` are Arrow
+    tables; `summary` and `run` hold what summary.json and run/run.json say. Every table has its units and meanings in its
+    metadata. `to_pandas` and `to_polars` give a whole table as a data frame, where that library is installed.
+    """
 
     store: Store
 
@@ -56,6 +74,38 @@ class Output:
         run: dict[str, object] = json.loads(self._file(RUN_KEY))
         return run
 
+    def to_pandas(self, table: OutputTable) -> pandas.DataFrame:
+        """One of the tables, whole, as a pandas data frame. Raises MissingLibrary where pandas is not installed."""
+        _needs("pandas", table)
+        return self._table(table).to_pandas()
+
+    def to_polars(self, table: OutputTable) -> polars.DataFrame:
+        """One of the tables, whole, as a polars data frame. Raises MissingLibrary where polars is not installed."""
+        _needs("polars", table)
+        import polars
+
+        return polars.DataFrame(polars.from_arrow(self._table(table)))
+
+    def label_image(self, key: str, index: int = -1) -> NDArray[np.integer]:
+        """The label image (H, W) of the field whose first counted file is `key` (of an array file, its image `index`, from 0): 0
+        for the background, 1 to n for its objects.
+
+        Raises NoRunFault where there is none: `run.labels` is "tiff" in runs that write them.
+        """
+        import tifffile
+
+        image: NDArray[np.integer] = tifffile.imread(
+            io.BytesIO(self._file(label_key(Source("", 0, key, index))))
+        )
+        return image
+
+    def _table(self, table: OutputTable) -> pa.Table:
+        if table in ("fields", "objects"):
+            return self._parts(table).to_table()
+        if table in ("wells", "plates"):
+            return read_table_bytes(f"{table}.parquet", self._file(f"{table}.parquet"))
+        raise ConfigFault(f"no table {table!r}{nearest(table, get_args(OutputTable))}")
+
     def _file(self, key: str) -> bytes:
         try:
             return self.store.get(key)
@@ -76,12 +126,35 @@ class Output:
         return ds.dataset(keys, format="parquet", filesystem=store_filesystem(self.store))
 
 
-def open_output(url: str | os.PathLike[str], options: StorageOptions | None = None) -> Output:
-    """Open the output folder or `s3://` prefix of a run.
+class MissingLibrary(ConfigFault, ImportError):
+    """A library that is not installed is needed for what was asked."""
 
-    Raises NoRunFault where there is no run, ConfigFault where `url` names no place.
+
+def _needs(library: str, table: str) -> None:
+    if find_spec(library) is None:
+        raise MissingLibrary(
+            f"{library} is not installed here (pip install {library}); without it `{table}` is an Arrow table or dataset"
+        )
+
+
+def open_output(
+    url: str | os.PathLike[str], options: StorageOptions | None = None, *, endpoint: str | None = None
+) -> Output:
+    """Open the output folder or `s3://` prefix of a run. `endpoint` is the URL of an S3 service other than AWS, `options` all that
+    is to be said of a store.
+
+    Raises NoRunFault (FileNotFoundError) where there is no run, ConfigFault (ValueError) where `url` names no place,
+    CredentialsFault (PermissionError) where it may not be read.
+
+    >>> import cellcount_core as cc
+    >>> done = cc.run(cc.made_up_plate("plate", wells=2), "counts", layout="imagexpress", channel="w1")
+    >>> out = open_output("counts")
+    >>> out.fields.count_rows()
+    4
+    >>> out.wells.column("Metadata_Well").to_pylist()
+    ['A01', 'A02']
     """
-    store = open_store(url, options or asked_for(url))
+    store = open_store(url, options or asked_for(url, endpoint=endpoint))
     if store.size_of(RUN_KEY) is None:
         raise NoRunFault(f"{store.url}: is not the output of a run: {RUN_KEY} is not there")
     return Output(store)

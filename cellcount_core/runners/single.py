@@ -1,0 +1,107 @@
+"""One image, counted in this process as a run counts a folder that holds it alone; nothing is written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cellcount_core.config import JobConfig
+from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
+from cellcount_core.domain.fields import PlannedField
+from cellcount_core.models.engines import resolve_engine
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.field import FieldResult, decode, examine, rows_of
+from cellcount_core.pipeline.files import read_fields
+from cellcount_core.pipeline.kit import open_device, open_kit
+from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.pipeline.rows import Examined
+from cellcount_core.plan.planner import make_plan
+from cellcount_core.plan.shards import shard_limits
+from cellcount_core.runners.fanout import own_threads
+from cellcount_core.runners.job import planned_model, refuse_small_tile
+from cellcount_core.runners.places import Places, make_context, storage_options
+from cellcount_core.runners.sizes import measure_of
+from cellcount_core.stores.base import Store
+from cellcount_core.tables.runfile import RunFile
+
+_MODELS_KEPT = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Single:
+    """An image that was counted: what was seen of it, its rows in the tables, the run it would be, and what its plan warns of."""
+
+    seen: Examined
+    rows: FieldResult
+    run: RunFile
+    warnings: tuple[str, ...]
+
+
+def count_single(job: JobConfig, source: Store) -> Single:
+    """Count the only image of `source` with the run settings of `job`, and keep its label image.
+
+    A model that was used before in this process is not loaded again. Raises FieldFault where the image cannot be counted,
+    ConfigFault where it is several images or a setting does not fit, ModelFault for a package that cannot be used.
+    """
+    prepare_process()
+    package = find_package(job.run.model.package)
+    refuse_small_tile(package, job.run.tile)
+    engine = resolve_engine(package, job.run.model.engine, gpus=0)
+    device = _device(_Loaded(package, engine, own_threads(job), os.getpid()))
+    model, limits, options = (
+        planned_model(package, engine),
+        shard_limits(job.execution),
+        storage_options(job.storage),
+    )
+    measure = measure_of(job.run, package, source, own_threads(job), lambda _: None, device)
+    with make_plan(source, job.run, model, limits, options=options, measure=measure) as plan:
+        fields = [planned for shard in plan.shards() for planned in shard.fields]
+        run, warnings = plan.file, plan.summary.warnings
+    planned = _only(fields)
+    config = job.run.model_copy(update={"labels": "tiff"})
+    context = make_context(run, config, Places(source.url, options, ".", options), readers=1)
+    kit = open_kit(context, device)
+    [(_, files)] = read_fields(source, [planned], ahead=1, run=config)
+    try:
+        seen = examine(kit, decode(kit, planned, files), planned.key.plate)
+    except MemoryError as error:
+        raise FieldFault(Reason.OUT_OF_MEMORY, str(error) or "no memory left for this image") from error
+    return Single(seen, rows_of(kit, planned, seen), run, warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a device is kept for. A process that was forked has none of its parent's threads, so it loads its own."""
+
+    package: Package
+    engine: str
+    threads: int
+    process: int
+
+    def __hash__(self) -> int:
+        return hash((self.package.digest, self.engine, self.threads, self.process))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Loaded) and (
+            (self.package.digest, self.engine, self.threads, self.process)
+            == (other.package.digest, other.engine, other.threads, other.process)
+        )
+
+
+@lru_cache(maxsize=_MODELS_KEPT)
+def _device(wanted: _Loaded) -> Device:
+    return open_device(wanted.package, wanted.engine, wanted.threads)
+
+
+def _only(fields: list[PlannedField]) -> PlannedField:
+    if len(fields) != 1:
+        raise ConfigFault(
+            f"it holds {len(fields)} images, each of which is counted by itself: count one of them (an array's plane), or all of "
+            "them as a run"
+        )
+    [planned] = fields
+    if planned.reason is not None:
+        raise FieldFault(planned.reason, planned.detail)
+    return planned

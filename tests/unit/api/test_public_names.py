@@ -1,0 +1,82 @@
+"""`import cellcount_core as cc` is light, and everything it offers is there."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cellcount_core as cc
+from tests.unit.api.made import isolated
+
+_HEAVY = ("ray", "tensorflow", "keras", "torch", "jax", "matplotlib", "typer", "rich")
+_EXAMPLES = (
+    "cellcount_core",
+    "cellcount_core.api.calls",
+    "cellcount_core.api.result",
+    "cellcount_core.demo.examples",
+    "cellcount_core.domain.errors",
+    "cellcount_core.tables.open",
+)
+
+
+def seen_by_a_new_process(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True, env=environment
+    )
+    return done.stdout.strip()
+
+
+def test_the_import_alone_loads_no_library() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import cellcount_core; "
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+
+    assert seen_by_a_new_process(code) == "['cellcount_core']"
+
+
+def test_counting_an_array_loads_neither_ray_nor_a_training_library() -> None:
+    code = (
+        "import sys, cellcount_core as cc; image, planted = cc.made_up_image(objects=20); cc.count(image); "
+        f"print(sorted({_HEAVY!r} & sys.modules.keys()))"
+    ).replace(f"{_HEAVY!r} &", f"set({_HEAVY!r}) &")
+
+    assert seen_by_a_new_process(code) == "[]"
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    for name in cc.__all__:
+        assert getattr(cc, name) is not None
+        assert name == "__version__" or getattr(cc, name).__doc__, name
+    assert set(cc.__all__) <= set(dir(cc))
+
+
+def test_plan_is_the_function_also_once_the_package_of_that_name_is_imported() -> None:
+    importlib.import_module("cellcount_core.plan.planner")
+
+    assert cc.plan is importlib.import_module("cellcount_core.api.calls").plan
+
+
+def test_a_name_that_is_none_is_refused_as_any_module_does() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'coutn'"):
+        cc.coutn
+
+
+@pytest.mark.parametrize("module", _EXAMPLES)
+def test_the_examples_in_the_docstrings_do_what_they_say(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    offered = {name: getattr(cc, name) for name in ("made_up_image", "made_up_plate", "made_up_labelled")}
+    with isolated():
+        failed, tried = doctest.testmod(importlib.import_module(module), extraglobs=offered)
+
+    assert tried > 0
+    assert failed == 0
