@@ -21,6 +21,9 @@ LARGEST_FALL = 0.03
 NEAR = 1.25
 """Times the true median diameter, or as much of it, that a told size is still near to it."""
 
+FAR_OFF = 10
+"""Objects by which a count must be off, and by more than half of the truth besides, to be far off."""
+
 Degrade = Callable[[Plane, np.random.Generator], Plane]
 """Spoils a plane (H, W); the same generator state gives the same pixels."""
 
@@ -127,6 +130,7 @@ def robustness(asked: Asked) -> Found:
     columns = (
         Column("images", "images"), Column("f1_50", "F1@0.5"), Column("falls_by", "falls by"), Column("bar", "bar", "bars"),
         Column("count_mape", "count MAPE"), Column("count_bias", "count bias"), Column("size_near", f"size within {NEAR}x"),
+        Column("far_off", "off by half"), Column("far_off_warned", "of them warned of"),
         Column("met", "met", "bars"),
     )  # fmt: skip
     return Found(
@@ -136,26 +140,35 @@ def robustness(asked: Asked) -> Found:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Scores of the images, and the share of those with objects whose size was told within 1.25x (None: no size is told)."""
+    """Scores of the images; the share of those with objects whose size was told within 1.25x (None: no size is told); and of the images
+    whose count is far off, whether the count came with a warning."""
 
     report: Report
     near: float | None
+    warned: tuple[bool, ...]
 
 
 def _measured(asked: Asked, number: int, degrade: Degrade) -> _Measured:
-    def work(numbered: tuple[int, Entry]) -> tuple[ImageScore, bool | None]:
+    def work(numbered: tuple[int, Entry]) -> tuple[ImageScore, bool | None, bool]:
         at, entry = numbered
         image = entry.load()
         seen = asked.counter.count(with_plane(image, degrade(image.plane, np.random.default_rng(at))))
         size = seen.scale.diameter_px
         near = size is not None and image.diameter_px > 0 and 1 / NEAR <= size / image.diameter_px <= NEAR
-        return score_image(image, labels_of(seen)), near if image.diameter_px > 0 else None
+        score = score_image(image, labels_of(seen))
+        return score, near if image.diameter_px > 0 else None, bool(seen.warnings)
 
     images = len(asked.entries)
     done = asked.in_turn(work, enumerate(asked.entries), images * (1 + len(DEGRADATIONS)), number * images)
-    pairs = list(done)
-    told = [near for _, near in pairs if near is not None] if asked.counter.diameter == "auto" else []
-    return _Measured(Report(tuple(score for score, _ in pairs)), fmean(told) if told else None)
+    counted = list(done)
+    told = [near for _, near, _ in counted if near is not None] if asked.counter.diameter == "auto" else []
+    warned = tuple(is_warned for score, _, is_warned in counted if is_far_off(score))
+    return _Measured(Report(tuple(score for score, _, _ in counted)), fmean(told) if told else None, warned)
+
+
+def is_far_off(score: ImageScore) -> bool:
+    """Whether the count is off by more than half of the true one, and by more than ten objects."""
+    return abs(score.counted - score.true) > max(score.true / 2, FAR_OFF)
 
 
 def _row(name: str, measured: _Measured, clean_f1: float, largest_fall: float | None) -> tuple[Cell, ...]:
@@ -169,6 +182,8 @@ def _row(name: str, measured: _Measured, clean_f1: float, largest_fall: float | 
         cell(report.count_mape(), ".1%"),
         cell(report.count_bias(), "+.1%"),
         cell(measured.near, ".0%"),
+        cell(len(measured.warned)),
+        cell(sum(measured.warned) if measured.warned else None),
         cell(None) if largest_fall is None else met(fall <= largest_fall),
     )
 

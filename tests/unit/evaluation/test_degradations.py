@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cellcount_core.evaluation.evaluate import ImageScore
 from cellcount_core.evaluation.suites.robustness import (
     DEGRADATIONS,
     inverted,
+    is_far_off,
     low_contrast,
     offset,
     poisson,
@@ -97,3 +99,12 @@ def test_an_offset_beyond_sixteen_bits_does_not_wrap(plane: np.ndarray) -> None:
     spoiled = offset(plane.astype(np.uint16) * 200, np.random.default_rng(0))
     assert spoiled.dtype == np.float32
     assert len(np.unique(spoiled - plane.astype(np.float32) * 200)) == 1
+
+
+@pytest.mark.parametrize(
+    ("true", "counted", "far"), [(7, 18, True), (7, 17, False), (100, 151, True), (100, 50, False)]
+)
+def test_a_count_is_far_off_by_half_of_the_truth_and_by_more_than_ten(
+    true: int, counted: int, far: bool
+) -> None:
+    assert is_far_off(ImageScore("i", "", true, counted, ())) is far
