@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -32,10 +32,9 @@ _OWN_SETTING = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one count took: `cpu_s` and `wall_s` seconds, `faults` pages that the system handed out, `peak_mib`."""
+    """What one count took: `cpu_s` seconds of CPU time, `faults` pages that the system handed out, `peak_mib`."""
 
     cpu_s: float
-    wall_s: float
     faults: float
     peak_mib: float
 
@@ -71,10 +70,10 @@ def main() -> None:
     table = [
         f"{arguments.fields} fields of 1,024 px, median of {arguments.rounds} rounds in turn; start and plan are part of each run.",
         "",
-        "| freed memory is | CPU s | wall s | page faults | peak MiB |",
-        "|---|---|---|---|---|",
+        "| freed memory is | CPU s | page faults | peak MiB |",
+        "|---|---|---|---|",
         *(
-            f"| {way} | {one.cpu_s:.2f} | {one.wall_s:.2f} | {one.faults:,.0f} | {one.peak_mib:.0f} |"
+            f"| {way} | {one.cpu_s:.2f} | {one.faults:,.0f} | {one.peak_mib:.0f} |"
             for way, one in medians.items()
         ),
         "| ratio, median of the rounds' | " + " | ".join(_ratios(*spent.values())) + " |",
@@ -92,15 +91,17 @@ def count(source: Path, output: Path, setting: dict[str, str]) -> Spent:
     }
     command = [sys.executable, "-m", "cellcount_core.cli", "count", str(source), str(output)]
     command += ["--runner", "serial", "--diameter", "20", "--progress", "quiet"]
-    began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**environment, **setting})
     # Of this process alone, peak included: RUSAGE_CHILDREN keeps the largest peak of all runs.
     _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    return Spent(used.ru_utime + used.ru_stime, wall, used.ru_minflt, used.ru_maxrss / 1024)
+    # A process begins with the peak of the one that started it.
+    assert used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, (
+        "the peak is this script's own"
+    )
+    return Spent(used.ru_utime + used.ru_stime, used.ru_minflt, used.ru_maxrss / 1024)
 
 
 def _ratios(before: list[Spent], after: list[Spent]) -> list[str]:
