@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from cellcount_core.objects.labels import strips
 
 _STRAIGHT, _DIAGONAL, _CORNER = (5, 7, 15, 17, 25, 27), (21, 33), (13, 23)
-_SIDES = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], np.int32)
-"""From a pixel's centre to the middles of its four sides, in half pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,28 +112,42 @@ def _hull_areas(numbers: NDArray[np.int32], points: NDArray[np.int32], count: in
     points = points[order]
     ends = np.cumsum(np.bincount(numbers, minlength=count + 1)[1:])
     starts = np.concatenate([[0], ends[:-1]])
-    hulls: list[NDArray[np.int32]] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        corners = cv2.convexHull(points[start:end])
-        hull = cv2.convexHull((2 * corners + _SIDES).reshape(-1, 1, 2))
-        hulls.append(hull[:, 0].astype(np.int32, copy=False))
+    hulls = [
+        cv2.convexHull(points[start:end])[:, 0]
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
     return _pixels_in_hulls(hulls)
 
 
 def _pixels_in_hulls(hulls: list[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Pixel centres in or on each convex polygon; corners (m, 2) as (x, y) in half pixels."""
-    sizes = np.array([len(hull) for hull in hulls])
-    one = np.concatenate(hulls).astype(np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    following = np.arange(1, len(one) + 1)
-    following[starts + sizes - 1] = starts
-    other = one[following]
-    owner = np.repeat(np.arange(len(hulls)), sizes)
-    top, rows = np.minimum.reduceat(one[:, 1], starts), np.maximum.reduceat(one[:, 1], starts)
-    # Each polygon reaches half a pixel beyond its first and its last row of pixel centres.
-    top, rows = (top + 1) // 2, (rows - top) // 2
-    first_slot = np.concatenate([[0], np.cumsum(rows)[:-1]])
+    """Pixel centres in or on the hull of the middles of the sides of each convex polygon's pixels.
 
+    Corners (m, 2) are pixel centres (x, y), in either order around. That hull is the polygon, widened by half a pixel to each side, up
+    and down: each of its edges is one of the polygon's, shifted outwards by that, or crosses a row of centres at a corner alone.
+    """
+    sizes = np.array([len(hull) for hull in hulls])
+    corners = np.concatenate(hulls).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    following = np.arange(1, len(corners) + 1)
+    following[starts + sizes - 1] = starts
+    owner = np.repeat(np.arange(len(hulls)), sizes)
+    top, rows = np.minimum.reduceat(corners[:, 1], starts), np.maximum.reduceat(corners[:, 1], starts)
+    rows = rows - top + 1
+    first_slot = np.concatenate([[0], np.cumsum(rows)[:-1]])
+    at_corner = first_slot[owner] + corners[:, 1] - top[owner]
+
+    # From here on in half pixels.
+    steps = corners[following] - corners
+    # Twice the area is above 0 where corners go around from x to y. A line has two edges, one for each of its sides.
+    turn = np.add.reduceat(corners[:, 0] * steps[:, 1] - corners[:, 1] * steps[:, 0], starts)
+    around = np.where(turn < 0, -1, 1)[owner]
+    outwards = np.stack([steps[:, 1] * around, -steps[:, 0] * around], axis=1)
+    sideways = np.abs(outwards[:, 0]) > np.abs(outwards[:, 1])
+    outwards = np.sign(outwards)
+    outwards[sideways, 1] = 0
+    outwards[~sideways, 0] = 0
+    one = 2 * corners + outwards
+    other = one + 2 * steps
     sloped = one[:, 1] != other[:, 1]
     one, other, owner = one[sloped], other[sloped], owner[sloped]
     upper = np.where((one[:, 1] < other[:, 1])[:, None], one, other)
@@ -152,4 +164,6 @@ def _pixels_in_hulls(hulls: list[NDArray[np.int32]]) -> NDArray[np.int64]:
     right = np.full(left.size, np.iinfo(np.int64).min)
     np.minimum.at(left, slot, -(-across // (2 * rise[:, 1])))
     np.maximum.at(right, slot, across // (2 * rise[:, 1]))
+    np.minimum.at(left, at_corner, corners[:, 0])
+    np.maximum.at(right, at_corner, corners[:, 0])
     return np.add.reduceat(np.maximum(right - left + 1, 0), first_slot)

@@ -173,14 +173,16 @@ class Device:
 
 
 class AskedOnce:
-    """Stands before a device for one field: a tile that was given before is answered with the maps it had then.
+    """Stands before a device for one field: a tile that was kept is answered with the maps it had then.
 
-    A field's size is told from looks at it, and one of them often is what is counted. Small tiles alone are kept.
+    A field's size is told from looks at it, and one of them often is what is counted. Small tiles alone are kept, and none after
+    `keep_no_more`: a large field is counted in more tiles than memory holds.
     """
 
     def __init__(self, device: TileDevice) -> None:
         self._device = device
         self._known: list[tuple[NDArray[np.float32], Future[Maps]]] = []
+        self._keeps = True
 
     def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
         """As the device does."""
@@ -188,9 +190,13 @@ class AskedOnce:
             if known.shape == tile.shape and np.array_equal(known, tile):
                 return answer
         answer = self._device.submit(tile)
-        if tile.shape[0] * tile.shape[1] <= _KEPT_PX:
+        if self._keeps and tile.shape[0] * tile.shape[1] <= _KEPT_PX:
             self._known.append((tile, answer))
         return answer
+
+    def keep_no_more(self) -> None:
+        """Tiles that are given from now on are not kept; those that were still are answered for."""
+        self._keeps = False
 
     def largest_tile(self, wanted: int) -> int:
         """As the device does."""

@@ -140,6 +140,7 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Prepared:
             pixels.um_per_px,
             lambda canvas: canvas_maps(canvas, kit.package, device),
         )
+    device.keep_no_more()
     _check_enlarged(_shape(kit, pixels), scale, kit.run)
     with kit.clock("prepare"):
         scaled = [resize(plane, scale.factor) for plane in planes]

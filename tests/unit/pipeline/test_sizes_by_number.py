@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import PoolScale, ScaleSource
-from cellcount_core.evaluation.evaluate import count_plane, counting_of, labels_of
+from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine
@@ -170,3 +171,31 @@ def test_the_look_that_is_counted_is_not_asked_for_anew() -> None:
     assert seen.scale.factor == 1.0
     shapes = [tiles.shape[1:3] for tiles in recording.seen]
     assert shapes == [(256, 256), (128, 128), (64, 64)]
+
+
+class Counting:
+    """An engine that counts how many of the tiles that it was given are still held by somebody."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.batch, self.most, self.given = engine.name, engine.batch, 0, 0
+        self._tiles = list[weakref.ref[NDArray[np.float32]]]()
+        self._engine = engine
+
+    def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        own = tiles.base if isinstance(tiles.base, np.ndarray) else tiles
+        self._tiles.append(weakref.ref(own))
+        self.given += 1
+        self.most = max(self.most, sum(tile() is not None for tile in self._tiles))
+        return self._engine.run(tiles)
+
+
+@pytest.mark.parametrize("diameter", ["auto", 20.0])
+def test_a_field_of_many_small_tiles_lets_go_of_them(diameter: Diameter) -> None:
+    package, engine = nuclei()
+    counting = Counting(engine)
+    run = counting_of(diameter).model_copy(update={"tile": 256, "whole_limit": 65_536, "block": 256})
+    with closing(planes_kit(package, counting, run)) as kit:
+        seen = count_plane(kit, drawn(1000, rows(225, 20, 40, 64, 15)))
+    assert seen.found.count == 225
+    assert counting.given > 100
+    assert counting.most < 30
