@@ -1,7 +1,7 @@
 """The process of one system: train it, or count with it and write label images, times and memory.
 
     python -m benchmarks.peers.worker train MANIFEST --cache FOLDER --minutes 55
-    python -m benchmarks.peers.worker count SYSTEM MANIFEST --cache FOLDER --out FOLDER --started SECONDS --core 0
+    python -m benchmarks.peers.worker count SYSTEM MANIFEST --cache FOLDER --out FOLDER --core 0
 
 Run by `benchmarks.peers.run`, with the interpreter of the system's own environment; nothing of cellcount is imported here.
 """
@@ -32,7 +32,7 @@ LABELS, MEASURED = "labels.npz", "measured.json"
 class Measured:
     """What a system's process measured of itself.
 
-    `start_seconds`: wall time from the start of the process until its first image was counted. `images_per_cpu_second`: warm,
+    `start_seconds`: CPU time from the start of the process until its first image was counted. `images_per_cpu_second`: warm,
     images of 256 x 256, the best of three rounds; None where there is no such image. `cores`: CPU time / wall time of that
     round, so at most 1 where one thread was kept to. `peak_mib`: largest resident memory, all images counted.
     """
@@ -64,7 +64,6 @@ def main() -> None:
         command.add_argument("--cache", type=Path, required=True)
     training.add_argument("--minutes", type=float, required=True)
     counting.add_argument("--out", type=Path, required=True)
-    counting.add_argument("--started", type=float, required=True)
     counting.add_argument("--core", type=int, required=True)
     counting.add_argument("--only-start", action="store_true", help="end after the first image")
     arguments = parser.parse_args()
@@ -80,7 +79,7 @@ def main() -> None:
     images = manifest.read(arguments.manifest, "val")
     count = systems.load(arguments.system, arguments.cache)
     count(images[0].plane())
-    start_seconds = time.time() - arguments.started
+    start_seconds = time.process_time()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.only_start:
         count_images(count, images, arguments.out / LABELS)
