@@ -5,7 +5,7 @@
 CPU time is that of the whole process: an engine that used more threads than it was given would not look faster for it.
 
 OpenVINO is no engine of the product; its rows appear where `pip install openvino` was done, to show what it would bring. What it makes
-of the int8 file is not the same network (its maps are off by 0.02 on average), so that is not among them.
+of the int8 file is not the same network (`_SAME_NETWORK`), so that is not among them.
 """
 
 from __future__ import annotations
