@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
 
 
 def worker(python: Path, arguments: Sequence[str], cache: Path, log: Path) -> None:
-    """Run `benchmarks.peers.worker` with one thread, its output in `log`. Raises SystemFailed with its last line."""
+    """Run `benchmarks.peers.worker` with one thread, its output in `log`. Raises SystemFailed with its last line, or the signal that ended it."""
     settings = {**os.environ, **ONE_THREAD, "PYTHONPYCACHEPREFIX": str(cache / "pycache")}
     # Start-up is measured, so every system's modules are compiled once and kept.
     settings.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -73,6 +74,8 @@ def worker(python: Path, arguments: Sequence[str], cache: Path, log: Path) -> No
             stderr=subprocess.STDOUT,
             check=False,
         )
+    if done.returncode < 0:
+        raise SystemFailed(f"ended by {signal.Signals(-done.returncode).name}")
     if done.returncode:
         raise SystemFailed(last_line(log.read_text(encoding="utf-8", errors="replace")))
 

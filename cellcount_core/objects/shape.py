@@ -113,7 +113,7 @@ def _hull_areas(numbers: NDArray[np.int32], points: NDArray[np.int32], count: in
     ends = np.cumsum(np.bincount(numbers, minlength=count + 1)[1:])
     starts = np.concatenate([[0], ends[:-1]])
     hulls = [
-        cv2.convexHull(points[start:end])[:, 0]
+        cv2.convexHull(points[start:end])[:, 0].astype(np.int32, copy=False)
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     ]
     return _pixels_in_hulls(hulls)

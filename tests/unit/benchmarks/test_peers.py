@@ -93,7 +93,7 @@ def test_a_worker_writes_labels_of_every_image_and_what_it_measured(tmp_path: Pa
     listed, out = tmp_path / "images.json", tmp_path / "out"
     manifest.write(listed, [stored(tmp_path, name) for name in ("a", "b")])
     words = ["count", "watershed", str(listed), "--cache", str(tmp_path), "--out", str(out)]
-    command = [sys.executable, "-m", "benchmarks.peers.worker", *words, "--started", "0", "--core", "0"]
+    command = [sys.executable, "-m", "benchmarks.peers.worker", *words, "--core", "0"]
 
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
 
