@@ -39,8 +39,8 @@ class ExpectedFields:
 class PlateFacts:
     """What metadata files state of one plate; what they do not state is None or empty.
 
-    It is the plate whose files lie below `folder` and are named `plate` by the layout; `source` is the key of the file
-    that states it. `rows` and `columns` are the shape of the plate, in wells. `channels` maps a channel as file names
+    It is the plate whose files lie below `folder` and are named `plate` by the layout ("" where file names tell no plate);
+    `source` is the key of the file that states it. `name` is what the instrument calls the plate, "" where that is `plate`. `rows` and `columns` are the shape of the plate, in wells. `channels` maps a channel as file names
     call it ("w1") to its name in the instrument ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel
     in the object plane. `positions` has that of each well and site. `timepoints` and `planes` (z) are numbers of them.
     """
@@ -48,6 +48,7 @@ class PlateFacts:
     folder: str
     plate: str
     source: str
+    name: str = ""
     rows: int | None = None
     columns: int | None = None
     channels: tuple[tuple[str, str], ...] = ()

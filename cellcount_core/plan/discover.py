@@ -5,7 +5,7 @@ Of images the names alone are looked at, but for the number of images in array f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -27,7 +27,7 @@ from cellcount_core.layouts.base import (
 from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.facts import Facts, read_facts
+from cellcount_core.plan.facts import Acquired, Facts, read_facts
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
 from cellcount_core.plan.globs import matcher
 from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
@@ -101,10 +101,10 @@ def discover(
         _add_named(entries, found, sorter)
     else:
         _add_listed(store, layout, scope, found, sorter, aside)
-        if split := found.split_plates():
-            sorter = _apart(sorter, split, Sorter(folder, run_rows))
-            aside = _apart(aside, split, Sorter(folder, run_rows))
         facts = read_facts(store, layout, found)
+        if facts.names:
+            sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
+            aside = _renamed(aside, facts.names, Sorter(folder, run_rows))
         if kind_of(scope.run.layout).traits.reads_any_name and scope.run.masks == "leave_out":
             sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
     return Discovery(sorter, found, facts, aside)
@@ -297,10 +297,10 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
     return _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
 
 
-def _apart(sorter: Sorter, split: frozenset[str], target: Sorter) -> Sorter:
-    """The rows (first value the plate, last the folder) with plates of one name in several folders named `<plate>@<folder>`."""
+def _renamed(sorter: Sorter, names: Mapping[Acquired, str], target: Sorter) -> Sorter:
+    """The rows (first value the plate, last the folder) with the plates called as the plan calls them."""
     for plate, *between, folder in sorter.rows():
-        target.add((f"{plate}@{folder}" if plate in split and folder else plate, *between, folder))
+        target.add((names.get((str(plate), str(folder)), plate), *between, folder))
     return target
 
 

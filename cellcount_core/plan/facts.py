@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -20,25 +20,51 @@ MOST_SIDECARS = 20_000
 
 _BY_NAMES = "the plate is planned from its file names alone"
 _SHOWN = 5
+_MOST_WARNINGS = 20
 _MOST_IMAGES = 32
+
+
+Acquired = tuple[str, str]
+"""A plate as file names call it, and the folder that its files lie in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was stated: `plates` by the name of a plate in the plan, `warnings` what a reader should know of it."""
+    """What was stated: `plates` by the name of a plate in the plan, `warnings` what a reader should know of it.
+
+    `names` has the name in the plan of each plate that is called otherwise there than by its files.
+    """
 
     plates: Mapping[str, PlateFacts] = field(default_factory=dict)
+    names: Mapping[Acquired, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
     """Read the metadata files of a listing, one folder at a time, and join them with the plates that were found.
 
-    What cannot be read, what describes no plate that is there, and what contradicts the files is told in `warnings`; only
-    what files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
+    A plate is called as its metadata calls it, else as its files do. Plates of one name in several folders are kept apart as
+    `<plate>@<folder>`. What cannot be read, what describes no plate that is there, and what contradicts the files is told in
+    `warnings`; only what files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
     """
-    if not found.sidecars:
-        return Facts()
+    warnings: list[str] = []
+    stated = _stated(store, layout, found, warnings)
+    names = {of: (stated[of].name if of in stated else "") or of[0] for of in found.acquisitions}
+    several = {name for name, number in Counter(names.values()).items() if number > 1}
+    if several:
+        shown = ", ".join(map(repr, sorted(several)[:_SHOWN])) + (", …" if len(several) > _SHOWN else "")
+        warnings.append(f"plates of one name in several folders are kept apart as plate@folder: {shown}")
+    names = {of: f"{name}@{of[1]}" if name in several and of[1] else name for of, name in names.items()}
+    for of, facts in stated.items():
+        warnings += _contradictions(names[of], facts, found.acquisitions[of])
+    return Facts(
+        {names[of]: facts for of, facts in stated.items()},
+        {of: name for of, name in names.items() if name != of[0]},
+        tuple(_shortened(warnings)),
+    )
+
+
+def _stated(store: Store, layout: Layout, found: Findings, warnings: list[str]) -> dict[Acquired, PlateFacts]:
     if len(found.sidecars) > MOST_SIDECARS:
         raise ConfigFault(
             f"{store.url}: there are {len(found.sidecars)} metadata files such as {next(iter(found.sidecars.values())).key!r}; "
@@ -47,27 +73,27 @@ def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
     folders: defaultdict[str, list[SidecarFile]] = defaultdict(list)
     for (folder, _), sidecar in sorted(found.sidecars.items()):
         folders[folder].append(sidecar)
-    plates: dict[str, PlateFacts] = {}
-    warnings: list[str] = []
-    split = found.split_plates()
+    stated: dict[Acquired, PlateFacts] = {}
     for files in folders.values():
         for facts in _described(store, layout, files, warnings):
-            plate = _plate_of(facts, found)
-            if plate is None:
+            of = _plate_of(facts, found)
+            if of is None:
+                called = facts.name or facts.plate
+                warnings.append(f"{facts.source} describes the plate {called!r}, of which there is no image")
+            elif of in stated:
                 warnings.append(
-                    f"{facts.source} describes the plate {facts.plate!r}, of which there is no image"
-                )
-                continue
-            name = f"{plate}@{facts.folder}" if plate in split and facts.folder else plate
-            if name in plates:
-                warnings.append(
-                    f"{facts.source} describes the plate {name!r} a second time, after {plates[name].source}; it is not used"
+                    f"{facts.source} describes the plate {of[0]!r} a second time, after {stated[of].source}; it is not used"
                 )
             else:
-                plates[name] = facts
-                seen = found.acquisitions[plate, facts.folder]
-                warnings += _contradictions(name, facts, seen)
-    return Facts(plates, tuple(warnings))
+                stated[of] = facts
+    return stated
+
+
+def _shortened(warnings: list[str]) -> list[str]:
+    """A line for each of a thousand plates is not read."""
+    if len(warnings) <= _MOST_WARNINGS:
+        return warnings
+    return [*warnings[:_MOST_WARNINGS], f"… and {len(warnings) - _MOST_WARNINGS} more of metadata files"]
 
 
 def channel_names(facts: Mapping[str, PlateFacts], seen: Collection[str]) -> Names:
@@ -134,11 +160,11 @@ def _described(
         warnings.append(f"{fault}; {_BY_NAMES}")
 
 
-def _plate_of(facts: PlateFacts, found: Findings) -> str | None:
-    """The plate of these facts, as the layout names it: of its name in its folder, else the only plate of that folder."""
+def _plate_of(facts: PlateFacts, found: Findings) -> Acquired | None:
+    """The plate of these facts: of its name in its folder, else the only plate of that folder."""
     if (facts.plate, facts.folder) in found.acquisitions:
-        return facts.plate
-    there = [plate for plate, folder in found.acquisitions if folder == facts.folder]
+        return facts.plate, facts.folder
+    there = [of for of in found.acquisitions if of[1] == facts.folder]
     return there[0] if len(there) == 1 else None
 
 

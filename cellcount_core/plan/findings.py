@@ -110,11 +110,6 @@ class Findings:
         """The channels that names tell, "" for that of names that tell none."""
         return frozenset(channel for seen in self.acquisitions.values() for channel in seen.channels)
 
-    def split_plates(self) -> frozenset[str]:
-        """Plates whose name is found below several folders."""
-        folders = Counter(plate for plate, _ in self.acquisitions)
-        return frozenset(plate for plate, number in folders.items() if number > 1)
-
 
 def refuse_unparsed(found: Findings) -> None:
     """Raise the ConfigFault of a run that must not leave files alone whose names it cannot read."""

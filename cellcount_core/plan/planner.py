@@ -414,12 +414,6 @@ def _warnings(seen: Survey, census: Census) -> list[str]:
     elif kind_of(seen.run.layout).traits.reads_any_name:
         images = ((row.plate, row.well) for row in seen.discovery.rows() if row.slice_index <= 0)
         warnings += filter(None, [channel_endings(images)])
-    if split := sorted(found.split_plates()):
-        shown = ", ".join(repr(plate) for plate in split[:5])
-        warnings.append(
-            f"plates of one name in several folders are kept apart as plate@folder: {shown}"
-            + (", …" if split[5:] else "")
-        )
     warnings += left_out_lines(found)
     warnings += _missing_lines(seen.discovery.facts.plates, census)
     if census.outside:
