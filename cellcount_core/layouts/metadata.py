@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Mapping
 from xml.parsers import expat
 
 _MOST_DEPTH = 64
+
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,80}\bencoding\s*=\s*["']([A-Za-z0-9._:\-]{1,40})["']""")
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -52,8 +55,8 @@ def read_xml(
     """Walk the elements of an XML file as a stream: memory does not grow with the file.
 
     `start(name, attributes)` is called as an element begins, `end(name, text)` as it ends, `text` being what stands in it
-    (behind its last child, where it has children). Names are local names, without namespace. A file that declares no
-    encoding and is not UTF-8 is read as Latin-1.
+    (behind its last child, where it has children). Names are local names, without namespace. A file that is not of the
+    encoding it declares, or of UTF-8 where it declares none, is read as Latin-1.
     Raises Unreadable for what is not XML, has a document type or entities of its own, or is nested more than 64 deep.
     """
     try:
@@ -70,7 +73,7 @@ def _parse(
     start: Callable[[str, Mapping[str, str]], None],
     end: Callable[[str, str], None],
 ) -> None:
-    parser = expat.ParserCreate(encoding=_encoding(body))
+    parser = expat.ParserCreate(encoding="utf-8")
     parser.buffer_text = True
     texts: list[list[str]] = []
 
@@ -93,18 +96,22 @@ def _parse(
     parser.CharacterDataHandler = lambda text: texts[-1].append(text) if texts else None
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
-    parser.Parse(body, True)
+    parser.Parse(_as_utf8(key, body), True)
 
 
-def _encoding(body: bytes) -> str | None:
-    """The encoding to read XML in, where that is not what the file declares or begins with."""
-    if any(body.startswith(mark) for mark, _ in _BOMS) or b"encoding" in body[:200].split(b"?>")[0]:
-        return None
+def _as_utf8(key: str, body: bytes) -> bytes:
+    """The file in UTF-8, whatever it is in: the parser knows few encodings."""
+    if any(body.startswith(mark) for mark, _ in _BOMS):
+        return text_of(body).encode()
+    declared = _DECLARED.match(body)
+    encoding = declared[1].decode("ascii") if declared is not None else "utf-8"
     try:
-        body.decode("utf-8")
-    except UnicodeDecodeError:
-        return "iso-8859-1"
-    return None
+        text = body.decode(encoding)
+    except LookupError:
+        raise Unreadable(key, f"declares the encoding {encoding!r}, which does not exist") from None
+    except UnicodeError:
+        text = body.decode("iso-8859-1")
+    return text.encode("utf-8", "replace")
 
 
 def _local(name: str) -> str:

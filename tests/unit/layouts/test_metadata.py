@@ -1,0 +1,80 @@
+"""Metadata files are read whatever their encoding, and XML that can do harm is refused in words."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from cellcount_core.layouts.metadata import Unreadable, read_xml, text_of
+
+XML = '<?xml version="1.0"?><a:Root xmlns:a="urn:x"><a:Name unit="µm">Grün</a:Name><Empty/></a:Root>'
+
+
+def seen(body: bytes) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    read_xml("m.xml", body, lambda name, attributes: None, lambda name, text: found.append((name, text)))
+    return found
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(Unreadable) as caught:
+        seen(body)
+    assert caught.value.key == "m.xml"
+    return caught.value.why
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        XML.encode(),
+        XML.encode("utf-8-sig"),
+        XML.encode("utf-16"),
+        b"\xff\xfe" + XML.replace("?>", ' encoding="UTF-16"?>').encode("utf-16-le"),
+        XML.encode("latin-1"),
+        XML.replace("?>", ' encoding="iso-8859-1"?>').encode("latin-1"),
+        XML.replace("?>", " encoding='windows-1252'?>").encode("cp1252"),
+        XML.replace("?>", ' encoding="utf-8"?>').encode("latin-1"),
+    ],
+)
+def test_xml_of_any_encoding_is_read_by_local_names(body: bytes) -> None:
+    assert seen(body) == [("Name", "Grün"), ("Empty", ""), ("Root", "")]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'<!DOCTYPE x [<!ENTITY a "aaaaaaaa">]><x>&a;</x>', "has a document type"),
+        (b'<!DOCTYPE x SYSTEM "file:///etc/passwd"><x/>', "has a document type"),
+        (b"<a>&undeclared;</a>", "undefined entity in line 1"),
+        (XML.encode()[:60], "not readable XML"),
+        (b"", "no element found"),
+        (b"not xml", "not readable XML"),
+        (b"<a>" * 70, "nested more than 64 deep"),
+        (
+            XML.replace("?>", ' encoding="utf-e"?>').encode(),
+            "declares the encoding 'utf-e', which does not exist",
+        ),
+        (
+            XML.replace("?>", ' encoding="zlib"?>').encode(),
+            "declares the encoding 'zlib', which does not exist",
+        ),
+    ],
+)
+def test_xml_that_is_none_or_can_do_harm_is_refused(body: bytes, why: str) -> None:
+    assert why in refusal(body)
+
+
+def test_memory_does_not_grow_with_the_elements_of_an_index() -> None:
+    body = b"<Images>" + b"<Image><Row>1</Row><Col>2</Col></Image>\n" * 100_000 + b"</Images>"
+    tracemalloc.start()
+    read_xml("m.xml", body, lambda name, attributes: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(body)
+
+
+def test_text_is_read_in_what_instrument_pcs_write() -> None:
+    assert text_of("10 µm".encode("utf-8-sig")) == text_of("10 µm".encode("utf-16")) == "10 µm"
+    assert text_of("10 µm".encode()) == text_of("10 µm".encode("cp1252")) == "10 µm"
+    assert text_of(b"\x81\xff") == "\ufffdÿ"
