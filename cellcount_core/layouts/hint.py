@@ -14,9 +14,10 @@ from cellcount_core.layouts.base import ignored_name
 from cellcount_core.layouts.imagexpress import tells_site_or_channel
 
 IMAGEXPRESS = "ImageXpress"
+HARMONY = "Harmony (Operetta, Opera Phenix)"
 
 PATTERNS: Mapping[str, str] = {
-    "Harmony (Operetta, Opera Phenix)": r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)",
+    HARMONY: r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)",
     "BBBC (Channel1-01-A-01)": r"Channel ?(?P<channel>\d+)-\d+-(?P<row>[A-P])-(?P<column>\d+)",
     "CellVoyager": r"_(?P<well>[A-P]\d\d)_T(?P<timepoint>\d+)F(?P<site>\d+)L\d+A\d+Z(?P<plane>\d+)C(?P<channel>\d+)\.",
     "Cellomics or EVOS": r"(?P<plate>[^/]+)_(?P<well>[A-P]\d\d)f(?P<site>\d+)d(?P<channel>\d+)\.",
@@ -57,6 +58,8 @@ def hint(images: int, conventions: Mapping[str, int]) -> str | None:
         return None
     if name == IMAGEXPRESS:
         named, layout = "ImageXpress names (plate_well_site_channel)", "imagexpress"
+    elif name == HARMONY:
+        named, layout = f"{name} names", "harmony"
     else:
         named, layout = f"{name} names", f"pattern --set 'run.layout.pattern={PATTERNS[name]}'"
     return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellcount_core.layouts.base import AnyLayoutKind, Layout, LayoutSettings
 
-NAMES = ("flat", "imagexpress", "pattern", "table")
+NAMES = ("flat", "imagexpress", "harmony", "pattern", "table")
 """The layouts in the order of help and documentation: values of `--layout` and names of the modules."""
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cellcount_core.domain.facts import PlateFacts
+from cellcount_core.domain.facts import PlateFacts, Position
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.flat import FlatSettings
+from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.table import TableSettings
@@ -69,6 +70,20 @@ HTD = "\r\n".join(
 ).encode("latin-1")
 """Not UTF-8, as the real ones; wells B02 to B04, two of four sites, the third wavelength not acquired."""
 
+HARMONY = """<?xml version="1.0" encoding="utf-8"?>
+<EvaluationInputData xmlns="http://www.perkinelmer.com/PEHH/HarmonyV5" Version="1">
+<Plates><Plate><PlateID>x</PlateID><Name>P7</Name><PlateRows>16</PlateRows><PlateColumns>24</PlateColumns>
+<Well id="0304" /><Well id="0305" /><Well id="1624" /></Plate></Plates>
+<Images>
+<Image Version="1"><Row>3</Row><Col>4</Col><FieldID>1</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID>
+<ChannelName>HOECHST</ChannelName><ImageResolutionX Unit="m">6.5E-07</ImageResolutionX>
+<PositionX Unit="m">-0.000325</PositionX><PositionY Unit="m">0.0001</PositionY></Image>
+<Image Version="1"><Row>3</Row><Col>4</Col><FieldID>2</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>2</ChannelID><ChannelName>GFP µ</ChannelName>
+<ImageResolutionX Unit="m">6.5E-07</ImageResolutionX></Image>
+<Image Version="1"><Row>16</Row><Col>24</Col><FieldID>2</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
+<Image Version="1"><Row>16</Row><Col>24</Col><FieldID>3</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
+</Images></EvaluationInputData>""".encode("utf-8-sig")
+
 EXAMPLES: Mapping[str, Example] = {
     "flat": Example(
         FlatSettings(),
@@ -100,6 +115,23 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("B03", 1), ("B03", 2), ("B04", 1)),
+    ),
+    "harmony": Example(
+        HarmonySettings(),
+        {
+            "m 1/Images/r03c04f01p01-ch1sk1fk1fl1.tiff": ("P7", "C04", 1, 1, "1", 1),
+            "m 1/Images/r16c24f03p01-ch1sk1fk1fl1.tiff": ("P7", "P24", 3, 1, "1", 1),
+        },
+        beside=("m 1/Images/r03c04f01p01-ch1sk1fk1fl1_cp_masks.tiff",),
+        other_channel={"m 1/Images/r03c04f01p01-ch2sk1fk1fl1.tiff": ("P7", "C04", 1, 1, "2", 1)},
+        sidecars={"m 1/Images/Index.idx.xml": HARMONY},
+        facts=(
+            PlateFacts(
+                folder="m 1", plate="", source="m 1/Images/Index.idx.xml", name="P7", rows=16, columns=24, um_per_px=0.65, planes=1, timepoints=1,
+                channels=(("1", "HOECHST"), ("2", "GFP µ")), positions={("C04", 1): Position(-325.0, -100.0)},
+            ),
+        ),
+        missing=(("C04", 2), ("C05", 1), ("C05", 2), ("C05", 3), ("P24", 2)),
     ),
     "pattern": Example(
         PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),

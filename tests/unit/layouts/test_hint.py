@@ -12,7 +12,6 @@ from cellcount_core.layouts.pattern import PatternSettings, compile_pattern
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
 
 REAL = {
-    "Images/r03c03f02p01-ch1sk1fk1fl1.tiff": ("C03", 2, "1", 1),
     "Channel2-84-G-12.tif": ("G12", 1, "2", 0),
     "images/Channel 1-01-A-01-00.tif": ("A01", 1, "1", 0),
     "CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F004L01A02Z04C02.tif": ("D08", 4, "02", 4),
@@ -30,6 +29,12 @@ def test_imagexpress_is_proposed_where_most_names_look_like_it() -> None:
     assert text is not None
     assert text.startswith("4 of 5 names")
     assert "--layout imagexpress" in text
+
+
+def test_harmony_is_proposed_where_most_names_look_like_it() -> None:
+    text = suggest(["Images/r03c03f02p01-ch1sk1fk1fl1.tiff", "Images/Index.idx.xml"])
+    assert text is not None
+    assert "--layout harmony" in text
 
 
 def test_the_pattern_that_reads_the_names_of_other_instruments_is_proposed_as_it_can_be_typed() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from cellcount_core.config import LayoutConfig, RunConfig
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.facts import Position
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.images.decode import open_image
 from cellcount_core.layouts.base import Ignored, Sidecar
+from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
@@ -188,3 +190,37 @@ def test_harmony_has_two_fields_in_one_well() -> None:
     found, _, unparsed = read("harmony_operetta_v5", HARMONY)
     assert found == {("Images", "C03", site, 1, "1", 1) for site in (1, 2)}
     assert unparsed == []
+
+
+def test_a_harmony_index_names_the_plate_its_shape_the_channel_and_where_the_fields_lie() -> None:
+    root = plates() / "harmony_operetta_v5"
+    run = RunConfig(layout=HarmonySettings(), channels={"nuclei": "Fluorescein (FITC)"})
+    with make_plan(open_store(root, StorageOptions()), run, MODEL, ShardLimits(64, 2**40)) as made:
+        fields = [field for shard in made.shards() for field in shard.fields]
+        (facts,) = made.summary.facts.values()
+    assert [(field.key.plate, field.key.well, field.key.site, field.reason) for field in fields] == [
+        ("Test_Sample_BALL", "C03", 1, None),
+        ("Test_Sample_BALL", "C03", 2, None),
+    ]
+    assert (facts.rows, facts.columns, facts.um_per_px) == (16, 24, 1.195952)
+    # 1080 px of 1.196 um apart, the first at the upper left: the index has y up (PositionY 0.000645814 m).
+    assert [field.position for field in fields] == [Position(-645.814, -645.814), Position(645.814, -645.814)]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "shape", "um_per_px", "channels"),
+    [
+        ("pe2loaddata_Version1", "BR00121482", (16, 24), 0.597976, 6),
+        ("pe2loaddata_Version5", "BR00122249", (16, 24), 0.597976, 6),
+        ("pe2loaddata_Version7", "240624_WES_Perturbs_n_densities_1.1", (8, 12), 0.296688, 7),
+        ("operetta_1w1p1c1z1t", "2025-11-13-SingleWell-SingleFOV-SingleChannel", (16, 24), 0.597976, 1),
+    ],
+)
+def test_harmony_indexes_of_each_version_are_read(
+    folder: str, name: str, shape: tuple[int, int], um_per_px: float, channels: int
+) -> None:
+    (path,) = sorted((plates() / "metadata_only" / "harmony_index" / folder).rglob("Index*.xml"))
+    (facts,) = build_layout(HarmonySettings(), "PX").describe({f"m/{path.name}": path.read_bytes()})
+    assert (facts.name, (facts.rows, facts.columns), facts.um_per_px) == (name, shape, um_per_px)
+    assert len(facts.channels) == channels
+    assert all(called for _, called in facts.channels)

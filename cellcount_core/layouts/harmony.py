@@ -1,0 +1,207 @@
+"""Harmony names (Opera Phenix, Operetta) and the index beside them.
+
+`rRRcCCfFFpPP-chCskKfkFflL.tiff`, all counted from 1, in a folder `Images` of the measurement. The index (`Index.idx.xml`,
+`Index.xml`) has a record an image: `TimepointID` counts from 0 where the name's `sk` counts from 1; lengths are in metres,
+positions from the well's centre with y up; from V6 on names and pixel sizes of channels stand under `Maps/Map/Entry`.
+`Plate/Well` are the wells that were selected. (Bio-Formats' OperettaReader.java, pe2loaddata.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cellcount_core.domain.facts import ExpectedFields, PlateFacts, Position
+from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.wells import WellPosition
+from cellcount_core.layouts.base import (
+    Ignored,
+    Layout,
+    LayoutKind,
+    LayoutSettings,
+    Sidecar,
+    Traits,
+    file_name,
+    ignored_name,
+    is_hidden,
+    parent,
+)
+from cellcount_core.layouts.metadata import Unreadable, read_xml
+
+_NAME = re.compile(
+    r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<site>\d{2,4})p(?P<plane>\d{2,4})-ch(?P<channel>\d{1,2})"
+    r"sk(?P<timepoint>\d{1,6})fk\d+fl\d+\.tiff?",
+    re.IGNORECASE,
+)
+_INDEX = frozenset({"index.idx.xml", "index.xml", "index.ref.xml"})
+_UM = 1e6
+
+
+class HarmonySettings(LayoutSettings):
+    """Harmony (Operetta, Opera Phenix): `r03c03f01p01-ch1sk1fk1fl1.tiff` with the `Index.idx.xml` or `Index.xml` beside them."""
+
+    kind: Literal["harmony"] = "harmony"
+
+
+@dataclass(frozen=True, slots=True)
+class Harmony(Layout):
+    """The plate is the measurement's folder, above `Images`, until the index names it; `root` where there is none."""
+
+    root: str
+
+    def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
+        """None for an image whose name does not follow the convention."""
+        if file_name(key).lower() in _INDEX and not is_hidden(key):
+            return Sidecar(_folder(key), file_name(key))
+        if (ignored := ignored_name(key)) is not None:
+            return ignored
+        match = _NAME.fullmatch(file_name(key))
+        if match is None:
+            return None
+        row, column, site, plane, timepoint = (
+            int(match[name]) for name in ("row", "column", "site", "plane", "timepoint")
+        )
+        if not (1 <= row <= 32 and 1 <= column <= 48):
+            return None
+        folder = _folder(key)
+        plate = folder.rpartition("/")[2] or self.root
+        well = WellPosition(row - 1, column - 1).name
+        return Parsed(FieldKey(plate, well, site, timepoint), str(int(match["channel"])), plane, folder)
+
+    def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
+        """What the first index states."""
+        key, body = min(sidecars.items())
+        index = _Index(key)
+        read_xml(key, body, index.start, index.end)
+        return (index.facts(),)
+
+
+def _folder(key: str) -> str:
+    folder = parent(key)
+    return parent(folder) if file_name(folder).lower() == "images" else folder
+
+
+@dataclass(slots=True)
+class _Index:
+    """What was read of an index so far."""
+
+    key: str
+    path: list[str] = field(default_factory=list)
+    plate: dict[str, str] = field(default_factory=dict)
+    image: dict[str, str] = field(default_factory=dict)
+    entry: str = ""
+    channels: dict[str, str] = field(default_factory=dict)
+    sizes: set[float] = field(default_factory=set)
+    positions: dict[tuple[str, int], Position] = field(default_factory=dict)
+    selected: list[str] = field(default_factory=list)
+    sites: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    planes: set[str] = field(default_factory=set)
+    timepoints: set[str] = field(default_factory=set)
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        """An element begins."""
+        self.path.append(name)
+        if name == "Entry":
+            self.entry = attributes.get("ChannelID", "")
+        if name == "Well" and self.path[-2:-1] == ["Plate"]:
+            self.selected.append(self._well_of_id(attributes.get("id", "")))
+        if name == "Image" and self.path[-2:-1] == ["Images"]:
+            self.image = {}
+
+    def end(self, name: str, text: str) -> None:
+        """An element ends."""
+        self.path.pop()
+        above = self.path[-1] if self.path else ""
+        if above == "Plate":
+            self.plate.setdefault(name, text.strip())
+        elif above == "Image":
+            self.image[name] = text.strip()
+        elif above == "Entry" and self.entry:
+            self._channel(self.entry, name, text)
+        if name == "Image" and above == "Images" and self.image:
+            self._record()
+
+    def _channel(self, channel: str, name: str, text: str) -> None:
+        if name == "ChannelName":
+            self.channels[channel] = text.strip()
+        if name == "ImageResolutionX":
+            self.sizes.add(round(self._metres(name, text) * _UM, 6))
+
+    def _record(self) -> None:
+        row, column, site = (self._whole(name) for name in ("Row", "Col", "FieldID"))
+        well = self._well(row, column)
+        self.sites[well].add(site)
+        self.planes.add(self.image.get("PlaneID", ""))
+        self.timepoints.add(self.image.get("TimepointID", ""))
+        channel = self.image.get("ChannelID", "")
+        for name in ("ChannelName", "ImageResolutionX"):
+            if name in self.image:
+                self._channel(channel, name, self.image[name])
+        if "PositionX" in self.image and "PositionY" in self.image:
+            x, y = (self._metres(name, self.image[name]) * _UM for name in ("PositionX", "PositionY"))
+            self.positions[well, site] = Position(round(x, 3), round(0.0 - y, 3))
+
+    def facts(self) -> PlateFacts:
+        """All that was read."""
+        if not self.plate:
+            raise Unreadable(self.key, "has no Plate, which an index of Harmony begins with")
+        return PlateFacts(
+            folder=_folder(self.key),
+            plate="",
+            source=self.key,
+            name=self.plate.get("Name", ""),
+            rows=self._whole("PlateRows", self.plate),
+            columns=self._whole("PlateColumns", self.plate),
+            channels=tuple(sorted(self.channels.items())),
+            um_per_px=self.sizes.pop() if len(self.sizes) == 1 else None,
+            positions=self.positions,
+            expected=tuple(self._expected()),
+            planes=len(self.planes) or None,
+            timepoints=len(self.timepoints) or None,
+        )
+
+    def _expected(self) -> Iterator[ExpectedFields]:
+        name = file_name(self.key)
+        for well, sites in sorted(self.sites.items()):
+            yield ExpectedFields((well,), tuple(sorted(sites)), f"no file; {name} lists images of this field")
+        unlisted = sorted(set(self.selected) - set(self.sites))
+        if unlisted:
+            anywhere = sorted(set().union(*self.sites.values())) or [1]
+            why = f"no file; {name} has this well among those selected, and no image of it"
+            yield ExpectedFields(tuple(unlisted), tuple(anywhere), why)
+
+    def _well_of_id(self, name: str) -> str:
+        if not re.fullmatch(r"[0-9]{4}", name):
+            raise Unreadable(self.key, f"a Well has the id {name!r}; four digits such as 0303 were expected")
+        return self._well(int(name[:2]), int(name[2:]))
+
+    def _well(self, row: int, column: int) -> str:
+        if not (1 <= row <= 32 and 1 <= column <= 48):
+            raise Unreadable(self.key, f"row {row}, column {column}: no plate has such a well")
+        return WellPosition(row - 1, column - 1).name
+
+    def _whole(self, name: str, values: Mapping[str, str] | None = None) -> int:
+        text = (self.image if values is None else values).get(name, "")
+        if not re.fullmatch(r"[0-9]{1,6}", text):
+            raise Unreadable(self.key, f"{name} is {text!r}; a whole number was expected")
+        return int(text)
+
+    def _metres(self, name: str, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise Unreadable(self.key, f"{name} is {text!r}; a number of metres was expected")
+        return value
+
+
+def _build(_: HarmonySettings, root: str) -> Harmony:
+    return Harmony(root)
+
+
+KIND = LayoutKind("harmony", HarmonySettings, _build, Traits(has_sidecars=True))
