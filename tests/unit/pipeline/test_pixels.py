@@ -190,3 +190,17 @@ def test_a_pixel_size_that_cannot_be_is_null_and_said() -> None:
     assert (found.um_per_px, found.warnings) == (None, ("calibration_out_of_range",))
     found = load({"a.tif": bad}, um_per_px=0.5)
     assert (found.um_per_px, found.warnings) == (0.5, ())
+
+
+def test_the_pixel_size_that_metadata_files_state_wins_over_that_of_the_file() -> None:
+    said = {"PhysicalSizeX": 6.45, "PhysicalSizeY": 6.45}
+    body = tiff(noise(20, 30), ome=True, metadata={"axes": "YX", **said})
+    planned = PlannedField(FieldKey("P", "A01", 1, 1), (Source("", 0, "a.tif"),), um_per_px=0.65)
+
+    def loaded(config: RunConfig) -> Pixels:
+        file = LoadedFile("a.tif", body, len(body), config.max_pixels)
+        return load_pixels(planned, {"a.tif": file}, (UNNAMED,), (), config)
+
+    for config, um_per_px in ((RunConfig(), 0.65), (RunConfig(um_per_px=0.5), 0.5)):
+        found = loaded(config)
+        assert (found.um_per_px, found.warnings) == (um_per_px, ("calibration_overridden",))
