@@ -21,6 +21,8 @@ _EXAMPLES = (
     "cellcount_core.api.result",
     "cellcount_core.demo.examples",
     "cellcount_core.domain.errors",
+    "cellcount_core.labelled.annotations",
+    "cellcount_core.labelled.image",
     "cellcount_core.tables.open",
 )
 
