@@ -49,7 +49,7 @@ class KerasEngine:
             self._network.jit_compile = False
 
     def compile_by_xla(self) -> None:
-        """Let TensorFlow compile the network by XLA, for a comparison on the device at hand (benchmarks/gpu.py)."""
+        """Let TensorFlow compile the network by XLA, for a comparison on the device at hand (`benchmarks/engines.py gpu --jit`)."""
         self._network.jit_compile = True
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
