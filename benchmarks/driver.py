@@ -38,8 +38,8 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.schema3 import schema_3
 from cellcount_core.domain.wells import WellPosition
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.plan.planfile import ShardLimits
 from cellcount_core.plan.planner import PlannedModel, make_plan
-from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import LIST_BATCH, Listed
 from cellcount_core.tables.runfile import ModelIdentity
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from cellcount_core.evaluation.assess import Evaluation
-    from cellcount_core.plan.census import PlanSummary
+    from cellcount_core.plan.findings import PlanSummary
     from cellcount_core.runners.single import Single
     from cellcount_core.tables.open import Output
 
@@ -232,7 +232,7 @@ def evaluate(
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.result import write_result
     from cellcount_core.models.package import find_package
-    from cellcount_core.plan.shards import usable_cores
+    from cellcount_core.plan.planfile import usable_cores
 
     with _in_words_of_python():
         package = find_package(os.fspath(model))

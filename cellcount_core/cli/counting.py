@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cellcount_core.domain.scales import PoolScale
-    from cellcount_core.plan.census import PlanSummary, PlateSummary
+    from cellcount_core.plan.findings import PlanSummary, PlateSummary
     from cellcount_core.reduce.summary import Summary
     from cellcount_core.runners.job import JobResult
 
@@ -28,7 +28,7 @@ _SHOWN_SIZES = 3
 
 def count(job: JobConfig, display: Display) -> int:
     """Run a job, print its outcome and return the exit code."""
-    from cellcount_core.plan.planner import InputChanged
+    from cellcount_core.plan.run_folder import InputChanged
     from cellcount_core.runners.job import run_job
 
     try:

@@ -18,8 +18,8 @@ from cellcount_core.pipeline.sizing import tells_sizes
 from cellcount_core.plan.derived import Suspect, suspects
 from cellcount_core.plan.discover import key_reader
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
 from cellcount_core.plan.rows import Row, row_of
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.tables.runfile import read_run
 

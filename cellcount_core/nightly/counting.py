@@ -17,7 +17,7 @@ from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import Plate
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.summary import Summary, told_doubts
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job

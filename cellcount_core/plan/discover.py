@@ -1,11 +1,15 @@
 """From a listing to sorted rows, a row a file, and to what the metadata files beside them state.
 
-Of images the names alone are looked at, but for the number of images in array files.
+Of images the names alone are looked at, but for the number of images in array files. `run.include` and `run.exclude` are
+globs on keys, as .gitignore reads them. A pattern without '/' is a name: it matches a file or folder of that name anywhere.
+With '/' it is a path from the input down. A pattern that matches a folder holds for all below it. `*` and `?` stop at '/',
+`**` does not; `[…]` is a set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -29,9 +33,7 @@ from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.derived import Suspect, judged, suspects
 from cellcount_core.plan.facts import Acquired, Facts, read_facts
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
-from cellcount_core.plan.globs import matcher
-from cellcount_core.plan.merge import RUN_ROWS, Plain, Sorter
-from cellcount_core.plan.rows import Place, Row, row_of
+from cellcount_core.plan.rows import RUN_ROWS, Place, Plain, Row, Sorter, row_of
 from cellcount_core.stores.base import (
     Absent,
     Denied,
@@ -42,17 +44,56 @@ from cellcount_core.stores.base import (
     files_beside,
 )
 
+
+def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a key matches any of `patterns` (never, where there are none)."""
+    if not patterns:
+        return lambda key: False
+    expression = re.compile("|".join(f"(?:{_translate(pattern)})" for pattern in patterns))
+    return lambda key: expression.fullmatch(key) is not None
+
+
+def _translate(pattern: str) -> str:
+    body = pattern.strip("/")
+    where = "" if "/" in body or pattern.startswith("/") else "(?:.*/)?"
+    return f"(?s:{where}{_body(body)}(?:/.*)?)"
+
+
+def _body(pattern: str) -> str:
+    out: list[str] = []
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        if pattern.startswith("**/", at):
+            out.append("(?:.*/)?")
+            at += 3
+        elif pattern.startswith("**", at):
+            out.append(".*")
+            at += 2
+        elif char == "[" and (end := pattern.find("]", at + 2)) > 0:
+            out.append(_set(pattern[at + 1 : end]))
+            at = end + 1
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
+            at += 1
+    return "".join(out)
+
+
+def _set(members: str) -> str:
+    negated = "^/" if members.startswith("!") else ""
+    body = members.removeprefix("!")
+    escaped = re.sub(r"([\[\]\\^&~|])", r"\\\1", body)
+    try:
+        re.compile(f"[{negated}{escaped}]")
+    except re.error:
+        # A range that runs backwards ("[z-a]") matches nothing, as in a shell.
+        return "(?!)"
+    return f"[{negated}{escaped}]"
+
+
 _LISTED, _NAMED = 0, 1
 _ABSENT = "is not there"
 _DANGLING = "leads nowhere: a broken link, or a file that went away while it was listed"
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What of the input is looked at: `run`'s include and exclude, and not the folder `own_output` ("" for none)."""
-
-    run: RunConfig
-    own_output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +123,16 @@ class Discovery:
 def discover(
     store: Store,
     layout: Layout,
-    scope: Scope,
+    run: RunConfig,
     folder: Path,
     *,
+    own_output: str = "",
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
 ) -> Discovery:
     """List `store`, read every name, and sort; at most about `run_rows` rows are held, the rest lies in `folder`.
 
+    Of the input is looked at what `run` includes and does not exclude, and not the folder `own_output` ("" for none).
     `options` are for a manifest outside the input. Raises ConfigFault for a manifest that cannot be used; store faults pass.
     """
     found = Findings()
@@ -97,24 +140,30 @@ def discover(
     facts = Facts()
     if (table := layout.table) is not None:
         entries = Sorter(folder, run_rows)
-        _join(store, table, scope, entries, options or StorageOptions())
+        _join(store, table, key_filter(run, own_output), entries, options or StorageOptions())
         _add_named(entries, found, sorter)
     else:
-        _add_listed(store, layout, scope, found, sorter, aside)
+        _add_listed(store, layout, run, own_output, found, sorter, aside)
         facts = read_facts(store, layout, found)
         if facts.names:
             sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
             aside = _renamed(aside, facts.names, Sorter(folder, run_rows))
-        if kind_of(scope.run.layout).traits.reads_any_name and scope.run.masks == "leave_out":
-            sorter = _without_masks(store, scope.run.max_pixels, sorter, found, Sorter(folder, run_rows))
+        if kind_of(run.layout).traits.reads_any_name and run.masks == "leave_out":
+            sorter = _without_masks(store, run.max_pixels, sorter, found, Sorter(folder, run_rows))
     return Discovery(sorter, found, facts, aside)
 
 
 def _add_listed(
-    store: Store, layout: Layout, scope: Scope, found: Findings, sorter: Sorter, aside: Sorter
+    store: Store,
+    layout: Layout,
+    run: RunConfig,
+    own_output: str,
+    found: Findings,
+    sorter: Sorter,
+    aside: Sorter,
 ) -> None:
-    read = key_reader(scope.run, layout, scope.own_output)
-    traits = kind_of(scope.run.layout).traits
+    read = key_reader(run, layout, own_output)
+    traits = kind_of(run.layout).traits
     for batch in store.list():
         for listed in batch:
             found.files += 1
@@ -145,8 +194,8 @@ def _add_listed(
             found.add_image(parsed)
             if traits.reads_any_name:
                 found.conventions[convention(listed.key)] += 1
-            if (traits.slices_are_fields and is_stack(listed.key)) or _tells_images(scope.run):
-                sorter.extend(_slices(store, listed, parsed, scope.run))
+            if (traits.slices_are_fields and is_stack(listed.key)) or _tells_images(run):
+                sorter.extend(_slices(store, listed, parsed, run))
             else:
                 sorter.add(_listed_row(listed, parsed))
 
@@ -262,9 +311,14 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
             yield plain._replace(site=index + 1, slice_index=index)
 
 
-def _join(store: Store, table: Table, scope: Scope, entries: Sorter, options: StorageOptions) -> None:
+def _join(
+    store: Store,
+    table: Table,
+    left_out: Callable[[str], Ignored | None],
+    entries: Sorter,
+    options: StorageOptions,
+) -> None:
     """Both sides of the join into one sorter: (key, 0, size, etag) of the listing, (key, 1, field…) of the manifest."""
-    left_out = key_filter(scope.run, scope.own_output)
     for entry in table.entries(store, options):
         if left_out(entry.key) is None:
             entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))

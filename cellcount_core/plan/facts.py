@@ -10,7 +10,7 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.layouts.base import Layout
 from cellcount_core.layouts.metadata import Unreadable
-from cellcount_core.plan.channels import Names
+from cellcount_core.plan.fields import Names
 from cellcount_core.plan.findings import Acquisition, Findings, SidecarFile
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store

@@ -1,17 +1,271 @@
-"""From the files of a field to the planned field: channels and planes chosen, what cannot be counted known."""
+"""From the rows of a field to the planned field: which channels are counted, which fields are expected, which files each needs.
+
+Channels are chosen by name, never by position.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from heapq import merge
+from itertools import groupby, pairwise, product
+from operator import itemgetter
+from typing import Literal, NamedTuple
 
-from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.facts import PlateFacts
-from cellcount_core.domain.fields import PlannedField
-from cellcount_core.plan.channels import UNNAMED, ChannelChoice
-from cellcount_core.plan.expect import Group
-from cellcount_core.plan.rows import Row, field_key
+from cellcount_core.config import ExpectGrid, RunConfig
+from cellcount_core.domain.errors import ConfigFault, Reason, likely, matching, nearest
+from cellcount_core.domain.facts import ExpectedFields, PlateFacts
+from cellcount_core.domain.fields import FieldKey, PlannedField
+from cellcount_core.domain.wells import FORMATS, WellPosition
+from cellcount_core.plan.rows import Place, Row, by_field
+
+UNNAMED = ""
+"""Channel of a file whose name carries none: it may hold any channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelChoice:
+    """`counted`: a channel for each role of the model, in its order; `measured`: channels whose intensity is measured.
+
+    "" stands for the only channel of files whose names carry none.
+    """
+
+    counted: tuple[str, ...]
+    measured: tuple[str, ...]
+
+    @property
+    def count(self) -> str:
+        """The channel of the model's first role, by which a count is named."""
+        return self.counted[0]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every channel whose files are read, each once."""
+        return tuple(dict.fromkeys((*self.counted, *self.measured)))
+
+
+Names = Mapping[str, Mapping[str, Sequence[str]]]
+"""By the name of a channel in the instrument ("DAPI"): the channels of file names that it is ("w1"), each with the plates where it is so."""
+
+NO_NAMES: Names = {}
+
+
+def select_channels(
+    run: RunConfig, roles: Sequence[str], seen: Collection[str], names: Names = NO_NAMES
+) -> ChannelChoice:
+    """The channels to use of those `seen` in file names, given the model's `roles` and `run.channels` (role to channel).
+
+    A model of one role takes the only channel there is unasked. A channel may be asked for as file names call it or as the
+    instrument does (`names`). Where file names carry no channel, what is asked for is looked up inside the files. Small and
+    capital letters do not matter where one channel alone is meant. The counted channels are measured, and those of
+    `run.measure`. Raises ConfigFault naming the channels there are where one has to be chosen, is not among them, or is
+    another one in another plate.
+    """
+    for role in run.channels:
+        if role not in roles:
+            raise ConfigFault(f"run.channels: the model has no role {role!r}{nearest(role, roles)}")
+    known = _Known(seen, names)
+    counted = tuple(_counted(run.channels.get(role), role, roles, known) for role in roles)
+    asked = (known.channel(name, "run.measure") for name in run.measure)
+    measured = tuple(dict.fromkeys(asked))
+    unasked = (channel for channel in dict.fromkeys(counted) if channel not in measured)
+    return ChannelChoice(counted, (*unasked, *measured))
+
+
+def unknown_channels(run: RunConfig, seen: Collection[str], names: Names = NO_NAMES) -> tuple[str, ...]:
+    """The channels asked for that neither file names nor the instrument's names have; empty where they are looked for in the files."""
+    if UNNAMED in seen:
+        return ()
+    asked = dict.fromkeys((*run.channels.values(), *run.measure))
+    return tuple(name for name in asked if matching(name, seen) is None and matching(name, names) is None)
+
+
+def by_channel(names: Names) -> dict[str, str]:
+    """The names of each channel in the instrument, in words: "DAPI", or "DAPI or GFP" where plates differ."""
+    found: dict[str, list[str]] = {}
+    for name, channels in names.items():
+        for channel in channels:
+            found.setdefault(channel, []).append(name)
+    return {channel: " or ".join(sorted(each)) for channel, each in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The channels there are: as file names call them, and as instruments do."""
+
+    seen: Collection[str]
+    names: Names
+
+    def channel(self, asked: str, where: str) -> str:
+        """The channel as file names have it; as it was asked for where it is looked for within files."""
+        if (known := matching(asked, self.seen)) is not None:
+            return known
+        if UNNAMED in self.seen:
+            return asked
+        if (name := matching(asked, self.names)) is not None:
+            return self._only(name, where)
+        hint = likely(asked, [*self.seen, *self.names]) or ";"
+        raise ConfigFault(f"{where}: no file of channel {asked!r}{hint} there are {self.shown()}")
+
+    def shown(self) -> str:
+        """All channels in words."""
+        called = by_channel(self.names)
+        return ", ".join(
+            (repr(channel) + (f" ({called[channel]})" if channel in called else ""))
+            if channel
+            else "files without a channel in their name"
+            for channel in sorted(self.seen)
+        )
+
+    def _only(self, name: str, where: str) -> str:
+        channels = self.names[name]
+        if len(channels) == 1:
+            return next(iter(channels))
+        told = " and ".join(
+            f"{channel!r} in plate {plates[0]!r}" for channel, plates in sorted(channels.items())[:2]
+        )
+        raise ConfigFault(
+            f"{where}: channel {name!r} is {told}; count such plates one by one, or name the channel as the files do"
+        )
+
+
+def _counted(asked: str | None, role: str, roles: Sequence[str], known: _Known) -> str:
+    if asked is not None:
+        return known.channel(asked, f"run.channels.{role}")
+    if len(known.seen) == 1 and len(roles) == 1:
+        return next(iter(known.seen))
+    if len(roles) == 1:
+        raise ConfigFault(
+            f"the input has several channels ({known.shown()}): say which one is counted with --channel NAME "
+            f"(or run.channels.{role})"
+        )
+    raise ConfigFault(
+        f"the model needs a channel for each of its roles {', '.join(repr(each) for each in roles)}: "
+        f"give run.channels.{role}; channels there are: {known.shown()}"
+    )
+
+
+Expectation = Literal["observed", "rectangular"] | ExpectGrid
+
+
+class Group(NamedTuple):
+    """A field: where it is, its rows, and where there is none why it is expected.
+
+    `unstated`: there are files of it, and the metadata files of its plate do not state it.
+    """
+
+    place: Place
+    rows: list[Row]
+    why: str = ""
+    unstated: bool = False
+
+
+def expected_groups(
+    rows: Callable[[], Iterator[Row]],
+    expect: Expectation,
+    facts: Mapping[str, PlateFacts],
+    aside: Callable[[], Iterator[Place]],
+) -> Iterator[Group]:
+    """Fields in key order, those that are expected and have no file among them.
+
+    `rows` gives the sorted rows anew at each call. Expected are the fields that the instrument states (`facts`, by plate)
+    and those of `expect`: "rectangular" expects, in each plate, every well seen x every site seen x every time point seen; a
+    grid expects every well of its format x its sites x the time points seen. Fields that were seen are always given, also
+    those that nobody states. What is held is the wells, sites and time points of one plate.
+
+    `aside` gives, sorted, the places of fields of which files were set aside by include or exclude: of them nothing is
+    expected, and neither of wells and sites of which no file at all is looked at.
+    """
+    seen = by_field(rows())
+    stated = any(one.expected for one in facts.values())
+    if expect == "observed" and not stated:
+        return (Group(place, files) for place, files in seen)
+    places = _expected_places(rows(), expect, facts, next(aside(), None) is not None)
+    whole = frozenset(plate for plate, one in facts.items() if one.expected)
+    return _with_unseen(seen, _without(places, aside()), whole)
+
+
+def sentence(expect: Expectation) -> str:
+    """Why a field without a file is expected, for its row."""
+    if isinstance(expect, ExpectGrid):
+        sites = ", ".join(str(site) for site in expect.sites)
+        return f"no file; run.expect asks for every well of {expect.wells}, sites {sites}"
+    return "no file; run.expect=rectangular: other wells of this plate have this site and time point"
+
+
+def grid_wells(expect: ExpectGrid) -> frozenset[str]:
+    """Names of all wells of the grid's plate format."""
+    rows, columns = FORMATS[expect.wells]
+    return frozenset(WellPosition(row, column).name for row in range(rows) for column in range(columns))
+
+
+def _expected_places(
+    rows: Iterable[Row], expect: Expectation, facts: Mapping[str, PlateFacts], limited: bool
+) -> Iterator[tuple[Place, str]]:
+    """Places in order, each once, with why they are expected."""
+    for plate, group in groupby(rows, itemgetter(0)):
+        wells: set[str] = set()
+        sites: set[int] = set()
+        timepoints: set[int] = set()
+        for row in group:
+            wells.add(row.well)
+            sites.add(row.site)
+            timepoints.add(row.timepoint)
+        sources = []
+        if plate in facts:
+            sources = [_stated(one, timepoints) for one in facts[plate].expected]
+        if limited:
+            sources = [_within(source, wells, sites) for source in sources]
+        if isinstance(expect, ExpectGrid):
+            wells, sites = set(grid_wells(expect)), set(expect.sites)
+        if expect != "observed":
+            sources.append(
+                (where, sentence(expect))
+                for where in product(sorted(wells), sorted(sites), sorted(timepoints))
+            )
+        for where, reasons in groupby(merge(*sources, key=itemgetter(0)), itemgetter(0)):
+            yield (plate, *where), next(reasons)[1]
+
+
+_Where = tuple[str, int, int]
+
+
+def _stated(expected: ExpectedFields, timepoints: set[int]) -> Iterator[tuple[_Where, str]]:
+    return ((where, expected.why) for where in expected.places(timepoints))
+
+
+def _within(
+    places: Iterator[tuple[_Where, str]], wells: set[str], sites: set[int]
+) -> Iterator[tuple[_Where, str]]:
+    return (each for each in places if each[0][0] in wells and each[0][1] in sites)
+
+
+def _without(places: Iterator[tuple[Place, str]], aside: Iterator[Place]) -> Iterator[tuple[Place, str]]:
+    """`places` that are not among those set aside; both in order."""
+    left_out = next(aside, None)
+    for place, why in places:
+        while left_out is not None and left_out < place:
+            left_out = next(aside, None)
+        if place != left_out:
+            yield place, why
+
+
+def _with_unseen(
+    seen: Iterator[tuple[Place, list[Row]]], expected: Iterator[tuple[Place, str]], stated: frozenset[str]
+) -> Iterator[Group]:
+    wanted = next(expected, None)
+    for place, rows in seen:
+        while wanted is not None and wanted[0] < place:
+            yield Group(wanted[0], [], wanted[1])
+            wanted = next(expected, None)
+        known = wanted is not None and wanted[0] == place
+        if known:
+            wanted = next(expected, None)
+        yield Group(place, rows, unstated=not known and place[0] in stated)
+    while wanted is not None:
+        yield Group(wanted[0], [], wanted[1])
+        wanted = next(expected, None)
+
 
 ZMode = str | int
 
@@ -45,7 +299,7 @@ def plan_field(group: Group, rule: FieldRule) -> PlannedField:
 
 
 def _planned(group: Group, rule: FieldRule) -> PlannedField:
-    key, rows = field_key(group.place), group.rows
+    key, rows = FieldKey(*group.place), group.rows
     if not rows:
         return PlannedField(key, (), Reason.ABSENT, group.why)
     counted: dict[Row, None] = {}

@@ -1,27 +1,108 @@
-"""`run/plan.parquet`: a row a field and source, a row group a shard, so that shards are streamed and never all held.
+"""Sorted fields cut into shards, and `run/plan.parquet`: a row a field and source, a row group a shard, so that shards are streamed.
 
-A field without a source has one row with a null key. Metadata: schema version, fingerprint, digest of the listing. What
-metadata files state of plates stands in the metadata too, and in three further columns; a plan of an input without such
-files has neither, and the name that it had before there were any.
+A small run is cut finely: all workers have something to do, and a stop loses little. A field without a source has one row
+with a null key. Metadata: schema version, fingerprint, digest of the listing. What metadata files state of plates stands in
+the metadata too, and in three further columns; the plan of an input without such files has neither.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import OutputFault, Reason
 from cellcount_core.domain.facts import PlateFacts, Position
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.domain.fingerprint import canonical_json
+
+_MOST_FIELDS = 64
+_SHARDS_A_WORKER, _LEAST_SHARDS = 4, 16
+_WORKERS_ELSEWHERE = 32
+"""Workers of a cluster that is not asked yet when a run is planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLimits:
+    """A shard has at most `fields` fields and, unless it has only one, at most `size` bytes to read.
+
+    `least`: there are to be so many shards where there are as many fields.
+    """
+
+    fields: int
+    size: int
+    least: int = 1
+
+    @property
+    def enough(self) -> int:
+        """Fields from which on there are `least` shards of `fields` fields."""
+        return self.fields * self.least
+
+    def fitting(self, fields: int) -> ShardLimits:
+        """The limits for a run of so many fields."""
+        return replace(self, fields=max(1, min(self.fields, fields // self.least)))
+
+
+def shard_limits(execution: ExecutionConfig) -> ShardLimits:
+    """The limits that `execution` asks for. The tables are the same for any: only the cut into parts follows them.
+
+    With `shard_fields` "auto" there are four shards for every worker that there may be, and 16 at least.
+    """
+    size = int(execution.shard_mib * 2**20)
+    if execution.shard_fields != "auto":
+        return ShardLimits(execution.shard_fields, size)
+    workers = execution.actors
+    if workers == "auto":
+        workers = _WORKERS_ELSEWHERE if execution.address else usable_cores()
+    return ShardLimits(_MOST_FIELDS, size, max(_LEAST_SHARDS, _SHARDS_A_WORKER * workers))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has under a batch system or `taskset`."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[Shard]:
+    """Every field in exactly one shard, in order; shards are numbered from 0.
+
+    A file that holds several fields (an array file) counts once a shard, as it is read once.
+    """
+    held: list[PlannedField] = []
+    keys: set[str] = set()
+    size = number = 0
+    for planned in fields:
+        more = bytes_to_read(planned, keys)
+        if held and (len(held) >= limits.fields or size + more > limits.size):
+            yield Shard(number, tuple(held))
+            number += 1
+            held, keys, size = [], set(), 0
+            more = bytes_to_read(planned, keys)
+        held.append(planned)
+        keys.update(source.key for source in planned.sources)
+        size += more
+    if held:
+        yield Shard(number, tuple(held))
+
+
+def bytes_to_read(planned: PlannedField, read: set[str]) -> int:
+    """Bytes of the field's files that are not among those already `read`; 0 for a field that is not counted."""
+    if planned.reason is not None:
+        return 0
+    sizes = {source.key: source.size for source in planned.sources if source.key not in read}
+    return sum(sizes.values())
+
 
 PLAN_KEY = "run/plan.parquet"
 
@@ -205,3 +286,51 @@ def _real(value: object) -> float | None:
 def _whole(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+_GONE = "it was there when this output was counted before, and is gone"
+
+_Pair = tuple[PlannedField | None, PlannedField | None]
+
+
+def with_gone(now: Iterable[PlannedField], before: Iterable[Shard]) -> Iterator[PlannedField]:
+    """The fields of `now`, and those of the plan `before` that had files and are not among them: expected, and absent.
+
+    Both come in key order, and so does what is given.
+    """
+    for old, new in paired(fields_of(before), now):
+        if new is not None:
+            yield new
+        elif old is not None and old.sources:
+            yield replace(old, reason=Reason.ABSENT, detail=_detail(old))
+
+
+def is_gone(planned: PlannedField) -> bool:
+    """Whether a field is in its plan only because its files were there once."""
+    return planned.reason is Reason.ABSENT and bool(planned.sources) and planned.detail == _detail(planned)
+
+
+def paired(before: Iterable[PlannedField], now: Iterable[PlannedField]) -> Iterator[_Pair]:
+    """Fields of the same key together, None where there is none; both in key order."""
+    left, right = iter(before), iter(now)
+    old, new = next(left, None), next(right, None)
+    while old is not None or new is not None:
+        if new is None or (old is not None and old.key < new.key):
+            yield old, None
+            old = next(left, None)
+        elif old is None or new.key < old.key:
+            yield None, new
+            new = next(right, None)
+        else:
+            yield old, new
+            old, new = next(left, None), next(right, None)
+
+
+def fields_of(shards: Iterable[Shard]) -> Iterator[PlannedField]:
+    """The fields of all shards, in key order."""
+    for shard in shards:
+        yield from shard.fields
+
+
+def _detail(planned: PlannedField) -> str:
+    return f"{planned.sources[0].key}: {_GONE}"

@@ -1,83 +1,67 @@
-"""Making a plan, and taking possession of an output folder with it."""
+"""Making a plan: an input is surveyed, then planned for a model."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Schema
-from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences, fingerprint
+from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
-from cellcount_core.plan.census import Census, PlanSummary
-from cellcount_core.plan.changes import Changes, changes, with_gone
-from cellcount_core.plan.channels import (
+from cellcount_core.plan.discover import Discovery, discover
+from cellcount_core.plan.facts import channel_names, names_in_images
+from cellcount_core.plan.fields import (
     UNNAMED,
     ChannelChoice,
+    FieldRule,
+    Group,
     Names,
     by_channel,
+    expected_groups,
+    grid_wells,
+    plan_field,
     select_channels,
     unknown_channels,
 )
-from cellcount_core.plan.discover import Discovery, Scope, discover
-from cellcount_core.plan.expect import Group, expected_groups, grid_wells
-from cellcount_core.plan.facts import channel_names, names_in_images
-from cellcount_core.plan.fields import FieldRule, plan_field
-from cellcount_core.plan.findings import left_out_lines, nothing_found, refuse_unparsed
-from cellcount_core.plan.merge import RUN_ROWS
+from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.planfile import (
-    PLAN_KEY,
+    ShardLimits,
     Written,
-    plan_fingerprint,
+    cut_shards,
     read_shards,
-    shard_count,
+    with_gone,
     write_plan,
 )
-from cellcount_core.plan.sample import Sampler
-from cellcount_core.plan.scales import scale_warnings
-from cellcount_core.plan.shards import ShardLimits, cut_shards
-from cellcount_core.stores.base import Absent, Created, StorageOptions, Store
+from cellcount_core.plan.rows import RUN_ROWS
+from cellcount_core.plan.sizes import Sampler, scale_warnings
+from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
-from cellcount_core.tables.parts import half_updated
 from cellcount_core.tables.runfile import (
-    RUN_KEY,
     ModelIdentity,
     Numbers,
     RunFile,
-    from_json,
     installed_versions,
-    read_run,
-    to_json,
 )
 
-_SHOWN_DIFFERENCES = 12
 _SHOWN_LINES = 10
 
-Measure = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...]]
+
+SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...]]
 """Finds the object sizes of a run from a sample of its fields."""
 
 
-def no_scales(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
+def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
     """For runs whose scale is given, or whose model has none."""
     return ()
-
-
-class InputChanged(OutputFault):
-    """The input is not what the output was counted from, and nothing else differs; `changes` says what became of it."""
-
-    def __init__(self, url: str, changes: Changes) -> None:
-        lines = "\n".join(f"  {line}" for line in changes.lines())
-        super().__init__(f"{url} was counted from other files; since then\n{lines}")
-        self.changes = changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +144,10 @@ def survey(
     layout = build_layout(run.layout, run.plate or name_of(store_in.url))
     scratch = TemporaryDirectory(prefix="cellcount-sort-")
     try:
-        scope = Scope(run, (path_below(store_in.url, own_output) or "") if own_output else "")
-        discovery = discover(store_in, layout, scope, Path(scratch.name), options=options, run_rows=run_rows)
+        own = (path_below(store_in.url, own_output) or "") if own_output else ""
+        discovery = discover(
+            store_in, layout, run, Path(scratch.name), own_output=own, options=options, run_rows=run_rows
+        )
         names = _channel_names(store_in, run, discovery)
         rule = _rule(run, roles, discovery, names, store_in.url)
     except BaseException:
@@ -174,17 +160,17 @@ def plan_survey(
     seen: Survey,
     model: PlannedModel,
     limits: ShardLimits,
-    measure: Measure = no_scales,
+    find_sizes: SizeFinder = no_sizes,
     before: bytes | None = None,
 ) -> Plan:
-    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `measure` raises passes.
+    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `find_sizes` raises passes.
 
     Fields of the plan `before` that had files and have none now are planned too, as absent.
     """
     folder = TemporaryDirectory(prefix="cellcount-plan-")
     try:
         path = Path(folder.name) / "plan.parquet"
-        file, summary = _write(path, seen, _Order(model, limits, measure, before))
+        file, summary = _write(path, seen, _Order(model, limits, find_sizes, before))
     except BaseException:
         folder.cleanup()
         raise
@@ -200,76 +186,12 @@ def make_plan(
     own_output: str = "",
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
-    measure: Measure = no_scales,
+    find_sizes: SizeFinder = no_sizes,
 ) -> Plan:
     """List the input and plan all of it: `survey`, then `plan_survey`. Raises as they do."""
     seen = survey(store_in, run, model.roles, own_output=own_output, options=options, run_rows=run_rows)
     with seen:
-        return plan_survey(seen, model, limits, measure)
-
-
-def describe(plan: Plan) -> PlanSummary:
-    """What would run, in numbers."""
-    return plan.summary
-
-
-def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
-    """Bind `plan` to the output folder, or go on with the run that the folder belongs to.
-
-    A new folder gets run/plan.parquet, then run/run.json by conditional create: that is the commit, and of several drivers
-    that start at once one wins and the others go on with its plan. A folder of the same fingerprint keeps its plan (and
-    shards), and so does one whose plan differs only in fields it knows to be gone. Raises InputChanged, naming the files, where the
-    input alone is another one, and OutputFault, listing what differs and the ways out, for a folder of another run.
-    """
-    stored = _stored_run(store_out)
-    if stored is None:
-        _refuse_orphaned_parts(store_out)
-        stored = _create(store_out, plan)
-    if stored.fingerprint == plan.file.fingerprint:
-        return stored
-    if replace(stored, listing_digest=plan.file.listing_digest).decided() == plan.file.decided():
-        since = changes(read_shards(load_plan(store_out, stored)), plan.shards())
-        if since.none:
-            return stored
-        raise InputChanged(store_out.url, since)
-    raise OutputFault(_belongs_to_another(store_out.url, stored, plan.file))
-
-
-def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFile | None:
-    """The run that an output folder belongs to; None where it belongs to none.
-
-    Raises OutputFault as `open_or_create_run` does where it is seen already that it is another one: of other settings or
-    another model. `model.engine` may be "auto", which is whatever engine the run began with.
-    """
-    stored = _stored_run(store_out)
-    if stored is None:
-        return None
-    engine = stored.model.engine if model.engine == "auto" else model.engine
-    asked = replace(
-        stored,
-        run=run.model_dump(mode="json"),
-        model=replace(model, engine=engine),
-        results_version=RESULTS_VERSION,
-    )
-    # A model is the same under another name.
-    known = replace(stored, model=replace(stored.model, name=model.name))
-    if known.decided() != asked.decided():
-        raise OutputFault(_belongs_to_another(store_out.url, stored, asked))
-    return stored
-
-
-def load_plan(store_out: Store, run: RunFile) -> bytes:
-    """The bytes of the stored plan of `run`, for `read_shards`. Raises OutputFault where it is missing or another one."""
-    try:
-        body = store_out.get(PLAN_KEY)
-    except Absent:
-        raise OutputFault(f"{store_out.url}: {PLAN_KEY} is missing; choose another output folder") from None
-    if hashlib.sha256(body).hexdigest() != run.plan_sha256:
-        raise OutputFault(
-            f"{store_out.url}: {PLAN_KEY} is not the plan that {RUN_KEY} names"
-            + (half_updated(store_out) or "; choose another output folder")
-        )
-    return body
+        return plan_survey(seen, model, limits, find_sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +200,7 @@ class _Order:
 
     model: PlannedModel
     limits: ShardLimits
-    measure: Measure
+    find_sizes: SizeFinder
     before: bytes | None
 
 
@@ -311,7 +233,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     def name_of(listing: str) -> str:
         # Called once all fields have streamed by, when the sample is complete.
         nonlocal scales
-        scales = order.measure(sampler.fields(), rule.choice)
+        scales = order.find_sizes(sampler.fields(), rule.choice)
         return fingerprint(section, identity.digest, identity.engine, listing, scales)
 
     facts = discovery.facts.plates
@@ -451,66 +373,6 @@ def _missing_lines(facts: Mapping[str, PlateFacts], census: Census) -> list[str]
     if len(lines) > _SHOWN_LINES:
         lines[_SHOWN_LINES:] = [f"… and {len(lines) - _SHOWN_LINES} more such plates"]
     return lines
-
-
-def _stored_run(store_out: Store) -> RunFile | None:
-    try:
-        return from_json(store_out.get(RUN_KEY))
-    except Absent:
-        return None
-
-
-def _refuse_orphaned_parts(store_out: Store) -> None:
-    for batch in store_out.list("fields"):
-        for listed in batch:
-            raise OutputFault(
-                f"{store_out.url}: holds results ({listed.key}) of a run whose {RUN_KEY} is missing; "
-                "choose another output folder"
-            )
-
-
-def _create(store_out: Store, plan: Plan) -> RunFile:
-    body = plan.path.read_bytes()
-    file = plan.file
-    if store_out.put_new(PLAN_KEY, body) is Created.EXISTS:
-        file = _adopt_or_replace(store_out, file, body)
-    if store_out.put_new(RUN_KEY, to_json(file)) is Created.NEW:
-        return file
-    return read_run(store_out)
-
-
-def _adopt_or_replace(store_out: Store, file: RunFile, body: bytes) -> RunFile:
-    """What to commit where a plan is there and no run.json yet.
-
-    A plan of the same fingerprint (of a driver that ended early, or that starts at this moment) is as good as ours, and
-    there must be one cut into shards only; any other is left over from a run that never began.
-    """
-    there = store_out.get(PLAN_KEY)
-    try:
-        same = plan_fingerprint(there) == file.fingerprint
-    except OutputFault:
-        same = False
-    if same:
-        numbers = replace(file.numbers, shards=shard_count(there))
-        return replace(file, plan_sha256=hashlib.sha256(there).hexdigest(), numbers=numbers)
-    store_out.put(PLAN_KEY, body)
-    return file
-
-
-def _belongs_to_another(url: str, stored: RunFile, new: RunFile) -> str:
-    lines = [_readable(line) for line in differences(stored.decided(), new.decided())]
-    shown = "\n".join(f"  {line}" for line in lines[:_SHOWN_DIFFERENCES])
-    more = f"\n  … and {len(lines) - _SHOWN_DIFFERENCES} more" if len(lines) > _SHOWN_DIFFERENCES else ""
-    return (
-        f"{url} belongs to another run; what differs:\n{shown}{more}\n"
-        "Choose another output folder, or go back to what that run was started with."
-    )
-
-
-def _readable(line: str) -> str:
-    if line.startswith("listing: "):
-        return "input: files were added, removed or changed since, the folder was renamed, or run settings choose other files"
-    return line
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
 from cellcount_core.pipeline.recount import Seen, recount
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.figures import ShownField, choose_fields, titles

@@ -16,7 +16,7 @@ from cellcount_core.domain.fields import PlannedField, Selection, Shard
 from cellcount_core.models.engines import ON_GPU, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.plan.shards import usable_cores
+from cellcount_core.plan.planfile import usable_cores
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Progress, TimedEvents
 from cellcount_core.runners.places import Places, make_context, storage_options

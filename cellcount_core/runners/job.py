@@ -12,20 +12,10 @@ from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.plan.census import PlanSummary
-from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import (
-    Measure,
-    PlannedModel,
-    Survey,
-    load_plan,
-    make_plan,
-    open_or_create_run,
-    plan_survey,
-    stored_run,
-    survey,
-)
-from cellcount_core.plan.shards import shard_limits
+from cellcount_core.plan.findings import PlanSummary
+from cellcount_core.plan.planfile import read_shards, shard_limits
+from cellcount_core.plan.planner import PlannedModel, SizeFinder, Survey, make_plan, plan_survey, survey
+from cellcount_core.plan.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -71,10 +61,10 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
     model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
-    from cellcount_core.runners.sizes import measure_of
+    from cellcount_core.runners.sizes import size_finder
 
-    measure = measure_of(job.run, package, source, own_threads(job), say)
-    with make_plan(source, job.run, model, limits, options=options, measure=measure) as plan:
+    find_sizes = size_finder(job.run, package, source, own_threads(job), say)
+    with make_plan(source, job.run, model, limits, options=options, find_sizes=find_sizes) as plan:
         return plan.summary
 
 
@@ -107,9 +97,9 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
                 gpus = until_counted.enter_context(cluster(job.execution, events))
                 job = with_runner(job, "ray") if gpus else job
             engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
-            measure = _measure(package, job, source, kept, events)
+            find_sizes = _size_finder(package, job, source, kept, events)
             model = planned_model(package, engine, kept)
-            run, warnings = _plan(job, model, seen, output, measure, events)
+            run, warnings = _plan(job, model, seen, output, find_sizes, events)
             if lease.after_death and job.execution.runner == "auto":
                 events.stage(
                     "the last process at work here died: counting on Ray, which survives what ends a worker"
@@ -136,15 +126,15 @@ def ending(job: JobConfig, summary: Summary) -> ExitCode:
     return ExitCode.DOUBTS if job.execution.strict and summary.doubts else ExitCode.OK
 
 
-def _measure(
+def _size_finder(
     package: Package, job: JobConfig, source: Store, kept: RunFile | None, events: Events
-) -> Measure:
+) -> SizeFinder:
     """What finds the object sizes. A run that goes on keeps those it was planned with: nothing is read for them again."""
     if kept is not None:
         return lambda _, __: kept.scales
-    from cellcount_core.runners.sizes import measure_of
+    from cellcount_core.runners.sizes import size_finder
 
-    return measure_of(job.run, package, source, own_threads(job), events.stage)
+    return size_finder(job.run, package, source, own_threads(job), events.stage)
 
 
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
@@ -187,10 +177,10 @@ def _survey(job: JobConfig, package: Package, source: Store, output: Store, even
 
 
 def _plan(
-    job: JobConfig, model: PlannedModel, seen: Survey, output: Store, measure: Measure, events: Events
+    job: JobConfig, model: PlannedModel, seen: Survey, output: Store, find_sizes: SizeFinder, events: Events
 ) -> tuple[RunFile, tuple[str, ...]]:
     """The run, and what its plan warns of."""
-    with seen, plan_survey(seen, model, shard_limits(job.execution), measure) as plan:
+    with seen, plan_survey(seen, model, shard_limits(job.execution), find_sizes) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
         return open_or_create_run(output, plan), tuple(plan.summary.warnings)

@@ -10,7 +10,7 @@ from cellcount_core.config import JobConfig, RunConfig, StorageConfig
 from cellcount_core.domain.errors import ConfigFault, NoInputFault, OutputFault, likely
 from cellcount_core.domain.fields import Selection
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.plan.channels import UNNAMED
+from cellcount_core.plan.fields import UNNAMED
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below
 from cellcount_core.tables.runfile import RunFile

@@ -13,7 +13,7 @@ from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Statu
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.ledger import fields_parts, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched

@@ -17,12 +17,12 @@ from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.kit import open_device, open_kit
 from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.pipeline.rows import Examined
+from cellcount_core.plan.planfile import shard_limits
 from cellcount_core.plan.planner import make_plan
-from cellcount_core.plan.shards import shard_limits
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import planned_model, refuse_small_tile
 from cellcount_core.runners.places import Places, make_context, storage_options
-from cellcount_core.runners.sizes import measure_of
+from cellcount_core.runners.sizes import size_finder
 from cellcount_core.stores.base import Store
 from cellcount_core.tables.runfile import RunFile
 
@@ -55,8 +55,8 @@ def count_single(job: JobConfig, source: Store) -> Single:
         shard_limits(job.execution),
         storage_options(job.storage),
     )
-    measure = measure_of(job.run, package, source, own_threads(job), lambda _: None, device)
-    with make_plan(source, job.run, model, limits, options=options, measure=measure) as plan:
+    find_sizes = size_finder(job.run, package, source, own_threads(job), lambda _: None, device)
+    with make_plan(source, job.run, model, limits, options=options, find_sizes=find_sizes) as plan:
         fields = [planned for shard in plan.shards() for planned in shard.fields]
         run, warnings = plan.file, plan.summary.warnings
     planned = _only(fields)

@@ -17,32 +17,32 @@ from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.pipeline.scaling import own_factor
 from cellcount_core.pipeline.sizing import estimate_with, tells_sizes
-from cellcount_core.plan.channels import ChannelChoice
-from cellcount_core.plan.planner import Measure, no_scales
-from cellcount_core.plan.scales import ImageSize, pool_sizes
+from cellcount_core.plan.fields import ChannelChoice
+from cellcount_core.plan.planner import SizeFinder, no_sizes
+from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.stores.base import Store
 
 _AHEAD = 8
 
 
-def measure_of(
+def size_finder(
     run: RunConfig,
     package: Package,
     source: Store,
     threads: int,
     say: Callable[[str], None],
     device: Device | None = None,
-) -> Measure:
-    """What finds the object sizes of a run, or `no_scales` where they are given or the model tells no sizes.
+) -> SizeFinder:
+    """What finds the object sizes of a run, or `no_sizes` where they are given or the model tells no sizes.
 
     The sample is looked at on `device`, or on one that is opened for it. Images that state their pixel size go by it where the package does. A field that cannot be read tells no size and is
     told by `say`; it gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
     its golden tensors, and ConfigFault as `pool_sizes` does or where a field of the sample does not fit into memory.
     """
     if run.diameter != "auto" or not tells_sizes(package):
-        return no_scales
+        return no_sizes
 
-    def measure(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
+    def find_sizes(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
         if not sample:
             return ()
         say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")
@@ -65,7 +65,7 @@ def measure_of(
             say(f"{len(faults)} of them cannot be counted as things are, for example {faults[0]}")
         return pool_sizes(images)
 
-    return measure
+    return find_sizes
 
 
 def _size_of(

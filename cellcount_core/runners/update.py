@@ -24,20 +24,10 @@ from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.package import find_package
 from cellcount_core.pipeline.rows import HEIGHT, WIDTH
-from cellcount_core.plan.changes import Changes, changes, is_gone, paired
-from cellcount_core.plan.channels import ChannelChoice
-from cellcount_core.plan.planfile import PLAN_KEY, read_shards
-from cellcount_core.plan.planner import (
-    Measure,
-    Plan,
-    PlannedModel,
-    load_plan,
-    open_or_create_run,
-    plan_survey,
-    stored_run,
-    survey,
-)
-from cellcount_core.plan.shards import shard_limits
+from cellcount_core.plan.fields import ChannelChoice
+from cellcount_core.plan.planfile import PLAN_KEY, is_gone, paired, read_shards, shard_limits
+from cellcount_core.plan.planner import Plan, PlannedModel, SizeFinder, plan_survey, survey
+from cellcount_core.plan.run_folder import Changes, changes, load_plan, open_or_create_run, stored_run
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -46,7 +36,7 @@ from cellcount_core.runners.job import JobResult, ending, run_job, schema_of
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.retry import count_again
-from cellcount_core.runners.sizes import measure_of
+from cellcount_core.runners.sizes import size_finder
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
@@ -127,9 +117,11 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
             _discard(staging)
         kept = read_run(output)
         before = load_plan(output, kept)
-        measure = _measure_new(kept, measure_of(job.run, package, source, own_threads(job), events.stage))
+        find_sizes = _for_new_plates(
+            kept, size_finder(job.run, package, source, own_threads(job), events.stage)
+        )
         planned = PlannedModel(kept.model, package.input.channels, schema_of(package, kept))
-        with plan_survey(seen, planned, shard_limits(job.execution), measure, before) as plan:
+        with plan_survey(seen, planned, shard_limits(job.execution), find_sizes, before) as plan:
             since = changes(read_shards(before), plan.shards())
             if plan.file.fingerprint == kept.fingerprint or since.none:
                 _discard(staging)
@@ -179,16 +171,16 @@ def _end(
     return UpdateResult(done.since, done.taken, result, done.sizes)
 
 
-def _measure_new(kept: RunFile, measure: Measure) -> Measure:
+def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
     """Object sizes that the run knows stay; those of plates it does not know are found."""
     known = {scale.plate for scale in kept.scales}
 
-    def measured(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
+    def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
         new = [planned for planned in sample if planned.key.plate not in known]
-        found = measure(new, choice) if new else ()
+        found = find_sizes(new, choice) if new else ()
         return tuple(sorted((*kept.scales, *found), key=lambda one: (one.plate, one.height_px, one.width_px)))
 
-    return measured
+    return found_anew
 
 
 def _begin(staging: Store, plan: Plan) -> RunFile:

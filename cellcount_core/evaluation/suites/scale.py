@@ -37,7 +37,7 @@ from cellcount_core.labelled.image import Entry, LabelledImage, median_diameter
 from cellcount_core.objects.scale import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.pipeline.sizing import SizeEstimate, tells_sizes
-from cellcount_core.plan.scales import ImageSize, pool_sizes
+from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job
 
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -18,8 +18,8 @@ from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
+from cellcount_core.plan.planfile import ShardLimits
 from cellcount_core.plan.planner import PlannedModel, PlanSummary, make_plan
-from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from cellcount_core.tables.runfile import ModelIdentity

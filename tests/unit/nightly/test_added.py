@@ -13,7 +13,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.nightly.added import added_files, fields_are_independent, only
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
-from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.discover import matcher
 from cellcount_core.stores.base import Listed
 from tests import jobs
 from tests.nights import SimulatedClock, Witness, night, settings

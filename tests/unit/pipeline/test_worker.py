@@ -19,7 +19,7 @@ from cellcount_core.models.engines.memory import no_room
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.worker import ShardWorker
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store

@@ -9,8 +9,8 @@ from pathlib import Path
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.schema3 import schema_3
+from cellcount_core.plan.planfile import ShardLimits
 from cellcount_core.plan.planner import Plan, PlannedModel, make_plan
-from cellcount_core.plan.shards import ShardLimits
 from cellcount_core.stores.base import Absent, Created, Denied, Listed
 from cellcount_core.tables.runfile import ModelIdentity
 

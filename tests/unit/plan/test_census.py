@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Source
-from cellcount_core.plan.census import Census
+from cellcount_core.plan.findings import Census
 
 
 def field(well: str, site: int, key: str, timepoint: int = 1, reason: Reason | None = None) -> PlannedField:

@@ -4,7 +4,7 @@ import pytest
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.plan.channels import ChannelChoice, select_channels
+from cellcount_core.plan.fields import ChannelChoice, select_channels
 
 ROLES = ("nuclei",)
 

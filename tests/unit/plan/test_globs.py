@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.plan.globs import matcher
+from cellcount_core.plan.discover import matcher
 
 
 @pytest.mark.parametrize(

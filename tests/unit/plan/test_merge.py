@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.plan.merge import Sorter
+from cellcount_core.plan.rows import Sorter
 
 ROWS = st.lists(st.tuples(st.text(max_size=3), st.integers(-5, 5), st.text(max_size=2)), max_size=60)
 

@@ -12,12 +12,13 @@ from cellcount_core.domain.errors import OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.plan.planfile import (
     FINGERPRINT_META,
+    ShardLimits,
+    cut_shards,
     plan_fingerprint,
     read_shards,
     shard_count,
     write_plan,
 )
-from cellcount_core.plan.shards import ShardLimits, cut_shards
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _SOURCE = st.builds(Source, _TEXT, st.integers(0, 9), _TEXT, st.integers(-1, 9), st.integers(0, 2**40), _TEXT)

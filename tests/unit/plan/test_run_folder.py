@@ -9,15 +9,9 @@ import pytest
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.plan.planfile import PLAN_KEY, read_shards
-from cellcount_core.plan.planner import (
-    PlannedModel,
-    load_plan,
-    make_plan,
-    open_or_create_run,
-    stored_run,
-)
-from cellcount_core.plan.shards import ShardLimits
+from cellcount_core.plan.planfile import PLAN_KEY, ShardLimits, read_shards
+from cellcount_core.plan.planner import PlannedModel, make_plan
+from cellcount_core.plan.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.stores.base import Created
 from cellcount_core.tables.runfile import RUN_KEY, from_json, read_run, to_json
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_of, store_of

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import ConfigFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Source
-from cellcount_core.plan.sample import FIELDS, FIELDS_A_PLATE, PLATES, Sampler
-from cellcount_core.plan.scales import ImageSize, pool_sizes, scale_warnings
+from cellcount_core.plan.sizes import (
+    FIELDS,
+    FIELDS_A_PLATE,
+    PLATES,
+    ImageSize,
+    Sampler,
+    pool_sizes,
+    scale_warnings,
+)
 
 
 def image(diameter: float | None, objects: int = 20, plate: str = "P", side: int = 512) -> ImageSize:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Source
-from cellcount_core.plan.shards import ShardLimits, bytes_to_read, cut_shards, shard_limits
+from cellcount_core.plan.planfile import ShardLimits, bytes_to_read, cut_shards, shard_limits
 
 
 def field(number: int, size: int, key: str | None = None, reason: Reason | None = None) -> PlannedField:

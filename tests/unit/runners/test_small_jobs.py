@@ -18,7 +18,7 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, StorageFault
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.planner import load_plan
+from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.fanout import decided
 from cellcount_core.runners.job import run_job
