@@ -219,6 +219,20 @@ def plan_fingerprint(plan: Path | bytes) -> str:
         return bytes(metadata[FINGERPRINT_META]).decode()
 
 
+def plate_shapes(plan: Path | bytes) -> dict[str, tuple[int, int]]:
+    """Rows and columns of those plates of which metadata files state them, by the plates' names.
+
+    Raises OutputFault where the file is not a plan.
+    """
+    with _opened(plan) as file:
+        stated = json.loads((file.metadata.metadata or {}).get(FACTS_META, b"{}"))
+    return {
+        plate: (facts["rows"], facts["columns"])
+        for plate, facts in stated.items()
+        if facts["rows"] and facts["columns"]
+    }
+
+
 def _opened(plan: Path | bytes) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(pa.BufferReader(plan) if isinstance(plan, bytes) else plan)

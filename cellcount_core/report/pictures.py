@@ -13,7 +13,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
 from cellcount_core.pipeline.recount import Seen, recount
-from cellcount_core.plan.planfile import read_shards
+from cellcount_core.plan.planfile import plate_shapes, read_shards
 from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
@@ -54,7 +54,8 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     from cellcount_core.report.platelayout import plate_map
     from cellcount_core.report.platemap import plate_map_png
 
-    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells, run.schema)))
+    shapes = plate_shapes(load_plan(output, run))
+    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells, run.schema, shapes=shapes)))
     shown = choose_fields(_fields(output), run.schema, number)
     tiles, files = _overlays(output, options, shown)
     output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted"))

@@ -84,8 +84,13 @@ class PlateMap:
     panels: tuple[Panel, ...]
 
 
-def plate_map(wells: pa.Table, schema: Schema, column: str = "") -> PlateMap:
+def plate_map(
+    wells: pa.Table, schema: Schema, column: str = "", shapes: Mapping[str, tuple[int, int]] | None = None
+) -> PlateMap:
     """The panels of a wells table, one a plate and time point, in their order.
+
+    `shapes` are the rows and columns of plates by name, where metadata states them; any other plate is drawn as the smallest
+    standard plate that holds its wells.
 
     `column` is any numeric column of the table ("count_per_field_mean", "Nuclei_AreaShape_Area"); "" is the first that the results
     of the run's task come to. Raises ConfigFault if the table has no such column.
@@ -101,7 +106,11 @@ def plate_map(wells: pa.Table, schema: Schema, column: str = "") -> PlateMap:
         groups[key[PLATE.name], key[TIMEPOINT.name]][key[WELL.name]] = (key, value)
     times = Counter(plate for plate, _ in groups)
     panels = tuple(
-        _panel(f"{plate}, time point {time}" if times[plate] > 1 else plate, groups[plate, time])
+        _panel(
+            f"{plate}, time point {time}" if times[plate] > 1 else plate,
+            groups[plate, time],
+            (shapes or {}).get(plate, (0, 0)),
+        )
         for plate, time in sorted(groups)
     )
     known = [float(value) for value in values if value is not None]
@@ -110,12 +119,16 @@ def plate_map(wells: pa.Table, schema: Schema, column: str = "") -> PlateMap:
     )
 
 
-def _panel(title: str, wells: Mapping[str, tuple[Mapping[str, int], float | None]]) -> Panel:
+def _panel(
+    title: str, wells: Mapping[str, tuple[Mapping[str, int], float | None]], stated: tuple[int, int]
+) -> Panel:
     positions = {name: parse_well(name) for name in wells}
     placed = {position: wells[name] for name, position in positions.items() if position is not None}
     if len(placed) < len(wells):
         return _bars(title, {name: value for name, (_, value) in wells.items()})
-    rows, columns = FORMATS[smallest_format(list(placed))]
+    rows, columns = stated
+    if not all(position.row < rows and position.column < columns for position in placed):
+        rows, columns = FORMATS[smallest_format(list(placed))]
     cells = []
     for index in range(rows * columns):
         position = WellPosition(*divmod(index, columns))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from cellcount_core.cli.main import main
 from cellcount_core.config import LayoutConfig, RunConfig
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from cellcount_core.domain.facts import Position
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.domain.schema3 import schema_3
@@ -224,3 +226,26 @@ def test_harmony_indexes_of_each_version_are_read(
     assert (facts.name, (facts.rows, facts.columns), facts.um_per_px) == (name, shape, um_per_px)
     assert len(facts.channels) == channels
     assert all(called for _, called in facts.channels)
+
+
+def test_a_plate_with_an_htd_is_counted_and_its_missing_fields_are_in_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(plates() / "imagexpress_htd_export" / "9987_Plate_3434"), str(tmp_path / "out")
+    command = ["count", source, out, "--layout", "imagexpress", "--channel", "DAPI", "--model", "threshold"]
+    assert main([*command, "--set", "execution.runner=serial"]) == ExitCode.FAILURES
+    told = capsys.readouterr()
+    assert "3 missing: absent" in told.out + told.err
+    fields = pq.read_table(tmp_path / "out" / "fields").to_pylist()
+    assert [(row["Metadata_Well"], row["Metadata_Site"], row["status"]) for row in fields] == [
+        ("B02", 1, "ok"), ("B02", 2, "missing"), ("B03", 1, "missing"), ("B03", 2, "missing"),
+    ]  # fmt: skip
+    assert fields[0]["um_per_px"] == pytest.approx(1.3672)
+    assert fields[1]["count"] is None
+    assert main(["verify", out]) == ExitCode.OK
+    # Without the metadata the plate is what its files show.
+    (tmp_path / "again").mkdir()
+    command[2] = str(tmp_path / "again")
+    assert (
+        main([*command, "--set", "run.exclude=[9987.HTD]", "--set", "execution.runner=serial"]) == ExitCode.OK
+    )

@@ -14,7 +14,7 @@ from cellcount_core.domain.errors import ConfigFault, Reason
 from cellcount_core.domain.facts import PlateFacts, Position
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
-from cellcount_core.plan.planfile import read_shards, write_plan
+from cellcount_core.plan.planfile import plate_shapes, read_shards, write_plan
 from cellcount_core.plan.planner import PlanSummary
 from tests.contract.layouts.layout_contract import HTD
 from tests.unit.plan.listings import MemoryStore, plan_bytes, plan_of
@@ -152,7 +152,8 @@ def test_pixel_size_and_stage_position_are_read_back_from_the_plan(tmp_path: Pat
     )
     plain = PlannedField(FieldKey("p", "B03", 1, 1), (), Reason.ABSENT, "no file")
     path = tmp_path / "plan.parquet"
-    facts = {"p": PlateFacts("", "p", "p.xml", um_per_px=0.65)}
+    facts = {"p": PlateFacts("", "p", "p.xml", um_per_px=0.65, rows=8, columns=12)}
     write_plan(path, [Shard(0, (field, plain))], str, facts)
     (shard,) = read_shards(path)
     assert shard.fields == (field, plain)
+    assert plate_shapes(path) == {"p": (8, 12)}

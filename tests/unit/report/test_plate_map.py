@@ -162,3 +162,16 @@ def test_a_screen_of_many_plates_fits_one_picture() -> None:
     height, width, _ = pixels(plate_map_png(found)).shape
     assert width <= 2000
     assert height <= 4000
+
+
+def test_a_plate_is_drawn_in_the_shape_that_its_metadata_states_unless_a_well_lies_beyond_it() -> None:
+    wells = table([well("B02", 5), well("C04", 5)])
+    plate = wells.column("Metadata_Plate")[0].as_py()
+    for shapes, drawn in (
+        ({plate: (8, 12)}, (8, 12)),
+        ({"other": (8, 12)}, (3, 4)),
+        ({plate: (2, 3)}, (3, 4)),
+    ):
+        (panel,) = plate_map(wells, RUN, shapes=shapes).panels
+        assert isinstance(panel, PlateGrid)
+        assert (panel.rows, panel.columns) == drawn
