@@ -1,1 +1,1 @@
-"""Layouts: how the names of files tell plate, well, site, time point, channel and plane. Names alone, never pixels."""
+"""Layouts: what the names of files and an instrument's metadata files say of plates, wells, sites, channels and planes. Never pixels."""

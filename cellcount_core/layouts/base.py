@@ -29,14 +29,14 @@ _PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16
 """The pictures that `cellcount pictures` draws into an output, which may lie inside an input."""
 
 _ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.zarr/")
-"""Files of a Zarr group, such as OME-Zarr plates; asked only of names that are no image's."""
+"""Files of a Zarr group, such as OME-Zarr plates; asked only of names that are not those of images."""
 
 _UNREAD_EXTENSIONS = frozenset({
     "nd2", "czi", "lif", "lsm", "stk", "flex", "oib", "oif", "oir", "vsi", "zvi", "dv", "r3d", "ims", "sld", "sldy",
     "c01", "dib", "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "jp2", "gif", "webp", "heic",
     "dcm", "h5", "hdf5", "mvd2",
 })  # fmt: skip
-"""Extensions of files that do hold images, in formats that are not read."""
+"""Extensions of files that hold images in formats that are not read."""
 
 _DERIVED_NAMES = re.compile(
     r"(?:^|[_\-. ])(?P<token>cp_?(?:masks?|outlines?|flows?|output)|(?:cellpose|stardist|omnipose|instanseg|mesmer)_?(?:masks?"
@@ -78,7 +78,7 @@ _LONGEST_EXTENSION = 8
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A file that is known not to be an image of a field. `why` is one of few texts, so that files can be tallied by it."""
+    """A file that is known not to be an image of a field. `why` is one of a few texts, by which such files are counted."""
 
     why: str
 
@@ -213,7 +213,7 @@ class AnyLayoutKind(Protocol):
 
 
 def ignored_name(key: str) -> Ignored | None:
-    """Why `key` cannot be an image of a field whatever the layout (hidden, not an image, our own label image or picture), or None."""
+    """Why `key` cannot be an image of a field in any layout (it is hidden, not an image, or was written by cellcount); None if it can."""
     if not image_like(key) and _ZARR.search(key) is not None:
         return Ignored(f"{_UNREAD} (OME-Zarr)")
     if is_hidden(key):
@@ -235,12 +235,12 @@ def is_hidden(key: str) -> bool:
 
 
 def is_unread(why: str) -> bool:
-    """Whether `why` is that of a file that holds an image, in a format that is not read."""
+    """Whether `why` says that a file holds an image in a format that is not read."""
     return why.startswith(_UNREAD)
 
 
 def derived_name(key: str) -> Ignored | None:
-    """Why the image or array file `key` is one that another program drew of an image (masks, outlines, flows), if its name alone says so."""
+    """Why the image or array file `key` was drawn of an image by another program (masks, outlines, flows); None unless its name alone says so."""
     if not _may_be_derived(key):
         return None
     name = stem(key)
@@ -251,7 +251,7 @@ def derived_name(key: str) -> Ignored | None:
 
 
 def mask_name(key: str) -> str:
-    """What in the name of `key` may mean a mask, and may mean a stain or a plate just as well ("_mask", "mask_", "masks/"); "" for nothing."""
+    """The part of the name of `key` that may mean a mask, or just as well a stain or a plate ("_mask", "mask_", "masks/"); "" if there is none."""
     if not _may_be_derived(key):
         return ""
     name = stem(key)
@@ -264,8 +264,10 @@ def mask_name(key: str) -> str:
 
 
 def mask_within(key: str) -> str:
-    """What inside the name of `key` may mean a mask ("_labels_" of "image_labels_A01.tif"), and means an image's stain or plate more often than
-    at its end; "" for nothing."""
+    """The part inside the name of `key` that may mean a mask ("_labels_" of "image_labels_A01.tif"); "" if there is none.
+
+    Inside a name it means a stain or a plate more often than at its end.
+    """
     match = _MASK_WITHIN.search(stem(key)) if _may_be_derived(key) else None
     return "" if match is None else f"_{match['token'].lower()}_"
 
@@ -279,7 +281,7 @@ def _may_be_derived(key: str) -> bool:
 
 
 def derived_why(what: str) -> str:
-    """The text under which files like `what` are tallied that other programs drew of an image."""
+    """The reason for leaving out files that other programs drew of an image; `what` is the part of their names that says so."""
     return f"{_DERIVED} ({what})"
 
 
@@ -299,7 +301,7 @@ def is_stack(key: str) -> bool:
 
 
 def extension(key: str) -> str:
-    """Lower-case extension of the file name without its dot, "" where there is none."""
+    """Lower-case extension of the file name without its dot, "" if it has none."""
     name = file_name(key)
     stem, dot, ending = name.rpartition(".")
     return ending.lower() if dot and stem else ""

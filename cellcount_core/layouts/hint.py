@@ -33,7 +33,7 @@ _LIKE = {name: re.compile(pattern.removeprefix(_PLATE)) for name, pattern in PAT
 
 
 def convention(key: str) -> str:
-    """Which instrument's convention the name of the image `key` follows, "" for none: one that gives more than a well, hardly by chance."""
+    """The instrument whose convention the name of the image `key` follows; "" if none. The name must give more than a well."""
     if tells_site_or_channel(key):
         return IMAGEXPRESS
     for name, expression in _LIKE.items():
@@ -43,13 +43,13 @@ def convention(key: str) -> str:
 
 
 def suggest(keys: Iterable[str]) -> str | None:
-    """A warning for a run with layout `flat` where most names of images follow one convention, or None."""
+    """A warning for a run with layout `flat` if most names of images follow one instrument's convention, else None."""
     seen = Counter(convention(key) for key in keys if ignored_name(key) is None)
     return hint(seen.total(), seen)
 
 
 def hint(images: int, conventions: Mapping[str, int]) -> str | None:
-    """The warning, where more than half of the names of `images` follow one of `conventions` (how many follow each)."""
+    """The warning if more than half of `images` names follow one of `conventions`, which maps each to how many do; else None."""
     known = {name: names for name, names in conventions.items() if name}
     if not known:
         return None
@@ -77,10 +77,10 @@ _LEAST_SHARE = 0.8
 
 
 def channel_endings(names: Iterable[tuple[str, str]]) -> str | None:
-    """A warning where the names of images differ by their endings alone, the same few for all ("A9 p5d", "A9 p5f"), or None.
+    """A warning if the names of images differ by their endings alone, by the same few for all ("A9 p5d", "A9 p5f"); else None.
 
-    `names` are the folder and the name without extension of each image, sorted. At least four fifths of the images must
-    have such partners, of two names or more. Endings that count (a, b, c) are not taken for channels.
+    `names` are the folder and the name without extension of each image, sorted. At least two such groups must be there, and
+    at least four fifths of the images in them. Endings that count (a, b, c) are not taken for channels.
     """
     images = 0
     sets: Counter[tuple[str, tuple[str, ...]]] = Counter()

@@ -38,8 +38,9 @@ class PatternSettings(LayoutSettings):
 class Pattern(Layout):
     """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
 
-    `plate` is used where no group gives the plate; where it is "" too, the folder is the plate (`root` for the input
-    itself). Plates that a group reads from the name of a folder are told apart by that folder. Rows may be letters or numbers (3 is C). Numbers (site, timepoint, plane) must be digits.
+    `plate` is the plate if no group gives it; if it is "" too, the folder is the plate (`root` for files in the input itself).
+    If a group reads the plate from the name of a folder, plates of one name in two folders are two. Rows may be letters or
+    numbers (3 is C); site, timepoint and plane must be digits.
     """
 
     expression: re.Pattern[str]
@@ -47,7 +48,7 @@ class Pattern(Layout):
     root: str
 
     def parse(self, key: str) -> Parsed | Ignored | None:
-        """None for an image whose key the pattern does not match, or whose groups hold no well or no number."""
+        """None for an image whose key the pattern does not match, or whose groups do not hold a well or numbers."""
         if (ignored := ignored_name(key)) is not None:
             return ignored
         match = self.expression.search(key)
@@ -80,7 +81,7 @@ def _plate_folder(key: str, match: re.Match[str]) -> str:
 def compile_pattern(config: PatternSettings, root: str) -> Pattern:
     """The layout of `config`; `root` is the plate of files in the input itself.
 
-    Raises ConfigFault naming what is wrong: no regular expression, a group of another name, no well, half a well.
+    Raises ConfigFault if the pattern is not a regular expression, has a group of an unknown name, or gives no well or half of one.
     """
     try:
         expression = re.compile(config.pattern)

@@ -1,7 +1,7 @@
-"""A manifest: a CSV or Parquet table with a row a file, which says what is expected and what each file is.
+"""A manifest: a CSV or Parquet table with a row for each file, which says what is expected and what each file is.
 
-Unlike the other layouts it is not a rule for names: its rows are joined with the listing. A file that it names and that is
-not there is a missing field; files that it does not name are left alone.
+Names tell nothing here: the rows of the table are joined with the listing. A file that the table names and that is not there
+is a missing field; files that it does not name are left alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TableSettings(LayoutSettings):
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Layout):
-    """Where the table lies and how its columns are called (`columns`: ours to the table's). Build it with `check_manifest`."""
+    """Where the table lies, and what its columns are called (`columns` maps our names to the table's). Build it with `check_manifest`."""
 
     location: str
     columns: Mapping[str, str]
@@ -60,7 +60,7 @@ class Manifest(Layout):
         return self
 
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
-        """The rows in the table's order, streamed; the table's bytes are held.
+        """The rows in the table's order, one by one; the bytes of the table are held in memory.
 
         A relative location is looked up in the input `store`, then on this machine. Without a column (or value) for them the
         plate is the file's folder (`root` for the input itself), the well its name, site and time point 1, plane 0 and the channel "". Wells are brought
@@ -155,7 +155,7 @@ class Manifest(Layout):
 
 
 def check_manifest(config: TableSettings, root: str) -> Manifest:
-    """The layout of `config`; `root` is the plate of files in the input itself. Raises ConfigFault where `columns` maps a name that is none of ours."""
+    """The layout of `config`; `root` is the plate of files in the input itself. Raises ConfigFault if `columns` maps an unknown name."""
     known: Iterable[str] = COLUMNS
     for name in sorted(set(config.columns) - set(known)):
         raise ConfigFault(f"run.layout.columns: {name!r} is unknown{nearest(name, known)}")

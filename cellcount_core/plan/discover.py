@@ -9,7 +9,7 @@ With '/' it is a path from the input down. A pattern that matches a folder holds
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -98,9 +98,9 @@ _DANGLING = "leads nowhere: a broken link, or a file that went away while it was
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Sorted rows (iterate `rows()` as often as needed), what else was seen, and what metadata files state.
+    """What a listing holds: a sorted row for each file (`rows()` may be called again and again), tallies, and what metadata files state.
 
-    `aside` has the fields of which include and exclude set files aside, where metadata files state what is expected.
+    `aside` has the files that `run.include` and `run.exclude` set aside, for layouts whose metadata states what is expected.
     """
 
     sorter: Sorter
@@ -112,11 +112,12 @@ class Discovery:
         """Rows in order of field, channel, plane, key."""
         return (Row._make(row) for row in self.sorter.rows())
 
-    def set_aside(self) -> Iterator[Place]:
-        """Places of the fields in `aside`, in order, one as often as it has files there."""
+    def set_aside(self, channels: Collection[str]) -> Iterator[Place]:
+        """Fields of which a file of one of `channels` was set aside, in key order; a field with several such files comes several times."""
         return (
             (str(plate), str(well), int(str(site)), int(str(time)))
-            for plate, well, site, time, _ in self.aside.rows()
+            for plate, well, site, time, channel, _ in self.aside.rows()
+            if channel in channels
         )
 
 
@@ -130,10 +131,11 @@ def discover(
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
 ) -> Discovery:
-    """List `store`, read every name, and sort; at most about `run_rows` rows are held, the rest lies in `folder`.
+    """List `store` and read the name of every file, and the metadata files beside the images.
 
-    Of the input is looked at what `run` includes and does not exclude, and not the folder `own_output` ("" for none).
-    `options` are for a manifest outside the input. Raises ConfigFault for a manifest that cannot be used; store faults pass.
+    Only files that `run` includes and does not exclude are looked at, and none in the folder `own_output` ("" if there is
+    no such folder). About `run_rows` rows are held in memory at most; the others lie in `folder`. `options` say how a
+    manifest outside the input is reached. Raises ConfigFault if a manifest cannot be used; store faults pass through.
     """
     found = Findings()
     sorter, aside = Sorter(folder, run_rows), Sorter(folder, run_rows)
@@ -203,14 +205,17 @@ def _add_listed(
 def _set_aside(parsed: Parsed | Sidecar | Ignored | None, aside: Sorter) -> None:
     if isinstance(parsed, Parsed):
         field = parsed.field
-        aside.add((field.plate, field.well, field.site, field.timepoint, parsed.folder))
+        aside.add((field.plate, field.well, field.site, field.timepoint, parsed.channel, parsed.folder))
 
 
 def key_reader(
     run: RunConfig, layout: Layout, own_output: str = ""
 ) -> Callable[[str], Parsed | Sidecar | Ignored | None]:
-    """What `run` sees in a key: as `Layout.parse`, and `Ignored` for what it leaves out (its include and exclude, its own output,
-    masks by their names). A metadata file need not be in its include."""
+    """A function that says what a key is for `run`: what `Layout.parse` says, or `Ignored` for what the run leaves out.
+
+    Left out are its own output, what its include and exclude set aside, and masks that are told by their names. A metadata
+    file is read whether or not `run.include` has it.
+    """
     left_out = key_filter(run, own_output)
     masks_too = run.masks == "count" or kind_of(run.layout).traits.told_by_table
 
@@ -270,12 +275,12 @@ def _listed_row(listed: Listed, parsed: Parsed) -> Row:
 
 
 def _tells_images(run: RunConfig) -> bool:
-    """Whether pages or an axis were declared to be images of their own, so that how many there are stands in the file."""
+    """Whether `run` declares pages or an axis to be images of their own; then the file must be asked how many it holds."""
     return run.pages == "time" or bool(set("NT") & set(run.axes or ""))
 
 
 def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Iterator[Row]:
-    """A row for each image within a file, of which the header is read; one row with the reason where it cannot be known how many there are.
+    """A row for each image within a file, whose header is read for it; one row with the reason if their number cannot be read.
 
     Time points are told apart by the field's time point, other images by its site.
     """
@@ -318,7 +323,7 @@ def _join(
     entries: Sorter,
     options: StorageOptions,
 ) -> None:
-    """Both sides of the join into one sorter: (key, 0, size, etag) of the listing, (key, 1, field…) of the manifest."""
+    """Put both sides of the join into one sorter: (key, 0, size, etag) from the listing, (key, 1, field…) from the table."""
     for entry in table.entries(store, options):
         if left_out(entry.key) is None:
             entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))
@@ -359,7 +364,10 @@ def _renamed(sorter: Sorter, names: Mapping[Acquired, str], target: Sorter) -> S
 
 
 def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored | None]:
-    """Why `run` leaves a key out whatever its layout: its own output, its include and exclude, a key that is no path; None for a key that is looked at."""
+    """A function that says why `run` leaves a key out whatever the layout, or None for a key that is looked at.
+
+    Left out are its own output, what its include and exclude set aside, and keys that are not paths.
+    """
     included = matcher(run.include) if run.include else None
     excluded = matcher(run.exclude)
     own = f"{own_output}/" if own_output else None

@@ -73,7 +73,10 @@ def select_channels(
 
 
 def unknown_channels(run: RunConfig, seen: Collection[str], names: Names = NO_NAMES) -> tuple[str, ...]:
-    """The channels asked for that neither file names nor the instrument's names have; empty where they are looked for in the files."""
+    """The channels asked for that are neither in file names nor among the instrument's names.
+
+    Empty if file names carry no channel: then what is asked for is looked for inside the files.
+    """
     if UNNAMED in seen:
         return ()
     asked = dict.fromkeys((*run.channels.values(), *run.measure))
@@ -149,9 +152,9 @@ Expectation = Literal["observed", "rectangular"] | ExpectGrid
 
 
 class Group(NamedTuple):
-    """A field: where it is, its rows, and where there is none why it is expected.
+    """A field: its place, the rows of its files, and, if it has none, why it is expected.
 
-    `unstated`: there are files of it, and the metadata files of its plate do not state it.
+    `unstated` is set if it has files and the metadata of its plate does not state it.
     """
 
     place: Place
@@ -166,15 +169,15 @@ def expected_groups(
     facts: Mapping[str, PlateFacts],
     aside: Callable[[], Iterator[Place]],
 ) -> Iterator[Group]:
-    """Fields in key order, those that are expected and have no file among them.
+    """All fields of a plan in key order: those with files, and those that are expected and have none.
 
-    `rows` gives the sorted rows anew at each call. Expected are the fields that the instrument states (`facts`, by plate)
-    and those of `expect`: "rectangular" expects, in each plate, every well seen x every site seen x every time point seen; a
-    grid expects every well of its format x its sites x the time points seen. Fields that were seen are always given, also
-    those that nobody states. What is held is the wells, sites and time points of one plate.
+    `rows` gives the sorted rows anew at each call. Expected are the fields that the instrument states (`facts`, by plate) and
+    those of `expect`: "rectangular" expects, in each plate, every well seen x every site seen x every time point seen; a grid
+    expects every well of its format x its sites x the time points seen. A field with files is always given, also if nobody
+    states it. Memory is bounded by the wells, sites and time points of one plate.
 
-    `aside` gives, sorted, the places of fields of which files were set aside by include or exclude: of them nothing is
-    expected, and neither of wells and sites of which no file at all is looked at.
+    `aside` gives, sorted, the fields of which a counted file was set aside by include or exclude: they are not expected. If
+    there are any, neither are wells and sites of which no file at all is looked at.
     """
     seen = by_field(rows())
     stated = any(one.expected for one in facts.values())
@@ -186,7 +189,7 @@ def expected_groups(
 
 
 def sentence(expect: Expectation) -> str:
-    """Why a field without a file is expected, for its row."""
+    """The `reason_detail` of a field that `expect` expects and that has no file."""
     if isinstance(expect, ExpectGrid):
         sites = ", ".join(str(site) for site in expect.sites)
         return f"no file; run.expect asks for every well of {expect.wells}, sites {sites}"
@@ -272,10 +275,8 @@ ZMode = str | int
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """How files become sources: the channels, `run.z`, and the plane number of the instrument's projection, if any.
-
-    `facts` is what metadata files state, by plate.
-    """
+    """How the files of a field become its sources: the channels, `run.z`, the plane number of the instrument's own projection (None if
+    it has none), and what metadata files state, by plate."""
 
     choice: ChannelChoice
     z: ZMode
@@ -284,11 +285,11 @@ class FieldRule:
 
 
 def plan_field(group: Group, rule: FieldRule) -> PlannedField:
-    """One field from its sorted rows (none: the field is expected and has no file), with what metadata files state of it.
+    """The field of a group (one without rows is expected and has no file), with what metadata files state of it.
 
-    Kept are the files of counted and measured channels, of those the planes that `z` needs. A fault of a file that is
-    needed for the count, or a doubt about which file is meant, is the field's reason; a file that is only measured and is
-    not there is left out. A row that stands there twice (in a manifest) is one file.
+    Its sources are the files of counted and measured channels, and of those the planes that `z` needs. If a file that is
+    needed for the count is faulty, or it is not clear which file is meant, that is the field's reason; a file that is only
+    measured and is not there is left out. A row that a manifest has twice is one file.
     """
     planned = _planned(group, rule)
     facts = rule.facts.get(planned.key.plate)
@@ -326,7 +327,7 @@ def _files_of(channel: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _planes(files: list[Row], rule: FieldRule) -> list[Row]:
-    """The files of the planes that are needed; all, where names carry no plane (then the choice is made in the file)."""
+    """The files of the planes that are needed; all if file names carry no plane (then the choice is made inside the file)."""
     stacked = [row for row in files if row.plane != rule.projection_plane]
     projected = [row for row in files if row.plane == rule.projection_plane]
     if rule.z == "max" and projected:

@@ -1,4 +1,4 @@
-"""What was seen, in numbers: of files while they are listed (`Findings`), of fields while they are planned (`Census`, `PlanSummary`)."""
+"""Numbers of a plan: of files, tallied while they are listed (`Findings`), and of fields, while they are planned (`Census`, `PlanSummary`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
 
 
 def warned_of(why: str) -> bool:
-    """Whether what is left out for `why` is told by a warning: it might have been meant."""
+    """Whether files left out for `why` are worth a warning, because the user may have meant them to be counted."""
     return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED)
 
 
@@ -55,12 +55,12 @@ class SidecarFile:
 
 @dataclass(slots=True)
 class Findings:
-    """Tallies of one listing; bounded, whatever its length, but for what is held of each plate.
+    """Tallies of one listing. Memory grows with the number of plates, not with that of files.
 
-    `unparsed` counts images whose names cannot be read, `not_text` those of them that are no UTF-8, whatever the layout.
-    `ignored` counts files by why, `ignored_examples` has the first name of each why in sorted order. `acquisitions` has what was seen of
-    each plate in each folder, `sidecars` the metadata files by folder and name;
-    `conventions` counts images by the instrument's convention that their names follow, where a layout reads any name.
+    `unparsed` counts images whose names cannot be read, `not_text` those of them whose names are not UTF-8. `ignored` counts
+    other files by the reason for leaving them alone; `ignored_examples` has the first name of each in sorted order.
+    `acquisitions` is what was seen of each plate in each folder, `sidecars` the metadata files by folder and name.
+    `conventions` counts images by the instrument whose names theirs look like, if the layout reads any name.
     """
 
     files: int = 0
@@ -87,7 +87,7 @@ class Findings:
         _keep_first(self.unparsed_examples, key)
 
     def add_not_text(self, key: str) -> None:
-        """Count an image whose name is no text and cannot stand in a table; it does not parse either."""
+        """Count an image whose name is not UTF-8, so that no table can hold it; it counts as unparsed too."""
         self.add_unparsed(key)
         self.not_text += 1
         _keep_first(self.not_text_examples, key)
@@ -103,19 +103,19 @@ class Findings:
         seen.planes.add(parsed.plane)
 
     def add_sidecar(self, listed: Listed, sidecar: Sidecar) -> None:
-        """Keep a metadata file; of its copies, the one that lies highest, first in order of the keys."""
+        """Note a metadata file. Of several copies the one in the highest folder is kept, and of those the first by key."""
         place = (sidecar.folder, sidecar.name)
         file = SidecarFile(listed.key.count("/"), listed.key, listed.size, sidecar.most_bytes)
         self.sidecars[place] = min(file, self.sidecars.get(place, file))
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels that names tell, "" for that of names that tell none."""
+        """The channels in file names; "" is among them if some names carry none."""
         return frozenset(channel for seen in self.acquisitions.values() for channel in seen.channels)
 
 
 def refuse_unparsed(found: Findings) -> None:
-    """Raise the ConfigFault of a run that must not leave files alone whose names it cannot read."""
+    """Raise ConfigFault if there are images whose names cannot be read (`run.unparsed=refuse`)."""
     if not found.unparsed:
         return
     told = []
@@ -149,7 +149,7 @@ def _keep_first(examples: list[str], key: str) -> None:
 
 
 def nothing_found(found: Findings, url: str) -> ConfigFault:
-    """The fault of an input without a single field: says what is there instead."""
+    """The fault of an input without any image to count; it says what is there instead."""
     if not found.files:
         return ConfigFault(f"{url}: there are no files; is the path right?")
     whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
@@ -165,7 +165,7 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
 
 
 def left_out_lines(found: Findings) -> list[str]:
-    """What was left out although it might have been meant, a line for each why."""
+    """Warnings of files that were left out although the user may have meant them, a line for each reason."""
     return [
         f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}"
         + (f"; {COUNT_THEM}" if is_derived(why) else "")
@@ -227,7 +227,8 @@ class _PlateTally:
 class Census:
     """Counts planned fields in key order. Holds a few numbers a plate.
 
-    `unseen` and `unstated` are, by plate, fields that metadata files state and of which there is no file, and the reverse.
+    By plate, `unseen` counts fields that metadata files state and that have no file, `unstated` fields with files that they do
+    not state.
     """
 
     fields: int = 0
@@ -245,7 +246,7 @@ class Census:
     def watch(
         self, fields: Iterable[PlannedField], inside: tuple[frozenset[str], frozenset[int]] | None
     ) -> Iterator[PlannedField]:
-        """The same fields, counted. Those whose well or site is not `inside` (wells, sites; None: no such limit) are told apart."""
+        """Pass `fields` on and count them. `outside` counts those whose well or site is not in `inside` (wells, sites), if it is given."""
         for planned in fields:
             self._count(planned)
             if inside is not None and (

@@ -28,14 +28,14 @@ from cellcount_core.domain.fingerprint import canonical_json
 _MOST_FIELDS = 64
 _SHARDS_A_WORKER, _LEAST_SHARDS = 4, 16
 _WORKERS_ELSEWHERE = 32
-"""Workers of a cluster that is not asked yet when a run is planned."""
+"""Workers assumed of a cluster, which is not asked when a run is planned."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLimits:
     """A shard has at most `fields` fields and, unless it has only one, at most `size` bytes to read.
 
-    `least`: there are to be so many shards where there are as many fields.
+    A run of many fields is cut into at least `least` shards.
     """
 
     fields: int
@@ -44,7 +44,7 @@ class ShardLimits:
 
     @property
     def enough(self) -> int:
-        """Fields from which on there are `least` shards of `fields` fields."""
+        """Number of fields that fills `least` shards of `fields` fields."""
         return self.fields * self.least
 
     def fitting(self, fields: int) -> ShardLimits:
@@ -53,7 +53,7 @@ class ShardLimits:
 
 
 def shard_limits(execution: ExecutionConfig) -> ShardLimits:
-    """The limits that `execution` asks for. The tables are the same for any: only the cut into parts follows them.
+    """The limits that `execution` asks for. They change the cut into parts, never a value in a table.
 
     With `shard_fields` "auto" there are four shards for every worker that there may be, and 16 at least.
     """

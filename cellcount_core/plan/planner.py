@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,14 +61,14 @@ SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, 
 
 
 def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
-    """For runs whose scale is given, or whose model has none."""
+    """The size finder of runs whose object size is given, or whose model counts at any size."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables, from the names of the
-    channels measured."""
+    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables given the names of
+    the measured channels."""
 
     identity: ModelIdentity
     roles: tuple[str, ...]
@@ -239,7 +240,8 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     facts = discovery.facts.plates
 
     def groups() -> Iterator[Group]:
-        return expected_groups(discovery.rows, run.expect, facts, discovery.set_aside)
+        aside = partial(discovery.set_aside, (*rule.choice.counted, UNNAMED))
+        return expected_groups(discovery.rows, run.expect, facts, aside)
 
     few = sum(1 for _ in islice(groups(), order.limits.enough))
     fields = _planned(groups(), rule, census)

@@ -1,4 +1,4 @@
-"""One row a file (or slice of a stack): what is collected while listing, sorted on disk where there are many, and grouped into fields."""
+"""Rows: one for each file or image of a stack, collected while listing, sorted (on disk if there are many), grouped into fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cellcount_core.domain.fields import Parsed, Source
 class Row(NamedTuple):
     """A file and the field it belongs to. Rows sort as tuples: by field, then channel, plane, key, index.
 
-    `reason` is a Reason's value where the file is known to be of no use, "" otherwise. `folder` is the acquisition's.
+    `reason` is the value of a Reason if the file is known to be of no use, else "". `folder` is that of `Parsed`.
     """
 
     plate: str
@@ -80,9 +80,10 @@ Plain = tuple[object, ...]
 
 
 class Sorter:
-    """Takes rows (tuples of str and int) in any order, gives them sorted, as often as asked.
+    """Takes rows (tuples of str and int) in any order and gives them sorted, as often as asked.
 
-    At most `run_rows` rows are held; runs lie in `folder`, which the caller removes. Equal rows are kept.
+    At most `run_rows` rows are held in memory; the others lie as sorted files ("runs") in `folder`, which the caller removes,
+    and are merged as they are read (Knuth, TAOCP 3, 5.4). Equal rows are kept.
     """
 
     def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
@@ -108,14 +109,14 @@ class Sorter:
             self.add(row)
 
     def rows(self) -> Iterator[Plain]:
-        """All rows taken so far, sorted. May be iterated several times, also side by side; take no row meanwhile."""
+        """All rows taken so far, sorted. Several such iterators may be used side by side; do not add rows meanwhile."""
         self._held.sort()
         if not self._runs:
             return iter(self._held)
         return heapq.merge(*(_read_run(path) for path in self._runs), self._held)
 
     def clear(self) -> None:
-        """Forget all rows. An iterator that is still at work is left without them."""
+        """Forget all rows. Do not go on with an iterator that was given before."""
         self._held = []
         self._runs = []
         self._count = 0

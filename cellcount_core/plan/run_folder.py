@@ -1,4 +1,4 @@
-"""Taking possession of an output folder with a plan, and what became of an input since an output was planned."""
+"""Binding a plan to an output folder, and comparing a folder's plan with one made now: files added, changed and gone."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ class Files:
 
 @dataclass(slots=True)
 class Changes:
-    """The difference between two plans of the same settings. `other` counts fields that differ in something else than their files;
-    `same` those of which some file is there and what it was. `folders` are those in which files were added, changed or removed."""
+    """The difference between two plans of the same settings.
+
+    `other` counts fields that differ in something else than their files, `same` fields that still have an unchanged file.
+    `folders` are those in which files were added, changed or removed.
+    """
 
     added: Files = field(default_factory=Files)
     changed: Files = field(default_factory=Files)
@@ -77,7 +80,7 @@ class Changes:
 
     @property
     def elsewhere(self) -> str:
-        """Why an update cannot bring one plan to the other, "" where it can: nothing of the first is in the second."""
+        """Why an update cannot lead from one plan to the other (they have nothing in common), or "" if it can."""
         if self.same or self.changed.number or not self.gone.number:
             return ""
         if (self.added.number, self.added.first) == (self.gone.number, self.gone.first):
@@ -98,7 +101,7 @@ class Changes:
 
 
 def changes(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
-    """What differs between the plan of an output and one made now; what the first already knows to be gone is no difference."""
+    """What differs between the plan of an output and one made now. Files that the first already knows to be gone do not count."""
     found = Changes()
     for old, new in paired(fields_of(before), fields_of(now)):
         if old is not None and is_gone(old) and new in (None, old):
@@ -172,8 +175,8 @@ def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
 def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFile | None:
     """The run that an output folder belongs to; None where it belongs to none.
 
-    Raises OutputFault as `open_or_create_run` does where it is seen already that it is another one: of other settings or
-    another model. `model.engine` may be "auto", which is whatever engine the run began with.
+    Raises OutputFault, as `open_or_create_run` does, if the folder's run has other settings or another model: that is known
+    before the input is listed. `model.engine` may be "auto", which stands for the engine that the run began with.
     """
     stored = _stored_run(store_out)
     if stored is None:

@@ -1,5 +1,7 @@
-"""The object size of a run: a bounded sample of its fields, the same for every order of the listing and every cut into shards, and from
-what the sampled images say to one size for each pool of images that belong together.
+"""The object sizes of a run: which fields are sampled for them, and how the sizes found in single images become one for each pool.
+
+A pool is the images of one plate and one size in px. The sample is bounded, and the same for every order of the listing and
+every cut into shards.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _Entry = tuple[int, str, PlannedField]
 
 
 class Sampler:
-    """Keeps some of the fields that stream by, in key order; holds a few hundred at most."""
+    """Chooses a sample of the fields that stream by in key order; holds a few hundred fields at most."""
 
     def __init__(self) -> None:
         self._plates: list[tuple[int, str, list[_Entry]]] = []
@@ -35,7 +37,7 @@ class Sampler:
         self._held: list[_Entry] = []
 
     def watch(self, fields: Iterable[PlannedField]) -> Iterator[PlannedField]:
-        """The same fields. Those that planning already gave up are not sampled."""
+        """Pass `fields` on, and sample those that can be counted as far as planning knows."""
         for planned in fields:
             if planned.key.plate != self._plate:
                 self._close_plate()
@@ -84,9 +86,10 @@ _IN_A_CROP_PX = 40.0
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """What one sampled image of `height_px` x `width_px` says: median object diameter (px; None: too little to tell).
+    """What was found in one sampled image: the median diameter of its objects in px, None if there is too little to tell.
 
-    A tenth of its objects is smaller than `small_px`, and a tenth larger than `large_px`. By itself it is counted at `factor`.
+    A tenth of the objects is smaller than `small_px` and a tenth larger than `large_px`. `factor` is the scale at which the
+    image would be counted by its own size alone.
     """
 
     plate: str
@@ -102,9 +105,9 @@ class ImageSize:
 def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
     """The object size of each pool (plate and image size), sorted: the median over images, each weighed by its objects.
 
-    A pool whose images disagree by more than a factor of 1.6 (but for the outermost tenth of the objects, from five images on)
-    has none, and neither has one whose images show nothing. Raises ConfigFault with the ways out where every size that is told
-    is absurd: below 4 px, or more than a third of the image.
+    A pool has no size if its images disagree by more than a factor of 1.6 (leaving out, from five images on, the outermost
+    tenth of the objects), or if they show nothing. Raises ConfigFault with the ways out if every size is absurd: below 4 px,
+    or more than a third of the image.
     """
     ordered = sorted(images, key=_pool)
     pools = tuple(_pooled(pool, list(members)) for pool, members in groupby(ordered, key=_pool))
@@ -120,7 +123,7 @@ def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
 
 
 def is_absurd(pool: PoolScale) -> bool:
-    """Whether a pool tells a size that no objects to be counted have."""
+    """Whether the pool's size cannot be that of cells."""
     largest = max(_IN_A_CROP_PX, LARGEST_SHARE * min(pool.height_px, pool.width_px))
     return pool.diameter_px is not None and not SMALLEST_PX <= pool.diameter_px <= largest
 
@@ -166,7 +169,7 @@ def _weighted_quantile(ordered: Sequence[tuple[float, int]], share: float) -> fl
 
 
 def scale_warnings(scales: Sequence[PoolScale]) -> list[str]:
-    """What a reader should know of the object sizes that were found."""
+    """Warnings about the object sizes that were found."""
     if scales and all(scale.low_px is None for scale in scales):
         return [
             "no object size can be told from a sample of the images: they are empty, or hold nothing the model knows. Images are"

@@ -157,3 +157,9 @@ def test_pixel_size_and_stage_position_are_read_back_from_the_plan(tmp_path: Pat
     (shard,) = read_shards(path)
     assert shard.fields == (field, plain)
     assert plate_shapes(path) == {"p": (8, 12)}
+
+
+def test_leaving_another_channel_out_hides_no_missing_field() -> None:
+    images = (*IMAGES, "run/p_B03_s1_w2.TIF")
+    fields, _ = planned({"run/p.HTD": HTD}, images, exclude=["*_w2*"], channels={"nuclei": "w1"})
+    assert missing(fields) == [("B03", 1), ("B03", 2), ("B04", 1)]
