@@ -58,6 +58,18 @@ class Result:
         size = None if self.um_per_px is None else self.um_per_px * self.image.shape[1] / shown.shape[1]
         return overlay_png(shown, caption=self._headline(), um_per_px=size)
 
+    def _repr_html_(self) -> str:
+        from cellcount_core.report.html import inline_png, render
+
+        return render(
+            "result.html",
+            count="no count" if self.count is None else f"{self.count:,}",
+            noun="" if self.count is None else "object" if self.count == 1 else "objects",
+            about=self._about(),
+            notes=self.notes,
+            picture=inline_png(self._repr_png_()),
+        )
+
     def _headline(self) -> str:
         about = self._about()
         if self.count is None:

@@ -1,34 +1,14 @@
-"""The page of a night: one self-contained HTML file without scripts, its control charts drawn in it."""
+"""The page of a night: what it shows as one value, and that value as one HTML file without scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from cellcount_core.nightly.control import Reading
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import Event, PlateStatus
-from cellcount_core.report.html import html_page
-
-_STYLE = """
-.problem { border-left: 4px solid #b3261e; background: #fceeed; padding: 8px 12px; margin: 14px 0; }
-th.text, td.text { overflow-wrap: anywhere; white-space: pre-line; min-width: 14ch; }
-.bad { color: #b3261e; font-weight: 600; }
-.charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); }
-figcaption { color: var(--soft); }
-svg { width: 100%; height: auto; background: var(--tint); border: 1px solid var(--line); border-radius: 8px; }
-@media (max-width: 640px) {
-  main { padding: 20px 16px 40px; }
-  thead { display: none; }
-  table, tbody, tr { display: block; }
-  tr { border-bottom: 1px solid var(--line); padding: 10px 0; }
-  td { display: flex; justify-content: space-between; gap: 16px; padding: 2px 0; border: 0; text-align: right; }
-  td::before { content: attr(data-of); color: var(--soft); flex: none; }
-  td:first-child { font-weight: 600; overflow-wrap: anywhere; text-align: left; }
-  td:first-child::before { content: none; }
-}
-"""
-"""On a phone each row of a table is a list: the plate, then a line a column with its name."""
+from cellcount_core.report.html import Card, render
 
 _TITLES = {
     PlateStatus.COUNTED: "Counted",
@@ -40,30 +20,100 @@ _TITLES = {
 }
 
 _TEXTS = ("plate", "why", "tables in")
-_BAD = ' class="bad"'
+"""Columns that hold text; numbers stand at the right."""
 
-_WIDTH, _HEIGHT, _EDGE = 360.0, 150.0, 14.0
+_WIDTH, _HEIGHT, _EDGE = 360, 150, 14
+_EARLIER, _TONIGHT, _OUTSIDE = "#8a919c", "#1f5fbf", "#b3261e"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a table: its column, its text, and whether that is a path or something to look at."""
+
+    of: str
+    text: str
+    is_path: bool = False
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of plates: its title, the names of its columns, and a row a plate."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A plate in a chart, in px of the drawing: one of tonight bears its name and value."""
+
+    x: str
+    y: str
+    colour: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The limits of a chart and their middle, in px of the drawing."""
+
+    top: str
+    height: str
+    middle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One statistic of tonight's plates beside those of earlier nights; `compared` says with how many and within which limits."""
+
+    title: str
+    compared: str
+    points: tuple[Point, ...]
+    band: Band | None
+    width: int = _WIDTH
+    height: int = _HEIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class NightPage:
+    """Everything the page of a night shows, in words: problems want somebody to look, notices are worth knowing."""
+
+    title: str
+    headline: str
+    exit_code: int
+    began: str
+    problems: tuple[str, ...]
+    notices: tuple[str, ...]
+    cards: tuple[Card, ...]
+    tables: tuple[Table, ...]
+    charts: tuple[Chart, ...]
 
 
 def page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
-    """The whole page; `before` are the statistics of the plates it was compared with. Every name in it is escaped."""
-    title = f"Night {escape(digest.night)}"
-    parts = [
-        f"<h1>{title}</h1>",
-        f'<p class="soft">{escape(digest.headline)}. Exit code {int(digest.exit_code)}. Began {escape(digest.began)}.</p>',
-        *(f'<p class="problem">{escape(line)}</p>' for line in _problems(digest)),
-        *(f'<p class="notice">{escape(line)}</p>' for line in _notices(digest)),
-        _cards(digest),
-        _counted(digest),
-        *(_listed(digest, status) for status in PlateStatus if status is not PlateStatus.COUNTED),
-        *_drift(digest, before),
-        '<p class="soft">All of this as JSON: <code>digest.json</code> beside this page. Every plate of every night: '
-        "<code>nights/datasets.parquet</code>.</p>",
-    ]
-    return html_page(f"{title}: cellcount", "\n".join(part for part in parts if part), _STYLE)
+    """The whole page as HTML; `before` are the statistics of the plates it was compared with."""
+    return render("night.html", page=night_page(digest, before), texts=_TEXTS)
 
 
-def _problems(digest: Digest) -> Iterable[str]:
+def night_page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> NightPage:
+    """What the page of this night shows; `before` are the statistics of the plates it was compared with."""
+    problems = tuple(_problems(digest))
+    lists = (_listed(digest, status) for status in PlateStatus if status is not PlateStatus.COUNTED)
+    return NightPage(
+        title=f"Night {digest.night}",
+        headline=digest.headline,
+        exit_code=int(digest.exit_code),
+        began=digest.began,
+        problems=problems,
+        notices=(*(line for line in digest.sentences if line not in problems), *digest.notices),
+        cards=_cards(digest),
+        tables=tuple(table for table in (_counted(digest), *lists) if table.rows),
+        charts=tuple(_charts(digest, before)),
+    )
+
+
+def _problems(digest: Digest) -> Iterator[str]:
     if digest.interrupted:
         yield "The night was stopped before its end; the next one goes on where it stopped."
     yield from digest.problems
@@ -77,41 +127,30 @@ def _problems(digest: Digest) -> Iterable[str]:
         yield f"Webhook: {digest.webhook}"
 
 
-def _notices(digest: Digest) -> Iterable[str]:
-    problems = set(_problems(digest))
-    yield from (line for line in digest.sentences if line not in problems)
-    yield from digest.notices
-
-
-def _cards(digest: Digest) -> str:
+def _cards(digest: Digest) -> tuple[Card, ...]:
     counted = digest.of(PlateStatus.COUNTED)
-    cards = [
-        ("plates counted", str(len(counted))),
-        ("fields counted", f"{sum(event.fields_now or 0 for event in counted):,}"),
+    bad = sum((event.failed or 0) + (event.missing or 0) for event in counted)
+    cards = (
+        Card("plates counted", str(len(counted))),
+        Card("fields counted", f"{sum(event.fields_now or 0 for event in counted):,}"),
         *_totals(counted),
-        ("plates failed", str(len(digest.of(PlateStatus.FAILED)))),
-        (
-            "fields failed or missing",
-            f"{sum((event.failed or 0) + (event.missing or 0) for event in counted):,}",
-        ),
-        ("plates in doubt", str(len(digest.doubted))),
-        ("late", str(len(digest.of(PlateStatus.LATE)))),
-        ("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
-        ("outside limits", str(len(digest.flagged))),
-        ("time", _duration(digest.seconds)),
-    ]
-    if digest.cost is not None:
-        cards.append(("cost", f"{digest.cost:.2f}"))
-    inner = "".join(f'<div class="card"><span>{name}</span><b>{value}</b></div>' for name, value in cards)
-    return f'<div class="cards">{inner}</div>'
+        Card("plates failed", str(len(digest.of(PlateStatus.FAILED)))),
+        Card("fields failed or missing", f"{bad:,}"),
+        Card("plates in doubt", str(len(digest.doubted))),
+        Card("late", str(len(digest.of(PlateStatus.LATE)))),
+        Card("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
+        Card("outside limits", str(len(digest.flagged))),
+        Card("time", _duration(digest.seconds)),
+    )
+    return cards if digest.cost is None else (*cards, Card("cost", f"{digest.cost:.2f}"))
 
 
-def _totals(counted: Sequence[Event]) -> Iterable[tuple[str, str]]:
+def _totals(counted: Sequence[Event]) -> Iterator[Card]:
     """What was counted on all plates: the statistics that are whole numbers."""
     for name in _statistics(counted):
         values = [value for event in counted if (value := event.statistics.get(name)) is not None]
         if values and all(isinstance(value, int) for value in values):
-            yield escape(name.replace("_", " ")), f"{sum(values):,}"
+            yield Card(_words(name), f"{sum(values):,}")
 
 
 def _statistics(counted: Sequence[Event]) -> list[str]:
@@ -119,77 +158,55 @@ def _statistics(counted: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys(name for event in counted for name in event.statistics))
 
 
-def _counted(digest: Digest) -> str:
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _counted(digest: Digest) -> Table:
     counted = digest.of(PlateStatus.COUNTED)
-    if not counted:
-        return ""
-    incomplete = {event.source for event in digest.incomplete}
     names = _statistics(counted)
-    rows = [
+    incomplete = {event.source for event in digest.incomplete}
+    rows = tuple(
         (
-            escape(event.plate),
-            f"{event.ok} of {event.fields}",
-            f"<span{_BAD if event.source in incomplete else ''}>{(event.failed or 0) + (event.missing or 0)}</span>",
-            *(_number(event.statistics.get(name)) for name in names),
-            _duration(event.seconds or 0.0),
-            f"<code>{escape(event.output)}</code>",
+            Cell("plate", event.plate),
+            Cell("fields ok", f"{event.ok} of {event.fields}"),
+            Cell(
+                "failed or missing",
+                str((event.failed or 0) + (event.missing or 0)),
+                is_bad=event.source in incomplete,
+            ),
+            *(Cell(_words(name), _number(event.statistics.get(name))) for name in names),
+            Cell("time", _duration(event.seconds or 0.0)),
+            Cell("tables in", event.output, is_path=True),
         )
         for event in counted
-    ]
-    heads = (
-        "plate",
-        "fields ok",
-        "failed or missing",
-        *(escape(name.replace("_", " ")) for name in names),
-        "time",
-        "tables in",
     )
-    return _table(_TITLES[PlateStatus.COUNTED], heads, rows)
+    return Table(_TITLES[PlateStatus.COUNTED], _heads(rows), rows)
 
 
-def _listed(digest: Digest, status: PlateStatus) -> str:
-    rows = [(escape(event.plate), f"{event.files:,}", escape(event.detail)) for event in digest.of(status)]
-    return _table(_TITLES[status], ("plate", "files", "why"), rows) if rows else ""
+def _heads(rows: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
+    return tuple(cell.of for cell in rows[0]) if rows else ()
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose cells are HTML. Each cell bears the name of its column, which stands before it where a row is a list."""
-    kinds = [' class="text"' if head in _TEXTS else "" for head in heads]
-    head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, heads, strict=True))
-    body = "\n".join(
-        "<tr>"
-        + "".join(
-            f'<td{kind} data-of="{name}">{cell}</td>'
-            for kind, name, cell in zip(kinds, heads, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
+def _listed(digest: Digest, status: PlateStatus) -> Table:
+    rows = tuple(
+        (Cell("plate", event.plate), Cell("files", f"{event.files:,}"), Cell("why", event.detail))
+        for event in digest.of(status)
     )
-    return f'<h2>{title}</h2>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    return Table(_TITLES[status], _heads(rows), rows)
 
 
-def _drift(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Iterable[str]:
-    if not digest.readings:
-        return
-    yield "<h2>Drift</h2>"
-    yield (
-        '<p class="soft">Plates of the last nights (grey) and of this one (blue; red where outside the limits). The band is the '
-        "robust centre and its limits.</p>"
-    )
-    charts = []
+def _charts(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Iterator[Chart]:
     for name, title in {reading.statistic: reading.title for reading in digest.readings}.items():
         tonight = [reading for reading in digest.readings if reading.statistic == name]
         earlier = [value for one in before if (value := one.get(name)) is not None]
-        if tonight:
-            charts.append(
-                f"<figure>{_chart(earlier, tonight)}<figcaption>{escape(title)}: {_compared(tonight[0])}</figcaption></figure>"
-            )
-    yield f'<div class="charts">{"".join(charts)}</div>'
+        yield _chart(title, earlier, tonight)
 
 
-def _chart(earlier: Sequence[float], tonight: Sequence[Reading]) -> str:
+def _chart(title: str, earlier: Sequence[float], tonight: Sequence[Reading]) -> Chart:
     """Values from left to right in the order they were counted; heights from the lowest to the highest of values and limits."""
-    bounds = [each for each in (tonight[0].low, tonight[0].high) if each is not None]
+    first = tonight[0]
+    bounds = [each for each in (first.low, first.high) if each is not None]
     values = [*earlier, *(reading.value for reading in tonight), *bounds]
     low, high = min(values), max(values)
     span = (high - low) or 1.0
@@ -197,24 +214,21 @@ def _chart(earlier: Sequence[float], tonight: Sequence[Reading]) -> str:
     def up(value: float) -> float:
         return _HEIGHT - _EDGE - (value - low) / span * (_HEIGHT - 2 * _EDGE)
 
+    band = None
+    if first.low is not None and first.high is not None and first.centre is not None:
+        top, bottom = up(first.high), up(first.low)
+        band = Band(f"{top:.1f}", f"{max(bottom - top, 0.5):.1f}", f"{up(first.centre):.1f}")
     step = (_WIDTH - 2 * _EDGE) / max(1, len(earlier) + len(tonight) - 1)
-    shapes = []
-    if tonight[0].low is not None and tonight[0].high is not None and tonight[0].centre is not None:
-        top, bottom, middle = up(tonight[0].high), up(tonight[0].low), up(tonight[0].centre)
-        shapes.append(
-            f'<rect x="0" y="{top:.1f}" width="{_WIDTH:g}" height="{max(bottom - top, 0.5):.1f}" fill="#dfe7f3"/>'
-            f'<line x1="0" x2="{_WIDTH:g}" y1="{middle:.1f}" y2="{middle:.1f}" stroke="#8fa3c4"/>'
-        )
-    points = [("#8a919c", value, "") for value in earlier]
-    points += [
-        ("#b3261e" if reading.flagged else "#1f5fbf", reading.value, reading.plate) for reading in tonight
+    drawn = [(value, _EARLIER, "") for value in earlier]
+    drawn += [
+        (each.value, _OUTSIDE if each.flagged else _TONIGHT, f"{each.plate}: {_number(each.value)}")
+        for each in tonight
     ]
-    for number, (colour, value, name) in enumerate(points):
-        title = f"<title>{escape(name)}: {_number(value)}</title>" if name else ""
-        shapes.append(
-            f'<circle cx="{_EDGE + number * step:.1f}" cy="{up(value):.1f}" r="4" fill="{colour}">{title}</circle>'
-        )
-    return f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img">{"".join(shapes)}</svg>'
+    points = tuple(
+        Point(f"{_EDGE + number * step:.1f}", f"{up(value):.1f}", colour, name)
+        for number, (value, colour, name) in enumerate(drawn)
+    )
+    return Chart(title, _compared(first), points, band)
 
 
 def _compared(reading: Reading) -> str:

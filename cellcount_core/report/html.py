@@ -1,37 +1,48 @@
-"""What every page has in common: one self-contained HTML file without scripts, and how it looks."""
+"""Pages: templates filled in by Jinja2, where every value is escaped. A page is one file that asks for nothing outside it."""
 
 from __future__ import annotations
 
-_STYLE = """
-:root { color-scheme: light; --ink: #1d2129; --soft: #5c6470; --line: #e3e6ea; --paper: #fff; --tint: #f6f7f9; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue",
-  Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; }
-h2 { font-size: 18px; margin: 38px 0 10px; }
-p { margin: 6px 0; max-width: 85ch; overflow-wrap: anywhere; }
-.soft { color: var(--soft); }
-.notice { border-left: 4px solid #d08700; background: #fdf6e7; padding: 8px 12px; margin: 14px 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 12px; margin: 20px 0 0; }
-.card { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
-.card b { display: block; font-size: 24px; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: 13px; display: block; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; border-bottom-color: #b9bfc8; }
-th.text, td.text { text-align: left; }
-figure { margin: 0; min-width: 0; }
-figcaption { font-size: 13px; }
-code { font-size: 13px; overflow-wrap: anywhere; }
-"""
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
-def html_page(title: str, body: str, style: str = "") -> str:
-    """A whole page. `title` and `body` are HTML already: every name in them must be escaped. `style` is added to that of all pages."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}{style.lstrip()}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A figure at the top of a page: its name, its value, and what stands below it (None: nothing, and no room for it)."""
+
+    name: str
+    value: str
+    below: str | None = None
+
+
+def render(template: str, **values: object) -> str:
+    """The template of that name in `report/templates/` with these values; text among them is escaped, whatever it holds.
+
+    Equal values give equal bytes. Raises jinja2.UndefinedError where the template names a value that is not given.
+    """
+    page: str = _environment().get_template(template).render(values)
+    return page
+
+
+def inline_png(png: bytes) -> str:
+    """A picture as the `src` of an image, so that it lies within the page."""
+    return "data:image/png;base64," + b64encode(png).decode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("cellcount_core.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )

@@ -196,6 +196,9 @@ def test_a_notebook_shows_the_image_with_its_count() -> None:
     shown = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     assert result.overlay().shape[:2] == (1024, 1024)
+    page = result._repr_html_()
+    assert f'<b style="font-size: 20px">{result.count}</b> objects' in page
+    assert "http" not in page
     assert f"count={result.count}" in repr(result)
     assert len(repr(result)) < 300
 

@@ -12,9 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+import cellcount_core
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.evaluation.figures import FIGURES, Interval, meaning, shown_with_interval
+from cellcount_core.evaluation.page import CARDS, evaluation_page
+from cellcount_core.evaluation.page import page as page_of
 
 HOSTILE = """<script>alert("1")</script>&'$x$"""
 COLUMNS = ["id", "file", "label", "modality", "split"]
@@ -272,3 +275,21 @@ def test_a_file_in_the_way_of_the_result_is_told_before_anything_is_counted(
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--help"]) == ExitCode.OK
     assert "cellcount evaluate nuclei" in capsys.readouterr().out
+
+
+def test_what_the_page_shows_is_a_value_before_it_is_a_page(data: Path) -> None:
+    found = cellcount_core.evaluate("threshold", data, diameter="model")
+
+    shown = evaluation_page(found)
+
+    assert shown.name.startswith("threshold ")
+    assert [card.name for card in shown.cards] == [meaning(name).title for name in CARDS]
+    assert [figure.title for figure in shown.figures] == [meaning(name).title for name in FIGURES]
+    assert {table.title for table in shown.groups} >= {"modality"}
+    assert [len(table.groups[0].figures) for table in shown.groups] == [len(shown.group_heads)] * len(
+        shown.groups
+    )
+    assert len(shown.worst) == len(found.worst)
+    assert all(picture.source.startswith("data:image/png;base64,") for picture in shown.plots)
+    html = page_of(found)
+    assert not any(word in html for word in ("http", "href=", "@import", "url("))

@@ -10,7 +10,7 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.nightly.control import Reading
 from cellcount_core.nightly.digest import Digest, digest_json
 from cellcount_core.nightly.ledger import Event, PlateStatus
-from cellcount_core.nightly.page import page
+from cellcount_core.nightly.page import night_page, page
 
 COUNTED = Event(
     "2026-03-02", "P1", "/scope/P1", "aa", PlateStatus.COUNTED, "2026-03-02T22:00:00+00:00", fields=4, ok=4, failed=0,
@@ -111,3 +111,31 @@ def test_the_chart_marks_what_is_outside_its_limits() -> None:
     assert 'fill="#b3261e"' not in quiet
     assert 'fill="#b3261e"' in drifting
     assert "median background (raw) is 900, outside 280 to 320" in drifting
+
+
+def test_what_the_page_shows_is_a_value_before_it_is_a_page() -> None:
+    incomplete = replace(COUNTED, plate="P3", source="/scope/P3", ok=3, missing=1)
+
+    shown = night_page(
+        replace(NIGHT, events=(COUNTED, incomplete, LATE), readings=(INSIDE, OUTSIDE), cost=1.25),
+        [{"focus": 0.45}] * 3,
+    )
+
+    assert shown.title == "Night 2026-03-02"
+    assert {card.name: card.value for card in shown.cards}["fields failed or missing"] == "1"
+    assert shown.cards[-1].value == "1.25"
+    assert [table.title.partition(":")[0] for table in shown.tables] == ["Counted", "Late"]
+    counted = shown.tables[0]
+    assert [cell.text for cell in counted.rows[1] if cell.is_bad] == ["1"]
+    assert [cell.of for cell in counted.rows[0]] == list(counted.heads)
+    assert shown.problems == ("P1: median background (raw) is 900, outside 280 to 320",)
+    focus, background = shown.charts
+    assert len(focus.points) == 4
+    assert [point.title for point in background.points] == ["P1: 900"]
+    assert background.band is not None
+
+
+def test_the_page_asks_for_nothing_outside_it() -> None:
+    html = page(replace(NIGHT, readings=(INSIDE, OUTSIDE)), [{"focus": 0.5}] * 9)
+
+    assert not any(word in html for word in ("http", "src=", "href=", "@import", "url("))
