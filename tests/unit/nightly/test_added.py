@@ -35,6 +35,10 @@ def add(plate: Plate, well: str, sites: tuple[int, ...] = (1, 2), channels: tupl
             tifffile.imwrite(plate.file(well, site, channel), discs(4, 96, site), compression="zlib")
 
 
+def htd(plate: Plate) -> None:
+    (plate.folder / "P1.HTD").write_text('"HTSInfoFile", Version 1.0')
+
+
 def counted(plate: Plate, output: Path, witness: Witness | None = None) -> Digest:
     run = {"layout": {"kind": "imagexpress"}, "model": {"package": "threshold"}, "channels": {"nuclei": "w1"}}
     return night(settings(plate.folder.parent, output, run=run), SimulatedClock(), witness)
@@ -110,6 +114,7 @@ DOUBTS: dict[str, Callable[[Plate], None]] = {
     "a counted image is gone": lambda plate: (add(plate, "A04"), plate.file("A02", 1).unlink())[0],
     "another channel": lambda plate: add(plate, "A04", channels=(1, 2, 3)),
     "a channel less": lambda plate: add(plate, "A04", channels=(1,)),
+    "a metadata file, which states things of all wells": lambda plate: (add(plate, "A04"), htd(plate))[0],
 }
 
 

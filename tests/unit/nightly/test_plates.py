@@ -106,3 +106,16 @@ def test_a_folder_whose_name_cannot_stand_in_a_table_is_told(tmp_path: Path) -> 
     assert found.plates == ()
     assert len(found.refused) == 1
     assert "not UTF-8" in found.refused[0]
+
+
+def test_a_metadata_file_is_part_of_the_content_and_no_plate_by_itself(tmp_path: Path) -> None:
+    write_plate(tmp_path / "P1", well_count=1)
+    before = only(tmp_path)
+    (tmp_path / "P1" / "P1.HTD").write_text('"HTSInfoFile", Version 1.0')
+    (tmp_path / "P2").mkdir()
+    (tmp_path / "P2" / "P2.HTD").write_text('"HTSInfoFile", Version 1.0')
+    (tmp_path / "P3.HTD").write_text("beside the plates")
+    found = sight(tmp_path)
+    (after,) = found.plates
+    assert after.content != before.content
+    assert (after.name, after.fields, found.beside) == ("P1", before.fields, 0)
