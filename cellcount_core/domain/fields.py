@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.facts import Position
@@ -59,6 +60,14 @@ class Source:
     def objects(self) -> tuple[Part, ...]:
         """The objects to read."""
         return self.parts or (Part(self.key, self.size),)
+
+
+def parts_tag(objects: Iterable[tuple[str, int, str]]) -> str:
+    """The tag of a source of several parts, from their keys, sizes and tags: another one for any other content of any of them."""
+    digest = sha256()
+    for key, size, etag in sorted(objects):
+        digest.update(f"{key}\0{size}\0{etag}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

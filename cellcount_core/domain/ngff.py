@@ -79,6 +79,14 @@ class ImageGroup:
         """Number of the axis `name`, None where there is none."""
         return self.axes.index(name) if name in self.axes else None
 
+    def names(self, count: int) -> tuple[str, ...]:
+        """The names of its `count` channels: those of the metadata where each has one of its own, else "" for one and "0", "1", … for
+        several."""
+        named = self.channels
+        if len(named) == count and all(named) and len(set(named)) == count:
+            return named
+        return ("",) if count == 1 else tuple(str(number) for number in range(count))
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:
@@ -180,6 +188,11 @@ def well_of(attributes: Mapping[str, Json]) -> tuple[WellImage, ...] | None:
     if len({image.path for image in images}) < len(images):
         raise NgffFault("the well names an image twice")
     return tuple(images)
+
+
+def holds_series(attributes: Mapping[str, Json]) -> bool:
+    """Whether a group's attributes say that its children "0", "1", … are images (the layout of bioformats2raw)."""
+    return "bioformats2raw.layout" in attributes
 
 
 def image_of(attributes: Mapping[str, Json]) -> ImageGroup | None:

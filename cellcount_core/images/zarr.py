@@ -37,7 +37,6 @@ from cellcount_core.images.imagefile import (
     channel_number,
     check_pixels,
     check_position,
-    usable_names,
 )
 from cellcount_core.images.pixels import bit_max_of, check_dtype, countable
 from cellcount_core.images.reader import Reader, Span
@@ -82,7 +81,7 @@ class ArrayImage:
     @property
     def channels(self) -> tuple[str, ...]:
         """The names that `omero` gives, else ("",) for one and "0", "1", … for several."""
-        return usable_names(self.group.channels, self._size("c"))
+        return self.group.names(self._size("c"))
 
     @property
     def whole(self) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.domain.settings import Section
 from cellcount_core.stores.base import StorageOptions, Store
+
+if TYPE_CHECKING:
+    from cellcount_core.layouts.arrays import Arrays
 
 IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "tif", "tiff", "bmp", "npz", "npy"})
 """Extensions (lower case, no dot) of files that may hold images; what they hold is decided by their bytes alone."""
@@ -73,6 +76,9 @@ _DERIVED = "masks, outlines or flows of another program"
 
 _UNREAD = "of an image format that is not read"
 
+OF_ZARR = "of an OME-Zarr; to count those: --layout ome-zarr"
+"""Said of what another layout leaves out."""
+
 _LONGEST_EXTENSION = 8
 
 
@@ -104,7 +110,8 @@ class Traits:
     where it stores none). `slices_are_fields` says that each image of an array file is a field of its own.
     `reads_any_name` says that every image's name is read: masks must then be told from images by what lies beside them.
     `told_by_table` says that a table tells what each file is, so that nothing is known from a name alone.
-    `has_sidecars` says that `parse` may give a `Sidecar`.
+    `has_sidecars` says that `parse` may give a `Sidecar`. `holds_arrays` says that an image is an array of many objects
+    (`Layout.arrays`).
     """
 
     projection_plane: int | None = None
@@ -112,6 +119,7 @@ class Traits:
     reads_any_name: bool = False
     told_by_table: bool = False
     has_sidecars: bool = False
+    holds_arrays: bool = False
 
 
 NO_TRAITS = Traits()
@@ -157,6 +165,11 @@ class Layout(ABC):
     @property
     def table(self) -> Table | None:
         """The table that says what each file is, in place of the names; None where the names do."""
+        return None
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """What says which arrays of many objects are images, in place of the names; None where an image is a file."""
         return None
 
 
@@ -215,7 +228,7 @@ class AnyLayoutKind(Protocol):
 def ignored_name(key: str) -> Ignored | None:
     """Why `key` cannot be an image of a field in any layout (it is hidden, not an image, or was written by cellcount); None if it can."""
     if not image_like(key) and _ZARR.search(key) is not None:
-        return Ignored(f"{_UNREAD} (OME-Zarr)")
+        return Ignored(OF_ZARR)
     if is_hidden(key):
         return Ignored("hidden")
     if key.lower().endswith(LABELS_SUFFIX):

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellcount_core.layouts.base import AnyLayoutKind, Layout, LayoutSettings
 
-NAMES = ("flat", "imagexpress", "harmony", "pattern", "table")
-"""The layouts in the order of help and documentation: values of `--layout` and names of the modules."""
+NAMES = ("flat", "imagexpress", "harmony", "ome-zarr", "pattern", "table")
+"""The layouts in the order of help and documentation: values of `--layout`, and names of the modules with "_" for "-"."""
 
 
 @cache
 def kinds() -> tuple[AnyLayoutKind, ...]:
     """The kinds of layout, in the order of `NAMES`."""
-    return tuple(import_module(f"cellcount_core.layouts.{name}").KIND for name in NAMES)
+    return tuple(import_module(f"cellcount_core.layouts.{name.replace('-', '_')}").KIND for name in NAMES)
 
 
 def kind_of(settings: LayoutSettings) -> AnyLayoutKind:

@@ -16,6 +16,9 @@ from cellcount_core.images.project import ZMode, project
 from cellcount_core.images.quality import zero_tail_of_stack
 from cellcount_core.pipeline.files import Loaded
 
+_OF_CALIBRATION = "calibration_"
+"""How codes begin of what is said of a pixel size, which does not matter where one is given."""
+
 LUMINANCE = "luminance"
 """What the `channel` column says of a colour image of which no colour was asked for."""
 
@@ -117,8 +120,10 @@ def load_pixels(
             images = [each.image for each in found]
             bit_max = max(bit_max, *(image.bit_max for image in images))
             calibrations += [image.um_per_px for image in images if image.um_per_px is not None]
-            if given is None:
-                warnings |= dict.fromkeys(code for image in images for code in image.warnings)
+            codes = dict.fromkeys(code for image in images for code in image.warnings)
+            warnings |= {
+                code: None for code in codes if given is None or not code.startswith(_OF_CALIBRATION)
+            }
     assert first is not None
     _check_sizes(planes, planned)
     um_per_px, said = _calibration(calibrations, given)

@@ -18,6 +18,7 @@ from pathlib import Path
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, Reader
 from cellcount_core.layouts.base import (
     Ignored,
     Layout,
@@ -30,6 +31,7 @@ from cellcount_core.layouts.base import (
 )
 from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
+from cellcount_core.plan.arrays import Selected, read_arrays
 from cellcount_core.plan.derived import Suspect, judged, suspects
 from cellcount_core.plan.facts import Acquired, Facts, read_facts
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
@@ -144,6 +146,12 @@ def discover(
         entries = Sorter(folder, run_rows)
         _join(store, table, key_filter(run, own_output), entries, options or StorageOptions())
         _add_named(entries, found, sorter)
+    elif (arrays := layout.arrays) is not None:
+        facts = read_arrays(
+            store, arrays, _selected(run, own_output), found, sorter, Sorter(folder, run_rows)
+        )
+        if facts.names:
+            sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
     else:
         _add_listed(store, layout, run, own_output, found, sorter, aside)
         facts = read_facts(store, layout, found)
@@ -153,6 +161,13 @@ def discover(
         if kind_of(run.layout).traits.reads_any_name and run.masks == "leave_out":
             sorter = _without_masks(store, run.max_pixels, sorter, found, Sorter(folder, run_rows))
     return Discovery(sorter, found, facts, aside)
+
+
+def _selected(run: RunConfig, own_output: str) -> Selected:
+    """Include and exclude choose images, by the paths of their arrays: never some of an image's chunks."""
+    everything = run.model_copy(update={"include": (), "exclude": ()})
+    channels = (*run.channels.values(), *run.measure)
+    return Selected(key_filter(everything, own_output), key_filter(run), run.z, channels)
 
 
 def _add_listed(
@@ -290,7 +305,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
     plain = _listed_row(listed, parsed)
     try:
         images = stack_length(
-            store.get(listed.key),
+            _opened(store, listed),
             listed.key,
             run.max_pixels,
             as_declared(run.axes, run.pages),
@@ -314,6 +329,13 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
             yield plain._replace(timepoint=plain.timepoint + index, slice_index=index)
         else:
             yield plain._replace(site=index + 1, slice_index=index)
+
+
+def _opened(store: Store, listed: Listed) -> bytes | Reader:
+    """The bytes of a file of which the header is needed: of a large one, those alone that are asked for."""
+    if listed.size > WHOLE_LIMIT:
+        return Ranged(store, listed.key, listed.size)
+    return store.get(listed.key)
 
 
 def _join(

@@ -43,12 +43,20 @@ class Facts:
 def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
     """Read the metadata files of a listing, one folder at a time, and join them with the plates that were found.
 
-    A plate is called as its metadata calls it, else as its files do. Plates of one name in several folders are kept apart as
-    `<plate>@<folder>`. What cannot be read, what describes no plate that is there, and what contradicts the files is told in
-    `warnings`; only what files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
+    What cannot be read, what describes no plate that is there, and what contradicts the files is told in `warnings`; only what
+    files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
     """
     warnings: list[str] = []
     stated = _stated(store, layout, found, warnings)
+    return joined(stated, found, warnings)
+
+
+def joined(stated: Mapping[Acquired, PlateFacts], found: Findings, warnings: list[str]) -> Facts:
+    """What is `stated` of the plates that were found, under the names that they have in the plan.
+
+    A plate is called as its metadata calls it, else as its files do. Plates of one name in several folders are kept apart as
+    `<plate>@<folder>`.
+    """
     names = {of: (stated[of].name if of in stated else "") or of[0] for of in found.acquisitions}
     several = {name for name, number in Counter(names.values()).items() if number > 1}
     if several:

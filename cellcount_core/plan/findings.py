@@ -11,7 +11,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import Parsed, PlannedField
 from cellcount_core.domain.scales import PoolScale
-from cellcount_core.layouts.base import Sidecar, is_derived, is_unread
+from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
 from cellcount_core.stores.base import Listed
 
 EXAMPLES = 10
@@ -31,7 +31,7 @@ CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
 
 def warned_of(why: str) -> bool:
     """Whether files left out for `why` are worth a warning, because the user may have meant them to be counted."""
-    return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED)
+    return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED, OF_ZARR)
 
 
 @dataclass(slots=True)
@@ -101,6 +101,10 @@ class Findings:
         seen.channels.add(parsed.channel)
         seen.timepoints.add(parsed.field.timepoint)
         seen.planes.add(parsed.plane)
+
+    def add_plate(self, parsed: Parsed) -> None:
+        """Note the plate of an image of which nothing more is known."""
+        self.acquisitions.setdefault((parsed.field.plate, parsed.folder), Acquisition())
 
     def add_sidecar(self, listed: Listed, sidecar: Sidecar) -> None:
         """Note a metadata file. Of several copies the one in the highest folder is kept, and of those the first by key."""
@@ -241,7 +245,7 @@ class Census:
     _plates: dict[str, _PlateTally] = field(default_factory=dict)
     _well: tuple[str, str] | None = None
     _sites: set[int] = field(default_factory=set)
-    _last_key: str = ""
+    _last: tuple[str, str] = ("", "")
 
     def watch(
         self, fields: Iterable[PlannedField], inside: tuple[frozenset[str], frozenset[int]] | None
@@ -273,9 +277,10 @@ class Census:
             self.reasons[planned.reason.value] += 1
             return
         for source in planned.sources:
-            if source.key != self._last_key:
+            # Fields of one file follow each other; sources of one array are other chunks of it.
+            if (source.key, source.etag) != self._last:
                 self.size += source.size
-                self._last_key = source.key
+                self._last = (source.key, source.etag)
 
     def _close_well(self) -> None:
         if self._well is not None:

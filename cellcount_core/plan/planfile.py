@@ -22,7 +22,7 @@ from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import OutputFault, Reason
 from cellcount_core.domain.facts import PlateFacts, Position
-from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+from cellcount_core.domain.fields import FieldKey, Part, PlannedField, Shard, Source
 from cellcount_core.domain.fingerprint import canonical_json
 
 _MOST_FIELDS = 64
@@ -80,28 +80,25 @@ def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[
     A file that holds several fields (an array file) counts once a shard, as it is read once.
     """
     held: list[PlannedField] = []
-    keys: set[str] = set()
+    read: set[Part] = set()
     size = number = 0
     for planned in fields:
-        more = bytes_to_read(planned, keys)
+        more = bytes_to_read(planned, read)
         if held and (len(held) >= limits.fields or size + more > limits.size):
             yield Shard(number, tuple(held))
             number += 1
-            held, keys, size = [], set(), 0
-            more = bytes_to_read(planned, keys)
+            held, read, size = [], set(), 0
+            more = bytes_to_read(planned, read)
         held.append(planned)
-        keys.update(source.key for source in planned.sources)
+        read.update(planned.objects)
         size += more
     if held:
         yield Shard(number, tuple(held))
 
 
-def bytes_to_read(planned: PlannedField, read: set[str]) -> int:
-    """Bytes of the field's files that are not among those already `read`; 0 for a field that is not counted."""
-    if planned.reason is not None:
-        return 0
-    sizes = {source.key: source.size for source in planned.sources if source.key not in read}
-    return sum(sizes.values())
+def bytes_to_read(planned: PlannedField, read: set[Part]) -> int:
+    """Bytes of the field's objects that are not among those already `read`; 0 for a field that is not counted."""
+    return sum(part.size for part in planned.objects if part not in read)
 
 
 PLAN_KEY = "run/plan.parquet"
@@ -136,6 +133,17 @@ WITH_FACTS = pa.schema(
 )
 """Columns of a plan of plates of which metadata files state something."""
 
+WITH_PARTS = pa.schema(
+    [
+        *WITH_FACTS,
+        pa.field("parts", pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("bytes", pa.int64())]))),
+    ]
+)
+"""Columns of a plan of images that are arrays: `parts` are the objects of a source, null where it is a file."""
+
+_SCHEMAS = (SCHEMA, WITH_FACTS, WITH_PARTS)
+"""Each has the columns of the one before it, and more."""
+
 FACTS_META = b"cellcount.plates"
 FINGERPRINT_META = b"cellcount.fingerprint"
 LISTING_META = b"cellcount.listing_digest"
@@ -161,15 +169,18 @@ def write_plan(
     shards: Iterable[Shard],
     name_of: Callable[[str], str],
     facts: Mapping[str, PlateFacts] = NO_FACTS,
+    schema: pa.Schema | None = None,
 ) -> Written:
-    """Write the plan to a local file, shard by shard. `facts` is what metadata files state, by plate.
+    """Write the plan to a local file, shard by shard. `facts` is what metadata files state, by plate; `schema` has the columns, by
+    default those that the facts need.
 
     `name_of` gives the fingerprint from the listing digest: SHA-256 over the rows without their shard and over the facts,
     so that neither the order of the listing nor the size of the shards can change it. Equal plans give equal bytes.
     """
+    if schema is None:
+        schema = WITH_FACTS if facts else SCHEMA
     digest = hashlib.sha256()
     count = 0
-    schema = WITH_FACTS if facts else SCHEMA
     stated = canonical_json({plate: one.plain() for plate, one in facts.items()})
     if facts:
         digest.update(stated.encode())
@@ -177,7 +188,7 @@ def write_plan(
         path, schema, compression="zstd", compression_level=3, use_dictionary=False, write_statistics=False
     ) as writer:
         for shard in shards:
-            lines = [line for planned in shard.fields for line in _lines(planned, len(schema) > len(SCHEMA))]
+            lines = [line for planned in shard.fields for line in _lines(planned, schema)]
             # The rows of a list without its brackets: the text does not tell where a shard ends.
             digest.update(json.dumps([line[1:] for line in lines])[1:-1].encode() + b", ")
             writer.write_table(_table(shard.number, lines, schema), row_group_size=len(lines))
@@ -238,24 +249,24 @@ def _opened(plan: Path | bytes) -> pq.ParquetFile:
         file = pq.ParquetFile(pa.BufferReader(plan) if isinstance(plan, bytes) else plan)
     except (pa.ArrowException, OSError) as error:
         raise OutputFault(f"{PLAN_KEY}: not a readable plan: {error}") from error
-    if not any(file.schema_arrow.equals(known) for known in (SCHEMA, WITH_FACTS)) or FINGERPRINT_META not in (
-        file.metadata.metadata or {}
-    ):
+    known = any(file.schema_arrow.equals(schema) for schema in _SCHEMAS)
+    if not known or FINGERPRINT_META not in (file.metadata.metadata or {}):
         raise OutputFault(f"{PLAN_KEY}: not the plan of this version of cellcount")
     return file
 
 
-def _lines(planned: PlannedField, facts: bool) -> Iterator[_Line]:
-    key = planned.key
+def _lines(planned: PlannedField, schema: pa.Schema) -> Iterator[_Line]:
+    key, position = planned.key, planned.position
     where = (key.field_id, key.plate, key.well, key.site, key.timepoint)
     end: _Line = (None, None) if planned.reason is None else (planned.reason.value, planned.detail)
-    if facts:
-        position = planned.position
-        end += (planned.um_per_px, *((None, None) if position is None else (position.x_um, position.y_um)))
+    end += (planned.um_per_px, *((None, None) if position is None else (position.x_um, position.y_um)))
+    wanted = len(schema) - 1
     if not planned.sources:
-        yield (*where, *_NO_SOURCE, *end)
+        yield (*where, *_NO_SOURCE, *end, None)[:wanted]
     for source in planned.sources:
-        yield (*where, source.channel, source.plane, source.key, source.index, source.size, source.etag, *end)
+        parts = [{"key": part.key, "bytes": part.size} for part in source.parts] or None
+        file = (source.channel, source.plane, source.key, source.index, source.size, source.etag)
+        yield (*where, *file, *end, parts)[:wanted]
 
 
 def _table(number: int, lines: list[_Line], schema: pa.Schema) -> pa.Table:
@@ -276,7 +287,7 @@ def _field_id(line: _Line) -> object:
 def _planned(lines: list[_Line]) -> PlannedField:
     _, _, plate, well, site, timepoint = lines[0][:6]
     reason, detail, *stated = lines[0][12:]
-    um_per_px, x_um, y_um = map(_real, stated or (None, None, None))
+    um_per_px, x_um, y_um = map(_real, stated[:3] or (None, None, None))
     return PlannedField(
         FieldKey(str(plate), str(well), _whole(site), _whole(timepoint)),
         tuple(_source(line) for line in lines if line[8] is not None),
@@ -289,7 +300,14 @@ def _planned(lines: list[_Line]) -> PlannedField:
 
 def _source(line: _Line) -> Source:
     channel, plane, key, index, size, etag = line[6:12]
-    return Source(str(channel), _whole(plane), str(key), _whole(index), _whole(size), str(etag))
+    return Source(
+        str(channel), _whole(plane), str(key), _whole(index), _whole(size), str(etag), _parts(line[17:])
+    )
+
+
+def _parts(values: _Line) -> tuple[Part, ...]:
+    listed = values[0] if values else None
+    return tuple(Part(part["key"], part["bytes"]) for part in listed) if isinstance(listed, list) else ()
 
 
 def _real(value: object) -> float | None:

@@ -35,6 +35,7 @@ from cellcount_core.plan.fields import (
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.planfile import (
+    WITH_PARTS,
     ShardLimits,
     Written,
     cut_shards,
@@ -252,6 +253,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)),
         name_of,
         facts,
+        WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
     warnings = [*_warnings(seen, census), *scale_warnings(scales)]
     summary = _summary(seen, census, written, scales, warnings)

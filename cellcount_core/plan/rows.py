@@ -10,13 +10,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
-from cellcount_core.domain.fields import Parsed, Source
+from cellcount_core.domain.fields import Parsed, Part, Source
 
 
 class Row(NamedTuple):
     """A file and the field it belongs to. Rows sort as tuples: by field, then channel, plane, key, index.
 
-    `reason` is the value of a Reason if the file is known to be of no use, else "". `folder` is that of `Parsed`.
+    `reason` is the value of a Reason if the file is known to be of no use, else "". `parts` are the objects (key, size) that an
+    array is read from, () for a file. `folder` is that of `Parsed`.
     """
 
     plate: str
@@ -31,12 +32,14 @@ class Row(NamedTuple):
     etag: str
     reason: str
     detail: str
+    parts: tuple[tuple[str, int], ...]
     folder: str
 
     @property
     def source(self) -> Source:
-        """The file as a field's source."""
-        return Source(self.channel, self.plane, self.key, self.slice_index, self.size, self.etag)
+        """The file, or the array, as a field's source."""
+        parts = tuple(Part(*part) for part in self.parts)
+        return Source(self.channel, self.plane, self.key, self.slice_index, self.size, self.etag, parts)
 
 
 Place = tuple[str, str, int, int]
@@ -52,12 +55,13 @@ def row_of(
     etag: str = "",
     reason: str = "",
     detail: str = "",
+    parts: tuple[tuple[str, int], ...] = (),
 ) -> Row:
-    """The row of a file that a layout has read."""
+    """The row of a file or array that a layout has read."""
     field = parsed.field
     return Row(
         field.plate, field.well, field.site, field.timepoint, parsed.channel, parsed.plane,
-        key, index, size, etag, reason, detail, parsed.folder,
+        key, index, size, etag, reason, detail, parts, parsed.folder,
     )  # fmt: skip
 
 

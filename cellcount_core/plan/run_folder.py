@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
-from cellcount_core.domain.fields import PlannedField, Shard, Source
+from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences
 from cellcount_core.plan.planfile import (
     PLAN_KEY,
@@ -127,15 +127,12 @@ def changes(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
     return found
 
 
-def _files(planned: PlannedField | None) -> dict[str, tuple[int, str]]:
-    """Size and tag of each file that is there."""
-    if planned is None or is_gone(planned):
-        return {}
-    return {source.key: _content(source) for source in planned.sources}
-
-
-def _content(source: Source) -> tuple[int, str]:
-    return source.size, source.etag
+def _files(planned: PlannedField | None) -> dict[str, tuple[tuple[int, str], ...]]:
+    """Size and tag of each file that is there; of an array those of each channel that is read."""
+    found: dict[str, tuple[tuple[int, str], ...]] = {}
+    for source in () if planned is None or is_gone(planned) else planned.sources:
+        found[source.key] = (*found.get(source.key, ()), (source.size, source.etag))
+    return found
 
 
 _SHOWN_DIFFERENCES = 12

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import FIELD_ID, REASON, STATUS
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
-from cellcount_core.domain.fields import PlannedField, Shard
+from cellcount_core.domain.fields import PlannedField, Shard, Source, parts_tag
 from cellcount_core.models.package import find_package
 from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.run_folder import load_plan
@@ -154,7 +154,13 @@ def count_again(
 
 def _tags_now(source: Store, shards: Sequence[Shard]) -> dict[str, str]:
     """The tags that the store gives the content of the shards' files now, by key; a file that is not there has none."""
-    wanted = {one.key for shard in shards for planned in shard.fields for one in planned.sources}
+    wanted = {
+        part.key
+        for shard in shards
+        for planned in shard.fields
+        for one in planned.sources
+        for part in one.objects
+    }
     return {
         listed.key: listed.etag
         for folder in _outermost({key.rpartition("/")[0] for key in wanted})
@@ -175,10 +181,19 @@ def _outermost(folders: set[str]) -> list[str]:
 
 def _checked(planned: PlannedField, tags: Mapping[str, str]) -> PlannedField:
     for source in planned.sources:
-        if tags.get(source.key, source.etag) != source.etag:
+        if _tag(source, tags) != source.etag:
             detail = f"{source.key}: it is not the file that was planned"
             return replace(planned, reason=Reason.CHANGED, detail=detail)
     return planned
+
+
+def _tag(source: Source, tags: Mapping[str, str]) -> str:
+    """The tag of what a source is read from now; the planned one where some of it is not there, which reading will say."""
+    if any(part.key not in tags for part in source.objects):
+        return source.etag
+    if not source.parts:
+        return tags[source.key]
+    return parts_tag((part.key, part.size, tags[part.key]) for part in source.parts)
 
 
 def _refuse_other_settings(job: JobConfig, run: RunFile, output: Store) -> None:

@@ -5,6 +5,7 @@ A new layout adds its example to `EXAMPLES`; the tests beside this file hold all
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.ome_zarr import OmeZarrSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.table import TableSettings
 
@@ -83,6 +85,45 @@ HARMONY = """<?xml version="1.0" encoding="utf-8"?>
 <Image Version="1"><Row>16</Row><Col>24</Col><FieldID>2</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
 <Image Version="1"><Row>16</Row><Col>24</Col><FieldID>3</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
 </Images></EvaluationInputData>""".encode("utf-8-sig")
+ARRAY = json.dumps(
+    {
+        "zarr_format": 2, "shape": [2, 1, 8, 8], "chunks": [1, 1, 8, 8], "dtype": "<u2", "fill_value": 0, "order": "C",
+        "compressor": None, "filters": None, "dimension_separator": "/",
+    }
+).encode()  # fmt: skip
+IMAGE = json.dumps(
+    {
+        "multiscales": [
+            {
+                "axes": [{"name": name} for name in "czyx"],
+                "datasets": [
+                    {
+                        "path": path,
+                        "coordinateTransformations": [{"type": "scale", "scale": [1, 1, 0.5, 0.5]}],
+                    }
+                    for path in "01"
+                ],
+            }
+        ],
+        "omero": {"channels": [{"label": "DAPI"}, {"label": "GFP"}]},
+    }
+).encode()
+
+
+def zarr_plate(plate: str, wells: Mapping[str, tuple[str, ...]]) -> dict[str, bytes]:
+    """The metadata of an OME-Zarr 0.4 plate: paths of wells, each with those of its images."""
+    named = {"plate": {"wells": [{"path": path} for path in wells]}}
+    bodies = {f"{plate}/.zattrs": json.dumps(named).encode()}
+    for well, images in wells.items():
+        if images:
+            bodies[f"{plate}/{well}/.zattrs"] = json.dumps(
+                {"well": {"images": [{"path": path} for path in images]}}
+            ).encode()
+        for image in images:
+            bodies[f"{plate}/{well}/{image}/.zattrs"] = IMAGE
+            bodies |= {f"{plate}/{well}/{image}/{level}/.zarray": ARRAY for level in "01"}
+    return bodies
+
 
 EXAMPLES: Mapping[str, Example] = {
     "flat": Example(
@@ -132,6 +173,23 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("C04", 2), ("C05", 1), ("C05", 2), ("C05", 3), ("P24", 2)),
+    ),
+    "ome-zarr": Example(
+        OmeZarrSettings(),
+        {
+            "p.zarr/B/2/0/0/0/0/0/0": ("p", "B02", 1, 1, "DAPI", 0),
+            "p.zarr/B/2/2/0/0/0/0/0": ("p", "B02", 3, 1, "DAPI", 0),
+            "p.zarr/B/04/0/0/0/0/0/0": ("p", "B04", 1, 1, "DAPI", 0),
+        },
+        beside=(
+            "p.zarr/B/2/0/1/0/0/0/0",
+            "p.zarr/B/2/0/labels/nuclei/0/0/0/0/0",
+            "p.zarr/B/2/0/tables/ROI/X/0.0",
+            "p.zarr/thumbnail.png",
+        ),
+        other_channel={"p.zarr/B/2/0/0/1/0/0/0": ("p", "B02", 1, 1, "GFP", 0)},
+        sidecars=zarr_plate("p.zarr", {"B/2": ("0", "2"), "B/04": ("0",), "B/07": ()}),
+        missing=(("B07", 1),),
     ),
     "pattern": Example(
         PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from cellcount_core.config import RunConfig
-from cellcount_core.nightly.config import Complete
+from cellcount_core.nightly.config import Complete, NightlyConfig
 from cellcount_core.nightly.plates import Plate, Sight, look, wanting
 from cellcount_core.stores.local import open_local
 from tests.plates import write_plate
@@ -119,3 +122,12 @@ def test_a_metadata_file_is_part_of_the_content_and_no_plate_by_itself(tmp_path:
     (after,) = found.plates
     assert after.content != before.content
     assert (after.name, after.fields, found.beside) == ("P1", before.fields, 0)
+
+
+def test_a_nightly_does_not_take_arrays_whose_completeness_it_cannot_tell() -> None:
+    with pytest.raises(
+        ValidationError, match="cannot tell yet when a plate of the layout 'ome-zarr' is complete"
+    ):
+        NightlyConfig.model_validate(
+            {"roots": ["in"], "output": "out", "run": {"layout": {"kind": "ome-zarr"}}}
+        )

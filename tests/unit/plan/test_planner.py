@@ -171,7 +171,7 @@ def test_images_of_a_format_that_is_not_read_are_left_out_with_a_warning() -> No
         ),
         (
             [".zattrs", "B/03/0/.zgroup", "B/03/0/0/zarr.json", "p.zarr/A/1/0/0"],
-            "among 4 files: 4 of an image format that is not read (OME-Zarr)",
+            "among 4 files: 4 of an OME-Zarr; to count those: --layout ome-zarr",
         ),
     ],
 )

@@ -1,0 +1,375 @@
+"""OME-Zarr plates and images of versions 0.4 (Zarr 2) and 0.5 (Zarr 3): what is what stands in their metadata alone.
+
+A plate names its wells, a well its images, an image its axes, levels and channels, and its array the chunks; names of folders
+tell nothing. Labels and tables that lie beside an image are left alone. The number of a site is that of the image's path, from
+1 ("0" is site 1), or its place in the well where paths are no numbers. Images outside of plates are counted as files of images
+are: the image's own folder gives the well, the one above it the plate; those of a bioformats2raw folder are its sites.
+
+Specifications: https://ngff.openmicroscopy.org/0.4/ and /0.5/.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from cellcount_core.domain.errors import ConfigFault, Reason
+from cellcount_core.domain.facts import PlateFacts
+from cellcount_core.domain.fields import FieldKey
+from cellcount_core.domain.ngff import (
+    ARRAY_V2,
+    ATTRIBUTES_V2,
+    METADATA_NAMES,
+    NODE_V3,
+    ImageGroup,
+    Json,
+    NgffFault,
+    PlateGroup,
+    WellImage,
+    WellPath,
+    ZarrArray,
+    array_of,
+    attributes_of,
+    holds_series,
+    image_of,
+    plate_of,
+    well_of,
+)
+from cellcount_core.domain.wells import FORMATS, canonical_well
+from cellcount_core.layouts.arrays import ArrayAt, Arrays, Nodes
+from cellcount_core.layouts.base import (
+    Ignored,
+    Layout,
+    LayoutKind,
+    LayoutSettings,
+    Traits,
+    file_name,
+    image_like,
+    parent,
+)
+from cellcount_core.stores.base import Absent, Denied, Listed, Store
+
+_AHEAD = 16
+_TOGETHER = 256
+"""Images whose metadata is read before more are looked for: bounds memory, and keeps reads in parallel."""
+
+_REMEMBERED = 1_000
+Value = TypeVar("Value")
+
+_LARGEST_METADATA = 16 << 20
+_BESIDE = frozenset({"labels", "tables"})
+_ENDINGS = re.compile(r"(?:\.ome)?\.zarr$", re.IGNORECASE)
+_SUFFIX = ".zarr/"
+
+
+class OmeZarrSettings(LayoutSettings):
+    """OME-Zarr plates and images, 0.4 and 0.5: wells, fields, channels, pixel size and time points stand in their metadata.
+
+    `level` is the resolution that is counted, 0 the finest. `acquisition` is the number of the one that is counted where a
+    plate has several: they show the same fields.
+    """
+
+    kind: Literal["ome-zarr"] = "ome-zarr"
+    level: Annotated[int, Field(ge=0)] = 0
+    acquisition: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OmeZarr(Layout):
+    """See the module. `root` is the plate, or the image, that the input itself is."""
+
+    root: str
+    level: int
+    acquisition: int | None
+
+    def parse(self, key: str) -> Ignored:
+        """No object is an image of its own."""
+        return Ignored("part of an array")
+
+    @property
+    def arrays(self) -> Arrays:
+        """The layout itself."""
+        return self
+
+    def node(self, key: str) -> tuple[str, str] | Ignored | None:
+        """See `Arrays.node`."""
+        inside = key.rpartition(_SUFFIX)[2]
+        if beside := _BESIDE.intersection(inside.split("/")[:-1]):
+            return Ignored(f"{min(beside)} of an OME-Zarr")
+        name = file_name(key)
+        if name in METADATA_NAMES:
+            return parent(key), name
+        return (
+            Ignored("image file outside of any OME-Zarr") if _SUFFIX not in key and image_like(key) else None
+        )
+
+    def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts]:
+        """See `Arrays.walk`."""
+        return _Walk(self, store, nodes).all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an image belongs, and the path of its group. `folder` is that of its plate."""
+
+    field: FieldKey
+    folder: str
+    path: str
+
+    def faulty(self, reason: Reason, detail: str, path: str = "") -> ArrayAt:
+        """The image as one that cannot be counted."""
+        return ArrayAt(self.field, self.folder, path or self.path, reason=reason, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A metadata object that was read: its folder, what was listed of it (None where the folder has none), and its bytes or why they
+    cannot be had."""
+
+    folder: str
+    listed: Listed | None
+    body: bytes | Absent | Denied
+
+    @property
+    def key(self) -> str:
+        """The object's key, or its folder."""
+        return self.folder if self.listed is None else self.listed.key
+
+    def attributes(self) -> dict[str, Json]:
+        """The OME attributes of a group. Raises NgffFault, Absent, Denied."""
+        if self.listed is None:
+            return {}
+        return attributes_of(file_name(self.listed.key), self.had())
+
+    def had(self) -> bytes:
+        """The bytes. Raises Absent, Denied."""
+        if not isinstance(self.body, bytes):
+            raise self.body
+        return self.body
+
+
+_FAULTS = (NgffFault, Absent, Denied)
+
+
+def _reason(fault: Exception) -> Reason:
+    if isinstance(fault, Denied):
+        return Reason.ACCESS_DENIED
+    return Reason.ABSENT if isinstance(fault, Absent) else Reason.UNREADABLE
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk over the groups of an input, parents first."""
+
+    layout: OmeZarr
+    store: Store
+    nodes: Nodes
+    groups: dict[bytes, ImageGroup] = field(default_factory=dict)
+    shapes: dict[bytes, ZarrArray] = field(default_factory=dict)
+    """What metadata says, by its bytes: the images of a plate say the same, and one value stands for all."""
+
+    def all(self) -> Iterator[ArrayAt | PlateFacts]:
+        """The images of all plates, and those outside of plates."""
+        waiting = [""]
+        while waiting:
+            below: list[str] = []
+            for node in self._read(waiting, (NODE_V3, ATTRIBUTES_V2)):
+                found = self._root(node)
+                if found is not None:
+                    yield from found
+                else:
+                    # A group that says nothing of itself is a folder; what lies in it may.
+                    below += [
+                        _joined(node.folder, child) for child in sorted(self.nodes.children(node.folder))
+                    ]
+            waiting = below
+
+    def _root(self, node: _Node) -> Iterator[ArrayAt | PlateFacts] | None:
+        """What a group gives that is a plate, an image or a folder of images; None for any other."""
+        try:
+            attributes = node.attributes()
+            plate = plate_of(attributes)
+        except _FAULTS as fault:
+            raise ConfigFault(f"{node.key}: {fault}") from None
+        if plate is not None:
+            return self._plate(node, plate)
+        if "multiscales" in attributes:
+            return self._images([self._alone(node.folder, node.folder, 1)])
+        if holds_series(attributes):
+            series = sorted((each for each in self.nodes.children(node.folder) if each.isdigit()), key=int)
+            return self._images(
+                self._alone(node.folder, _joined(node.folder, path), int(path) + 1) for path in series
+            )
+        return None
+
+    def _alone(self, folder: str, path: str, site: int) -> _Place:
+        """The place of an image outside of plates; `folder` is its own, or that of a series of images."""
+        above = parent(folder)
+        name = file_name(folder) or self.layout.root
+        plate = file_name(above) or self.layout.root
+        return _Place(FieldKey(_named(plate), _named(name), site, 1), above, path)
+
+    def _plate(self, node: _Node, plate: PlateGroup) -> Iterator[ArrayAt | PlateFacts]:
+        name = _named(file_name(node.folder) or self.layout.root)
+        shape = (len(plate.rows), len(plate.columns))
+        # Many writers name the rows and columns of the wells alone: what is no plate's shape is not taken for one.
+        rows, columns = shape if shape in FORMATS.values() else (None, None)
+        yield PlateFacts(node.folder, name, node.key, plate.name, rows, columns)
+        yield from self._images(self._fields(node, plate, name))
+
+    def _fields(self, node: _Node, plate: PlateGroup, name: str) -> Iterator[_Place | ArrayAt]:
+        """The place of each image of a plate, well by well; a field of which it is known already that it is not there as it is."""
+        wells = {_joined(node.folder, well.path): well for well in plate.wells}
+        there = []
+        for path, well in wells.items():
+            if self.nodes.holds(path):
+                there.append(path)
+            else:
+                detail = f"{node.key} names the well {well.path}, and there is nothing of it"
+                yield _Place(_field(name, well, 1), node.folder, path).faulty(Reason.ABSENT, detail)
+        for found in self._read(there, (NODE_V3, ATTRIBUTES_V2)):
+            well = wells[found.folder]
+            try:
+                images = self._of_well(found)
+            except _FAULTS as fault:
+                place = _Place(_field(name, well, 1), node.folder, found.folder)
+                yield place.faulty(_reason(fault), f"{found.key}: {fault}")
+                continue
+            for number, image in enumerate(images, 1):
+                site = int(image.path) + 1 if image.path.isdecimal() else number
+                place = _Place(_field(name, well, site), node.folder, _joined(found.folder, image.path))
+                if self.nodes.holds(place.path):
+                    yield place
+                else:
+                    detail = f"{found.key} names the image {image.path}, and there is nothing of it"
+                    yield place.faulty(Reason.ABSENT, detail)
+
+    def _of_well(self, node: _Node) -> Sequence[WellImage]:
+        """The images of a well that are counted: those of one acquisition, as several are the same fields once more.
+
+        Raises ConfigFault where one has to be chosen.
+        """
+        images = well_of(node.attributes())
+        if images is None:
+            # The metadata of the well is missing; what lies in it says itself that it is an image.
+            children = sorted(self.nodes.children(node.folder), key=lambda path: (len(path), path))
+            return [WellImage(child, None) for child in children]
+        numbers = sorted({image.acquisition for image in images if image.acquisition is not None})
+        wanted = self.layout.acquisition
+        if wanted is None and len(numbers) > 1:
+            raise ConfigFault(
+                f"{node.key}: the well has images of the acquisitions {', '.join(map(str, numbers))}, which show the same fields; say "
+                f"which one is counted: --set run.layout.acquisition={numbers[0]}"
+            )
+        if wanted is None or not numbers:
+            return images
+        return [image for image in images if image.acquisition == wanted]
+
+    def _images(self, places: Iterable[_Place | ArrayAt]) -> Iterator[ArrayAt]:
+        """Each image with its array of the level that is counted."""
+        upcoming = iter(places)
+        while some := list(islice(upcoming, _TOGETHER)):
+            at: dict[str, _Place] = {}
+            for each in some:
+                if isinstance(each, ArrayAt):
+                    yield each
+                else:
+                    at[each.path] = each
+            levels: dict[str, tuple[_Place, _Node, ImageGroup]] = {}
+            for node in self._read(at, (NODE_V3, ATTRIBUTES_V2)):
+                try:
+                    group, path = self._level(node)
+                except _FAULTS as fault:
+                    yield at[node.folder].faulty(_reason(fault), f"{node.key}: {fault}")
+                else:
+                    levels[path] = (at[node.folder], node, group)
+            for node in self._read(levels, (NODE_V3, ARRAY_V2)):
+                yield self._array(node, *levels[node.folder])
+
+    def _level(self, node: _Node) -> tuple[ImageGroup, str]:
+        """What an image's metadata says, and the path of the array that is counted. Raises NgffFault, Absent, Denied."""
+        body = node.had()
+        if (group := self.groups.get(body)) is None:
+            group = image_of(node.attributes())
+            if group is None:
+                raise NgffFault("no image is described there: 'multiscales' is expected")
+            _remember(self.groups, body, group)
+        if self.layout.level >= len(group.levels):
+            last = len(group.levels) - 1
+            raise ConfigFault(
+                f"run.layout.level is {self.layout.level}, and {node.folder or self.layout.root} has the levels 0 to {last}"
+            )
+        return group, _joined(node.folder, group.levels[self.layout.level].path)
+
+    def _array(self, node: _Node, place: _Place, image: _Node, group: ImageGroup) -> ArrayAt:
+        """An image with its array, or why it cannot be counted."""
+        if node.listed is None or image.listed is None:
+            detail = f"{image.key} names the level {node.folder}, and there is no array of it"
+            return place.faulty(Reason.ABSENT, detail, node.folder)
+        try:
+            body = node.had()
+            if (array := self.shapes.get(body)) is None:
+                array = array_of(file_name(node.listed.key), body)
+                _remember(self.shapes, body, array)
+        except _FAULTS as fault:
+            return place.faulty(_reason(fault), f"{node.key}: {fault}", node.folder)
+        if len(array.shape) != len(group.axes):
+            detail = f"{image.key} gives the axes {', '.join(group.axes)}, and {node.key} the shape {list(array.shape)}"
+            return place.faulty(Reason.WRONG_SHAPE, detail, node.folder)
+        axis = group.axis("c")
+        return ArrayAt(
+            place.field,
+            place.folder,
+            node.folder,
+            (image.listed, node.listed),
+            array,
+            group.axes,
+            group.names(1 if axis is None else array.shape[axis]),
+        )
+
+    def _read(self, folders: Iterable[str], names: tuple[str, ...]) -> Iterator[_Node]:
+        """The first of the metadata objects `names` that each folder has, in the order of the folders."""
+        wanted = []
+        for folder in folders:
+            there = self.nodes.at(folder)
+            wanted.append((folder, next((there[name] for name in names if name in there), None)))
+        keys = []
+        for _, listed in wanted:
+            if listed is not None and listed.size > _LARGEST_METADATA:
+                raise ConfigFault(
+                    f"{listed.key}: has {listed.size / 2**20:.0f} MiB; metadata of up to {_LARGEST_METADATA >> 20} MiB is read"
+                )
+            keys += [] if listed is None else [listed.key]
+        bodies = self.store.get_many(keys, ahead=_AHEAD)
+        for folder, listed in wanted:
+            yield _Node(folder, listed, b"" if listed is None else next(bodies)[1])
+
+
+def _remember(known: dict[bytes, Value], body: bytes, value: Value) -> None:
+    if len(known) < _REMEMBERED:
+        known[body] = value
+
+
+def _field(plate: str, well: WellPath, site: int) -> FieldKey:
+    return FieldKey(plate, canonical_well(f"{well.row}{well.column}"), site, 1)
+
+
+def _named(folder: str) -> str:
+    """The name of a folder without the ending of OME-Zarr."""
+    return _ENDINGS.sub("", folder) or folder
+
+
+def _joined(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder else path
+
+
+def _build(settings: OmeZarrSettings, root: str) -> OmeZarr:
+    return OmeZarr(root, settings.level, settings.acquisition)
+
+
+KIND = LayoutKind("ome-zarr", OmeZarrSettings, _build, Traits(holds_arrays=True))
