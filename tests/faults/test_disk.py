@@ -38,7 +38,7 @@ class Told:
 
 
 def on_a_small_disk(folder: Path, steps: list[str]) -> list[Told]:
-    """Run each step in a mount namespace of its own, where `folder`/disk is a disk in memory of 64 KiB.
+    """Run each step in a mount namespace of its own, where `folder`/disk is a disk in memory of 160 KiB: room for a few parts.
 
     Nothing is mounted outside that namespace, and the disk is gone with it. Skips where this user may not have one.
     """
@@ -49,7 +49,7 @@ def on_a_small_disk(folder: Path, steps: list[str]) -> list[Told]:
         "--mount",
         *([] if os.geteuid() == 0 else ["--map-root-user"]),
     ]
-    mount = f"mount -t tmpfs -o size=64k none {shlex.quote(str(disk))}"
+    mount = f"mount -t tmpfs -o size=160k none {shlex.quote(str(disk))}"
     try:
         tried = subprocess.run([*unshare, "sh", "-c", mount], capture_output=True, text=True, check=False)
     except OSError as fault:
