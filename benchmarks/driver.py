@@ -26,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -203,7 +202,9 @@ def plan(arguments: argparse.Namespace) -> None:
     """Plan as many files as asked, read the plan back, and print what it took."""
     files = arguments.files
     run = RunConfig(layout=ImageXpressSettings(), channels={"nuclei": "w1"}, measure=("w1", "w2"))
-    model = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), partial(schema_3, "Nuclei"))
+    model = PlannedModel(
+        ModelIdentity("none", "0", "0", "none"), ("nuclei",), lambda _, measured: schema_3("Nuclei", measured)
+    )
     started, cpu = time.perf_counter(), time.process_time()
     with make_plan(MadeUpStore(files), run, model, ShardLimits(64, 2**40)) as planned:  # type: ignore[arg-type]
         took, busy = time.perf_counter() - started, time.process_time() - cpu

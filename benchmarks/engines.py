@@ -33,7 +33,8 @@ from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.pipeline.separate import separate_whole
+from cellcount_core.tasks.instances.head import separate_whole
+from cellcount_core.tasks.instances.section import section_of
 
 Maps = NDArray[np.float32]
 Run = Callable[[Maps], Maps]
@@ -252,7 +253,7 @@ def _whole_path(
     engine: KerasEngine, package: Package, fields: list[NDArray[np.uint16]], seconds: float
 ) -> tuple[float, float]:
     """MP/s of raw fields to labels, fields in threads of their own as in a worker, and the share the device was busy."""
-    separator = build_separator(package.separator)
+    separator = build_separator(section_of(package).separator)
     device = Device(engine)
     prepare_process()
 

@@ -28,7 +28,8 @@ from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.pipeline.separate import label_whole, separate_whole
+from cellcount_core.tasks.instances.head import label_whole, separate_whole
+from cellcount_core.tasks.instances.section import section_of
 
 Maps = NDArray[np.float32]
 
@@ -53,7 +54,7 @@ def main() -> None:
     arguments = made.parse_args()
     prepare_process()
     package = find_package(arguments.package)
-    separator = build_separator(package.separator)
+    separator = build_separator(section_of(package).separator)
     engines = arguments.engines or [name for name in package.engines if name.startswith("onnxruntime")]
     images = load_folder(arguments.data / "dsb2018_nuclei", split="val", modality=("fluorescence",))
     images = [image for image in images if image.plane.shape == (TILE, TILE)]

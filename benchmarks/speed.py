@@ -47,7 +47,8 @@ from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.kit import PlanesKit
 from cellcount_core.pipeline.maps import whole_canvas
 from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.pipeline.sizing import tells_sizes
+from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.object_size import tells_sizes
 
 SMALL, LARGE = 256, 1024
 SMALL_BAR, F32_BAR, LARGE_BAR, ESTIMATE_BAR = 90.0, 30.0, 5.0, 40.0
@@ -231,7 +232,7 @@ def load_variants(packages: Sequence[str], engines: Sequence[str]) -> list[Varia
     for package in map(find_package, packages):
         for name in package.engines:
             if name in wanted:
-                separator = build_separator(package.separator)
+                separator = build_separator(section_of(package).separator)
                 found.append(Variant(package, name, load_engine(package, name, 1), separator))
     return found
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.labelled.dataset import choose, list_labelled
 from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.models.package import MANIFEST
+from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import COUNTS
 from cellcount_core.training.trainer import compiled, prepare_backend

@@ -178,7 +178,7 @@ def _sentence(section: type[BaseModel]) -> str:
 
 def tables_page() -> str:
     """Every column of every table, of each task: objects are named Nuclei, and one channel w1 is measured."""
-    schema = run_schema(find_package("nuclei"), ("w1",))
+    schema = run_schema(find_package("nuclei"), ("w1",), ("w1",))
     text = [
         "# Tables\n",
         f"Schema version {tables.SCHEMA_VERSION}; it stands in the metadata of every file, units, meanings and rules of merging in that of every column.",

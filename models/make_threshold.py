@@ -1,4 +1,7 @@
-"""Make the shipped `threshold` package: `python models/make_threshold.py` (deterministic; the golden tensors are synthetic)."""
+"""Make the shipped `threshold` package: `python models/make_threshold.py` (deterministic; the golden tensors are synthetic).
+
+The package that is shipped says the same in format 1; written anew it has another digest, and wants another version.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from cellcount_core.models.engines.smooth import SmoothEngine
+from cellcount_core.models.manifest import FORMAT
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.models.writing import write_package
 
 NETWORK = {"sigma_px": 1.5}
 RADIUS = 8
-SEPARATOR = {"kind": "watershed"}
+SECTION = {
+    "maps": ["intensity"], "stride": 1, "receptive_radius": RADIUS, "separator": {"kind": "watershed"}
+}  # fmt: skip
 
 
 def main() -> None:
@@ -23,7 +29,7 @@ def main() -> None:
     package = write_package(
         folder,
         {
-            "format": 1,
+            "format": FORMAT,
             "name": "threshold",
             "version": "1.0.0",
             "family": "threshold",
@@ -37,10 +43,7 @@ def main() -> None:
                 "normalisation": {"kind": "noise_floor", "percentile": 99.8, "floor_sigmas": 12.0},
             },
             "network": NETWORK,
-            "stride": 1,
-            "receptive_radius": RADIUS,
-            "maps": ["intensity"],
-            "separator": SEPARATOR,
+            "instances": SECTION,
             "engines": {"smooth": {}},
             "golden": {"file": "golden.npz", "atol": 1e-6},
             "accuracy": {},
@@ -59,8 +62,8 @@ def _golden(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as empty:
         bare = Package(
             folder=Path(empty), digest="", name="", version="", family="threshold", object_name="Nuclei", modality=(),
-            input=InputSpec(("nuclei",), None, 99.8, 12.0), network=NETWORK, stride=1, radius=RADIUS, maps=("intensity",),
-            separator=SEPARATOR, engines={}, golden="", golden_atol=0.0, accuracy={},
+            input=InputSpec(("nuclei",), None, 99.8, 12.0), network=NETWORK, section=SECTION,
+            engines={}, golden="", golden_atol=0.0, accuracy={},
         )  # fmt: skip
         maps = SmoothEngine(bare).run(tiles)
     np.savez_compressed(folder / "golden.npz", input=tiles, maps=maps)

@@ -10,14 +10,15 @@ fitted on the validation images. What is not named stays as it is. Variants, int
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from cellcount_core.cli.settings import read_yaml
 from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.package import MANIFEST, load_package
+from cellcount_core.models.package import load_package
+from cellcount_core.models.writing import read_for_writing
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.tasks.instances.section import section_of
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
 from cellcount_core.training.fit import GRIDS, START, fit_cores, score
@@ -42,7 +43,7 @@ def main() -> None:
     engine.batch = 1
 
     fit, maps = as_counted(package, engine, fitting_images(config, images), print)
-    stated = {name: value for name, value in package.separator.items() if name != "kind"}
+    stated = {name: value for name, value in section_of(package).separator.items() if name != "kind"}
     before = {name: float(str(value)) for name, value in stated.items() if value is not None}
     start = {**{name: START[name] for name in arguments.names}, **before}
     fitted = fit_cores(fit, maps, print, start=start, names=arguments.names)
@@ -55,10 +56,10 @@ def main() -> None:
     if arguments.dry:
         return
     separator = {"kind": "cores", **fitted}
-    manifest = json.loads((FOLDER / MANIFEST).read_text(encoding="utf-8"))
-    del manifest["files"]
+    manifest = read_for_writing(FOLDER)
     # Variants are judged anew; one that does not pass leaves nothing behind.
-    manifest |= {"version": arguments.version, "separator": separator, "variants": {}}
+    manifest |= {"version": arguments.version, "variants": {}}
+    manifest["instances"] |= {"separator": separator}
     manifest["engines"] = {name: manifest["engines"][name] for name in ("keras", "onnxruntime")}
     manifest["golden"]["engines"] = {}
     put_labels(FOLDER / GOLDEN, build_separator(separator))

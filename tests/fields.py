@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
-from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import FieldResult, count_field
@@ -24,6 +23,8 @@ from cellcount_core.pipeline.kit import FieldKit
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
+from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import SizeEstimate
 
 CHANNEL = Selection("nuclei", "")
 
@@ -63,8 +64,9 @@ def count_bytes(
     kit = FieldKit(
         run=config,
         package=model.package,
-        separator=build_separator(model.package.separator),
-        schema=run_schema(model.package, (CHANNEL.name,)),
+        task=task_of(model.package),
+        head=task_of(model.package).head(model.package),
+        schema=run_schema(model.package, (CHANNEL.name,), (CHANNEL.name,)),
         scales={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
@@ -83,3 +85,12 @@ def count_array(
 ) -> FieldResult:
     """Count one image."""
     return count_bytes(tiff(image), package, device=device, **run)
+
+
+def size_of(plane: NDArray[np.generic], package: Package, engine: Engine) -> SizeEstimate:
+    """What one plane says of the size of its objects."""
+
+    def maps(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
+
+    return task_of(package).head(package).size((plane,), maps)

@@ -30,7 +30,8 @@ from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU
-from cellcount_core.models.package import MANIFEST, Package, load_package, shipped_folder
+from cellcount_core.models.manifest import MANIFEST
+from cellcount_core.models.package import Package, load_package, shipped_folder
 from cellcount_core.training.batches import split_groups
 
 GROUPS = ("watershed", "stardist", "cellprofiler", "packages")

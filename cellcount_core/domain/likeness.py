@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+TYPICAL = 0.5
+"""The unlikeness of an image at the edge of what is typical of the training images."""
+
+
+def is_out_of_domain(unlike: float | None) -> bool:
+    """Whether an image is less like the training images than all but a fortieth of them are; not so where that is not known."""
+    return unlike is not None and unlike > TYPICAL
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:

@@ -29,7 +29,7 @@ from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.kit import PlanesKit, planes_kit
 from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.pipeline.sizing import tells_sizes
+from cellcount_core.tasks.object_size import tells_sizes
 
 WORST = 10
 

@@ -36,3 +36,13 @@ def resize(plane: Plane, factor: float) -> Plane:
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     pixels = cast("NDArray[np.float32]", plane)
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=method))
+
+
+def resize_to(plane: Plane, shape: tuple[int, int]) -> Plane:
+    """Plane (H, W) of uint8, uint16 or float32 brought to another `shape` (h, w), whatever its sides' ratio, same type: pixel areas
+    where it becomes smaller, bilinear where it does not."""
+    if plane.shape == shape:
+        return plane
+    method = cv2.INTER_AREA if shape[0] * shape[1] < plane.size else cv2.INTER_LINEAR
+    pixels = cast("NDArray[np.float32]", plane)
+    return np.asarray(cv2.resize(pixels, (shape[1], shape[0]), interpolation=method))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.likeness import is_out_of_domain
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.images.debris import View, longest_edge
 from cellcount_core.images.drawn import looks_like_mask
@@ -13,11 +14,11 @@ from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, padding, unevenness, zero_tail
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
-from cellcount_core.pipeline.separate import Counted
+from cellcount_core.pipeline.rows import FieldView
+from cellcount_core.tasks.task import Found, Objects
 
 _FLUORESCENCE = "fluorescence"
 
-_TYPICAL = 0.5
 _PADDED = 0.1
 _UNEVEN = 0.25
 _SATURATED = 0.4
@@ -43,42 +44,50 @@ _SMALLEST_SEEN_PX = 6.0
 """Objects of a package of any scale: below this diameter they are what its smoothing leaves of noise."""
 
 
-def doubts(
-    channel: str,
-    plane: Plane,
-    norm: Normalisation,
-    quality: Quality,
-    scale: FieldScale,
-    found: Counted,
-    unlike: float | None,
-    package: Package,
-) -> tuple[Doubt, ...]:
-    """Doubts about a counted field, in the order of `Doubt`; () where nothing is odd.
+def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]:
+    """Doubts about a field that was looked at, in the order of `Doubt`; () if nothing is odd.
 
-    `plane` (H, W) is the counted `channel` in raw units, `norm` its levels, `scale` what it was counted at, `found` its objects and
-    `unlike` its `out_of_domain` score. But for the background's kind, masks and the objects' size nothing is asked of an image whose signal does
-    not rise above its noise.
+    Each of its counted planes is looked at. But for the background's kind, masks and the objects' size nothing is asked of an image whose
+    signal does not rise above its noise.
     """
-    shorter = min(plane.shape)
+    told = {Doubt.OUT_OF_DOMAIN} if is_out_of_domain(found.unlike) else set()
+    for name, norm, quality in zip(view.counted, view.norms, view.qualities, strict=True):
+        told |= _of_plane(view.planes[name], norm, quality, package)
+    if found.objects is not None:
+        told |= _of_objects(view, found, found.objects, package)
+    return tuple(doubt for doubt in Doubt if doubt in told)
+
+
+def _of_plane(plane: Plane, norm: Normalisation, quality: Quality, package: Package) -> set[Doubt]:
+    """What is odd about one image (H, W), whatever was found in it."""
     told = {
-        Doubt.OUT_OF_DOMAIN: unlike is not None and unlike > _TYPICAL,
         Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
         Doubt.DARK_BACKGROUND: _is_dark(plane, package),
         Doubt.LOOKS_LIKE_MASK: looks_like_mask(plane),
         Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
-        Doubt.HALF_SATURATED: _half_saturated(quality, found.area / plane.size),
-        Doubt.OBJECTS_IN_EMPTY: quality.empty and found.count > 0,
-        Doubt.NOTHING_FOUND: not quality.empty and not found.count and _shows(plane, norm) >= _PIECES,
-        Doubt.BRIGHT_DEBRIS: norm.debris is not None or _bright_edge(plane, norm, found, channel),
+        Doubt.BRIGHT_DEBRIS: norm.debris is not None,
         Doubt.ZERO_TAIL: zero_tail(plane),
-        Doubt.SIZE_ABSURD: _absurd(scale.diameter_px, shorter),
-        Doubt.SIZE_UNLIKE: _unlike_size(scale, found, shorter, package),
     }
     # Light is not looked at where padding would pass for its shadow.
     told[Doubt.UNEVEN_LIGHT] = (
         not quality.empty and not told[Doubt.PADDED] and unevenness(plane, norm) > _UNEVEN
     )
-    return tuple(doubt for doubt in Doubt if told.get(doubt))
+    return {doubt for doubt, odd in told.items() if odd}
+
+
+def _of_objects(view: FieldView, found: Found, objects: Objects, package: Package) -> set[Doubt]:
+    """What is odd about the objects of a field, beside its first counted plane."""
+    plane, norm, quality = view.planes[view.counted[0]], view.norms[0], view.qualities[0]
+    shorter = min(plane.shape)
+    told = {
+        Doubt.HALF_SATURATED: _half_saturated(quality, objects.area_px / plane.size),
+        Doubt.OBJECTS_IN_EMPTY: quality.empty and objects.count > 0,
+        Doubt.NOTHING_FOUND: not quality.empty and not objects.count and _shows(plane, norm) >= _PIECES,
+        Doubt.BRIGHT_DEBRIS: _bright_edge(plane, norm, objects),
+        Doubt.SIZE_ABSURD: _absurd(view.scale.diameter_px, shorter),
+        Doubt.SIZE_UNLIKE: _unlike_size(view.scale, found, objects, shorter, package),
+    }
+    return {doubt for doubt, odd in told.items() if odd}
 
 
 def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tuple[Doubt, ...]:
@@ -100,12 +109,11 @@ def _is_dark(plane: Plane, package: Package) -> bool:
     return not free.inverted and free.range > spec.floor_sigmas * free.noise
 
 
-def _bright_edge(plane: Plane, norm: Normalisation, found: Counted, channel: str) -> bool:
+def _bright_edge(plane: Plane, norm: Normalisation, objects: Objects) -> bool:
     """Whether a border of the image is clearly brighter than its objects over a longer stretch than objects reach."""
-    usual = found.diameter_px
-    if norm.inverted or found.count < _FEW or usual is None:
+    usual, mean = objects.diameter_px, objects.level
+    if norm.inverted or objects.count < _FEW or usual is None or mean is None:
         return False
-    mean = float(np.median(found.table.mean_intensity[channel]))
     level = mean - norm.background
     longest, side = longest_edge(plane, norm.background + _BRIGHT_EDGE * level, round(usual / 2))
     return longest >= max(_LONG_EDGE * usual, _EDGE_SHARE * side)
@@ -126,11 +134,11 @@ def _absurd(diameter_px: float | None, shorter: int) -> bool:
     return diameter_px is not None and not _SMALLEST_PX <= diameter_px <= _LARGEST_SHARE * shorter
 
 
-def _unlike_size(scale: FieldScale, found: Counted, shorter: int, package: Package) -> bool:
+def _unlike_size(scale: FieldScale, found: Found, objects: Objects, shorter: int, package: Package) -> bool:
     """Whether the median object is not of the size the package is for, at the scale it was counted at."""
-    if found.count < _FEW or found.sizes is not None:
+    if objects.count < _FEW or Doubt.TWO_SIZES in found.warnings:
         return False
-    median = found.diameter_px or 0.0
+    median = objects.diameter_px or 0.0
     wanted = package.input.diameter_px
     if wanted is None:
         return not _SMALLEST_SEEN_PX <= median <= _LARGEST_SHARE * shorter

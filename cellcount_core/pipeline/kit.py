@@ -11,7 +11,6 @@ from cellcount_core.domain.fields import Selection
 from cellcount_core.models.engines import Engine, load_engine
 from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.clock import StageClock
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.pipeline.device import Device
@@ -19,18 +18,21 @@ from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.pipeline.scaling import Pools
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
+from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import Head, Task
 
 
 @dataclass(frozen=True, slots=True)
 class PlanesKit:
     """What counting a field from its planes needs.
 
-    `counted` are the channels of the package's roles, in their order; `scales` the object sizes found when planning.
+    `task` is what the package is for and `head` what looks at fields; `counted` are the channels of the package's roles, in their order; `scales` the object sizes found when planning.
     """
 
     run: RunConfig
     package: Package
-    separator: Separator
+    task: Task
+    head: Head
     schema: Schema
     scales: Pools
     counted: tuple[Selection, ...]
@@ -59,7 +61,8 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
     return FieldKit(
         run=context.run,
         package=package,
-        separator=build_separator(package.separator),
+        task=task_of(package),
+        head=task_of(package).head(package),
         schema=context.schema,
         scales={(s.plate, s.height_px, s.width_px): s for s in context.scales},
         counted=context.counted,
@@ -89,8 +92,9 @@ def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
     return PlanesKit(
         run=run,
         package=package,
-        separator=build_separator(package.separator),
-        schema=run_schema(package, roles),
+        task=task_of(package),
+        head=task_of(package).head(package),
+        schema=run_schema(package, roles, roles),
         scales={},
         counted=tuple(Selection(role, "") for role in roles),
         device=Device(engine),

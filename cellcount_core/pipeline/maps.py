@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
-from cellcount_core.images.scale import resize
+from cellcount_core.images.scale import resize, resize_to
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.pipeline.device import DeviceFull, TileDevice
@@ -216,6 +216,16 @@ def whole_canvas(
     height, width = scaled[0].shape
     grid = plan_tiles((height, width), stride=stride, radius=0, max_tile=max(height, width) + stride)
     return cut(scaled, norms, grid, grid.tiles[0])
+
+
+def vector_of(
+    planes: Sequence[Plane], norms: Sequence[Normalisation], side: int, device: TileDevice
+) -> NDArray[np.float32]:
+    """What a network gives that sees a field as one image: (K,). Planes (H, W), free of debris, are brought to `side` x `side` px, or
+    left as they are where `side` is 0."""
+    shown = [resize_to(plane, (side, side)) for plane in planes] if side else planes
+    canvas = np.stack([apply(plane, norm) for plane, norm in zip(shown, norms, strict=True)], axis=-1)
+    return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()
 
 
 def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> Maps:

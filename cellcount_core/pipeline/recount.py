@@ -20,11 +20,12 @@ from cellcount_core.stores.open import open_store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """A field as it was counted: the counted channel (H, W) in raw units, labels (H, W) int32, pixel size if known."""
+    """A field as it was counted: the first counted channel (H, W) in raw units, its label image (H, W) int32 if its task draws one, the
+    pixel size if it is known."""
 
     planned: PlannedField
     plane: Plane
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32] | None
     um_per_px: float | None
 
 
@@ -45,8 +46,8 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
             except MemoryError as error:
                 yield FieldFault(Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
                 continue
-            assert seen.found.labels is not None
             plane = seen.pixels.planes[kit.counted[0].name]
-            yield Seen(planned, plane, seen.found.labels.astype(np.int32), seen.pixels.um_per_px)
+            labels = None if seen.found.labels is None else seen.found.labels.astype(np.int32)
+            yield Seen(planned, plane, labels, seen.pixels.um_per_px)
     finally:
         kit.close()

@@ -1,4 +1,4 @@
-"""A field that was examined, and the columns that every task's fields have: each is declared here, beside what makes its value.
+"""A field as a task sees it, what came of it, and the columns that every task's fields have, each beside what makes its value.
 
 A new column that all tasks share is a line in `_READ`, `_IMAGE`, `_SCALE` or `_QUALITY`.
 """
@@ -6,36 +6,95 @@ A new column that all tasks share is a line in `_READ`, `_IMAGE`, `_SCALE` or `_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value
-from cellcount_core.domain.scales import FieldScale
+from cellcount_core.domain.scales import FieldScale, ScaleSource
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
-from cellcount_core.pipeline.separate import Counted
-from cellcount_core.tasks.instances.columns import COUNT, FIELD, TWO_SIZES, object_columns
+from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import Clock, Found, Maps, Preparation, Shape
+
+AS_IT_IS = FieldScale(1.0, ScaleSource.MODEL)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldView:
+    """A field that is prepared: a `tasks.task.View`, and what is known of it besides.
+
+    `norms` and `qualities` are those of the counted planes, in their order; `scale` is what it is counted at. Maps or a vector are made
+    when they are asked for.
+    """
+
+    planes: Mapping[str, Plane]
+    counted: tuple[str, ...]
+    measured: tuple[str, ...]
+    um_per_px: float | None
+    run: RunConfig
+    clock: Clock
+    norms: tuple[Normalisation, ...]
+    qualities: tuple[Quality, ...]
+    scale: FieldScale = AS_IT_IS
+    warnings: tuple[str, ...] = ()
+    field_maps: Maps | None = None
+    vector_maker: Callable[[], NDArray[np.float32]] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W) of the raw planes."""
+        height, width = self.planes[self.counted[0]].shape
+        return height, width
+
+    @property
+    def maps(self) -> Maps:
+        """The network's maps. Raises TypeError for a task whose fields are seen as one image."""
+        if self.field_maps is None:
+            raise TypeError("the network of this task gives no map of a field")
+        return self.field_maps
+
+    def vector(self) -> NDArray[np.float32]:
+        """What the network says of the whole image, (K,). Raises TypeError for a task whose network gives maps."""
+        if self.vector_maker is None:
+            raise TypeError("the network of this task gives maps of a field")
+        return self.vector_maker()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
-    """A field that was counted: its pixels, their quality, the scale it was counted at, its objects, and how unlike the training
-    images it is (None where the package does not say)."""
+    """A field that was looked at: its pixels, the quality of each counted plane, the scale it was counted at, and what was found."""
 
     pixels: Pixels
-    quality: Quality
+    qualities: tuple[Quality, ...]
     scale: FieldScale
-    found: Counted
-    unlike: float | None
+    shape: Shape
+    found: Found
     warnings: tuple[str, ...]
-    shape: tuple[int, int]
-    values: Mapping[str, Value]
+
+    @property
+    def quality(self) -> Quality:
+        """That of the first counted plane."""
+        return self.qualities[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
     column: Column
     value: Callable[[Examined], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfPlane:
+    """A column of the first counted plane; further ones have each their own, with the channel's name behind."""
+
+    column: Column
+    value: Callable[[Quality], Value]
 
 
 _S, _I, _F = Kind.STRING, Kind.INT, Kind.FLOAT
@@ -77,45 +136,64 @@ _SCALE = (
 )  # fmt: skip
 
 _QUALITY = (
-    _Made(Column("focus", _F, "1", "sharpness; independent of brightness", watched=True), lambda seen: seen.quality.focus),
-    _Made(Column("saturation", _F, "1", "part of the pixels at the largest value"), lambda seen: seen.quality.saturation),
-    _Made(Column("background", _F, "raw", "background level of the counted channel", watched=True), lambda seen: seen.quality.background),
-    _Made(Column("noise", _F, "raw", "standard deviation of the noise"), lambda seen: seen.quality.noise),
-    _Made(Column("signal", _F, "raw", "bright level above the background"), lambda seen: seen.quality.signal),
-    _Made(Column("empty", Kind.BOOL, "", "signal does not rise above the noise floor"), lambda seen: seen.quality.empty),
+    _OfPlane(Column("focus", _F, "1", "sharpness; independent of brightness", watched=True), lambda quality: quality.focus),
+    _OfPlane(Column("saturation", _F, "1", "part of the pixels at the largest value"), lambda quality: quality.saturation),
+    _OfPlane(Column("background", _F, "raw", "background level of the counted channel", watched=True), lambda quality: quality.background),
+    _OfPlane(Column("noise", _F, "raw", "standard deviation of the noise"), lambda quality: quality.noise),
+    _OfPlane(Column("signal", _F, "raw", "bright level above the background"), lambda quality: quality.signal),
+    _OfPlane(Column("empty", Kind.BOOL, "", "signal does not rise above the noise floor"), lambda quality: quality.empty),
 )  # fmt: skip
 
 _UNLIKE = _Made(
-    Column("out_of_domain", _F, "1", "how unlike the training data, where the model tells"), lambda seen: seen.unlike
+    Column("out_of_domain", _F, "1", "how unlike the training data, where the model tells"), lambda seen: seen.found.unlike
 )  # fmt: skip
 
 
-def run_schema(package: Package, measured: tuple[str, ...]) -> Schema:
-    """The schema of a run of a package, whose `measured` channels are called so in the tables."""
-    name = package.object_name
-    shared = (*_IMAGE, *_SCALE)
+def run_schema(package: Package, counted: tuple[str, ...], measured: tuple[str, ...]) -> Schema:
+    """The schema of a run of a package, whose `counted` and `measured` channels are called so in the tables."""
+    task = task_of(package)
+    own = task.columns(package, measured)
+    scale = (*(made.column for made in _SCALE), *own.scale)
     fields = (
         CHANNEL,
         _PLANES.column,
-        *(made.column for made in FIELD),
-        *(made.column for made in shared),
-        TWO_SIZES.column,
+        *own.field,
+        *(made.column for made in _IMAGE),
+        *(scale if task.preparation is Preparation.OBJECT_SIZE else ()),
         *(made.column for made in _QUALITY),
+        *(_of_channel(made.column, channel) for channel in counted[1:] for made in _QUALITY),
         _UNLIKE.column,
     )
-    return Schema("instances", name, measured, fields, object_columns(name, measured), (COUNT,), COUNT)
+    return Schema(
+        task.name,
+        package.object_name if own.objects else "",
+        measured,
+        fields,
+        own.objects,
+        own.results,
+        own.object_count,
+        own.classes,
+    )
 
 
-def field_values(seen: Examined, channel: str, schema: Schema) -> dict[str, Value]:
-    """The values of the columns of a field that was counted. `channel` is the one counted, where the image does not say another.
+def _of_channel(column: Column, channel: str) -> Column:
+    return replace(
+        column, name=f"{column.name}_{channel}", meaning=f"{column.meaning.removesuffix(' of the counted channel')}, of channel {channel}"
+    )  # fmt: skip
+
+
+def field_values(seen: Examined, counted: tuple[str, ...], schema: Schema) -> dict[str, Value]:
+    """The values of the columns of a field that was looked at; `counted` are the names of its counted channels.
 
     A run that was planned by an earlier version has a schema with fewer columns: what it does not have is left out.
     """
-    made = (_PLANES, *_IMAGE, *_SCALE, *_QUALITY, _UNLIKE)
     values = {
-        CHANNEL.name: seen.pixels.channel or channel,
-        **{each.column.name: each.value(seen) for each in made},
-        **seen.values,
+        CHANNEL.name: seen.pixels.channel or counted[0],
+        **{each.column.name: each.value(seen) for each in (_PLANES, *_IMAGE, *_SCALE, _UNLIKE)},
+        **{each.column.name: each.value(seen.quality) for each in _QUALITY},
+        **seen.found.values,
     }
+    for channel, quality in zip(counted[1:], seen.qualities[1:], strict=True):
+        values |= {_of_channel(each.column, channel).name: each.value(quality) for each in _QUALITY}
     wanted = {column.name for column in schema.fields}
     return {name: value for name, value in values.items() if name in wanted}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
-from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.sizing import Maps, SizeEstimate, estimate_with, tells_sizes
+from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.task import SizeEstimate
 
 _SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0
 """Sizes, of the one that a network counts best: smaller objects are brought up to the first as long as the largest stay below the
@@ -36,11 +36,11 @@ def field_scale(
     package: Package,
     pools: Pools,
     plate: str,
-    plane: Plane,
+    shape: tuple[int, int],
     um_per_px: float | None,
-    maps: Maps,
+    size: Callable[[], SizeEstimate],
 ) -> tuple[FieldScale, tuple[str, ...]]:
-    """The scale of a field whose counted plane is `plane` (H, W), and warning codes.
+    """The scale of a field of `shape` (H, W), and warning codes; `size` makes the field's own estimate.
 
     In this order: the diameter given; with "auto" the file's calibration (where the package is made for a pixel size), the
     size found for the images of its plate and size, the field's own estimate, the image as it is. A package whose network
@@ -57,12 +57,12 @@ def field_scale(
         return FieldScale(factor, ScaleSource.CALIBRATION, wanted / factor), ()
     if not tells_sizes(package):
         return FieldScale(1.0, ScaleSource.MODEL), ()
-    pool = pools.get((plate, plane.shape[0], plane.shape[1]))
+    pool = pools.get((plate, *shape))
     if pool is not None and pool.diameter_px is not None:
         found = pool.diameter_px
         factor = pool.factor or counting_factor(wanted, found, pool.small_px, pool.large_px)
         return FieldScale(factor, ScaleSource.POOL, found, pool.images, pool.objects), ()
-    own = estimate_with(plane, package, maps)
+    own = size()
     alone = own_factor(wanted, own)
     if alone is None:
         return FieldScale(1.0, ScaleSource.UNKNOWN), (UNKNOWN_SIZE,)

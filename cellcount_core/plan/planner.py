@@ -68,12 +68,12 @@ def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, .
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables given the names of
-    the measured channels."""
+    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables, from the names of the
+    channels counted and those measured."""
 
     identity: ModelIdentity
     roles: tuple[str, ...]
-    schema_of: Callable[[tuple[str, ...]], Schema]
+    schema_of: Callable[[tuple[str, ...], tuple[str, ...]], Schema]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         input=seen.url,
         model=identity,
         channels=dict(zip(order.model.roles, rule.choice.counted, strict=True)),
-        schema=order.model.schema_of(_column_names(order.model, rule.choice)),
+        schema=order.model.schema_of(*_column_names(order.model, rule.choice)),
         listing_digest=written.listing_digest,
         plan_sha256=_sha256(path),
         numbers=_numbers(summary),
@@ -293,9 +293,12 @@ def _numbers(summary: PlanSummary) -> Numbers:
     )
 
 
-def _column_names(model: PlannedModel, choice: ChannelChoice) -> tuple[str, ...]:
-    """How columns call the measured channels: by name, or by the role one plays where files carry no name."""
-    return tuple(channel or model.roles[choice.counted.index(channel)] for channel in choice.measured)
+def _column_names(model: PlannedModel, choice: ChannelChoice) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """How columns call the counted and the measured channels: by name, or by the role one plays where files carry no name."""
+    counted = tuple(channel or role for role, channel in zip(model.roles, choice.counted, strict=True))
+    return counted, tuple(
+        channel or model.roles[choice.counted.index(channel)] for channel in choice.measured
+    )
 
 
 def _watched(fields: Iterator[PlannedField], census: Census, run: RunConfig) -> Iterator[PlannedField]:

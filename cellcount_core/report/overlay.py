@@ -58,21 +58,23 @@ def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(255.0 * share**_GAMMA), np.uint8)
 
 
-def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32] | None) -> NDArray[np.uint8]:
     """Grey image with the outline of each object: (h, w, 3) uint8 RGB, enlarged or reduced for the screen.
 
-    `labels` is (H, W) as `plane`, 0 for the background. An outline lies inside its object and neighbours differ in colour, so
+    `labels` is (H, W) as `plane`, 0 for the background; None draws the image alone. An outline lies inside its object and neighbours differ in colour, so
     that touching objects can be told apart. Small fields are enlarged by a whole factor; the longer side of large ones
     is reduced to 1600 px.
 
     Raises ValueError where the shapes differ.
     """
-    if plane.shape != labels.shape:
+    if labels is not None and plane.shape != labels.shape:
         raise ValueError(f"plane and labels must have one shape (got {plane.shape} and {labels.shape})")
     size = overlay_size(plane.shape)
     grey = cv2.resize(grey_image(plane), size, interpolation=_smooth(plane.shape, size))
-    shown = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.int32)
     image = np.repeat(grey[:, :, None], 3, axis=2)
+    if labels is None:
+        return np.asarray(image, np.uint8)
+    shown = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.int32)
     colours = np.array(PALETTE, np.uint8)[neighbour_colours(labels) % len(PALETTE)]
     edge = inner_edge(shown, _LINE_PX if size[0] > plane.shape[1] else 1)
     image[edge] = colours[shown[edge]]

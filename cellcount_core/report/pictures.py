@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -84,16 +83,16 @@ def _overlays(
                 image = overlay_image(seen.plane, seen.labels)
                 tiles.append(Tile(title, image))
                 files[_file_key(field.key)] = overlay_png(
-                    image, caption=_caption(field.key, seen), um_per_px=_shown_um(seen, image.shape[1])
+                    image, caption=_caption(field), um_per_px=_shown_um(seen, image.shape[1])
                 )
             case FieldFault():
                 tiles.append(Tile(title, None, seen.reason.sentence))
     return tiles, files
 
 
-def _caption(key: FieldKey, seen: Seen) -> str:
-    number = int(np.count_nonzero(np.unique(seen.labels)))
-    return f"{key.plate} {key.well} site {key.site}   {number} object{'' if number == 1 else 's'}"
+def _caption(shown: ShownField) -> str:
+    key = shown.key
+    return f"{key.plate} {key.well} site {key.site}   {shown.found}"
 
 
 def _shown_um(seen: Seen, width: int) -> float | None:

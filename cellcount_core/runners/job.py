@@ -143,17 +143,17 @@ def planned_model(package: Package, engine: str, kept: RunFile | None = None) ->
     return PlannedModel(identity, package.input.channels, schema_of(package, kept))
 
 
-def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ...]], Schema]:
-    """The schema of a run, from the names of the channels that are measured: that of the run that is there already, unless other channels
+def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ...], tuple[str, ...]], Schema]:
+    """The schema of a run, from the names of the channels that are counted and of those that are measured: that of the run that is there already, unless other channels
     are measured now."""
 
-    def schema(channels: tuple[str, ...]) -> Schema:
-        if kept is not None and kept.schema.channels == channels:
+    def schema(counted: tuple[str, ...], measured: tuple[str, ...]) -> Schema:
+        if kept is not None and kept.schema.channels == measured:
             return kept.schema
         # What makes columns is what counts, and takes long to load.
         from cellcount_core.pipeline.rows import run_schema
 
-        return run_schema(package, channels)
+        return run_schema(package, counted, measured)
 
     return schema
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +131,7 @@ class Places:
 
 def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) -> RunContext:
     """The context of `run`, with one thread for the model's arithmetic; pools replace that by their own number."""
-    counted = tuple(_selection(role, channel) for role, channel in run.channels.items())
+    counted = selections(run.channels)
     by_name = {selection.name: selection for selection in counted}
     measured = tuple(by_name.get(name) or Selection(name, name) for name in run.schema.channels)
     return RunContext(
@@ -152,6 +153,9 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
     )
 
 
-def _selection(role: str, channel: str) -> Selection:
-    """A channel without a name of its own goes by the role it plays."""
-    return Selection(role if channel == UNNAMED else channel, channel)
+def selections(channels: Mapping[str, str]) -> tuple[Selection, ...]:
+    """The counted channels, from the channel of each role in the order of the model's inputs. One without a name of its own goes by the
+    role it plays."""
+    return tuple(
+        Selection(role if channel == UNNAMED else channel, channel) for role, channel in channels.items()
+    )

@@ -16,11 +16,14 @@ from cellcount_core.pipeline.kit import open_device
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.pipeline.scaling import own_factor
-from cellcount_core.pipeline.sizing import estimate_with, tells_sizes
 from cellcount_core.plan.fields import ChannelChoice
 from cellcount_core.plan.planner import SizeFinder, no_sizes
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
+from cellcount_core.runners.places import selections
 from cellcount_core.stores.base import Store
+from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import Head
 
 _AHEAD = 8
 
@@ -47,13 +50,14 @@ def size_finder(
             return ()
         say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")
         asked = device or open_device(package, resolve_engine(package, "auto", gpus=0), threads)
-        counted = Selection(choice.counted[0], choice.counted[0])
+        counted = selections(dict(zip(package.input.channels, choice.counted, strict=True)))
+        head = task_of(package).head(package)
         images: list[ImageSize] = []
         faults: list[FieldFault] = []
         try:
             for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
                 try:
-                    found = _size_of(planned, files, counted, run, package, asked)
+                    found = _size_of(planned, files, counted, run, package, head, asked)
                 except FieldFault as fault:
                     faults.append(fault)
                     continue
@@ -71,9 +75,10 @@ def size_finder(
 def _size_of(
     planned: PlannedField,
     files: Mapping[str, Loaded],
-    counted: Selection,
+    counted: tuple[Selection, ...],
     run: RunConfig,
     package: Package,
+    head: Head,
     device: Device,
 ) -> ImageSize | None:
     """What one field says; None where it states its pixel size. Raises FieldFault where it cannot be read.
@@ -81,17 +86,17 @@ def _size_of(
     What a plan says must not depend on how much memory there was, so a field that does not fit stops it: ConfigFault.
     """
     try:
-        pixels = load_pixels(planned, files, (counted,), (), run)
+        pixels = load_pixels(planned, files, counted, (), run)
         if package.input.um_per_px is not None and pixels.um_per_px is not None:
             return None
-        plane = pixels.planes[counted.name]
-        found = estimate_with(plane, package, lambda canvas: canvas_maps(canvas, package, device))
+        planes = tuple(pixels.planes[selection.name] for selection in counted)
+        found = head.size(planes, lambda canvas: canvas_maps(canvas, package, device))
     except MemoryError as error:
         raise ConfigFault(
             f"{', '.join(files)}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a "
             "machine with more memory"
         ) from error
-    height, width = plane.shape
+    height, width = planes[0].shape
     return ImageSize(
         planned.key.plate,
         height,

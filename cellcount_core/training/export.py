@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -28,13 +27,14 @@ from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
-from cellcount_core.models.package import MANIFEST, Package, load_package
-from cellcount_core.models.writing import write_package
+from cellcount_core.models.manifest import FORMAT, MANIFEST
+from cellcount_core.models.package import Package, load_package
+from cellcount_core.models.writing import read_for_writing, write_package
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.field import prepare as prepare_field
 from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.maps import canvas_maps
-from cellcount_core.pipeline.sizing import SIZE, tells_sizes
+from cellcount_core.tasks.object_size import SIZE, tells_sizes
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig
@@ -168,8 +168,12 @@ def _complete(
     crops = golden_input(images.fit, spec, total)
     golden_maps = np.stack([run(crop) for crop in crops])
     write_golden(folder / GOLDEN, crops, golden_maps, build_separator(separator))
+    section: dict[str, object] = {
+        "stride": total, "receptive_radius": receptive_radius(network), "maps": list(config.maps),
+        "separator": separator, "sizing": dict(kept_sizing(config)) if kept else {},
+    }  # fmt: skip
     manifest: dict[str, object] = {
-        "format": 1,
+        "format": FORMAT,
         "name": config.name,
         "version": config.version,
         "family": "unet",
@@ -186,11 +190,7 @@ def _complete(
             },
         },
         "network": network,
-        "stride": total,
-        "receptive_radius": receptive_radius(network),
-        "maps": list(config.maps),
-        "separator": separator,
-        "sizing": kept_sizing(config) if kept else {},
+        "instances": section,
         "engines": {"keras": {"file": WEIGHTS}, "onnxruntime": {"file": ONNX}},
         "golden": {"file": GOLDEN, "atol": _GOLDEN_ATOL},
         "accuracy": {},
@@ -202,11 +202,11 @@ def _complete(
         engine = load_engine(package, "onnxruntime", 1)
         with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
             found = fit_sizing(package, fit, lambda canvas: canvas_maps(canvas, package, kit.device), report)
-        manifest["sizing"] = found
+        section["sizing"] = found
         fitted = fit_cores(*as_counted(write_package(folder, manifest), engine, fit, report), report)
         separator = {"kind": "cores", **fitted}
         put_labels(folder / GOLDEN, build_separator(separator))
-        manifest["separator"] = separator
+        section["separator"] = separator
     if config.int8 == "auto":
         write_int8(network, weights, calibration_tiles(images.train, spec, total), folder / INT8.file)
     return finish_package(config, images, folder, manifest, report)
@@ -256,8 +256,7 @@ def refit_package(
         raise ConfigFault(
             f"{folder}: has version {config.version} already; other content is another version (--set version=…)"
         )
-    manifest: dict[str, object] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    del manifest["files"]
+    manifest = read_for_writing(folder)
     if images.fit is not images.train:
         engine = load_engine(before, resolve_engine(before, "auto", gpus=0), 1)
         manifest |= uncertainty(before, engine, images.train, images.fit)

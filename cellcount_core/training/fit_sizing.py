@@ -7,13 +7,14 @@ sees them too small.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.sizing import Maps, estimate_with, tells_sizes
+from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.object_size import estimate_with, tells_sizes
+from cellcount_core.tasks.task import CanvasMaps
 
 GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.45, 0.6),
@@ -33,7 +34,7 @@ objects the median is of neither."""
 
 
 def fit_sizing(
-    package: Package, images: Sequence[LabelledImage], maps: Maps, report: Callable[[str], None]
+    package: Package, images: Sequence[LabelledImage], maps: CanvasMaps, report: Callable[[str], None]
 ) -> dict[str, float]:
     """The numbers of `START` that tell the images' median diameters best; none where the network tells no sizes.
 
@@ -58,15 +59,15 @@ def fit_sizing(
 
 
 def size_error(
-    package: Package, images: Sequence[LabelledImage], maps: Maps, sizing: Mapping[str, float]
+    package: Package, images: Sequence[LabelledImage], maps: CanvasMaps, sizing: Mapping[str, float]
 ) -> float:
     """Mean distance, in octaves, of the estimates from the true median diameters of those images that hold objects."""
-    looking = replace(package, sizing=sizing)
+    section = section_of(package).model_copy(update={"sizing": dict(sizing)})
     errors = []
     for image in images:
         if image.diameter_px <= 0:
             continue
-        told = estimate_with(image.plane, looking, maps).diameter_px
+        told = estimate_with([image.plane], package, section, maps).diameter_px
         error = _LARGEST_ERROR if told is None else abs(float(np.log2(told / image.diameter_px)))
         errors.append(min(error, _LARGEST_ERROR))
     return float(np.mean(errors)) if errors else 0.0

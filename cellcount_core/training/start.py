@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.families.unet import parse_unet
-from cellcount_core.models.package import MANIFEST, Package, find_package, load_package
+from cellcount_core.models.manifest import MANIFEST
+from cellcount_core.models.package import Package, find_package, load_package
+from cellcount_core.tasks.instances.section import section_of
 from cellcount_core.training.checkpoint import FILE
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.images import Images
@@ -43,7 +45,7 @@ def started(config: TrainConfig) -> TrainConfig:
     own = config.model_dump(exclude_unset=True)
     given = package.input
     taken: dict[str, object] = {
-        "object": package.object_name, "separator": package.separator["kind"], **own, "network": dict(package.network),
+        "object": package.object_name, "separator": section_of(package).separator["kind"], **own, "network": dict(package.network),
         "maps": package.maps,
         "input": {
             "channel": given.channels[0], "diameter_px": given.diameter_px, "percentile": given.percentile,
@@ -131,18 +133,18 @@ def kept_separator(
         return None
     aside = 0 if images.fit is images.train else len(images.fit)
     package = start_package(config)
-    if aside >= FEWEST_TO_FIT or package.separator["kind"] != config.separator:
+    if aside >= FEWEST_TO_FIT or section_of(package).separator["kind"] != config.separator:
         return None
     report(
         f"{aside} images set aside to fit thresholds on (data.fit_share), less than {FEWEST_TO_FIT}: "
         f"those of {package.name!r} are kept"
     )
-    return package.separator
+    return section_of(package).separator
 
 
 def kept_sizing(config: TrainConfig) -> Mapping[str, object]:
     """What the package a run starts from looks at objects' size with, where its thresholds are kept."""
-    return start_package(config).sizing
+    return section_of(start_package(config)).sizing
 
 
 def start_record(config: TrainConfig) -> dict[str, object]:

@@ -19,8 +19,9 @@ from cellcount_core.models.package import Package
 from cellcount_core.objects.likeness import FEATURES, likeness_features
 from cellcount_core.objects.separators import build_separator, of_whole_objects
 from cellcount_core.pipeline.kit import planes_kit
-from cellcount_core.pipeline.separate import separate_whole
-from cellcount_core.pipeline.sizing import tells_sizes
+from cellcount_core.tasks.instances.head import separate_whole
+from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.object_size import tells_sizes
 from cellcount_core.training.augment import draw_crop
 from cellcount_core.training.batches import prepare
 
@@ -130,7 +131,7 @@ def _varied(
     """Features of an augmented crop of each image, at about the model's scale."""
     # In a crop that holds little else, a small part at its edge would pass for an object of a strange shape and size, and widen
     # the domain: by such ones the ROC of histology fell from 0.88 to 0.79.
-    spec, separator = package.input, build_separator(of_whole_objects(package.separator))
+    spec, separator = package.input, build_separator(of_whole_objects(section_of(package).separator))
     rng = np.random.default_rng(0)
     found = []
     for sample in prepare(images, spec.percentile, spec.floor_sigmas, spec.polarity):

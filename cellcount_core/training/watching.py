@@ -20,7 +20,8 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.families.unet import stride
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.pipeline.separate import label_whole
+from cellcount_core.tasks.instances.head import label_whole
+from cellcount_core.tasks.instances.section import section_of
 from cellcount_core.training.batches import Sample, chances, make_batch
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.fit import START
@@ -96,7 +97,7 @@ def _thresholds(config: TrainConfig) -> Mapping[str, object]:
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
     if config.start_from:
-        return start_package(config).separator
+        return section_of(start_package(config)).separator
     return {"kind": "cores", **START}
 
 

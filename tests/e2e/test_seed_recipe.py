@@ -51,7 +51,7 @@ def test_the_first_recipe_ends_in_a_package_that_counts_within_the_stated_memory
     assert [line.split(",")[0] for line in curve[1:]] == ["2", "3"]
     assert (tmp_path / "work" / "curves.png").read_bytes().startswith(b"\x89PNG")
     package = load_package(tmp_path / "package")
-    assert (package.name, package.maps, package.separator["kind"]) == (
+    assert (package.name, package.maps, package.section["separator"]["kind"]) == (
         "seed-unet",
         ("foreground",),
         "components",

@@ -126,10 +126,10 @@ def defocused(image: LabelledImage) -> LabelledImage:
 
 def _told(counter: Counter, image: LabelledImage) -> Told:
     seen = counter.count(image)
-    low, high = interval_in(seen.values)
+    low, high = interval_in(seen.found.values)
     flagged = any(code.startswith(Doubt.OUT_OF_DOMAIN) for code in seen.warnings)
     true = int(np.unique(image.labels[image.labels > 0]).size)
-    return Told(true, seen.found.count, low, high, seen.unlike, flagged)
+    return Told(true, seen.found.count, low, high, seen.found.unlike, flagged)
 
 
 def _name_of(asked: Asked) -> str:

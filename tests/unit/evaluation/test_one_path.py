@@ -31,7 +31,7 @@ from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine, prepare
 from cellcount_core.pipeline.kit import planes_kit
-from cellcount_core.pipeline.separate import label_whole
+from cellcount_core.tasks.instances.head import label_whole
 from tests.data_dir import data_dir, needs_data
 from tests.jobs import count, rows
 from tests.plates import nuclear_field
@@ -145,7 +145,7 @@ def test_both_halves_of_counting_give_what_the_whole_gives() -> None:
     with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
         prepared = prepare(kit, pixels_of(kit, image))
         maps = prepared.maps.whole()
-        apart = label_whole(kit.separator, maps, plane, prepared.norms[0])
+        apart = label_whole(kit.head.separator, maps, plane, prepared.norms[0])
         assert maps.shape[:2] != apart.shape
         np.testing.assert_array_equal(apart, labels_of(count_image(kit, image)))
 

@@ -24,7 +24,7 @@ from cellcount_core.evaluation.suites.scale import (
 from cellcount_core.evaluation.suites.uncertainty import coverage, roc_area
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.package import find_package
-from cellcount_core.pipeline.sizing import SizeEstimate
+from cellcount_core.tasks.task import SizeEstimate
 
 
 def labelled(shape: tuple[int, int] = (60, 80), group: str = "g", side: int = 10) -> LabelledImage:

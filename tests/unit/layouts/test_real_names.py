@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,7 +30,9 @@ BBBC013 = PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?
 HARMONY = PatternSettings(
     pattern=r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)"
 )
-MODEL = PlannedModel(ModelIdentity("none", "0", "0", "none"), ("nuclei",), partial(schema_3, "Nuclei"))
+MODEL = PlannedModel(
+    ModelIdentity("none", "0", "0", "none"), ("nuclei",), lambda _, measured: schema_3("Nuclei", measured)
+)
 
 
 def plates() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import ON_GPU, load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
+from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import find_package, load_package, shipped_folder
+from cellcount_core.models.writing import read_for_writing, write_package
+from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.registry import task_of
 
 
 @pytest.fixture
@@ -51,9 +56,10 @@ def test_a_file_outside_the_package_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("format", 2, "format 2"),
-        ("engines", [], "engines must be an object"),
-        ("stride", "four", "stride must be a number"),
+        ("format", 3, "package format 3, this version reads 1 and 2"),
+        ("engines", [], r"engines: .* \(got \[\]\)"),
+        ("modality", "fluorescence", r"modality: .* \(got 'fluorescence'\)"),
+        ("golden", {"file": "golden.npz", "atol": "small"}, r"golden\.atol: .* \(got 'small'\)"),
     ],
 )
 def test_a_malformed_manifest_says_what_is_wrong(copy: Path, key: str, value: object, told: str) -> None:
@@ -148,3 +154,35 @@ def test_smoothing_does_not_depend_on_where_a_tile_begins() -> None:
     for y, x in ((5, 7), (13, 30), (31, 2)):
         part = engine.run(image[:, y : y + 50, x : x + 61])[0]
         np.testing.assert_array_equal(part[r:-r, r:-r], whole[y + r : y + 50 - r, x + r : x + 61 - r])
+
+
+@pytest.mark.parametrize("name", ["threshold", "nuclei", "histology"])
+def test_a_shipped_manifest_of_format_1_says_the_same_when_it_is_written_anew(
+    name: str, tmp_path: Path
+) -> None:
+    before = find_package(name)
+    assert json.loads((before.folder / MANIFEST).read_text())["format"] == 1
+    folder = Path(shutil.copytree(before.folder, tmp_path / name))
+    after = write_package(folder, read_for_writing(folder))
+    written = json.loads((folder / MANIFEST).read_text())
+    assert (written["format"], written["task"]) == (2, "instances")
+    assert written["instances"]["stride"] == before.stride
+    assert replace(after, folder=before.folder, digest=before.digest) == before
+    assert section_of(after) == section_of(before)
+    again = write_package(folder, read_for_writing(folder))
+    assert again.digest == after.digest
+
+
+def test_a_package_of_a_task_to_come_is_refused_by_the_nearest_one(copy: Path) -> None:
+    edit(copy, task="instanzes")
+    with pytest.raises(
+        ModelFault, match="'instanzes', which this version does not know; did you mean 'instances'"
+    ):
+        task_of(load_package(copy))
+
+
+def test_a_section_says_which_key_is_wrong(copy: Path) -> None:
+    edit(copy, stride="four")
+    package = load_package(copy)
+    with pytest.raises(ModelFault, match=r"instances\.stride: .* \(got 'four'\)"):
+        task_of(package).head(package)

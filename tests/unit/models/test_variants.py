@@ -15,7 +15,8 @@ from cellcount_core.evaluation.evaluate import Report, evaluate
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.golden import check_golden
-from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
+from cellcount_core.models.manifest import MANIFEST
+from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant, judge
 
 
@@ -87,6 +88,7 @@ def package(tmp_path: Path) -> Path:
     from cellcount_core.models.engines.onnx import OnnxEngine
     from cellcount_core.models.golden import maps_of
     from cellcount_core.objects.separators import build_separator
+    from cellcount_core.tasks.instances.section import section_of
     from cellcount_core.training.goldens import golden_input, write_golden
 
     folder = Path(shutil.copytree(shipped_folder() / "nuclei", tmp_path / "nuclei"))
@@ -95,7 +97,9 @@ def package(tmp_path: Path) -> Path:
     crops = golden_input(IMAGES, shipped.input, shipped.stride)
     assert crops.std() > 0.1
     engine = OnnxEngine(shipped, 1, "onnxruntime")
-    write_golden(folder / "golden.npz", crops, maps_of(engine, crops), build_separator(shipped.separator))
+    write_golden(
+        folder / "golden.npz", crops, maps_of(engine, crops), build_separator(section_of(shipped).separator)
+    )
     return folder
 
 

@@ -20,7 +20,8 @@ from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine
 from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.pixels import Pixels
-from cellcount_core.pipeline.sizing import SizeEstimate, estimate_size
+from cellcount_core.tasks.task import SizeEstimate
+from tests.fields import size_of
 
 Ellipse = tuple[float, float, float, float]
 """Centre (y, x) and half axes (down, across) in px."""
@@ -56,7 +57,7 @@ def rows(number: int, diameter: float, top: float, step: float, a_row: int) -> l
 
 
 def told(plane: NDArray[np.uint16]) -> SizeEstimate:
-    return estimate_size(plane, *nuclei())
+    return size_of(plane, *nuclei())
 
 
 MIXED: dict[str, tuple[float, NDArray[np.uint16]]] = {

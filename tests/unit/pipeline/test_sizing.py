@@ -19,12 +19,10 @@ from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, counting_factor, field_scale
-from cellcount_core.pipeline.sizing import (
-    NOTHING,
-    SizeEstimate,
-    estimate_size,
-    estimate_with,
-)
+from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import NOTHING, SizeEstimate
+from tests.fields import size_of
 from tests.plates import nuclear_field
 
 
@@ -37,7 +35,7 @@ def nuclei() -> tuple[Package, Engine]:
 @pytest.mark.parametrize("diameter", [8, 12, 20, 35, 60, 120])
 def test_the_size_of_nuclei_is_told_from_8_to_120_px(diameter: float) -> None:
     package, engine = nuclei()
-    found = estimate_size(nuclear_field(diameter, 16, seed=diameter), package, engine)
+    found = size_of(nuclear_field(diameter, 16, seed=diameter), package, engine)
     assert found.diameter_px is not None
     assert max(found.diameter_px / diameter, diameter / found.diameter_px) < 1.25
     assert found.objects >= 8
@@ -46,7 +44,7 @@ def test_the_size_of_nuclei_is_told_from_8_to_120_px(diameter: float) -> None:
 @pytest.mark.parametrize("diameter", [20, 60])
 def test_three_nuclei_in_a_large_field_are_enough(diameter: float) -> None:
     package, engine = nuclei()
-    found = estimate_size(nuclear_field(diameter, 3, seed=1, side=900), package, engine)
+    found = size_of(nuclear_field(diameter, 3, seed=1, side=900), package, engine)
     assert found.diameter_px is not None
     assert max(found.diameter_px / diameter, diameter / found.diameter_px) < 1.3
 
@@ -54,25 +52,25 @@ def test_three_nuclei_in_a_large_field_are_enough(diameter: float) -> None:
 def test_an_image_without_objects_tells_no_size() -> None:
     package, engine = nuclei()
     noise = np.random.default_rng(5).normal(1000, 30, (300, 300)).astype(np.uint16)
-    assert estimate_size(noise, package, engine) == NOTHING
+    assert size_of(noise, package, engine) == NOTHING
 
 
 def test_hot_pixels_and_noise_of_rows_tell_no_size() -> None:
     for number in (169, 184):
         _, plane = empty_image(number)
-        assert estimate_size(plane, *nuclei()) == NOTHING
+        assert size_of(plane, *nuclei()) == NOTHING
 
 
 def test_a_package_without_a_scale_tells_none() -> None:
     package = find_package("threshold")
     engine = load_engine(package, "smooth", 1)
-    assert estimate_size(nuclear_field(20, 9, seed=2), package, engine) == SizeEstimate(None, 0, 0.0)
+    assert size_of(nuclear_field(20, 9, seed=2), package, engine) == SizeEstimate(None, 0, 0.0)
 
 
 def test_parts_of_nuclei_at_the_edge_count_and_tell_no_size() -> None:
     package, engine = nuclei()
-    package = replace(package, separator={**package.separator, "edge_area": 4.0, "edge_peak": 0.5})
-    whole = replace(package, separator={**package.separator, "edge_area": None})
+    package = with_separator(package, edge_area=4.0, edge_peak=0.5)
+    whole = with_separator(package, edge_area=None)
     plane = nuclear_field(20, 36, seed=4)
     cut = np.ascontiguousarray(plane[:, 29:])
     counts = []
@@ -80,7 +78,12 @@ def test_parts_of_nuclei_at_the_edge_count_and_tell_no_size() -> None:
         with closing(planes_kit(each, engine, counting_of("model"))) as kit:
             counts.append(count_plane(kit, cut).found.count)
     assert counts[0] > counts[1]
-    assert estimate_size(cut, package, engine) == estimate_size(cut, whole, engine)
+    assert size_of(cut, package, engine) == size_of(cut, whole, engine)
+
+
+def with_separator(package: Package, **numbers: float | None) -> Package:
+    separator = {**section_of(package).separator, **numbers}
+    return replace(package, section={**package.section, "separator": separator})
 
 
 def scale_of(
@@ -89,7 +92,7 @@ def scale_of(
     package, engine = nuclei()
     run = RunConfig.model_validate({"diameter": diameter})
     scale, warnings = field_scale(
-        run, package, pools, plate, plane, None, lambda canvas: engine.run(canvas[None])[0]
+        run, package, pools, plate, plane.shape, None, lambda: size_of(plane, package, engine)
     )
     return scale.source, scale.diameter_px, warnings
 
@@ -123,14 +126,14 @@ def test_an_estimate_does_not_look_at_more_than_a_bounded_number_of_pixels() -> 
         seen.append(canvas.shape[0] * canvas.shape[1])
         return engine.run(canvas[None])[0]
 
-    estimate_with(nuclear_field(40, 400, seed=7, side=2400), package, maps)
+    task_of(package).head(package).size((nuclear_field(40, 400, seed=7, side=2400),), maps)
     assert sum(seen) <= 6 * 528**2
 
 
 @pytest.mark.parametrize("number", [10, 100])
 def test_a_colony_of_small_nuclei_is_not_one_large_nucleus(number: int) -> None:
     image = make(8, number, "confluent", "dark")
-    told = estimate_size(image.plane, *nuclei()).diameter_px
+    told = size_of(image.plane, *nuclei()).diameter_px
     assert told is not None
     assert 0.8 <= told / image.diameter_px <= 1.25
 
@@ -146,6 +149,6 @@ def test_small_objects_are_brought_into_what_the_network_sees_as_far_as_the_larg
 def test_a_few_large_nuclei_are_not_told_by_pieces_of_them() -> None:
     for number, arrangement, background in ((3, "confluent", "dark"), (10, "sparse", "uneven")):
         image = make(120, number, arrangement, background)
-        told = estimate_size(image.plane, *nuclei()).diameter_px
+        told = size_of(image.plane, *nuclei()).diameter_px
         assert told is not None
         assert told == pytest.approx(image.diameter_px, rel=0.1)

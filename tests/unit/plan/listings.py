@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from cellcount_core.config import RunConfig
@@ -15,7 +14,9 @@ from cellcount_core.stores.base import Absent, Created, Denied, Listed
 from cellcount_core.tables.runfile import ModelIdentity
 
 MODEL = PlannedModel(
-    ModelIdentity("discs", "1.0.0", "digest", "numpy"), ("nuclei",), partial(schema_3, "Nuclei")
+    ModelIdentity("discs", "1.0.0", "digest", "numpy"),
+    ("nuclei",),
+    lambda _, measured: schema_3("Nuclei", measured),
 )
 LIMITS = ShardLimits(fields=4, size=2**40)
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -50,7 +49,9 @@ def test_the_run_file_says_what_was_run_and_no_time_host_or_secret() -> None:
 
 def test_roles_keep_the_order_of_the_models_inputs_when_a_run_goes_on() -> None:
     out = output()
-    model = PlannedModel(MODEL.identity, ("nuclei", "membrane", "actin"), partial(schema_3, "Cells"))
+    model = PlannedModel(
+        MODEL.identity, ("nuclei", "membrane", "actin"), lambda _, measured: schema_3("Cells", measured)
+    )
     run = RunConfig(channels={"membrane": "B", "actin": "C", "nuclei": "A"})
     with make_plan(INPUT, run, model, LIMITS) as plan:
         open_or_create_run(out, plan)

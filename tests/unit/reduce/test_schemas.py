@@ -86,7 +86,7 @@ def test_a_run_of_a_version_to_come_is_refused_by_its_number(old: Store) -> None
 def test_a_schema_comes_back_from_the_run_file_as_it_was() -> None:
     store = memory_store()
     write_run(store, [plate()])
-    run = replace(read_run(store), schema=run_schema(find_package("nuclei"), ("w1", "a {b} c")))
+    run = replace(read_run(store), schema=run_schema(find_package("nuclei"), ("w1",), ("w1", "a {b} c")))
     assert from_json(to_json(run)) == run
 
 

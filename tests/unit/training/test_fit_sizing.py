@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.sizing import estimate_with
+from cellcount_core.tasks.registry import task_of
 from cellcount_core.training.fit_sizing import GRIDS, START, fit_sizing, size_error
 from tests.plates import nuclear_field
 
@@ -62,7 +62,7 @@ def test_a_package_that_tells_no_sizes_has_nothing_to_fit() -> None:
 def test_the_estimate_looks_with_the_packages_numbers_for_sizes(package: Package) -> None:
     maps = maps_of(package)
     plane = nuclear_field(24, 9, seed=3)
-    plain = replace(package, sizing={})
-    blind = replace(package, sizing={"min_area": 1e6})
-    assert estimate_with(plane, plain, maps).objects >= 8
-    assert estimate_with(plane, blind, maps).diameter_px is None
+    plain = replace(package, section={**package.section, "sizing": {}})
+    blind = replace(package, section={**package.section, "sizing": {"min_area": 1e6}})
+    assert task_of(package).head(plain).size((plane,), maps).objects >= 8
+    assert task_of(package).head(blind).size((plane,), maps).diameter_px is None

@@ -61,7 +61,7 @@ def test_fine_tuning_lowers_the_loss_and_ends_in_a_package_with_the_thresholds_i
     before = load_package(Path(finished.package_dir))
     rows = [line.split(",") for line in (tmp_path / "work" / "curves.csv").read_text().splitlines()[1:]]
     assert float(rows[-1][3]) < float(rows[0][3])
-    assert tuned.separator == before.separator
+    assert tuned.section["separator"] == before.section["separator"]
     assert any("0 images set aside" in line and "'tiny' are kept" in line for line in lines)
     assert any("layout 'npz'" in line for line in lines)
     assert any("starting from package 'tiny'" in line for line in lines)

@@ -32,7 +32,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     assert manifest["training"]["minutes"] > 0
     assert manifest["accuracy"]["images"] == 2
     assert manifest["sizing"] == {}
-    assert set(manifest["separator"]) == {
+    assert set(manifest["instances"]["separator"]) == {
         "kind",
         "foreground",
         "core",

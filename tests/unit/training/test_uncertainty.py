@@ -17,7 +17,8 @@ from cellcount_core.evaluation.evaluate import evaluate, package_predictor
 from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.package import MANIFEST, load_package, shipped_folder
+from cellcount_core.models.manifest import MANIFEST
+from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.objects.likeness import FEATURES
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import refit_package
@@ -105,7 +106,7 @@ def test_a_package_is_measured_anew_without_training(tmp_path: Path) -> None:
     said: list[str] = []
     after = refit_package(config, Images(train, fit, fit, validation), folder, report=said.append)
     assert after == load_package(folder)
-    assert (after.version, after.golden, after.separator) == ("9.0.0", before.golden, before.separator)
+    assert (after.version, after.golden, after.section) == ("9.0.0", before.golden, before.section)
     files = [
         json.loads((path / MANIFEST).read_text())["files"] for path in (shipped_folder() / "nuclei", folder)
     ]

@@ -13,8 +13,9 @@ most of the image is its illumination.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,10 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate, without_debris
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
-from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
 from cellcount_core.objects.size_map import decode_diameter
+from cellcount_core.tasks.task import NOTHING, CanvasMaps, SizeEstimate
 
 Column = NDArray[np.float64]
 
@@ -89,29 +90,19 @@ _TAIL = 0.1
 _WAVERING = 2.0
 """Times by which the network may waver more in a look than in the surest one that shows many objects, once it is doubtful."""
 
-Maps = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Maps (h, w, K) of a normalised canvas (h, w, 1) whose sides are multiples of the package's stride."""
 
+class Separation(Protocol):
+    """What a task's section says of how objects are separated."""
 
-@dataclass(frozen=True, slots=True)
-class SizeEstimate:
-    """What one image says of the size of its objects.
+    @property
+    def separator(self) -> Mapping[str, object]:
+        """The kind of separator, with its numbers."""
+        ...
 
-    `diameter_px` is their median equivalent diameter in px of the image, by number, None where the image shows too little to
-    tell; `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with
-    the size they are found to have. A tenth of the objects is smaller than `low_px`, and a tenth larger than `high_px`. `factors`
-    are those of the looks that were taken.
-    """
-
-    diameter_px: float | None
-    objects: int
-    certainty: float
-    low_px: float | None = None
-    high_px: float | None = None
-    factors: tuple[float, ...] = ()
-
-
-NOTHING = SizeEstimate(None, 0, 0.0)
+    @property
+    def sizing(self) -> Mapping[str, object]:
+        """Those of its numbers that differ where objects are looked at for their size alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,26 +172,23 @@ def tells_sizes(package: Package) -> bool:
     return package.input.diameter_px is not None and SIZE in package.maps
 
 
-def estimate_size(plane: Plane, package: Package, engine: Engine) -> SizeEstimate:
-    """Estimate from one raw plane (H, W). A package without a scale, or whose network tells no sizes, gives no estimate."""
-
-    def run(canvas: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])
-
-    return estimate_with(plane, package, run)
-
-
-def estimate_with(plane: Plane, package: Package, maps: Maps) -> SizeEstimate:
-    """`estimate_size` with whatever makes the maps."""
+def estimate_with(
+    planes: Sequence[Plane], package: Package, section: Separation, maps: CanvasMaps
+) -> SizeEstimate:
+    """The size of the objects of one image, from its raw planes (H, W), one a role of the package. A package without a scale, or whose
+    network tells no sizes, gives no estimate."""
     if not tells_sizes(package):
         return NOTHING
     spec = package.input
     wanted = float(spec.diameter_px or 0)
-    norm = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
-    plane = without_debris(plane, norm)
+    norms = [
+        estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
+        for plane in planes
+    ]
+    planes = [without_debris(plane, norm) for plane, norm in zip(planes, norms, strict=True)]
     # Small parts of objects at the edge, which counting keeps, tell no size.
-    separator = build_separator(of_whole_objects({**package.separator, **package.sizing}))
-    viewer = _Viewer(plane, norm, package, separator, maps)
+    separator = build_separator(of_whole_objects({**section.separator, **section.sizing}))
+    viewer = _Viewer(planes, norms, package, separator, maps)
     looks = viewer.levels()
     seen = _merged(looks, viewer.largest)
     for _ in range(_REFINEMENTS):
@@ -279,20 +267,25 @@ class _Viewer:
     """Looks at one image at any scale, at a bounded cost."""
 
     def __init__(
-        self, plane: Plane, norm: Normalisation, package: Package, separator: Separator, maps: Maps
+        self,
+        planes: Sequence[Plane],
+        norms: Sequence[Normalisation],
+        package: Package,
+        separator: Separator,
+        maps: CanvasMaps,
     ) -> None:
-        self._plane, self._norm, self._package = plane, norm, package
+        self._planes, self._norms, self._package = planes, norms, package
         self._separator, self._maps = separator, maps
-        self._busiest = _busiest_point(plane, norm)
-        self.largest = _LARGEST_SHARE * min(plane.shape)
+        self._shape = planes[0].shape
+        self._busiest = _busiest_point(planes[0], norms[0])
+        self.largest = _LARGEST_SHARE * min(self._shape)
 
     def levels(self) -> list[Look]:
         """Looks at the image in its own size, then smaller."""
         looks: list[Look] = []
         for factor in _LEVELS:
             if looks and (
-                min(self._plane.shape) * factor < _SMALLEST
-                or self.largest * looks[-1].factor <= _LARGEST_IN_LOOK
+                min(self._shape) * factor < _SMALLEST or self.largest * looks[-1].factor <= _LARGEST_IN_LOOK
             ):
                 break
             looks.append(self.look(factor))
@@ -300,24 +293,24 @@ class _Viewer:
 
     def look(self, factor: float) -> Look:
         """What is seen of the image, resized by `factor`."""
-        window, origin = self._window(factor)
-        scaled = resize(window, factor)
-        height, width = scaled.shape
+        windows, origin = self._windows(factor)
+        scaled = [resize(window, factor) for window in windows]
+        height, width = scaled[0].shape
         package = self._package
         grid = plan_tiles(
             (height, width), stride=package.stride, radius=0, max_tile=max(height, width) + package.stride
         )
-        seen = self._maps(cut([scaled], [self._norm], grid, grid.tiles[0]))[:height, :width]
+        seen = self._maps(cut(scaled, self._norms, grid, grid.tiles[0]))[:height, :width]
         seen = np.ascontiguousarray(seen)
         labels = self._separator.separate(seen, self._separator.fit([seen]))
         found = look_at(labels, seen, package, factor, origin)
-        return replace(found, certain=found.certain & ~self._cut_by_window(labels, origin, window.shape))
+        return replace(found, certain=found.certain & ~self._cut_by_window(labels, origin, windows[0].shape))
 
     def _cut_by_window(
         self, labels: NDArray[np.int32], origin: tuple[int, int], shape: tuple[int, ...]
     ) -> NDArray[np.bool_]:
         """Which objects (n,) of a window from `origin` (y, x) the window cuts: not those that the image's own edge does."""
-        (height, width), (y, x) = self._plane.shape, origin
+        (height, width), (y, x) = self._shape, origin
         sides = (
             (labels[0], y > 0), (labels[-1], y + shape[0] < height),
             (labels[:, 0], x > 0), (labels[:, -1], x + shape[1] < width),
@@ -328,14 +321,14 @@ class _Viewer:
                 cut_off[side] = True
         return cut_off[1:]
 
-    def _window(self, factor: float) -> tuple[Plane, tuple[int, int]]:
+    def _windows(self, factor: float) -> tuple[list[Plane], tuple[int, int]]:
         side = max(1, int(_SIDE / factor))
         places = []
-        for length, centre in zip(self._plane.shape, self._busiest, strict=True):
+        for length, centre in zip(self._shape, self._busiest, strict=True):
             start = int(np.clip(centre - side // 2, 0, max(0, length - side)))
             places.append(slice(start, start + side))
-        window = np.ascontiguousarray(self._plane[places[0], places[1]])
-        return window, (places[0].start, places[1].start)
+        windows = [np.ascontiguousarray(plane[places[0], places[1]]) for plane in self._planes]
+        return windows, (places[0].start, places[1].start)
 
 
 def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:

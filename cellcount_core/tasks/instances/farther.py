@@ -3,7 +3,7 @@
 A network sees objects over a range of sizes. What is larger falls to pieces, or comes out as one with pieces beside it, but of each
 the network says how large the whole is. Where it speaks of objects beyond its range, the field is made so small that the largest of them
 have the model's own size, and separated again. Each object is then taken from the look that shows it best, by the rule that
-sizes are told by (`sizing.from_farther`), and is counted once. It costs as much less as the field is smaller then.
+sizes are told by (`object_size.from_farther`), and is counted once. It costs as much less as the field is smaller then.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.scale import labels_to_original, objects_to_original
 from cellcount_core.objects.separators import Separator
 from cellcount_core.objects.size_map import encode_diameter
-from cellcount_core.pipeline.maps import FieldMaps, Maps
-from cellcount_core.pipeline.sizing import SIZE, Look, from_farther, look_at, tells_sizes, weighted_quantile
+from cellcount_core.tasks.object_size import (
+    SIZE,
+    Look,
+    from_farther,
+    look_at,
+    tells_sizes,
+    weighted_quantile,
+)
+from cellcount_core.tasks.task import MapArray, Maps
 
 _BEYOND = 2.5
 """Times the model's own size: what is larger is looked at again."""
@@ -55,7 +62,7 @@ class TwoLooks:
     sizes: str
 
 
-def speaks_of_larger(maps: Maps, package: Package) -> bool:
+def speaks_of_larger(maps: MapArray, package: Package) -> bool:
     """Whether the network says in maps (h, w, K) that there are objects beyond its range."""
     if not tells_sizes(package):
         return False
@@ -66,8 +73,8 @@ def speaks_of_larger(maps: Maps, package: Package) -> bool:
 
 
 def look_from_farther(
-    maps: FieldMaps,
-    near: Maps,
+    maps: Maps,
+    near: MapArray,
     labels: NDArray[np.int32],
     separator: Separator,
     package: Package,

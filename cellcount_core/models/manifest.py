@@ -1,0 +1,162 @@
+"""What `package.json` says: the one model that manifests are read and written by.
+
+Format 2 has what a task needs in a section of the task's own name: `"task": "instances", "instances": {...}`. In format 1 there was one
+task, and its section lay among the other keys; such manifests are read as if they were of format 2, and are not rewritten, so that
+the digest of a package, which is that of its manifest, stays what it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cellcount_core.domain.errors import ModelFault
+from cellcount_core.domain.interval import CountInterval
+from cellcount_core.domain.likeness import Domain
+from cellcount_core.domain.polarity import Polarity
+
+FORMAT = 2
+READ = (1, 2)
+MANIFEST = "package.json"
+
+_FIRST_TASK = "instances"
+_SECTION_OF_FORMAT_1 = ("maps", "stride", "receptive_radius", "separator", "sizing")
+
+Plain = Mapping[str, object]
+
+
+class _Part(BaseModel):
+    """What else a part says is kept as it is: packages of later versions may say more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, validate_by_name=True)
+
+
+class Normalisation(_Part):
+    """How raw pixels become the network's input (images/normalise.py)."""
+
+    kind: Literal["noise_floor"]
+    percentile: float
+    floor_sigmas: float
+    polarity: Polarity = "auto"
+
+
+class Input(_Part):
+    """What the network expects; see `InputSpec`."""
+
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    diameter_px: float | None
+    normalisation: Normalisation
+    um_per_px: float | None = None
+
+
+class EngineFile(_Part):
+    """The file of an engine inside the package's folder; "" for an engine that needs none."""
+
+    file: str = ""
+
+
+class GoldenMaps(_Part):
+    """Golden tensors of one engine: the array of the golden file, and the differences allowed."""
+
+    atol: float
+    mean_atol: float | None = None
+    maps: str = "maps"
+
+
+class GoldenFile(_Part):
+    """The file of golden tensors, the difference allowed, and the engines that have golden tensors of their own."""
+
+    file: str
+    atol: float
+    engines: dict[str, GoldenMaps] = {}
+
+
+class Manifest(_Part):
+    """The content of package.json. `section` is what the task named `task` needs, as the task's own model reads it."""
+
+    format: Literal[2]
+    name: str
+    version: str
+    family: str
+    task: str = _FIRST_TASK
+    section: dict[str, object]
+    object_name: str = Field("", alias="object")
+    modality: tuple[str, ...]
+    description: str = ""
+    input: Input
+    network: dict[str, object]
+    engines: dict[str, EngineFile]
+    golden: GoldenFile
+    accuracy: dict[str, object] = {}
+    variants: dict[str, object] = {}
+    interval: CountInterval | None = None
+    domain: Domain | None = None
+    training: dict[str, object] = {}
+    files: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _whole_domain(self) -> Manifest:
+        if (domain := self.domain) is not None:
+            rows = {len(row) for row in domain.precision}
+            if {len(domain.features)} != {len(domain.mean), len(domain.precision), *rows}:
+                raise ValueError("domain: features, mean and precision differ in length")
+        return self
+
+
+def read_manifest(body: bytes, where: str) -> Manifest:
+    """The manifest in the bytes of a package.json. Raises ModelFault naming `where` and the key that is wrong."""
+    try:
+        data = json.loads(body)
+    except ValueError as error:
+        raise ModelFault(f"{where}: not a valid package manifest: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelFault(
+            f"{where}: not a valid package manifest: an object expected (got {type(data).__name__})"
+        )
+    return parse_manifest(data, where)
+
+
+def parse_manifest(data: Plain, where: str) -> Manifest:
+    """As `read_manifest`, of plain data of either format."""
+    if data.get("format") not in READ:
+        known = " and ".join(map(str, READ))
+        raise ModelFault(f"{where}: package format {data.get('format')!r}, this version reads {known}")
+    try:
+        return Manifest.model_validate_json(json.dumps(_as_format_2(data)))
+    except (ValidationError, TypeError) as error:
+        raise ModelFault(f"{where}: not a valid package manifest: {_first(error)}") from error
+
+
+def manifest_data(manifest: Manifest) -> dict[str, object]:
+    """The content of package.json in the present format, as plain data; what was not stated is left out."""
+    data: dict[str, object] = manifest.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    section = data.pop("section")
+    return {**data, "format": FORMAT, "task": manifest.task, manifest.task: section}
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of package.json, its keys sorted."""
+    return json.dumps(manifest_data(manifest), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _as_format_2(data: Plain) -> dict[str, object]:
+    """The data with the task's section under `section`."""
+    plain = dict(data)
+    task = str(plain.get("task", _FIRST_TASK))
+    if plain.pop("format") == 1:
+        section: object = {name: plain.pop(name) for name in _SECTION_OF_FORMAT_1 if name in plain}
+    else:
+        section = plain.pop(task, {})
+    return {**plain, "format": FORMAT, "section": section}
+
+
+def _first(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    at = ".".join(str(part) for part in first["loc"])
+    got = "" if first["type"] == "missing" else f" (got {first['input']!r:.80})"
+    return f"{at + ': ' if at else ''}{first['msg']}{got}"

@@ -1,0 +1,264 @@
+"""What a task is: how a field is prepared for it, what it finds in a field, and what the tables say of that.
+
+A task is one folder here and one line in `registry.py`. The pipeline prepares a field and gives it to the task's `Head` as a `View`; the
+head gives back what it `Found`. Everything else (shards, commits, merging, verifying, reports, nights) asks the task's columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import Column, Value
+from cellcount_core.domain.errors import ModelFault
+from cellcount_core.domain.moments import Moments
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.normalise import Normalisation
+from cellcount_core.models.package import Package
+from cellcount_core.tables.rows import ObjectColumn
+
+Shape = tuple[int, int]
+MapArray = NDArray[np.float32]
+CanvasMaps = Callable[[NDArray[np.float32]], MapArray]
+"""Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride."""
+
+Clock = Callable[[str], AbstractContextManager[None]]
+"""`with clock("separate"):` adds the time spent inside to that stage."""
+
+
+class Preparation(StrEnum):
+    """What is done to a field before its network sees it."""
+
+    OBJECT_SIZE = "object_size"
+    """Brought to the scale at which its objects have the size that the network counts best."""
+    FIXED = "fixed"
+    """Brought to the size in pixels that the network takes."""
+    WHOLE = "whole"
+    """Nothing: the network sees it as it is, in one piece."""
+
+
+class Maps(Protocol):
+    """The network's maps (H, W, K) of a prepared field of `shape`, made when they are asked for."""
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W) of the field at the model's scale."""
+        ...
+
+    @property
+    def norm(self) -> Normalisation:
+        """The levels of the first counted plane."""
+        ...
+
+    def whole(self) -> MapArray:
+        """All of them."""
+        ...
+
+    def window(self, y0: int, y1: int, x0: int, x1: int) -> MapArray:
+        """Those of rows y0 to y1 and columns x0 to x1, half-open."""
+        ...
+
+    def cores(self) -> Iterator[MapArray]:
+        """All of them in pieces, each pixel once."""
+        ...
+
+    def canvas(self) -> NDArray[np.float32]:
+        """The first counted plane (H, W) at the model's scale, normalised."""
+        ...
+
+    def resized(self, factor: float) -> Maps:
+        """Those of the same field made larger or smaller."""
+        ...
+
+
+class View(Protocol):
+    """A field as a task sees it."""
+
+    @property
+    def planes(self) -> Mapping[str, Plane]:
+        """Raw planes (H, W) by the names of their channels: those of the package's roles, and further ones that are measured."""
+        ...
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Names of the planes that the network sees, in the order of its inputs."""
+        ...
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the channels whose intensities the tables have."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W) of the raw planes."""
+        ...
+
+    @property
+    def um_per_px(self) -> float | None:
+        """Pixel size of the raw planes; None if it is not known."""
+        ...
+
+    @property
+    def run(self) -> RunConfig:
+        """Settings of the run: limits of memory, and whether label images are kept."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Times the stages."""
+        ...
+
+    @property
+    def maps(self) -> Maps:
+        """Maps of a network that gives a map of the field (preparation by object size)."""
+        ...
+
+    def vector(self) -> NDArray[np.float32]:
+        """What a network gives that sees the prepared field as one image: (K,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """The objects of a field, n of them.
+
+    `area_px` is the number of pixels that they cover, `diameter_px` their median diameter and `level` the median of their mean
+    intensities in the first counted channel, in raw units (None without objects, or if they are not measured). `rows` makes the
+    columns of the objects table and the moments of the measured ones, by their names; it is called where tables are written.
+    """
+
+    count: int
+    area_px: int
+    diameter_px: float | None
+    level: float | None
+    rows: Callable[[], tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a task found in a field.
+
+    `values` are those of the task's columns of a field. `objects` is None for a task without objects. `labels` (H, W), 0 background and 1..n
+    objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field, are what can be drawn; None where there is nothing of
+    that kind, or it was not asked for. `likeness` are the features in which a package's domain is stated and `unlike` how unlike the
+    training images the field is by them; None where the package does not say.
+    """
+
+    values: Mapping[str, Value]
+    objects: Objects | None = None
+    labels: NDArray[np.integer] | None = None
+    boxes: NDArray[np.float64] | None = None
+    warnings: tuple[str, ...] = ()
+    likeness: tuple[float, ...] | None = None
+    unlike: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of objects; 0 for a task without objects."""
+        return 0 if self.objects is None else self.objects.count
+
+
+@dataclass(frozen=True, slots=True)
+class SizeEstimate:
+    """What one image says of the size of its objects.
+
+    `diameter_px` is their median equivalent diameter in px of the image, by number, None where the image shows too little to
+    tell; `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with
+    the size they are found to have. A tenth of the objects is smaller than `low_px`, and a tenth larger than `high_px`. `factors`
+    are those of the looks that were taken.
+    """
+
+    diameter_px: float | None
+    objects: int
+    certainty: float
+    low_px: float | None = None
+    high_px: float | None = None
+    factors: tuple[float, ...] = ()
+
+
+NOTHING = SizeEstimate(None, 0, 0.0)
+
+
+class Head(Protocol):
+    """What finds things in fields: made once a worker, called from several threads at once."""
+
+    def find(self, view: View) -> Found:
+        """What is in a field. Raises FieldFault if it cannot be looked at, MemoryError if it does not fit."""
+        ...
+
+    def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
+        """How large the objects of one image are, from its raw planes (H, W), one a role; `NOTHING` from a task or package that does
+        not tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskColumns:
+    """The columns that a task adds to the tables.
+
+    `field` stand behind those of the image's channel; `scale` behind those of the scale it was counted at, which they explain.
+    `objects`, `results`, `object_count` and `classes` as in `Schema`.
+    """
+
+    field: tuple[Column, ...]
+    results: tuple[str, ...]
+    scale: tuple[Column, ...] = ()
+    objects: tuple[Column, ...] = ()
+    object_count: str = ""
+    classes: tuple[str, ...] = ()
+
+
+class Task(Protocol):
+    """A kind of question that is asked of a field; its answer comes from a package's network."""
+
+    @property
+    def name(self) -> str:
+        """What manifests call it."""
+        ...
+
+    @property
+    def preparation(self) -> Preparation:
+        """What is done to a field before the network sees it."""
+        ...
+
+    def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
+        """What it adds to the tables; `measured` are the channels whose intensities are."""
+        ...
+
+    def head(self, package: Package) -> Head:
+        """What finds things by a package. Raises ModelFault if its section in the manifest is wrong."""
+        ...
+
+    def side(self, package: Package) -> int:
+        """Px a side of what the network takes, for the preparation FIXED; 0 for the others."""
+        ...
+
+
+class Section(BaseModel):
+    """Base of a task's section in package.json: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read_section(model: type[AnySection], package: Package) -> AnySection:
+    """A package's section as its task's model reads it. Raises ModelFault naming the key that is wrong."""
+    try:
+        return model.model_validate_json(json.dumps(dict(package.section)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(part) for part in (package.task, *first["loc"]))
+        got = "" if first["type"] == "missing" else f" (got {first['input']!r:.80})"
+        raise ModelFault(f"package {package.name!r}: {at}: {first['msg']}{got}") from error
