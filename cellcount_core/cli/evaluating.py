@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
     from cellcount_core.evaluation.evaluate import Diameter
     from cellcount_core.evaluation.suites.run import Bars
+    from cellcount_core.models.package import Package
+    from cellcount_core.tasks.task import Scoring
 
 Form = Literal["text", "json"]
 """What is printed on standard output."""
@@ -46,10 +48,15 @@ def evaluate(
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
+    from cellcount_core.tasks.registry import task_of
 
     scale = read_diameter(diameter)
     _refuse_file(out)
     found = find_package(package)
+    if (scoring := task_of(found).scoring(found)) is not None:
+        return _by_truths(
+            found, scoring, data, form=form, out=out, split=split, engine=engine, threads=threads, limit=limit
+        )
     images = list_data(data, split=split, modality=modality, limit=limit)
     line = ProgressLine()
     evaluation = assess(found, images, engine=engine, threads=threads, diameter=scale, progress=line.show)
@@ -59,6 +66,32 @@ def evaluate(
         return int(ExitCode.OK)
     print("\n".join(report_lines(evaluation)))
     print(page)
+    return int(ExitCode.OK)
+
+
+def _by_truths(
+    package: Package,
+    scoring: Scoring,
+    data: Path,
+    *,
+    form: Form,
+    out: Path,
+    split: str | None,
+    engine: str,
+    threads: int,
+    limit: int | None,
+) -> int:
+    """Evaluate a package whose task is compared with a table of truths."""
+    from cellcount_core.evaluation.truths import as_plain, compare, told, write_compared
+
+    compared = compare(
+        package, scoring, data, engine=engine, threads=threads, split=split, limit=limit, progress=ProgressLine().show
+    )  # fmt: skip
+    written = write_compared(compared, out)
+    if form == "json":
+        print(json.dumps(as_plain(compared), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print("\n".join([*told(compared), *map(str, written)]))
     return int(ExitCode.OK)
 
 

@@ -78,9 +78,8 @@ def list_models() -> int:
 
     for package in shipped_packages():
         scale = f"objects of {package.input.diameter_px:g} px" if package.input.diameter_px else "any scale"
-        print(
-            f"{package.name} {package.version}  {package.digest[:12]}  counts {package.object_name} ({scale})"
-        )
+        tells = f"counts {package.object_name} ({scale})" if package.object_name else f"task {package.task}"
+        print(f"{package.name} {package.version}  {package.digest[:12]}  {tells}")
         print(
             f"    for {', '.join(package.modality)}; engines: {', '.join(package.engines)}; channels: {', '.join(package.input.channels)}"
         )

@@ -116,7 +116,7 @@ def assess(
 ) -> Evaluation:
     """Count every image of `data` and measure what came out.
 
-    `engine` "auto" is the package's own for a CPU. Raises ConfigFault where the package cannot count single grey planes,
+    `engine` "auto" is the package's own for a CPU. Raises ConfigFault if an image has other channels than the package, or if that
     has no such engine, or has no scale that a diameter in px could lead to; ModelFault where it fails its golden tensors.
     """
     prepare_process()
@@ -147,7 +147,7 @@ def assess(
 
 
 def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
-    image = entry.load()
+    image = entry.load(len(kit.counted))
     seen = count_image(kit, image)
     labels = labels_of(seen)
     score = score_image(image, labels)
@@ -156,13 +156,7 @@ def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
 
 
 def check_package(package: Package, diameter: Diameter) -> None:
-    """Raise ConfigFault where the package cannot count images of one channel, or has no scale that a diameter could lead to."""
-    channels = package.input.channels
-    if len(channels) != 1:
-        raise ConfigFault(
-            f"package {package.name!r} looks at {len(channels)} channels ({', '.join(channels)}); labelled images of one "
-            "channel are what can be evaluated"
-        )
+    """Raise ConfigFault if the package has no scale that a diameter could lead to."""
     if package.input.diameter_px is None and isinstance(diameter, float | int):
         raise ConfigFault(
             f"--diameter {diameter:g}: package {package.name!r} counts at any scale and has no diameter to bring images to; "

@@ -17,14 +17,6 @@ from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
-from cellcount_core.evaluation.matching import (
-    Match,
-    intersection_over_union,
-    match_with_iou,
-    merges,
-    shared_pixels,
-    splits,
-)
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
@@ -35,6 +27,14 @@ from cellcount_core.pipeline.field import examine
 from cellcount_core.pipeline.kit import PlanesKit, planes_kit
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import Examined
+from cellcount_core.tasks.instances.score import (
+    Match,
+    intersection_over_union,
+    match_with_iou,
+    merges,
+    shared_pixels,
+    splits,
+)
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -197,8 +197,24 @@ def count_image(kit: PlanesKit, image: LabelledImage) -> Examined:
 
 
 def pixels_of(kit: PlanesKit, image: LabelledImage) -> Pixels:
-    """The image's pixels as the kit's counted channel."""
-    return Pixels({kit.counted[0].name: image.plane}, image.um_per_px, image.bit_max, ())
+    """The image's pixels as the kit's counted channels: by the names of its channels if the package's roles are called so, else in their
+    order. Raises ConfigFault naming the image if it has other channels."""
+    planes = {image.channel: image.plane, **image.further}
+    return pixels_of_channels(kit, image.id, Pixels(planes, image.um_per_px, image.bit_max, ()))
+
+
+def pixels_of_channels(kit: PlanesKit, name: str, pixels: Pixels) -> Pixels:
+    """The pixels of the image `name` with the kit's roles for the names of its channels, as `pixels_of` has them."""
+    roles = [selection.name for selection in kit.counted]
+    if len(roles) != len(pixels.planes):
+        raise ConfigFault(
+            f"{name}: an image of {len(pixels.planes)} channels; package {kit.package.name!r} looks at {len(roles)} "
+            f"({', '.join(roles)})"
+        )
+    named = {channel.casefold(): plane for channel, plane in pixels.planes.items()}
+    wanted = [role.casefold() for role in roles]
+    ordered = [named[role] for role in wanted] if set(wanted) == set(named) else pixels.planes.values()
+    return replace(pixels, planes=dict(zip(roles, ordered, strict=True)))
 
 
 def count_plane(kit: PlanesKit, plane: Plane) -> Examined:

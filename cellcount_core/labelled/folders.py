@@ -166,6 +166,32 @@ def entries_of_rows(path: Path, rows: Sequence[Row], *, image: str, needed: Sequ
     ]
 
 
+def read_truths(path: Path, columns: Sequence[str], split: str | None) -> list[tuple[Path, Row]]:
+    """Image files with what is true of each: the rows of a table, or of the `index.csv` of a folder, with `image` (or `file`) and `columns`.
+
+    `split` None takes the rows of the split "val" if the table has any and else all, "all" takes all. Raises ConfigFault naming table, row
+    and column.
+    """
+    table = path / INDEX if path.is_dir() else path
+    rows = read_rows(table)
+    if not rows:
+        raise ConfigFault(f"{table}: no row")
+    image = "image" if "image" in rows[0] else "file"
+    for column in (image, *columns):
+        if column not in rows[0]:
+            raise ConfigFault(f"{table}: no column {column!r}{nearest(column, rows[0])}")
+    for number, row in enumerate(rows, start=2):
+        lacking = [column for column in (image, *columns) if not row[column]]
+        if lacking:
+            raise ConfigFault(f"{table}: row {number} has no {lacking[0]}")
+    wanted = ("val" if any(row.get("split") == "val" for row in rows) else "all") if split is None else split
+    chosen = [row for row in rows if wanted == "all" or row.get("split", "") == wanted]
+    if not chosen:
+        known = ", ".join(sorted({repr(row.get("split", "")) for row in rows}))
+        raise ConfigFault(f"{table}: no row of split {wanted!r}; there are {known}")
+    return [(table.parent / row[image], row) for row in chosen]
+
+
 MASKS = "masks"
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -42,7 +42,8 @@ _COMPACT_ABOVE = 2**16
 class LabelledImage:
     """One image with its label image.
 
-    `plane` (H, W) in raw units, `labels` (H, W) int32 with 0 as background and 1..n as objects. `group` names what must
+    `plane` (H, W) in raw units is its only channel, or the first of several; `further` are the others by name, and `channel` is the
+    name of the first ("" if the file gives it none). `labels` (H, W) int32 with 0 as background and 1..n as objects. `group` names what must
     stay on one side of a split; `diameter_px` is the median equivalent diameter (0.0 where there is no object). `um_per_px`
     and `bit_max` are what the image file says, as for a field that is counted (pipeline/pixels.py).
     """
@@ -55,13 +56,15 @@ class LabelledImage:
     diameter_px: float
     um_per_px: float | None = None
     bit_max: int = 0
+    further: Mapping[str, Plane] = field(default_factory=dict)
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An image that a data set lists and that has not been read yet. `split`, `modality` and `group` are "" if the data gives none.
 
-    `read` returns the pixels of one channel and the labels (H, W) int32. It raises ConfigFault naming the file that is wrong.
+    `read` returns the pixels of its channels and the labels (H, W) int32. It raises ConfigFault naming the file that is wrong.
     """
 
     id: str
@@ -70,9 +73,17 @@ class Entry:
     modality: str = ""
     group: str = ""
 
-    def load(self) -> LabelledImage:
-        """Read the image. Raises ConfigFault naming a file that cannot be read, or a label file of another size than its image."""
+    def load(self, channels: int = 1) -> LabelledImage:
+        """Read the image. Raises ConfigFault naming a file that cannot be read, a label file of another size than its image, or an image
+        that does not have so many channels."""
         pixels, labels = self.read()
+        first, *others = pixels.planes
+        if len(pixels.planes) != channels:
+            names = ", ".join(map(repr, [first, *others][:12]))
+            wanted = "one plane, or the colours of one," if channels == 1 else f"{channels} channels"
+            raise ConfigFault(
+                f"{self.id}: an image of {len(pixels.planes)} channels ({names}); {wanted} expected beside a label image"
+            )
         return LabelledImage(
             self.id,
             plane_of(pixels),
@@ -82,6 +93,8 @@ class Entry:
             median_diameter(labels),
             pixels.um_per_px,
             pixels.bit_max,
+            {name: pixels.planes[name] for name in others},
+            first,
         )
 
 
@@ -130,25 +143,24 @@ def read_plane(path: Path) -> Plane:
 
 
 def read_pixels(path: Path) -> Pixels:
-    """Read an image file as a run with default settings does: one channel, colours as luminance, z planes projected.
+    """Read an image file as a run with default settings does: colours as luminance, z planes projected. Of several channels each is read.
 
-    Raises ConfigFault naming the file if it cannot be decoded or has several channels.
+    Raises ConfigFault naming the file if it cannot be decoded.
     """
     key = str(path)
     body = _body(path)
     source = Source("", 0, key, size=len(body))
     file = LoadedFile(key, body, len(body), _AS_A_RUN.max_pixels)
+    planned = PlannedField(FieldKey("", path.stem, 1, 1), (source,))
     try:
-        return load_pixels(
-            PlannedField(FieldKey("", path.stem, 1, 1), (source,)), {key: file}, (_ONLY,), (), _AS_A_RUN
-        )
+        try:
+            return load_pixels(planned, {key: file}, (_ONLY,), (), _AS_A_RUN)
+        except FieldFault as fault:
+            if fault.reason is not Reason.CHANNEL_UNKNOWN:
+                raise
+            every = tuple(Selection(name, name) for name in file.image().channels)
+            return load_pixels(planned, {key: file}, every, (), _AS_A_RUN)
     except FieldFault as fault:
-        if fault.reason is Reason.CHANNEL_UNKNOWN:
-            found = file.image().channels
-            raise ConfigFault(
-                f"{path}: an image of {len(found)} channels ({', '.join(map(repr, found[:12]))}); one plane, or the "
-                "colours of one, expected beside a label image"
-            ) from fault
         raise ConfigFault(f"{path}: {fault.detail}") from fault
 
 
@@ -161,8 +173,8 @@ def pixels_in_memory(plane: NDArray[np.generic], where: str) -> Pixels:
 
 
 def plane_of(pixels: Pixels) -> Plane:
-    """The plane (H, W) of pixels of one channel."""
-    return pixels.planes[_ONLY.name]
+    """The plane (H, W) of the only channel of these pixels, or of the first."""
+    return next(iter(pixels.planes.values()))
 
 
 def read_indices(path: Path) -> Labels:

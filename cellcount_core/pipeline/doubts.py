@@ -76,13 +76,18 @@ def _of_plane(plane: Plane, norm: Normalisation, quality: Quality, package: Pack
 
 
 def _of_objects(view: FieldView, found: Found, objects: Objects, package: Package) -> set[Doubt]:
-    """What is odd about the objects of a field, beside its first counted plane."""
-    plane, norm, quality = view.planes[view.counted[0]], view.norms[0], view.qualities[0]
+    """What is odd about the objects of a field, beside its counted planes."""
+    planes = [view.planes[name] for name in view.counted]
+    plane, norm, quality = planes[0], view.norms[0], view.qualities[0]
     shorter = min(plane.shape)
+    shows = (
+        not its.empty and _shows(one, levels) >= _PIECES
+        for one, levels, its in zip(planes, view.norms, view.qualities, strict=True)
+    )
     told = {
         Doubt.HALF_SATURATED: _half_saturated(quality, objects.area_px / plane.size),
-        Doubt.OBJECTS_IN_EMPTY: quality.empty and objects.count > 0,
-        Doubt.NOTHING_FOUND: not quality.empty and not objects.count and _shows(plane, norm) >= _PIECES,
+        Doubt.OBJECTS_IN_EMPTY: view.empty and objects.count > 0,
+        Doubt.NOTHING_FOUND: not objects.count and any(shows),
         Doubt.BRIGHT_DEBRIS: _bright_edge(plane, norm, objects),
         Doubt.SIZE_ABSURD: _absurd(view.scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(view.scale, found, objects, shorter, package),

@@ -133,7 +133,7 @@ def _odd_of_its_plate(view: FieldView, found: Found) -> bool:
     if scale.source is not ScaleSource.POOL or scale.diameter_px is None or found.objects is None:
         return False
     if found.objects.diameter_px is None:
-        return not view.qualities[0].empty
+        return not view.empty
     return not 1 / _ODD <= found.objects.diameter_px / scale.diameter_px <= _ODD
 
 

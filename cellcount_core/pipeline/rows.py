@@ -53,6 +53,11 @@ class FieldView:
         return height, width
 
     @property
+    def empty(self) -> bool:
+        """Whether no counted plane has a signal above its noise."""
+        return all(quality.empty for quality in self.qualities)
+
+    @property
     def maps(self) -> Maps:
         """The network's maps. Raises TypeError for a task whose fields are seen as one image."""
         if self.field_maps is None:

@@ -277,7 +277,7 @@ class _Viewer:
         self._planes, self._norms, self._package = planes, norms, package
         self._separator, self._maps = separator, maps
         self._shape = planes[0].shape
-        self._busiest = _busiest_point(planes[0], norms[0])
+        self._busiest = _busiest_point(planes, norms)
         self.largest = _LARGEST_SHARE * min(self._shape)
 
     def levels(self) -> list[Look]:
@@ -331,17 +331,21 @@ class _Viewer:
         return windows, (places[0].start, places[1].start)
 
 
-def _busiest_point(plane: Plane, norm: Normalisation) -> tuple[int, int]:
-    """The point (y, x) around which the plane holds most above its noise floor."""
+def _busiest_point(planes: Sequence[Plane], norms: Sequence[Normalisation]) -> tuple[int, int]:
+    """The point (y, x) around which the planes hold most above their noise floors."""
     import cv2
 
     from cellcount_core.images.normalise import apply
 
-    step = max(1, min(plane.shape) // 128)
-    small = np.clip(apply(plane[::step, ::step], norm), 0, 1)
+    shape = planes[0].shape
+    step = max(1, min(shape) // 128)
+    each = [
+        np.clip(apply(plane[::step, ::step], norm), 0, 1) for plane, norm in zip(planes, norms, strict=True)
+    ]
+    small = each[0] if len(each) == 1 else np.sum(each, axis=0)
     side = max(3, _SIDE // step // 2 * 2 + 1)
     if side >= max(small.shape):
-        return plane.shape[0] // 2, plane.shape[1] // 2
+        return shape[0] // 2, shape[1] // 2
     held = cv2.boxFilter(small, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(np.argmax(held)), held.shape)
     return int(y) * step, int(x) * step

@@ -7,7 +7,7 @@ head gives back what it `Found`. Everything else (shards, commits, merging, veri
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -218,6 +218,23 @@ class TaskColumns:
     classes: tuple[str, ...] = ()
 
 
+class Scoring(Protocol):
+    """How what was found in an image is compared with the truth about it, for a task whose truth is not a label image."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that a table of truths must have, beside the image."""
+        ...
+
+    def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
+        """One image, by name: its row of images.csv. Raises ConfigFault if the truth is none that the package can tell."""
+        ...
+
+    def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+        """What all rows come to, by name."""
+        ...
+
+
 class Task(Protocol):
     """A kind of question that is asked of a field; its answer comes from a package's network."""
 
@@ -243,14 +260,18 @@ class Task(Protocol):
         """Px a side of what the network takes, for the preparation FIXED; 0 for the others."""
         ...
 
+    def scoring(self, package: Package) -> Scoring | None:
+        """How it is evaluated by a table of truths; None for a task that is evaluated by label images."""
+        ...
 
-class Section(BaseModel):
+
+class TaskSection(BaseModel):
     """Base of a task's section in package.json: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-AnySection = TypeVar("AnySection", bound=Section)
+AnySection = TypeVar("AnySection", bound=TaskSection)
 
 
 def read_section(model: type[AnySection], package: Package) -> AnySection:

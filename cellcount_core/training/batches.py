@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from cellcount_core.domain.polarity import Polarity
 from cellcount_core.images.normalise import Normalisation, compress, estimate
 from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.tasks.instances.learn import diameters, stack_targets
 from cellcount_core.training.augment import Crop, draw_crop, draw_empty
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.targets import diameters, stack_targets
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 

@@ -13,6 +13,7 @@ from cellcount_core.domain.polarity import Polarity
 from cellcount_core.domain.settings import Place, Section, expanded
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec
+from cellcount_core.tasks.instances.learn import LossConfig
 
 
 class DataConfig(Section):
@@ -77,23 +78,6 @@ class OptimiserConfig(Section):
     decay_share: float = Field(0.3, gt=0, le=1)
     warmup_steps: int = Field(200, ge=0)
     ema: float = Field(0.998, ge=0, lt=1)
-
-
-class LossConfig(Section):
-    """Weights of cross-entropy and Dice on the foreground, and of the errors on the distance and the size.
-
-    `distance_error` "absolute" teaches the likeliest distance: a boundary between two objects that is less likely than not
-    leaves no trace. "entropy" (cross-entropy) teaches the expected one, lower where a boundary may be. `touching` is added to
-    the weight (1) of pixels at and between objects that touch or nearly do.
-    """
-
-    cross_entropy: float = Field(1.0, ge=0)
-    dice: float = Field(0.5, ge=0)
-    distance: float = Field(2.0, ge=0)
-    distance_error: Literal["absolute", "entropy"] = "absolute"
-    size: float = Field(0.5, ge=0)
-    object_weights: Literal["none", "small_up"] = "small_up"
-    touching: float = Field(0.0, ge=0)
 
 
 class AugmentConfig(Section):

@@ -14,6 +14,7 @@ import numpy as np
 
 from cellcount_core.models.engines.backend import keras_backend
 from cellcount_core.models.families.unet import LOGITS, build_unet
+from cellcount_core.tasks.instances.learn import make_loss, pixel_accuracy
 from cellcount_core.training.batches import Batch, Sample, prepare, training_batches, validation_batches
 from cellcount_core.training.checkpoint import load_checkpoint, save_checkpoint
 from cellcount_core.training.config import TrainConfig
@@ -26,7 +27,6 @@ from cellcount_core.training.devices import (
     spread_over,
 )
 from cellcount_core.training.images import Images, load_images
-from cellcount_core.training.losses import make_loss, pixel_accuracy
 from cellcount_core.training.schedule import trapezoid
 from cellcount_core.training.start import hold_start, load_start, start_package, started
 from cellcount_core.training.watching import Whole, WholeScore, count_whole, whole_images

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.assess import Progress, check_package
 from cellcount_core.evaluation.data import Data
 from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn
@@ -24,6 +25,7 @@ from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.kit import PlanesKit, planes_kit
 from cellcount_core.pipeline.rows import Examined
+from cellcount_core.tasks.registry import task_of
 
 Value = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]
@@ -179,6 +181,7 @@ def open_counters(
     counters = []
     for package in packages:
         check_package(package, diameter)
+        _check_channels(package)
         names = [name.strip() for name in engine.split(",")]
         # A name that cellcount does not know is refused by `resolve_engine`; of those it knows a package may lack some.
         lacking = {name for name in names if name in ENGINES and name not in package.engines}
@@ -191,6 +194,20 @@ def open_counters(
                 Counter(package, name, diameter, planes_kit(package, loaded, counting_of(diameter)))
             )
     return tuple(counters)
+
+
+def _check_channels(package: Package) -> None:
+    """What suites make of images, they make of one plane, and compare with label images."""
+    if task_of(package).scoring(package) is not None:
+        raise ConfigFault(
+            f"package {package.name!r} is for the task {package.task!r}; suites measure packages that find objects"
+        )
+    channels = package.input.channels
+    if len(channels) != 1:
+        raise ConfigFault(
+            f"package {package.name!r} looks at {len(channels)} channels ({', '.join(channels)}); suites measure packages of one "
+            "channel"
+        )
 
 
 def with_plane(image: LabelledImage, plane: Plane) -> LabelledImage:

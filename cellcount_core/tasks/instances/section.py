@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.task import Section, read_section
+from cellcount_core.tasks.task import TaskSection, read_section
 
 
-class InstancesSection(Section):
+class InstancesSection(TaskSection):
     """`maps` names the network's output channels, `stride` (px) is what a canvas is padded to, and a tile's map is valid
     `receptive_radius` px away from a cut edge. `separator` is a kind of separator with its numbers, `sizing` those of its numbers that
     differ where objects are looked at for their size alone.

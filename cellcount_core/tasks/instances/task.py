@@ -28,6 +28,10 @@ class Instances:
         """What counts by the package. Raises ModelFault if its section is wrong or names no separator."""
         return InstancesHead(package)
 
+    def scoring(self, _: Package) -> None:
+        """Counted objects are compared with label images (score.py)."""
+        return
+
     def side(self, _: Package) -> int:
         """Fields are not brought to a number of pixels."""
         return 0

@@ -9,9 +9,9 @@ import pytest
 from cellcount_core.evaluation.assess import Group
 from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore
 from cellcount_core.evaluation.figures import measure
-from cellcount_core.evaluation.matching import Match
 from cellcount_core.evaluation.outlines import BOTH, COUNTED, TRUE, outlines_png
 from cellcount_core.evaluation.plots import calibration_png, f1_by_size_png
+from cellcount_core.tasks.instances.score import Match
 
 
 def pixels(png: bytes) -> np.ndarray:

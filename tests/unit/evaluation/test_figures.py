@@ -16,7 +16,7 @@ from cellcount_core.evaluation.figures import (
     shown,
     shown_with_interval,
 )
-from cellcount_core.evaluation.matching import Match
+from cellcount_core.tasks.instances.score import Match
 
 
 def score(true: int, counted: int, hits: int, *, splits: int = 0, merges: int = 0) -> ImageScore:

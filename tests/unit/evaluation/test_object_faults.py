@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.evaluation.evaluate import score_image
-from cellcount_core.evaluation.matching import Match, merges, shared_pixels, splits
 from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.tasks.instances.score import Match, merges, shared_pixels, splits
 
 Box = tuple[int, int, int, int]
 

@@ -222,8 +222,8 @@ def test_the_measures_of_an_evaluation_are_those_of_the_row(package: Package) ->
     image = discs()
     with closing(planes_kit(package, Seen(package), counting_of(20.0))) as kit:
         seen = examine(kit, pixels_of(kit, image))
-    assert seen.found.area == int((labels_of(seen) > 0).sum())
-    assert (seen.values["count"], seen.values["count_border"]) == (4, 0)
+    assert seen.found.objects.area_px == int((labels_of(seen) > 0).sum())
+    assert (seen.found.values["count"], seen.found.values["count_border"]) == (4, 0)
 
 
 def row(true_px: float, counted_at: float | None) -> ImageRow:

@@ -107,10 +107,12 @@ def test_small_and_giant_objects_are_each_counted_once_and_the_row_says_so() -> 
             assert seen.found.count == counts[name], name
             assert Doubt.TWO_SIZES in seen.warnings, name
             assert Doubt.SIZE_UNLIKE not in seen.warnings, name
-            assert seen.found.sizes is not None, name
-            small, large = (part.split(" of ") for part in seen.found.sizes.split(", "))
-            assert int(small[0]) + int(large[0]) == counts[name], seen.found.sizes
-            assert float(small[1].removesuffix(" px")) == pytest.approx(diameter, rel=0.1), seen.found.sizes
+            assert seen.found.values["sizes"] is not None, name
+            small, large = (part.split(" of ") for part in seen.found.values["sizes"].split(", "))
+            assert int(small[0]) + int(large[0]) == counts[name], seen.found.values["sizes"]
+            assert float(small[1].removesuffix(" px")) == pytest.approx(diameter, rel=0.1), seen.found.values[
+                "sizes"
+            ]
             assert labels_of(seen).max() == counts[name], name
 
 
@@ -119,7 +121,7 @@ def test_objects_of_one_size_are_looked_at_once() -> None:
     plane = drawn(500, rows(25, 30, 60, 95, 5))
     with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
         seen = count_plane(kit, plane)
-    assert (seen.found.count, seen.found.sizes) == (25, None)
+    assert (seen.found.count, seen.found.values["sizes"]) == (25, None)
     assert Doubt.TWO_SIZES not in seen.warnings
 
 
@@ -130,7 +132,7 @@ def test_a_field_counted_by_blocks_says_that_its_giants_may_be_in_pieces() -> No
     with closing(planes_kit(package, engine, run)) as kit:
         seen = count_plane(kit, plane)
     assert Doubt.TOO_LARGE in seen.warnings
-    assert seen.found.sizes is None
+    assert seen.found.values["sizes"] is None
 
 
 def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_so() -> None:

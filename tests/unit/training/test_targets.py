@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.objects.size_map import decode_diameter, encode_diameter
-from cellcount_core.training.targets import (
+from cellcount_core.tasks.instances.learn import (
     between_objects,
     diameters,
     foreground,

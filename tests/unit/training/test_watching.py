@@ -55,8 +55,8 @@ def test_whole_images_are_brought_to_the_models_diameter_and_never_too_many(fini
 
 
 def test_a_perfect_network_would_score_one(finished: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cellcount_core.tasks.instances.learn import foreground, normalised_distance
     from cellcount_core.training import watching
-    from cellcount_core.training.targets import foreground, normalised_distance
     from cellcount_core.training.trainer import compiled
 
     config = finished.model_copy(

@@ -1,0 +1,143 @@
+"""Evaluation by a table of truths: for tasks whose answer about an image is a class, labels or numbers, and no label image.
+
+Images are looked at by `examine`, the function that counts the fields of a run. What is compared, and what it comes to, the task says.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cellcount_core import __version__
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import Value
+from cellcount_core.domain.errors import ConfigFault, FieldFault, OutputFault
+from cellcount_core.evaluation.evaluate import in_turn, pixels_of_channels
+from cellcount_core.labelled.folders import Row, read_truths
+from cellcount_core.labelled.image import read_pixels
+from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.golden import check_golden
+from cellcount_core.models.package import Package
+from cellcount_core.pipeline.field import examine
+from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.tasks.task import Scoring
+
+JSON, TABLE = "evaluation.json", "images.csv"
+FORMAT = 1
+_DIGITS = 6
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What an evaluation by truths found: a row an image, and what they come to."""
+
+    package: Package
+    engine: str
+    path: Path
+    rows: tuple[Mapping[str, Value], ...]
+    figures: Mapping[str, Value]
+
+
+def compare(
+    package: Package,
+    scoring: Scoring,
+    path: Path,
+    *,
+    engine: str,
+    threads: int,
+    split: str | None,
+    limit: int | None,
+    progress: Progress,
+) -> Compared:
+    """Look at every image of the table at `path` (or the `index.csv` of that folder) and compare it with its row.
+
+    `split` and `limit` choose among the rows as for label images. Raises ConfigFault naming table, row and column, or an image that cannot
+    be looked at; ModelFault if the package fails its golden tensors.
+    """
+    prepare_process()
+    name = resolve_engine(package, engine, gpus=0)
+    truths = read_truths(path, scoring.columns, split)
+    if limit is not None and limit < len(truths):
+        truths = [truths[at * len(truths) // limit] for at in range(limit)]
+    loaded = load_engine(package, name, threads)
+    check_golden(package, loaded)
+    rows: list[Mapping[str, Value]] = []
+    with closing(planes_kit(package, loaded, RunConfig())) as kit:
+        for done, row in enumerate(in_turn(partial(_compared, kit, scoring), truths), 1):
+            rows.append(row)
+            progress(done, len(truths))
+    return Compared(package, name, path, tuple(rows), scoring.figures(rows))
+
+
+def _compared(kit: PlanesKit, scoring: Scoring, truth: tuple[Path, Row]) -> Mapping[str, Value]:
+    file, row = truth
+    try:
+        seen = examine(kit, pixels_of_channels(kit, file.name, read_pixels(file)))
+    except FieldFault as fault:
+        raise ConfigFault(f"{file}: {fault.detail}") from fault
+    try:
+        return {"id": row.get("id") or file.stem, **scoring.score(row, seen.found)}
+    except ConfigFault as fault:
+        raise ConfigFault(f"{file}: {fault}") from fault
+
+
+def write_compared(compared: Compared, folder: Path) -> list[Path]:
+    """Write evaluation.json and images.csv into `folder`, which is made, and return their paths.
+
+    They hold no time and no host. Raises OutputFault naming what cannot be written.
+    """
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(compared.rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(compared.rows)
+    texts = {
+        JSON: json.dumps(as_plain(compared), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        TABLE: table.getvalue(),
+    }
+    for name, text in texts.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise OutputFault(
+                f"{folder / name}: cannot be written: {error.strerror}; --out names another folder"
+            ) from error
+    return [folder / name for name in texts]
+
+
+def as_plain(compared: Compared) -> dict[str, object]:
+    """All of it as plain values, rounded to six digits."""
+    package = compared.package
+    return {
+        "format": FORMAT,
+        "cellcount": __version__,
+        "task": package.task,
+        "package": {"name": package.name, "version": package.version, "digest": package.digest},
+        "engine": compared.engine,
+        "data": {"path": str(compared.path), "images": len(compared.rows)},
+        "figures": {name: _rounded(value) for name, value in compared.figures.items()},
+        "images": [{name: _rounded(value) for name, value in row.items()} for row in compared.rows],
+    }
+
+
+def told(compared: Compared) -> list[str]:
+    """What the console shows."""
+    package = compared.package
+    lines = [f"{package.name} {package.version} ({package.digest[:12]}), engine {compared.engine}", ""]
+    for name, value in compared.figures.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
+        lines.append(f"{name.replace('_', ' '):<24}{shown}")
+    return [*lines, ""]
+
+
+def _rounded(value: Value) -> Value:
+    return round(value, _DIGITS) if isinstance(value, float) else value
