@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 SCHEMA_VERSION = 4
-"""Raised when a column that all tasks share is added or changes its name, type, unit or meaning, and when what a file says of its
-columns changes; stands in the metadata of every table. Version 3 had no schema in run.json: `domain/schema3.py` holds it."""
+"""Raised when a column that is there changes its type, unit or meaning, and when what a file says of its columns changes; stands in the
+metadata of every table. A column that is added needs no other version: a run's schema lists its columns. Version 3 had no schema in
+run.json: `domain/schema3.py` holds it."""
 
 Value = str | int | float | bool | Sequence[str] | Sequence[float] | None
 """What a cell of a table may hold."""

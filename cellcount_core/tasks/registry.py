@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 
 from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.models.package import Package
 from cellcount_core.tasks.task import Task
 
-
-def _instances() -> Task:
-    from cellcount_core.tasks.instances.task import Instances
-
-    return Instances()
-
-
-TASKS: dict[str, Callable[[], Task]] = {
-    "instances": _instances,
+TASKS = {
+    "instances": "cellcount_core.tasks.instances.task:Instances",
 }
-"""Name of every task and what loads it."""
+"""Name of every task, and the class that it is."""
 
 
 def task_of(package: Package) -> Task:
@@ -28,4 +21,6 @@ def task_of(package: Package) -> Task:
             f"package {package.name!r} is for the task {package.task!r}, which this version does not know"
             f"{nearest(package.task, TASKS)}"
         )
-    return TASKS[package.task]()
+    module, _, name = TASKS[package.task].partition(":")
+    task: Task = getattr(import_module(module), name)()
+    return task
