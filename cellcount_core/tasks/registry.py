@@ -10,6 +10,7 @@ from cellcount_core.tasks.task import Task
 
 TASKS = {
     "instances": "cellcount_core.tasks.instances.task:Instances",
+    "classes": "cellcount_core.tasks.classes.task:Classes",
 }
 """Name of every task, and the class that it is."""
 
