@@ -116,7 +116,7 @@ class RasterImage:
             raise FieldFault(
                 Reason.UNSUPPORTED, f"OpenCV refuses the image: {error.err or error}", self.key
             ) from error
-        if pixels is None or pixels.shape[:2] != self.shape:
+        if pixels is None:
             raise FieldFault(
                 Reason.UNREADABLE, "the header is sound but the pixels cannot be decoded", self.key
             )
@@ -194,6 +194,7 @@ def _png(body: bytes, key: str, max_pixels: int) -> tuple[_Header, bytes]:
         if kind in _PNG_PIXELS:
             kept.append(body[at:end])
         if kind == b"IEND":
+            # What OpenCV cannot read it also tells of on standard error, a line a file.
             if b"IDAT" not in kinds or (colour_type == _PNG_PALETTE and b"PLTE" not in kinds):
                 raise FieldFault(Reason.UNREADABLE, "the PNG has no pixels, or no palette for them", key)
             return header, body if kinds <= _PNG_PIXELS else b"".join(kept)

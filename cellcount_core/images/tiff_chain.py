@@ -57,10 +57,13 @@ def check_chain(reader: Reader, key: str) -> int:
         raise FieldFault(Reason.TRUNCATED, "the TIFF was never finished: its header names no page", key)
     seen: set[int] = set()
     while at:
-        if at in seen or len(seen) >= _MOST_PAGES:
+        if at in seen:
             raise FieldFault(
                 Reason.UNREADABLE, f"the TIFF's page {len(seen)} leads back to one before it", key
             )
+        if len(seen) == _MOST_PAGES:
+            detail = f"the TIFF has more than {_MOST_PAGES:,} pages, which no microscope writes"
+            raise FieldFault(Reason.UNREADABLE, detail, key)
         seen.add(at)
         at = _next(reader, at, widths, len(seen) - 1, key)
     return len(seen)

@@ -27,7 +27,7 @@ def check_encoding(page: tifffile.TiffPage, key: str) -> None:
     """
     code = int(page.compression)
     own = code in tifffile.TIFF.IMAGE_COMPRESSIONS or code == _LERC
-    if (own and code != _JPEG and code not in _JPEG_2000) or (code == _JPEG and page.is_ndpi):
+    if own and code != _JPEG and code not in _JPEG_2000:
         name = getattr(page.compression, "name", str(code))
         expected = "none, LZW, deflate, zstd, LZMA, PackBits, JPEG and JPEG 2000 are read"
         raise FieldFault(Reason.UNSUPPORTED, f"compression {name}; {expected}", key)
@@ -36,9 +36,13 @@ def check_encoding(page: tifffile.TiffPage, key: str) -> None:
 def check_written(
     page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, key: str
 ) -> None:
-    """Raw pixels: the strips must hold as many bytes as the image has. Raises FieldFault TRUNCATED."""
+    """Raw pixels: the strips must hold as many bytes as the image has, and each must have its place. Raises FieldFault TRUNCATED."""
     if keyframe.compression != _NONE:
         return
+    strips, places = len(page.databytecounts), len(page.dataoffsets)
+    if places < strips:
+        detail = f"the page has {strips} strips or tiles and names the place of {places}"
+        raise FieldFault(Reason.TRUNCATED, detail, key)
     row = -(-keyframe.imagewidth * keyframe.bitspersample // 8)
     needed = row * keyframe.imagelength * keyframe.samplesperpixel
     there = sum(page.databytecounts)
@@ -85,8 +89,6 @@ def check_images(spans: list[Span], keyframe: tifffile.TiffPage, reader: Reader,
 def _check_jpeg(segment: bytes, keyframe: tifffile.TiffPage, number: int, key: str) -> None:
     tables = keyframe.jpegtables
     whole = tables[:-2] + segment[2:] if tables else segment
-    if not segment.startswith(jpeg.START[:2]):
-        raise FieldFault(Reason.UNREADABLE, f"strip or tile {number} is no JPEG", key)
     frame = jpeg.read_frame(whole, key)
     _check_size(frame.height, frame.width, keyframe, number, key)
     if frame.bits == 8 and frame.components in (1, 3):
@@ -101,7 +103,7 @@ def _size_of_jpeg_2000(segment: bytes, number: int, key: str) -> tuple[int, int]
         header = 16 if length == 1 else 8
         if length == 1:
             length = int.from_bytes(segment[at + 8 : at + 16], "big")
-        if (kind != _BOX_OF_PIXELS and length < header) or at + header > len(segment):
+        if kind != _BOX_OF_PIXELS and length < header:
             raise FieldFault(Reason.UNREADABLE, f"strip or tile {number} is no JPEG 2000", key)
         at += header if kind == _BOX_OF_PIXELS else length
     right, bottom, left, top = (

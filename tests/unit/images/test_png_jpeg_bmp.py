@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import Reason
-from tests.unit.images.encoded import noise, opened, png, raster, reason
+from tests.unit.images.encoded import noise, opened, png, raster, reason, refusal
 
 
 @pytest.mark.parametrize(("dtype", "bit_max"), [("uint8", 255), ("uint16", 65535)])
@@ -144,3 +144,58 @@ def test_a_bmp_whose_palette_is_too_short_is_unreadable() -> None:
     short = np.zeros((4, 3), np.uint8)
     assert reason(bmp(numbers, 8, short)) is Reason.UNREADABLE
     assert reason(bmp(numbers, 8, short, used=200)) is Reason.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour"),
+    [(3, 0), (16, 3), (1, 2), (8, 5), (8, 3)],
+    ids=["3 bits", "16 in a palette", "1 of colour", "no type", "no palette"],
+)
+def test_a_png_whose_header_cannot_be_is_unreadable_and_no_library_tells_of_it(
+    bits: int, colour: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert reason(png(4, 4, bits, colour, bytes(9 * 16))) is Reason.UNREADABLE
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_without_pixels_is_unreadable_and_no_library_tells_of_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    whole = png(4, 4, 8, 0, bytes(5 * 4))
+    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
+
+    assert reason(whole[:start] + whole[end:]) is Reason.UNREADABLE
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_that_does_not_begin_with_its_header_is_unreadable() -> None:
+    whole = png(4, 4, 8, 0, bytes(5 * 4))
+    head, comment = whole[8:33], png(4, 4, 8, 0, b"", (b"tEXt", b"a\0b"))
+    start = comment.index(b"tEXt") - 4
+
+    assert reason(whole[:8] + comment[start : start + 15] + head + whole[33:]) is Reason.UNREADABLE
+
+
+def test_an_image_of_more_pixels_than_opencv_takes_says_so() -> None:
+    fault = refusal(png(40_000, 40_000, 8, 0, b""), max_pixels=10_000_000_000)
+
+    assert fault.reason is Reason.UNSUPPORTED
+    assert "OpenCV refuses" in fault.detail
+
+
+@pytest.mark.parametrize(("bits", "compression"), [(8, 1), (4, 2), (24, 4), (2, 0)])
+def test_a_bmp_of_another_kind_is_unsupported(bits: int, compression: int) -> None:
+    body = bytearray(raster(noise(20, 24, dtype="uint8"), ".bmp"))
+    struct.pack_into("<HI", body, 28, bits, compression)
+
+    fault = refusal(bytes(body))
+
+    assert fault.reason is Reason.UNSUPPORTED
+    assert f"a BMP of {bits} bits and compression {compression}" in fault.detail
+
+
+def test_a_bmp_whose_pixels_would_stand_in_its_header_is_unreadable() -> None:
+    body = bytearray(raster(noise(20, 24, 3, dtype="uint8"), ".bmp"))
+    struct.pack_into("<I", body, 10, 20)
+
+    assert reason(bytes(body)) is Reason.UNREADABLE
