@@ -22,6 +22,9 @@ METADATA_NAMES = frozenset({GROUP_V2, ARRAY_V2, ATTRIBUTES_V2, NODE_V3})
 _LARGEST = 16 << 20
 _MOST_AXES = 8
 _MOST_CHUNKS = 1 << 22
+_MOST = {"t": 100_000, "c": 1_000, "z": 100_000}
+"""Most time points, channels and planes of an image: no instrument writes more, and each is looked at."""
+
 _OLD_AXES = ("t", "c", "z", "y", "x")
 """Axes of images older than version 0.3, which do not name them."""
 
@@ -78,6 +81,20 @@ class ImageGroup:
     def axis(self, name: str) -> int | None:
         """Number of the axis `name`, None where there is none."""
         return self.axes.index(name) if name in self.axes else None
+
+    def sizes(self, array: ZarrArray) -> dict[str, int]:
+        """The length of the array along each axis of the image. Raises NgffFault where they do not fit, or are beyond all instruments."""
+        if len(array.shape) != len(self.axes):
+            raise NgffFault(
+                f"the image has the axes {', '.join(self.axes)} and its array the shape {list(array.shape)}"
+            )
+        sizes = dict(zip(self.axes, array.shape, strict=True))
+        for name, most in _MOST.items():
+            if sizes.get(name, 1) > most:
+                raise NgffFault(
+                    f"the array has {sizes[name]:,} along axis {name!r}; {most:,} at most are read"
+                )
+        return sizes
 
     def names(self, count: int) -> tuple[str, ...]:
         """The names of its `count` channels: those of the metadata where each has one of its own, else "" for one and "0", "1", … for

@@ -180,11 +180,9 @@ def open_array(parts: Mapping[str, Reader], key: str, max_pixels: int) -> ArrayI
     try:
         array = array_of(own, parts[f"{key}/{own}"].whole())
         group, level = _image(parts, key)
+        group.sizes(array)
     except NgffFault as fault:
         raise FieldFault(Reason.UNREADABLE, str(fault), key) from None
-    if len(group.axes) != len(array.shape):
-        detail = f"the image has the axes {', '.join(group.axes)} and its array the shape {array.shape}"
-        raise FieldFault(Reason.WRONG_SHAPE, detail, key)
     y, x = group.axes.index("y"), group.axes.index("x")
     check_pixels(array.shape[y], array.shape[x], max_pixels, key)
     if any(size < 1 for size in array.shape):

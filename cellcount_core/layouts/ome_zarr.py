@@ -65,6 +65,7 @@ _LARGEST_METADATA = 16 << 20
 _BESIDE = frozenset({"labels", "tables"})
 _ENDINGS = re.compile(r"(?:\.ome)?\.zarr$", re.IGNORECASE)
 _SUFFIX = ".zarr/"
+_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 class OmeZarrSettings(LayoutSettings):
@@ -201,7 +202,8 @@ class _Walk:
         if "multiscales" in attributes:
             return self._images([self._alone(node.folder, node.folder, 1)])
         if holds_series(attributes):
-            series = sorted((each for each in self.nodes.children(node.folder) if each.isdigit()), key=int)
+            children = self.nodes.children(node.folder)
+            series = sorted((each for each in children if _NUMBER.fullmatch(each)), key=int)
             return self._images(
                 self._alone(node.folder, _joined(node.folder, path), int(path) + 1) for path in series
             )
@@ -241,7 +243,7 @@ class _Walk:
                 yield place.faulty(_reason(fault), f"{found.key}: {fault}")
                 continue
             for number, image in enumerate(images, 1):
-                site = int(image.path) + 1 if image.path.isdecimal() else number
+                site = int(image.path) + 1 if _NUMBER.fullmatch(image.path) else number
                 place = _Place(_field(name, well, site), node.folder, _joined(found.folder, image.path))
                 if self.nodes.holds(place.path):
                     yield place
@@ -316,12 +318,9 @@ class _Walk:
             if (array := self.shapes.get(body)) is None:
                 array = array_of(file_name(node.listed.key), body)
                 _remember(self.shapes, body, array)
+            sizes = group.sizes(array)
         except _FAULTS as fault:
             return place.faulty(_reason(fault), f"{node.key}: {fault}", node.folder)
-        if len(array.shape) != len(group.axes):
-            detail = f"{image.key} gives the axes {', '.join(group.axes)}, and {node.key} the shape {list(array.shape)}"
-            return place.faulty(Reason.WRONG_SHAPE, detail, node.folder)
-        axis = group.axis("c")
         return ArrayAt(
             place.field,
             place.folder,
@@ -329,7 +328,7 @@ class _Walk:
             (image.listed, node.listed),
             array,
             group.axes,
-            group.names(1 if axis is None else array.shape[axis]),
+            group.names(sizes.get("c", 1)),
         )
 
     def _read(self, folders: Iterable[str], names: tuple[str, ...]) -> Iterator[_Node]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,21 @@ def test_plates_of_one_name_in_two_folders_are_kept_apart(plate: Path) -> None:
     shutil.copytree(plate, plate.parent / "again" / plate.name)
     found = {one.key.plate for one in fields(plate.parent)}
     assert found == {f"day 1@{plate.name}", f"day 1@again/{plate.name}"}
+
+
+def test_an_image_whose_path_is_no_number_has_its_place_in_the_well(tmp_path: Path) -> None:
+    write_plate(
+        tmp_path / "p.zarr",
+        {"A/1": {"left": noise(1, 1, 20, 30), "²": noise(1, 1, 20, 30)}},
+        channels=("DAPI",),
+    )
+    images = [{"path": "left"}, {"path": 10**30}, {"path": "²"}]
+    (tmp_path / "p.zarr/A/1/.zattrs").write_text(json.dumps({"well": {"images": images}}))
+    assert [(one.key.site, one.reason) for one in fields(tmp_path)] == [
+        (1, None),
+        (2, Reason.ABSENT),
+        (3, None),
+    ]
 
 
 def test_several_acquisitions_of_a_well_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
@@ -383,7 +399,20 @@ def test_an_array_whose_axes_are_not_its_image_s_is_a_row(tmp_path: Path) -> Non
     write_group(tmp_path / "a.zarr", multiscales("czyx", channels=CHANNELS), "0.4")
     write_array(tmp_path / "a.zarr/0", noise(20, 30), "0.4")
     [field] = fields(tmp_path, run(channel="DAPI"))
-    assert field.reason is Reason.WRONG_SHAPE
+    assert field.reason is Reason.UNREADABLE
+    assert "the axes c, z, y, x and its array the shape [20, 30]" in field.detail
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_image_of_a_billion_channels_planes_or_times_is_a_row_at_once(tmp_path: Path, axis: int) -> None:
+    write_image(tmp_path / "a.zarr", noise(1, 1, 1, 20, 30), "tczyx", channels=("DAPI",))
+    path = tmp_path / "a.zarr/0/.zarray"
+    node = json.loads(path.read_text())
+    node["shape"][axis] = node["chunks"][axis] = 1_000_000_000
+    path.write_text(json.dumps(node))
+    [field] = fields(tmp_path)
+    assert field.reason is Reason.UNREADABLE
+    assert "1,000,000,000 along axis" in field.detail
 
 
 def named(plate: Path, **more: object) -> None:
@@ -419,3 +448,51 @@ def test_other_layouts_leave_an_ome_zarr_out_and_say_how_it_is_counted(plate: Pa
     config = RunConfig.model_validate({"layout": {"kind": "flat"}})
     with plan_of(plate.parent, config) as plan:
         assert any("to count those: --layout ome-zarr" in warning for warning in plan.summary.warnings)
+
+
+@VERSIONS
+def test_hostile_metadata_is_rows_or_one_refusal(tmp_path: Path, version: str) -> None:
+    """Cut, flipped, of other types, repeated: 150 mutants of all metadata objects of a plate."""
+    write_plate(tmp_path / "p.zarr", {"B/02": {"0": noise(2, 1, 20, 30)}}, version, channels=CHANNELS)
+    bodies = {
+        path: path.read_bytes()
+        for path in sorted((tmp_path / "p.zarr").rglob("*"))
+        if path.name in (".zattrs", ".zarray", "zarr.json")
+    }
+    dice = random.Random(11)
+    refused = 0
+    for _ in range(150):
+        path = dice.choice(list(bodies))
+        path.write_bytes(mutated(bodies[path], dice))
+        try:
+            assert {field.key.plate for field in fields(tmp_path)} <= {
+                "p",
+                "B",
+                "02",
+                "0",
+                "p.zarr",
+                tmp_path.name,
+            }
+        except ConfigFault:
+            refused += 1
+        path.write_bytes(bodies[path])
+    assert 0 < refused < 150
+
+
+def mutated(body: bytes, dice: random.Random) -> bytes:
+    """JSON cut or flipped, or with one of its values of another type."""
+    at, end = sorted(dice.randrange(len(body) + 1) for _ in range(2))
+    if dice.random() < 0.4:
+        return dice.choice(
+            [body[:at], body[:at] + body[end:], body[:at] + dice.randbytes(end - at) + body[end:]]
+        )
+    node = json.loads(body)
+    inner = node
+    while isinstance(inner, dict | list) and inner:
+        key = dice.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+        if dice.random() < 0.3 or not isinstance(inner[key], dict | list) or not inner[key]:
+            others = [None, True, -1, 0, 1e308, 10**30, "", "../x", [], {}, [[]], {"a": []}, "NaN"]
+            inner[key] = dice.choice(others)
+            break
+        inner = inner[key]
+    return json.dumps(node).encode()
