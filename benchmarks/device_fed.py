@@ -35,8 +35,8 @@ from cellcount_core.domain.receipts import Receipt
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.maps import levels
-from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.runners.job import run_job
 from cellcount_core.stores.local import open_local
 from cellcount_core.tables.runfile import read_run

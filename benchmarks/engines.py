@@ -30,11 +30,10 @@ from cellcount_core.models.engines import load_engine
 from cellcount_core.models.engines.keras import POLICIES, KerasEngine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.tasks.instances.head import separate_whole
-from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.instances.task import section_of, separate_whole
 
 Maps = NDArray[np.float32]
 Run = Callable[[Maps], Maps]

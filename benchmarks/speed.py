@@ -43,12 +43,11 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU, Engine, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.objects.separators import Separator, build_separator
-from cellcount_core.pipeline.clock import StageClock
-from cellcount_core.pipeline.kit import PlanesKit
+from cellcount_core.pipeline.context import StageClock, prepare_process
+from cellcount_core.pipeline.field import PlanesKit
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.tasks.instances.section import section_of
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.instances.task import section_of
+from cellcount_core.tasks.object_size.looks import tells_sizes
 
 SMALL, LARGE = 256, 1024
 SMALL_BAR, F32_BAR, LARGE_BAR, ESTIMATE_BAR = 90.0, 30.0, 5.0, 40.0

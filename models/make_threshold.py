@@ -13,7 +13,7 @@ import numpy as np
 from cellcount_core.models.engines.smooth import SmoothEngine
 from cellcount_core.models.manifest import FORMAT
 from cellcount_core.models.package import InputSpec, Package
-from cellcount_core.models.writing import write_package
+from cellcount_core.models.package import write_package
 
 NETWORK = {"sigma_px": 1.5}
 RADIUS = 8

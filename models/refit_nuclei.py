@@ -16,9 +16,9 @@ from pathlib import Path
 from cellcount_core.cli.settings import read_yaml
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import load_package
-from cellcount_core.models.writing import read_for_writing
+from cellcount_core.models.package import read_for_writing
 from cellcount_core.objects.separators import build_separator
-from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.instances.task import section_of
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
 from cellcount_core.training.fit import GRIDS, START, fit_cores, score

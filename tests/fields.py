@@ -15,16 +15,14 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.clock import StageClock
+from cellcount_core.pipeline.context import StageClock
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldResult, count_field
+from cellcount_core.pipeline.field import FieldKit, FieldResult, count_field
 from cellcount_core.pipeline.files import LoadedFile
-from cellcount_core.pipeline.kit import FieldKit
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tasks.registry import task_of
-from cellcount_core.tasks.task import SizeEstimate
+from cellcount_core.tasks.task import SizeEstimate, task_of
 
 CHANNEL = Selection("nuclei", "")
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellcount_core.models.engines import ENGINES, Engine
-from cellcount_core.models.engines.memory import no_room
+from cellcount_core.models.engines import ENGINES, Engine, no_room
 from cellcount_core.models.package import Package
 
 Tiles = NDArray[np.float32]

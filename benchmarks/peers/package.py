@@ -21,7 +21,7 @@ def load(variant: str) -> Count:
     from cellcount_core.evaluation.evaluate import count_plane, counting_of, labels_of
     from cellcount_core.models.engines import load_engine
     from cellcount_core.models.package import find_package
-    from cellcount_core.pipeline.kit import planes_kit
+    from cellcount_core.pipeline.field import planes_kit
 
     parts = variant.split(":")
     if len(parts) != 3 or parts[2] not in ("auto", "model"):

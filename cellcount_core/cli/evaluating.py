@@ -48,7 +48,7 @@ def evaluate(
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
-    from cellcount_core.tasks.registry import task_of
+    from cellcount_core.tasks.task import task_of
 
     scale = read_diameter(diameter)
     _refuse_file(out)

@@ -51,7 +51,7 @@ def package_now(config: Path, assignments: Sequence[str]) -> int:
 
 def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
     """Measure anew what a package states of its counts, as it counts now, and give it the configuration's version."""
-    from cellcount_core.pipeline.process import prepare_process
+    from cellcount_core.pipeline.context import prepare_process
     from cellcount_core.training.export import refit_package
     from cellcount_core.training.images import load_images
 

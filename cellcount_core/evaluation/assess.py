@@ -24,12 +24,11 @@ from cellcount_core.evaluation.evaluate import (
 from cellcount_core.evaluation.figures import Interval, measure
 from cellcount_core.evaluation.groups import grouped, groupings
 from cellcount_core.labelled.image import Entry, LabelledImage
-from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.kit import PlanesKit, planes_kit
-from cellcount_core.pipeline.process import prepare_process
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.pipeline.context import prepare_process
+from cellcount_core.pipeline.field import PlanesKit, planes_kit
+from cellcount_core.tasks.object_size.looks import tells_sizes
 
 WORST = 10
 

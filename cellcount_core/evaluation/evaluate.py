@@ -23,8 +23,7 @@ from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.field import examine
-from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.tasks.instances.score import (

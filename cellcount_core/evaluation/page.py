@@ -18,7 +18,7 @@ from cellcount_core.evaluation.figures import (
 from cellcount_core.evaluation.outlines import BOTH, COUNTED, TRUE, outlines_png
 from cellcount_core.evaluation.plots import calibration_png, f1_by_size_png
 from cellcount_core.report.html import Card, inline_png, render
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.object_size.looks import tells_sizes
 
 CARDS = ("ap_50", "ap_mean", "f1_50", "pq", "count_mape", "count_bias")
 """The figures at the top of the page."""

@@ -21,12 +21,10 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault, OutputFault
 from cellcount_core.evaluation.evaluate import in_turn, pixels_of_channels
 from cellcount_core.labelled.folders import Row, read_truths
 from cellcount_core.labelled.image import read_pixels
-from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.field import examine
-from cellcount_core.pipeline.kit import PlanesKit, planes_kit
-from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.pipeline.context import prepare_process
+from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.tasks.task import Scoring
 
 JSON, TABLE = "evaluation.json", "images.csv"

@@ -1,8 +1,4 @@
-"""Model packages: a folder with `package.json` and the files it names, known by its digest.
-
-The digest is the SHA-256 of `package.json`, which lists the SHA-256 of every other file: it covers all of the package,
-wherever it lies. Code never asks which model it has; it asks the package.
-"""
+"""Package."""
 
 from __future__ import annotations
 
@@ -15,7 +11,14 @@ from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.domain.interval import CountInterval
 from cellcount_core.domain.likeness import Domain
 from cellcount_core.domain.polarity import Polarity
-from cellcount_core.models.manifest import MANIFEST, Manifest, read_manifest
+from cellcount_core.models.manifest import (
+    MANIFEST,
+    Manifest,
+    manifest_data,
+    manifest_text,
+    parse_manifest,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +208,26 @@ def find_package(name_or_path: str) -> Package:
     raise ModelFault(
         f"model package {name_or_path!r}: neither a folder with {MANIFEST} nor a shipped package{nearest(name_or_path, known)}"
     )
+
+
+def read_for_writing(folder: Path) -> dict[str, object]:
+    """The manifest of a package as `write_package` takes it: plain data of the present format, without "files"."""
+    data = manifest_data(read_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST)))
+    del data["files"]
+    return data
+
+
+def write_package(folder: Path, manifest: Mapping[str, object]) -> Package:
+    """Write `package.json` into `folder`, listing every other file there, and load the package.
+
+    `manifest` is the content without "files", of any format that is read; it is written in the present one. Raises ModelFault if the
+    result is not a valid package.
+    """
+    files = {
+        path.name: "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name not in (MANIFEST, "README.md")
+    }
+    whole = parse_manifest({**manifest, "files": files}, str(folder / MANIFEST))
+    (folder / MANIFEST).write_text(manifest_text(whole), encoding="utf-8")
+    return load_package(folder)

@@ -21,7 +21,7 @@ from cellcount_core.plan.rows import Row, row_of
 from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.tables.runfile import read_run
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.object_size.looks import tells_sizes
 
 MOST_FILES = 1000
 """More files than this are not named one by one in run.include: the plate is counted whole."""

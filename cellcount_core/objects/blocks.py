@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.objects.labels import anchors
-from cellcount_core.objects.protocol import FieldParams, Separator
+from cellcount_core.objects.separators import FieldParams, Separator
 
 OBJECT_CUT_BY_BLOCK = "object_cut_by_block"
 """Warning code: an object is larger than the largest window; it may be counted in parts or more than once."""
@@ -29,7 +29,7 @@ Provider = Callable[[int, int, int, int], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Block:
     """Pixels from (y0, x0) to (y1, x1), half-open."""
 
     y0: int
@@ -57,10 +57,10 @@ class BlockObjects:
     warnings: tuple[str, ...]
 
 
-def block_grid(shape: tuple[int, int], block: int) -> list[Window]:
+def block_grid(shape: tuple[int, int], block: int) -> list[Block]:
     """Blocks of at most `block` x `block` px that cover a field of `shape`, in raster order."""
     return [
-        Window(y, x, min(y + block, shape[0]), min(x + block, shape[1]))
+        Block(y, x, min(y + block, shape[0]), min(x + block, shape[1]))
         for y in range(0, shape[0], block)
         for x in range(0, shape[1], block)
     ]
@@ -92,7 +92,7 @@ def _separate_block(
     separator: Separator,
     params: FieldParams,
     *,
-    block: Window,
+    block: Block,
     halo: int,
 ) -> BlockObjects:
     for _ in range(GROWTH + 1):
@@ -108,8 +108,8 @@ def _separate_block(
     return _cut_out(labels, owned, read, (OBJECT_CUT_BY_BLOCK,) if warned else ())
 
 
-def _grown(block: Window, halo: int, shape: tuple[int, int]) -> Window:
-    return Window(
+def _grown(block: Block, halo: int, shape: tuple[int, int]) -> Block:
+    return Block(
         max(0, block.y0 - halo),
         max(0, block.x0 - halo),
         min(shape[0], block.y1 + halo),
@@ -117,7 +117,7 @@ def _grown(block: Window, halo: int, shape: tuple[int, int]) -> Window:
     )
 
 
-def _inside(labels: NDArray[np.int32], part: Window, read: Window) -> NDArray[np.int32]:
+def _inside(labels: NDArray[np.int32], part: Block, read: Block) -> NDArray[np.int32]:
     return labels[part.y0 - read.y0 : part.y1 - read.y0, part.x0 - read.x0 : part.x1 - read.x0]
 
 
@@ -128,12 +128,12 @@ def _flags(labels: NDArray[np.int32], numbers: NDArray[np.integer]) -> NDArray[n
     return flags
 
 
-def _present(labels: NDArray[np.int32], block: Window, read: Window) -> NDArray[np.bool_]:
+def _present(labels: NDArray[np.int32], block: Block, read: Block) -> NDArray[np.bool_]:
     """Which objects have a pixel in the block."""
     return _flags(labels, _inside(labels, block, read).ravel())
 
 
-def _owned(labels: NDArray[np.int32], block: Window, read: Window) -> NDArray[np.bool_]:
+def _owned(labels: NDArray[np.int32], block: Block, read: Block) -> NDArray[np.bool_]:
     """Which objects have their anchor in the block."""
     numbers, first = anchors(labels)
     y, x = np.divmod(first, max(1, labels.shape[1]))
@@ -141,7 +141,7 @@ def _owned(labels: NDArray[np.int32], block: Window, read: Window) -> NDArray[np
     return _flags(labels, numbers[(y >= block.y0) & (y < block.y1) & (x >= block.x0) & (x < block.x1)])
 
 
-def _unsure(labels: NDArray[np.int32], reach: int, read: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _unsure(labels: NDArray[np.int32], reach: int, read: Block, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Which objects the end of the window may have changed: those near it, and those that touch these."""
     height, width = labels.shape
     edges: list[NDArray[np.int32]] = []
@@ -163,7 +163,7 @@ def _unsure(labels: NDArray[np.int32], reach: int, read: Window, shape: tuple[in
 
 
 def _cut_out(
-    labels: NDArray[np.int32], owned: NDArray[np.bool_], read: Window, warnings: tuple[str, ...]
+    labels: NDArray[np.int32], owned: NDArray[np.bool_], read: Block, warnings: tuple[str, ...]
 ) -> BlockObjects:
     # Separators number in raster order, so ascending numbers are ascending anchors.
     mine = np.flatnonzero(owned)

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault, nearest
-from cellcount_core.objects.labels import raster_numbers
-from cellcount_core.objects.runs import (
+from cellcount_core.objects.labels import (
     Indices,
     Runs,
     connected,
@@ -31,6 +30,7 @@ from cellcount_core.objects.runs import (
     gaps,
     join_runs,
     paint,
+    raster_numbers,
     runs_of,
 )
 

@@ -1,8 +1,13 @@
-"""Touching objects parted at the necks of their outline: Otsu's threshold, distance transform, watershed.
+"""Touching objects parted at the necks of their outline: a threshold for the whole field, distance transform, watershed.
 
-The watershed follows the steepest ascent of the distance to the outline (every pixel climbs to a peak), then joins two peaks
-where the pass between them is hardly lower than the lower peak. Both rules look at a pixel's neighbourhood and at two
-touching basins only, so an object comes out the same wherever the window that shows it begins.
+`signal_threshold` finds one threshold from the histogram of a field's smoothed, normalised intensity. It is Otsu's (N. Otsu, IEEE
+Trans. SMC 9, 1979) with two guards, because Otsu splits whatever it is given: values below the noise floor count as one level,
+and a split must lie in a valley of the histogram. The histogram holds integers, so the threshold does not depend on how the
+field was cut into tiles.
+
+`part_at_necks` then lets every foreground pixel climb the distance to the outline to a peak, and joins two peaks if the pass
+between them is hardly lower than the lower peak. Both rules look only at a pixel's neighbourhood and at two touching basins, so
+an object comes out the same wherever the window that shows it begins.
 """
 
 from __future__ import annotations
@@ -16,9 +21,85 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cellcount_core.objects.histogram_threshold import histogram, signal_threshold
-from cellcount_core.objects.labels import drop_small
-from cellcount_core.objects.protocol import FieldParams
+from cellcount_core.objects.labels import strips
+
+LOW, STEPS, BINS = -1.0, 1024, 4096
+"""4096 bins of 1/1024 from -1 to 3; values outside count in the outermost bins."""
+
+
+def histogram(tiles: Iterable[NDArray[np.float32]]) -> NDArray[np.int64]:
+    """Counts (4096,) of map 0 over all pixels of the tiles (h, w, K)."""
+    counts = np.zeros(BINS, np.int64)
+    for tile in tiles:
+        plane = tile[..., 0]
+        for rows in strips((plane.shape[0], plane.shape[1])):
+            bins = (plane[rows] - np.float32(LOW)) * np.float32(STEPS)
+            np.clip(bins, 0, BINS - 1, out=bins)
+            counts += np.bincount(bins.astype(np.uint16).ravel(), minlength=BINS)
+    return counts
+
+
+def signal_threshold(
+    counts: NDArray[np.int64], *, floor: float, valley: float, correction: float
+) -> float | None:
+    """The level that parts objects from background, or None where there is nothing but noise or a smooth gradient.
+
+    `floor` is the lowest threshold given and the least distance of two levels; what is below it counts as one level, so
+    that three nuclei in a large field are not outvoted by noise. `valley` is the largest density at the split, relative to
+    the denser of the two sides, that still counts as a valley: a flat histogram (a gradient) has 1. Where a split is no
+    valley, its darker side is taken for background and the rest is split again. `correction` scales the threshold's
+    height above the darker side's mean.
+    """
+    start = _bin(floor)
+    level = np.arange(BINS, dtype=np.int64)
+    left = counts.copy()
+    left[start - 1] = left[:start].sum()
+    left[: start - 1] = 0
+    while True:
+        present = np.flatnonzero(left)
+        if present.size == 0 or present[-1] < start:
+            return None
+        split = _otsu(left)
+        if split is None:
+            return None
+        dark, bright = left[: split + 1], left[split + 1 :]
+        low = float((dark * level[: split + 1]).sum() / dark.sum())
+        high = float((bright * level[split + 1 :]).sum() / bright.sum())
+        if high - low < floor * STEPS:
+            return None
+        if _is_valley(left, split, low, high, valley):
+            chosen = low + correction * (split + 1 - low)
+            return max(floor, LOW + chosen / STEPS)
+        left[: split + 1] = 0
+
+
+def _bin(value: float) -> int:
+    return int((value - LOW) * STEPS)
+
+
+def _otsu(counts: NDArray[np.int64]) -> int | None:
+    weight = np.cumsum(counts)
+    moment = np.cumsum(counts * np.arange(BINS, dtype=np.int64))
+    total = int(weight[-1])
+    both = (weight > 0) & (weight < total)
+    if not both.any():
+        return None
+    dark = weight[both].astype(np.float64)
+    apart = float(moment[-1]) * (dark / total) - moment[both]
+    between = apart * apart / (dark * (total - dark))
+    best = np.flatnonzero(both)[between == between.max()]
+    return int(best[best.size // 2])
+
+
+def _is_valley(counts: NDArray[np.int64], split: int, low: float, high: float, valley: float) -> bool:
+    half = max(1, round((high - low) / 8))
+    around = [_mass(counts, round(centre), half) for centre in (low, split, high)]
+    return around[1] <= valley * max(around[0], around[2])
+
+
+def _mass(counts: NDArray[np.int64], centre: int, half: int) -> int:
+    return int(counts[max(0, centre - half) : centre + half + 1].sum())
+
 
 _HEIGHT_STEPS = 64
 """Heights are distances in 1/64 px: integers, so that ties are ties on every machine."""
@@ -26,57 +107,9 @@ _BLUR_PX = 2
 _CHUNK_PX = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class WatershedSeparator:
-    """Separator of the `threshold` family; map 0 is the smoothed normalised intensity.
-
-    `floor`, `valley`, `correction`: see `signal_threshold`. `depth` is how far below the lower of two peaks, relative to
-    it, the pass must lie for the two to be two objects. `max_radius` (px): wider necks are never parted. `min_area` in px.
-    Raises ValueError for a value out of its range.
-    """
-
-    floor: float = 0.1
-    valley: float = 0.35
-    correction: float = 0.5
-    depth: float = 0.05
-    max_radius: float = 64
-    min_area: float = 20
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "floor": (self.floor, 0.01, 1.0),
-            "valley": (self.valley, 0.0, 1.0),
-            "correction": (self.correction, 0.1, 2.0),
-            "depth": (self.depth, 0.0, 1.0),
-            "max_radius": (self.max_radius, 1.0, 500.0),
-            "min_area": (self.min_area, 0.0, float("inf")),
-        }
-        for name, (value, least, most) in ranges.items():
-            if not least <= value <= most:
-                raise ValueError(f"{name}: expected {least:g} to {most:g} (got {value})")
-
-    @property
-    def reach(self) -> int:
-        """The longest distance measured, plus the smoothing and one ring of neighbours."""
-        return int(self.max_radius) + _BLUR_PX + 2
-
-    @property
-    def outline(self) -> None:
-        """Objects are drawn as they are separated."""
-
-    def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
-        """The field's threshold; None where it holds no signal."""
-        level = signal_threshold(
-            histogram(tiles), floor=self.floor, valley=self.valley, correction=self.correction
-        )
-        return FieldParams(level)
-
-    def separate(self, maps: NDArray[np.float32], params: FieldParams) -> NDArray[np.int32]:
-        """Label image (H, W) int32 of maps (H, W, K)."""
-        if params.threshold is None or maps.size == 0:
-            return np.zeros(maps.shape[:2], np.int32)
-        foreground = (maps[..., 0] > params.threshold).astype(np.uint8)
-        return drop_small(part_at_necks(foreground, self.depth, self.max_radius), self.min_area)
+def reach_of(max_radius: float) -> int:
+    """How far (px) a pixel can change a label: the longest distance measured, plus the smoothing and one ring of neighbours."""
+    return int(max_radius) + _BLUR_PX + 2
 
 
 def part_at_necks(foreground: NDArray[np.uint8], depth: float, max_radius: float) -> NDArray[np.int32]:
@@ -111,7 +144,7 @@ def outline_distance(foreground: NDArray[np.uint8], max_radius: float) -> NDArra
     is exact for coordinates of a few thousand only.
     """
     height, width = foreground.shape
-    margin = int(max_radius) + _BLUR_PX + 2
+    margin = reach_of(max_radius)
     padded = cv2.copyMakeBorder(foreground, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     out = np.empty(foreground.shape, np.uint16)
     for y in range(0, height, _CHUNK_PX):

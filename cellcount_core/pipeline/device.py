@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.engines import Engine
-
-Maps = NDArray[np.float32]
-
+from cellcount_core.tasks.task import MapArray
 
 _KEPT_PX = 640 * 640
 """Pixels of a tile that `AskedOnce` keeps, at most."""
@@ -25,7 +23,7 @@ _KEPT_PX = 640 * 640
 class TileDevice(Protocol):
     """What gives the maps of tiles: a `Device`, or what stands before it."""
 
-    def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
+    def submit(self, tile: NDArray[np.float32]) -> Future[MapArray]:
         """Maps (h, w, K) of one tile (h, w, C), later."""
 
     def largest_tile(self, wanted: int) -> int:
@@ -42,7 +40,7 @@ class DeviceFull(MemoryError):
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     tile: NDArray[np.float32]
-    answer: Future[Maps]
+    answer: Future[MapArray]
 
 
 class Device:
@@ -66,9 +64,9 @@ class Device:
         self._thread = threading.Thread(target=self._serve, name="device", daemon=True)
         self._thread.start()
 
-    def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
+    def submit(self, tile: NDArray[np.float32]) -> Future[MapArray]:
         """Maps (h, w, K) of one tile, later. The future raises DeviceFull where there is no memory for it."""
-        answer: Future[Maps] = Future()
+        answer: Future[MapArray] = Future()
         self._queue.put(_Request(tile, answer))
         return answer
 
@@ -181,10 +179,10 @@ class AskedOnce:
 
     def __init__(self, device: TileDevice) -> None:
         self._device = device
-        self._known: list[tuple[NDArray[np.float32], Future[Maps]]] = []
+        self._known: list[tuple[NDArray[np.float32], Future[MapArray]]] = []
         self._keeps = True
 
-    def submit(self, tile: NDArray[np.float32]) -> Future[Maps]:
+    def submit(self, tile: NDArray[np.float32]) -> Future[MapArray]:
         """As the device does."""
         for known, answer in self._known:
             if known.shape == tile.shape and np.array_equal(known, tile):

@@ -1,33 +1,128 @@
-"""One field from files to rows: decode -> prepare -> find -> rows.
-
-`examine` looks at a field from its decoded planes, and whatever counts calls it: workers, evaluation, training and benchmarks.
-"""
+"""One field from files to rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import OBJECT_NUMBER
-from cellcount_core.domain.errors import FieldFault, Reason, Status
-from cellcount_core.domain.fields import PlannedField
+from cellcount_core.domain.columns import OBJECT_NUMBER, Schema
+from cellcount_core.domain.errors import FieldFault, ModelFault, Reason, Status
+from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import FieldScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import without_debris
 from cellcount_core.images.quality import assess
 from cellcount_core.images.scale import resize, resized_shape
-from cellcount_core.pipeline.device import AskedOnce
+from cellcount_core.models.engines import Engine, check_golden, load_engine
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.context import RunContext, StageClock
+from cellcount_core.pipeline.device import AskedOnce, Device
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
-from cellcount_core.pipeline.files import Loaded
-from cellcount_core.pipeline.kit import FieldKit, PlanesKit
+from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels, vector_of
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
-from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values
-from cellcount_core.pipeline.scaling import field_scale, is_another_size
+from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values, run_schema
+from cellcount_core.stores.base import Store
+from cellcount_core.stores.open import open_store
 from cellcount_core.tables.labels import label_key, label_tiff
 from cellcount_core.tables.rows import FieldRow, ObjectRows
-from cellcount_core.tasks.task import Found, Preparation, SizeEstimate
+from cellcount_core.tasks.object_size.factor import Pools, field_scale, is_another_size
+from cellcount_core.tasks.task import Found, Head, Preparation, SizeEstimate, Task, task_of
+
+
+@dataclass(frozen=True, slots=True)
+class PlanesKit:
+    """What counting a field from its planes needs.
+
+    `task` is what the package is for and `head` what looks at fields; `counted` are the channels of the package's roles, in their order; `scales` the object sizes found when planning.
+    """
+
+    run: RunConfig
+    package: Package
+    task: Task
+    head: Head
+    schema: Schema
+    scales: Pools
+    counted: tuple[Selection, ...]
+    device: Device
+    clock: StageClock
+
+    def close(self) -> None:
+        """End the device's thread."""
+        self.device.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldKit(PlanesKit):
+    """What counting the fields of a run needs: also the channels whose intensities are measured, and where labels go."""
+
+    measured: tuple[Selection, ...]
+    output: Store
+
+
+def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
+    """The kit of a run, on `device` or on a new one, whose thread is started.
+
+    Raises ModelFault where the package here is not the one the run was planned with, or fails its golden tensors.
+    """
+    package = _package(context)
+    return FieldKit(
+        run=context.run,
+        package=package,
+        task=task_of(package),
+        head=task_of(package).head(package),
+        schema=context.schema,
+        scales={(s.plate, s.height_px, s.width_px): s for s in context.scales},
+        counted=context.counted,
+        measured=context.measured,
+        output=open_store(context.output_url, context.output_options),
+        device=device or open_device(package, context.engine, context.threads),
+        clock=StageClock(),
+    )
+
+
+def open_device(package: Package, engine: str, threads: int) -> Device:
+    """The package's engine of that name on a device whose thread is started; `close` ends it.
+
+    Raises ModelFault where it does not give the package's golden tensors.
+    """
+    loaded = load_engine(package, engine, threads)
+    check_golden(package, loaded)
+    return Device(loaded)
+
+
+def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
+    """The kit for images in memory, which stand for nothing but themselves: no object sizes are known beforehand.
+
+    Channels are called as the package's roles are. The device's thread is started; `close` ends it.
+    """
+    roles = package.input.channels
+    return PlanesKit(
+        run=run,
+        package=package,
+        task=task_of(package),
+        head=task_of(package).head(package),
+        schema=run_schema(package, roles, roles),
+        scales={},
+        counted=tuple(Selection(role, "") for role in roles),
+        device=Device(engine),
+        clock=StageClock(),
+    )
+
+
+def _package(context: RunContext) -> Package:
+    package = find_package(context.package)
+    if package.digest != context.package_digest:
+        raise ModelFault(
+            f"{context.package}: the package on this machine is {package.digest[:12]}, "
+            f"the run was planned with {context.package_digest[:12]}; use that package, or count into another output"
+        )
+    return package
+
 
 _ODD = 1.4
 """Times by which the median object of a field may differ from its plate's before the field is asked for its own size."""
@@ -207,3 +302,38 @@ def _sources(kit: FieldKit, planned: PlannedField) -> tuple[str, ...]:
     channels = {selection.channel for selection in kit.counted} | {""}
     counted = [source.key for source in planned.sources if source.channel in channels]
     return tuple(dict.fromkeys(counted or [source.key for source in planned.sources]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A field as it was counted: the first counted channel (H, W) in raw units, its label image (H, W) int32 if its task draws one, the
+    pixel size if it is known."""
+
+    planned: PlannedField
+    plane: Plane
+    labels: NDArray[np.int32] | None
+    um_per_px: float | None
+
+
+def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[Seen | FieldFault]:
+    """The fields one after the other, as the run counted them; a field that cannot be counted gives its fault."""
+    with_labels = replace(context, run=context.run.model_copy(update={"labels": "tiff"}))
+    kit = open_kit(with_labels)
+    store = open_store(context.input_url, context.input_options)
+    try:
+        for planned, files in read_fields(store, fields, ahead=2, run=context.run):
+            try:
+                if planned.reason is not None:
+                    raise FieldFault(planned.reason, planned.detail)
+                seen = examine(kit, decode(kit, planned, files), planned.key.plate)
+            except FieldFault as fault:
+                yield fault
+                continue
+            except MemoryError as error:
+                yield FieldFault(Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
+                continue
+            plane = seen.pixels.planes[kit.counted[0].name]
+            labels = None if seen.found.labels is None else seen.found.labels.astype(np.int32)
+            yield Seen(planned, plane, labels, seen.pixels.um_per_px)
+    finally:
+        kit.close()

@@ -15,8 +15,7 @@ from cellcount_core.images.scale import resize, resize_to
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.pipeline.device import DeviceFull, TileDevice
-
-Maps = NDArray[np.float32]
+from cellcount_core.tasks.task import MapArray
 
 _AHEAD = 3
 """Tiles cut ahead of the device by one field: enough to keep it fed, little memory."""
@@ -48,11 +47,11 @@ class TiledMaps:
         self._stride, self._radius = package.stride, package.radius
         self._wanted = max_tile
         self._refused: int | None = None
-        self._kept: OrderedDict[Tile, Maps] = OrderedDict()
+        self._kept: OrderedDict[Tile, MapArray] = OrderedDict()
         self._kept_bytes = 0
         self._plan(device.largest_tile(max_tile))
 
-    def cores(self) -> Iterator[Maps]:
+    def cores(self) -> Iterator[MapArray]:
         """Maps (h, w, K) of the field cut into pieces, each pixel of the field in exactly one of them."""
         height, width = self.shape
         grid = self._grid
@@ -69,7 +68,7 @@ class TiledMaps:
             else:
                 yield maps[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x]
 
-    def _next(self, answers: Iterator[tuple[Tile, Maps]], grid: TileGrid) -> Maps | None:
+    def _next(self, answers: Iterator[tuple[Tile, MapArray]], grid: TileGrid) -> MapArray | None:
         """Maps of the next tile of `grid`; None where the device has no memory for such tiles any more."""
         if self._grid is not grid:
             return None
@@ -79,12 +78,12 @@ class TiledMaps:
             self._shrink(full)
             return None
 
-    def whole(self) -> Maps:
+    def whole(self) -> MapArray:
         """Maps (H, W, K) of the field."""
         height, width = self.shape
         return self.window(0, height, 0, width)
 
-    def window(self, y0: int, y1: int, x0: int, x1: int) -> Maps:
+    def window(self, y0: int, y1: int, x0: int, x1: int) -> MapArray:
         """Maps of rows y0 to y1 and columns x0 to x1 of the field, half-open.
 
         Cores of tiles are kept for the windows that follow, within a bound of memory: windows come in raster order, so what
@@ -96,7 +95,7 @@ class TiledMaps:
             except DeviceFull as full:
                 self._shrink(full)
 
-    def _window(self, window: Window) -> Maps:
+    def _window(self, window: Window) -> MapArray:
         y0, y1, x0, x1 = window
         out = np.empty((y1 - y0, x1 - x0, self._channels), np.float32)
         for tile in [tile for tile in self._kept if tile.core[1] <= y0]:
@@ -134,7 +133,7 @@ class TiledMaps:
         self._kept_bytes = 0
         self._plan(smallest + (refused - smallest) // 2)
 
-    def _keep(self, tile: Tile, maps: Maps) -> None:
+    def _keep(self, tile: Tile, maps: MapArray) -> None:
         top, bottom, left, right = tile.core
         core = maps[top - tile.y : bottom - tile.y, left - tile.x : right - tile.x].copy()
         self._kept[tile] = core
@@ -145,9 +144,9 @@ class TiledMaps:
     def _drop(self, tile: Tile) -> None:
         self._kept_bytes -= self._kept.pop(tile).nbytes
 
-    def _answers(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, Maps]]:
+    def _answers(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, MapArray]]:
         """The tiles with their maps (h, w, K), in order; a few are at the device ahead of the one given out."""
-        waiting: deque[tuple[Tile, Future[Maps]]] = deque()
+        waiting: deque[tuple[Tile, Future[MapArray]]] = deque()
         upcoming = iter(tiles)
         while True:
             while len(waiting) < _AHEAD and (tile := next(upcoming, None)) is not None:
@@ -228,7 +227,7 @@ def vector_of(
     return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()
 
 
-def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> Maps:
+def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> MapArray:
     """Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride.
 
     It is given to the device at once, in tiles only where the device has no memory for that. Raises DeviceFull as `TiledMaps`.
@@ -241,7 +240,7 @@ def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevic
     return TiledMaps((height, width), part, package, device, max(height, width)).whole()
 
 
-def _place_core(out: Maps, core: Maps, tile: Tile, window: Window) -> None:
+def _place_core(out: MapArray, core: MapArray, tile: Tile, window: Window) -> None:
     """Write the part of a tile's core that lies in `window` into `out`, the map of the window."""
     top, bottom, left, right = tile.core
     y0, y1, x0, x1 = max(top, window[0]), min(bottom, window[1]), max(left, window[2]), min(right, window[3])

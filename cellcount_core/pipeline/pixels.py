@@ -1,4 +1,4 @@
-"""The decoded pixels of a field: one plane a channel, planes of a stack joined, calibration from the files."""
+"""The decoded planes of a field."""
 
 from __future__ import annotations
 

@@ -19,8 +19,7 @@ from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
-from cellcount_core.tasks.registry import task_of
-from cellcount_core.tasks.task import Clock, Found, Maps, Preparation, Shape
+from cellcount_core.tasks.task import Clock, Found, Maps, Preparation, Shape, task_of
 
 AS_IT_IS = FieldScale(1.0, ScaleSource.MODEL)
 

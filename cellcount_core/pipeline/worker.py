@@ -19,13 +19,9 @@ from functools import partial
 from cellcount_core.domain.errors import Interrupted
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.receipts import Commit, Receipt
-from cellcount_core.pipeline.clock import StageClock
-from cellcount_core.pipeline.context import RunContext
-from cellcount_core.pipeline.field import FieldResult, count_alone, count_field
+from cellcount_core.pipeline.context import MemoryGate, RunContext, StageClock, prepare_process
+from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, count_field, open_kit
 from cellcount_core.pipeline.files import Loaded, read_fields
-from cellcount_core.pipeline.gate import Gate
-from cellcount_core.pipeline.kit import FieldKit, open_kit
-from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
 from cellcount_core.tables.amend import amend_part
@@ -56,7 +52,7 @@ class ShardWorker:
         self._context = context
         self._kit = open_kit(context)
         self._input = open_store(context.input_url, context.input_options)
-        self._gate = Gate(_BYTES_IN_HAND)
+        self._gate = MemoryGate(_BYTES_IN_HAND)
         self._threads = ThreadPoolExecutor(
             max(_FIELD_THREADS, 2 * self._kit.device.batch), thread_name_prefix="field"
         )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
-from cellcount_core.pipeline.recount import Seen, recount
+from cellcount_core.pipeline.field import Seen, recount
 from cellcount_core.plan.planfile import plate_shapes, read_shards
 from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.ledger import fields_parts

@@ -11,11 +11,10 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldResult, decode, examine, rows_of
+from cellcount_core.pipeline.field import FieldResult, decode, examine, open_device, open_kit, rows_of
 from cellcount_core.pipeline.files import read_fields
-from cellcount_core.pipeline.kit import open_device, open_kit
-from cellcount_core.pipeline.process import prepare_process
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.planfile import shard_limits
 from cellcount_core.plan.planner import make_plan

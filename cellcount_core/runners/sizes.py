@@ -11,19 +11,18 @@ from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
+from cellcount_core.pipeline.field import open_device
 from cellcount_core.pipeline.files import Loaded, read_fields
-from cellcount_core.pipeline.kit import open_device
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.pipeline.pixels import load_pixels
-from cellcount_core.pipeline.scaling import own_factor
 from cellcount_core.plan.fields import ChannelChoice
 from cellcount_core.plan.planner import SizeFinder, no_sizes
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.runners.places import selections
 from cellcount_core.stores.base import Store
-from cellcount_core.tasks.object_size import tells_sizes
-from cellcount_core.tasks.registry import task_of
-from cellcount_core.tasks.task import Head
+from cellcount_core.tasks.object_size.factor import own_factor
+from cellcount_core.tasks.object_size.looks import tells_sizes
+from cellcount_core.tasks.task import Head, task_of
 
 _AHEAD = 8
 

@@ -1,8 +1,4 @@
-"""What a task is: how a field is prepared for it, what it finds in a field, and what the tables say of that.
-
-A task is one folder here and one line in `registry.py`. The pipeline prepares a field and gives it to the task's `Head` as a `View`; the
-head gives back what it `Found`. Everything else (shards, commits, merging, verifying, reports, nights) asks the task's columns.
-"""
+"""Task."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import import_module
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Column, Value
-from cellcount_core.domain.errors import ModelFault
+from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.domain.moments import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
@@ -283,3 +280,22 @@ def read_section(model: type[AnySection], package: Package) -> AnySection:
         at = ".".join(str(part) for part in (package.task, *first["loc"]))
         got = "" if first["type"] == "missing" else f" (got {first['input']!r:.80})"
         raise ModelFault(f"package {package.name!r}: {at}: {first['msg']}{got}") from error
+
+
+TASKS = {
+    "instances": "cellcount_core.tasks.instances.task:Instances",
+    "classes": "cellcount_core.tasks.classes.task:Classes",
+}
+"""Name of every task, and the class that it is."""
+
+
+def task_of(package: Package) -> Task:
+    """The task of a package. Raises ModelFault naming the nearest one if there is none of that name."""
+    if package.task not in TASKS:
+        raise ModelFault(
+            f"package {package.name!r} is for the task {package.task!r}, which this version does not know"
+            f"{nearest(package.task, TASKS)}"
+        )
+    module, _, name = TASKS[package.task].partition(":")
+    task: Task = getattr(import_module(module), name)()
+    return task

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.models.engines import backend as engines
+from cellcount_core.models.engines import keras as engines
 
 Spread = Literal["one", "jax", "tensorflow"]
 """How a batch is shared: not at all, by `keras.distribution.DataParallel`, by `tf.distribute.MirroredStrategy`."""

@@ -28,13 +28,12 @@ from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.manifest import FORMAT, MANIFEST
-from cellcount_core.models.package import Package, load_package
-from cellcount_core.models.writing import read_for_writing, write_package
+from cellcount_core.models.package import Package, load_package, read_for_writing, write_package
 from cellcount_core.objects.separators import build_separator
+from cellcount_core.pipeline.field import planes_kit
 from cellcount_core.pipeline.field import prepare as prepare_field
-from cellcount_core.pipeline.kit import planes_kit
 from cellcount_core.pipeline.maps import canvas_maps
-from cellcount_core.tasks.object_size import SIZE, tells_sizes
+from cellcount_core.tasks.object_size.looks import SIZE, tells_sizes
 from cellcount_core.training.batches import chances, make_batch, prepare
 from cellcount_core.training.checkpoint import load_checkpoint
 from cellcount_core.training.config import TrainConfig

@@ -11,7 +11,7 @@ from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
 from cellcount_core.images.normalise import estimate
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.objects.separators import Separator, build_separator
-from cellcount_core.tasks.instances.head import label_whole
+from cellcount_core.tasks.instances.task import label_whole
 
 GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85),

@@ -12,8 +12,9 @@ import numpy as np
 
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.instances.section import section_of
-from cellcount_core.tasks.object_size import estimate_with, tells_sizes
+from cellcount_core.tasks.instances.task import section_of
+from cellcount_core.tasks.object_size.estimate import estimate_with
+from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import CanvasMaps
 
 GRIDS: Mapping[str, Sequence[float]] = {

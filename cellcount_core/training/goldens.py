@@ -12,7 +12,7 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.package import InputSpec
 from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.tasks.instances.head import separate_whole
+from cellcount_core.tasks.instances.task import separate_whole
 
 Crops = NDArray[np.float32]
 

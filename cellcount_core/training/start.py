@@ -17,7 +17,7 @@ from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, find_package, load_package
-from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.instances.task import section_of
 from cellcount_core.training.checkpoint import FILE
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.images import Images

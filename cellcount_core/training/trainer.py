@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellcount_core.models.engines.backend import keras_backend
+from cellcount_core.models.engines.keras import keras_backend
 from cellcount_core.models.families.unet import LOGITS, build_unet
 from cellcount_core.tasks.instances.learn import make_loss, pixel_accuracy
 from cellcount_core.training.batches import Batch, Sample, prepare, training_batches, validation_batches

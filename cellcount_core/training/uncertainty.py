@@ -16,12 +16,11 @@ from cellcount_core.evaluation.evaluate import at_true_size, count_image, counti
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
-from cellcount_core.objects.likeness import FEATURES, likeness_features
 from cellcount_core.objects.separators import build_separator, of_whole_objects
-from cellcount_core.pipeline.kit import planes_kit
-from cellcount_core.tasks.instances.head import separate_whole
-from cellcount_core.tasks.instances.section import section_of
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.pipeline.field import planes_kit
+from cellcount_core.tasks.instances.domain_features import FEATURES, likeness_features
+from cellcount_core.tasks.instances.task import section_of, separate_whole
+from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.training.augment import draw_crop
 from cellcount_core.training.batches import prepare
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from cellcount_core.evaluation.evaluate import Diameter, Report, evaluate, package_predictor
 from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.models.engines import Engine, load_engine
-from cellcount_core.models.golden import check_golden, maps_of
-from cellcount_core.models.package import Package
-from cellcount_core.models.writing import write_package
+from cellcount_core.models.engines import Engine, check_golden, load_engine, maps_of
+from cellcount_core.models.package import Package, write_package
 from cellcount_core.training.goldens import put_maps, read_input
 
 Manifest = Mapping[str, object]

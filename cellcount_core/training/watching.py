@@ -20,8 +20,7 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.families.unet import stride
 from cellcount_core.objects.separators import build_separator
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.tasks.instances.head import label_whole
-from cellcount_core.tasks.instances.section import section_of
+from cellcount_core.tasks.instances.task import label_whole, section_of
 from cellcount_core.training.batches import Sample, chances, make_batch
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.fit import START

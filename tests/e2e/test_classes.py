@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.models.package import Package
-from cellcount_core.models.writing import read_for_writing, write_package
+from cellcount_core.models.package import Package, read_for_writing, write_package
 from cellcount_core.tasks.classes.learn import train_classes
 from tests.jobs import rows
 

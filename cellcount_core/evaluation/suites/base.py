@@ -20,12 +20,11 @@ from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_o
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
 from cellcount_core.labelled.image import Entry, LabelledImage
-from cellcount_core.models.engines import ENGINES, load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import ENGINES, check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
-from cellcount_core.pipeline.kit import PlanesKit, planes_kit
+from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.pipeline.rows import Examined
-from cellcount_core.tasks.registry import task_of
+from cellcount_core.tasks.task import task_of
 
 Value = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]

@@ -28,7 +28,7 @@ from cellcount_core.evaluation.suites.robustness import robustness
 from cellcount_core.evaluation.suites.scale import scale
 from cellcount_core.evaluation.suites.uncertainty import uncertainty
 from cellcount_core.models.package import Package, shipped_folder
-from cellcount_core.pipeline.process import prepare_process
+from cellcount_core.pipeline.context import prepare_process
 
 Bars = Literal["shipped", "always"]
 """Which packages the project's bars are asked of: those that travel with cellcount, or any."""

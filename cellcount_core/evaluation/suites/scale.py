@@ -34,11 +34,11 @@ from cellcount_core.evaluation.suites.base import (
 )
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import Entry, LabelledImage, median_diameter
-from cellcount_core.objects.scale import labels_to_original
+from cellcount_core.objects.outline import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import SizeEstimate
 
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

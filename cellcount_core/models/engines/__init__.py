@@ -1,18 +1,19 @@
-"""Engines: what runs a package's network. One file each, one line in `ENGINES`.
+"""Engines: what runs a package's network.
 
-An engine takes a full batch of equal tiles (B, h, w, C) float32 and gives the maps (B, h, w, K) float32. B is its own
-`batch`: small on a CPU, where a batch gains nothing, larger on a GPU. Heavy libraries are imported when an engine is loaded.
-An engine's name says which numbers it computes in: it is part of a run's fingerprint, and what it computes in changes counts.
+A new engine is a file here and a line in `ENGINES`. Heavy libraries are imported only when an engine is loaded. The name of an
+engine says which numbers it computes in; it is part of a run's fingerprint, because what it computes in changes counts.
+`check_golden` compares a loaded engine with the golden tensors of its package: an input with the maps expected of it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
-from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A loaded network. Called from one thread only."""
+    """A loaded network. Called from one thread only.
+
+    It takes a full batch of `batch` tiles of one shape: 1 on a CPU, where a larger batch gains nothing, more on a GPU.
+    """
 
     name: str
     batch: int
@@ -33,6 +37,27 @@ class Engine(Protocol):
         Raises MemoryError where the device has no memory for a single tile of that size.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoMemory:
+    """An exception of `kinds` with one of `words` in its message; where there are no words, any exception of `kinds`."""
+
+    kinds: tuple[type[Exception], ...]
+    words: tuple[str, ...] = ()
+
+    def said_by(self, error: Exception) -> bool:
+        """Whether this exception, one of `kinds`, says so."""
+        if isinstance(error, MemoryError) or not self.words:
+            return True
+        text = str(error)
+        return any(word in text for word in self.words)
+
+
+def no_room(shape: Sequence[int]) -> MemoryError:
+    """What an engine raises where the device has no memory for a single one of tiles (B, h, w, C)."""
+    height, width = shape[1:3]
+    return MemoryError(f"the device has no memory for a tile of {height} x {width} px")
 
 
 def _load_onnx(package: Package, threads: int) -> Engine:
@@ -112,3 +137,54 @@ def _has_keras() -> bool:
 def load_engine(package: Package, name: str, threads: int) -> Engine:
     """Load the engine `name` of a package with `threads` threads for its arithmetic."""
     return ENGINES[name](package, threads)
+
+
+def check_golden(package: Package, engine: Engine) -> float:
+    """Run the package's golden input and return the largest absolute difference from the engine's golden maps.
+
+    Raises ModelFault where it, or the mean difference, exceeds the package's tolerance for that engine, shapes differ, or the
+    device has no memory for the input.
+    """
+    import numpy as np
+
+    path = package.file(package.golden)
+    allowed = package.golden_of(engine.name)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            tiles = stored["input"].astype(np.float32)
+            expected = stored[allowed.maps].astype(np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFault(f"{path}: golden tensors cannot be read: {error}") from error
+    try:
+        found = maps_of(engine, tiles)
+    except MemoryError as error:
+        raise ModelFault(
+            f"package {package.name} {package.version}: the device has no memory for its golden tensors on {engine.name}"
+            f" ({error}); other programs may hold it"
+        ) from error
+    if found.shape != expected.shape:
+        raise ModelFault(
+            f"{path}: engine {engine.name} gives maps of shape {found.shape}, expected {expected.shape}"
+        )
+    differences = np.abs(found - expected)
+    largest, mean = (
+        float(differences.max(initial=0.0)),
+        float(differences.mean()) if differences.size else 0.0,
+    )
+    for difference, limit, word in ((largest, allowed.atol, ""), (mean, allowed.mean_atol, " on average")):
+        # Written so that a difference that is no number is off too.
+        if not difference <= limit:
+            raise ModelFault(
+                f"package {package.name} {package.version}: engine {engine.name} is off its golden tensors by "
+                f"{difference:.2g}{word} (allowed {limit:g}); this machine would count something else"
+            )
+    return largest
+
+
+def maps_of(engine: Engine, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Maps (N, h, w, K) of any number of tiles (N, h, w, C): each tile fills a whole batch of the engine."""
+    import numpy as np
+
+    return np.concatenate(
+        [engine.run(tiles[start : start + 1].repeat(engine.batch, axis=0))[:1] for start in range(len(tiles))]
+    )

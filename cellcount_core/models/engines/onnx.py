@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.models.engines.memory import NoMemory, no_room
+from cellcount_core.models.engines import NoMemory, no_room
 from cellcount_core.models.package import Package
 
 _NO_MEMORY_WORDS = (

@@ -18,8 +18,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import apply, estimate, without_debris
 from cellcount_core.images.scale import resize_to
 from cellcount_core.models.manifest import FORMAT
-from cellcount_core.models.package import InputSpec, Package
-from cellcount_core.models.writing import write_package
+from cellcount_core.models.package import InputSpec, Package, write_package
 
 NETWORK = "network.onnx"
 GOLDEN = "golden.npz"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cellcount_core.domain.settings import Section
-from cellcount_core.objects.size_map import encode_diameter
+from cellcount_core.tasks.object_size.looks import encode_diameter
 
 if TYPE_CHECKING:
     import keras

@@ -29,9 +29,8 @@ from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage, median_diameter, plane_of, read_pixels
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.field import examine, prepare
-from cellcount_core.pipeline.kit import planes_kit
-from cellcount_core.tasks.instances.head import label_whole
+from cellcount_core.pipeline.field import examine, planes_kit, prepare
+from cellcount_core.tasks.instances.task import label_whole
 from tests.data_dir import data_dir, needs_data
 from tests.jobs import count, rows
 from tests.plates import nuclear_field

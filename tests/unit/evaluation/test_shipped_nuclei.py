@@ -12,8 +12,7 @@ import pytest
 from cellcount_core.evaluation.evaluate import Predict, evaluate, package_predictor
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.models.engines import load_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.package import Package, load_package
 from tests.data_dir import data_dir, needs_data
 

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.engines import NoMemory, check_golden, load_engine, resolve_engine
 from cellcount_core.models.engines.keras import KerasEngine
-from cellcount_core.models.engines.memory import NoMemory
-from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import Golden, Package, find_package
 
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.models.engines import load_engine
+from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.engines.onnx import OnnxEngine, keep_onnxruntime_silent
-from cellcount_core.models.golden import check_golden
 from cellcount_core.models.package import find_package
 
 ENGINES = ["onnxruntime", "onnxruntime-int8"]

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.models.engines import ON_GPU, load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import ON_GPU, check_golden, load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
-from cellcount_core.models.package import find_package, load_package, shipped_folder
-from cellcount_core.models.writing import read_for_writing, write_package
-from cellcount_core.tasks.instances.section import section_of
-from cellcount_core.tasks.registry import task_of
+from cellcount_core.models.package import (
+    find_package,
+    load_package,
+    read_for_writing,
+    shipped_folder,
+    write_package,
+)
+from cellcount_core.tasks.instances.task import section_of
+from cellcount_core.tasks.task import task_of
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import pytest
 
 from cellcount_core.evaluation.evaluate import Report, evaluate
 from cellcount_core.labelled.image import LabelledImage, median_diameter
-from cellcount_core.models.engines import load_engine, resolve_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant, judge
@@ -85,10 +84,10 @@ def package(tmp_path: Path) -> Path:
     """The shipped nuclei network as it is before its variants are tried, with golden tensors that show objects."""
     pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from cellcount_core.models.engines import maps_of
     from cellcount_core.models.engines.onnx import OnnxEngine
-    from cellcount_core.models.golden import maps_of
     from cellcount_core.objects.separators import build_separator
-    from cellcount_core.tasks.instances.section import section_of
+    from cellcount_core.tasks.instances.task import section_of
     from cellcount_core.training.goldens import golden_input, write_golden
 
     folder = Path(shutil.copytree(shipped_folder() / "nuclei", tmp_path / "nuclei"))

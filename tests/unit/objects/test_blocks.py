@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from cellcount_core.objects.blocks import OBJECT_CUT_BY_BLOCK, block_grid, separate_blocks
 from cellcount_core.objects.labels import paste, renumber
 from cellcount_core.objects.measure import join_tables, measure
-from cellcount_core.objects.protocol import FieldParams
-from cellcount_core.objects.separators import Separator, build_separator
+from cellcount_core.objects.separators import FieldParams, Separator, build_separator
 
 from .scenes import draw, maps_of, random_discs
 

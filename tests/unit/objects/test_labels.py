@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from cellcount_core.objects import labels as labels_module
 from cellcount_core.objects.labels import (
+    Runs,
     anchors,
     border_numbers,
     drop_small,
+    first_of_runs,
     label_dtype,
     number_in_raster_order,
+    paint,
     paste,
     raster_numbers,
     renumber,
 )
-from cellcount_core.objects.runs import Runs, first_of_runs, paint
 
 _IMAGES = arrays(np.int32, st.tuples(st.integers(0, 9), st.integers(1, 9)), elements=st.integers(0, 12))
 

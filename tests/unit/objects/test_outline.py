@@ -9,10 +9,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellcount_core.objects.blocks import separate_blocks
-from cellcount_core.objects.labels import Pixels, number_in_raster_order, paste, renumber
+from cellcount_core.objects.labels import ObjectPixels, number_in_raster_order, paste, renumber
 from cellcount_core.objects.measure import join_tables, measure
-from cellcount_core.objects.outline import MARGIN, GrownSeparator, Outline, bounded_by_light, grown
-from cellcount_core.objects.scale import labels_to_original, objects_to_original, window_to_original
+from cellcount_core.objects.outline import (
+    MARGIN,
+    GrownSeparator,
+    Outline,
+    bounded_by_light,
+    grown,
+    labels_to_original,
+    objects_to_original,
+    window_to_original,
+)
 from cellcount_core.objects.separators import build_separator
 
 from .scenes import draw, maps_of, random_discs
@@ -159,15 +167,15 @@ def test_an_object_ends_where_it_has_two_fifths_of_its_light(sign: int) -> None:
     drawn = np.zeros((60, 80), np.int32)
     for number, disc in enumerate(discs, 1):
         drawn[disc > 0.08] = number
-    found = bounded_by_light(Pixels.of(drawn), plane, 5_000, sign * 800.0).painted()
+    found = bounded_by_light(ObjectPixels.of(drawn), plane, 5_000, sign * 800.0).painted()
     for number, disc in enumerate(discs, 1):
         expected = (disc > 0.4).sum()
         assert abs((found == number).sum() - expected) <= 0.08 * expected
         assert ndimage.label(found == number)[1] == 1
     assert found[40, 33] == 3
-    nothing = Pixels.of(np.zeros((4, 5), np.int32))
+    nothing = ObjectPixels.of(np.zeros((4, 5), np.int32))
     assert not bounded_by_light(nothing, plane[:4, :5], 5_000, 800).painted().any()
     one = np.zeros((3, 3), np.int32)
     one[1, 1] = 1
-    unlit = bounded_by_light(Pixels.of(one), np.zeros((3, 3), np.uint8), 10, 50)
+    unlit = bounded_by_light(ObjectPixels.of(one), np.zeros((3, 3), np.uint8), 10, 50)
     np.testing.assert_array_equal(unlit.painted(), one)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from cellcount_core.objects.runs import connected, paint, runs_of
+from cellcount_core.objects.labels import connected, paint, runs_of
 
 
 def with_gap(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

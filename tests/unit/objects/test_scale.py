@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.measure import measure
-from cellcount_core.objects.scale import (
+from cellcount_core.objects.outline import (
     labels_to_original,
     map_to_original,
     objects_to_original,

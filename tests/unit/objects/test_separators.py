@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.images.normalise import apply, estimate
-from cellcount_core.objects.protocol import FieldParams
-from cellcount_core.objects.separators import KINDS, build_separator
-from cellcount_core.objects.watershed import WatershedSeparator, outline_distance, part_at_necks
+from cellcount_core.objects.separators import KINDS, FieldParams, WatershedSeparator, build_separator
+from cellcount_core.objects.watershed import outline_distance, part_at_necks
 
 from .scenes import draw, maps_of, random_discs
 

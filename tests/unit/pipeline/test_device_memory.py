@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import Normalisation
-from cellcount_core.models.engines import Engine, load_engine, resolve_engine
-from cellcount_core.models.engines.memory import no_room
+from cellcount_core.models.engines import Engine, load_engine, no_room, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.device import Device, DeviceFull
 from cellcount_core.pipeline.field import FieldResult

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from cellcount_core.pipeline.gate import Gate
+from cellcount_core.pipeline.context import MemoryGate
 
 
 def test_a_heavy_field_is_not_passed_by_light_ones_for_ever() -> None:
-    gate = Gate(10)
+    gate = MemoryGate(10)
     gate.enter(4)
     entered = threading.Event()
 
@@ -38,7 +38,7 @@ def test_a_heavy_field_is_not_passed_by_light_ones_for_ever() -> None:
 
 
 def test_what_is_inside_never_weighs_more_than_the_limit_unless_it_is_alone() -> None:
-    gate = Gate(10)
+    gate = MemoryGate(10)
     lock = threading.Lock()
     inside: list[int] = []
     seen: list[tuple[int, ...]] = []

@@ -12,7 +12,7 @@ import pytest
 _CHURN = """
 import resource, sys
 import numpy as np
-from cellcount_core.pipeline.process import keep_freed_memory
+from cellcount_core.pipeline.context import keep_freed_memory
 
 if sys.argv[1] == "keep":
     print(keep_freed_memory())

@@ -17,8 +17,7 @@ from cellcount_core.domain.scales import PoolScale, ScaleSource
 from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.field import examine
-from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.pipeline.field import examine, planes_kit
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.task import SizeEstimate
 from tests.fields import size_of

@@ -17,11 +17,16 @@ from cellcount_core.evaluation.suites.empty import empty_image
 from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.kit import planes_kit
-from cellcount_core.pipeline.scaling import OWN_SIZE, UNKNOWN_SIZE, Pools, counting_factor, field_scale
-from cellcount_core.tasks.instances.section import section_of
-from cellcount_core.tasks.registry import task_of
-from cellcount_core.tasks.task import NOTHING, SizeEstimate
+from cellcount_core.pipeline.field import planes_kit
+from cellcount_core.tasks.instances.task import section_of
+from cellcount_core.tasks.object_size.factor import (
+    OWN_SIZE,
+    UNKNOWN_SIZE,
+    Pools,
+    counting_factor,
+    field_scale,
+)
+from cellcount_core.tasks.task import NOTHING, SizeEstimate, task_of
 from tests.fields import size_of
 from tests.plates import nuclear_field
 

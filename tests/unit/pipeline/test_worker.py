@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import Interrupted
 from cellcount_core.domain.fields import Shard
-from cellcount_core.models.engines import ENGINES, Engine
-from cellcount_core.models.engines.memory import no_room
+from cellcount_core.models.engines import ENGINES, Engine, no_room
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.worker import ShardWorker
 from cellcount_core.plan.planfile import read_shards

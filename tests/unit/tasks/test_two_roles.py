@@ -18,12 +18,10 @@ from cellcount_core.cli.main import main
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.models.engines import load_engine
-from cellcount_core.models.package import Package
-from cellcount_core.models.writing import write_package
-from cellcount_core.objects.size_map import encode_diameter
-from cellcount_core.pipeline.field import examine
-from cellcount_core.pipeline.kit import planes_kit
+from cellcount_core.models.package import Package, write_package
+from cellcount_core.pipeline.field import examine, planes_kit
 from cellcount_core.pipeline.pixels import Pixels
+from cellcount_core.tasks.object_size.looks import encode_diameter
 from tests.jobs import rows
 
 SIDE, DIAMETER = 160, 20

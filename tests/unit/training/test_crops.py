@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.labelled.image import LabelledImage, median_diameter
-from cellcount_core.objects.size_map import decode_diameter
+from cellcount_core.tasks.object_size.looks import decode_diameter
 from cellcount_core.training.augment import Placement, _saturate, crowd, cut, draw_crop, draw_empty, place
 from cellcount_core.training.batches import (
     chances,

@@ -88,7 +88,7 @@ def test_thresholds_are_fitted_anew_where_enough_images_are_set_aside(
 
 
 def test_another_package_under_the_same_name_is_another_run(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.models.writing import write_package
+    from cellcount_core.models.package import write_package
     from cellcount_core.training.trainer import config_digest
 
     config = tuning(tmp_path, finished)
@@ -136,7 +136,7 @@ def test_a_package_without_a_network_cannot_be_trained(tmp_path: Path, finished:
 
 
 def test_a_run_keeps_the_package_it_started_from(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.models.writing import write_package
+    from cellcount_core.models.package import write_package
 
     source = tmp_path / "source"
     source.mkdir()

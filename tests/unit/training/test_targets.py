@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.objects.size_map import decode_diameter, encode_diameter
 from cellcount_core.tasks.instances.learn import (
     between_objects,
     diameters,
@@ -14,6 +13,7 @@ from cellcount_core.tasks.instances.learn import (
     object_weights,
     stack_targets,
 )
+from cellcount_core.tasks.object_size.looks import decode_diameter, encode_diameter
 
 
 def two_touching() -> np.ndarray:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.models.engines import load_engine
-from cellcount_core.models.golden import check_golden
+from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.package import load_package
 from cellcount_core.training.config import TrainConfig
 from tests.unit.training.tiny import quiet, seed_recipe

@@ -19,7 +19,7 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
-from cellcount_core.objects.likeness import FEATURES
+from cellcount_core.tasks.instances.domain_features import FEATURES
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import refit_package
 from cellcount_core.training.images import Images

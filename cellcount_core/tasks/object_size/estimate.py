@@ -1,38 +1,41 @@
-"""How large the objects of an image are, told by the network itself before anything is counted.
+"""How large the objects of one image are: an estimate by the network itself, before anything is counted.
 
-The network says of every object how large it takes it to be (map `size`), over a wide range of scales. The image is looked at in
-a few sizes, each half the one before, and each object is taken from the look that shows it best: a large nucleus falls to
-pieces in a look that is too close, but of each piece the network says how large the whole is; nuclei of a colony melt together
-in a look from too far, but were seen one by one in the closer one. What is found so are objects of every size, each once; the
-size told is that of the typical one *by number*, so that a few giants, a clump or some debris do not decide it, and how far
-the sizes reach is told beside it.
+The network says of every object how large it takes it to be (the map `size`), over a wide range of scales. The image is looked
+at in a few sizes, each half the one before, and each object is taken from the look that shows it best. A large nucleus falls
+to pieces in a look that is too close, but of each piece the network says how large the whole is; nuclei of a colony melt together
+in a look from too far, but were seen one by one in the closer one. So objects of every size are found, each once. The estimate is
+the median *by number*, so a few giants, a clump or some debris do not decide it; how far the sizes reach is stated beside it.
 
-An image is enlarged only for objects that were seen at its own size: enlarged noise and specks look like nuclei. What is larger than
-most of the image is its illumination.
+An image is enlarged only for objects that were already seen at its own size, because enlarged noise and specks look like nuclei.
+Anything larger than most of the image is taken for uneven illumination.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import Normalisation, estimate, without_debris
+from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
 from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
-from cellcount_core.objects.size_map import decode_diameter
+from cellcount_core.tasks.object_size.looks import (
+    PIECE,
+    Look,
+    SeenObjects,
+    from_farther,
+    look_at,
+    tells_sizes,
+    weighted_quantile,
+)
 from cellcount_core.tasks.task import NOTHING, CanvasMaps, SizeEstimate
-
-Column = NDArray[np.float64]
-
-SIZE = "size"
-"""Name of the map that tells how large an object is."""
 
 _LEVELS = (1.0, 0.5, 0.25, 0.125)
 _SIDE = 512
@@ -51,25 +54,6 @@ loses small objects, or larger by the second, which those of `_LEVELS` are withi
 _LARGEST_IN_LOOK = 60.0
 """Px in a look: an image whose largest object would have no more there is looked at no smaller."""
 
-_CERTAIN_OBJECT = 0.65
-"""Mean foreground of an object: below it the look does not count as having seen it."""
-
-_FRAGMENT, _PIECE = 1.0, 0.5
-"""Octaves by which an object is smaller than the network says: from the first on a look does not count as having seen it, from
-the second on it is a piece of a larger one and tells no size."""
-
-_SAME = 0.5
-"""Share of the area: an object that holds one of at least so much is the same one, seen in two looks."""
-
-_MARGIN = 0.3
-"""Octaves by which what lies within an object must fit worse to what the network says than the object itself does, to give way;
-twice as many where it is ten objects: a colony, made small, looks like a nucleus."""
-
-_STRAINED = 1.0
-"""Octaves above the model's own size from which on the network's word for what it sees as one object counts less."""
-
-_UNCOVERED = 0.5
-"""Octaves that count as misfit where nothing of an object is covered by what lies within it."""
 
 _STRAY = 1.35
 """What is found counts as truth; the network's word bounds it within this factor, where objects cling together, fall apart or
@@ -103,73 +87,6 @@ class Separation(Protocol):
     def sizing(self) -> Mapping[str, object]:
         """Those of its numbers that differ where objects are looked at for their size alone."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SeenObjects:
-    """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
-
-    `octaves` is how far above the model's own size each was seen (below 0: below it), `doubt` how much the network wavered in that look, and
-    `weight` for how many of the image each stands: the root of what its look saw less of it, as small ones are seen in others too.
-    """
-
-    y: Column
-    x: Column
-    found: Column
-    said: Column
-    octaves: Column
-    doubt: Column
-    weight: Column
-
-    @property
-    def misfit(self) -> Column:
-        """How far what was found lies from what the network says, in octaves; seen too large, an object may be in pieces."""
-        strain = np.maximum(0, self.octaves - _STRAINED)
-        return np.asarray(np.abs(np.log2(self.said / self.found)) + strain)
-
-    def taken(self, which: NDArray[np.bool_]) -> SeenObjects:
-        """Those of a mask (n,)."""
-        return SeenObjects(*(getattr(self, field.name)[which] for field in fields(self)))
-
-    def joined(self, other: SeenObjects) -> SeenObjects:
-        """These and others."""
-        return SeenObjects(
-            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """What was seen at one scale: labels 1..n (h, w) of the window whose corner is `origin` (px of the image), and its objects.
-
-    `certain` (n,) are those that the network was sure of.
-    """
-
-    factor: float
-    origin: tuple[int, int]
-    labels: NDArray[np.int32]
-    objects: SeenObjects
-    certain: NDArray[np.bool_]
-
-    @property
-    def doubt(self) -> float:
-        """How much the network wavers in it; 0 where it shows nothing."""
-        return float(self.objects.doubt[0]) if self.objects.doubt.size else 0.0
-
-    def owners(self, others: SeenObjects) -> NDArray[np.intp]:
-        """The label that each centre of `others` lies in, 0 for none."""
-        places = []
-        for centre, origin in zip((others.y, others.x), self.origin, strict=True):
-            places.append(np.floor((centre - origin + 0.5) * self.factor).astype(np.intp))
-        inside = np.all([(p >= 0) & (p < n) for p, n in zip(places, self.labels.shape, strict=True)], axis=0)
-        owner = np.zeros(others.y.size, np.intp)
-        owner[inside] = self.labels[places[0][inside], places[1][inside]]
-        return owner
-
-
-def tells_sizes(package: Package) -> bool:
-    """Whether the network says how large objects are, and the package at which size it counts them best."""
-    return package.input.diameter_px is not None and SIZE in package.maps
 
 
 def estimate_with(
@@ -212,7 +129,7 @@ def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
     for look in others:
         seen = _with_look(seen, look)
     seen = seen.taken(seen.found <= largest)
-    whole = np.log2(seen.said / seen.found) < _PIECE
+    whole = np.log2(seen.said / seen.found) < PIECE
     return seen.taken(whole) if whole.any() else seen
 
 
@@ -221,27 +138,6 @@ def _with_look(seen: SeenObjects, look: Look) -> SeenObjects:
     taken = from_farther(seen, look)
     gone = np.concatenate([[False], taken])[look.owners(seen)]
     return seen.taken(~gone).joined(look.objects.taken(taken))
-
-
-def from_farther(seen: SeenObjects, look: Look) -> NDArray[np.bool_]:
-    """Which objects (n,) of a look from farther are to be taken instead of what was seen closer.
-
-    One that holds nothing is. One that holds itself, seen closer, is where it is nearer to the model's size. One that
-    holds several or much smaller ones is where they fit worse to what the network says of them.
-    """
-    new = look.objects
-    count = new.found.size
-    owner = look.owners(seen)
-    held = np.bincount(owner, minlength=count + 1)[1:]
-    area = np.bincount(owner, seen.found**2, minlength=count + 1)[1:]
-    covered = area / new.found**2
-    misfit = np.bincount(owner, seen.found**2 * seen.misfit, minlength=count + 1)[1:] / np.maximum(area, 1e-9)
-    octaves = np.bincount(owner, np.abs(seen.octaves), minlength=count + 1)[1:]
-    same = (held == 1) & (covered > _SAME)
-    margin = _MARGIN * (1 + np.log10(np.maximum(held, 1)))
-    worse = misfit + _UNCOVERED * np.maximum(0, 1 - covered) > new.misfit + margin
-    better = np.where(same, np.abs(new.octaves) < octaves, worse)
-    return np.asarray(look.certain & ((held == 0) | better))
 
 
 def _typical(seen: SeenObjects) -> float:
@@ -333,10 +229,6 @@ class _Viewer:
 
 def _busiest_point(planes: Sequence[Plane], norms: Sequence[Normalisation]) -> tuple[int, int]:
     """The point (y, x) around which the planes hold most above their noise floors."""
-    import cv2
-
-    from cellcount_core.images.normalise import apply
-
     shape = planes[0].shape
     step = max(1, min(shape) // 128)
     each = [
@@ -349,45 +241,3 @@ def _busiest_point(planes: Sequence[Plane], norms: Sequence[Normalisation]) -> t
     held = cv2.boxFilter(small, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(np.argmax(held)), held.shape)
     return int(y) * step, int(x) * step
-
-
-def look_at(
-    labels: NDArray[np.int32],
-    maps: NDArray[np.float32],
-    package: Package,
-    factor: float,
-    origin: tuple[int, int],
-) -> Look:
-    """What was separated in maps (h, w, K) of an image resized by `factor`: labels 1..n (h, w), from `origin` (y, x) px on."""
-    flat = np.flatnonzero(labels)
-    owner = labels.ravel()[flat]
-    count = int(owner.max(initial=0))
-    area = np.bincount(owner, minlength=count + 1)[1:].astype(np.float64)
-    chance = np.ascontiguousarray(maps[..., 0])
-
-    def mean(values: NDArray[np.generic]) -> Column:
-        return np.asarray(np.bincount(owner, values, minlength=count + 1)[1:] / area)
-
-    y, x = np.divmod(flat, labels.shape[1])
-    said = mean(maps[..., package.maps.index(SIZE)].ravel()[flat])
-    said = decode_diameter(said.astype(np.float32)).astype(np.float64)
-    found = 2 * np.sqrt(area / np.pi)
-    doubt = float((chance * (1 - chance)).mean() / max(float(chance.mean()), 1e-9))
-    objects = SeenObjects(
-        origin[0] + mean(y) / factor,
-        origin[1] + mean(x) / factor,
-        found / factor,
-        said / factor,
-        np.log2(said / float(package.input.diameter_px or 1)),
-        np.full(count, doubt),
-        np.full(count, factor / labels.size**0.5),
-    )
-    certain = (mean(chance.ravel()[flat]) > _CERTAIN_OBJECT) & (np.log2(said / found) < _FRAGMENT)
-    return Look(factor, origin, labels, objects, certain)
-
-
-def weighted_quantile(values: Column, weights: Column, share: float) -> float:
-    """The smallest of n > 0 values at which a share of the weight is reached."""
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    return float(values[order][min(np.searchsorted(reached, share * reached[-1]), values.size - 1)])

@@ -1,4 +1,4 @@
-"""At which scale a field is counted, and what that rests on."""
+"""Factor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.object_size import tells_sizes
+from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import SizeEstimate
 
 _SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0

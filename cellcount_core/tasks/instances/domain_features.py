@@ -1,5 +1,4 @@
-"""Features that tell whether a field looks like what a network was trained on: what the network is unsure of, and contrast,
-sharpness and unrest of the image around what it found."""
+"""Features."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.objects.size_map import decode_diameter
+from cellcount_core.tasks.object_size.looks import decode_diameter
 
 FEATURES = (
     "log_doubt",

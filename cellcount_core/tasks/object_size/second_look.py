@@ -1,10 +1,4 @@
-"""Objects too large for the scale that a field is counted at: the field is looked at a second time, from farther.
-
-A network sees objects over a range of sizes. What is larger falls to pieces, or comes out as one with pieces beside it, but of each
-the network says how large the whole is. Where it speaks of objects beyond its range, the field is made so small that the largest of them
-have the model's own size, and separated again. Each object is then taken from the look that shows it best, by the rule that
-sizes are told by (`object_size.from_farther`), and is counted once. It costs as much less as the field is smaller then.
-"""
+"""Second look."""
 
 from __future__ import annotations
 
@@ -17,12 +11,12 @@ from numpy.typing import NDArray
 from cellcount_core.images.scale import SMALLEST_FACTOR
 from cellcount_core.models.package import Package
 from cellcount_core.objects.labels import number_in_raster_order
-from cellcount_core.objects.scale import labels_to_original, objects_to_original
+from cellcount_core.objects.outline import labels_to_original, objects_to_original
 from cellcount_core.objects.separators import Separator
-from cellcount_core.objects.size_map import encode_diameter
-from cellcount_core.tasks.object_size import (
+from cellcount_core.tasks.object_size.looks import (
     SIZE,
     Look,
+    encode_diameter,
     from_farther,
     look_at,
     tells_sizes,
