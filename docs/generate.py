@@ -10,11 +10,13 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 import typer
 import yaml
+from cellcount_core.tasks.task import TASKS, task_of
 from pydantic import BaseModel
 
 import cellcount_core
@@ -178,7 +180,7 @@ def _sentence(section: type[BaseModel]) -> str:
 
 def tables_page() -> str:
     """Every column of every table, of each task: objects are named Nuclei, and one channel w1 is measured."""
-    schema = run_schema(find_package("nuclei"), ("w1",), ("w1",))
+    schema = _example("instances")
     text = [
         "# Tables\n",
         f"Schema version {tables.SCHEMA_VERSION}; it stands in the metadata of every file, units, meanings and rules of merging in that of every column.",
@@ -193,20 +195,44 @@ def tables_page() -> str:
         ("plates.parquet", "One row a plate.", totals.plates_columns(schema)),
     )
     for name, meaning, columns in pages:
-        text += [
-            f"## {name}\n",
-            f"{meaning}\n",
-            "| column | type | unit | null | merged as | meaning |",
-            "|---|---|---|---|---|---|",
-        ]
-        text += [
-            f"| `{column.name}` | `{column.kind.value}` | {column.unit} | {column.null.value} | {_rule(column)} | {column.meaning} |"
-            for column in columns
-        ]
-        text.append("")
+        text += [f"## {name}\n", f"{meaning}\n", *_columns(columns), ""]
+    for name in TASKS:
+        if name != "instances":
+            text += _of_task(_example(name), schema)
     text += ["## Rules of merging\n", "| rule | what wells, plates and summary say |", "|---|---|"]
     text += [f"| {rule.value} | {_RULES[rule]} |" for rule in tables.Merge if rule is not tables.Merge.NONE]
     return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+def _example(task: str) -> tables.Schema:
+    """The schema of a run of a task, for the section that the task gives as an example."""
+    bare = replace(find_package("nuclei"), task=task)
+    return run_schema(replace(bare, section=task_of(bare).example), ("w1",), ("w1",))
+
+
+def _columns(columns: Sequence[tables.Column]) -> list[str]:
+    return [
+        "| column | type | unit | null | merged as | meaning |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{column.name}` | `{column.kind.value}` | {column.unit} | {column.null.value} | {_rule(column)} | {column.meaning} |"
+            for column in columns
+        ),
+    ]
+
+
+def _of_task(schema: tables.Schema, common: tables.Schema) -> list[str]:
+    """The columns that a task has and counting objects has not."""
+    classes = ", ".join(f"`{name}`" for name in schema.classes)
+    own = [column for column in schema.fields if column not in common.fields]
+    merged = [column for column in totals.wells_columns(schema) if column not in totals.wells_columns(common)]
+    without = "" if schema.objects else ", and no columns of objects, their size and the scale"
+    told = f" (here of the classes {classes})" if classes else ""
+    return [
+        f"## Task {schema.task}\n",
+        f"Beside the columns that all fields have, a run of the task `{schema.task}`{told} has these{without}.\n",
+        "fields:\n", *_columns(own), "", "wells and plates:\n", *_columns(merged), "",
+    ]  # fmt: skip
 
 
 _RULES = {

@@ -245,6 +245,11 @@ class Task(Protocol):
         """What is done to a field before the network sees it."""
         ...
 
+    @property
+    def example(self) -> Mapping[str, object]:
+        """A section as a manifest may have it: what the reference shows the task's columns by."""
+        ...
+
     def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
         """What it adds to the tables; `measured` are the channels whose intensities are."""
         ...

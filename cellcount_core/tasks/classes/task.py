@@ -5,6 +5,9 @@ A package's section `classes` names the classes, in the order of the network's o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -57,6 +60,7 @@ class Classes:
 
     name = "classes"
     preparation = Preparation.FIXED
+    example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64}
 
     def columns(self, package: Package, _: tuple[str, ...]) -> TaskColumns:
         """The class with its probability, and the probability of every class."""

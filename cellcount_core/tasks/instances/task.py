@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -339,6 +340,9 @@ class Instances:
 
     name = "instances"
     preparation = Preparation.OBJECT_SIZE
+    example: ClassVar[Mapping[str, object]] = {
+        "maps": ["foreground"], "stride": 1, "receptive_radius": 0, "separator": {"kind": "components"},
+    }  # fmt: skip
 
     def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
         """The count with its interval, and every object's place, shape and intensities."""

@@ -30,7 +30,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
     assert (manifest["training"]["steps"], manifest["training"]["seed"]) == (40, 0)
     assert manifest["training"]["minutes"] > 0
     assert manifest["accuracy"]["images"] == 2
-    assert manifest["sizing"] == {}
+    assert manifest["instances"]["sizing"] == {}
     assert set(manifest["instances"]["separator"]) == {
         "kind",
         "foreground",
