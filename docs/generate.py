@@ -16,7 +16,6 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 
 import typer
 import yaml
-from cellcount_core.tasks.task import TASKS, task_of
 from pydantic import BaseModel
 
 import cellcount_core
@@ -30,6 +29,7 @@ from cellcount_core.layouts.registry import kinds
 from cellcount_core.models.package import find_package
 from cellcount_core.nightly import config as nights
 from cellcount_core.pipeline.rows import run_schema
+from cellcount_core.tasks.task import TASKS, task_of
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from the code; edit there. -->\n\n"
