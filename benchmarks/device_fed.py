@@ -31,15 +31,15 @@ from cellcount_core.cli.progress import Quiet
 from cellcount_core.config import JobConfig, RunConfig
 from cellcount_core.demo.optics import Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.maps import levels
 from cellcount_core.runners.job import run_job
 from cellcount_core.stores.local import open_local
-from cellcount_core.tables.runfile import read_run
 
 _IMAGES = 12
 _SHARD_FIELDS = 16

@@ -34,13 +34,13 @@ import tifffile
 
 from benchmarks.record import record
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.domain.wells import WellPosition
+from cellcount_core.domain.columns import schema_3
+from cellcount_core.domain.plates import WellPosition
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
-from cellcount_core.plan.planfile import ShardLimits
+from cellcount_core.output.planfile import ShardLimits
+from cellcount_core.output.runfile import ModelIdentity
 from cellcount_core.plan.planner import PlannedModel, make_plan
 from cellcount_core.stores.base import LIST_BATCH, Listed
-from cellcount_core.tables.runfile import ModelIdentity
 
 _PEAK_OF_THIS_PROCESS = """
 import sys

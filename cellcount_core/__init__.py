@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cellcount_core.api.calls import count, evaluate, plan, run
     from cellcount_core.api.result import DoubtfulCount, Result
     from cellcount_core.demo.examples import made_up_image, made_up_labelled, made_up_plate
-    from cellcount_core.tables.open import Output
-    from cellcount_core.tables.open import open_output as open  # noqa: A004
+    from cellcount_core.output.open import Output
+    from cellcount_core.output.open import open_output as open  # noqa: A004
 
 __all__ = [
     "DoubtfulCount", "Output", "Result", "__version__", "count", "evaluate", "made_up_image", "made_up_labelled",
@@ -34,7 +34,7 @@ _HOMES = {
     "evaluate": "cellcount_core.api.calls",
     "Result": "cellcount_core.api.result",
     "DoubtfulCount": "cellcount_core.api.result",
-    "Output": "cellcount_core.tables.open",
+    "Output": "cellcount_core.output.open",
     "made_up_image": "cellcount_core.demo.examples",
     "made_up_labelled": "cellcount_core.demo.examples",
     "made_up_plate": "cellcount_core.demo.examples",
@@ -44,7 +44,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "open":
-        return import_module("cellcount_core.tables.open").open_output
+        return import_module("cellcount_core.output.open").open_output
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

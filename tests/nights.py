@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from cellcount_core.cli.progress import Quiet
-from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.domain.fields import Commit, Receipt
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.night import run_night

@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from cellcount_core.domain.columns import PLATE, SITE, TIMEPOINT, WELL
-from cellcount_core.domain.wells import WellPosition
+from cellcount_core.domain.plates import WellPosition
 
 GRID, PITCH_PX, RADIUS_PX = 4, 10, 3
 SIDE_PX = GRID * PITCH_PX

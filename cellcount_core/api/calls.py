@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from cellcount_core.evaluation.assess import Evaluation
+    from cellcount_core.output.open import Output
     from cellcount_core.plan.findings import PlanSummary
     from cellcount_core.runners.single import Single
-    from cellcount_core.tables.open import Output
 
     Place = str | os.PathLike[str]
     Diameter = float | Literal["auto", "model"]
@@ -176,10 +176,10 @@ def run(
     4
     """
     from cellcount_core.cli.progress import Display, open_display
+    from cellcount_core.output.open import open_output
     from cellcount_core.reduce.summary import told_doubts
     from cellcount_core.runners.job import run_job
     from cellcount_core.runners.places import storage_options
-    from cellcount_core.tables.open import open_output
 
     given = {"run.um_per_px": um_per_px, **(settings or {})}
     with _in_words_of_python():
@@ -232,7 +232,7 @@ def evaluate(
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.result import write_result
     from cellcount_core.models.package import find_package
-    from cellcount_core.plan.planfile import usable_cores
+    from cellcount_core.output.planfile import usable_cores
 
     with _in_words_of_python():
         package = find_package(os.fspath(model))
@@ -376,8 +376,8 @@ def _wrong(reason: Reason, detail: str) -> FieldFault:
 
 
 def _result(job: JobConfig, counted: Single) -> Result:
+    from cellcount_core.output.rows import fields_table, objects_table
     from cellcount_core.reduce.summary import better_package
-    from cellcount_core.tables.rows import fields_table, objects_table
 
     run_file, rows, seen = counted.run, counted.rows, counted.seen
     [row] = fields_table([rows.row], run_file.schema, run_file.fingerprint).to_pylist()

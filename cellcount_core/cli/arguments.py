@@ -100,9 +100,9 @@ def run_to_update(
         if assignment.startswith(("storage.", "output_storage.")):
             assign(tree, assignment, JobConfig)
     storage = build_job(tree, "cellcount count --update")
+    from cellcount_core.output.runfile import RUN_KEY, read_run
     from cellcount_core.runners.places import storage_options
     from cellcount_core.stores.open import open_store
-    from cellcount_core.tables.runfile import RUN_KEY, read_run
 
     store = open_store(out, storage_options(storage.output_storage or storage.storage))
     if output is not None and store.size_of(RUN_KEY) is None:

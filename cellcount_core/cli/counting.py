@@ -28,7 +28,7 @@ _SHOWN_SIZES = 3
 
 def count(job: JobConfig, display: Display) -> int:
     """Run a job, print its outcome and return the exit code."""
-    from cellcount_core.plan.run_folder import InputChanged
+    from cellcount_core.output.run_folder import InputChanged
     from cellcount_core.runners.job import run_job
 
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from cellcount_core.domain.receipts import Receipt
+    from cellcount_core.domain.fields import Receipt
     from cellcount_core.runners.events import Events, Progress
     from cellcount_core.runners.pool import Death, Task
 

@@ -60,8 +60,8 @@ def _job(
     assignments: Sequence[str],
     endpoint: str | None,
 ) -> JobConfig:
+    from cellcount_core.output.runfile import read_run
     from cellcount_core.stores.open import open_store
-    from cellcount_core.tables.runfile import read_run
 
     tree: dict[str, object] = {"output": out, "execution": dict(execution), "storage": {"endpoint": endpoint}}
     for assignment in assignments:

@@ -23,9 +23,9 @@ def reduce_again(out: str, endpoint: str | None) -> int:
     """Build the merged tables anew."""
     import sys
 
+    from cellcount_core.output.runfile import read_run
     from cellcount_core.reduce.reducer import reduce_run
     from cellcount_core.runners.lease import held
-    from cellcount_core.tables.runfile import read_run
 
     store = open_output(out, endpoint)
     # Nothing is written into a folder that holds no run.
@@ -60,7 +60,7 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
 def export_counts(out: str, file: Path, endpoint: str | None) -> int:
     """Write `index,count`, or whatever the run's task answers of a field."""
-    from cellcount_core.reduce.export import results_csv
+    from cellcount_core.reduce.summary import results_csv
 
     text = results_csv(open_output(out, endpoint))
     try:

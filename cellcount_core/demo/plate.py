@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cellcount_core.demo.optics import Instrument, Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
 from cellcount_core.demo.truth import FileFault, Treatment, TruthField, truth_csv
-from cellcount_core.domain.wells import WellPosition
+from cellcount_core.domain.plates import WellPosition
 
 PLATE = "Demo-Plate"
 UM_PER_PX = 0.65

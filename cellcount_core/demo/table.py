@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cellcount_core.demo.compare import Comparison, Uncounted, WellResult
 from cellcount_core.demo.truth import Treatment
-from cellcount_core.domain.wells import FORMATS, WellPosition, row_name
+from cellcount_core.domain.plates import FORMATS, WellPosition, row_name
 
 _WIDE = 112
 _CLOSE, _FAR = 0.05, 0.15

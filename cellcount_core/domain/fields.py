@@ -1,13 +1,17 @@
-"""Fields, their files, and shards: what is counted, what it is counted from, what is done at a time."""
+"""Fields, the files they are counted from, shards, and what comes back from a worker for a shard.
+
+A field is what is counted, a shard is the list of fields that a worker does at a time, a receipt is the outcome of one shard.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from hashlib import blake2b, sha256
 
 from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.facts import Position
+from cellcount_core.domain.plates import Position
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,7 +35,7 @@ class FieldKey:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Part:
+class SourcePart:
     """One object of a source that is read from several: its key, and its size in bytes."""
 
     key: str
@@ -54,12 +58,12 @@ class Source:
     index: int = -1
     size: int = 0
     etag: str = ""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SourcePart, ...] = ()
 
     @property
-    def objects(self) -> tuple[Part, ...]:
+    def objects(self) -> tuple[SourcePart, ...]:
         """The objects to read."""
-        return self.parts or (Part(self.key, self.size),)
+        return self.parts or (SourcePart(self.key, self.size),)
 
 
 def parts_tag(objects: Iterable[tuple[str, int, str]]) -> str:
@@ -114,7 +118,7 @@ class PlannedField:
         return sum(source.size for source in self.sources) if self.reason is None else 0
 
     @property
-    def objects(self) -> tuple[Part, ...]:
+    def objects(self) -> tuple[SourcePart, ...]:
         """The objects to read for this field, each once, in the order of its sources."""
         if self.reason is not None:
             return ()
@@ -142,3 +146,41 @@ class Shard:
 def part_name(number: int) -> str:
     """File name of the part of shard `number`; names sort as the numbers do up to a million shards."""
     return f"part-{number:06d}.parquet"
+
+
+class Commit(StrEnum):
+    """Whether this call wrote the part or found it written."""
+
+    WRITTEN = "written"
+    ALREADY = "already"
+    PROBED = "probed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome of one shard.
+
+    `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels.
+    `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
+    `plates` are those of the shard's fields; the driver, which has the shard, writes them in. `notes` are what the worker found
+    and a user should know; each is told with one receipt only.
+    `bytes_read` are those of the shard's files. `retries` of requests to a store, and the seconds in which the device worked
+    (`device_busy_s`) or waited for tiles (`device_idle_s`), are those of the worker since its last receipt, whatever shard they were for.
+    """
+
+    shard: int
+    commit: Commit
+    statuses: dict[str, int]
+    reasons: dict[str, int]
+    objects: int
+    pixels: int
+    seconds: float
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    host: str = ""
+    pid: int = 0
+    plates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    bytes_read: int = 0
+    retries: int = 0
+    device_busy_s: float = 0.0
+    device_idle_s: float = 0.0

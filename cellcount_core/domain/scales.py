@@ -1,9 +1,10 @@
-"""How large objects are, as a run has found out before it counts: one size for what belongs together."""
+"""How large objects are, as a run found out before it counts, and whether they are brighter or darker than the background."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class ScaleSource(StrEnum):
@@ -49,3 +50,7 @@ class FieldScale:
     diameter_px: float | None = None
     images: int | None = None
     objects: int | None = None
+
+
+Polarity = Literal["bright", "dark", "auto"]
+"""Objects are brighter than the background, or darker; "auto": whichever way the image departs further from it."""

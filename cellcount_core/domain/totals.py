@@ -24,8 +24,7 @@ from cellcount_core.domain.columns import (
     Value,
 )
 from cellcount_core.domain.fingerprint import canonical_json
-from cellcount_core.domain.interval import wilson
-from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.statistics import Moments, wilson
 
 AREA = Column("area_mm2", Kind.FLOAT, "mm^2", "imaged area of the counted fields; null without calibration")
 

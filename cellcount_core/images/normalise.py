@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.debris import RUNG, Debris, View
 
 _SAMPLE = 1 << 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.ngff import GROUP_V2, ZarrArray
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.stores.base import Listed, Store
 

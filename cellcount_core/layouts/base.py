@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import Parsed
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.domain.settings import Section
 from cellcount_core.stores.base import StorageOptions, Store
 

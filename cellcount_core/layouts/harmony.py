@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cellcount_core.domain.facts import ExpectedFields, PlateFacts, Position
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.wells import WellPosition
+from cellcount_core.domain.plates import ExpectedFields, PlateFacts, Position, WellPosition
 from cellcount_core.layouts.base import (
     Ignored,
     Layout,

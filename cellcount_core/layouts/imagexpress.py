@@ -28,9 +28,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from cellcount_core.domain.facts import ExpectedFields, PlateFacts
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.wells import WellPosition, parse_well
+from cellcount_core.domain.plates import ExpectedFields, PlateFacts, WellPosition, parse_well
 from cellcount_core.layouts.base import (
     Ignored,
     Layout,

@@ -19,7 +19,6 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from cellcount_core.domain.errors import ConfigFault, Reason
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.domain.ngff import (
     ARRAY_V2,
@@ -40,7 +39,7 @@ from cellcount_core.domain.ngff import (
     plate_of,
     well_of,
 )
-from cellcount_core.domain.wells import FORMATS, canonical_well
+from cellcount_core.domain.plates import FORMATS, PlateFacts, canonical_well
 from cellcount_core.layouts.arrays import ArrayAt, Arrays, Nodes
 from cellcount_core.layouts.base import (
     Ignored,

@@ -12,7 +12,7 @@ from typing import Literal
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.wells import canonical_well, parse_well, row_name
+from cellcount_core.domain.plates import canonical_well, parse_well, row_name
 from cellcount_core.layouts.base import Ignored, Layout, LayoutKind, LayoutSettings, ignored_name, parent
 
 GROUPS = ("plate", "well", "row", "column", "site", "timepoint", "channel", "plane")

@@ -16,8 +16,8 @@ from typing import Literal
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.plates import canonical_well
 from cellcount_core.domain.settings import Place
-from cellcount_core.domain.wells import canonical_well
 from cellcount_core.layouts.base import Entry, Layout, LayoutKind, LayoutSettings, Table, Traits, parent, stem
 from cellcount_core.stores.base import Absent, Denied, StorageOptions, Store, checked_key
 from cellcount_core.stores.open import open_store

@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.domain.interval import CountInterval
-from cellcount_core.domain.likeness import Domain
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
+from cellcount_core.domain.statistics import CountInterval, TrainingDomain
 
 FORMAT = 2
 READ = (1, 2)
@@ -93,7 +92,7 @@ class Manifest(_Part):
     accuracy: dict[str, object] = {}
     variants: dict[str, object] = {}
     interval: CountInterval | None = None
-    domain: Domain | None = None
+    domain: TrainingDomain | None = None
     training: dict[str, object] = {}
     files: dict[str, str] = {}
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellcount_core.domain.errors import ModelFault, nearest
-from cellcount_core.domain.interval import CountInterval
-from cellcount_core.domain.likeness import Domain
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
+from cellcount_core.domain.statistics import CountInterval, TrainingDomain
 from cellcount_core.models.manifest import (
     MANIFEST,
     Manifest,
@@ -77,7 +76,7 @@ class Package:
     golden_engines: Mapping[str, Golden] = field(default_factory=dict)
     variants: Mapping[str, object] = field(default_factory=dict)
     interval: CountInterval | None = None
-    domain: Domain | None = None
+    domain: TrainingDomain | None = None
     task: str = "instances"
     section: Mapping[str, object] = field(default_factory=dict)
 

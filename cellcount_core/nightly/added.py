@@ -14,13 +14,13 @@ from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.models.package import find_package
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import read_run
 from cellcount_core.plan.derived import Suspect, suspects
 from cellcount_core.plan.discover import key_reader
-from cellcount_core.plan.planfile import read_shards
 from cellcount_core.plan.rows import Row, row_of
-from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.stores.base import Listed, Store
-from cellcount_core.tables.runfile import read_run
 from cellcount_core.tasks.object_size.looks import tells_sizes
 
 MOST_FILES = 1000

@@ -16,17 +16,17 @@ from cellcount_core.nightly.added import added_files, fields_are_independent, on
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import Plate
-from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.run_folder import load_plan
+from cellcount_core.output.open import Output, open_output
+from cellcount_core.output.parts import committed_parts
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import read_run
 from cellcount_core.reduce.summary import Summary, told_doubts
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.job import JobResult, run_job
 from cellcount_core.runners.places import storage_options
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
-from cellcount_core.tables.open import Output, open_output
-from cellcount_core.tables.parts import committed_parts
-from cellcount_core.tables.runfile import read_run
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5

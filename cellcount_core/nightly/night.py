@@ -21,13 +21,13 @@ from cellcount_core.nightly.identity import Named, heirs, named, same_place
 from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus
 from cellcount_core.nightly.page import page
 from cellcount_core.nightly.plates import Plate, apart, look, nothing_seen, wanting
+from cellcount_core.output.runfile import read_run
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_input, storage_options
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Absent, Created, Store
 from cellcount_core.stores.open import open_store, path_below, real_url
-from cellcount_core.tables.runfile import read_run
 
 SETTINGS = "nights/settings.json"
 _OWN_FOLDERS = ("counts", "nights")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.likeness import is_out_of_domain
 from cellcount_core.domain.scales import FieldScale
+from cellcount_core.domain.statistics import is_out_of_domain
 from cellcount_core.images.debris import View, longest_edge
 from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.images.imagefile import Plane

@@ -19,6 +19,8 @@ from cellcount_core.images.quality import assess
 from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.engines import Engine, check_golden, load_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.output.labels import label_key, label_tiff
+from cellcount_core.output.rows import FieldRow, ObjectRows
 from cellcount_core.pipeline.context import RunContext, StageClock
 from cellcount_core.pipeline.device import AskedOnce, Device
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
@@ -28,8 +30,6 @@ from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values, run_schema
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.labels import label_key, label_tiff
-from cellcount_core.tables.rows import FieldRow, ObjectRows
 from cellcount_core.tasks.object_size.factor import Pools, field_scale, is_another_size
 from cellcount_core.tasks.task import Found, Head, Preparation, SizeEstimate, Task, task_of
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.domain.fields import Part, PlannedField, Source
+from cellcount_core.domain.fields import PlannedField, Source, SourcePart
 from cellcount_core.images.axes import UNDECLARED, Declared, as_declared
 from cellcount_core.images.decode import ImageFile, open_image
 from cellcount_core.images.imagefile import Beside, alone
@@ -110,7 +110,7 @@ class LoadedFile(Loaded):
     def _open(self) -> ImageFile:
         assert self._body is not None
         return open_image(
-            _had(Part(self._key, self._planned_size), self._body),
+            _had(SourcePart(self._key, self._planned_size), self._body),
             self._key,
             max_pixels=self._max_pixels,
             declared=self._declared,
@@ -124,11 +124,11 @@ class LoadedFile(Loaded):
 class LoadedArray(Loaded):
     """The objects of an array: its metadata and the chunks that are needed of it."""
 
-    def __init__(self, key: str, bodies: Mapping[Part, Body], max_pixels: int) -> None:
+    def __init__(self, key: str, bodies: Mapping[SourcePart, Body], max_pixels: int) -> None:
         super().__init__(users=1)
         self._key = key
         self._max_pixels = max_pixels
-        self._bodies: Mapping[Part, Body] = bodies
+        self._bodies: Mapping[SourcePart, Body] = bodies
         self._ranged = [body for body in bodies.values() if isinstance(body, Ranged)]
         self._length = sum(len(body) for body in bodies.values() if isinstance(body, bytes))
 
@@ -153,7 +153,7 @@ class LoadedArray(Loaded):
         self._bodies = {}
 
 
-def _had(part: Part, body: Body) -> Reader:
+def _had(part: SourcePart, body: Body) -> Reader:
     """The bytes of an object that is the one that was planned. Raises FieldFault ABSENT, ACCESS_DENIED, CHANGED."""
     if isinstance(body, Absent | Denied):
         raise not_had(body)
@@ -178,7 +178,7 @@ def read_fields(
     shared = Counter(key for planned in fields for key in _files(planned))
     ranged = {part for planned in fields for part in _read_in_parts(planned)}
     declared = as_declared(run.axes, run.pages)
-    held: dict[Part, Body] = {}
+    held: dict[SourcePart, Body] = {}
     files: dict[str, LoadedFile] = {}
     whole = [part for part in uses if part not in ranged]
     bodies = zip(whole, store.get_many([part.key for part in whole], ahead=ahead), strict=True)
@@ -218,10 +218,10 @@ def _files(planned: PlannedField) -> dict[str, Source]:
 
 
 def _arrays(
-    planned: PlannedField, held: Mapping[Part, Body], max_pixels: int
+    planned: PlannedField, held: Mapping[SourcePart, Body], max_pixels: int
 ) -> Iterator[tuple[str, LoadedArray]]:
     """The arrays of a field, each with the parts that any of its sources needs."""
-    parts: dict[str, dict[Part, Body]] = {}
+    parts: dict[str, dict[SourcePart, Body]] = {}
     for source in planned.sources if planned.reason is None else ():
         for part in source.parts:
             parts.setdefault(source.key, {})[part] = held[part]
@@ -229,7 +229,7 @@ def _arrays(
         yield key, LoadedArray(key, bodies, max_pixels)
 
 
-def _read_in_parts(planned: PlannedField) -> Iterator[Part]:
+def _read_in_parts(planned: PlannedField) -> Iterator[SourcePart]:
     for source in planned.sources if planned.reason is None else ():
         for part in source.objects:
             if part.size > WHOLE_LIMIT and (source.parts or part.key.lower().endswith(_READ_IN_PARTS)):

@@ -17,15 +17,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from cellcount_core.domain.errors import Interrupted
-from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.domain.fields import Commit, PlannedField, Receipt, Shard
+from cellcount_core.output.parts import Part, amend_part, build_part, commit_part
 from cellcount_core.pipeline.context import MemoryGate, RunContext, StageClock, prepare_process
 from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, count_field, open_kit
 from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
-from cellcount_core.tables.amend import amend_part
-from cellcount_core.tables.parts import Part, build_part, commit_part
 
 _FIELD_THREADS = 3
 """One field waits for the device, one is being decoded, one separated and measured."""

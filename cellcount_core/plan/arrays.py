@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cellcount_core.domain.errors import ConfigFault, Reason
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import FieldKey, Parsed, parts_tag
 from cellcount_core.domain.ngff import ZarrArray
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.arrays import ArrayAt, Arrays, Nodes
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.plan.facts import Facts, joined

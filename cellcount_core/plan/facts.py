@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault, FieldFault
-from cellcount_core.domain.facts import PlateFacts
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.base import Layout
 from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.plan.fields import Names

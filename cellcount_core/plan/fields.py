@@ -14,9 +14,8 @@ from typing import Literal, NamedTuple
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import ConfigFault, Reason, likely, matching, nearest
-from cellcount_core.domain.facts import ExpectedFields, PlateFacts
 from cellcount_core.domain.fields import FieldKey, PlannedField
-from cellcount_core.domain.wells import FORMATS, WellPosition
+from cellcount_core.domain.plates import FORMATS, ExpectedFields, PlateFacts, WellPosition
 from cellcount_core.plan.rows import Place, Row, by_field
 
 UNNAMED = ""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import Parsed, PlannedField
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
 from cellcount_core.stores.base import Listed

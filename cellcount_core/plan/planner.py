@@ -12,12 +12,27 @@ from tempfile import TemporaryDirectory
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Schema
-from cellcount_core.domain.facts import PlateFacts
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
+from cellcount_core.output.planfile import (
+    WITH_PARTS,
+    ShardLimits,
+    Written,
+    cut_shards,
+    read_shards,
+    with_gone,
+    write_plan,
+)
+from cellcount_core.output.runfile import (
+    ModelIdentity,
+    Numbers,
+    RunFile,
+    installed_versions,
+)
 from cellcount_core.plan.discover import Discovery, discover
 from cellcount_core.plan.facts import channel_names, names_in_images
 from cellcount_core.plan.fields import (
@@ -34,25 +49,10 @@ from cellcount_core.plan.fields import (
     unknown_channels,
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
-from cellcount_core.plan.planfile import (
-    WITH_PARTS,
-    ShardLimits,
-    Written,
-    cut_shards,
-    read_shards,
-    with_gone,
-    write_plan,
-)
 from cellcount_core.plan.rows import RUN_ROWS
 from cellcount_core.plan.sizes import Sampler, scale_warnings
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
-from cellcount_core.tables.runfile import (
-    ModelIdentity,
-    Numbers,
-    RunFile,
-    installed_versions,
-)
 
 _SHOWN_LINES = 10
 

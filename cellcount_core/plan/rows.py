@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import NamedTuple
 
-from cellcount_core.domain.fields import Parsed, Part, Source
+from cellcount_core.domain.fields import Parsed, Source, SourcePart
 
 
 class Row(NamedTuple):
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     @property
     def source(self) -> Source:
         """The file, or the array, as a field's source."""
-        parts = tuple(Part(*part) for part in self.parts)
+        parts = tuple(SourcePart(*part) for part in self.parts)
         return Source(self.channel, self.plane, self.key, self.slice_index, self.size, self.etag, parts)
 
 

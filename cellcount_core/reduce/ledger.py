@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import dropwhile
 
 from cellcount_core.domain.errors import LedgerFault
-from cellcount_core.stores.base import Store
-from cellcount_core.tables.parts import (
+from cellcount_core.output.parts import (
     FieldsPart,
     committed_parts,
     fields_key,
@@ -16,7 +15,8 @@ from cellcount_core.tables.parts import (
     read_fields_part,
     rows_digest,
 )
-from cellcount_core.tables.runfile import RunFile
+from cellcount_core.output.runfile import RunFile
+from cellcount_core.stores.base import Store
 
 _AHEAD = 8
 _NAMED = 5

@@ -19,18 +19,25 @@ from cellcount_core.domain.columns import DETAIL, FIELD_ID, REASON, Value
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import FieldKey
+from cellcount_core.output.labels import LABELS
+from cellcount_core.output.parts import FIELDS, OBJECTS, sweep
+from cellcount_core.output.rows import ObjectsDigest, RowDigest
+from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.output.schema import TableName, TableWriter, table_bytes, table_from_rows, table_schema
+from cellcount_core.reduce.groups import (
+    CountedField,
+    PlateTotals,
+    counted_fields,
+    empty_tally,
+    plate_row,
+    plates_in_doubt,
+    well_rows,
+    wells,
+)
 from cellcount_core.reduce.ledger import fields_parts
-from cellcount_core.reduce.plates import Plate, plate_row, plates_in_doubt
 from cellcount_core.reduce.summary import ALL, Summary, summarise, summary_csv, summary_json
-from cellcount_core.reduce.tally import CountedField, counted_fields, empty_tally
-from cellcount_core.reduce.wells import well_rows, wells
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.local import remove_abandoned
-from cellcount_core.tables.digest import ObjectsDigest, RowDigest
-from cellcount_core.tables.labels import LABELS
-from cellcount_core.tables.parts import FIELDS, OBJECTS, sweep
-from cellcount_core.tables.runfile import RunFile, read_run
-from cellcount_core.tables.schema import TableName, TableWriter, table_bytes, table_from_rows, table_schema
 
 WELLS_KEY = "wells.parquet"
 PLATES_KEY = "plates.parquet"
@@ -74,8 +81,8 @@ def reduce_tables(store: Store) -> Reduced:
     """What `reduce_run` would write, without writing it. Raises as `reduce_run`."""
     run = read_run(store)
     reading = _Reading(store, run)
-    every_plate: list[Plate] = []
-    everything = Plate(ALL, empty_tally(run.schema))
+    every_plate: list[PlateTotals] = []
+    everything = PlateTotals(ALL, empty_tally(run.schema))
     wells_file = TableWriter(table_schema(TableName.WELLS, run.schema, run.fingerprint))
     for plate in _plates(reading.fields(), run, wells_file):
         every_plate.append(plate)
@@ -134,11 +141,11 @@ class _Reading:
                 self.examples.setdefault(reason, str(detail).removesuffix(f" [{reason}]"))
 
 
-def _plates(fields: Iterator[CountedField], run: RunFile, wells_file: TableWriter) -> Iterator[Plate]:
+def _plates(fields: Iterator[CountedField], run: RunFile, wells_file: TableWriter) -> Iterator[PlateTotals]:
     schema = table_schema(TableName.WELLS, run.schema, run.fingerprint)
     waiting: list[dict[str, Value]] = []
     for name, group in groupby(wells(fields, run.schema), key=attrgetter("plate")):
-        plate = Plate(name, empty_tally(run.schema))
+        plate = PlateTotals(name, empty_tally(run.schema))
         for well in group:
             plate.add(well)
             waiting += well_rows(well)
@@ -149,6 +156,6 @@ def _plates(fields: Iterator[CountedField], run: RunFile, wells_file: TableWrite
     wells_file.write(table_from_rows(waiting, schema))
 
 
-def _plates_bytes(plates: list[Plate], doubts: Mapping[str, Doubt], run: RunFile) -> bytes:
+def _plates_bytes(plates: list[PlateTotals], doubts: Mapping[str, Doubt], run: RunFile) -> bytes:
     schema = table_schema(TableName.PLATES, run.schema, run.fingerprint)
     return table_bytes(table_from_rows([plate_row(plate, doubts) for plate in plates], schema))

@@ -1,4 +1,4 @@
-"""The whole run in one value, as JSON and as CSV."""
+"""The whole run in one value, written as JSON and CSV, and the plain table of its results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cellcount_core.domain.columns import Column, Merge, Schema, Value
+from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value
 from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, sentence
 from cellcount_core.domain.errors import ModelFault, Status
-from cellcount_core.domain.moments import Moments
-from cellcount_core.domain.totals import MomentsTotal, known, plates_columns, total_columns, total_values
+from cellcount_core.domain.statistics import Moments
+from cellcount_core.domain.totals import (
+    MomentsTotal,
+    element_names,
+    known,
+    plates_columns,
+    total_columns,
+    total_values,
+)
 from cellcount_core.models.package import shipped_packages
-from cellcount_core.reduce.plates import Plate, plate_row
-from cellcount_core.tables.runfile import RunFile
+from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.reduce.groups import PlateTotals, plate_row
+from cellcount_core.reduce.ledger import fields_parts
+from cellcount_core.stores.base import Store
 
 ALL = "all"
 """Name of the last row of summary.csv, over all plates."""
@@ -70,8 +79,8 @@ class Summary:
 
 def summarise(
     run: RunFile,
-    plates: Sequence[Plate],
-    everything: Plate,
+    plates: Sequence[PlateTotals],
+    everything: PlateTotals,
     doubts: Mapping[str, Doubt],
     digests: Mapping[str, str],
     examples: Mapping[str, str],
@@ -102,7 +111,7 @@ def summarise(
     )
 
 
-def _plate_doubt(plate: Plate, doubt: Doubt) -> PlateDoubt:
+def _plate_doubt(plate: PlateTotals, doubt: Doubt) -> PlateDoubt:
     tally = plate.tally
     return PlateDoubt(
         plate.name, doubt, tally.ok if doubt is Doubt.NO_OBJECTS else tally.warnings[doubt], tally.ok
@@ -200,7 +209,7 @@ def summary_json(summary: Summary) -> bytes:
 
 
 def summary_csv(
-    plates: Sequence[Plate], everything: Plate, doubts: Mapping[str, Doubt], schema: Schema
+    plates: Sequence[PlateTotals], everything: PlateTotals, doubts: Mapping[str, Doubt], schema: Schema
 ) -> bytes:
     """The bytes of summary.csv: the plates table with the unit in each header that has one, and a last row "all".
 
@@ -226,3 +235,35 @@ def _spread(moments: Moments) -> dict[str, float | int | None]:
         "min": known(moments.low),
         "max": known(moments.high),
     }
+
+
+def results_csv(store: Store) -> str:
+    """`index` and the results of the run's task, a row a field in key order, `index` from 0: `index,count` where objects are counted.
+
+    For one stack of images the index is that of the image in the stack. The results of a field that could not be counted are
+    empty, never 0; why it is stands in the fields table. A list of numbers has a column for each of its classes.
+
+    Raises OutputFault if `store` is no output, LedgerFault if a shard is not counted yet.
+    """
+    run = read_run(store)
+    columns = [run.schema.field(name) for name in run.schema.results]
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(["index", *(name for column in columns for name in _names(column, run.schema))])
+    index = 0
+    for part in fields_parts(store, run):
+        for row in part.table.select([column.name for column in columns]).to_pylist():
+            cells = [cell for column in columns for cell in _cells(row[column.name], column, run.schema)]
+            writer.writerow([index, *cells])
+            index += 1
+    return sink.getvalue()
+
+
+def _names(column: Column, schema: Schema) -> list[str]:
+    return element_names(column.name, schema.classes) if column.kind is Kind.FLOATS else [column.name]
+
+
+def _cells(value: object, column: Column, schema: Schema) -> list[object]:
+    if column.kind is not Kind.FLOATS:
+        return [value]
+    return list(value) if isinstance(value, list) else [None] * len(schema.classes)

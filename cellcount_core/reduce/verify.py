@@ -31,12 +31,7 @@ from cellcount_core.domain.columns import (
 from cellcount_core.domain.doubts import code_of, unknown_codes
 from cellcount_core.domain.errors import LedgerFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.reduce.ledger import check_identity
-from cellcount_core.reduce.reducer import SUMMARY_JSON_KEY, reduce_tables
-from cellcount_core.reduce.summary import told_doubts
-from cellcount_core.stores.base import Absent, Denied, Store
-from cellcount_core.tables.digest import object_digests
-from cellcount_core.tables.parts import (
+from cellcount_core.output.parts import (
     READY,
     UPDATE,
     FieldsPart,
@@ -47,9 +42,10 @@ from cellcount_core.tables.parts import (
     read_fields_part,
     strangers,
 )
-from cellcount_core.tables.rows import KEY_COLUMNS
-from cellcount_core.tables.runfile import RunFile, read_run
-from cellcount_core.tables.schema import (
+from cellcount_core.output.planfile import PLAN_KEY
+from cellcount_core.output.rows import KEY_COLUMNS, object_digests
+from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.output.schema import (
     FINGERPRINT_KEY,
     TableName,
     misfits,
@@ -57,8 +53,11 @@ from cellcount_core.tables.schema import (
     schema_texts,
     table_schema,
 )
+from cellcount_core.reduce.ledger import check_identity
+from cellcount_core.reduce.reducer import SUMMARY_JSON_KEY, reduce_tables
+from cellcount_core.reduce.summary import told_doubts
+from cellcount_core.stores.base import Absent, Denied, Store
 
-PLAN_KEY = "run/plan.parquet"
 SHOWN = 100
 """Findings that a report holds; more are only counted."""
 

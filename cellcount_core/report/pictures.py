@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
+from cellcount_core.output.planfile import plate_shapes, read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.field import Seen, recount
-from cellcount_core.plan.planfile import plate_shapes, read_shards
-from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.figures import ShownField, choose_fields, titles
 from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
-from cellcount_core.tables.runfile import read_run
 
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Kind, Merge, Schema
 from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.plates import FORMATS, WellPosition, parse_well, smallest_format
 from cellcount_core.domain.totals import total_columns
-from cellcount_core.domain.wells import FORMATS, WellPosition, parse_well, smallest_format
 
 BARS = 60
 """Images shown at most where names are no wells."""

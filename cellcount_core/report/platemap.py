@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cellcount_core.domain.wells import row_name
+from cellcount_core.domain.plates import row_name
 from cellcount_core.report.platelayout import Cell, ImageBars, Panel, PlateGrid, PlateMap, WellState
 
 _COLOURS = "viridis"

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cellcount_core.domain.errors import Reason, RunFault
-from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import PlannedField, Receipt, Shard
 from cellcount_core.runners.events import Events, Progress
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task, WorkerPool
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from cellcount_core.domain.errors import RunFault
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt
 from cellcount_core.runners.pool import Death, Task
 from cellcount_core.stores.base import Store
 

@@ -15,13 +15,13 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection, Shard
 from cellcount_core.models.engines import ON_GPU, resolve_engine
 from cellcount_core.models.package import Package
+from cellcount_core.output.planfile import usable_cores
+from cellcount_core.output.runfile import RunFile
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.plan.planfile import usable_cores
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Events, Progress, TimedEvents
 from cellcount_core.runners.places import Places, make_context, storage_options
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.runfile import RunFile
 
 if TYPE_CHECKING:
     from cellcount_core.runners.pool import WorkerPool

@@ -12,10 +12,12 @@ from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.output.parts import committed_parts, fields_key, read_fields_part
+from cellcount_core.output.planfile import read_shards, shard_limits
+from cellcount_core.output.run_folder import load_plan, open_or_create_run, stored_run
+from cellcount_core.output.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.findings import PlanSummary
-from cellcount_core.plan.planfile import read_shards, shard_limits
 from cellcount_core.plan.planner import PlannedModel, SizeFinder, Survey, make_plan, plan_survey, survey
-from cellcount_core.plan.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -35,8 +37,6 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output, storage_options
 from cellcount_core.runners.stopping import Budget, interruptible
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.parts import committed_parts, fields_key, read_fields_part
-from cellcount_core.tables.runfile import ModelIdentity, RunFile
 
 _AHEAD = 8
 

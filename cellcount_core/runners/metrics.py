@@ -6,7 +6,7 @@ import time
 
 from ray.util.metrics import Counter, Gauge
 
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt
 from cellcount_core.runners.events import Events, PassedOn, Progress
 from cellcount_core.runners.pool import Death, Task
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from cellcount_core.config import JobConfig, RunConfig, StorageConfig
 from cellcount_core.domain.errors import ConfigFault, NoInputFault, OutputFault, likely
 from cellcount_core.domain.fields import Selection
+from cellcount_core.output.runfile import RUN_KEY, RunFile
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.plan.fields import UNNAMED
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store, path_below
-from cellcount_core.tables.runfile import RunFile
 
 _RAYS_COPY = "/runtime_resources/working_dir_files/"
 _OWN_FOLDERS = {"run", "fields", "objects", "labels", "pictures"}
@@ -53,7 +53,7 @@ def open_output(job: JobConfig, source: Store) -> Store:
         raise ConfigFault(
             f"output must not be the input folder: {job.output} is {job.input}; for example {job.input.rstrip('/')}/counts"
         )
-    if _is_local(output) and not Path(output.url, "run", "run.json").exists():
+    if _is_local(output) and not Path(output.url, RUN_KEY).exists():
         _refuse_inside_unseen(job, source.url, output.url)
     own, _, _ = (path_below(output.url, source.url) or "").partition("/")
     if own in _OWN_FOLDERS:

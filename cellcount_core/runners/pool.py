@@ -15,8 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from cellcount_core.domain.errors import Reason, RunFault
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.pipeline.context import RunContext
 
 

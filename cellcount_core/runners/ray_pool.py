@@ -17,8 +17,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cellcount_core.domain.errors import ModelFault, Reason, RunFault
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task, attempt, last_line
 from cellcount_core.runners.ray_cluster import Node, NodeChoice, Sizing, Unfit, waiting_text

@@ -12,8 +12,9 @@ from cellcount_core.domain.columns import FIELD_ID, REASON, STATUS
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard, Source, parts_tag
 from cellcount_core.models.package import find_package
-from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.run_folder import load_plan
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.reduce.ledger import fields_parts, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -23,7 +24,6 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.runfile import RunFile, read_run
 
 _CRASHES = {reason.value for reason in (Reason.WORKER_DIED, Reason.TIMED_OUT, Reason.OUT_OF_MEMORY)}
 """What may end the process that counts: only a worker of the Ray runner may be lost."""

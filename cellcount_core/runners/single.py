@@ -11,19 +11,19 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.output.planfile import shard_limits
+from cellcount_core.output.runfile import RunFile
 from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import FieldResult, decode, examine, open_device, open_kit, rows_of
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.rows import Examined
-from cellcount_core.plan.planfile import shard_limits
 from cellcount_core.plan.planner import make_plan
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import planned_model, refuse_small_tile
 from cellcount_core.runners.places import Places, make_context, storage_options
 from cellcount_core.runners.sizes import size_finder
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.runfile import RunFile
 
 _MODELS_KEPT = 2
 

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from cellcount_core.config import accepted_failures
 from cellcount_core.domain.columns import PLATE, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import BudgetFault, Interrupted, LedgerFault, Reason, Status
-from cellcount_core.domain.fields import FieldKey, Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import FieldKey, Receipt, Shard
+from cellcount_core.output.parts import fields_key, read_fields_part
 from cellcount_core.runners.events import Events, PassedOn, Progress
 from cellcount_core.stores.base import Absent, Denied, Store
-from cellcount_core.tables.parts import fields_key, read_fields_part
 
 _AHEAD = 8
 _BAD = {Status.FAILED, Status.MISSING}

@@ -23,11 +23,27 @@ from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Statu
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import PoolScale
 from cellcount_core.models.package import find_package
+from cellcount_core.output.labels import LABELS, label_key
+from cellcount_core.output.parts import (
+    READY,
+    UPDATE,
+    FieldsPart,
+    Part,
+    commit_part,
+    committed_parts,
+    fields_key,
+    object_counts,
+    part_of_tables,
+    read_fields_part,
+)
+from cellcount_core.output.planfile import PLAN_KEY, is_gone, paired, read_shards, shard_limits
+from cellcount_core.output.rows import FieldRow, fields_table, objects_table
+from cellcount_core.output.run_folder import Changes, changes, load_plan, open_or_create_run, stored_run
+from cellcount_core.output.runfile import RUN_KEY, ModelIdentity, RunFile, read_run
+from cellcount_core.output.schema import TableName, read_table_bytes, table_schema
 from cellcount_core.pipeline.rows import HEIGHT, WIDTH
 from cellcount_core.plan.fields import ChannelChoice
-from cellcount_core.plan.planfile import PLAN_KEY, is_gone, paired, read_shards, shard_limits
 from cellcount_core.plan.planner import Plan, PlannedModel, SizeFinder, plan_survey, survey
-from cellcount_core.plan.run_folder import Changes, changes, load_plan, open_or_create_run, stored_run
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -40,22 +56,6 @@ from cellcount_core.runners.sizes import size_finder
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.labels import LABELS, label_key
-from cellcount_core.tables.parts import (
-    READY,
-    UPDATE,
-    FieldsPart,
-    Part,
-    commit_part,
-    committed_parts,
-    fields_key,
-    object_counts,
-    part_of_tables,
-    read_fields_part,
-)
-from cellcount_core.tables.rows import FieldRow, fields_table, objects_table
-from cellcount_core.tables.runfile import RUN_KEY, ModelIdentity, RunFile, read_run
-from cellcount_core.tables.schema import TableName, read_table_bytes, table_schema
 
 _WAITING = "not counted yet"
 _OF_A_SET = (".ome.tif", ".ome.tiff")

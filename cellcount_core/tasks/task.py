@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Column, Value
 from cellcount_core.domain.errors import ModelFault, nearest
-from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.statistics import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.models.package import Package
-from cellcount_core.tables.rows import ObjectColumn
+from cellcount_core.output.rows import ObjectColumn
 
 Shape = tuple[int, int]
 MapArray = NDArray[np.float32]

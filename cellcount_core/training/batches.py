@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.normalise import Normalisation, compress, estimate
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.tasks.instances.learn import diameters, stack_targets

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
 from cellcount_core.domain.settings import Place, Section, expanded
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec

@@ -10,8 +10,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.interval import CountInterval, spread
-from cellcount_core.domain.likeness import Domain
+from cellcount_core.domain.statistics import CountInterval, TrainingDomain, spread
 from cellcount_core.evaluation.evaluate import at_true_size, count_image, counting_of, in_turn
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
@@ -68,7 +67,9 @@ def _disorder(errors: NDArray[np.float64], counted: Sequence[int], relative: flo
     return float(np.log(spreads).mean() + 0.5 * np.log(variance))
 
 
-def fit_domain(training: Sequence[tuple[float, ...]], held_out: Sequence[tuple[float, ...]]) -> Domain | None:
+def fit_domain(
+    training: Sequence[tuple[float, ...]], held_out: Sequence[tuple[float, ...]]
+) -> TrainingDomain | None:
     """The domain of the images whose features are given; None from fewer than 20.
 
     Mean and covariance are those of all of them, each feature's variance raised by a tenth; what is typical is judged on the
@@ -84,7 +85,7 @@ def fit_domain(training: Sequence[tuple[float, ...]], held_out: Sequence[tuple[f
     mean = values.mean(axis=0)
     apart = np.array(held_out or training, np.float64) - mean
     distances = np.einsum("ij,jk,ik->i", apart, precision, apart)
-    return Domain(
+    return TrainingDomain(
         FEATURES,
         tuple(round(float(value), 6) for value in mean),
         tuple(tuple(round(float(value), 6) for value in row) for row in precision),

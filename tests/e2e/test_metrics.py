@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.domain.errors import ExitCode
+from cellcount_core.output.runfile import read_run
 from cellcount_core.stores.local import open_local
-from cellcount_core.tables.runfile import read_run
 from tests.e2e.ray_head import RayHead, ray_head
 from tests.plates import write_plate
 

@@ -30,9 +30,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cellcount_core.output.parts import fields_key, objects_key
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.parts import fields_key, objects_key
 from tests.jobs import count
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import upload

@@ -23,12 +23,12 @@ from botocore.client import BaseClient
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
+from cellcount_core.output.runfile import read_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.lease import LEASE
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, job
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import Tables, keys, tables, upload

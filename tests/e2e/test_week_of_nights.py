@@ -19,7 +19,7 @@ import yaml
 
 from cellcount_core.config import StorageConfig
 from cellcount_core.domain.errors import ExitCode, Interrupted
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
 from cellcount_core.reduce.verify import verify

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ExitCode, FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
+from cellcount_core.output.planfile import read_shards
 from cellcount_core.pipeline.files import read_fields
-from cellcount_core.plan.planfile import read_shards
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.job import JobResult
 from cellcount_core.stores.base import StorageOptions

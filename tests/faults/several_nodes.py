@@ -23,9 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import RunFault
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.models.package import shipped_folder
+from cellcount_core.output.runfile import read_run
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.job import run_job
 from cellcount_core.runners.places import Places, make_context
@@ -34,7 +34,6 @@ from cellcount_core.runners.ray_cluster import Sizing
 from cellcount_core.runners.ray_pool import RayPool, cluster_nodes
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import job
 
 _STORE_BYTES = 100 << 20

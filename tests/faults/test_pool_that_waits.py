@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from cellcount_core.config import ExecutionConfig
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt, Shard
+from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.runners.pool import Mode, Outcome, Task
@@ -17,7 +17,6 @@ from cellcount_core.runners.ray_cluster import Resources, Sizing, connected
 from cellcount_core.runners.ray_pool import RayPool
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, job
 from tests.plates import write_plate
 

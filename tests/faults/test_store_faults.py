@@ -18,10 +18,10 @@ import pytest
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode, Reason
-from cellcount_core.domain.receipts import Commit
+from cellcount_core.domain.fields import Commit
+from cellcount_core.output.parts import commit_part, fields_key, read_fields_part
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.parts import commit_part, fields_key, read_fields_part
 from tests.faults.cluster import ray_cluster
 from tests.faults.drill import judge, read_again
 from tests.plates import write_plate
@@ -40,7 +40,7 @@ from tests.s3_proxy import (
     s3_proxy,
 )
 from tests.s3_server import S3Server
-from tests.unit.tables.test_parts import ONE, OTHER
+from tests.unit.output.test_parts import ONE, OTHER
 
 IN, OUT = "store-faults-in", "store-faults-out"
 INPUT = f"s3://{IN}/plate"

@@ -14,12 +14,12 @@ import tifffile
 from cellcount_core.cli.main import main
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
+from cellcount_core.output.runfile import read_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.update import UpdateResult, update_job
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.local import open_local
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job, rows
 from tests.plates import Plate, nuclear_field, write_plate
 from tests.s3_jobs import tables, upload

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.domain.interval import wilson
+from cellcount_core.domain.statistics import wilson
 from cellcount_core.tasks.task import Found
 
 _LEAST = 1e-6

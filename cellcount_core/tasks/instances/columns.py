@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Kind, Merge, Null, Value
-from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.statistics import Moments
 from cellcount_core.objects.measure import ObjectTable
 
 Values = NDArray[np.generic]

@@ -14,8 +14,7 @@ from pydantic import Field
 
 from cellcount_core.domain.columns import Column
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.likeness import is_out_of_domain
-from cellcount_core.domain.moments import Moments
+from cellcount_core.domain.statistics import Moments, is_out_of_domain
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.models.package import Package
@@ -33,7 +32,7 @@ from cellcount_core.objects.outline import (
     window_to_original,
 )
 from cellcount_core.objects.separators import Separator, build_separator
-from cellcount_core.tables.rows import ObjectColumn
+from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.instances.columns import (
     COUNT,
     FIELD,

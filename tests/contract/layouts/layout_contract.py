@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cellcount_core.domain.facts import PlateFacts, Position
+from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import cellcount_core
-from cellcount_core.domain.receipts import Commit
+from cellcount_core.domain.fields import Commit
+from cellcount_core.output.parts import commit_part
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.verify import verify
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.parts import commit_part
 from tests.s3_server import S3Server
 from tests.unit.reduce.outputs import cut, output, part_of, plate, write_run
 

@@ -23,7 +23,7 @@ _EXAMPLES = (
     "cellcount_core.domain.errors",
     "cellcount_core.labelled.annotations",
     "cellcount_core.labelled.image",
-    "cellcount_core.tables.open",
+    "cellcount_core.output.open",
 )
 
 

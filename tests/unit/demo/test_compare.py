@@ -14,10 +14,10 @@ from rich.console import Console
 from cellcount_core.demo.compare import Comparison, WellResult, compare
 from cellcount_core.demo.table import print_comparison
 from cellcount_core.demo.truth import FileFault, Treatment, TruthField, truth_csv
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import ConfigFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.tables.rows import FieldRow, fields_table
+from cellcount_core.output.rows import FieldRow, fields_table
 
 SCHEMA = schema_3("Nuclei", ("w1",))
 Counts = Mapping[tuple[str, int], "int | Reason"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.domain.polarity import Polarity
+from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.normalise import apply, estimate
 
 

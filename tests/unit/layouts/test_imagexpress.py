@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.wells import WellPosition
+from cellcount_core.domain.plates import WellPosition
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.imagexpress import KIND, ImageXpress
 

@@ -9,21 +9,21 @@ import pytest
 
 from cellcount_core.cli.main import main
 from cellcount_core.config import LayoutConfig, RunConfig
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import ConfigFault, ExitCode
-from cellcount_core.domain.facts import Position
 from cellcount_core.domain.fields import Parsed
-from cellcount_core.domain.schema3 import schema_3
+from cellcount_core.domain.plates import Position
 from cellcount_core.images.decode import open_image
 from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.registry import build_layout
-from cellcount_core.plan.planfile import ShardLimits
+from cellcount_core.output.planfile import ShardLimits
+from cellcount_core.output.runfile import ModelIdentity
 from cellcount_core.plan.planner import PlannedModel, PlanSummary, make_plan
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import ModelIdentity
 from tests.data_dir import data_dir
 
 BBBC013 = PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.domain.schema3 import schema_3
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.nightly.config import History
 from cellcount_core.nightly.control import limits, readings, statistics_of
 

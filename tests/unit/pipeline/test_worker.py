@@ -16,13 +16,13 @@ from cellcount_core.domain.errors import Interrupted
 from cellcount_core.domain.fields import Shard
 from cellcount_core.models.engines import ENGINES, Engine, no_room
 from cellcount_core.models.package import Package
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.worker import ShardWorker
-from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.run_folder import load_plan
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job, rows
 from tests.plates import Plate, write_plate
 

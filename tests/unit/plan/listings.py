@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.fields import PlannedField
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.plan.planfile import ShardLimits
+from cellcount_core.output.planfile import ShardLimits
+from cellcount_core.output.runfile import ModelIdentity
 from cellcount_core.plan.planner import Plan, PlannedModel, make_plan
 from cellcount_core.stores.base import Absent, Created, Denied, Listed
-from cellcount_core.tables.runfile import ModelIdentity
 
 MODEL = PlannedModel(
     ModelIdentity("discs", "1.0.0", "digest", "numpy"),

@@ -11,10 +11,10 @@ import pytest
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, Reason
-from cellcount_core.domain.facts import PlateFacts, Position
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
+from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
-from cellcount_core.plan.planfile import plate_shapes, read_shards, write_plan
+from cellcount_core.output.planfile import plate_shapes, read_shards, write_plan
 from cellcount_core.plan.planner import PlanSummary
 from tests.contract.layouts.layout_contract import HTD
 from tests.unit.plan.listings import MemoryStore, plan_bytes, plan_of

@@ -12,7 +12,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
-from cellcount_core.plan.planfile import ShardLimits
+from cellcount_core.output.planfile import ShardLimits
 from cellcount_core.plan.planner import plan_survey, survey
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_bytes, plan_of, planned, store_of
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.fields import FieldKey, Part, PlannedField, Source
-from cellcount_core.plan.planfile import ShardLimits, bytes_to_read, cut_shards, shard_limits
+from cellcount_core.domain.fields import FieldKey, PlannedField, Source, SourcePart
+from cellcount_core.output.planfile import ShardLimits, bytes_to_read, cut_shards, shard_limits
 
 
 def field(number: int, size: int, key: str | None = None, reason: Reason | None = None) -> PlannedField:
@@ -40,7 +40,7 @@ def test_every_field_is_in_exactly_one_shard_and_no_shard_is_too_large(
 def test_an_array_file_counts_once_a_shard() -> None:
     slices = [field(number, 60, key="X.npz") for number in range(6)]
     assert [len(shard.fields) for shard in cut_shards(slices, ShardLimits(4, 100))] == [4, 2]
-    assert bytes_to_read(slices[0], {Part("X.npz", 60)}) == 0
+    assert bytes_to_read(slices[0], {SourcePart("X.npz", 60)}) == 0
 
 
 def test_limits_come_from_the_execution_section() -> None:

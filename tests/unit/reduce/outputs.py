@@ -12,17 +12,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.columns import SCHEMA_VERSION
+from cellcount_core.domain.columns import SCHEMA_VERSION, schema_3
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
-from cellcount_core.domain.moments import Moments
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.plan.planfile import PLAN_KEY, write_plan
+from cellcount_core.domain.statistics import Moments
+from cellcount_core.output.parts import Part, build_part, commit_part
+from cellcount_core.output.planfile import PLAN_KEY, write_plan
+from cellcount_core.output.rows import FieldRow, ObjectRows
+from cellcount_core.output.runfile import RUN_KEY, ModelIdentity, Numbers, RunFile, to_json
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.parts import Part, build_part, commit_part
-from cellcount_core.tables.rows import FieldRow, ObjectRows
-from cellcount_core.tables.runfile import RUN_KEY, ModelIdentity, Numbers, RunFile, to_json
 
 SCHEMA = replace(schema_3("Nuclei", ("w1", "w2")), version=SCHEMA_VERSION)
 FINGERPRINT = "f" * 64

@@ -15,11 +15,11 @@ import pytest
 from cellcount_core.domain.doubts import Doubt, sentence, unknown_codes
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
+from cellcount_core.output.rows import FieldRow
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
 from cellcount_core.reduce.summary import better_package, told_doubts
 from cellcount_core.reduce.verify import verify
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.rows import FieldRow
 from tests.unit.reduce.outputs import Made, cut, output
 
 

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.reduce.export import results_csv
+from cellcount_core.output.parts import build_part, commit_part, fields_key, objects_key
+from cellcount_core.output.rows import ObjectRows
+from cellcount_core.output.schema import read_table_bytes, table_bytes
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
+from cellcount_core.reduce.summary import results_csv
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.local import LocalStore
-from cellcount_core.tables.parts import build_part, commit_part, fields_key, objects_key
-from cellcount_core.tables.rows import ObjectRows
-from cellcount_core.tables.schema import read_table_bytes, table_bytes
 from tests.lagging import LaggingStore
 from tests.unit.reduce.outputs import (
     FINGERPRINT,

@@ -14,24 +14,28 @@ import pytest
 
 from cellcount_core.domain.columns import Column, Kind, Merge, Null, Schema
 from cellcount_core.domain.errors import OutputFault, Reason, Status
-from cellcount_core.domain.fields import FieldKey
-from cellcount_core.domain.interval import wilson
-from cellcount_core.domain.receipts import Commit
+from cellcount_core.domain.fields import Commit, FieldKey
+from cellcount_core.domain.statistics import wilson
 from cellcount_core.domain.totals import wells_columns
 from cellcount_core.models.package import find_package
+from cellcount_core.output.parts import (
+    amend_part,
+    build_part,
+    commit_part,
+    fields_key,
+    objects_key,
+    read_fields_part,
+)
+from cellcount_core.output.rows import FieldRow
+from cellcount_core.output.runfile import RUN_KEY, from_json, read_run, to_json
+from cellcount_core.output.schema import TableName, columns_of, read_table_bytes
 from cellcount_core.pipeline.rows import run_schema
-from cellcount_core.reduce.export import results_csv
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
-from cellcount_core.reduce.summary import headline
+from cellcount_core.reduce.summary import headline, results_csv
 from cellcount_core.reduce.verify import verify
 from cellcount_core.report.figures import choose_fields
 from cellcount_core.report.platelayout import PlateGrid, plate_map
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.amend import amend_part
-from cellcount_core.tables.parts import build_part, commit_part, fields_key, objects_key, read_fields_part
-from cellcount_core.tables.rows import FieldRow
-from cellcount_core.tables.runfile import RUN_KEY, from_json, read_run, to_json
-from cellcount_core.tables.schema import TableName, columns_of, read_table_bytes
 from tests.unit.reduce.outputs import FINGERPRINT, Made, memory_store, plate, write_run
 
 OLD = Path(__file__).with_name("output_of_version_3.zip")

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pytest
 
 from cellcount_core.domain.errors import LedgerFault, OutputFault
+from cellcount_core.output.parts import commit_part, fields_key, objects_key
+from cellcount_core.output.schema import FINGERPRINT_KEY, read_table_bytes, table_bytes, with_texts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.verify import SHOWN, verify
 from cellcount_core.stores.base import Store
-from cellcount_core.tables.parts import commit_part, fields_key, objects_key
-from cellcount_core.tables.schema import FINGERPRINT_KEY, read_table_bytes, table_bytes, with_texts
 from tests.unit.reduce.outputs import cut, memory_store, output, part_of, plate, write_run
 
 Change = Callable[[pa.Table], pa.Table]

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.domain.wells import FORMATS, WellPosition
+from cellcount_core.domain.plates import FORMATS, WellPosition
+from cellcount_core.output.schema import TableName, table_from_rows, table_schema
 from cellcount_core.report.platelayout import BARS, Cell, ImageBars, PlateGrid, WellState, plate_map
 from cellcount_core.report.platemap import plate_map_png
-from cellcount_core.tables.schema import TableName, table_from_rows, table_schema
 
 RUN = schema_3("Nuclei", ("w1",))
 SCHEMA = table_schema(TableName.WELLS, RUN, "f")

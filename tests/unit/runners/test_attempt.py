@@ -8,8 +8,7 @@ import pytest
 
 from cellcount_core.domain import errors
 from cellcount_core.domain.errors import FieldFault, Reason, RunFault, StorageFault
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Receipt
+from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.runners.pool import Death, attempt
 
 FAULTS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RunFault)]

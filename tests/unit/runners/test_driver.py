@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import Reason, RunFault
-from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
-from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.domain.fields import Commit, FieldKey, PlannedField, Receipt, Shard, Source
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.pool import Death, Mode, Outcome, Task

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import Reason
-from cellcount_core.domain.fields import Shard
-from cellcount_core.domain.receipts import Commit, Receipt
+from cellcount_core.domain.fields import Commit, Receipt, Shard
 from cellcount_core.runners import events
 from cellcount_core.runners.events import Progress, TimedEvents
 from cellcount_core.runners.pool import Death, Mode, Task

@@ -17,8 +17,9 @@ from cellcount_core.cli.progress import Quiet
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, StorageFault
 from cellcount_core.models.package import find_package
-from cellcount_core.plan.planfile import read_shards
-from cellcount_core.plan.run_folder import load_plan
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
+from cellcount_core.output.runfile import read_run
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.fanout import decided
 from cellcount_core.runners.job import run_job
@@ -26,7 +27,6 @@ from cellcount_core.runners.lease import held
 from cellcount_core.runners.places import open_input, open_output
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.runfile import read_run
 from tests.jobs import count, digest, job
 from tests.plates import Plate, discs, write_plate
 

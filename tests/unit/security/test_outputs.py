@@ -9,10 +9,10 @@ import pytest
 
 from cellcount_core.domain.errors import ConfigFault, OutputFault
 from cellcount_core.domain.fields import Source
+from cellcount_core.output.labels import label_key
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.local import open_local
 from cellcount_core.stores.open import open_store
-from cellcount_core.tables.labels import label_key
 from tests.jobs import count, rows
 from tests.plates import write_plate
 

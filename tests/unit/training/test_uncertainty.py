@@ -11,8 +11,7 @@ import pytest
 
 from cellcount_core.cli.settings import read_yaml
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.domain.interval import CountInterval
-from cellcount_core.domain.likeness import Domain
+from cellcount_core.domain.statistics import CountInterval, TrainingDomain
 from cellcount_core.evaluation.evaluate import evaluate, package_predictor
 from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.labelled.image import LabelledImage
@@ -67,7 +66,7 @@ def test_too_few_images_give_no_interval_and_no_domain() -> None:
 
 
 @pytest.fixture(scope="module")
-def domain() -> Domain:
+def domain() -> TrainingDomain:
     rng = np.random.default_rng(2)
     found = fit_domain(_like(rng, 150), _like(rng, 50))
     assert found is not None
@@ -79,13 +78,13 @@ def _like(rng: np.random.Generator, images: int) -> list[tuple[float, ...]]:
     return [tuple(row) for row in rng.normal(0, 1, (images, len(FEATURES))) @ mixing]
 
 
-def test_most_images_like_the_training_images_are_typical(domain: Domain) -> None:
+def test_most_images_like_the_training_images_are_typical(domain: TrainingDomain) -> None:
     scores = [domain.unlikeness(values) for values in _like(np.random.default_rng(4), 400)]
     assert np.mean(np.array(scores) <= 0.5) > 0.9
     assert min(scores) >= 0
 
 
-def test_an_image_far_from_them_is_not(domain: Domain) -> None:
+def test_an_image_far_from_them_is_not(domain: TrainingDomain) -> None:
     far = tuple(30.0 for _ in FEATURES)
     assert domain.unlikeness(far) > 0.8
     assert domain.unlikeness(domain.mean) == 0

@@ -11,22 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import LedgerFault, Reason
-from cellcount_core.domain.fields import FieldKey
-from cellcount_core.domain.receipts import Commit
-from cellcount_core.stores.base import Store
-from cellcount_core.stores.counting import CountingStore
-from cellcount_core.tables.amend import amend_part
-from cellcount_core.tables.parts import (
+from cellcount_core.domain.fields import Commit, FieldKey
+from cellcount_core.output.parts import (
     FieldsPart,
     Part,
+    amend_part,
     commit_part,
     fields_key,
     objects_key,
     read_fields_part,
     sweep,
 )
+from cellcount_core.stores.base import Store
+from cellcount_core.stores.counting import CountingStore
+from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import Made, memory_store, part_of
-from tests.unit.tables.stepping import Killed, SteppedStore, Turns
 
 End = int | Reason
 FAILED = (Reason.OUT_OF_MEMORY, Reason.ABSENT)

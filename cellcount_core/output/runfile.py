@@ -1,4 +1,7 @@
-"""`run/run.json`: what an output folder belongs to, and what its tables hold. Written once; no times, no host, no secrets."""
+"""`run/run.json`: which run an output folder belongs to, and what its tables hold.
+
+It is written once. It holds no times, no host and no secrets.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import TypeAdapter
 
-from cellcount_core.domain import schema3
-from cellcount_core.domain.columns import SCHEMA_VERSION, Schema
+from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.domain.scales import PoolScale
@@ -104,38 +106,38 @@ def to_json(run: RunFile) -> bytes:
 def from_json(body: bytes) -> RunFile:
     """Read run.json. Raises OutputFault where it is not one that this version can read."""
     try:
-        data = json.loads(body)
-        version = int(data.pop("schema_version"))
-        if not schema3.VERSION <= version <= SCHEMA_VERSION:
+        data = _mapping(json.loads(body))
+        version = int(str(data.pop("schema_version")))
+        if not VERSION_3 <= version <= SCHEMA_VERSION:
             raise OutputFault(
-                f"{RUN_KEY}: schema version {version}, this version of cellcount reads {schema3.VERSION} to {SCHEMA_VERSION}; "
+                f"{RUN_KEY}: schema version {version}, this version of cellcount reads {VERSION_3} to {SCHEMA_VERSION}; "
                 "choose another output folder"
             )
-        return RunFile(
-            model=ModelIdentity(**data.pop("model")),
-            schema=_schema(data, version),
-            numbers=Numbers(**data.pop("numbers")),
-            scales=tuple(PoolScale(**scale) for scale in data.pop("scales")),
-            **data,
-        )
+        return _runs().validate_python({**data, "schema": _schema(data, version)})
     except (ValueError, KeyError, TypeError) as error:
         raise OutputFault(f"{RUN_KEY}: not a run file of this version of cellcount: {error!r}") from error
 
 
 def _schema(data: dict[str, object], version: int) -> Schema:
-    """The run's schema. Runs of version 3 tell what they measure, and had one task."""
+    """The schema of a run. Runs planned by version 3 hold none: it is made from what they say of their features, as all had one task."""
     if "schema" in data:
-        return _schemas().validate_python({**_mapping(data.pop("schema")), "version": version})
+        return _schemas().validate_python({**_mapping(data["schema"]), "version": version})
     features = _mapping(data.pop("features"))
     channels = features["channels"]
-    assert isinstance(channels, list)
-    return schema3.schema_3(str(features["object_name"]), tuple(str(name) for name in channels))
+    if not isinstance(channels, list):
+        raise TypeError(f"expected a list of channels, got {channels!r}")
+    return schema_3(str(features["object_name"]), tuple(str(name) for name in channels))
 
 
 def _mapping(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, got {value!r}")
     return value
+
+
+@cache
+def _runs() -> TypeAdapter[RunFile]:
+    return TypeAdapter(RunFile)
 
 
 @cache

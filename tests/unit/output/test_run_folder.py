@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import OutputFault
-from cellcount_core.domain.schema3 import schema_3
-from cellcount_core.plan.planfile import PLAN_KEY, ShardLimits, read_shards
+from cellcount_core.output.planfile import PLAN_KEY, ShardLimits, read_shards
+from cellcount_core.output.run_folder import load_plan, open_or_create_run, stored_run
+from cellcount_core.output.runfile import RUN_KEY, from_json, read_run, to_json
 from cellcount_core.plan.planner import PlannedModel, make_plan
-from cellcount_core.plan.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.stores.base import Created
-from cellcount_core.tables.runfile import RUN_KEY, from_json, read_run, to_json
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore, plan_of, store_of
 
 INPUT = store_of([f"{number}.tif" for number in range(10)])

@@ -5,28 +5,30 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType, PyFileSystem
 
 from cellcount_core.domain.errors import ConfigFault, NoRunFault, nearest
 from cellcount_core.domain.fields import Source
+from cellcount_core.output.labels import label_key
+from cellcount_core.output.parts import FIELDS, OBJECTS
+from cellcount_core.output.runfile import RUN_KEY, RunFile, read_run
+from cellcount_core.output.schema import read_table_bytes
 from cellcount_core.stores.base import Absent, StorageOptions, Store
 from cellcount_core.stores.open import asked_for, open_store
-from cellcount_core.tables.filesystem import store_filesystem
-from cellcount_core.tables.labels import label_key
-from cellcount_core.tables.parts import FIELDS, OBJECTS
-from cellcount_core.tables.runfile import RUN_KEY
-from cellcount_core.tables.schema import read_table_bytes
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas
     import polars
     from numpy.typing import NDArray
+
 
 OutputTable = Literal["fields", "objects", "wells", "plates"]
 
@@ -69,10 +71,9 @@ class Output:
         return summary
 
     @property
-    def run(self) -> dict[str, object]:
+    def run(self) -> RunFile:
         """The content of run.json: configuration, fingerprint, model, versions."""
-        run: dict[str, object] = json.loads(self._file(RUN_KEY))
-        return run
+        return read_run(self.store)
 
     def to_pandas(self, table: OutputTable) -> pandas.DataFrame:
         """One of the tables, whole, as a pandas data frame. Raises MissingLibrary where pandas is not installed."""
@@ -158,3 +159,80 @@ def open_output(
     if store.size_of(RUN_KEY) is None:
         raise NoRunFault(f"{store.url}: is not the output of a run: {RUN_KEY} is not there")
     return Output(store)
+
+
+def store_filesystem(store: Store) -> PyFileSystem:
+    """The store's objects as files; paths are its keys."""
+    return PyFileSystem(_StoreHandler(store))
+
+
+class _StoreHandler(FileSystemHandler):  # type: ignore[misc]
+    """What pyarrow asks of a file system, answered by a store. Everything that writes is refused."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StoreHandler) and self.store.url == other.store.url
+
+    def __hash__(self) -> int:
+        return hash(self.store.url)
+
+    def get_type_name(self) -> str:
+        return "cellcount-store"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: Sequence[str]) -> list[FileInfo]:
+        return [self._info(path) for path in paths]
+
+    def _info(self, path: str) -> FileInfo:
+        size = self.store.size_of(path)
+        return FileInfo(path, FileType.NotFound) if size is None else FileInfo(path, FileType.File, size=size)
+
+    def get_file_info_selector(self, selector: FileSelector) -> list[FileInfo]:
+        return [
+            FileInfo(listed.key, FileType.File, size=listed.size)
+            for batch in self.store.list(selector.base_dir)
+            for listed in batch
+        ]
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        try:
+            return pa.BufferReader(self.store.get(path))
+        except Absent as error:
+            raise FileNotFoundError(path) from error
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        return self.open_input_file(path)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._refuse(path)
+
+    def delete_dir(self, path: str) -> None:
+        self._refuse(path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        self._refuse(path)
+
+    def delete_root_dir_contents(self) -> None:
+        self._refuse("")
+
+    def delete_file(self, path: str) -> None:
+        self._refuse(path)
+
+    def move(self, src: str, dest: str) -> None:
+        self._refuse(src)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        self._refuse(src)
+
+    def open_output_stream(self, path: str, metadata: object) -> pa.NativeFile:
+        self._refuse(path)
+
+    def open_append_stream(self, path: str, metadata: object) -> pa.NativeFile:
+        self._refuse(path)
+
+    def _refuse(self, path: str) -> None:
+        raise PermissionError(f"{self.store.url}/{path}: an output is read here, not written")

@@ -1,19 +1,26 @@
-"""The two files of a shard and how they are committed. A task without objects has the first one alone.
+"""The two files of a shard, how they are committed, and how some of their rows are replaced later.
 
-A shard's *fields part* is its commit: it is created last, once, and counting never replaces it (`amend` does, where failed fields are
-retried). It names its *objects part* (file and SHA-256), and objects parts are never replaced. So a fields part always names an objects part that is there, with just
-those bytes, whatever workers race and wherever one of them dies:
+A task without objects has the first file alone.
+
+A shard's *fields part* is its commit: it is created last, once, and counting never replaces it. It names its *objects part* (file and
+SHA-256), and objects parts are never replaced. So a fields part always names an objects part that is there, with exactly those bytes,
+whatever workers race and wherever one of them dies:
 
 - The objects part is written before the fields part, so it is there when the fields part appears.
-- It is written with a conditional create. Where one is there with the same bytes, it is shared. Where one is there with
-  other bytes and the shard is not committed (the orphan of a crash, or of a worker believed dead that counted
-  other fields as failed), ours goes beside it under a name that holds its digest, so a fields part that another
-  worker is just writing still finds the objects part that it names.
-- A file is removed only once the fields part stands, and only if that does not name it: who won removes the orphan, who lost
-  removes what it wrote. A crash before that leaves a file that no fields part names, which `sweep` removes when the
-  run is reduced; by then every shard has its fields part, so nothing can come to name it.
+- It is written with a conditional create. If one with the same bytes is there already, it is shared. If one with other bytes is there
+  and the shard is not committed, that one is an orphan: of a crash, or of a worker that was believed dead and counted other fields as
+  failed. Ours then goes beside it, under a name that holds its digest, so that a fields part which another worker is writing at this
+  moment still finds the objects part that it names.
+- A file is removed only once the fields part stands, and only if that does not name it. The worker that won removes the orphan, the one
+  that lost removes what it wrote. A crash before that leaves a file that no fields part names. `sweep` removes it when the run is
+  reduced; every shard then has its fields part, so nothing can come to name the file.
 
 In the normal case a commit is two puts and no other call.
+
+`amend_part` replaces rows of a committed shard, where failed fields are tried again (ADR 0008). A reader finds the shard committed at every
+moment: the new objects part is written under a name that holds its digest, then the fields part is replaced whole. A crash in between
+leaves the old shard or the new one. The objects part that nothing names any more is left to `sweep`, because only the holder of the
+output's lease may remove a file.
 """
 
 from __future__ import annotations
@@ -23,17 +30,24 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cellcount_core.domain.columns import FIELD_ID, Schema
-from cellcount_core.domain.errors import LedgerFault
-from cellcount_core.domain.fields import part_name
-from cellcount_core.domain.receipts import Commit
-from cellcount_core.stores.base import Absent, Created, Store
-from cellcount_core.tables.digest import RowDigest, object_digests
-from cellcount_core.tables.rows import FieldRow, ObjectRows, fields_table, objects_table
-from cellcount_core.tables.schema import (
+from cellcount_core.domain.columns import FIELD_ID, STATUS, Schema
+from cellcount_core.domain.errors import LedgerFault, Status
+from cellcount_core.domain.fields import Commit, part_name
+from cellcount_core.output.rows import (
+    FieldRow,
+    ObjectRows,
+    RowDigest,
+    fields_table,
+    object_digests,
+    objects_table,
+)
+from cellcount_core.output.schema import (
     CHANNELS_KEY,
     FINGERPRINT_KEY,
     OBJECT_NAME_KEY,
@@ -42,6 +56,7 @@ from cellcount_core.tables.schema import (
     table_bytes,
     with_texts,
 )
+from cellcount_core.stores.base import Absent, Created, Store
 
 FIELDS = "fields"
 OBJECTS = "objects"
@@ -277,3 +292,92 @@ def strangers(store: Store, named: Iterable[str], shards: int) -> list[str]:
     own = {fields_key(number) for number in range(shards)} | set(named)
     found = [listed.key for folder in (FIELDS, OBJECTS) for batch in store.list(folder) for listed in batch]
     return sorted(key for key in found if key not in own)
+
+
+def amend_part(store: Store, part: Part) -> Commit:
+    """Put the rows of `part`, some fields of a committed shard, in the place of those that stand, with their objects.
+
+    Rows that are ok are never replaced. ALREADY where nothing is to be replaced, or where somebody else replaced the part
+    meanwhile. Raises LedgerFault where the shard is not committed, its parts contradict each other, or it has no such field.
+    """
+    key = fields_key(part.number)
+    body = _standing(store, key)
+    standing = read_fields_part(key, body)
+    if part.objects is None:
+        fields = _rows_at(standing.table, part.fields, _rows_taken(standing, part))
+        if rows_digest(fields) == standing.rows_sha256:
+            return Commit.ALREADY
+        return _put_fields(store, key, body, with_texts(fields, {ROWS_KEY: rows_digest(fields)}))
+    if not standing.objects_key:
+        raise LedgerFault(f"{key}: names no objects part, and the run's task has objects")
+    try:
+        objects_body = _standing(store, standing.objects_key)
+    except LedgerFault:
+        if _standing(store, key) != body:
+            return Commit.ALREADY
+        raise
+    if hashlib.sha256(objects_body).hexdigest() != standing.objects_sha256:
+        raise LedgerFault(f"{standing.objects_key}: is not the objects part that {key} was written with")
+    taken = _rows_taken(standing, part)
+    fields = _rows_at(standing.table, part.fields, taken)
+    if rows_digest(fields) == standing.rows_sha256:
+        return Commit.ALREADY
+    objects = _rows_at(
+        read_table_bytes(standing.objects_key, objects_body),
+        read_table_bytes(key, part.objects),
+        _object_rows_taken(standing.table, part, taken),
+    )
+    new_objects = table_bytes(objects)
+    chosen = content_key(part.number, new_objects)
+    digests = [*standing.object_digests, *split_digests(schema_texts(part.fields.schema))]
+    texts = {
+        ROWS_KEY: rows_digest(fields),
+        OBJECTS_PART_KEY: chosen.removeprefix(f"{OBJECTS}/"),
+        OBJECTS_SHA_KEY: hashlib.sha256(new_objects).hexdigest(),
+        OBJECT_DIGESTS_KEY: "".join(digests[index] for index in taken),
+    }
+    store.put(chosen, new_objects)
+    return _put_fields(store, key, body, with_texts(fields, texts))
+
+
+def _put_fields(store: Store, key: str, before: bytes, fields: pa.Table) -> Commit:
+    """Replace the fields part that had the bytes `before`, unless somebody else did so meanwhile."""
+    if _standing(store, key) != before:
+        return Commit.ALREADY
+    store.put(key, table_bytes(fields))
+    return Commit.WRITTEN
+
+
+def _standing(store: Store, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except Absent:
+        raise LedgerFault(f"{key}: is not there; expected a shard that was counted before") from None
+
+
+def _rows_taken(standing: FieldsPart, part: Part) -> list[int]:
+    """For each field of the shard the row it gets: of the standing table, or (counted on behind it) of the new one."""
+    ids = standing.table.column(FIELD_ID.name).to_pylist()
+    places = {field_id: place for place, field_id in enumerate(ids)}
+    settled = pc.equal(standing.table.column(STATUS.name), Status.OK.value).to_pylist()
+    taken = list(range(len(ids)))
+    for number, field_id in enumerate(part.fields.column(FIELD_ID.name).to_pylist()):
+        if field_id not in places:
+            raise LedgerFault(f"{standing.key}: has no row of field {field_id}")
+        if not settled[places[field_id]]:
+            taken[places[field_id]] = len(ids) + number
+    return taken
+
+
+def _object_rows_taken(standing: pa.Table, part: Part, taken: Sequence[int]) -> list[int]:
+    counts = [count for table in (standing, part.fields) for count in object_counts(table, part.object_count)]
+    spans = list(pairwise([0, *accumulate(counts)]))
+    pieces = [np.arange(*spans[index]) for index in taken]
+    rows: list[int] = np.concatenate(pieces).tolist() if pieces else []
+    return rows
+
+
+def _rows_at(standing: pa.Table, new: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """These rows of the two tables, one behind the other, with the metadata of the first."""
+    both = pa.concat_tables([standing, new]).combine_chunks()
+    return both.take(pa.array(rows, type=pa.int64())).replace_schema_metadata(standing.schema.metadata)

@@ -1,8 +1,9 @@
-"""Sorted fields cut into shards, and `run/plan.parquet`: a row a field and source, a row group a shard, so that shards are streamed.
+"""Fields cut into shards, and `run/plan.parquet`, which holds them: a row for each source of a field, a row group for each shard.
 
-A small run is cut finely: all workers have something to do, and a stop loses little. A field without a source has one row
-with a null key. Metadata: schema version, fingerprint, digest of the listing. What metadata files state of plates stands in
-the metadata too, and in three further columns; the plan of an input without such files has neither.
+Shards can therefore be read one at a time. A small run is cut finely, so that all workers have something to do and a stop loses little. A
+field without a source has one row, with a null key. The file's metadata holds the schema version, the fingerprint and the digest of the
+listing. What the instrument's metadata files state of plates stands in the file's metadata too, and in three more columns; the plan of an
+input without such files has neither.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import pyarrow.parquet as pq
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import OutputFault, Reason
-from cellcount_core.domain.facts import PlateFacts, Position
-from cellcount_core.domain.fields import FieldKey, Part, PlannedField, Shard, Source
+from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source, SourcePart
 from cellcount_core.domain.fingerprint import canonical_json
+from cellcount_core.domain.plates import PlateFacts, Position
 
 _MOST_FIELDS = 64
 _SHARDS_A_WORKER, _LEAST_SHARDS = 4, 16
@@ -80,7 +81,7 @@ def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[
     A file that holds several fields (an array file) counts once a shard, as it is read once.
     """
     held: list[PlannedField] = []
-    read: set[Part] = set()
+    read: set[SourcePart] = set()
     size = number = 0
     for planned in fields:
         more = bytes_to_read(planned, read)
@@ -96,7 +97,7 @@ def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[
         yield Shard(number, tuple(held))
 
 
-def bytes_to_read(planned: PlannedField, read: set[Part]) -> int:
+def bytes_to_read(planned: PlannedField, read: set[SourcePart]) -> int:
     """Bytes of the field's objects that are not among those already `read`; 0 for a field that is not counted."""
     return sum(part.size for part in planned.objects if part not in read)
 
@@ -305,9 +306,11 @@ def _source(line: _Line) -> Source:
     )
 
 
-def _parts(values: _Line) -> tuple[Part, ...]:
+def _parts(values: _Line) -> tuple[SourcePart, ...]:
     listed = values[0] if values else None
-    return tuple(Part(part["key"], part["bytes"]) for part in listed) if isinstance(listed, list) else ()
+    return (
+        tuple(SourcePart(part["key"], part["bytes"]) for part in listed) if isinstance(listed, list) else ()
+    )
 
 
 def _real(value: object) -> float | None:

@@ -30,7 +30,7 @@ def test_an_output_opens_wherever_it_stands(place: str, tmp_path: Path) -> None:
     assert big.num_rows == opened.wells.column("count").to_pylist()[0]
     assert opened.plates.num_rows == 1
     assert opened.summary["count"] == summary.totals["count"]
-    assert opened.run["fingerprint"] == summary.fingerprint
+    assert opened.run.fingerprint == summary.fingerprint
 
 
 def test_rows_come_in_key_order() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
-from cellcount_core.plan.planfile import (
+from cellcount_core.output.planfile import (
     FINGERPRINT_META,
     ShardLimits,
     cut_shards,

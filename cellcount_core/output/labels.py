@@ -1,4 +1,4 @@
-"""Label images as files: which bytes, and where."""
+"""Label images as files: their bytes, and where they stand in an output."""
 
 from __future__ import annotations
 

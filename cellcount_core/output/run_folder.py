@@ -1,16 +1,19 @@
-"""Binding a plan to an output folder, and comparing a folder's plan with one made now: files added, changed and gone."""
+"""Binds a plan to an output folder, and tells what differs between a folder's plan and one made now: files added, changed and removed."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences
-from cellcount_core.plan.planfile import (
+from cellcount_core.output.parts import half_updated
+from cellcount_core.output.planfile import (
     PLAN_KEY,
     fields_of,
     is_gone,
@@ -19,10 +22,7 @@ from cellcount_core.plan.planfile import (
     read_shards,
     shard_count,
 )
-from cellcount_core.plan.planner import Plan
-from cellcount_core.stores.base import Absent, Created, Store
-from cellcount_core.tables.parts import half_updated
-from cellcount_core.tables.runfile import (
+from cellcount_core.output.runfile import (
     RUN_KEY,
     ModelIdentity,
     RunFile,
@@ -30,6 +30,7 @@ from cellcount_core.tables.runfile import (
     read_run,
     to_json,
 )
+from cellcount_core.stores.base import Absent, Created, Store
 
 NAMED = 10
 """Files of each kind that are named; more are only counted."""
@@ -147,7 +148,16 @@ class InputChanged(OutputFault):
         self.changes = changes
 
 
-def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
+class MadePlan(Protocol):
+    """A plan on local disk that is not bound to an output yet: `path` is its plan.parquet, `file` what its run.json will say."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def file(self) -> RunFile: ...
+
+
+def open_or_create_run(store_out: Store, plan: MadePlan) -> RunFile:
     """Bind `plan` to the output folder, or go on with the run that the folder belongs to.
 
     A new folder gets run/plan.parquet, then run/run.json by conditional create: that is the commit, and of several drivers
@@ -162,7 +172,7 @@ def open_or_create_run(store_out: Store, plan: Plan) -> RunFile:
     if stored.fingerprint == plan.file.fingerprint:
         return stored
     if replace(stored, listing_digest=plan.file.listing_digest).decided() == plan.file.decided():
-        since = changes(read_shards(load_plan(store_out, stored)), plan.shards())
+        since = changes(read_shards(load_plan(store_out, stored)), read_shards(plan.path))
         if since.none:
             return stored
         raise InputChanged(store_out.url, since)
@@ -222,7 +232,7 @@ def _refuse_orphaned_parts(store_out: Store) -> None:
             )
 
 
-def _create(store_out: Store, plan: Plan) -> RunFile:
+def _create(store_out: Store, plan: MadePlan) -> RunFile:
     body = plan.path.read_bytes()
     file = plan.file
     if store_out.put_new(PLAN_KEY, body) is Created.EXISTS:

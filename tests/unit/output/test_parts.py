@@ -14,13 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import LedgerFault, Reason
-from cellcount_core.domain.fields import FieldKey
-from cellcount_core.domain.receipts import Commit
-from cellcount_core.stores.base import StorageOptions, Store
-from cellcount_core.stores.counting import CountingStore, Counts
-from cellcount_core.stores.local import LocalStore
-from cellcount_core.stores.open import open_store
-from cellcount_core.tables.parts import (
+from cellcount_core.domain.fields import Commit, FieldKey
+from cellcount_core.output.parts import (
     build_part,
     commit_part,
     committed_parts,
@@ -30,9 +25,13 @@ from cellcount_core.tables.parts import (
     rows_digest,
     sweep,
 )
+from cellcount_core.stores.base import StorageOptions, Store
+from cellcount_core.stores.counting import CountingStore, Counts
+from cellcount_core.stores.local import LocalStore
+from cellcount_core.stores.open import open_store
 from tests.lagging import LaggingStore
+from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, memory_store, part_of, rows_of
-from tests.unit.tables.stepping import Killed, SteppedStore, Turns
 
 
 def fields(*ends: int | Reason) -> list[Made]:

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from cellcount_core.domain.fields import Source
-from cellcount_core.tables.labels import label_key, label_tiff
+from cellcount_core.output.labels import label_key, label_tiff
 
 
 def test_files_whose_names_differ_have_labels_whose_names_differ() -> None:

@@ -1,7 +1,7 @@
-"""Arrow schemas of all tables, made from a run's `Schema`, and the one place that turns a table into Parquet bytes.
+"""Arrow schemas of the four tables, made from a run's `Schema`, and the one place that turns a table into Parquet bytes.
 
-Every writer goes through `TableWriter`: fixed settings, fixed row groups, no time and no host in the file, so that equal rows
-give equal bytes. Unit, meaning and rule of merging stand in the metadata of each column, the identity of the run in that of the table.
+Every writer goes through `TableWriter`. Its settings and row groups are fixed, and it writes no time and no host, so equal rows give equal
+bytes. The metadata of each column holds its unit, its meaning and its rule of merging; the metadata of the table says which run it is of.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellcount_core.domain import schema3
-from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value, fields_columns, objects_columns
+from cellcount_core.domain.columns import (
+    VERSION_3,
+    Column,
+    Kind,
+    Merge,
+    Schema,
+    Value,
+    fields_columns,
+    objects_columns,
+)
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.totals import plates_columns, wells_columns
 
@@ -80,7 +88,7 @@ def table_schema(table: TableName, schema: Schema, fingerprint: str) -> pa.Schem
         OBJECT_NAME_KEY: schema.object_name,
         CHANNELS_KEY: json.dumps(schema.channels, ensure_ascii=False),
     }
-    if schema.version > schema3.VERSION:
+    if schema.version > VERSION_3:
         texts[TASK_KEY] = schema.task
         texts[CLASSES_KEY] = json.dumps(schema.classes, ensure_ascii=False)
     return pa.schema(arrow, metadata=texts)
@@ -88,7 +96,7 @@ def table_schema(table: TableName, schema: Schema, fingerprint: str) -> pa.Schem
 
 def _said(column: Column, schema: Schema) -> dict[str, str]:
     texts = {"unit": column.unit, "meaning": column.meaning}
-    if column.merge is not Merge.NONE and schema.version > schema3.VERSION:
+    if column.merge is not Merge.NONE and schema.version > VERSION_3:
         texts["merge"] = column.merge.value
         if column.of:
             texts["of"] = json.dumps(column.of, ensure_ascii=False)

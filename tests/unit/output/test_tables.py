@@ -17,10 +17,16 @@ from hypothesis import strategies as st
 from cellcount_core.domain.columns import SCHEMA_VERSION
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
-from cellcount_core.domain.moments import Moments
-from cellcount_core.tables.digest import RowDigest, object_digests
-from cellcount_core.tables.rows import FieldRow, ObjectRows, fields_table, objects_table
-from cellcount_core.tables.schema import (
+from cellcount_core.domain.statistics import Moments
+from cellcount_core.output.rows import (
+    FieldRow,
+    ObjectRows,
+    RowDigest,
+    fields_table,
+    object_digests,
+    objects_table,
+)
+from cellcount_core.output.schema import (
     ROW_GROUP,
     TableName,
     TableWriter,
