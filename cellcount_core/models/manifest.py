@@ -1,8 +1,8 @@
-"""What `package.json` says: the one model that manifests are read and written by.
+"""`package.json`: the one model by which manifests of packages are read and written.
 
-Format 2 has what a task needs in a section of the task's own name: `"task": "instances", "instances": {...}`. In format 1 there was one
-task, and its section lay among the other keys; such manifests are read as if they were of format 2, and are not rewritten, so that
-the digest of a package, which is that of its manifest, stays what it is.
+In format 2, what a task needs is in a section of the task's own name: `"task": "instances", "instances": {...}`. In format 1 there was
+one task, and its section lay among the other keys. Such manifests are read as if they were of format 2 and are never rewritten, so the
+digest of a package, which is that of its manifest, stays the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Plain = Mapping[str, object]
 
 
 class _Part(BaseModel):
-    """What else a part says is kept as it is: packages of later versions may say more."""
+    """Unknown keys are kept as they are, because packages of later versions may say more."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, validate_by_name=True)
 
@@ -43,7 +43,7 @@ class Normalisation(_Part):
 
 
 class Input(_Part):
-    """What the network expects; see `InputSpec`."""
+    """What the network expects; see `package.InputSpec`."""
 
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     diameter_px: float | None
@@ -52,13 +52,13 @@ class Input(_Part):
 
 
 class EngineFile(_Part):
-    """The file of an engine inside the package's folder; "" for an engine that needs none."""
+    """An engine's file inside the package's folder; "" for an engine that needs none."""
 
     file: str = ""
 
 
 class GoldenMaps(_Part):
-    """Golden tensors of one engine: the array of the golden file, and the differences allowed."""
+    """Golden tensors of one engine: the array in the golden file, and the largest differences allowed."""
 
     atol: float
     mean_atol: float | None = None
@@ -66,7 +66,7 @@ class GoldenMaps(_Part):
 
 
 class GoldenFile(_Part):
-    """The file of golden tensors, the difference allowed, and the engines that have golden tensors of their own."""
+    """The file of golden tensors, the largest difference allowed, and the engines that have golden tensors of their own."""
 
     file: str
     atol: float
@@ -74,7 +74,7 @@ class GoldenFile(_Part):
 
 
 class Manifest(_Part):
-    """The content of package.json. `section` is what the task named `task` needs, as the task's own model reads it."""
+    """The content of package.json. `section` is what the task named `task` needs; the task's own model reads it."""
 
     format: Literal[2]
     name: str
@@ -119,7 +119,7 @@ def read_manifest(body: bytes, where: str) -> Manifest:
 
 
 def parse_manifest(data: Plain, where: str) -> Manifest:
-    """As `read_manifest`, of plain data of either format."""
+    """As `read_manifest`, from plain data of either format."""
     if data.get("format") not in READ:
         known = " and ".join(map(str, READ))
         raise ModelFault(f"{where}: package format {data.get('format')!r}, this version reads {known}")
@@ -130,7 +130,7 @@ def parse_manifest(data: Plain, where: str) -> Manifest:
 
 
 def manifest_data(manifest: Manifest) -> dict[str, object]:
-    """The content of package.json in the present format, as plain data; what was not stated is left out."""
+    """The content of package.json as plain data in the present format, without what was not stated."""
     data: dict[str, object] = manifest.model_dump(mode="json", exclude_unset=True, by_alias=True)
     section = data.pop("section")
     return {**data, "format": FORMAT, "task": manifest.task, manifest.task: section}
@@ -142,7 +142,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def _as_format_2(data: Plain) -> dict[str, object]:
-    """The data with the task's section under `section`."""
+    """The data with the task's section under the key `section`."""
     plain = dict(data)
     task = str(plain.get("task", _FIRST_TASK))
     if plain.pop("format") == 1:

@@ -1,4 +1,8 @@
-"""Package."""
+"""Model packages: a folder with `package.json` and the files that it names, identified by its digest.
+
+The digest is the SHA-256 of `package.json`, which lists the SHA-256 of every other file. So it covers all of the package,
+wherever it lies. Code never asks which model it has; it asks the package.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,9 @@ from cellcount_core.models.manifest import (
 class InputSpec:
     """What the network expects.
 
-    `channels` are roles, in the order of its input channels; `diameter_px` the median object diameter at its scale (None:
-    scale-free) and `um_per_px` the pixel size there, where objects of that package have one size (None: unknown);
-    `percentile`, `floor_sigmas` and `polarity` ("bright", "dark" or "auto") the parameters of the normalisation
-    (images/normalise.py).
+    `channels` are roles, in the order of its input channels. `diameter_px` is the median object diameter at its scale (None: it has no
+    scale), `um_per_px` the pixel size there, if objects of that package have one size (None: unknown). `percentile`,
+    `floor_sigmas` and `polarity` ("bright", "dark" or "auto") are parameters of the normalisation (images/normalise.py).
     """
 
     channels: tuple[str, ...]
@@ -52,12 +55,12 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A model package as its manifest describes it.
+    """A model package, as its manifest describes it.
 
-    `task` is what it is for, and `section` what that task needs, as the manifest has it (tasks/). `engines` maps an engine's name to its file inside the folder ("" where it needs none);
-    `golden_engines` are those that are compared with golden tensors of their own, `variants` what was measured of engines
-    that do not compute in float32. `interval` makes the interval of a count and `domain` tells how unlike the training
-    images a field is, where the package states them.
+    `task` is what it is for, and `section` what that task needs, as in the manifest. `engines` maps the name of an engine to its file in the
+    folder ("" if it needs none). `golden_engines` are the engines with golden tensors of their own, `variants` measurements of engines
+    that do not compute in float32. `interval` makes the interval of a count, `domain` tells how unlike the training images a field is;
+    None if the package does not state them.
     """
 
     folder: Path
@@ -88,12 +91,12 @@ class Package:
 
     @property
     def stride(self) -> int:
-        """What a canvas is padded to, in px."""
+        """A canvas is padded to multiples of this (px)."""
         return _whole(self.section.get("stride", 1))
 
     @property
     def radius(self) -> int:
-        """A tile's map is valid so many px away from a cut edge."""
+        """A tile's maps are valid at least so many px away from a cut edge."""
         return _whole(self.section.get("receptive_radius", 0))
 
     def golden_of(self, engine: str) -> Golden:
@@ -178,20 +181,20 @@ def _check_files(folder: Path, files: Mapping[str, str], needed: set[str]) -> No
 
 
 def shipped_folder() -> Path:
-    """Folder of the packages that travel with the product: inside the wheel, or `models/` of a checkout."""
+    """Folder of the packages that are shipped: inside the wheel, or `models/` of a checkout."""
     inside = Path(__file__).resolve().parents[1] / "shipped"
     return inside if inside.is_dir() else Path(__file__).resolve().parents[2] / "models"
 
 
 def shipped_packages() -> list[Package]:
-    """The packages that travel with the product, by name. Raises ModelFault as `load_package`."""
+    """The shipped packages, by name. Raises ModelFault as `load_package`."""
     return [load_package(manifest.parent) for manifest in sorted(shipped_folder().glob(f"*/{MANIFEST}"))]
 
 
 def find_package(name_or_path: str) -> Package:
-    """The package of that path, or the shipped one of that name.
+    """The package at that path, or the shipped one of that name.
 
-    Raises ModelFault naming the nearest shipped package where there is neither.
+    Raises ModelFault naming the nearest shipped package if there is neither.
     """
     path = Path(name_or_path).expanduser()
     if (path / MANIFEST).is_file():
@@ -217,10 +220,10 @@ def read_for_writing(folder: Path) -> dict[str, object]:
 
 
 def write_package(folder: Path, manifest: Mapping[str, object]) -> Package:
-    """Write `package.json` into `folder`, listing every other file there, and load the package.
+    """Write `package.json` into `folder`, last and with the digest of every other file there, and load the package.
 
-    `manifest` is the content without "files", of any format that is read; it is written in the present one. Raises ModelFault if the
-    result is not a valid package.
+    `manifest` is the content without "files", in any format that can be read; it is written in the present one. Raises ModelFault if
+    the result is not a valid package.
     """
     files = {
         path.name: "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,9 +1,9 @@
-"""Separation of fields too large to be separated at once: block by block, with the objects of the whole field.
+"""Separation of fields too large to be separated at once: block by block, with the same objects as the whole field.
 
-The field is cut into blocks. An object belongs to the block that holds its *anchor* (first pixel in raster order), and is
-separated in a *read window*: the block with a halo around it. A label is certain if neither its object nor one that touches
-it comes within the separator's `reach` of an edge of the window that is not an edge of the field. Where the block holds
-anything uncertain the window is doubled, up to a limit; what is still uncertain then carries a warning.
+The field is cut into blocks. An object belongs to the block that holds its *anchor* (its first pixel in raster order). A block is
+separated in a *read window*: the block and a halo around it. A label is certain if neither its object nor a touching one comes
+within the separator's `reach` of an edge of the window that is not an edge of the field. If the block holds anything uncertain, the
+halo is doubled, up to a limit; what is uncertain even then carries a warning.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from cellcount_core.objects.labels import anchors
 from cellcount_core.objects.separators import FieldParams, Separator
 
 OBJECT_CUT_BY_BLOCK = "object_cut_by_block"
-"""Warning code: an object is larger than the largest window; it may be counted in parts or more than once."""
+"""Warning code: an object is larger than the largest window. It may be counted in parts or more than once."""
 
 GROWTH = 3
 """How often a window's halo may be doubled."""
 
 Provider = Callable[[int, int, int, int], NDArray[np.float32]]
-"""Maps (y1 - y0, x1 - x0, K) of a window given as (y0, y1, x0, x1), half-open."""
+"""Gives the maps (y1 - y0, x1 - x0, K) of a window (y0, y1, x0, x1), half-open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Pixels from (y0, x0) to (y1, x1), half-open."""
+    """The pixels from (y0, x0) to (y1, x1), half-open."""
 
     y0: int
     x0: int
@@ -47,8 +47,8 @@ class Block:
 class BlockObjects:
     """The objects whose anchors lie in one block.
 
-    `labels` (h, w) int32 is the smallest image that holds them, numbered 1..n in raster order of their anchors; other
-    blocks' objects are background in it. `origin` is the (y, x) of its first pixel in the field.
+    `labels` (h, w) int32 is the smallest image that holds them, numbered 1..n in raster order of their anchors; objects of other
+    blocks are background in it. `origin` is the (y, x) of its first pixel in the field.
     """
 
     labels: NDArray[np.int32]
@@ -75,9 +75,9 @@ def separate_blocks(
     block: int,
     halo: int,
 ) -> Iterator[BlockObjects]:
-    """Objects of a field (H, W) block by block, each object exactly once and equal to that of the whole field.
+    """Yield the objects of a field (H, W) block by block: each object exactly once, equal to that of the whole field.
 
-    `provider` gives the maps of any window. Working memory is that of one window (block + 2 halo squared), larger only
+    `provider` gives the maps of any window. Working memory is that of one window, (block + 2 halo) squared; it is larger only
     where objects are larger than the halo.
     """
     for window in block_grid(shape, block):
@@ -142,7 +142,7 @@ def _owned(labels: NDArray[np.int32], block: Block, read: Block) -> NDArray[np.b
 
 
 def _unsure(labels: NDArray[np.int32], reach: int, read: Block, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which objects the end of the window may have changed: those near it, and those that touch these."""
+    """Which objects may have been changed by the end of the window: those near it, and those that touch these."""
     height, width = labels.shape
     edges: list[NDArray[np.int32]] = []
     if read.y0 > 0:

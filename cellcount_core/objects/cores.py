@@ -1,14 +1,14 @@
-"""Separation for networks with two heads: foreground, and normalised distance to the object's boundary.
+"""Separation for networks with two maps: the foreground, and the distance to the object's boundary, normalised to 0..1.
 
 Where the distance is high lies an object's *core*. Cores are found at rising levels, as branches of a tree: a core that
 falls into two or more prominent ones at a higher level is replaced by them. Then every foreground pixel goes to the nearest
-core of its own connected piece of foreground. Linear in pixels; the labels of one piece depend on that piece alone.
+core of its own connected piece of foreground. The time is linear in pixels, and the labels of a piece depend on that piece alone.
 
-What is smaller than a whole object can be is dropped, but for what the image's edge cuts: a part of an object is small.
+Objects smaller than a whole one can be are dropped, unless the image's edge cuts them: a part of an object is small.
 
-Whole images are only thresholded. Levels look at the pixels of those cores that have more than one peak, which are
-few, everything else at runs, and distances are measured in the boxes of those pieces alone that hold more than one core. (Were
-there many long pieces side by side, their boxes would overlap and be measured as often; objects of cells are not like that.)
+For speed, only thresholding looks at whole images. Levels are applied only to the pixels of cores with more than one peak, which are
+few; all else works on runs; and distances are measured only in the bounding boxes of pieces with more than one core. (Many long
+pieces side by side would have overlapping boxes and be measured repeatedly; cells are not like that.)
 """
 
 from __future__ import annotations
@@ -38,21 +38,24 @@ _LEVEL_STEP = 0.12
 _LEVEL_END = 0.86
 
 _STEPS = 16
-"""Px to a side or down at most over which two peaks of a core are looked at along a straight line."""
+"""Two peaks of a core are compared along a straight line if they are at most this many px apart along each axis."""
 
 _LEAST_HEIGHT = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
 class CoreParams:
-    """What is fitted when a network was trained.
+    """Numbers fitted when the network was trained.
 
-    `foreground`: probability above which a pixel belongs to an object. `core`: distance (0..1) above which it belongs to a
-    core. `prominence`: by how much a branch must rise above the level where it parts from its sibling. `core_area` (px): the
-    smallest branch. `peak`: a piece of foreground whose distance nowhere reaches it is no object. `min_area` (px): the
-    smallest object. `certain`: probability that an object somewhere reaches; noise and fibres do not. `edge_area` (px): the smallest one that touches the edge of the image and somewhere reaches the
-    probability `edge_peak`; None: `min_area`. `outline`: probability that objects are drawn to once they are found (see
-    outline.py), None: `foreground`.
+    `foreground`: pixels with a higher probability belong to objects.
+    `core`: pixels with a larger distance (0..1) belong to cores.
+    `prominence`: how far a branch must rise above the level at which it parts from its sibling.
+    `core_area` (px): the smallest branch.
+    `peak`: a piece of foreground whose distance nowhere reaches this is no object.
+    `min_area` (px): the smallest object.
+    `certain`: a probability that an object reaches somewhere; noise and fibres do not.
+    `edge_area` (px): the smallest object that touches the image's edge and somewhere reaches the probability `edge_peak`; None: `min_area`.
+    `outline`: the probability at which outlines are drawn once objects are found (outline.py); None: `foreground`.
     """
 
     foreground: float = 0.5
@@ -68,14 +71,14 @@ class CoreParams:
 
 
 _OPTIONAL = ("edge_area", "outline")
-"""Parameters that may be None: not stated."""
+"""Parameters that may be None, which means that they are not stated."""
 
 
 def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object]) -> NDArray[np.int32]:
-    """Label image (H, W) int32 of maps (H, W, K), map 0 the foreground and map 1 the distance, both in 0..1.
+    """Label image (H, W) int32 of maps (H, W, K); map 0 is the foreground and map 1 the distance, both in 0..1.
 
-    Further maps are not looked at. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for
-    parameters that `CoreParams` does not have or that are no numbers, and for maps with fewer than two channels.
+    Further maps are ignored. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for unknown
+    parameters, for values that are no numbers, and for fewer than two maps.
     """
     fitted = params if isinstance(params, CoreParams) else parse_params(params)
     if maps.ndim != 3 or maps.shape[-1] < 2:
@@ -102,7 +105,7 @@ def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object
 
 
 def parse_params(params: Mapping[str, object]) -> CoreParams:
-    """Check a package's numbers. Raises ModelFault naming the parameter."""
+    """The numbers of a package's `separator` section. Raises ModelFault naming a parameter that is unknown or no finite number."""
     known = [field.name for field in fields(CoreParams)]
     numbers: dict[str, float] = {}
     for name, value in params.items():
@@ -123,15 +126,15 @@ def _levels(first: float) -> list[float]:
 
 
 def _needed(params: CoreParams) -> NDArray[np.float32]:
-    """The height (n,) that branches at each level rise to."""
+    """The height (n,) that a branch must reach at each level."""
     return (np.asarray(_levels(params.core), np.float64) + params.prominence).astype(np.float32)
 
 
 def _framed(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A map (H, W) by itself, with a column at the right and a row below that are above no level: (H + 1, W + 1).
+    """A copy of a map (H, W) with one more column at the right and row at the bottom, filled with -inf: (H + 1, W + 1).
 
-    Between the other maps each look at it costs several times as much. With the frame no run goes on in the next row, and every pixel
-    of the map has neighbours: the row above the first is the last.
+    A contiguous copy is several times faster to look at than one channel between others. With the frame no run continues in the
+    next row, and every pixel has neighbours: the row above the first one is the last.
     """
     framed = np.empty((values.shape[0] + 1, values.shape[1] + 1), np.float32)
     framed[:-1, :-1] = values
@@ -140,14 +143,17 @@ def _framed(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _pieces(inside: NDArray[np.bool_]) -> Runs:
-    """The runs of a framed image (H, W), with the connected components that they lie in, 1..n, as owners."""
+    """The runs of a framed image (H, W), owned by the connected components 1..n that they lie in."""
     runs = runs_of(inside)
     return runs.owned(connected(runs, inside.shape[1])) if runs.starts.size else runs
 
 
 def _find_cores(distance: NDArray[np.float32], inside: NDArray[np.bool_], params: CoreParams) -> Runs:
-    """Cores as runs, no two of which overlap: what of the foreground is above the level `core`, and of what splits into
-    prominent branches at a higher one, these."""
+    """Cores as runs that do not overlap.
+
+    These are the parts of the foreground above the level `core`; parts that split into prominent branches at a higher level are replaced
+    by these branches.
+    """
     high = distance > params.core
     high &= inside
     cores = _pieces(high)
@@ -173,10 +179,10 @@ def _peaks(
     high: NDArray[np.bool_],
     params: CoreParams,
 ) -> Indices:
-    """Flat indices of those pixels of cores that no side neighbour in a core rises above, and that rise enough to be those of
-    branches: every prominent branch at any level holds one.
+    """Flat indices of the pixels of cores that no side neighbour in a core exceeds and that are high enough to be a branch's peak.
 
-    `pixels` (n,) are those of the cores, `heights` (n,) the distance there, and `high` (H, W) is where cores are.
+    Every prominent branch at any level holds one. `pixels` (n,) are those of the cores, `heights` (n,) the distance there, and `high`
+    (H, W) says where cores are.
     """
     least = max(np.float32(params.core + _LEVEL_STEP + params.prominence), _LEAST_HEIGHT)
     # In a row only: what stands beside a pixel in the list, but for those at a run's end.
@@ -202,10 +208,10 @@ def _may_part(
     high: NDArray[np.bool_],
     params: CoreParams,
 ) -> NDArray[np.bool_]:
-    """Which cores (n + 1,) some level may part into prominent branches, given their peaks (p,) in raster order.
+    """Which cores (n + 1,) may split into prominent branches at some level, given their peaks (p,) in raster order.
 
-    A peak is no branch beside the core's highest one where a path between the two stays above every level at which it could be: most
-    often the straight one does.
+    A peak is no branch beside the core's highest peak if a path between the two stays above every level at which it could be one; most
+    often the straight line does.
     """
     core_of_peak = cores.owners[np.searchsorted(cores.starts, peaks, side="right") - 1]
     heights = distance.ravel()[peaks]
@@ -230,8 +236,10 @@ def _may_part(
 
 
 def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, shape: tuple[int, int]) -> Runs:
-    """Cores of n > 0 pixels, which are those of whole cores at the first level: `places` (n,) are their flat indices in raster
-    order in a framed image of `shape`, `heights` (n,) the distance there."""
+    """Cores made of n > 0 pixels, which are those of whole cores at the first level.
+
+    `places` (n,) are flat indices in raster order in a framed image of `shape`, `heights` (n,) the distance there.
+    """
     width = shape[1]
     # The frame's row parts a level from the next.
     spacing = shape[0] * width
@@ -256,15 +264,18 @@ def _split(places: Indices, heights: NDArray[np.float32], params: CoreParams, sh
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tree:
-    """The connected components above rising levels: `layers` (n + 1,) a component's level, and `outer` (n + 1,) the component
-    of the level below that it lies in. There is no component 0."""
+    """The connected components above rising levels.
+
+    `layers` (n + 1,) is the level of each component, `outer` (n + 1,) the component of the level below that it lies in. There is no
+    component 0.
+    """
 
     layers: Indices
     outer: Indices
 
     @staticmethod
     def of(runs: Runs, spacing: int) -> _Tree:
-        """From runs in raster order, one level's `spacing` after the last one's, owned by their components."""
+        """Build it from runs in raster order that are owned by their components; levels follow each other at a distance of `spacing`."""
         count = int(runs.owners.max())
         first_run = np.empty(count + 1, np.intp)
         # Where a number occurs more than once the last assignment stands: the first run.
@@ -276,8 +287,9 @@ class _Tree:
         return _Tree(layers, outer)
 
     def cores(self, prominent: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which components (n + 1,) are cores: those of the lowest level, but in place of one that falls into prominent
-        branches these."""
+        """Which components (n + 1,) are cores: those of the lowest level, and instead of one that splits into prominent
+        branches these branches.
+        """
         chosen: NDArray[np.bool_] = np.equal(self.layers, 0)
         # The core that a component lies in, or lay in before a split left it over. What is left over is not prominent, and
         # nothing in it is at a higher level.
@@ -295,10 +307,10 @@ class _Tree:
 
 
 def _grow(pieces: Runs, cores: Runs, distance: NDArray[np.float32], peak: float) -> Runs:
-    """The foreground's runs with their objects as owners, numbered with gaps; an object's runs are in raster order.
+    """The foreground's runs, owned by their objects; numbers may have gaps, and an object's runs are in raster order.
 
-    A piece with one core is one object. So is one without any, if its distance rises to `peak`. In all others every pixel
-    gets its nearest core.
+    A piece with one core is one object. A piece without a core is one if its distance reaches `peak`. In all others every pixel
+    goes to its nearest core.
     """
     count = int(pieces.owners.max()) + 1
     piece_of_core = np.zeros(int(cores.owners.max(initial=0)) + 1, np.intp)
@@ -336,7 +348,7 @@ def _kept(
 ) -> NDArray[np.bool_]:
     """Which owners (n + 1,) of runs are objects: certain somewhere, and large enough or cut by the image's edge.
 
-    Those that the edge cuts touch it, have `edge_area` px and reach the probability `edge_peak`.
+    An object is taken to be cut if it touches the edge, has `edge_area` px and reaches the probability `edge_peak`.
     """
     areas = np.bincount(objects.owners, objects.lengths)
     kept = areas >= params.min_area
@@ -355,17 +367,17 @@ def _kept(
 
 
 def _owning(runs: Runs, which: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """Which owners (`count`,) have one of some of the runs."""
+    """Which owners (`count`,) own at least one of the chosen runs."""
     owning = np.zeros(count, np.bool_)
     owning[runs.owners[which]] = True
     return owning
 
 
 def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int) -> Runs:
-    """The runs of pieces cut where the nearest core of the same piece changes, with the cores as owners.
+    """The runs of pieces, cut where the nearest core of the same piece changes, and owned by these cores.
 
-    Every piece holds a core, and every core lies in one of the pieces. Distances are measured piece by piece in its
-    bounding box, so that no other piece's core can be nearer.
+    Every piece holds a core, and every core lies in a piece. Distances are measured piece by piece in its bounding box, so no core of
+    another piece can be nearer.
     """
     pieces, first = pieces.grouped(np.arange(int(pieces.owners.max()) + 1))
     cores, first_core = cores.grouped(piece_of_core)
@@ -399,14 +411,14 @@ def _nearest_cores(pieces: Runs, cores: Runs, piece_of_core: Indices, width: int
 
 
 def _ends(first: Indices, offsets: Indices) -> list[int]:
-    """For groups of runs that begin at the runs `first`: where each ends in the list of all pixels."""
+    """Where each group of runs ends in the list of all pixels; the groups begin at the runs `first`."""
     return [*offsets[first[1:]].tolist(), int(offsets[-1])]
 
 
 def _in_boxes(
     runs: Runs, first: Indices, top: Indices, left: Indices, across: Indices, width: int
 ) -> Indices:
-    """The flat index of every pixel in the box of its group: boxes `across` wide that begin at (`top`, `left`)."""
+    """Flat index of every pixel within the box of its group; boxes begin at (`top`, `left`) and are `across` wide."""
     group = np.repeat(np.arange(first.size), gaps(first, runs.starts.size))
     y, x = np.divmod(runs.starts, width)
     starts = (y - top[group]) * across[group] + x - left[group]
@@ -414,7 +426,7 @@ def _in_boxes(
 
 
 def _cut(runs: Runs, offsets: Indices, owners: NDArray[np.int32]) -> Runs:
-    """Runs cut where the owner of their pixels changes; `owners` (n,) in the order of `Runs.pixels`."""
+    """Runs cut where the owner of their pixels changes; `owners` (n,) is in the order of `Runs.pixels`."""
     begins = np.empty(owners.size, np.bool_)
     np.not_equal(owners[1:], owners[:-1], out=begins[1:])
     begins[offsets[:-1]] = True

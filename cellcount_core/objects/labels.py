@@ -1,4 +1,11 @@
-"""Label images."""
+"""Label images, and the sets of pixels that they are made of.
+
+A label image is int32 (H, W), 0 for background. An object's *anchor* is its first pixel in raster order: the leftmost one of
+its topmost row. Objects are numbered 1..n in raster order of their anchors.
+
+Most work is done on `Runs` instead of pixels. A run is a row of adjacent pixels, given by the flat index of the first and the
+number of pixels. There are some ten times fewer runs than pixels, and all pixels of a run lie in the same connected component.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +20,14 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Runs of pixels: `starts` (r,) flat indices, `lengths` (r,) px, `owners` (r,) the number of what each belongs to."""
+    """Runs of pixels: `starts` (r,) are flat indices, `lengths` (r,) px, `owners` (r,) the number of what each run belongs to."""
 
     starts: Indices
     lengths: Indices
     owners: Indices
 
     def taken(self, which: NDArray[np.integer | np.bool_]) -> Runs:
-        """Some of the runs, by index or by truth value."""
+        """Some of the runs, chosen by index or by mask."""
         return Runs(self.starts[which], self.lengths[which], self.owners[which])
 
     def owned(self, owners: Indices) -> Runs:
@@ -28,19 +35,19 @@ class Runs:
         return Runs(self.starts, self.lengths, owners)
 
     def grouped(self, group_of_owner: Indices) -> tuple[Runs, Indices]:
-        """The runs sorted by the group of their owner, in their order within a group, and the first run of each group."""
+        """The runs sorted (stably) by the group of their owner, and the index of each group's first run."""
         groups = group_of_owner[self.owners]
         order = np.argsort(groups, kind="stable")
         return self.taken(order), first_of_equal(groups[order])
 
     def offsets(self) -> Indices:
-        """Where each run begins in the list of all pixels (r + 1,); the last is the number of pixels."""
+        """Where each run begins in the list of all pixels (r + 1,); the last entry is the number of pixels."""
         offsets = np.zeros(self.lengths.size + 1, np.intp)
         np.cumsum(self.lengths, out=offsets[1:])
         return offsets
 
     def pixels(self) -> Indices:
-        """The flat index of every pixel, run by run."""
+        """Flat index of every pixel, run by run."""
         pixels = np.repeat(self.starts - (np.cumsum(self.lengths) - self.lengths), self.lengths)
         pixels += np.arange(pixels.size)
         return pixels
@@ -56,7 +63,7 @@ def join_runs(parts: list[Runs]) -> Runs:
 
 
 def gaps(first: Indices, end: int) -> Indices:
-    """How far it is from each of some ascending positions (r,) to the next, and from the last one to `end`."""
+    """Distance from each of the ascending positions (r,) to the next, and from the last to `end`."""
     apart = np.empty(first.size, np.intp)
     if first.size:
         np.subtract(first[1:], first[:-1], out=apart[:-1])
@@ -65,7 +72,7 @@ def gaps(first: Indices, end: int) -> Indices:
 
 
 def first_of_equal(values: NDArray[np.integer]) -> Indices:
-    """Positions (r,) in a list (n,) at which another value begins than the one before."""
+    """Positions (r,) in a list (n,) at which the value differs from the one before; the first position is one of them."""
     first = np.empty(values.size, np.bool_)
     first[:1] = True
     np.not_equal(values[1:], values[:-1], out=first[1:])
@@ -73,7 +80,7 @@ def first_of_equal(values: NDArray[np.integer]) -> Indices:
 
 
 def first_of_runs(places: Indices) -> Indices:
-    """Positions (r,) in an ascending list of flat indices (n,), n > 0, at which a run begins."""
+    """Positions (r,) at which a run begins in an ascending list of flat indices (n,), n > 0."""
     first = np.empty(places.size, np.bool_)
     first[0] = True
     np.not_equal(places[1:] - places[:-1], 1, out=first[1:])
@@ -81,7 +88,7 @@ def first_of_runs(places: Indices) -> Indices:
 
 
 def runs_of(inside: NDArray[np.bool_]) -> Runs:
-    """The runs of an image (H, W) whose last column is False, in raster order, with no owner yet (0)."""
+    """The runs of an image (H, W) whose last column is False, in raster order; their owners are 0."""
     flat = inside.ravel()
     # Of truth values the non-zero ones are found several times faster than of numbers.
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -94,16 +101,16 @@ def runs_of(inside: NDArray[np.bool_]) -> Runs:
 def connected(runs: Runs, width: int) -> Indices:
     """The connected component (side neighbours), 1..n, of each of the runs (r,) in raster order in an image `width` wide.
 
-    No two runs may be side by side in a row, nor go on from a row's end to the next one's beginning.
+    No two runs may be adjacent in a row, nor may a run continue from the end of a row into the next.
     """
     return _components(*_touching(runs, width), runs.starts.size)
 
 
 def largest_pieces(runs: Runs, width: int) -> NDArray[np.bool_]:
-    """Which of the runs (r,) of objects, in raster order in an image `width` wide, lie in their object's largest connected piece.
+    """Which of the runs (r,) of objects lie in their object's largest connected piece (side neighbours).
 
-    Of pieces of one size it is the first. Pixels are connected as side neighbours; no run may go on from a row's end to the
-    next one's beginning.
+    Runs are in raster order in an image `width` wide; none may continue from the end of a row into the next. Of pieces of equal size the
+    first is taken.
     """
     upper, lower = _touching(runs, width)
     own = runs.owners[upper] == runs.owners[lower]
@@ -123,7 +130,7 @@ def largest_pieces(runs: Runs, width: int) -> NDArray[np.bool_]:
 
 
 def _touching(runs: Runs, width: int) -> tuple[Indices, Indices]:
-    """Pairs (p,) of runs that touch, the second in the row below the first."""
+    """Pairs (p,) of runs that touch; the second lies in the row below the first."""
     starts, ends = runs.starts, runs.starts + runs.lengths
     # In the next row a run touches those that end after its first pixel and begin before its end.
     low = np.searchsorted(ends, starts + width, side="right")
@@ -155,7 +162,7 @@ def _components(upper: Indices, lower: Indices, count: int) -> Indices:
 
 
 def _told(first: Indices) -> Indices:
-    """Every run (r,) told what the run it names is told, and so on."""
+    """Follow each run (r,) to the run that it names, and on to the end of the chain."""
     while True:
         told = first[first]
         if not np.count_nonzero(told != first):
@@ -166,7 +173,10 @@ def _told(first: Indices) -> Indices:
 def paint(
     runs: Runs, numbers: NDArray[np.int32], shape: tuple[int, int], pixels: Indices | None = None
 ) -> NDArray[np.int32]:
-    """Label image (H, W) in which the runs of owner k, which do not overlap, carry `numbers[k]`; `pixels` if they are known."""
+    """Label image (H, W) in which the runs of owner k carry `numbers[k]`. Runs must not overlap.
+
+    `pixels` are those of the runs, if they are known already.
+    """
     painted = numbers[runs.owners]
     if 4 * int(runs.lengths.sum()) < shape[0] * shape[1]:
         image = np.zeros(shape, np.int32)
@@ -185,13 +195,13 @@ _STRIP_PX = 1 << 21
 
 
 def strips(shape: tuple[int, int]) -> list[slice]:
-    """Row ranges that cut an image of `shape` into strips of about two megapixels, top to bottom."""
+    """Row ranges that cut an image of `shape` into strips of about two megapixels, from top to bottom."""
     rows = max(1, _STRIP_PX // max(1, shape[1]))
     return [slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows)]
 
 
 def anchors(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Numbers that occur in a label image (in raster order of their anchors) and the anchors' flat indices, both (n,)."""
+    """The numbers in a label image, in raster order of their anchors, and the anchors' flat indices; both (n,)."""
     flat = np.ascontiguousarray(labels).ravel()
     first = np.full(int(flat.max(initial=0)) + 1, -1, np.int64)
     for start in reversed(range(0, flat.size, _STRIP_PX)):
@@ -206,9 +216,9 @@ def anchors(labels: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.in
 
 
 def raster_numbers(runs: Runs, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
-    """The new number of every owner of runs: 1..n in raster order of the anchors, 0 for those that are not `kept` (owners,).
+    """New numbers of the owners of runs: 1..n in raster order of their anchors; 0 for owners that are not `kept` (owners,).
 
-    Without `kept` all are. Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may
+    Without `kept`, all are. Owner 0 is the background and stays 0. The runs of an owner must be in raster order; `starts` may
     be positions in any list of pixels in raster order.
     """
     first = np.full(int(runs.owners.max(initial=0)) + 1, -1)
@@ -223,20 +233,21 @@ def raster_numbers(runs: Runs, kept: NDArray[np.bool_] | None = None) -> NDArray
 
 
 def number_in_raster_order(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The same objects numbered 1..n in raster order of their anchors. Gaps in the numbers are closed."""
+    """The same objects, numbered 1..n in raster order of their anchors without gaps."""
     return drop_small(labels, 0)
 
 
 def drop_small(labels: NDArray[np.int32], min_area: float) -> NDArray[np.int32]:
-    """The label image without objects below `min_area` px, the others numbered in raster order."""
+    """The label image without objects below `min_area` px; the others are numbered in raster order."""
     return ObjectPixels.of(labels).painted(min_area)
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectPixels:
-    """The objects' pixels of a label image of `shape` in raster order: `places` (n,) flat indices, `numbers` (n,) int32.
+    """The pixels of a label image of `shape` that belong to objects, in raster order.
 
-    There are far fewer than in the image, and everything that is done to them costs as much less.
+    `places` (n,) are their flat indices, `numbers` (n,) int32 their objects. They are far fewer than the image's pixels, so
+    operations on them are that much faster.
     """
 
     places: Indices
@@ -245,7 +256,7 @@ class ObjectPixels:
 
     @staticmethod
     def of(labels: NDArray[np.int32], where: NDArray[np.bool_] | None = None) -> ObjectPixels:
-        """Those of a label image (H, W), or those of them that lie `where` (H, W)."""
+        """The object pixels of a label image (H, W), or those of them that lie in the mask `where` (H, W)."""
         # Of truth values the non-zero ones are found several times faster than of numbers.
         there = labels != 0
         if where is not None:
@@ -254,11 +265,11 @@ class ObjectPixels:
         return ObjectPixels(places, labels.ravel()[places], (labels.shape[0], labels.shape[1]))
 
     def taken(self, which: NDArray[np.bool_]) -> ObjectPixels:
-        """Some of the pixels; the others are background."""
+        """Some of the pixels; the others become background."""
         return ObjectPixels(self.places[which], self.numbers[which], self.shape)
 
     def in_one_piece(self) -> ObjectPixels:
-        """The largest connected piece of every object (side neighbours; of equal ones the first); the others are background."""
+        """Only the largest connected piece of every object (side neighbours; the first of equal ones)."""
         if not self.places.size:
             return self
         kept = largest_pieces(self.runs, self.shape[1])
@@ -266,7 +277,7 @@ class ObjectPixels:
 
     @cached_property
     def runs(self) -> Runs:
-        """Their runs, with their numbers as owners."""
+        """Their runs, owned by the objects' numbers."""
         if not self.places.size:
             nothing = np.zeros(0, np.intp)
             return Runs(nothing, nothing, nothing)
@@ -284,7 +295,7 @@ class ObjectPixels:
         return Runs(self.places[first], gaps(first, self.places.size), self.numbers[first].astype(np.intp))
 
     def image(self) -> NDArray[np.int32]:
-        """The label image (H, W), numbers as they are."""
+        """The label image (H, W), numbers unchanged."""
         labels = np.zeros(self.shape, np.int32)
         labels.ravel()[self.places] = self.numbers
         return labels
@@ -308,7 +319,7 @@ def border_numbers(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def label_dtype(count: int) -> type[np.uint16] | type[np.uint32]:
-    """The pixel type that label images of `count` objects are written with."""
+    """The pixel type in which label images of `count` objects are written."""
     return np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32
 
 
@@ -317,7 +328,7 @@ def paste(
 ) -> None:
     """Write a block's objects into the label image of the whole field, in place.
 
-    Object k of the block becomes `numbers_before + k`; background of the block leaves the canvas as it is. `origin` is
+    Object k of the block becomes `numbers_before + k`; where the block is background, the canvas is left as it is. `origin` is
     the (y, x) of the block's first pixel. `renumber` gives the final numbers once all blocks are there.
     """
     y, x = origin
@@ -338,7 +349,7 @@ def renumber(
 
 
 def inner_edge(labels: NDArray[np.int32], width: int) -> NDArray[np.bool_]:
-    """Pixels (H, W) bool of an object with another label, or none, at most `width` px to a side, up or down."""
+    """Object pixels (H, W) bool with a different label, or background, at most `width` px to a side, up or down."""
     edge = np.zeros(labels.shape, bool)
     for step in range(1, width + 1):
         across, down = labels[:, step:] != labels[:, :-step], labels[step:] != labels[:-step]

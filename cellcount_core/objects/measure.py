@@ -1,4 +1,8 @@
-"""Measurements."""
+"""Measurements of the objects of a label image: one row for each object, in time linear in pixels.
+
+Sums run over an object's own pixels in raster order with coordinates relative to its bounding box, and outlines are counted in
+integers relative to the object. So an object's row is the same to the last bit whether it is measured in a block or in the whole field.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ _STRAIGHT, _DIAGONAL, _CORNER = (5, 7, 15, 17, 25, 27), (21, 33), (13, 23)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outlines:
-    """Per object (n,): `perimeter` in px (float64) and `hull_area`, the pixels of its convex hull (int64)."""
+    """For each object (n,): `perimeter` in px (float64), and `hull_area`, the number of pixels in its convex hull (int64)."""
 
     perimeter: NDArray[np.float64]
     hull_area: NDArray[np.int64]
@@ -49,13 +53,13 @@ def outlines(labels: NDArray[np.int32], count: int) -> Outlines:
 
 
 def _with_margin(labels: NDArray[np.int32], rows: slice) -> NDArray[np.int32]:
-    """Rows of the image with two more rows and columns on each side, background where the image ends."""
+    """Rows of the image with two more rows and columns on each side; beyond the image they are background."""
     top, bottom = max(0, rows.start - 2), min(labels.shape[0], rows.stop + 2)
     return np.pad(labels[top:bottom], ((2 - (rows.start - top), 2 - (bottom - rows.stop)), (2, 2)))
 
 
 def _border(piece: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Object pixels with a side neighbour that is not of the object; False in the outermost ring."""
+    """Object pixels with a side neighbour outside their object; False in the outermost ring."""
     centre = piece[1:-1, 1:-1]
     border = np.zeros(piece.shape, np.bool_)
     inner = border[1:-1, 1:-1]
@@ -66,7 +70,7 @@ def _border(piece: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 
 def _own_rows(piece: NDArray[np.int32], border: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Flat indices of the border pixels of the strip itself, its margin left out."""
+    """Flat indices of the border pixels in the strip itself, without its margin."""
     pixels: NDArray[np.int64] = np.flatnonzero(border[2:-2]) + 2 * piece.shape[1]
     return pixels
 
@@ -96,7 +100,7 @@ def _add_steps(piece: NDArray[np.int32], border: NDArray[np.bool_], steps: NDArr
 def _row_ends(
     piece: NDArray[np.int32], border: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Numbers (m,) and points (m, 2) as (x, y) of the pixels at which an object begins or ends within a row."""
+    """Numbers (m,) and points (m, 2), as (x, y), of the pixels at which an object begins or ends within a row."""
     width = piece.shape[1]
     flat = piece.ravel()
     pixels = _own_rows(piece, border)
@@ -119,10 +123,10 @@ def _hull_areas(numbers: NDArray[np.int32], points: NDArray[np.int32], count: in
 
 
 def _pixels_in_hulls(hulls: list[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """Pixel centres in or on the hull of the middles of the sides of each convex polygon's pixels.
+    """Number of pixel centres in or on the hull of the side midpoints of each convex polygon's pixels.
 
-    Corners (m, 2) are pixel centres (x, y), in either order around. That hull is the polygon, widened by half a pixel to each side, up
-    and down: each of its edges is one of the polygon's, shifted outwards by that, or crosses a row of centres at a corner alone.
+    Corners (m, 2) are pixel centres (x, y), in either direction around. The hull is the polygon widened by half a pixel to each side, up
+    and down: each of its edges is an edge of the polygon shifted outwards by that, or crosses a row of centres only at a corner.
     """
     sizes = np.array([len(hull) for hull in hulls])
     corners = np.concatenate(hulls).astype(np.int64)
@@ -177,11 +181,10 @@ class ObjectTable:
     """Objects in raster order of their anchors; every array has n values. Positions are px in the field.
 
     `number` is 1..n. `center_*` is the centroid, 0 at the centre of the field's first pixel (CellProfiler's convention).
-    `min_*` is the first, `max_*` the one after the last row or column. `area` in px^2, `perimeter` in px,
-    `equivalent_diameter` in px. `eccentricity` is that of the ellipse of equal second moments. `form_factor` is
-    4 pi area / perimeter^2 as CellProfiler has it: not capped, so small round objects exceed 1; it is 1 where the perimeter
-    is 0 (one or two pixels). `solidity` is area / pixels of the convex hull. Intensities are raw units by channel.
-    `score` is the mean of the score map, nan without one.
+    `min_*` is the first row or column, `max_*` the one after the last. `area` is in px^2, `perimeter` and `equivalent_diameter` in px.
+    `eccentricity` is that of the ellipse of equal second moments. `form_factor` is 4 pi area / perimeter^2 as in CellProfiler: not
+    capped, so small round objects exceed 1; it is 1 if the perimeter is 0 (one or two pixels). `solidity` is area / pixels of the
+    convex hull. Intensities are in raw units, by channel. `score` is the mean of the score map, nan without one.
     """
 
     number: Ints
@@ -218,12 +221,16 @@ def measure(
     origin: tuple[int, int] = (0, 0),
     field_shape: tuple[int, int] | None = None,
 ) -> ObjectTable:
-    """Measure the objects of a label image (H, W) or of a block of one.
+    """Measure the objects of a label image (H, W), or of a block of one.
 
-    `planes` are the channels' raw values (H, W), cut as `labels` is; `score_map` (H, W) likewise. `origin` is the (y, x) of
-    the first pixel in the field of `field_shape` (default: `labels` ends where the field does).
+    `planes` are the channels' raw values (H, W) and `score_map` (H, W) is optional, both cut as `labels` is. `origin` is the (y, x) of
+    the first pixel in the field of `field_shape` (default: the field ends where `labels` does).
 
-    Raises ValueError where a plane has another shape than `labels`, or the objects are not numbered 1..n in raster order.
+    Raises ValueError if a plane has another shape than `labels`, or the objects are not numbered 1..n in raster order.
+
+    >>> labels = np.array([[1, 1, 0], [0, 0, 2]], np.int32)
+    >>> measure(labels, {}).area.tolist()
+    [2, 1]
     """
     shape = (labels.shape[0], labels.shape[1])
     _check_shapes(shape, planes, score_map)
@@ -265,10 +272,10 @@ def measure(
 
 
 def join_tables(tables: Sequence[ObjectTable]) -> tuple[ObjectTable, NDArray[np.int64]]:
-    """The objects of several blocks as one table in raster order of their anchors, numbered 1..n.
+    """The objects of several blocks as one table, in raster order of their anchors and numbered 1..n.
 
-    The second value (n + 1,) gives the new number of the k-th object of the tables one after the other (k from 1; 0 stays
-    0): the lookup that `labels.renumber` takes. Raises ValueError where there is no table.
+    The second value (n + 1,) is the new number of the k-th object of all tables in turn (k from 1; 0 stays 0): the lookup that
+    `labels.renumber` takes. Raises ValueError without a table.
     """
     if not tables:
         raise ValueError("at least one table is needed (an empty one where there is no object)")
@@ -289,7 +296,7 @@ def join_tables(tables: Sequence[ObjectTable]) -> tuple[ObjectTable, NDArray[np.
 
 
 def _taken(table: ObjectTable, order: NDArray[np.intp]) -> ObjectTable:
-    """The rows of `order`, numbered anew."""
+    """The rows of `order`, renumbered."""
     rows: dict[str, object] = {}
     for field in fields(ObjectTable):
         column = getattr(table, field.name)
@@ -323,7 +330,7 @@ def _boxes(labels: NDArray[np.int32], count: int) -> Ints:
 
 @dataclass(slots=True, eq=False)
 class _Sums:
-    """Sums over each object's pixels; x and y are relative to its bounding box. All float64 (n,), exact for integers."""
+    """Sums over the pixels of each object, (n,); x and y are relative to its bounding box. Exact for integers."""
 
     area: Ints
     y: Floats
@@ -379,7 +386,7 @@ def _add(total: Floats, rank: NDArray[np.intp], values: NDArray[np.generic]) -> 
 
 
 def _eccentricity(sums: _Sums) -> Floats:
-    """sqrt(1 - l2 / l1) of the eigenvalues l1 >= l2 of the covariance of the pixels' coordinates, as scikit-image has it."""
+    """sqrt(1 - l2 / l1) of the eigenvalues l1 >= l2 of the covariance of the pixels' coordinates, as in scikit-image."""
     area = sums.area.astype(np.float64)
     yy = sums.yy / area - (sums.y / area) ** 2
     xx = sums.xx / area - (sums.x / area) ** 2

@@ -1,4 +1,16 @@
-"""Outline."""
+"""Objects brought from the model's scale to the original image, and drawn to their outline there.
+
+Pixel Y of an axis of N original pixels shows pixel floor((2 Y + 1) n / (2 N)) of the n pixels at the model's scale: the one
+under its centre. These are integers, so a window is brought back exactly as it is within the whole image.
+
+Objects are found where the network is certain of them. Their outline lies further out, and between the pixels of the model's
+scale: a nucleus of 47 px is separated with a diameter of 20. So a separator may state a level for outlines. Found objects are then
+grown by a pixel, and of the result the original pixels are kept at which the map, interpolated between its pixels, is above the
+level. Growth depends on neighbouring objects only and interpolation on the nearest pixels only, so again windows agree with the whole.
+
+Last, the image's light is asked (`bounded_by_light`). People draw a nucleus to where it has some two fifths of its own brightness, but
+the network, to which a small nucleus is shown enlarged and blurred, draws further out.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +26,7 @@ from cellcount_core.objects.labels import Indices, ObjectPixels, number_in_raste
 from cellcount_core.objects.separators import FieldParams, Separator
 
 MARGIN = 1
-"""Px by which objects are grown, to all eight sides."""
+"""Px by which objects are grown to all eight sides."""
 
 _LIGHT = 0.4
 """Of an object's own brightness: annotators of fluorescent nuclei draw at 0.39 to 0.42 of it."""
@@ -30,9 +42,9 @@ _NEIGHBOURS = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), np.uint8)
 
 
 def grown(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The label image (H, W) with each object grown into the background by `MARGIN`, its number as it was.
+    """The label image (H, W) with each object grown into the background by `MARGIN` px; numbers stay as they are.
 
-    Where two objects reach the same pixel the one with the larger number has it.
+    A pixel that two objects reach goes to the one with the larger number.
     """
     # OpenCV dilates no int32; both types hold every number that occurs.
     exact: NDArray[np.uint16] | NDArray[np.float64] = (
@@ -47,7 +59,7 @@ def grown(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 @dataclass(frozen=True, slots=True)
 class GrownSeparator:
-    """A separator whose objects are `grown`, each as it is in the whole field."""
+    """A separator whose objects are `grown`, each as it would be in the whole field."""
 
     separator: Separator
 
@@ -72,10 +84,10 @@ class GrownSeparator:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """A map at the model's scale and the level that objects are drawn to.
+    """A map at the model's scale, and the level at which outlines are drawn.
 
-    `values` (h, w) is a window of the map of a field of `model_shape`, with its first pixel at `origin` (y, x). It shows the
-    pixels around every object by one more than `MARGIN`, where the field has them.
+    `values` (h, w) is a window of the map of a field of `model_shape`; its first pixel is at `origin` (y, x). Around every object it
+    shows one pixel more than `MARGIN`, as far as the field goes.
     """
 
     values: NDArray[np.float32]
@@ -84,17 +96,17 @@ class Outline:
     level: float
 
     def above(self, start: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.bool_]:
-        """Whether the map is above the level, at its own pixels, in a window of `shape` (H, W) from `start` (y, x)."""
+        """Whether the map, at its own pixels, is above the level in a window of `shape` (H, W) from `start` (y, x)."""
         top, left = start[0] - self.origin[0], start[1] - self.origin[1]
         return self.values[top : top + shape[0], left : left + shape[1]] > np.float32(self.level)
 
     def inside(
         self, places: Indices, width: int, start: tuple[int, int], shape: tuple[int, int]
     ) -> NDArray[np.bool_]:
-        """Whether the map is above the level at original pixels (n,) of a field of `shape`: `places` are flat indices in an
-        image `width` wide that begins at `start` (y, x).
+        """Whether the map is above the level at some original pixels (n,) of a field of `shape`.
 
-        The map is read at a pixel's centre, linearly between the four pixels around it, as float32.
+        `places` are flat indices in an image `width` wide that begins at `start` (y, x). The map is interpolated at each pixel's
+        centre, linearly between the four pixels around it, as float32.
         """
         y = places // width
         x = places - y * width
@@ -115,7 +127,7 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Taps:
-    """For pixels of an axis: the pixels (n,) of the map before and after their centres, and how far (0..1) they are between."""
+    """For pixels of an axis: the pixels (n,) of the map before and after their centres, and how far (0..1) they lie between them."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -123,9 +135,9 @@ class _Taps:
 
     @staticmethod
     def of(start: int, length: int, n: int, full: int) -> _Taps:
-        """`length` of the `full` original pixels of an axis that the map shows with `n` pixels, from `start`.
+        """For `length` of the `full` original pixels of an axis, from `start`; the map has `n` pixels along it.
 
-        Integers up to the share, so that a pixel's is the same in any window.
+        Everything but the share is computed in integers, so a pixel's share is the same in any window.
         """
         place = (2 * np.arange(start, start + length, dtype=np.int64) + 1) * n - full
         low, rest = np.divmod(place, 2 * full)
@@ -133,7 +145,7 @@ class _Taps:
         return _Taps(np.clip(low, 0, n - 1), np.clip(low + 1, 0, n - 1), share)
 
     def seen_from(self, origin: int, length: int) -> _Taps:
-        """The same in a window of the map of `length` px from `origin`; what lies beside it is taken for its last pixel."""
+        """The same for a window of the map of `length` px from `origin`; beyond it its last pixel is repeated."""
         low, high = (np.clip(side - origin, 0, length - 1) for side in (self.low, self.high))
         return _Taps(low, high, self.share)
 
@@ -141,7 +153,7 @@ class _Taps:
 def _read(
     values: NDArray[np.float32], rows: _Taps, columns: _Taps, y: Indices, x: Indices
 ) -> NDArray[np.float32]:
-    """A map between its pixels, at rows and columns (n,)."""
+    """The map interpolated at rows and columns (n,)."""
     flat, width = values.ravel(), values.shape[1]
     top, bottom = (rows.low * width)[y], (rows.high * width)[y]
     down, across = rows.share[y], columns.share[x]
@@ -157,11 +169,11 @@ def _read(
 def bounded_by_light(
     objects: ObjectPixels, plane: NDArray[np.generic], background: float, full: float
 ) -> ObjectPixels:
-    """Objects, each in one piece, without those pixels of their rims in which `plane` (h, w) is dark.
+    """The objects, each in one piece, without the pixels of their rims in which `plane` (h, w) is dark.
 
-    `background` and `full` scale above it (below 0 where objects are darker) are the plane's levels. A pixel of a rim goes where it is
-    less than `_LIGHT` as far from the background as the object's brighter part, the pixels above its mean, is on average. Of what
-    is left an object keeps the largest piece. Depends on the object alone, and on where others begin.
+    `background` is the plane's background and `full` its full scale above that (negative if objects are darker). A pixel of the rim
+    is dropped if it is less than `_LIGHT` times as far from the background as the object's brighter part, the pixels above its mean, is
+    on average. Of what is left, an object keeps its largest piece. The result depends on the object alone, and on where others begin.
     """
     if not objects.places.size:
         return objects
@@ -184,7 +196,7 @@ def bounded_by_light(
 
 
 def _on_rim(objects: ObjectPixels, which: Indices) -> NDArray[np.bool_]:
-    """Which of some of the pixels have one that is not of their object at most `_RIM` px to a side, up or down; beside the image is none."""
+    """Which of some pixels have a pixel outside their object at most `_RIM` px to a side, up or down; beyond the image is outside."""
     places, owners = objects.places[which], objects.numbers[which]
     height, width = objects.shape
     # A frame of background: the columns to the right of a row stand to the left of the next one.
@@ -217,7 +229,7 @@ def labels_to_original(labels: NDArray[np.int32], shape: tuple[int, int]) -> NDA
 def objects_to_original(
     labels: NDArray[np.int32], first_map: NDArray[np.float32], level: float, shape: tuple[int, int]
 ) -> ObjectPixels:
-    """A whole image's separated objects (h, w) at the original `shape` (H, W), drawn to where map 0 (h, w) crosses `level`."""
+    """Separated objects (h, w) of a whole image at the original `shape` (H, W), drawn to where map 0 (h, w) crosses `level`."""
     model_shape = (labels.shape[0], labels.shape[1])
     outline = Outline(first_map, (0, 0), model_shape, level)
     return window_to_original(grown(labels), (0, 0), model_shape, shape, outline)[0]
@@ -238,12 +250,11 @@ def window_to_original(
     shape: tuple[int, int],
     outline: Outline | None = None,
 ) -> tuple[ObjectPixels, tuple[int, int]]:
-    """The objects of a window (h, w) of a field at the model's scale, at the original scale, with their new origin.
+    """The objects of a window (h, w) of a field at the model's scale, at the original scale, and the (y, x) at which they begin there.
 
-    `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result
-    covers every original pixel that shows the window, keeps every object and its number, as `labels_to_original` does, and of each the
-    largest connected piece. With an outline the labels are those of `grown` objects, which are cut to it; one that would have no pixel left
-    is not cut.
+    `origin` is the window's (y, x) in the field of `model_shape`; `shape` is the field's original shape (H, W). The result covers every
+    original pixel that shows the window. It keeps every object with its number, as `labels_to_original` does, and of each its largest
+    connected piece. With an outline, the labels are `grown` objects; they are cut to it, unless no pixel would be left.
     """
     if labels.size == 0:
         return ObjectPixels.of(np.zeros((0, 0), np.int32)), origin if model_shape == shape else (0, 0)
@@ -262,7 +273,7 @@ def window_to_original(
 def _shown(
     labels: NDArray[np.int32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """The label image whose pixels show the given rows and columns of a window; what lies beside it is background."""
+    """The label image made of the given rows and columns of a window; beyond the window is background."""
     if min(rows[0], columns[0]) < 0 or rows[-1] >= labels.shape[0] or columns[-1] >= labels.shape[1]:
         # A ring of background around the window, for pixels of the result that show what lies beside it.
         rows, columns = (
@@ -279,9 +290,9 @@ def _shown(
 def _cut(
     objects: ObjectPixels, outline: Outline, start: tuple[int, int], shape: tuple[int, int]
 ) -> ObjectPixels:
-    """Objects without the pixels that are not inside the outline, but for objects that have none inside.
+    """Objects without their pixels outside the outline; an object with none inside keeps all.
 
-    `start` is the (y, x) of the pixels' image in a field of `shape`.
+    `start` is the (y, x) in a field of `shape` at which the pixels' image begins.
     """
     inside = outline.inside(objects.places, objects.shape[1], start, shape)
     left = np.bincount(objects.numbers[inside], minlength=int(objects.numbers.max(initial=0)) + 1) > 0
@@ -289,7 +300,7 @@ def _cut(
 
 
 def _cut_in_place(labels: NDArray[np.int32], outline: Outline, origin: tuple[int, int]) -> ObjectPixels:
-    """The same of a label image (h, w) from `origin` (y, x), which has the pixels of the map."""
+    """As `_cut`, for a label image (h, w) from `origin` (y, x) whose pixels are those of the map."""
     inside = outline.above(origin, (labels.shape[0], labels.shape[1]))
     objects = ObjectPixels.of(labels, inside)
     left = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
@@ -305,7 +316,7 @@ def _completed(
     model_shape: tuple[int, int],
     shape: tuple[int, int],
 ) -> ObjectPixels:
-    """With one pixel for every object of a window's labels (h, w) at `origin` that has none at the original scale."""
+    """Give one pixel to every object of a window's labels (h, w) at `origin` that has none at the original scale."""
     area = np.bincount(objects.numbers, minlength=int(labels.max(initial=0)) + 1)
     gone = _middles(labels, area == 0)
     if not gone:
@@ -325,7 +336,7 @@ def _completed(
 
 
 def _axis(start: int, length: int, n: int, full: int) -> tuple[int, NDArray[np.int64]]:
-    """First original pixel that a window touches, and from there on the window's pixel shown at each one."""
+    """The first original pixel that a window touches and, from there on, the pixel of the window shown at each."""
     first = max(0, -((n - 2 * full * start) // (2 * n)))
     end = min(full, max(0, -((n - 2 * full * (start + length)) // (2 * n))))
     low = min(first, _covering(start, n, full))
@@ -343,7 +354,7 @@ def _covering(pixel: int, n: int, full: int) -> int:
 
 
 def _middles(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> dict[int, tuple[int, int]]:
-    """The middle pixel (in raster order) of those of some numbers that occur in a label image."""
+    """The middle pixel, in raster order, of each of the chosen numbers that occur in a label image."""
     which[0] = False
     if not which.any():
         return {}
@@ -360,7 +371,7 @@ def _middles(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> dict[int, t
 def _nearest_free(
     out: NDArray[np.int32], area: NDArray[np.int64], wanted: tuple[int, int]
 ) -> tuple[int, int] | None:
-    """The pixel nearest to `wanted` that is background or of an object with other pixels left; None in a full image."""
+    """The pixel nearest to `wanted` that is background, or of an object with further pixels; None if there is none."""
     height, width = out.shape
     radius = 0
     while radius <= max(height, width):

@@ -26,7 +26,7 @@ from cellcount_core.objects.watershed import histogram, part_at_necks, reach_of,
 class FieldParams:
     """What a separator learned from a whole field before any window of it is separated.
 
-    `threshold` is the level of map 0 above which a pixel is foreground; None where the field holds no signal.
+    Pixels at which map 0 is above `threshold` are foreground; None if the field holds no signal.
     """
 
     threshold: float | None
@@ -35,34 +35,34 @@ class FieldParams:
 class Separator(Protocol):
     """Turns maps into objects.
 
-    `reach` (px) says how far a label looks: the partition at a pixel depends on the maps within `reach` of it and on the
-    objects that touch its own. `blocks.py` widens a window until everything it owns is out of reach of the window's edge.
+    `reach` (px) says how far a label looks: the objects at a pixel depend on the maps within `reach` of it and on the objects that
+    touch its own. `blocks.py` widens a window until everything it owns is out of reach of the window's edge.
     """
 
     @property
     def reach(self) -> int:
-        """Distance in px at which the end of a window can still change a label."""
+        """Distance (px) within which the end of a window can still change a label."""
         ...
 
     @property
     def outline(self) -> float | None:
-        """Level of map 0 that separated objects are drawn to (see outline.py); None: they are drawn as they are separated."""
+        """Level of map 0 at which the objects' outlines are drawn (outline.py); None: objects stay as they are separated."""
         ...
 
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
-        """Statistics of a whole field from its maps (h, w, K), each pixel given once, cut in any way."""
+        """Learn from the maps (h, w, K) of a whole field, given in pieces of any shape, each pixel once."""
         ...
 
     def separate(self, maps: NDArray[np.float32], params: FieldParams) -> NDArray[np.int32]:
-        """Label image (H, W) of maps (H, W, K): 0 is background, 1..n are objects in raster order of their first pixel."""
+        """Label image (H, W) int32 of maps (H, W, K): 0 is background, 1..n are objects in raster order of their first pixel."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentsSeparator:
-    """8-connected components of map 0 above `threshold`; those below `min_area` px are dropped. Background is not counted.
+    """Objects are the 8-connected components in which map 0 is above `threshold`; those below `min_area` px are dropped.
 
-    Raises ValueError for a threshold outside 0..1 or a negative area.
+    Raises ValueError if the threshold is outside 0..1 or the area is negative.
     """
 
     threshold: float = 0.5
@@ -81,10 +81,10 @@ class ComponentsSeparator:
 
     @property
     def outline(self) -> None:
-        """Objects are drawn as they are separated."""
+        """None: objects stay as they are separated."""
 
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
-        """The package's threshold: nothing is learned from the field."""
+        """The package's own threshold; nothing is learned from the field."""
         return FieldParams(self.threshold)
 
     def separate(self, maps: NDArray[np.float32], params: FieldParams) -> NDArray[np.int32]:
@@ -97,32 +97,32 @@ class ComponentsSeparator:
 
 
 _REACH = 64
-"""Px at the model's scale, where objects are some 8 to 50 px wide: a pixel's nearest core is nearer than that."""
+"""Px at the model's scale, where objects are some 8 to 50 px wide: the nearest core of a pixel is nearer than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class CoresSeparator:
-    """Cores found by the network, grown over the foreground."""
+    """Objects are grown over the foreground from cores that the network's maps show (cores.py)."""
 
     fitted: CoreParams
 
     @classmethod
     def from_spec(cls, given: Mapping[str, object]) -> CoresSeparator:
-        """Take the fitted numbers from a package. Raises ModelFault for what is unknown or not a finite number."""
+        """Make it from a package's numbers. Raises ModelFault if one is unknown or no finite number."""
         return cls(parse_params(given))
 
     @property
     def reach(self) -> int:
-        """How far the end of a window can change a label."""
+        """How far (px) the end of a window can change a label."""
         return _REACH
 
     @property
     def outline(self) -> float | None:
-        """Probability that objects are drawn to."""
+        """Probability at which outlines are drawn."""
         return self.fitted.outline
 
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
-        """The foreground level: nothing is learned from the field, the rest was fitted when the network was trained."""
+        """The package's own foreground level; nothing is learned from the field."""
         return FieldParams(self.fitted.foreground)
 
     def separate(self, maps: NDArray[np.float32], params: FieldParams) -> NDArray[np.int32]:
@@ -134,11 +134,11 @@ class CoresSeparator:
 
 @dataclass(frozen=True, slots=True)
 class WatershedSeparator:
-    """Separator of the `threshold` family; map 0 is the smoothed normalised intensity.
+    """Separator of the `threshold` family: foreground above one threshold a field, clumps parted at their necks (watershed.py).
 
-    `floor`, `valley`, `correction`: see `signal_threshold`. `depth` is how far below the lower of two peaks, relative to
-    it, the pass must lie for the two to be two objects. `max_radius` (px): wider necks are never parted. `min_area` in px.
-    Raises ValueError for a value out of its range.
+    Map 0 is the smoothed normalised intensity. `floor`, `valley` and `correction` are those of `signal_threshold`. Two peaks are two
+    objects if the pass between them lies lower than the lower peak by at least the share `depth` of it. Necks wider than `max_radius`
+    (px) are never parted. Objects below `min_area` px are dropped. Raises ValueError for a value out of its range.
     """
 
     floor: float = 0.1
@@ -163,15 +163,15 @@ class WatershedSeparator:
 
     @property
     def reach(self) -> int:
-        """The longest distance measured, plus the smoothing and one ring of neighbours."""
+        """See `reach_of`."""
         return reach_of(self.max_radius)
 
     @property
     def outline(self) -> None:
-        """Objects are drawn as they are separated."""
+        """None: objects stay as they are separated."""
 
     def fit(self, tiles: Iterable[NDArray[np.float32]]) -> FieldParams:
-        """The field's threshold; None where it holds no signal."""
+        """The field's threshold; None if it holds no signal."""
         level = signal_threshold(
             histogram(tiles), floor=self.floor, valley=self.valley, correction=self.correction
         )
@@ -188,13 +188,13 @@ class WatershedSeparator:
 _Kind = TypeVar("_Kind", ComponentsSeparator, WatershedSeparator)
 
 KINDS = ("components", "cores", "watershed")
-"""What `separator.kind` may say."""
+"""The values of `separator.kind`."""
 
 
 def build_separator(spec: Mapping[str, object]) -> Separator:
     """The separator that a package's `separator` section asks for.
 
-    Raises ModelFault for an unknown kind or parameter (with the nearest known one) and for a value out of its range.
+    Raises ModelFault for an unknown kind or parameter, naming the nearest known one, and for a value out of its range.
     """
     kind = spec.get("kind")
     given = {name: value for name, value in spec.items() if name != "kind"}
@@ -208,7 +208,7 @@ def build_separator(spec: Mapping[str, object]) -> Separator:
 
 
 def of_whole_objects(spec: Mapping[str, object]) -> dict[str, object]:
-    """A package's `separator` section that keeps no small parts of objects at the edge of an image."""
+    """A package's `separator` section, changed so that small parts of objects at the image's edge are dropped."""
     return {name: value for name, value in spec.items() if name != "edge_area"}
 
 

@@ -24,11 +24,11 @@ from scipy.sparse.csgraph import connected_components
 from cellcount_core.objects.labels import strips
 
 LOW, STEPS, BINS = -1.0, 1024, 4096
-"""4096 bins of 1/1024 from -1 to 3; values outside count in the outermost bins."""
+"""4096 bins of 1/1024 from -1 to 3; values outside are counted in the outermost bins."""
 
 
 def histogram(tiles: Iterable[NDArray[np.float32]]) -> NDArray[np.int64]:
-    """Counts (4096,) of map 0 over all pixels of the tiles (h, w, K)."""
+    """Counts (4096,) of the values of map 0 over all pixels of the tiles (h, w, K)."""
     counts = np.zeros(BINS, np.int64)
     for tile in tiles:
         plane = tile[..., 0]
@@ -42,13 +42,12 @@ def histogram(tiles: Iterable[NDArray[np.float32]]) -> NDArray[np.int64]:
 def signal_threshold(
     counts: NDArray[np.int64], *, floor: float, valley: float, correction: float
 ) -> float | None:
-    """The level that parts objects from background, or None where there is nothing but noise or a smooth gradient.
+    """The level that parts objects from background; None if there is nothing but noise or a smooth gradient.
 
-    `floor` is the lowest threshold given and the least distance of two levels; what is below it counts as one level, so
-    that three nuclei in a large field are not outvoted by noise. `valley` is the largest density at the split, relative to
-    the denser of the two sides, that still counts as a valley: a flat histogram (a gradient) has 1. Where a split is no
-    valley, its darker side is taken for background and the rest is split again. `correction` scales the threshold's
-    height above the darker side's mean.
+    `floor` is the lowest threshold that is given, and the least distance of two levels. Values below it count as one level, so three
+    nuclei in a large field are not outvoted by noise. `valley` is the largest density at the split, relative to the denser of its two
+    sides, that still counts as a valley; in a flat histogram (a gradient) it is 1. If a split is no valley, its darker side is taken
+    for background and the rest is split again. `correction` scales the threshold's height above the darker side's mean.
     """
     start = _bin(floor)
     level = np.arange(BINS, dtype=np.int64)
@@ -102,7 +101,7 @@ def _mass(counts: NDArray[np.int64], centre: int, half: int) -> int:
 
 
 _HEIGHT_STEPS = 64
-"""Heights are distances in 1/64 px: integers, so that ties are ties on every machine."""
+"""Heights are distances in 1/64 px. They are integers, so ties are ties on every machine."""
 _BLUR_PX = 2
 _CHUNK_PX = 2048
 
@@ -113,7 +112,7 @@ def reach_of(max_radius: float) -> int:
 
 
 def part_at_necks(foreground: NDArray[np.uint8], depth: float, max_radius: float) -> NDArray[np.int32]:
-    """Label image (H, W) int32 of a foreground (H, W) of 0 and 1, clumps parted at their necks."""
+    """Label image (H, W) int32 of a foreground (H, W) of 0 and 1, its clumps parted at their necks."""
     # One ring of background, so that every pixel has eight neighbours.
     height = np.pad(outline_distance(foreground, max_radius), 1)
     pixels = np.flatnonzero(height).astype(np.int32)
@@ -129,7 +128,7 @@ def part_at_necks(foreground: NDArray[np.uint8], depth: float, max_radius: float
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Relief:
-    """Heights of a padded image, flat; the flat indices of its foreground pixels; which foreground pixel an index is."""
+    """Heights of a padded image (flat), flat indices of its foreground pixels, and the foreground pixel of each index."""
 
     height: NDArray[np.uint16]
     pixels: NDArray[np.int32]
@@ -138,10 +137,10 @@ class _Relief:
 
 
 def outline_distance(foreground: NDArray[np.uint8], max_radius: float) -> NDArray[np.uint16]:
-    """Smoothed distance (H, W) to the nearest background pixel in 1/64 px, at most `max_radius`; 0 outside the foreground.
+    """Smoothed distance (H, W) to the nearest background pixel in 1/64 px, at most `max_radius` px; 0 outside the foreground.
 
-    What lies beyond the image counts as background. Computed in chunks: OpenCV's exact transform works in float32, which
-    is exact for coordinates of a few thousand only.
+    Beyond the image counts as background. Computed in chunks, because OpenCV's exact transform works in float32, which is exact only
+    for coordinates of a few thousand.
     """
     height, width = foreground.shape
     margin = reach_of(max_radius)
@@ -165,10 +164,10 @@ def outline_distance(foreground: NDArray[np.uint8], max_radius: float) -> NDArra
 
 
 def _climb(relief: _Relief) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """The basin of every foreground pixel and the height of every basin's peak.
+    """The basin of every foreground pixel, and the height of every basin's peak.
 
-    A pixel goes to its highest neighbour; among equal ones to the first in raster order, itself included, which leaves
-    no cycles and does not depend on where the image begins.
+    A pixel goes to its highest neighbour. Among equal ones, itself included, it goes to the first in raster order: this leaves no
+    cycles and does not depend on where the image begins.
     """
     height, pixels, width = relief.height, relief.pixels, relief.width
     target = pixels - np.int32(width + 1)
@@ -193,7 +192,7 @@ def _climb(relief: _Relief) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
 def _join(
     relief: _Relief, basin: NDArray[np.int32], peaks: NDArray[np.uint16], depth: float
 ) -> NDArray[np.int32]:
-    """The object of every basin: two that touch are one unless the highest pass is `depth` below the lower peak."""
+    """The object of every basin: two touching basins are one unless the highest pass lies `depth` below the lower peak."""
     height, pixels, width = relief.height, relief.pixels, relief.width
     keys, passes = [], []
     for offset in (1, width - 1, width, width + 1):

@@ -1,4 +1,4 @@
-"""What a process that counts is given, and what its threads share."""
+"""What a counting process is given, and what its threads share: the run, a clock for stages, a bound on memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellcount_core.stores.base import StorageOptions
 
 
 class StageClock:
-    """`with clock("decode"):` adds the time spent inside to that stage."""
+    """Sums busy seconds by stage over all threads: `with clock("decode"):` adds the time spent inside to that stage."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -37,15 +37,16 @@ class StageClock:
                 self._seconds[stage] += passed
 
     def totals(self) -> dict[str, float]:
-        """Seconds by stage so far, in milliseconds' precision."""
+        """Seconds by stage so far, rounded to milliseconds."""
         with self._lock:
             return {stage: round(seconds, 3) for stage, seconds in sorted(self._seconds.items())}
 
 
 class MemoryGate:
-    """Lets fields in while the sum of their weights stays below `limit`; one of that weight or more goes in alone.
+    """Bounds what a worker holds in memory: fields enter while their weights (bytes) add up to no more than `limit`.
 
-    They go in in the order in which they came, so that a heavy one is not passed by light ones for ever.
+    A field that weighs `limit` or more enters alone. Fields enter in the order in which they came, so a heavy one is not passed
+    by light ones for ever.
     """
 
     def __init__(self, limit: int) -> None:
@@ -55,7 +56,7 @@ class MemoryGate:
         self._changed = threading.Condition()
 
     def enter(self, weight: int) -> None:
-        """Wait until it is one's turn and there is room for `weight`."""
+        """Wait for one's turn and for room for `weight` bytes, then take that room."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -65,7 +66,7 @@ class MemoryGate:
             self._changed.notify_all()
 
     def leave(self, weight: int) -> None:
-        """Give the room back."""
+        """Give back the room of `weight` bytes."""
         with self._changed:
             self._inside -= weight
             self._changed.notify_all()
@@ -75,22 +76,22 @@ class MemoryGate:
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Names of glibc's settings, from malloc.h."""
+"""Numbers of glibc's settings, from malloc.h."""
 
 _LARGEST_HELD = 32 << 20
-"""The largest array whose memory is used again; glibc takes no more."""
+"""Bytes of the largest array whose memory is used again; glibc accepts no more."""
 
 _HELD_AT_END = 256 << 20
-"""Free memory at the end of the heap that is kept."""
+"""Bytes of free memory that are kept at the end of the heap."""
 
 _USERS_OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def prepare_process() -> None:
-    """One thread for OpenCV, and freed arrays are used again instead of being given back and asked for anew.
+    """Set up a process that counts: one thread for OpenCV, and freed memory is kept for the next arrays.
 
-    The threads of a worker are the parallelism; OpenCV's own would compete with them for the same cores. A field of a
-    megapixel makes many arrays of a few megabytes, and the system clears every page of each that it hands out.
+    The worker's threads are the parallelism; OpenCV's own would compete with them for the same cores. A field of a megapixel
+    makes many arrays of a few megabytes, and the operating system clears every page that it hands out.
     """
     # Late: runners hold a context and count nothing.
     import cv2
@@ -100,7 +101,10 @@ def prepare_process() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Whether glibc's `malloc` now keeps freed arrays of up to 32 MiB. Settings of the user's own stand, as do other allocators."""
+    """Ask glibc's `malloc` to keep freed arrays of up to 32 MiB. Returns whether it does.
+
+    Returns False, and changes nothing, if the user has set `MALLOC_*` or `GLIBC_TUNABLES`, or the allocator is another one.
+    """
     if any(name in os.environ for name in _USERS_OWN) or "glibc.malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     ):
@@ -114,12 +118,13 @@ def keep_freed_memory() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """Everything about a run that its workers share.
+    """What a worker must know to count for a run. Small, picklable and free of secrets.
 
-    `package` is the name or path the package is found by on the worker, `package_digest` what it must be. `counted` are the
-    channels of the package's roles, in their order; `measured` those whose intensities are measured. `schema` is that of the tables. `scales` are the object
-    sizes found when planning. `threads` are those of the model's arithmetic;
-    `readers` how many objects are read at once. `amends`: the shards are fields of committed ones, done once more.
+    `package` is the name or path by which the worker finds the model package, and `package_digest` the digest that it must have.
+    `counted` are the channels of the package's roles, in their order; `measured` are the channels whose intensities are measured.
+    `schema` is that of the tables. `scales` are the object sizes found when the run was planned. `threads` is the number of
+    threads of the model's arithmetic, `readers` how many objects are read at once. With `amends`, the shards hold fields of
+    committed shards that are counted once more.
     """
 
     input_url: str

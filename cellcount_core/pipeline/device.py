@@ -1,4 +1,8 @@
-"""One thread owns the device: it takes tiles of all fields in hand, makes full batches of equal shape, and gives maps back."""
+"""The device: one thread that owns a loaded engine and serves the tiles of all fields in hand.
+
+It collects tiles of equal shape into full batches and gives each field its maps back. If the device has no memory for a tile, that
+is remembered for everybody who uses it.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +21,24 @@ from cellcount_core.models.engines import Engine
 from cellcount_core.tasks.task import MapArray
 
 _KEPT_PX = 640 * 640
-"""Pixels of a tile that `AskedOnce` keeps, at most."""
+"""`AskedOnce` keeps tiles of up to this many pixels."""
 
 
 class TileDevice(Protocol):
-    """What gives the maps of tiles: a `Device`, or what stands before it."""
+    """Anything that turns tiles into maps: a `Device`, or an `AskedOnce` in front of one."""
 
     def submit(self, tile: NDArray[np.float32]) -> Future[MapArray]:
-        """Maps (h, w, K) of one tile (h, w, C), later."""
+        """A future of the maps (h, w, K) of one tile (h, w, C)."""
 
     def largest_tile(self, wanted: int) -> int:
-        """Side (px) of the largest tile to give."""
+        """Side (px) of the largest tile to submit: `wanted` or less."""
 
     def remember(self, refused: int, held: int) -> None:
-        """Tiles of `refused` px a side did not fit and those of `held` px do."""
+        """Note that tiles of `refused` px a side did not fit into the device's memory and those of `held` px do."""
 
 
 class DeviceFull(MemoryError):
-    """The device has no memory for a tile, even alone. A smaller one may fit."""
+    """The device has no memory for a tile, even alone. A smaller tile may fit."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +50,8 @@ class _Request:
 class Device:
     """Runs an engine in a thread of its own.
 
-    `submit` gives a future of the maps (h, w, K) of a tile (h, w, C). The queue is bounded: a submitter waits when the
-    device is `depth` tiles behind. `busy_s` is the time spent inside the engine, `idle_s` the time spent waiting for tiles
-    since the first one came. What it was found to have no memory for is remembered for all who use it.
+    The queue is bounded: `submit` waits while the device is `depth` tiles behind. `busy_s` are the seconds spent inside the engine,
+    `idle_s` those spent waiting for tiles since the first one came.
     """
 
     def __init__(self, engine: Engine, depth: int | None = None) -> None:
@@ -65,18 +68,21 @@ class Device:
         self._thread.start()
 
     def submit(self, tile: NDArray[np.float32]) -> Future[MapArray]:
-        """Maps (h, w, K) of one tile, later. The future raises DeviceFull where there is no memory for it."""
+        """A future of the maps (h, w, K) of one tile (h, w, C).
+
+        The future raises DeviceFull if there is no memory for the tile, and whatever else the engine raises.
+        """
         answer: Future[MapArray] = Future()
         self._queue.put(_Request(tile, answer))
         return answer
 
     def largest_tile(self, wanted: int) -> int:
-        """Side (px) of the largest tile to give: `wanted`, or less where the device was found to hold no more."""
+        """Side (px) of the largest tile to submit: `wanted`, or less if the device was found to hold no more."""
         with self._remembering:
             return wanted if self._largest is None else min(wanted, self._largest)
 
     def remember(self, refused: int, held: int) -> None:
-        """Tiles of `refused` px a side did not fit and those of `held` px do: from now on none is to be larger."""
+        """Tiles of `refused` px a side did not fit and those of `held` px do: from now on no tile should be larger."""
         with self._remembering:
             if self._largest is not None and self._largest <= held:
                 return
@@ -87,13 +93,13 @@ class Device:
             )
 
     def take_notes(self) -> tuple[str, ...]:
-        """What a user should know of the device; each is given once."""
+        """Messages for the user about the device; each is given once."""
         with self._remembering:
             notes, self._notes = tuple(self._notes), []
         return notes
 
     def take_times(self) -> tuple[float, float]:
-        """Seconds at work and seconds of waiting, each since the last call."""
+        """Seconds at work and seconds of waiting, both since the last call."""
         busy, idle = self.busy_s, self.idle_s
         with self._remembering:
             then_busy, then_idle = self._taken
@@ -157,7 +163,7 @@ class Device:
             request.answer.set_result(answer)
 
     def _full(self, batch: list[_Request]) -> NDArray[np.float32]:
-        """The tiles of a batch, and empty ones where it is not full. A single tile is given as it is: the device waits meanwhile."""
+        """The tiles as a full batch, empty tiles added. A batch of one tile is a view: the device waits for it anyway."""
         if self._engine.batch == 1:
             return batch[0].tile[None]
         tiles = np.zeros((self._engine.batch, *batch[0].tile.shape), np.float32)

@@ -1,4 +1,4 @@
-"""What is doubtful about a field that was counted: its image, its size, and how unlike it is what the model is made for."""
+"""Reasons to doubt the count of a field: in its image, in the size of its objects, or because it is unlike the training images."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _PADDED = 0.1
 _UNEVEN = 0.25
 _SATURATED = 0.4
 _SATURATED_PIXELS = 0.01
-"""A part of the image below which its saturated pixels are specks, whatever part of the objects they make up."""
+"""Below this share of the image, saturated pixels are specks, however large a part of the objects they make up."""
 
 _SMALLEST_PX = 4.0
 _LARGEST_SHARE = 1 / 3
 _APART = 1.6
 _FEW = 5
 _BRIGHT_EDGE = 1.5
-"""Times the objects' own level above the background from which on a border is bright."""
+"""A border counts as bright from this many times the objects' own level above the background."""
 
 _LONG_EDGE = 3.0
-"""Median diameters that an object, or a few in a row, may reach along a border."""
+"""Median diameters that one object, or a few in a row, may extend along a border."""
 
 _EDGE_SHARE = 0.2
 
 _PIECES = 3
-"""Fewer things that stand out of an image are a grain or a fibre in an empty field."""
+"""Fewer pieces than this that stand out of an image are a grain or a fibre in an empty field."""
 
 _SMALLEST_SEEN_PX = 6.0
-"""Objects of a package of any scale: below this diameter they are what its smoothing leaves of noise."""
+"""For packages without a scale: smaller objects than this are what smoothing leaves of noise."""
 
 
 def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]:
-    """Doubts about a field that was looked at, in the order of `Doubt`; () if nothing is odd.
+    """The doubts about a field that was looked at, in the order of `Doubt`; () if nothing is odd.
 
-    Each of its counted planes is looked at. But for the background's kind, masks and the objects' size nothing is asked of an image whose
-    signal does not rise above its noise.
+    Every counted plane is checked. If an image's signal does not rise above its noise, only the kind of its background, masks
+    and the size of its objects are checked.
     """
     told = {Doubt.OUT_OF_DOMAIN} if is_out_of_domain(found.unlike) else set()
     for name, norm, quality in zip(view.counted, view.norms, view.qualities, strict=True):
@@ -76,7 +76,7 @@ def _of_plane(plane: Plane, norm: Normalisation, quality: Quality, package: Pack
 
 
 def _of_objects(view: FieldView, found: Found, objects: Objects, package: Package) -> set[Doubt]:
-    """What is odd about the objects of a field, beside its counted planes."""
+    """What is odd about the objects of a field, given its counted planes."""
     planes = [view.planes[name] for name in view.counted]
     plane, norm, quality = planes[0], view.norms[0], view.qualities[0]
     shorter = min(plane.shape)
@@ -96,17 +96,17 @@ def _of_objects(view: FieldView, found: Found, objects: Objects, package: Packag
 
 
 def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tuple[Doubt, ...]:
-    """The doubt about a luminance of different stains.
+    """The doubt that a luminance mixes stains that show different things; () if there is none.
 
-    () for a package of stained tissue, whose images are luminance, and where `norm` found the background brighter than the objects: that
-    is stained tissue under a package for fluorescence, of which no one colour is right (`BRIGHT_BACKGROUND` says what is).
+    Not for packages of stained tissue, whose images are luminance anyway. Not either if `norm` says that the background is brighter
+    than the objects: that is stained tissue counted with a package for fluorescence, and `BRIGHT_BACKGROUND` says so.
     """
     differ = pixels.colours_differ and not norm.inverted
     return (Doubt.COLOURS_DIFFER,) if differ and _FLUORESCENCE in package.modality else ()
 
 
 def _is_dark(plane: Plane, package: Package) -> bool:
-    """Whether objects are brighter than the background, under a package for dark ones."""
+    """Whether the objects are brighter than the background though the package is for dark ones."""
     spec = package.input
     if spec.polarity != "dark":
         return False
@@ -115,7 +115,7 @@ def _is_dark(plane: Plane, package: Package) -> bool:
 
 
 def _bright_edge(plane: Plane, norm: Normalisation, objects: Objects) -> bool:
-    """Whether a border of the image is clearly brighter than its objects over a longer stretch than objects reach."""
+    """Whether the image has a border clearly brighter than its objects, over a longer stretch than objects extend."""
     usual, mean = objects.diameter_px, objects.level
     if norm.inverted or objects.count < _FEW or usual is None or mean is None:
         return False
@@ -125,12 +125,15 @@ def _bright_edge(plane: Plane, norm: Normalisation, objects: Objects) -> bool:
 
 
 def _half_saturated(quality: Quality, objects: float) -> bool:
-    """Whether saturated pixels make up much of the part of the image that is `objects`, or of the whole of it."""
+    """Whether saturated pixels amount to a large part of the objects.
+
+    `objects` is the share of the image that the objects cover; if it is 0, saturated pixels are compared with the whole image.
+    """
     return quality.saturation >= _SATURATED_PIXELS and quality.saturation >= _SATURATED * (objects or 1.0)
 
 
 def _shows(plane: Plane, norm: Normalisation) -> int:
-    """How many pieces reach half of the way from the background to full scale."""
+    """Number of pieces that reach halfway from the background to full scale."""
     half = norm.background + norm.range / 2
     return View(-plane.astype(np.float32)).pieces(-half) if norm.inverted else View(plane).pieces(half)
 
@@ -140,7 +143,7 @@ def _absurd(diameter_px: float | None, shorter: int) -> bool:
 
 
 def _unlike_size(scale: FieldScale, found: Found, objects: Objects, shorter: int, package: Package) -> bool:
-    """Whether the median object is not of the size the package is for, at the scale it was counted at."""
+    """Whether the median object, at the scale the field was counted at, is not of the size that the package is for."""
     if objects.count < _FEW or Doubt.TWO_SIZES in found.warnings:
         return False
     median = objects.diameter_px or 0.0

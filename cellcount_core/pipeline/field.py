@@ -1,4 +1,9 @@
-"""One field from files to rows."""
+"""One field from its files to its rows: decode, prepare, find, rows.
+
+`count_field` does all of it for a run. `examine` starts from decoded planes; workers, evaluation, training and benchmarks all
+look at a field through it, so they all count the same. `recount` looks at some fields of a run again and writes nothing. What
+fields are counted with (package, task, device) is a kit: `open_kit` makes that of a run, `planes_kit` one for images in memory.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +41,10 @@ from cellcount_core.tasks.task import Found, Head, Preparation, SizeEstimate, Ta
 
 @dataclass(frozen=True, slots=True)
 class PlanesKit:
-    """What counting a field from its planes needs.
+    """What is needed to count a field from its planes.
 
-    `task` is what the package is for and `head` what looks at fields; `counted` are the channels of the package's roles, in their order; `scales` the object sizes found when planning.
+    `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
+    order. `scales` are the object sizes found when the run was planned, by plate, height and width.
     """
 
     run: RunConfig
@@ -58,16 +64,16 @@ class PlanesKit:
 
 @dataclass(frozen=True, slots=True)
 class FieldKit(PlanesKit):
-    """What counting the fields of a run needs: also the channels whose intensities are measured, and where labels go."""
+    """What is needed to count the fields of a run: beside the above, the measured channels and the store for label images."""
 
     measured: tuple[Selection, ...]
     output: Store
 
 
 def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
-    """The kit of a run, on `device` or on a new one, whose thread is started.
+    """The kit of a run, on `device` or else on a new one, whose thread is started here.
 
-    Raises ModelFault where the package here is not the one the run was planned with, or fails its golden tensors.
+    Raises ModelFault if the package on this machine is not the one that the run was planned with, or fails its golden tensors.
     """
     package = _package(context)
     return FieldKit(
@@ -86,9 +92,9 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
 
 
 def open_device(package: Package, engine: str, threads: int) -> Device:
-    """The package's engine of that name on a device whose thread is started; `close` ends it.
+    """Load the package's engine of that name onto a device and start its thread; `Device.close` ends it.
 
-    Raises ModelFault where it does not give the package's golden tensors.
+    Raises ModelFault if the engine does not reproduce the package's golden tensors.
     """
     loaded = load_engine(package, engine, threads)
     check_golden(package, loaded)
@@ -96,9 +102,9 @@ def open_device(package: Package, engine: str, threads: int) -> Device:
 
 
 def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
-    """The kit for images in memory, which stand for nothing but themselves: no object sizes are known beforehand.
+    """A kit for images in memory. Nothing is planned for them, so no object sizes are known beforehand.
 
-    Channels are called as the package's roles are. The device's thread is started; `close` ends it.
+    Channels are named after the package's roles. The device's thread is started here; `close` ends it.
     """
     roles = package.input.channels
     return PlanesKit(
@@ -125,12 +131,15 @@ def _package(context: RunContext) -> Package:
 
 
 _ODD = 1.4
-"""Times by which the median object of a field may differ from its plate's before the field is asked for its own size."""
+"""A field whose median object differs from its plate's by more than this factor is asked for its own object size."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldResult:
-    """A field's row, its objects (None unless it was counted, and for a task without objects) and the pixels decoded for it."""
+    """What became of a field: its row, its objects, and the number of pixels counted in it (all counted channels).
+
+    `objects` is None if the field was not counted, or its task finds no objects.
+    """
 
     row: FieldRow
     objects: ObjectRows | None
@@ -138,7 +147,10 @@ class FieldResult:
 
 
 def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> FieldResult:
-    """Count one field. What is wrong with it becomes its row; RunFaults are raised, and MemoryError where it does not fit."""
+    """Count one field. Anything wrong with the field or its files becomes its row.
+
+    Raises RunFault if the run as a whole cannot go on, and MemoryError if the field does not fit into memory.
+    """
     if planned.reason is not None:
         return _not_counted(kit, planned, planned.reason, planned.detail)
     try:
@@ -148,7 +160,7 @@ def count_field(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
 
 
 def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> FieldResult:
-    """As `count_field`, with nothing else in hand: what does not fit now never will, and becomes its row."""
+    """As `count_field`, with no other field in hand: one that does not fit now never will, and its row says so."""
     try:
         return count_field(kit, planned, files)
     except MemoryError as error:
@@ -156,7 +168,10 @@ def count_alone(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded
 
 
 def decode(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) -> Pixels:
-    """The pixels of a field, whose files are let go. Raises FieldFault for whatever is wrong with them."""
+    """Read the planes of a field from its files, and let go of the files.
+
+    Raises FieldFault if a file is missing, damaged, or not what was planned.
+    """
     with kit.clock("decode"):
         pixels = load_pixels(planned, files, kit.counted, kit.measured, kit.run)
         for file in files.values():
@@ -165,10 +180,11 @@ def decode(kit: FieldKit, planned: PlannedField, files: Mapping[str, Loaded]) ->
 
 
 def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
-    """Look at one field from its planes: each is normalised as it is, then prepared as the package's task asks.
+    """Look at one field, given its planes: prepare them as the package's task asks, and let the task find things.
 
-    `plate` is whose object sizes the run may know. Raises FieldFault if the field cannot be counted, MemoryError if it
-    does not fit.
+    Levels are estimated from the raw pixels. `plate` names the plate whose object size may be used, if the run knows it; if the
+    objects found are of a clearly different size, the field is looked at again at its own. Raises FieldFault if the field cannot be
+    counted, MemoryError if it does not fit into memory.
     """
     view = prepare(kit, pixels, plate)
     found = kit.head.find(view)
@@ -183,7 +199,10 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
 
 
 def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
-    """The first half of `examine`: all that comes before the task looks at the field. Raises FieldFault as `examine` does."""
+    """The first half of `examine`: everything that happens before the task looks at the field.
+
+    Raises FieldFault if the field cannot be counted, for instance because it would be enlarged beyond run.max_pixels.
+    """
     raw = [pixels.planes[selection.name] for selection in kit.counted]
     with kit.clock("prepare"):
         norms = levels(raw, kit.package.input)
@@ -222,8 +241,10 @@ def _at_object_size(kit: PlanesKit, view: FieldView, planes: list[Plane], plate:
 
 
 def _odd_of_its_plate(view: FieldView, found: Found) -> bool:
-    """Whether a field that was counted at its plate's object size has a reason to be asked for its own: no objects though it
-    is not empty, or objects of another size."""
+    """Whether a field that was counted at its plate's object size should be asked for its own.
+
+    So if nothing was found in it though it is not empty, or its objects have a clearly different size.
+    """
     scale = view.scale
     if scale.source is not ScaleSource.POOL or scale.diameter_px is None or found.objects is None:
         return False
@@ -233,7 +254,10 @@ def _odd_of_its_plate(view: FieldView, found: Found) -> bool:
 
 
 def _check_enlarged(shape: tuple[int, int], scale: FieldScale, run: RunConfig) -> None:
-    """A size told far too small must not ask for all memory: what a field is enlarged to is bounded as what it is read from."""
+    """Bound the size that a field is enlarged to, as the size of the file is bounded: a wrong estimate must not use up all memory.
+
+    Raises FieldFault TOO_MANY_PIXELS.
+    """
     height, width = resized_shape(shape, scale.factor)
     if scale.factor > 1 and height * width > run.max_pixels:
         told = f"objects of {scale.diameter_px:.3g} px" if scale.diameter_px is not None else "its scale"
@@ -261,7 +285,7 @@ def _write_labels(kit: FieldKit, planned: PlannedField, found: Found) -> None:
 
 
 def rows_of(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldResult:
-    """What the tables say of a field that was looked at."""
+    """The rows of a field that was looked at."""
     height, width = seen.shape
     pixels = height * width * len(kit.counted)
     counted = tuple(selection.name for selection in kit.counted)
@@ -298,7 +322,7 @@ def _not_counted(kit: FieldKit, planned: PlannedField, reason: Reason, detail: s
 
 
 def _sources(kit: FieldKit, planned: PlannedField) -> tuple[str, ...]:
-    """Files of the counted channels; all of the field's files where planning found none of them usable."""
+    """Keys of the files of the counted channels; of all files of the field if planning could use none of them."""
     channels = {selection.channel for selection in kit.counted} | {""}
     counted = [source.key for source in planned.sources if source.channel in channels]
     return tuple(dict.fromkeys(counted or [source.key for source in planned.sources]))
@@ -306,8 +330,11 @@ def _sources(kit: FieldKit, planned: PlannedField) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """A field as it was counted: the first counted channel (H, W) in raw units, its label image (H, W) int32 if its task draws one, the
-    pixel size if it is known."""
+    """A field as the run counted it.
+
+    `plane` (H, W) is the first counted channel in raw units, `labels` (H, W) int32 its label image, None if the task draws none.
+    `um_per_px` is the pixel size, None if it is unknown.
+    """
 
     planned: PlannedField
     plane: Plane
@@ -316,7 +343,10 @@ class Seen:
 
 
 def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[Seen | FieldFault]:
-    """The fields one after the other, as the run counted them; a field that cannot be counted gives its fault."""
+    """Count some fields again, one after the other, exactly as the run did; nothing is written.
+
+    Yields the fault of a field that cannot be counted. Raises ModelFault as `open_kit`.
+    """
     with_labels = replace(context, run=context.run.model_copy(update={"labels": "tiff"}))
     kit = open_kit(with_labels)
     store = open_store(context.input_url, context.input_options)

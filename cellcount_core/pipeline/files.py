@@ -1,4 +1,4 @@
-"""The files of a shard: each read once, ahead of need, opened once, let go when its last field is counted."""
+"""The files of a shard's fields: each is read once, ahead of need, opened once, and let go after the last field that uses it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, Reader, Whole, not
 from cellcount_core.stores.base import Absent, Denied, Store, files_beside
 
 Body = bytes | Absent | Denied | Ranged
-"""What became of reading an object: its bytes, why they cannot be had, or a reader of one that is too large to be held whole."""
+"""What reading an object gave: its bytes, the reason why there are none, or a reader for an object too large to be held whole."""
 
 _READ_IN_PARTS = (".tif", ".tiff")
 
 
 class Loaded(ABC):
-    """What a source is read from. Opened on first use, by whichever field comes first.
+    """A file or array that fields read planes from. It is opened by the first field that needs it.
 
-    `users` fields share it; when each has called `release`, the bytes are let go.
+    `users` fields share it. Its bytes are let go once each of them has called `release`.
     """
 
     def __init__(self, users: int) -> None:
@@ -37,15 +37,15 @@ class Loaded(ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes that are held for it at once, at most."""
+        """The most bytes that are held for it at once."""
 
     @property
     @abstractmethod
     def bytes_read(self) -> int:
-        """Bytes that were read for it so far."""
+        """Bytes read for it so far."""
 
     def image(self) -> ImageFile:
-        """The opened image. Raises FieldFault (also again, for every field that shares the file)."""
+        """The opened image. Raises FieldFault if it cannot be opened, for every field that shares it."""
         with self._lock:
             if self._fault is not None:
                 raise self._fault
@@ -61,7 +61,7 @@ class Loaded(ABC):
             return self._image
 
     def release(self) -> None:
-        """A field has decoded what it needs of this file."""
+        """Say that a field has decoded everything it needs of this file."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
@@ -75,7 +75,10 @@ class Loaded(ABC):
 
 
 class LoadedFile(Loaded):
-    """One object, or why it could not be had. `declared` is what the run says of its axes, `beside` gives the other files of an OME set."""
+    """One object of the store, or the reason why it could not be read.
+
+    `declared` is what the run says about its axes, `beside` gives the other files of an OME set.
+    """
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class LoadedFile(Loaded):
 
 
 class LoadedArray(Loaded):
-    """The objects of an array: its metadata and the chunks that are needed of it."""
+    """The objects of one OME-Zarr array: its metadata, and the chunks that are needed."""
 
     def __init__(self, key: str, bodies: Mapping[SourcePart, Body], max_pixels: int) -> None:
         super().__init__(users=1)
@@ -154,7 +157,7 @@ class LoadedArray(Loaded):
 
 
 def _had(part: SourcePart, body: Body) -> Reader:
-    """The bytes of an object that is the one that was planned. Raises FieldFault ABSENT, ACCESS_DENIED, CHANGED."""
+    """A reader of an object that is still the one that was planned. Raises FieldFault ABSENT, ACCESS_DENIED or CHANGED."""
     if isinstance(body, Absent | Denied):
         raise not_had(body)
     if isinstance(body, Ranged):
@@ -168,11 +171,11 @@ def _had(part: SourcePart, body: Body) -> Reader:
 def read_fields(
     store: Store, fields: Sequence[PlannedField], *, ahead: int, run: RunConfig
 ) -> Iterator[tuple[PlannedField, dict[str, Loaded]]]:
-    """The fields with their files by the keys of their sources, in order. Objects are read `ahead` of need; one read an object, however
-    many fields share it.
+    """Yield each field with its files, by the keys of its sources, in order.
 
-    Of an object above WHOLE_LIMIT whose format is read in parts, only what is counted is read, when it is decoded; so are the other
-    files of an OME set. Fields that planning already gave up come with no files. Raises StorageFault, CredentialsFault.
+    Objects are read `ahead` of need, each once, however many fields share it. Of an object above WHOLE_LIMIT in a format that can
+    be read in parts, only what is counted is read, while it is decoded; so are the other files of an OME set. Fields that planning
+    already gave up come without files. Raises StorageFault or CredentialsFault if the store fails as a whole.
     """
     uses = Counter(part for planned in fields for part in planned.objects)
     shared = Counter(key for planned in fields for key in _files(planned))
@@ -211,7 +214,7 @@ def read_fields(
 
 
 def _files(planned: PlannedField) -> dict[str, Source]:
-    """The sources of a field that are one object, a source an object."""
+    """Sources of a field that are one object each, by key."""
     if planned.reason is not None:
         return {}
     return {source.key: source for source in planned.sources if not source.parts}
@@ -220,7 +223,7 @@ def _files(planned: PlannedField) -> dict[str, Source]:
 def _arrays(
     planned: PlannedField, held: Mapping[SourcePart, Body], max_pixels: int
 ) -> Iterator[tuple[str, LoadedArray]]:
-    """The arrays of a field, each with the parts that any of its sources needs."""
+    """The arrays of a field, each with the parts that any of the field's sources needs."""
     parts: dict[str, dict[SourcePart, Body]] = {}
     for source in planned.sources if planned.reason is None else ():
         for part in source.parts:

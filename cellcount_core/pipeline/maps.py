@@ -1,4 +1,4 @@
-"""Maps of a field at the model's scale: tiles through the device, assembled whole or window by window."""
+"""The network's maps of a field at the model's scale: tiles go through the device, maps come back whole or window by window."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from cellcount_core.pipeline.device import DeviceFull, TileDevice
 from cellcount_core.tasks.task import MapArray
 
 _AHEAD = 3
-"""Tiles cut ahead of the device by one field: enough to keep it fed, little memory."""
+"""Tiles that one field cuts ahead of the device: enough to keep it fed, and little memory."""
 
 
 _KEPT_BYTES = 640 << 20
-"""Maps of a large field that are kept between windows: some rows of tiles of a field 20,000 px wide."""
+"""Bytes of maps of a large field that are kept between windows: some rows of tiles of a field 20,000 px wide."""
 
 
 Cutter = Callable[[TileGrid, Tile], NDArray[np.float32]]
-"""The normalised input (h, w, C) of a tile of a grid."""
+"""Gives the normalised input (h, w, C) of a tile of a grid."""
 
 
 class TiledMaps:
-    """The network's maps of a canvas of `shape` (H, W), whose tiles `cutter` cuts.
+    """The network's maps of a canvas of `shape` (H, W), whose tiles are cut by `cutter`.
 
-    Tiles are at most `max_tile` px a side, smaller where the device has no memory for that: then all that is asked for later
-    is made of tiles whose cores have half the side, down to the smallest that has one, and the device
-    remembers it. Maps do not depend on the tiles they are made of. Methods raise DeviceFull where the device cannot hold even the smallest tile.
+    Tiles have at most `max_tile` px a side. If the device has no memory for one, everything asked for later is made of tiles whose
+    cores have half the side, down to the smallest possible tile, and the device remembers it. Maps do not depend on the tiles that
+    they are made of. Methods raise DeviceFull if the device cannot hold even the smallest tile.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TiledMaps:
         self._plan(device.largest_tile(max_tile))
 
     def cores(self) -> Iterator[MapArray]:
-        """Maps (h, w, K) of the field cut into pieces, each pixel of the field in exactly one of them."""
+        """The maps (h, w, K) in pieces that together cover the field, each pixel exactly once."""
         height, width = self.shape
         grid = self._grid
         answers = self._answers(grid.tiles)
@@ -69,7 +69,7 @@ class TiledMaps:
                 yield maps[y0 - tile.y : y1 - tile.y, x0 - tile.x : x1 - tile.x]
 
     def _next(self, answers: Iterator[tuple[Tile, MapArray]], grid: TileGrid) -> MapArray | None:
-        """Maps of the next tile of `grid`; None where the device has no memory for such tiles any more."""
+        """Maps of the next tile of `grid`; None once the device has no memory for tiles of that size."""
         if self._grid is not grid:
             return None
         try:
@@ -79,15 +79,15 @@ class TiledMaps:
             return None
 
     def whole(self) -> MapArray:
-        """Maps (H, W, K) of the field."""
+        """The maps (H, W, K) of the whole field."""
         height, width = self.shape
         return self.window(0, height, 0, width)
 
     def window(self, y0: int, y1: int, x0: int, x1: int) -> MapArray:
-        """Maps of rows y0 to y1 and columns x0 to x1 of the field, half-open.
+        """The maps (y1 - y0, x1 - x0, K) of rows y0 to y1 and columns x0 to x1 of the field, half-open.
 
-        Cores of tiles are kept for the windows that follow, within a bound of memory: windows come in raster order, so what
-        lies above the present one is let go first.
+        Cores of tiles are kept for later windows, within a bound of memory. Windows are expected in raster order: what lies above the
+        present one is dropped first.
         """
         while True:
             try:
@@ -116,10 +116,10 @@ class TiledMaps:
         self._grid = plan_tiles(self.shape, stride=self._stride, radius=self._radius, max_tile=side)
 
     def _shrink(self, full: DeviceFull) -> None:
-        """Go on with tiles whose cores have half the side; what is kept was cut otherwise.
+        """Go on with tiles whose cores have half the side; what was kept is dropped.
 
-        It is the core that is halved because what surrounds it cannot shrink: tiles of half the side may be hardly more than that.
-        Raises DeviceFull where there are no smaller tiles.
+        The core is halved because the margin around it cannot shrink: a tile of half the side may be hardly more than its margin.
+        Raises DeviceFull if there is no smaller tile.
         """
         refused, smallest = max(self._grid.tile), smallest_tile(self._stride, self._radius)
         if refused <= smallest:
@@ -145,7 +145,7 @@ class TiledMaps:
         self._kept_bytes -= self._kept.pop(tile).nbytes
 
     def _answers(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, MapArray]]:
-        """The tiles with their maps (h, w, K), in order; a few are at the device ahead of the one given out."""
+        """The tiles with their maps (h, w, K), in order; a few tiles are at the device ahead of the one yielded."""
         waiting: deque[tuple[Tile, Future[MapArray]]] = deque()
         upcoming = iter(tiles)
         while True:
@@ -162,7 +162,7 @@ class TiledMaps:
 
 
 class FieldMaps(TiledMaps):
-    """The network's maps of one field. `planes` are at the model's scale, one an input channel of the package."""
+    """The network's maps of one field, given its planes (H, W) at the model's scale, one for each of the package's input channels."""
 
     def __init__(
         self,
@@ -179,11 +179,11 @@ class FieldMaps(TiledMaps):
 
     @property
     def norm(self) -> Normalisation:
-        """The levels of the field's first plane."""
+        """Levels of the field's first plane."""
         return self._norms[0]
 
     def resized(self, factor: float) -> FieldMaps:
-        """The maps of the same field made larger or smaller by `factor`."""
+        """The maps of the same field, enlarged or reduced by `factor`."""
         planes = [resize(plane, factor) for plane in self._planes]
         return FieldMaps(planes, self._norms, self._package, self._device, self._max_tile)
 
@@ -196,7 +196,7 @@ class FieldMaps(TiledMaps):
 
 
 def levels(planes: Sequence[Plane], spec: InputSpec) -> tuple[Normalisation, ...]:
-    """The levels of each raw plane (H, W) by itself, in its own pixels: what is brought to another scale keeps them."""
+    """The levels of each raw plane (H, W), estimated from its own raw pixels. They stay the same when a plane is resized."""
     return tuple(
         estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
         for plane in planes
@@ -206,9 +206,9 @@ def levels(planes: Sequence[Plane], spec: InputSpec) -> tuple[Normalisation, ...
 def whole_canvas(
     planes: Sequence[Plane], spec: InputSpec, stride: int, factor: float = 1.0
 ) -> NDArray[np.float32]:
-    """Raw planes (H, W) as the network's input (h, w, C) in one piece, brought to another scale by `factor`.
+    """Raw planes (H, W) as the network's input (h, w, C) in one piece, resized by `factor`.
 
-    Sides are multiples of `stride`, as `images.tiles.cut` fills them.
+    The sides are padded to multiples of `stride` as `images.tiles.cut` does.
     """
     norms = levels(planes, spec)
     scaled = [resize(without_debris(plane, norm), factor) for plane, norm in zip(planes, norms, strict=True)]
@@ -220,8 +220,10 @@ def whole_canvas(
 def vector_of(
     planes: Sequence[Plane], norms: Sequence[Normalisation], side: int, device: TileDevice
 ) -> NDArray[np.float32]:
-    """What a network gives that sees a field as one image: (K,). Planes (H, W), free of debris, are brought to `side` x `side` px, or
-    left as they are where `side` is 0."""
+    """The output (K,) of a network that sees a field as one image.
+
+    Planes (H, W), debris already removed, are resized to `side` x `side` px, or left as they are if `side` is 0.
+    """
     shown = [resize_to(plane, (side, side)) for plane in planes] if side else planes
     canvas = np.stack([apply(plane, norm) for plane, norm in zip(shown, norms, strict=True)], axis=-1)
     return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()
@@ -230,7 +232,7 @@ def vector_of(
 def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> MapArray:
     """Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride.
 
-    It is given to the device at once, in tiles only where the device has no memory for that. Raises DeviceFull as `TiledMaps`.
+    The canvas goes to the device in one piece, and in tiles only if the device has no memory for that. Raises DeviceFull as `TiledMaps`.
     """
 
     def part(grid: TileGrid, tile: Tile) -> NDArray[np.float32]:
@@ -241,7 +243,7 @@ def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevic
 
 
 def _place_core(out: MapArray, core: MapArray, tile: Tile, window: Window) -> None:
-    """Write the part of a tile's core that lies in `window` into `out`, the map of the window."""
+    """Write the part of a tile's core that lies in `window` into `out`, the maps of that window."""
     top, bottom, left, right = tile.core
     y0, y1, x0, x1 = max(top, window[0]), min(bottom, window[1]), max(left, window[2]), min(right, window[3])
     out[y0 - window[0] : y1 - window[0], x0 - window[2] : x1 - window[2]] = core[

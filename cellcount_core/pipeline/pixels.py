@@ -1,4 +1,4 @@
-"""The decoded planes of a field."""
+"""The decoded planes of a field: one for each channel, the planes of a stack joined, with the pixel size that the files state."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OF_CALIBRATION = "calibration_"
 """How codes begin of what is said of a pixel size, which does not matter where one is given."""
 
 LUMINANCE = "luminance"
-"""What the `channel` column says of a colour image of which no colour was asked for."""
+"""Value of the `channel` column for a colour image if no one colour was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Planes (H, W) by channel name, in raw units, all of one size.
+    """Planes (H, W) by channel name, in raw units, all of one shape.
 
-    `um_per_px` is None where it is unknown; `bit_max` the largest value the counted channel can take. `channel` is "luminance" where
-    that of a colour image is counted, "" otherwise; `joined` the number of z planes that became the counted one. `colours_differ`
-    says that it is the luminance of colours that show different things.
+    `um_per_px` is None if it is unknown. `bit_max` is the largest value that the counted channel can take. `channel` is "luminance"
+    if the luminance of a colour image is counted, else "". `joined` is the number of z planes that were joined into the counted one.
+    `colours_differ` says that the image's colours show different things, so its luminance mixes them.
     """
 
     planes: Mapping[str, Plane]
@@ -43,7 +43,7 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """One plane of a channel, how many it was made of, and what is to be known of it."""
+    """One plane of a channel, the number of planes it was made of, and what to know about it."""
 
     plane: Plane
     joined: int
@@ -54,7 +54,7 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
-    """A channel within one file: `name` as the file has it."""
+    """A channel within one file; `name` is what the file calls it."""
 
     source: Source
     image: ImageFile
@@ -62,7 +62,7 @@ class _Inside:
 
     @property
     def index(self) -> int:
-        """Which of the file's images, from 0."""
+        """Which of the file's images it is, from 0."""
         return max(0, self.source.index)
 
     @property
@@ -71,7 +71,7 @@ class _Inside:
         return self.image.channels == COLOURS and self.name.casefold() in GREYS
 
     def read(self, plane: int) -> Plane:
-        """One plane, from 0."""
+        """One plane, numbered from 0."""
         return self.image.read(self.name, plane, self.index)
 
     def colours_differ(self, plane: int) -> bool:
@@ -90,8 +90,8 @@ def load_pixels(
 ) -> Pixels:
     """Decode the counted and measured channels of a field.
 
-    A measured channel that is not there becomes a warning; a counted one raises FieldFault, as does whatever else is wrong
-    with a file.
+    A measured channel that is missing becomes a warning. Raises FieldFault if a counted channel is missing, or if anything is wrong
+    with a file, its shape or its planes.
     """
     planes: dict[str, Plane] = {}
     warnings: dict[str, None] = {}
@@ -140,7 +140,7 @@ def load_pixels(
 
 
 def _inside(source: Source, image: ImageFile, selection: Selection, wanted: int) -> _Inside:
-    """Which channel of an open file is meant; `wanted` is how many different ones are read for the field."""
+    """The channel that is meant within an open file; `wanted` is the number of different channels read for the field."""
     if source.index < 0 and image.images > 1:
         detail = f"the file holds {image.images} images; write each to a file of its own"
         raise FieldFault(Reason.WRONG_SHAPE, detail, source.key)
@@ -157,7 +157,7 @@ def _inside(source: Source, image: ImageFile, selection: Selection, wanted: int)
 
 
 def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _Read:
-    """The plane that is counted or measured, of files whose names tell planes apart or of the planes within one file."""
+    """The plane to count or measure: from files that are one plane each by their names, or from the planes within one file."""
     ordered = sorted(found, key=lambda each: each.source.plane)
     if isinstance(run.z, int) and len(ordered) > 1:
         chosen = [each for each in ordered if each.source.plane == run.z]
@@ -177,7 +177,10 @@ def _plane(found: Sequence[_Inside], selection: Selection, run: RunConfig) -> _R
 
 
 def _check_row(found: _Inside, selection: Selection) -> None:
-    """An image of several files is counted once, in the row of the one that holds the first plane of the channel counted first."""
+    """An image that spans several files is counted once: in the row of the file with the first plane of the first counted channel.
+
+    Raises FieldFault PART_OF_SET for the other files.
+    """
     own = found.image.own(found.name, found.index)
     if found.source.plane == 0 and own[:1] != (0,):
         # Where the first plane can be read, it has a row of its own.
@@ -187,7 +190,7 @@ def _check_row(found: _Inside, selection: Selection) -> None:
 
 
 def _own(found: _Inside, selection: Selection) -> tuple[int, ...]:
-    """The planes of a channel in a file that is a plane by its name. Raises FieldFault CHANNEL_MISSING where there is none."""
+    """The planes of a channel that lie in the file itself. Raises FieldFault CHANNEL_MISSING if there are none."""
     own = found.image.own(found.name, found.index)
     if not own:
         detail = f"channel {selection.name!r} lies in another file of its OME set"
@@ -196,7 +199,7 @@ def _own(found: _Inside, selection: Selection) -> tuple[int, ...]:
 
 
 def _within(found: _Inside, selection: Selection, run: RunConfig) -> _Read:
-    """The planes within one file, and in those of its OME set."""
+    """The plane made of those within one file and its OME set."""
     image, key = found.image, found.source.key
     if found.source.plane and len(own := _own(found, selection)) == 1:
         return _joined([(found, own[0])], selection, "first")

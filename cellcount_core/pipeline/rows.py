@@ -1,6 +1,7 @@
-"""A field as a task sees it, what came of it, and the columns that every task's fields have, each beside what makes its value.
+"""A field as a task sees it, what was found in it, and the columns that the fields of every task have.
 
-A new column that all tasks share is a line in `_READ`, `_IMAGE`, `_SCALE` or `_QUALITY`.
+Each column is declared beside the code that makes its value. A new column that all tasks share is one line in `_PLANES`, `_IMAGE`,
+`_SCALE`, `_QUALITY` or `_UNLIKE`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ AS_IT_IS = FieldScale(1.0, ScaleSource.MODEL)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldView:
-    """A field that is prepared: a `tasks.task.View`, and what is known of it besides.
+    """A field that is prepared: a `tasks.task.View`, and what else is known of it.
 
-    `norms` and `qualities` are those of the counted planes, in their order; `scale` is what it is counted at. Maps or a vector are made
-    when they are asked for.
+    `norms` and `qualities` are those of the counted planes, in their order. `scale` is the scale at which the field is counted. Maps,
+    or a vector, are made when they are asked for.
     """
 
     planes: Mapping[str, Plane]
@@ -53,18 +54,18 @@ class FieldView:
 
     @property
     def empty(self) -> bool:
-        """Whether no counted plane has a signal above its noise."""
+        """Whether the signal of no counted plane rises above its noise."""
         return all(quality.empty for quality in self.qualities)
 
     @property
     def maps(self) -> Maps:
-        """The network's maps. Raises TypeError for a task whose fields are seen as one image."""
+        """The network's maps. Raises TypeError if the task's network sees a field as one image."""
         if self.field_maps is None:
             raise TypeError("the network of this task gives no map of a field")
         return self.field_maps
 
     def vector(self) -> NDArray[np.float32]:
-        """What the network says of the whole image, (K,). Raises TypeError for a task whose network gives maps."""
+        """The network's output (K,) for the whole image. Raises TypeError if the task's network gives maps."""
         if self.vector_maker is None:
             raise TypeError("the network of this task gives maps of a field")
         return self.vector_maker()
@@ -72,7 +73,7 @@ class FieldView:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examined:
-    """A field that was looked at: its pixels, the quality of each counted plane, the scale it was counted at, and what was found."""
+    """A field that was looked at: its planes, the quality of each counted plane, its scale, and what was found."""
 
     pixels: Pixels
     qualities: tuple[Quality, ...]
@@ -83,7 +84,7 @@ class Examined:
 
     @property
     def quality(self) -> Quality:
-        """That of the first counted plane."""
+        """Quality of the first counted plane."""
         return self.qualities[0]
 
 
@@ -95,7 +96,7 @@ class _Made:
 
 @dataclass(frozen=True, slots=True)
 class _OfPlane:
-    """A column of the first counted plane; further ones have each their own, with the channel's name behind."""
+    """A column of the first counted plane. Every further one has a column of its own, with the channel's name at the end."""
 
     column: Column
     value: Callable[[Quality], Value]
@@ -106,7 +107,7 @@ _S, _I, _F = Kind.STRING, Kind.INT, Kind.FLOAT
 CHANNEL = Column(
     "channel", _S, "", "channel that was counted; luminance where it is that of a colour image; the role's name where files name none"
 )  # fmt: skip
-"""The one of these columns that is known of a field that was not read, too."""
+"""The only one of these columns that is known even of a field that could not be read."""
 
 WIDTH = Column("width_px", _I, "px", "width of the image")
 HEIGHT = Column("height_px", _I, "px", "height of the image")
@@ -154,7 +155,7 @@ _UNLIKE = _Made(
 
 
 def run_schema(package: Package, counted: tuple[str, ...], measured: tuple[str, ...]) -> Schema:
-    """The schema of a run of a package, whose `counted` and `measured` channels are called so in the tables."""
+    """The schema of a run of a package; `counted` and `measured` are the channels' names in the tables."""
     task = task_of(package)
     own = task.columns(package, measured)
     scale = (*(made.column for made in _SCALE), *own.scale)
@@ -187,9 +188,9 @@ def _of_channel(column: Column, channel: str) -> Column:
 
 
 def field_values(seen: Examined, counted: tuple[str, ...], schema: Schema) -> dict[str, Value]:
-    """The values of the columns of a field that was looked at; `counted` are the names of its counted channels.
+    """Values, by column, of a field that was looked at; `counted` are the names of its counted channels.
 
-    A run that was planned by an earlier version has a schema with fewer columns: what it does not have is left out.
+    A run planned by an earlier version has a schema with fewer columns: values of other columns are left out.
     """
     values = {
         CHANNEL.name: seen.pixels.channel or counted[0],

@@ -1,7 +1,7 @@
-"""One worker: holds the model, takes shards, counts their fields with all stages overlapping, commits the part.
+"""A worker: holds the model, takes shards, counts their fields with all stages overlapping, and commits each shard's part.
 
-A field is counted from bytes to rows in one of a few threads; while one waits for the device, others decode, separate and
-measure, and the reader fetches what comes next. Several shards may be in hand: they share the threads and the device.
+A few threads each take a field from its bytes to its rows. While one waits for the device, others decode, separate and measure, and
+the reader fetches what comes next. Several shards may be in hand; they share the threads and the device.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cellcount_core.stores.open import open_store
 from cellcount_core.stores.retries import take_retries
 
 _FIELD_THREADS = 3
-"""One field waits for the device, one is being decoded, one separated and measured."""
+"""One field waits for the device, one is being decoded, one is being separated and measured."""
 
 _BYTES_IN_HAND = 256 << 20
-"""File bytes of the fields being counted at once."""
+"""Bytes of the files of fields that are being counted at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class _Crowded:
 class ShardWorker:
     """Counts shards of one run. Thread-safe: several shards may be counted at once.
 
-    Raises ModelFault where the package is not the one the run was planned with or fails its golden tensors.
+    Raises ModelFault if the package is not the one that the run was planned with, or fails its golden tensors.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -60,7 +60,10 @@ class ShardWorker:
         self._stopping = threading.Event()
 
     def count(self, shard: Shard) -> Receipt:
-        """Count every field of the shard and commit its part, or amend the one that stands. Raises RunFault where the run cannot go on."""
+        """Count every field of the shard, then commit its part, or amend the part that is there.
+
+        Raises RunFault if the run cannot go on, and Interrupted after `stop`.
+        """
         began = time.perf_counter()
         kit = replace(self._kit, clock=StageClock())
         results, size = self._count_fields(kit, shard)
@@ -85,7 +88,7 @@ class ShardWorker:
         return _receipt(kit, shard, self._count_fields(kit, shard)[0], Commit.PROBED, began)
 
     def progress(self) -> dict[int, int]:
-        """Fields that are counted of each shard in hand, by its number; nothing of them is committed yet."""
+        """Number of fields counted so far, by the number of each shard in hand; none of them is committed yet."""
         with self._settling:
             return dict(self._settled_of)
 
@@ -100,7 +103,7 @@ class ShardWorker:
         self._kit.close()
 
     def _count_fields(self, kit: FieldKit, shard: Shard) -> tuple[list[FieldResult], int]:
-        """What became of each field, and the bytes read for all of them."""
+        """The result of each field, and the bytes read for all of them."""
         read: dict[str, int] = {}
         pending: list[Future[FieldResult | _Crowded]] = []
         self._settled_of[shard.number] = 0

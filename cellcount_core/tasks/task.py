@@ -1,4 +1,8 @@
-"""Task."""
+"""What a task is: how a field is prepared for it, what it finds in a field, and what the tables say about that.
+
+A task is a folder here and a line in `TASKS`. The pipeline prepares a field and passes it to the task's `Head` as a `View`; the head
+returns what it `Found`. Everything else (shards, commits, merging, verifying, reports, nights) asks the task for its columns.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +30,25 @@ from cellcount_core.output.rows import ObjectColumn
 Shape = tuple[int, int]
 MapArray = NDArray[np.float32]
 CanvasMaps = Callable[[NDArray[np.float32]], MapArray]
-"""Maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride."""
+"""Gives the maps (h, w, K) of a normalised canvas (h, w, C) whose sides are multiples of the package's stride."""
 
 Clock = Callable[[str], AbstractContextManager[None]]
 """`with clock("separate"):` adds the time spent inside to that stage."""
 
 
 class Preparation(StrEnum):
-    """What is done to a field before its network sees it."""
+    """How a field is prepared before its network sees it."""
 
     OBJECT_SIZE = "object_size"
-    """Brought to the scale at which its objects have the size that the network counts best."""
+    """Resized so that its objects have the size that the network counts best."""
     FIXED = "fixed"
-    """Brought to the size in pixels that the network takes."""
+    """Resized to the number of pixels that the network takes."""
     WHOLE = "whole"
-    """Nothing: the network sees it as it is, in one piece."""
+    """Not resized: the network sees it as it is, in one piece."""
 
 
 class Maps(Protocol):
-    """The network's maps (H, W, K) of a prepared field of `shape`, made when they are asked for."""
+    """The network's maps (H, W, K) of a prepared field of `shape`; they are made when they are asked for."""
 
     @property
     def shape(self) -> Shape:
@@ -53,19 +57,19 @@ class Maps(Protocol):
 
     @property
     def norm(self) -> Normalisation:
-        """The levels of the first counted plane."""
+        """Levels of the first counted plane."""
         ...
 
     def whole(self) -> MapArray:
-        """All of them."""
+        """The maps of the whole field."""
         ...
 
     def window(self, y0: int, y1: int, x0: int, x1: int) -> MapArray:
-        """Those of rows y0 to y1 and columns x0 to x1, half-open."""
+        """The maps of rows y0 to y1 and columns x0 to x1, half-open."""
         ...
 
     def cores(self) -> Iterator[MapArray]:
-        """All of them in pieces, each pixel once."""
+        """The maps in pieces that together cover the field, each pixel once."""
         ...
 
     def canvas(self) -> NDArray[np.float32]:
@@ -73,7 +77,7 @@ class Maps(Protocol):
         ...
 
     def resized(self, factor: float) -> Maps:
-        """Those of the same field made larger or smaller."""
+        """The maps of the same field, enlarged or reduced by `factor`."""
         ...
 
 
@@ -82,7 +86,7 @@ class View(Protocol):
 
     @property
     def planes(self) -> Mapping[str, Plane]:
-        """Raw planes (H, W) by the names of their channels: those of the package's roles, and further ones that are measured."""
+        """Raw planes (H, W) by channel name: those of the package's roles, and others whose intensities are measured."""
         ...
 
     @property
@@ -92,7 +96,7 @@ class View(Protocol):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Names of the channels whose intensities the tables have."""
+        """Names of the channels whose intensities are in the tables."""
         ...
 
     @property
@@ -102,12 +106,12 @@ class View(Protocol):
 
     @property
     def um_per_px(self) -> float | None:
-        """Pixel size of the raw planes; None if it is not known."""
+        """Pixel size of the raw planes; None if it is unknown."""
         ...
 
     @property
     def run(self) -> RunConfig:
-        """Settings of the run: limits of memory, and whether label images are kept."""
+        """The run's settings: among others the limits of memory, and whether label images are kept."""
         ...
 
     @property
@@ -117,11 +121,11 @@ class View(Protocol):
 
     @property
     def maps(self) -> Maps:
-        """Maps of a network that gives a map of the field (preparation by object size)."""
+        """The maps of a network that gives a map of the field (preparation by object size)."""
         ...
 
     def vector(self) -> NDArray[np.float32]:
-        """What a network gives that sees the prepared field as one image: (K,)."""
+        """The output (K,) of a network that sees the prepared field as one image."""
         ...
 
 
@@ -129,9 +133,9 @@ class View(Protocol):
 class Objects:
     """The objects of a field, n of them.
 
-    `area_px` is the number of pixels that they cover, `diameter_px` their median diameter and `level` the median of their mean
-    intensities in the first counted channel, in raw units (None without objects, or if they are not measured). `rows` makes the
-    columns of the objects table and the moments of the measured ones, by their names; it is called where tables are written.
+    `area_px` is the number of pixels that they cover and `diameter_px` their median diameter. `level` is the median of their mean
+    intensities in the first counted channel, in raw units; None without objects, or if they are not measured. `rows` makes the columns
+    of the objects table and the moments of the measured ones, by name; it is called only where tables are written.
     """
 
     count: int
@@ -145,10 +149,10 @@ class Objects:
 class Found:
     """What a task found in a field.
 
-    `values` are those of the task's columns of a field. `objects` is None for a task without objects. `labels` (H, W), 0 background and 1..n
-    objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field, are what can be drawn; None where there is nothing of
-    that kind, or it was not asked for. `likeness` are the features in which a package's domain is stated and `unlike` how unlike the
-    training images the field is by them; None where the package does not say.
+    `values` are the values of the task's columns. `objects` is None for a task without objects. What can be drawn is `labels` (H, W), 0
+    for background and 1..n for objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field; None if there is nothing of
+    that kind or it was not asked for. `likeness` are the features in which a package describes its training images, and `unlike` how
+    unlike those the field is (0..1); None if the package does not say.
     """
 
     values: Mapping[str, Value]
@@ -167,12 +171,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class SizeEstimate:
-    """What one image says of the size of its objects.
+    """What one image says about the size of its objects.
 
-    `diameter_px` is their median equivalent diameter in px of the image, by number, None where the image shows too little to
-    tell; `objects` the number it rests on; `certainty` (0..1) how well what the network says of the objects' size agrees with
-    the size they are found to have. A tenth of the objects is smaller than `low_px`, and a tenth larger than `high_px`. `factors`
-    are those of the looks that were taken.
+    `diameter_px` is their median equivalent diameter in px of the image, by number; None if the image shows too little to tell.
+    `objects` is the number of objects that it rests on. `certainty` (0..1) says how well the sizes that the network predicts agree with
+    those that are found. A tenth of the objects is smaller than `low_px` and a tenth larger than `high_px`. `factors` are the factors
+    by which the image was resized to look at it.
     """
 
     diameter_px: float | None
@@ -187,15 +191,17 @@ NOTHING = SizeEstimate(None, 0, 0.0)
 
 
 class Head(Protocol):
-    """What finds things in fields: made once a worker, called from several threads at once."""
+    """Finds things in fields. Made once a worker, and called from several threads at once."""
 
     def find(self, view: View) -> Found:
-        """What is in a field. Raises FieldFault if it cannot be looked at, MemoryError if it does not fit."""
+        """What is in a field. Raises FieldFault if it cannot be looked at, MemoryError if it does not fit into memory."""
         ...
 
     def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
-        """How large the objects of one image are, from its raw planes (H, W), one a role; `NOTHING` from a task or package that does
-        not tell."""
+        """How large the objects of one image are, from its raw planes (H, W), one for each role.
+
+        `NOTHING` if the task or the package cannot tell.
+        """
         ...
 
 
@@ -203,8 +209,8 @@ class Head(Protocol):
 class TaskColumns:
     """The columns that a task adds to the tables.
 
-    `field` stand behind those of the image's channel; `scale` behind those of the scale it was counted at, which they explain.
-    `objects`, `results`, `object_count` and `classes` as in `Schema`.
+    `field` come after the columns of the image's channel, `scale` after those of the scale that the field was counted at.
+    `objects`, `results`, `object_count` and `classes` are as in `Schema`.
     """
 
     field: tuple[Column, ...]
@@ -216,33 +222,36 @@ class TaskColumns:
 
 
 class Scoring(Protocol):
-    """How what was found in an image is compared with the truth about it, for a task whose truth is not a label image."""
+    """Compares what was found in an image with the truth about it, for a task whose truth is not a label image."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that a table of truths must have, beside the image."""
+        """Columns that a table of truths must have, beside that of the image."""
         ...
 
     def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
-        """One image, by name: its row of images.csv. Raises ConfigFault if the truth is none that the package can tell."""
+        """The values of one image's row in images.csv, by name.
+
+        Raises ConfigFault if the truth is not one that the package can tell.
+        """
         ...
 
     def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
-        """What all rows come to, by name."""
+        """What all rows amount to, by name."""
         ...
 
 
 class Task(Protocol):
-    """A kind of question that is asked of a field; its answer comes from a package's network."""
+    """A kind of question asked about a field; a package's network answers it."""
 
     @property
     def name(self) -> str:
-        """What manifests call it."""
+        """Its name in manifests."""
         ...
 
     @property
     def preparation(self) -> Preparation:
-        """What is done to a field before the network sees it."""
+        """How a field is prepared before the network sees it."""
         ...
 
     @property
@@ -251,24 +260,24 @@ class Task(Protocol):
         ...
 
     def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
-        """What it adds to the tables; `measured` are the channels whose intensities are."""
+        """The columns that it adds to the tables; `measured` are the channels whose intensities are measured."""
         ...
 
     def head(self, package: Package) -> Head:
-        """What finds things by a package. Raises ModelFault if its section in the manifest is wrong."""
+        """The head for a package. Raises ModelFault if the task's section of the manifest is wrong."""
         ...
 
     def side(self, package: Package) -> int:
-        """Px a side of what the network takes, for the preparation FIXED; 0 for the others."""
+        """Side (px) of the images that the network takes, for the preparation FIXED; 0 for the others."""
         ...
 
     def scoring(self, package: Package) -> Scoring | None:
-        """How it is evaluated by a table of truths; None for a task that is evaluated by label images."""
+        """How it is evaluated with a table of truths; None for a task that is evaluated with label images."""
         ...
 
 
 class TaskSection(BaseModel):
-    """Base of a task's section in package.json: unknown keys are refused."""
+    """Base of a task's section in package.json. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -277,7 +286,7 @@ AnySection = TypeVar("AnySection", bound=TaskSection)
 
 
 def read_section(model: type[AnySection], package: Package) -> AnySection:
-    """A package's section as its task's model reads it. Raises ModelFault naming the key that is wrong."""
+    """A package's section, read by its task's model. Raises ModelFault naming the key that is wrong."""
     try:
         return model.model_validate_json(json.dumps(dict(package.section)))
     except ValidationError as error:
@@ -291,11 +300,11 @@ TASKS = {
     "instances": "cellcount_core.tasks.instances.task:Instances",
     "classes": "cellcount_core.tasks.classes.task:Classes",
 }
-"""Name of every task, and the class that it is."""
+"""The class of every task, by the `task` of a package's manifest. A class is imported when it is first asked for."""
 
 
 def task_of(package: Package) -> Task:
-    """The task of a package. Raises ModelFault naming the nearest one if there is none of that name."""
+    """The task of a package. Raises ModelFault naming the nearest known task if there is none of that name."""
     if package.task not in TASKS:
         raise ModelFault(
             f"package {package.name!r} is for the task {package.task!r}, which this version does not know"

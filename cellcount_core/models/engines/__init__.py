@@ -32,16 +32,16 @@ class Engine(Protocol):
     batch: int
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Maps (B, h, w, K) float32 of tiles (B, h, w, C) float32, normalised.
+        """Maps (B, h, w, K) float32 of normalised tiles (B, h, w, C) float32.
 
-        Raises MemoryError where the device has no memory for a single tile of that size.
+        Raises MemoryError if the device has no memory for a single tile of that size.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NoMemory:
-    """An exception of `kinds` with one of `words` in its message; where there are no words, any exception of `kinds`."""
+    """How a library says that its device has no memory left: an exception of `kinds` with one of `words` in it (no words: any)."""
 
     kinds: tuple[type[Exception], ...]
     words: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class NoMemory:
 
 
 def no_room(shape: Sequence[int]) -> MemoryError:
-    """What an engine raises where the device has no memory for a single one of tiles (B, h, w, C)."""
+    """What an engine raises if the device has no memory for a single one of the tiles (B, h, w, C)."""
     height, width = shape[1:3]
     return MemoryError(f"the device has no memory for a tile of {height} x {width} px")
 
@@ -97,20 +97,20 @@ ENGINES: dict[str, Callable[[Package, int], Engine]] = {
     "keras-float16": _load_keras_float16,
     "smooth": _load_smooth,
 }
-"""Name of every engine and what loads it."""
+"""The name of every engine, and what loads it."""
 
 ON_GPU = frozenset({"keras", "keras-float16"})
-"""Engines that use a GPU where there is one; for the others a worker holds a core, whatever else the cluster has."""
+"""Engines that use a GPU if there is one. For all others a worker holds a core, whatever else the cluster has."""
 
 _CPU_ORDER = ("smooth", "onnxruntime-int8", "onnxruntime", "keras")
 _GPU_ORDER = ("smooth", "keras-float16", "keras", "onnxruntime-int8", "onnxruntime")
-"""Fastest first. A package names a variant only if it counts as the float32 network does (training/quantise.py)."""
+"""Fastest first. A package names a variant only if it counts as the float32 network does (training/variants.py)."""
 
 
 def resolve_engine(package: Package, asked: str, gpus: float) -> str:
     """The engine that `asked` stands for: "auto" is the fastest of the package's own that suits the device.
 
-    Raises ConfigFault where the package has no engine of that name.
+    Raises ConfigFault if the package has no engine of that name.
     """
     if asked != "auto":
         if asked not in package.engines or asked not in ENGINES:
@@ -129,21 +129,21 @@ def resolve_engine(package: Package, asked: str, gpus: float) -> str:
 
 
 def _has_keras() -> bool:
-    """Whether Keras is installed, and the backend that it would run on."""
+    """Whether Keras and the backend that it would run on are installed."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return find_spec("keras") is not None and find_spec(backend) is not None
 
 
 def load_engine(package: Package, name: str, threads: int) -> Engine:
-    """Load the engine `name` of a package with `threads` threads for its arithmetic."""
+    """Load the engine `name` of a package, with `threads` threads for its arithmetic."""
     return ENGINES[name](package, threads)
 
 
 def check_golden(package: Package, engine: Engine) -> float:
-    """Run the package's golden input and return the largest absolute difference from the engine's golden maps.
+    """Run the package's golden input; returns the largest absolute difference from the golden maps of that engine.
 
-    Raises ModelFault where it, or the mean difference, exceeds the package's tolerance for that engine, shapes differ, or the
-    device has no memory for the input.
+    Raises ModelFault if that or the mean difference exceeds the package's tolerance, if shapes differ, or if the device has no memory
+    for the input.
     """
     import numpy as np
 
@@ -182,7 +182,7 @@ def check_golden(package: Package, engine: Engine) -> float:
 
 
 def maps_of(engine: Engine, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maps (N, h, w, K) of any number of tiles (N, h, w, C): each tile fills a whole batch of the engine."""
+    """Maps (N, h, w, K) of any number of tiles (N, h, w, C); each tile fills a whole batch of the engine."""
     import numpy as np
 
     return np.concatenate(

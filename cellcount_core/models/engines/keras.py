@@ -1,4 +1,8 @@
-"""Keras."""
+"""The GPU engine: Keras 3 on TensorFlow, or on the backend that KERAS_BACKEND names.
+
+The network is built from the package's configuration and given its weights; no code is read from the package. Before that, the
+backend is told its number of threads and its share of the GPU's memory.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ def keras_backend() -> str:
 
 
 def prepare_backend(threads: int) -> NoMemory:
-    """Give the backend its number of threads and a part of the GPU, before it first computes.
+    """Give the backend its number of threads and a part of the GPU's memory, before it first computes.
 
-    Raises ImportError where it is not installed.
+    Returns how it says that memory is used up. Raises ImportError if it is not installed.
     """
     known = {"tensorflow": _prepare_tensorflow, "jax": _prepare_jax, "torch": _prepare_torch}
     prepare = known.get(keras_backend())
@@ -62,12 +66,16 @@ def _prepare_torch(threads: int) -> NoMemory:
 _BATCH = 16
 
 POLICIES = {"keras": "float32", "keras-float16": "mixed_float16"}
-"""What each engine computes in. Float16 has three more bits of mantissa than bfloat16 and as fast a multiplier from compute
-capability 7.0 on (5.3 to 6.2 have it at another speed); the sigmoid and the maps are float32 in both."""
+"""What each engine computes in. Float16 has three more bits of mantissa than bfloat16 and, from compute capability 7.0 on, an
+equally fast multiplier (5.3 to 6.2 have it at another speed). The sigmoid and the maps are float32 in both.
+"""
 
 
 class KerasEngine:
-    """A network of the `unet` family in Keras, compiled for each tile shape it meets."""
+    """A network of the `unet` family in Keras, compiled for each shape of tile that it meets.
+
+    Raises ConfigFault if Keras or its backend is not installed, ModelFault if the weights are not those of the network.
+    """
 
     def __init__(self, package: Package, threads: int, name: str, batch: int = _BATCH) -> None:
         self.name = name
@@ -95,14 +103,14 @@ class KerasEngine:
             self._network.jit_compile = False
 
     def compile_by_xla(self) -> None:
-        """Let TensorFlow compile the network by XLA, for a comparison on the device at hand (`benchmarks/engines.py gpu --jit`)."""
+        """Let TensorFlow compile the network by XLA, to compare on the device at hand (`benchmarks/engines.py gpu --jit`)."""
         self._network.jit_compile = True
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Maps (B, h, w, K) of tiles (B, h, w, C).
 
-        A device without memory for a whole batch is given half of it, now and from then on, and as many pixels at most where
-        tiles have another size. Raises MemoryError where it has none for a single tile.
+        If the device has no memory for a whole batch, it is given half of it from then on, and no more pixels than that if tiles
+        have another size. Raises MemoryError if it has none for a single tile.
         """
         tile_px = tiles.shape[1] * tiles.shape[2]
         at_once = self._at_once(tile_px)
@@ -119,7 +127,7 @@ class KerasEngine:
                 self._most_px = at_once * tile_px
 
     def _at_once(self, tile_px: int) -> int:
-        """How many tiles of so many pixels the device is given together: a batch, or a half, a quarter … of one."""
+        """How many tiles of so many pixels are given to the device together: a batch, or a half, a quarter, ... of one."""
         at_once = self.batch
         while self._most_px is not None and at_once > 1 and at_once * tile_px > self._most_px:
             at_once //= 2

@@ -1,6 +1,6 @@
 """The CPU engine: ONNX Runtime.
 
-A batch is one tile: on a CPU a larger one gains nothing, and a tile's maps then cannot depend on its neighbours.
+A batch is one tile: a larger one gains nothing on a CPU, and this way a tile's maps cannot depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NO_MEMORY_WORDS = (
 
 
 def keep_onnxruntime_silent() -> None:
-    """Keep ONNX Runtime from telling anybody of a run; called in every process before the first import of it.
+    """Keep ONNX Runtime from reporting a run to anybody. Called in every process before its first import.
 
-    From 1.29 on the import itself writes an identifier of this machine to the user's cache folder and looks for the server that
-    events are sent to. `disable_telemetry_events` can only be called after that.
+    From 1.29 on, the import itself writes an identifier of this machine to the user's cache folder and looks up the server for
+    events. `disable_telemetry_events` can only be called after that.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -37,7 +37,7 @@ def keep_onnxruntime_silent() -> None:
 class OnnxEngine:
     """A network in ONNX form, run on the CPU with a fixed number of threads.
 
-    `name` chooses the package's file: the network in float32, or in 8-bit integers.
+    `name` chooses the package's file: the network in float32, or in 8-bit integers. Raises ModelFault if the file cannot be loaded.
     """
 
     batch = 1
@@ -72,7 +72,7 @@ class OnnxEngine:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Maps (B, h, w, K) of tiles (B, h, w, C). Raises MemoryError where there is no memory for them."""
+        """Maps (B, h, w, K) of tiles (B, h, w, C). Raises MemoryError if there is no memory for them."""
         try:
             maps = self._session.run(None, {self._input: np.ascontiguousarray(tiles)})
         except self._no_memory.kinds as error:

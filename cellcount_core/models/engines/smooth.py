@@ -1,4 +1,4 @@
-"""The `threshold` family's engine: a Gaussian of the package's sigma in fixed-point arithmetic.
+"""The engine of the `threshold` family: a Gaussian of the package's sigma in fixed-point arithmetic.
 
 OpenCV's Gaussian on 16-bit integers is exact, so a pixel's value does not depend on where a tile begins.
 """
@@ -16,7 +16,7 @@ _LOW, _STEPS = -1.0, 4096.0
 
 
 class SmoothEngine:
-    """Smoothed normalised intensity as the only map."""
+    """Gives the smoothed normalised intensity as its only map. Raises TypeError if the package's `sigma_px` is no number."""
 
     name = "smooth"
     batch = 1

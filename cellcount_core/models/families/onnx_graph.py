@@ -1,6 +1,6 @@
-"""A network of the `unet` family as an ONNX graph, written from its configuration and weights whatever backend trained it.
+"""A network of the `unet` family as an ONNX graph, made from its configuration and weights, whatever backend trained it.
 
-Channels first inside, which is what a CPU runs fastest, with one transpose at each end. Batch, height and width stay open.
+Inside, channels come first, which a CPU runs fastest, with one transpose at each end. Batch, height and width stay open.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import onnx
 
 Weights = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Kernel (as Keras keeps it) and bias (width,) by the name of the layer."""
+"""Kernel (as Keras keeps it) and bias (width,), by the name of the layer."""
 
 Growing = Literal["resize", "gather"]
-"""How a graph doubles a map: one Resize node, which float32 runs fastest, or two Gather nodes, which 8-bit integers do."""
+"""How a graph doubles a map: one Resize node, which is fastest in float32, or two Gather nodes, fastest in 8-bit integers."""
 
 FLOAT_NODES = ("stem_linear", "stem", "logits", "maps_flat", "maps_last", "maps_blocks", "maps_rows", "maps")
-"""Nodes that integers would run no faster, and the maps themselves: quantisation leaves them in float32, where present."""
+"""Nodes that integers would not run faster, and the maps themselves: quantisation leaves them, if present, in float32."""
 
 _OPSET = 17
 _IR = 9
@@ -48,8 +48,8 @@ def write_onnx(
 ) -> None:
     """Write the network: input "image" (B, H, W, inputs) float32, output "maps" (B, H, W, outputs) float32 in 0..1.
 
-    H and W are multiples of the network's stride. Raises ModelFault where the configuration keeps batch normalisation or
-    the weights are not those of its layers.
+    H and W are multiples of the network's stride. Raises ModelFault if the configuration keeps batch normalisation, or the weights
+    are not those of its layers.
     """
     import onnx
 
@@ -59,7 +59,7 @@ def write_onnx(
 def onnx_graph(
     config: Mapping[str, object], weights: Weights, *, growing: Growing = "resize"
 ) -> onnx.ModelProto:
-    """The graph that `write_onnx` writes, checked."""
+    """The graph that `write_onnx` writes, checked. Raises ModelFault as `write_onnx`."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -114,7 +114,7 @@ def _full_maps(graph: _Graph, x: str) -> str:
 
 
 def _half_maps(graph: _Graph, spec: UnetConfig, x: str) -> str:
-    """The last layer, a transposed 2x2 convolution of stride 2: a 1x1 one whose channels are then laid out as 2x2 pixels."""
+    """The last layer, a transposed 2x2 convolution of stride 2: a 1x1 one whose channels are laid out as 2x2 pixels."""
     kernel, bias = graph.weights_of(LOGITS)
     flat = kernel.reshape(4 * spec.outputs, -1)[..., None, None]
     x = graph.add("Conv", [x, *graph.store(LOGITS, flat, np.tile(bias, 4))], LOGITS, kernel_shape=[1, 1])
@@ -127,7 +127,7 @@ def _half_maps(graph: _Graph, spec: UnetConfig, x: str) -> str:
 
 
 class _Graph:
-    """Nodes and constants under construction. Methods return the name of the tensor they add."""
+    """Nodes and constants under construction. Methods return the name of the tensor that they add."""
 
     def __init__(self, weights: Weights, growing: Growing) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -156,7 +156,7 @@ class _Graph:
         return [self._constant(name, np.ascontiguousarray(part, np.float32)) for name, part in parts.items()]
 
     def convolve(self, x: str, layer: str, *, stride: int = 1, activation: str | None = "Relu") -> str:
-        """A convolution padded as Keras's "same" pads inputs whose sides are multiples of the stride: an odd rest after."""
+        """A convolution padded like Keras's "same" for inputs whose sides are multiples of the stride: an odd rest comes after."""
         kernel, bias = self.weights_of(layer)
         sides = kernel.shape[:2]
         rests = [max(side - stride, 0) for side in sides]
@@ -173,7 +173,7 @@ class _Graph:
         return x if activation is None else self.add(activation, [x], layer)
 
     def integers(self, name: str, values: list[int] | int) -> str:
-        """A constant, stored once however often it is asked for."""
+        """A constant; it is stored once, however often it is asked for."""
         return self._constant(name, np.array(values, np.int64))
 
     def grow(self, x: str, name: str) -> str:
@@ -191,7 +191,7 @@ class _Graph:
         return self.add("Transpose", [x], name, perm=[0, 3, 1, 2])
 
     def _repeat(self, x: str, name: str, *, axis: int) -> str:
-        """Every element along an axis twice: those at 0, 0, 1, 1, …"""
+        """Every element along an axis twice: those at 0, 0, 1, 1, ..."""
         zero, one, two = (self.integers(word, number) for number, word in enumerate(("zero", "one", "two")))
         side = self.add(
             "Squeeze", [self.add("Shape", [x], f"{name}_shape", start=axis, end=axis + 1)], f"{name}_side"

@@ -1,4 +1,12 @@
-"""Unet."""
+"""The `unet` family: one builder in Keras 3 for networks from the seed's five levels to the compact one.
+
+Everything in such a network is local: convolutions with zero padding, pooling, up-sampling, batch normalisation. So a tile that is
+aligned to `stride(config)` gives the same maps as the uncut image from `receptive_radius(config)` pixels away from a cut edge on.
+
+Layers are Keras's own. On PyTorch they use its fused channels-last operations: Keras would copy every tensor to channels first and back
+around each operation and compute batch normalisation term by term, which on a CPU costs about as much as the convolutions.
+Variables, their names and the results are the same.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def layer_class(name: str) -> type[keras.layers.Layer]:
-    """The class of `keras.layers` of that name, as this backend runs it best."""
+    """The class of `keras.layers` of that name, in the form that the present backend runs best."""
     import keras
 
     known: type[keras.layers.Layer] = getattr(keras.layers, name)
@@ -74,17 +82,17 @@ def _on_torch() -> dict[str, type[keras.layers.Layer]]:
 
 
 LOGITS = "logits"
-"""Name of the layer before the sigmoid; training takes its output."""
+"""Name of the layer before the sigmoid, whose output training takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnetConfig:
     """A network, level by level from the finest.
 
-    `stem` is 1 (full resolution) or 2 (the network works at half resolution, its last layer doubles it). `filters`,
+    `stem` is 1 (full resolution) or 2 (the network works at half resolution, and its last layer doubles it). `filters`,
     `encoder` and `decoder` give each level's channels and its number of 3x3 convolutions on the way down and up (`decoder`
-    has one entry less). `skip` joins by "concat" or "add"; `up` is "convolve" (up-sampling, then a 2x2 convolution, as in
-    Ronneberger et al. 2015 and the common Keras ports of it) or "project" (1x1 convolution, then up-sampling).
+    has one entry less). `skip` joins by "concat" or "add". `up` is "convolve" (up-sampling, then a 2x2 convolution, as in
+    Ronneberger et al. 2015 and its common Keras ports) or "project" (1x1 convolution, then up-sampling).
     """
 
     inputs: int
@@ -107,7 +115,7 @@ _UP_KERNEL = 2
 
 
 def parse_unet(config: Mapping[str, object]) -> UnetConfig:
-    """Check a network's configuration and fill what it leaves out with the seed's values.
+    """Check a network's configuration, and fill what it leaves out with the seed's values.
 
     Raises ModelFault naming the key and what was expected.
     """
@@ -139,10 +147,10 @@ def parse_unet(config: Mapping[str, object]) -> UnetConfig:
 
 
 def build_unet(config: Mapping[str, object], *, dtype: str = "float32") -> keras.Model:
-    """Build the network: (B, H, W, inputs) float32, H and W multiples of `stride(config)`, to (B, H, W, outputs) float32.
+    """Build the network, from (B, H, W, inputs) float32, H and W multiples of `stride(config)`, to (B, H, W, outputs) float32.
 
     The outputs are sigmoids in 0..1. `dtype` is the Keras policy of the layers in between ("mixed_bfloat16" trains faster
-    where the processor has it). Raises ModelFault where the configuration is not one.
+    on processors that have it). Raises ModelFault if the configuration is not valid.
     """
     import keras
 
@@ -232,9 +240,9 @@ def _block(
 def fold_batch_norm(
     config: Mapping[str, object], network: keras.Model
 ) -> tuple[dict[str, object], keras.Model]:
-    """The same network without batch normalisation, each one's scale and shift put into its convolution.
+    """The same network without batch normalisation, whose scales and shifts are put into the convolutions.
 
-    Returns the new configuration and the new network (float32). The maps differ by rounding only.
+    Returns the new configuration and the new network (float32). The maps differ only by rounding.
     """
     import numpy as np
 

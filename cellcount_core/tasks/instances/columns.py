@@ -1,7 +1,6 @@
-"""The columns of counted objects: each is declared here, beside what makes its value.
+"""The columns of counted objects, each declared beside the code that makes its value.
 
-A new column is a line here: of an object (`_OBJECT`, `_CHANNEL`), from what was measured of all objects of a field, or of a field
-(`FIELD`), from what was counted in it.
+A new column is one line here: in `_PLACE`, `_SHAPE`, `_CHANNELS` or `_REST` for objects, in `FIELD` for fields.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ Values = NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class CountedObjects:
-    """What the columns of a field are made from: its objects, its pixels (H, W), and the interval of its count, where there is one.
+    """What the columns of a field are made from: its objects, its shape (H, W), and the interval of its count, if it has one.
 
-    `sizes` tells how many objects of which size there are, where they were counted at two scales.
+    `sizes` says how many objects of which size there are, if they were counted at two scales.
     """
 
     table: ObjectTable
@@ -34,7 +33,7 @@ class CountedObjects:
 
     @property
     def area(self) -> int:
-        """Pixels of all objects."""
+        """Number of pixels of all objects."""
         return int(self.table.area.sum())
 
 
@@ -46,7 +45,7 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """`column.name` has {object} where the object's name goes. `values` are (n,); None where they are not measured."""
+    """`column.name` holds {object} in place of the object's name. `values` are (n,); None if they are not measured."""
 
     column: Column
     values: Callable[[ObjectTable, float | None], Values | None]
@@ -54,7 +53,7 @@ class _Object:
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
-    """`column` has {channel} in its name and meaning."""
+    """`column` holds {channel} in its name and meaning."""
 
     column: Column
     values: Callable[[ObjectTable, str], Values]
@@ -93,7 +92,7 @@ TWO_SIZES = _Field(
     Column("sizes", _S, "", "objects of each size and their median diameter, where the field was counted at two scales"),
     lambda seen: seen.sizes,
 )  # fmt: skip
-"""Stands behind the columns of the scale, which it explains."""
+"""Comes after the columns of the scale, which it explains."""
 
 
 def _own(
@@ -167,13 +166,13 @@ def _named(column: Column, object_name: str, channel: str = "") -> Column:
 
 
 def interval_in(values: Mapping[str, Value]) -> tuple[float | None, float | None]:
-    """The ends of the count's interval among a field's values; None where it has none."""
+    """The ends of the count's interval in a field's values; None if it has none."""
     low, high = values.get(_LOW), values.get(_HIGH)
     return (low if isinstance(low, float) else None, high if isinstance(high, float) else None)
 
 
 def object_columns(object_name: str, channels: tuple[str, ...]) -> tuple[Column, ...]:
-    """The columns of an object behind its number, in the order of the table."""
+    """The columns of an object after its number, in the order of the table."""
     return (
         *(_named(each.column, object_name) for each in (*_PLACE, *_SHAPE)),
         *(_named(each.column, object_name, channel) for channel in channels for each in _CHANNELS),
@@ -182,7 +181,7 @@ def object_columns(object_name: str, channels: tuple[str, ...]) -> tuple[Column,
 
 
 def object_values(table: ObjectTable, object_name: str, um_per_px: float | None) -> dict[str, Values]:
-    """The values (n,) of every column of objects that is known, by its full name; nan stands for unknown."""
+    """The values (n,) of all known columns of objects, by full name; nan means unknown."""
     columns: dict[str, Values] = {OBJECT_NUMBER.name: table.number}
     for each in (*_PLACE, *_SHAPE):
         _put(columns, _named(each.column, object_name).name, each.values(table, um_per_px))
@@ -208,7 +207,7 @@ def _intensities(table: ObjectTable, object_name: str) -> dict[str, Values]:
 def object_moments(
     columns: Mapping[str, Values | Sequence[str | None]], declared: tuple[Column, ...]
 ) -> dict[str, Moments]:
-    """Moments over the objects of each column that is declared to be merged by them, nan left out."""
+    """Moments over the objects of each column that is merged by moments; nan is left out."""
     return {
         column.name: moments_of(columns[column.name])
         for column in declared
@@ -217,7 +216,7 @@ def object_moments(
 
 
 def moments_of(values: Values | Sequence[str | None]) -> Moments:
-    """Moments of the values (n,) that are not nan. The sums are exact before they are rounded."""
+    """Moments of the values (n,), nan left out. Sums are exact before they are rounded."""
     numbers = np.asarray(values).astype(np.float64)
     numbers = numbers[~np.isnan(numbers)]
     if numbers.size == 0:

@@ -1,4 +1,7 @@
-"""Features."""
+"""Features that tell whether a field looks like the images that a network was trained on.
+
+They are what the network is unsure of, and the contrast, sharpness and unrest of the image around what it found.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ _TINY = 1e-3
 def likeness_features(
     canvas: NDArray[np.float32], maps: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> tuple[float, ...] | None:
-    """The features of a field at the model's scale; None where it holds no object, or nothing but objects.
+    """The features of a field at the model's scale; None if it holds no object, or nothing but objects.
 
     `canvas` (H, W) is normalised, `maps` (H, W, 3) are foreground, distance and size, `labels` (H, W) the objects. Of a field
-    larger than 1024 px the middle is looked at.
+    larger than 1024 px only the middle is looked at.
     """
     window = tuple(
         slice(max(0, (side - _SIDE) // 2), max(0, (side - _SIDE) // 2) + _SIDE) for side in labels.shape
@@ -67,7 +70,7 @@ def likeness_features(
 
 
 def _size_disagreement(numbers: NDArray[np.int32], sizes: NDArray[np.float32]) -> float:
-    """Mean octaves between the size that the network says of an object and the one it has; values are of the objects' pixels."""
+    """Mean octaves between the size that the network predicts for an object and its own; all values are of object pixels."""
     area = np.bincount(numbers)[1:].astype(np.float64)
     said = np.bincount(numbers, sizes)[1:]
     there = area > 0

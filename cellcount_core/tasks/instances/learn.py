@@ -1,7 +1,7 @@
-"""What a network that finds objects learns: its targets, and how far off them it is.
+"""What a network that finds objects learns: its targets, and the loss that measures how far off it is.
 
-Targets are the foreground, each object's distance to its boundary (0..1), and each object's size. Losses are in Keras operations, so that
-any backend trains; Keras is imported when one is made.
+Targets are the foreground, each object's distance to its boundary (0..1), and each object's size. Losses are written in Keras
+operations, so any backend can train; Keras is imported when a loss is made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Loss = Callable[["keras.KerasTensor", "keras.KerasTensor"], "keras.KerasTensor"]
 
 _REFERENCE_DIAMETER = 20.0
 _NEARLY = 5
-"""Px across the square in which two objects must lie for the pixel in its middle to be between them."""
+"""Side (px) of the square in which two objects must lie for its middle pixel to be between them."""
 
 
 def foreground(labels: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -33,10 +33,10 @@ def foreground(labels: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def normalised_distance(labels: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Distance (H, W) float32 to the object's boundary over that object's largest one; 0 in the background.
+    """Distance (H, W) float32 to the object's boundary divided by that object's largest one; 0 in the background.
 
-    Touching objects each have their own boundary. The edge of the image is no boundary: an object that it cuts rises
-    towards it. On the boundary's own pixels the value is 0.5 / (largest + 0.5), so it stays above the background's 0.
+    Touching objects each have their own boundary. The edge of the image is no boundary: an object that it cuts rises towards it. The
+    boundary's own pixels have 0.5 / (largest + 0.5), which stays above the background's 0.
     """
     inside = (labels > 0).astype(np.uint8)
     down = labels[1:] != labels[:-1]
@@ -57,14 +57,14 @@ def normalised_distance(labels: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def diameters(labels: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Equivalent diameter in px by label number, (n + 1,) float32; 0 for the background and numbers that do not occur."""
+    """Equivalent diameter in px by label number, (n + 1,) float32; 0 for the background and for numbers that do not occur."""
     areas = np.bincount(labels.ravel(), minlength=1).astype(np.float64)
     areas[0] = 0
     return (2 * np.sqrt(areas / np.pi)).astype(np.float32)
 
 
 def object_weights(labels: NDArray[np.int32], sizes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weights (H, W) float32 of the pixels: small objects up, large ones down, so that each counts for something.
+    """Weights (H, W) float32 of the pixels: more for small objects and less for large ones, so that each matters.
 
     The weight of an object's pixels is 20 px over its diameter `sizes[number]`, within 0.6..3; the background's is 1.
     """
@@ -74,7 +74,7 @@ def object_weights(labels: NDArray[np.int32], sizes: NDArray[np.float32]) -> NDA
 
 
 def between_objects(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Pixels (H, W) with two objects or more within 2 px: boundaries of objects that touch, and narrow gaps."""
+    """Pixels (H, W) with two or more objects within 2 px: boundaries of touching objects, and narrow gaps."""
     square = np.ones((_NEARLY, _NEARLY), np.uint8)
     # OpenCV filters no int32; float32 holds every label exactly up to 2^24.
     largest = cv2.dilate(labels.astype(np.float32), square)
@@ -91,8 +91,8 @@ def stack_targets(
 ) -> NDArray[np.float32]:
     """Targets (H, W, len(maps) + 1) float32: the maps in their order, then the pixels' weights.
 
-    `sizes` are the diameters (px) by label number: those of the whole objects, where the crop shows a part of them only.
-    `touching` is by how much the weight is raised, as a share of it, between objects that touch or nearly do.
+    `sizes` are diameters (px) by label number: those of whole objects, even if the crop shows only a part. `touching` is the share by
+    which the weight is raised between objects that touch or nearly do.
     """
     made = [_map(name, labels, sizes) for name in maps]
     weights = object_weights(labels, sizes) if weighting == "small_up" else np.ones(labels.shape, np.float32)
@@ -108,10 +108,10 @@ def _map(name: str, labels: NDArray[np.int32], sizes: NDArray[np.float32]) -> ND
 
 
 class LossConfig(Section):
-    """Weights of cross-entropy and Dice on the foreground, and of the errors on the distance and the size.
+    """Weights of the parts of the loss: cross-entropy and Dice on the foreground, and the errors of distance and size.
 
     `distance_error` "absolute" teaches the likeliest distance: a boundary between two objects that is less likely than not
-    leaves no trace. "entropy" (cross-entropy) teaches the expected one, lower where a boundary may be. `touching` is added to
+    leaves no trace. "entropy" (cross-entropy) teaches the expected distance, lower where a boundary may be. `touching` is added to
     the weight (1) of pixels at and between objects that touch or nearly do.
     """
 
@@ -125,11 +125,11 @@ class LossConfig(Section):
 
 
 def make_loss(config: LossConfig, maps: tuple[str, ...], parts: int = 1) -> Loss:
-    """Loss of targets (B, H, W, maps + 1) against logits (B, H, W, maps): a scalar.
+    """The loss of targets (B, H, W, maps + 1) against logits (B, H, W, maps): a function that gives a scalar.
 
-    Weighted cross-entropy and Dice (over the batch) on the foreground, the weighted error of the distance (absolute, or
-    cross-entropy less its smallest possible value), where objects count three times what the background does, and the weighted
-    absolute error of the size inside objects. Divided by `parts`, where the losses of that many parts of a batch are added up.
+    It adds up weighted cross-entropy and Dice (over the batch) on the foreground; the weighted error of the distance (absolute, or
+    cross-entropy less its smallest possible value), in which objects count three times as much as background; and the weighted
+    absolute error of the size inside objects. The sum is divided by `parts`, for batches whose parts' losses are added up.
     """
     from keras import ops
 
@@ -169,7 +169,7 @@ def _cross_entropy(target: keras.KerasTensor, logit: keras.KerasTensor) -> keras
 
 
 def _entropy(target: keras.KerasTensor) -> keras.KerasTensor:
-    """What the cross-entropy cannot fall below: it moves no weight, and a curve of the loss that ends at 0 can be read."""
+    """The least value of the cross-entropy. Subtracting it moves no weight, and gives a loss curve that can reach 0."""
     from keras import ops
 
     kept = ops.clip(target, 1e-6, 1 - 1e-6)

@@ -1,6 +1,6 @@
-"""Matching of counted with true objects by their overlap, as `stardist.matching` defines it (Schmidt et al. 2018).
+"""Matching counted objects with true ones by their overlap, as `stardist.matching` does (Schmidt et al. 2018).
 
-One difference: where an image has no object and none was counted, F1, AP and PQ are 1 here and 0 there.
+One difference: for an image without objects in which none was counted, F1, AP and PQ are 1 here and 0 there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Objects of one image at one IoU threshold: `hits` pairs, `misses` (true, unmatched), `extras` (counted, unmatched)."""
+    """One image at one IoU threshold: `hits` are matched pairs, `misses` unmatched true objects, `extras` unmatched counted ones."""
 
     hits: int
     misses: int
@@ -21,34 +21,34 @@ class Match:
 
     @property
     def f1(self) -> float:
-        """2 hits / (2 hits + misses + extras); 1.0 where there is nothing and nothing was counted."""
+        """2 hits / (2 hits + misses + extras); 1.0 if there are no objects and none was counted."""
         total = 2 * self.hits + self.misses + self.extras
         return 2 * self.hits / total if total else 1.0
 
     @property
     def ap(self) -> float:
-        """hits / (hits + misses + extras), the average precision of the Data Science Bowl; 1.0 where there is nothing."""
+        """hits / (hits + misses + extras), the average precision of the Data Science Bowl; 1.0 if there are no objects at all."""
         total = self.hits + self.misses + self.extras
         return self.hits / total if total else 1.0
 
     def panoptic_quality(self, matched_iou: float) -> float:
-        """PQ = SQ * RQ (Kirillov et al. 2019), given the summed IoU of the hits; 1.0 where there is nothing."""
+        """PQ = SQ * RQ (Kirillov et al. 2019), given the summed IoU of the hits; 1.0 if there are no objects at all."""
         total = 2 * self.hits + self.misses + self.extras
         return 2 * matched_iou / total if total else 1.0
 
 
 def overlap(true: NDArray[np.integer], counted: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Intersection over union (n, m) of the objects 1..n of `true` with the objects 1..m of `counted`, both (H, W).
+    """Intersection over union (n, m) of the objects of `true` with those of `counted`, both label images (H, W).
 
-    Numbers that do not occur have no row or column: objects come in ascending order of their numbers.
+    Objects are in ascending order of their numbers; numbers that do not occur have no row or column.
     """
     return intersection_over_union(shared_pixels(true, counted))
 
 
 def shared_pixels(true: NDArray[np.integer], counted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Pixels (n + 1, m + 1) that each true object shares with each counted one; row and column 0 are the background.
+    """Number of pixels (n + 1, m + 1) that each true object shares with each counted one; row and column 0 are background.
 
-    Raises ValueError where the label images (H, W) differ in shape.
+    Raises ValueError if the label images (H, W) differ in shape.
     """
     if true.shape != counted.shape:
         raise ValueError(f"label images of one shape expected (got {true.shape} and {counted.shape})")
@@ -59,14 +59,14 @@ def shared_pixels(true: NDArray[np.integer], counted: NDArray[np.integer]) -> ND
 
 
 def intersection_over_union(shared: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU (n, m) of the objects of a table (n + 1, m + 1) of `shared_pixels`."""
+    """IoU (n, m) of the objects, from the table (n + 1, m + 1) of `shared_pixels`."""
     both = shared[1:, 1:].astype(np.float64)
     union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[None, 1:] - both
     return np.asarray(both / np.maximum(union, 1), np.float64)
 
 
 def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
-    """Flat labels with their gaps closed, and their number counting the background, which keeps 0 though no pixel be it."""
+    """Flat labels without gaps in their numbers, and how many numbers there are, background (0) included even if no pixel has it."""
     flat = labels.ravel().astype(np.int64)
     present = np.bincount(flat, minlength=1) > 0
     present[0] = True
@@ -74,12 +74,12 @@ def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
 
 
 def match(iou: NDArray[np.float64], threshold: float) -> Match:
-    """Pair objects one to one so that the number of pairs with IoU >= `threshold` is largest, then their summed IoU."""
+    """Pair objects one to one: as many pairs with IoU >= `threshold` as possible and, among those, the largest summed IoU."""
     return match_with_iou(iou, threshold)[0]
 
 
 def match_with_iou(iou: NDArray[np.float64], threshold: float) -> tuple[Match, float]:
-    """What `match` gives, and the summed IoU of the pairs."""
+    """As `match`, with the summed IoU of the pairs."""
     from scipy.optimize import linear_sum_assignment
 
     true, counted = iou.shape
@@ -93,14 +93,14 @@ def match_with_iou(iou: NDArray[np.float64], threshold: float) -> tuple[Match, f
 
 
 def splits(shared: NDArray[np.int64]) -> int:
-    """True objects that two or more counted objects lie in; one lies in an object that has more than half of its pixels.
+    """Number of true objects that hold two or more counted objects.
 
-    `shared` is the table (n + 1, m + 1) of `shared_pixels`.
+    A counted object lies in a true one that has more than half of its pixels. `shared` is the table (n + 1, m + 1) of `shared_pixels`.
     """
     inside = 2 * shared[1:, 1:] > shared.sum(axis=0)[None, 1:]
     return int((inside.sum(axis=1) >= 2).sum())
 
 
 def merges(shared: NDArray[np.int64]) -> int:
-    """Counted objects that two or more true objects lie in, as `splits` understands it."""
+    """Number of counted objects that hold two or more true objects, in the sense of `splits`."""
     return splits(shared.T)

@@ -1,4 +1,8 @@
-"""Instances."""
+"""Counting objects: nuclei, cells or whatever a package's network tells from the background.
+
+`InstancesSection` is what a package says about it in its manifest, and `InstancesHead` turns maps into label images and measurements: at
+once, or block by block if a field is too large for that.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +67,11 @@ from cellcount_core.tasks.task import (
 
 
 class InstancesSection(TaskSection):
-    """`maps` names the network's output channels, `stride` (px) is what a canvas is padded to, and a tile's map is valid
-    `receptive_radius` px away from a cut edge. `separator` is a kind of separator with its numbers, `sizing` those of its numbers that
-    differ where objects are looked at for their size alone.
+    """The section `instances` of a package's manifest.
+
+    `maps` names the network's output channels. A canvas is padded to multiples of `stride` (px), and a tile's maps are valid at least
+    `receptive_radius` px away from a cut edge. `separator` is a kind of separator with its numbers, and `sizing` those of its numbers that
+    differ when objects are looked at only for their size.
     """
 
     maps: tuple[str, ...]
@@ -81,19 +87,21 @@ def section_of(package: Package) -> InstancesSection:
 
 
 FOREGROUND = "foreground"
-"""Name of the map that is a probability; other first maps give objects no score."""
+"""Name of a map that is a probability. If a package's first map has another name, its objects get no score."""
 
 _TEARING = 0.03
-"""Of full scale: with more noise than this, single pixels do not tell where an object ends."""
+"""Share of full scale: with more noise than this, single pixels do not show where an object ends."""
 
 _HALO = 128
-"""First guess of how far objects reach over a block's edge, in px at the model's scale; blocks widen it where it is too small."""
+"""First guess, in px at the model's scale, of how far objects reach over a block's edge; blocks widen it if it is too small."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Counted:
-    """The objects of a field, and its label image if it is to be kept. `sizes` tells how many objects of which size there are, if they
-    were counted at two scales."""
+    """The objects of a field, and its label image if it is kept.
+
+    `sizes` says how many objects of which size there are, if they were counted at two scales.
+    """
 
     table: ObjectTable
     labels: NDArray[np.integer] | None
@@ -103,7 +111,10 @@ class _Counted:
 
 
 class InstancesHead:
-    """Finds objects by a package whose network says which pixels are foreground. Has no state: fields may be given from several threads."""
+    """Finds objects by a package whose network says which pixels are foreground.
+
+    It has no state, so fields may be given from several threads. Raises ModelFault if the package's section is wrong.
+    """
 
     def __init__(self, package: Package) -> None:
         self.package = package
@@ -111,13 +122,13 @@ class InstancesHead:
         self.separator: Separator = build_separator(self.section.separator)
 
     def find(self, view: View) -> Found:
-        """The objects of a field, counted, measured and numbered in raster order."""
+        """The objects of a field: counted, measured, and numbered in raster order."""
         height, width = view.maps.shape
         at_once = height * width <= view.run.whole_limit
         return self._found(view, _at_once(view, self) if at_once else _by_blocks(view, self))
 
     def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
-        """How large the objects of an image are, as the network itself tells."""
+        """How large the objects of an image are, estimated by the network itself."""
         return estimate_with(planes, self.package, self.section, maps)
 
     def _found(self, view: View, counted: _Counted) -> Found:
@@ -180,12 +191,12 @@ def _at_once(view: View, head: InstancesHead) -> _Counted:
 
 
 def separate_whole(separator: Separator, maps: MapArray) -> NDArray[np.int32]:
-    """Label image (h, w) of the maps (h, w, K) of a whole field, at the model's scale."""
+    """Label image (h, w) int32 of the maps (h, w, K) of a whole field, at the model's scale."""
     return separator.separate(maps, separator.fit([maps]))
 
 
 def label_whole(separator: Separator, maps: MapArray, plane: Plane, norm: Normalisation) -> NDArray[np.int32]:
-    """The label image of a field from its maps (h, w, K) at the model's scale, as it is counted at once.
+    """The label image (H, W) of a field from its maps (h, w, K) at the model's scale, as if the field was counted at once.
 
     `plane` (H, W) is the raw counted plane, `norm` its levels.
     """
@@ -195,7 +206,7 @@ def label_whole(separator: Separator, maps: MapArray, plane: Plane, norm: Normal
 def _drawn_whole(
     labels: NDArray[np.int32], maps: MapArray, plane: Plane, norm: Normalisation, separator: Separator
 ) -> NDArray[np.int32]:
-    """What was separated (h, w) in the maps (h, w, K) of a whole field, as its counted plane (H, W) shows it."""
+    """Objects separated (h, w) in the maps (h, w, K) of a whole field, drawn in its counted plane (H, W)."""
     shape = (plane.shape[0], plane.shape[1])
     if separator.outline is None:
         return _without_debris(labels_to_original(labels, shape), (0, 0), norm)
@@ -238,7 +249,7 @@ def _by_blocks(view: View, head: InstancesHead) -> _Counted:
 
 
 def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -> Plane:
-    """A window of a plane, of `size` (h, w) from `origin` (y, x); mean over 3 x 3 px where noise would tear an object's edge."""
+    """A window of a plane, of `size` (h, w) from `origin` (y, x); a 3 x 3 mean if noise would tear an object's edge."""
     (y, x), (height, width) = origin, size
     if norm.noise <= _TEARING * abs(norm.range) or not height or not width:
         return plane[y : y + height, x : x + width]
@@ -251,8 +262,10 @@ def _shown_calm(plane: Plane, origin: Shape, size: Shape, norm: Normalisation) -
 def _seen(
     objects: ObjectPixels, origin: Shape, plane: Plane, norm: Normalisation, separator: Separator
 ) -> NDArray[np.int32]:
-    """A window's objects as the counted plane shows them (h, w): bounded by their light where they have an outline, without those
-    that are debris; numbered in raster order."""
+    """A window's objects (h, w) as the counted plane shows them, numbered in raster order.
+
+    They are bounded by their light if they have an outline, and debris is left out.
+    """
     if separator.outline is not None:
         shown = _shown_calm(plane, origin, objects.shape, norm)
         objects = bounded_by_light(objects, shown, norm.background, norm.range)
@@ -267,12 +280,12 @@ def _without_debris(labels: NDArray[np.int32], origin: Shape, norm: Normalisatio
 
 
 def _drawn(separator: Separator) -> Separator:
-    """The separator whose objects are brought to the original image."""
+    """The separator for objects that are brought to the original image: grown if it draws outlines."""
     return separator if separator.outline is None else GrownSeparator(separator)
 
 
 def _around(maps: Maps, found: BlockObjects) -> tuple[MapArray, Shape]:
-    """The maps under the objects of a block, and as much around them as their outline is read at, from (y, x) on."""
+    """The maps under the objects of a block and as far around them as their outline is read, and their (y, x)."""
     (height, width), (y, x), around = maps.shape, found.origin, MARGIN + 1
     y0, x0 = max(0, y - around), max(0, x - around)
     y1 = min(height, y + found.labels.shape[0] + around)
@@ -289,7 +302,7 @@ def _outline(window: MapArray, corner: Shape, model_shape: Shape, level: float |
 
 
 def _timed(blocks: Iterator[BlockObjects], view: View) -> Iterator[BlockObjects]:
-    """Time spent in finding each block (its maps included, which are made on demand)."""
+    """Yield the blocks, adding the time spent on each (and on its maps, which are made on demand) to the stage "separate"."""
     while True:
         with view.clock("separate"):
             block = next(blocks, None)
@@ -313,7 +326,7 @@ def _measured_window(
 
 
 def _score_window(maps: Maps, size: Shape, origin: Shape, shape: Shape) -> NDArray[np.float32]:
-    """Map 0 under a window of the original image, at its scale."""
+    """Map 0 under a window of the original image, at the original scale."""
     rows = _shown(origin[0], size[0], maps.shape[0], shape[0])
     columns = _shown(origin[1], size[1], maps.shape[1], shape[1])
     found = maps.window(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
@@ -335,7 +348,7 @@ def _scored(package: Package) -> bool:
 
 
 class Instances:
-    """Objects, each with its outline and measurements."""
+    """The task of counting objects, each with its outline and measurements."""
 
     name = "instances"
     preparation = Preparation.OBJECT_SIZE
@@ -344,7 +357,7 @@ class Instances:
     }  # fmt: skip
 
     def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
-        """The count with its interval, and every object's place, shape and intensities."""
+        """The count with its interval, and the place, shape and intensities of every object."""
         return TaskColumns(
             field=tuple(made.column for made in FIELD),
             results=(COUNT,),
@@ -354,13 +367,13 @@ class Instances:
         )
 
     def head(self, package: Package) -> InstancesHead:
-        """What counts by the package. Raises ModelFault if its section is wrong or names no separator."""
+        """Raises ModelFault if the package's section is wrong or names no separator."""
         return InstancesHead(package)
 
     def scoring(self, _: Package) -> None:
-        """Counted objects are compared with label images (score.py)."""
+        """None: counted objects are compared with label images (score.py)."""
         return
 
     def side(self, _: Package) -> int:
-        """Fields are not brought to a number of pixels."""
+        """0: fields are not resized to a number of pixels."""
         return 0

@@ -39,44 +39,47 @@ from cellcount_core.tasks.task import NOTHING, CanvasMaps, SizeEstimate
 
 _LEVELS = (1.0, 0.5, 0.25, 0.125)
 _SIDE = 512
-"""Px of a side of what is looked at, at each scale: of a larger image the part with most in it."""
+"""Largest side (px) of what is looked at, at each scale; of a larger image it is the part with most in it."""
 
 _SMALLEST = 24
 _LARGEST_SHARE = 0.6
-"""Of the image's shorter side: nothing larger is taken for an object."""
+"""Share of the image's shorter side: nothing larger is taken for an object."""
 
 _REFINEMENTS = 2
 _NEAR_FROM_FAR = 1.2
 _NEAR_FROM_CLOSE = 1.42
-"""A look is near enough to the scale at which its objects have the model's size: it may be smaller by the first factor, which
-loses small objects, or larger by the second, which those of `_LEVELS` are within of each other."""
+"""A look is near enough to the scale at which its objects have the model's size if it is smaller by no more than the first
+factor, beyond which small objects are lost, or larger by no more than the second, within which the looks of `_LEVELS` are of each other.
+"""
 
 _LARGEST_IN_LOOK = 60.0
-"""Px in a look: an image whose largest object would have no more there is looked at no smaller."""
+"""Px in a look: once an image's largest possible object is no larger than this, no smaller look is taken."""
 
 
 _STRAY = 1.35
-"""What is found counts as truth; the network's word bounds it within this factor, where objects cling together, fall apart or
-are so long that they are seen as well as their width is."""
+"""What is found counts as truth, but the network's word bounds it within this factor: objects may cling together, fall apart, or
+be so long that they look as large as their width.
+"""
 
 _MANY = 10
-"""Objects from which on an estimate stands, whatever the network says of each."""
+"""With at least this many objects an estimate stands, whatever the network says of each."""
 
 _LEAST_CERTAINTY = 0.1
 _CERTAIN = 0.6
 _DOUBTFUL, _HOPELESS = 0.15, 0.4
-"""Mean of p (1 - p) over the mean of p, p the foreground: above the first the network wavers, as it does at haze and fibres, and above
-the second it does so whatever it says, as at hot pixels and noise."""
+"""Mean of p (1 - p) over mean of p, with p the foreground. Above the first the network wavers, as at haze and fibres; above the
+second it does so whatever it says, as at hot pixels and noise.
+"""
 
 _TAIL = 0.1
-"""Share of the objects, at either end, that does not tell how far the sizes reach; giants are told by a smaller one."""
+"""Share of the objects at either end that is left out of the range of sizes; giants show from a smaller share (second_look.py)."""
 
 _WAVERING = 2.0
-"""Times by which the network may waver more in a look than in the surest one that shows many objects, once it is doubtful."""
+"""A doubtful look may waver at most this many times as much as the surest look that shows many objects."""
 
 
 class Separation(Protocol):
-    """What a task's section says of how objects are separated."""
+    """What a task's section of the manifest says about how objects are separated."""
 
     @property
     def separator(self) -> Mapping[str, object]:
@@ -85,15 +88,17 @@ class Separation(Protocol):
 
     @property
     def sizing(self) -> Mapping[str, object]:
-        """Those of its numbers that differ where objects are looked at for their size alone."""
+        """The numbers that differ when objects are looked at only for their size."""
         ...
 
 
 def estimate_with(
     planes: Sequence[Plane], package: Package, section: Separation, maps: CanvasMaps
 ) -> SizeEstimate:
-    """The size of the objects of one image, from its raw planes (H, W), one a role of the package. A package without a scale, or whose
-    network tells no sizes, gives no estimate."""
+    """Estimate the size of the objects of one image from its raw planes (H, W), one for each of the package's roles.
+
+    `NOTHING` if the package has no scale, its network tells no sizes, or the image shows too little.
+    """
     if not tells_sizes(package):
         return NOTHING
     spec = package.input
@@ -120,7 +125,7 @@ def estimate_with(
 
 
 def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
-    """The objects of all looks, each once, from the closest look to the one from farthest."""
+    """The objects of all looks, each once, from the closest look to the farthest."""
     surest = min((look.doubt for look in looks if np.count_nonzero(look.certain) >= _MANY), default=np.inf)
     # Grain, seen too close, looks like many small objects.
     sure = [look for look in looks if look.doubt <= max(_DOUBTFUL, _WAVERING * surest)]
@@ -134,7 +139,7 @@ def _merged(looks: Sequence[Look], largest: float) -> SeenObjects:
 
 
 def _with_look(seen: SeenObjects, look: Look) -> SeenObjects:
-    """What was seen closer, and what a look from farther adds to it or replaces."""
+    """What was seen closer, with what a look from farther adds or replaces."""
     taken = from_farther(seen, look)
     gone = np.concatenate([[False], taken])[look.owners(seen)]
     return seen.taken(~gone).joined(look.objects.taken(taken))
@@ -177,7 +182,7 @@ class _Viewer:
         self.largest = _LARGEST_SHARE * min(self._shape)
 
     def levels(self) -> list[Look]:
-        """Looks at the image in its own size, then smaller."""
+        """Looks at the image in its own size, then smaller ones."""
         looks: list[Look] = []
         for factor in _LEVELS:
             if looks and (
@@ -188,7 +193,7 @@ class _Viewer:
         return looks
 
     def look(self, factor: float) -> Look:
-        """What is seen of the image, resized by `factor`."""
+        """What is seen of the image when it is resized by `factor`."""
         windows, origin = self._windows(factor)
         scaled = [resize(window, factor) for window in windows]
         height, width = scaled[0].shape
@@ -205,7 +210,7 @@ class _Viewer:
     def _cut_by_window(
         self, labels: NDArray[np.int32], origin: tuple[int, int], shape: tuple[int, ...]
     ) -> NDArray[np.bool_]:
-        """Which objects (n,) of a window from `origin` (y, x) the window cuts: not those that the image's own edge does."""
+        """Which objects (n,) are cut by a window from `origin` (y, x); not those cut by the image's own edge."""
         (height, width), (y, x) = self._shape, origin
         sides = (
             (labels[0], y > 0), (labels[-1], y + shape[0] < height),

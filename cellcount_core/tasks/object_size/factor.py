@@ -1,4 +1,4 @@
-"""Factor."""
+"""By which factor a field is resized before it is counted, and what that rests on."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0
 second, which a second look takes care of (farther.py)."""
 
 _AS_WELL = 1.08
-"""A field is as well counted at the scale of a look at it within this factor, whose maps there are already."""
+"""If a look at the field was taken within this factor, the field is counted at the look's scale, whose maps exist already."""
 
 _ANOTHER_SIZE = 1.6
 _FEWEST_OBJECTS = 3
 """Times by which a field's objects must differ from its plate's, and how many there must be, for it to be counted at its own size."""
 
 Pools = Mapping[tuple[str, int, int], PoolScale]
-"""Object sizes found when planning, by plate, height and width."""
+"""Object sizes found when the run was planned, by plate, height and width."""
 
 OWN_SIZE = "size_of_this_image"
-"""The images of its plate and size disagree, or were not sampled: this field was counted at its own object size."""
+"""Warning: the images of its plate and shape disagree, or were not sampled; the field was counted at its own object size."""
 
 UNKNOWN_SIZE = "size_unknown"
-"""No object size could be told from this field, nor from others: it was counted as it is."""
+"""Warning: neither this field nor others told an object size; the field was counted as it is."""
 
 
 def field_scale(
@@ -40,12 +40,11 @@ def field_scale(
     um_per_px: float | None,
     size: Callable[[], SizeEstimate],
 ) -> tuple[FieldScale, tuple[str, ...]]:
-    """The scale of a field of `shape` (H, W), and warning codes; `size` makes the field's own estimate.
+    """The scale of a field of `shape` (H, W), and warning codes. `size` makes the field's own estimate; it is called only if needed.
 
-    In this order: the diameter given; with "auto" the file's calibration (where the package is made for a pixel size), the
-    size found for the images of its plate and size, the field's own estimate, the image as it is. A package whose network
-    tells no sizes counts images as they are. Depends on the field's own pixels and on
-    what was planned alone.
+    The first of these that is known decides: the diameter given; with "auto", the file's calibration (if the package is made for a
+    pixel size), the size found for the images of the same plate and shape, the field's own estimate; else the image is counted as it is.
+    A package whose network tells no sizes counts images as they are. The result depends only on the field's pixels and on the plan.
     """
     wanted = package.input.diameter_px
     if run.diameter == "model" or wanted is None:
@@ -70,9 +69,9 @@ def field_scale(
 
 
 def own_factor(wanted: float, own: SizeEstimate) -> float | None:
-    """The factor at which an image that goes by its own estimate is counted, None where that tells no size.
+    """The factor for an image that is counted by its own estimate; None if the estimate tells no size.
 
-    A plan keeps it for a plate of which one image alone tells the size: that image is counted alike, sampled or not.
+    If only one sampled image of a plate tells a size, the plan keeps this factor, so that image is counted alike, sampled or not.
     """
     if own.diameter_px is None:
         return None
@@ -81,10 +80,10 @@ def own_factor(wanted: float, own: SizeEstimate) -> float | None:
 
 
 def counting_factor(wanted: float, typical: float, small: float | None, large: float | None) -> float:
-    """The factor that brings objects of `typical` px to the `wanted` size, or a larger one where that leaves many too small.
+    """The factor that brings objects of `typical` px to the `wanted` size, or more if that would leave many too small.
 
-    A network sees objects over a range of sizes about the one it counts best: where a tenth of the objects is smaller than
-    `small` and a tenth larger than `large` px, the small ones are brought into it as far as the large ones stay in it.
+    A network sees objects over a range of sizes around the one that it counts best. A tenth of the objects is smaller than `small` px and
+    a tenth larger than `large` px: the small ones are brought into that range as far as the large ones stay inside.
     """
     factor = wanted / typical
     if small is None or large is None:
@@ -93,7 +92,7 @@ def counting_factor(wanted: float, typical: float, small: float | None, large: f
 
 
 def is_another_size(pooled: FieldScale, own: FieldScale) -> bool:
-    """Whether a field's own objects are of another size than those of its plate, so that it is counted at its own."""
+    """Whether a field's own objects differ so much in size from its plate's that it is counted at its own size."""
     if pooled.diameter_px is None or own.source is not ScaleSource.IMAGE or own.diameter_px is None:
         return False
     apart = max(own.diameter_px / pooled.diameter_px, pooled.diameter_px / own.diameter_px)

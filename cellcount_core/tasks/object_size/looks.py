@@ -20,13 +20,13 @@ _OCTAVES = 2.5
 
 
 def encode_diameter(px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values 0..1 (float32) of diameters in px, any shape; those beyond the span are taken to its end."""
+    """Values 0..1 (float32) of the map `size` for diameters in px, of any shape; clipped at the ends of the span."""
     octaves = np.log2(np.maximum(px, 1e-3) / _REFERENCE_PX)
     return np.clip((octaves + _OCTAVES) / (2 * _OCTAVES), 0, 1).astype(np.float32)
 
 
 def decode_diameter(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Diameters in px (float32) of values 0..1: the inverse of `encode_diameter` within its span."""
+    """Diameters in px (float32) for values 0..1 of the map `size`: the inverse of `encode_diameter` within its span."""
     octaves = values.astype(np.float64) * (2 * _OCTAVES) - _OCTAVES
     return np.asarray(_REFERENCE_PX * 2.0**octaves, np.float32)
 
@@ -35,41 +35,45 @@ Column = NDArray[np.float64]
 
 
 SIZE = "size"
-"""Name of the map that tells how large an object is."""
+"""Name of the map that predicts how large an object is."""
 
 
 _CERTAIN_OBJECT = 0.65
-"""Mean foreground of an object: below it the look does not count as having seen it."""
+"""Mean foreground of an object below which a look does not count as having seen it."""
 
 
 FRAGMENT, PIECE = 1.0, 0.5
-"""Octaves by which an object is smaller than the network says: from the first on a look does not count as having seen it, from
-the second on it is a piece of a larger one and tells no size."""
+"""Octaves by which an object is smaller than the network says. From the first on, a look does not count as having seen the
+object; from the second on, the object is a piece of a larger one and tells no size.
+"""
 
 
 _SAME = 0.5
-"""Share of the area: an object that holds one of at least so much is the same one, seen in two looks."""
+"""An object within another one that covers at least this share of its area is the same one, seen in two looks."""
 
 
 _MARGIN = 0.3
-"""Octaves by which what lies within an object must fit worse to what the network says than the object itself does, to give way;
-twice as many where it is ten objects: a colony, made small, looks like a nucleus."""
+"""Octaves by which what lies within an object must fit worse than the object itself does, to give way to it.
+
+Twice as many if it is ten objects: a colony, made small, looks like a nucleus.
+"""
 
 
 _STRAINED = 1.0
-"""Octaves above the model's own size from which on the network's word for what it sees as one object counts less."""
+"""Octaves above the model's own size from which on the network's word for a single object counts less."""
 
 
 _UNCOVERED = 0.5
-"""Octaves that count as misfit where nothing of an object is covered by what lies within it."""
+"""Octaves that count as misfit if nothing of an object is covered by what lies within it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SeenObjects:
-    """Objects of an image, n of them: centres (px of the image), diameters as found and as the network says (px of the image).
+    """Objects of an image, n of them, all in px of the image: centres, diameters as found, and diameters as the network says.
 
-    `octaves` is how far above the model's own size each was seen (below 0: below it), `doubt` how much the network wavered in that look, and
-    `weight` for how many of the image each stands: the root of what its look saw less of it, as small ones are seen in others too.
+    `octaves` is how far above the model's own size each was seen (negative: below), `doubt` how much the network wavered in that look.
+    `weight` says, relatively, for how many of the image's objects each stands: 1 / the root of the area that its look showed (not 1 / the
+    area, because small objects are seen in other looks too).
     """
 
     y: Column
@@ -82,16 +86,16 @@ class SeenObjects:
 
     @property
     def misfit(self) -> Column:
-        """How far what was found lies from what the network says, in octaves; seen too large, an object may be in pieces."""
+        """Octaves between the size found and the size said; more for an object seen too large, which may be in pieces."""
         strain = np.maximum(0, self.octaves - _STRAINED)
         return np.asarray(np.abs(np.log2(self.said / self.found)) + strain)
 
     def taken(self, which: NDArray[np.bool_]) -> SeenObjects:
-        """Those of a mask (n,)."""
+        """Those chosen by a mask (n,)."""
         return SeenObjects(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def joined(self, other: SeenObjects) -> SeenObjects:
-        """These and others."""
+        """These and the others."""
         return SeenObjects(
             *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
         )
@@ -99,9 +103,10 @@ class SeenObjects:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """What was seen at one scale: labels 1..n (h, w) of the window whose corner is `origin` (px of the image), and its objects.
+    """What was seen at one scale.
 
-    `certain` (n,) are those that the network was sure of.
+    `labels` (h, w), 1..n, are those of a window whose corner is `origin` (px of the image), resized by `factor`; `objects` are its
+    objects, and `certain` (n,) says of which of them the network was sure.
     """
 
     factor: float
@@ -112,11 +117,11 @@ class Look:
 
     @property
     def doubt(self) -> float:
-        """How much the network wavers in it; 0 where it shows nothing."""
+        """How much the network wavers in this look; 0 if it shows nothing."""
         return float(self.objects.doubt[0]) if self.objects.doubt.size else 0.0
 
     def owners(self, others: SeenObjects) -> NDArray[np.intp]:
-        """The label that each centre of `others` lies in, 0 for none."""
+        """The label that each centre of `others` lies in; 0 for none."""
         places = []
         for centre, origin in zip((others.y, others.x), self.origin, strict=True):
             places.append(np.floor((centre - origin + 0.5) * self.factor).astype(np.intp))
@@ -127,15 +132,15 @@ class Look:
 
 
 def tells_sizes(package: Package) -> bool:
-    """Whether the network says how large objects are, and the package at which size it counts them best."""
+    """Whether the network predicts how large objects are, and the package states the size that it counts best."""
     return package.input.diameter_px is not None and SIZE in package.maps
 
 
 def from_farther(seen: SeenObjects, look: Look) -> NDArray[np.bool_]:
-    """Which objects (n,) of a look from farther are to be taken instead of what was seen closer.
+    """Which objects (n,) of a look from farther replace what was seen closer.
 
-    One that holds nothing is. One that holds itself, seen closer, is where it is nearer to the model's size. One that
-    holds several or much smaller ones is where they fit worse to what the network says of them.
+    An object that holds nothing seen closer does. One that holds only itself does if it is nearer to the model's size here. One
+    that holds several, or much smaller ones, does if they fit worse to what the network says about them.
     """
     new = look.objects
     count = new.found.size
@@ -159,7 +164,10 @@ def look_at(
     factor: float,
     origin: tuple[int, int],
 ) -> Look:
-    """What was separated in maps (h, w, K) of an image resized by `factor`: labels 1..n (h, w), from `origin` (y, x) px on."""
+    """The look at what was separated in maps (h, w, K) of an image that was resized by `factor`.
+
+    `labels` (h, w) are 1..n; the maps begin at `origin` (y, x), in px of the image.
+    """
     flat = np.flatnonzero(labels)
     owner = labels.ravel()[flat]
     count = int(owner.max(initial=0))
@@ -188,7 +196,7 @@ def look_at(
 
 
 def weighted_quantile(values: Column, weights: Column, share: float) -> float:
-    """The smallest of n > 0 values at which a share of the weight is reached."""
+    """The smallest of n > 0 values at which the given share of the total weight is reached."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
     return float(values[order][min(np.searchsorted(reached, share * reached[-1]), values.size - 1)])

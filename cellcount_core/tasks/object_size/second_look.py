@@ -1,4 +1,10 @@
-"""Second look."""
+"""Objects too large for the scale at which a field is counted: the field is looked at a second time, made smaller.
+
+A network sees objects over a range of sizes. A larger object falls to pieces, or is found with pieces beside it, but of each piece the
+network says how large the whole is. If it predicts objects beyond its range, the field is made so small that the largest of them
+have the model's own size, and is separated again. Each object is then taken from the look that shows it best, by the rule of
+`looks.from_farther`, and is counted once. The second look costs less than the first, in proportion to its pixels.
+"""
 
 from __future__ import annotations
 
@@ -25,30 +31,30 @@ from cellcount_core.tasks.object_size.looks import (
 from cellcount_core.tasks.task import MapArray, Maps
 
 _BEYOND = 2.5
-"""Times the model's own size: what is larger is looked at again."""
+"""Times the model's own size above which objects are looked at again."""
 
 _LARGE = 2.0
-"""Times the model's own size: nothing smaller is taken from the second look."""
+"""Times the model's own size below which nothing is taken from the second look."""
 
 _LARGEST = 0.9
-"""Of the area of what is too large: the size at which the field is looked at again is that of the largest."""
+"""Share of the area of too large objects: the second look is taken at the size of the largest of them."""
 
 _LEAST_AREA = 0.1
-"""Of an object of the size beyond which is looked again: fewer pixels of which the network says so are no reason to."""
+"""Share of the area of an object just beyond the range: fewer pixels that predict large objects are no reason to look again."""
 
 _RIM = 2
-"""Px of the second look by which pieces may lie beside the object that they belong to."""
+"""Px of the second look within which pieces beside an object belong to it."""
 
 _SHORTEST = 16
-"""Px of a field's shorter side in the second look, at least."""
+"""Least length in px of a field's shorter side in the second look."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TwoLooks:
-    """A field's objects from both looks: `labels` (H, W) int32 of the original field, numbered in raster order.
+    """A field's objects from both looks.
 
-    `near` (h, w) are the labels at the scale the field is counted at, without what was taken from farther.
-    `sizes` tells in words how many objects of which size came from each.
+    `labels` (H, W) int32 are those of the original field, numbered in raster order. `near` (h, w) are the labels at the scale at which the
+    field is counted, without the objects taken from the second look. `sizes` says in words how many objects of which size came from each.
     """
 
     labels: NDArray[np.int32]
@@ -57,7 +63,7 @@ class TwoLooks:
 
 
 def speaks_of_larger(maps: MapArray, package: Package) -> bool:
-    """Whether the network says in maps (h, w, K) that there are objects beyond its range."""
+    """Whether the network predicts, in maps (h, w, K), objects beyond its range."""
     if not tells_sizes(package):
         return False
     limit = _BEYOND * float(package.input.diameter_px or 0)
@@ -74,9 +80,9 @@ def look_from_farther(
     package: Package,
     shape: tuple[int, int],
 ) -> TwoLooks | None:
-    """What a second look changes in a field of `shape` (H, W); None where there is no reason for it, or it changes nothing.
+    """What a second look changes in a field of `shape` (H, W); None if there is no reason for one, or it changes nothing.
 
-    `near` (h, w, K) are the maps at the scale the field is counted at, `labels` (h, w) what was separated in them.
+    `near` (h, w, K) are the maps at the scale at which the field is counted, `labels` (h, w) the objects separated in them.
     """
     if not speaks_of_larger(near, package):
         return None
@@ -111,7 +117,7 @@ def look_from_farther(
 
 
 def _farther(close: Look, wanted: float, shorter: int) -> float | None:
-    """The factor of the second look; None where nothing that was separated is too large, or the field would be too small."""
+    """The factor of the second look; None if nothing that was separated is too large, or the field would become too small."""
     size = np.maximum(close.objects.found, close.objects.said)
     beyond = size > _BEYOND * wanted
     if not beyond.any():
@@ -131,13 +137,13 @@ def _gone(close: Look, far: Look, taken: NDArray[np.bool_]) -> NDArray[np.bool_]
 
 
 def _only(labels: NDArray[np.int32], which: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """A label image (h, w) with those objects (n,) alone, numbered in raster order."""
+    """The label image (h, w) with only the chosen objects (n,), numbered in raster order."""
     kept = np.concatenate([[False], which])[labels]
     return number_in_raster_order(np.where(kept, labels, np.int32(0)))
 
 
 def _in_words(labels: NDArray[np.int32], near: int) -> str:
-    """ "40 of 20.0 px, 8 of 79.1 px": the objects up to number `near`, then the others, each with their median diameter."""
+    """ "40 of 20.0 px, 8 of 79.1 px": number and median diameter of the objects up to number `near`, then of the others."""
     area = np.bincount(labels.ravel())[1:]
     parts = []
     for some in (area[:near], area[near:]):
