@@ -52,7 +52,7 @@ _EXITS = {
 _OF_A_JOB = ("run", "execution", "storage", "output_storage")
 _NIGHTLY: dict[str, type[BaseModel]] = {
     "complete": nights.Complete,
-    "budget": nights.Budget,
+    "budget": nights.NightBudget,
     "history": nights.History,
     "webhook": nights.Webhook,
 }

@@ -33,7 +33,7 @@ from cellcount_core.domain.errors import (
 )
 from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.stores.base import Absent, Denied, Store
-from cellcount_core.stores.single import SingleFile
+from cellcount_core.stores.wrapped import SingleFile
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

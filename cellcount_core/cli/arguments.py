@@ -1,4 +1,4 @@
-"""Command-line options into a job's configuration: a YAML file or INPUT OUTPUT, with options and `--set` on top."""
+"""Turn a command line into a job's configuration: a YAML file or INPUT OUTPUT, with options and `--set` on top."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.cli.settings import Tree, assign, build_job, place, read_tree
+from cellcount_core.cli.settings import Tree, assign, build_job, read_tree, set_at
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import find_package
@@ -37,10 +37,12 @@ def job_from_arguments(
     settings: Mapping[str, object] | None = None,
     origin: str = "command line",
 ) -> JobConfig:
-    """The job that a command line describes; options win over the file, `--set` wins over both.
+    """Return the job that a command line describes. Options override the file, and `--set` overrides both.
 
-    `run` is the run section to start from where there is no file, that of a run to be updated. `settings` are values by their
-    names ("run.z"), as options are; None leaves one as it is. `origin` is what messages call arguments that are no file. Raises ConfigFault where INPUT or OUTPUT is missing or a value is not valid.
+    `run` is the run section to start from if there is no file: that of a run that is to be updated.
+    `settings` are further values by name ("run.z"); like options they change nothing if they are None.
+    `origin` is what error messages call arguments that come from no file. Raises ConfigFault if INPUT or
+    OUTPUT is missing or a value is not valid.
     """
     tree, said_in = _base(source, output, origin)
     if run is not None:
@@ -62,18 +64,18 @@ def job_from_arguments(
     ]
     for path, value in given:
         if value is not None:
-            place(tree, path.split("."), value)
+            set_at(tree, path.split("."), value)
     for assignment in assignments or ():
         assign(tree, assignment, JobConfig)
     for text in channels or ():
         role, equals, name = text.partition("=")
-        place(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
+        set_at(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
     return build_job(tree, said_in)
 
 
 @dataclass(frozen=True, slots=True)
 class ToUpdate:
-    """INPUT and OUTPUT of a run to be updated, and its run section; None where a file gives it or nothing was counted yet."""
+    """INPUT and OUTPUT of a run to update, and its run section (None if a file gives it or nothing was counted yet)."""
 
     source: str
     output: str | None
@@ -88,9 +90,10 @@ def run_to_update(
     anonymous: bool = False,
     assignments: Sequence[str] | None = None,
 ) -> ToUpdate:
-    """What `--update` goes by: the run that stands in OUTPUT (INPUT may be left out, then it is the run's own).
+    """Find what `--update` works on: the run that is in OUTPUT. INPUT may be left out; then it is the input
+    of that run.
 
-    Raises OutputFault where INPUT is left out and there is no run.
+    Raises OutputFault if INPUT is left out and OUTPUT has no run.
     """
     if is_yaml(source):
         return ToUpdate(source, output, None)
@@ -117,7 +120,7 @@ def is_yaml(source: str) -> bool:
 
 
 def _only_role(tree: Tree) -> str:
-    """The one channel a package looks at, for `--channel NAME` without a role."""
+    """The single channel that the package looks at, for `--channel NAME` without a role."""
     run = build_job({"input": "in", "output": "out", "run": {"model": _model(tree)}}, "command line").run
     roles = find_package(run.model.package).input.channels
     if len(roles) != 1:

@@ -1,16 +1,18 @@
-"""`cellcount count` and `cellcount plan`."""
+"""`cellcount count`, `plan` and `retry`, and the lines that they and other commands print about a run."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
+from cellcount_core.cli.settings import assign, build_job
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.doubts import by_weight
-from cellcount_core.domain.errors import ExitCode, OutputFault, Reason, Remedy, Status
+from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Reason, Remedy, Status, nearest
 from cellcount_core.plan.findings import warned_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def count(job: JobConfig, display: Display) -> int:
 
 
 def update(job: JobConfig, display: Display) -> int:
-    """Bring a run up to its input, print what was done and return the exit code."""
+    """Bring a run up to date with its input, print what was done and return the exit code."""
     from cellcount_core.runners.update import update_job
 
     with open_display(display) as events:
@@ -77,7 +79,7 @@ def update(job: JobConfig, display: Display) -> int:
 
 
 def _kept_sizes(sizes: Sequence[PoolScale]) -> str:
-    """One sentence: at which sizes new images were counted, and how they would be found anew."""
+    """One sentence: at which object sizes new images were counted, and how to have the sizes estimated again."""
     shown = ", ".join(f"{size.diameter_px:.1f} px in plate {size.plate!r}" for size in sizes[:_SHOWN_SIZES])
     more = f", … and {len(sizes) - _SHOWN_SIZES} more" if sizes[_SHOWN_SIZES:] else ""
     return (
@@ -87,7 +89,7 @@ def _kept_sizes(sizes: Sequence[PoolScale]) -> str:
 
 
 def print_result(job: JobConfig, result: JobResult) -> None:
-    """Counts, what failed and why, where the tables are, and what to do next."""
+    """Print the counts, what failed and why, where the tables are, and what to do next."""
     summary = result.summary
     print(f"{total_line(summary)} ({result.seconds:.1f} s)")
     print_reasons(summary.reasons, summary.examples)
@@ -110,7 +112,9 @@ def print_result(job: JobConfig, result: JobResult) -> None:
 
 
 def follow_up(command: str, job: JobConfig) -> str:
-    """A command about the output of a job, with the options that reach it as the job did; "count" brings it up to the input."""
+    """A command line about the output of a job, with the options that are needed to reach it. "count" is the
+    command that brings the output up to date.
+    """
     storage, own = job.storage, job.output_storage
     reads = command in ("retry", "count")
     endpoint = storage.endpoint if own is None or reads else own.endpoint
@@ -133,7 +137,7 @@ def follow_up(command: str, job: JobConfig) -> str:
 
 
 def total_line(summary: Summary) -> str:
-    """What was found in how many fields, in words."""
+    """In words, what was found in how many fields."""
     from cellcount_core.reduce.summary import headline
 
     done = f"{summary.statuses.get('ok', 0)} of {many(summary.fields, 'field')}"
@@ -144,7 +148,7 @@ def total_line(summary: Summary) -> str:
 
 
 def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> None:
-    """For each reason how many fields, its code and its sentence, and below it what was said of one of the fields."""
+    """Print for each reason the number of fields, the code and its sentence, and below it what one field said."""
     for code, fields in sorted(reasons.items(), key=lambda item: (-item[1], item[0])):
         print(f"  {fields:>6} {Reason(code).status.value}: {code}. {Reason(code).sentence}")
         if code in examples:
@@ -152,7 +156,7 @@ def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> No
 
 
 def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
-    """For each thing that can be done about fields that were not counted: what, and about how many."""
+    """Print what can be done about fields that were not counted, and which reasons each remedy may help with."""
     offers = {
         Remedy.RETRY: f"once the cause is gone: {follow_up('retry', job)}",
         Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
@@ -166,7 +170,7 @@ def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
 
 
 def print_doubts(summary: Summary) -> None:
-    """What the fields warn of and which plates are in doubt, each with what can be done about it."""
+    """Print what the fields warn of and which plates are in doubt, with what can be done about it."""
     from cellcount_core.reduce.summary import told_doubts
 
     for line in told_doubts(summary):
@@ -174,7 +178,7 @@ def print_doubts(summary: Summary) -> None:
 
 
 def show_plan(job: JobConfig) -> int:
-    """Print what a job would do."""
+    """Print what a job would do and return the exit code."""
     from cellcount_core.runners.job import plan_job
 
     summary = plan_job(job, lambda text: print(text, file=sys.stderr))
@@ -184,7 +188,7 @@ def show_plan(job: JobConfig) -> int:
 
 
 def plan_lines(summary: PlanSummary) -> list[str]:
-    """The plan as text."""
+    """The plan as lines of text."""
     lines = [
         f"{many(summary.fields, 'field')} in {many(summary.shards, 'shard')}, {many(summary.sources, 'file')}, "
         f"{_size(summary.size)} to read",
@@ -223,7 +227,7 @@ def _scales(summary: PlanSummary) -> list[str]:
 
 
 def _spread(scale: PoolScale) -> str:
-    """Between which sizes the objects lie, and between which the images' medians."""
+    """The range of the sizes of the objects, and of the images' median sizes."""
     images = f"images' medians {scale.low_px:.1f} to {scale.high_px:.1f} px"
     if scale.small_px is None or scale.large_px is None:
         return images
@@ -242,7 +246,7 @@ def _channels(summary: PlanSummary) -> str:
 
 
 def _stated(summary: PlanSummary, plate: PlateSummary) -> str:
-    """What metadata files state of the plate's shape and pixels."""
+    """What metadata files state about the plate's shape and pixel size."""
     facts = summary.facts.get(plate.plate)
     if facts is None:
         return ""
@@ -269,3 +273,87 @@ def _size(size: int) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} TB"
+
+
+_COUNTABLE = [reason.value for reason in Reason if reason.status in (Status.FAILED, Status.MISSING)]
+
+
+def retry(
+    out: str,
+    *,
+    source: str | None,
+    reasons: Sequence[str],
+    assignments: Sequence[str],
+    runner: str | None,
+    address: str | None,
+    actors: int | None,
+    endpoint: str | None,
+    display: Display,
+) -> int:
+    """Try the failed fields of a run again, print the outcome and return the exit code.
+
+    Raises ConfigFault if a reason is not one that fields fail for, or an assignment sets something that
+    must stay as it was.
+    """
+    from cellcount_core.runners.retry import retry_job
+
+    _refuse_unknown(reasons)
+    given = {"runner": runner, "address": address, "actors": actors}
+    execution = {name: value for name, value in given.items() if value is not None}
+    job = _job(out, source, execution, assignments, endpoint)
+    with open_display(display) as events:
+        result = retry_job(job, events, set(reasons) or None)
+    if result.retried:
+        print(
+            f"{result.mended} of {many(result.retried.total(), 'field')} tried again {'is' if result.mended == 1 else 'are'} "
+            f"counted now (they were {_listed(result.retried)})"
+        )
+    else:
+        print("no field to try again" + (f" of reason {', '.join(reasons)}" if reasons else ""))
+    if result.hopeless:
+        print(
+            f"{many(result.hopeless.total(), 'field')} left ({_listed(result.hopeless)}): the same files once more would come to the same"
+        )
+    print_result(job, result.job)
+    return int(result.job.exit_code)
+
+
+def _job(
+    out: str,
+    source: str | None,
+    execution: Mapping[str, object],
+    assignments: Sequence[str],
+    endpoint: str | None,
+) -> JobConfig:
+    from cellcount_core.output.runfile import read_run
+    from cellcount_core.stores.open import open_store
+
+    tree: dict[str, object] = {"output": out, "execution": dict(execution), "storage": {"endpoint": endpoint}}
+    for assignment in assignments:
+        if not assignment.startswith(("execution.", "storage.", "output_storage.")):
+            raise ConfigFault(
+                f"--set {assignment!r}: a retry counts as the run did; only execution, storage and output_storage can be set"
+            )
+        assign(tree, assignment, JobConfig)
+    # Storage settings decide how the run is found at all, so they are checked first.
+    storage = build_job({**tree, "input": source or "."}, "cellcount retry")
+    from cellcount_core.runners.places import storage_options
+
+    options = storage_options(storage.output_storage or storage.storage)
+    run = read_run(open_store(out, options))
+    return build_job({**tree, "input": source or run.input, "run": dict(run.run)}, "cellcount retry")
+
+
+def _refuse_unknown(reasons: Sequence[str]) -> None:
+    for reason in reasons:
+        if reason not in _COUNTABLE:
+            raise ConfigFault(
+                f"--reason {reason}: is no reason of a field that failed{nearest(reason, _COUNTABLE)}"
+            )
+
+
+def _listed(reasons: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{fields} {reason}"
+        for reason, fields in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    )

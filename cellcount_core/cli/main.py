@@ -205,10 +205,10 @@ def retry(
 
       cellcount retry ./out --reason out_of_memory --actors 1
     """
-    from cellcount_core.cli import retrying
+    from cellcount_core.cli import counting
 
     raise typer.Exit(
-        retrying.retry(
+        counting.retry(
             out, source=source, reasons=reason or [], assignments=assignments or [], runner=runner, address=address,
             actors=actors, endpoint=endpoint, display=progress,
         )
@@ -248,9 +248,9 @@ def reduce(out: Out, endpoint: Endpoint = None) -> None:
 
     Example: cellcount reduce ./out
     """
-    from cellcount_core.cli import tables
+    from cellcount_core.cli import outputs
 
-    raise typer.Exit(tables.reduce_again(out, endpoint))
+    raise typer.Exit(outputs.reduce_again(out, endpoint))
 
 
 @app.command(short_help="Prove the ledger of a finished run.")
@@ -259,9 +259,9 @@ def verify(out: Out, endpoint: Endpoint = None) -> None:
 
     Example: cellcount verify ./out
     """
-    from cellcount_core.cli import tables
+    from cellcount_core.cli import outputs
 
-    raise typer.Exit(tables.verify_output(out, endpoint))
+    raise typer.Exit(outputs.verify_output(out, endpoint))
 
 
 @app.command(short_help="Write the counts as a plain CSV.")
@@ -274,9 +274,9 @@ def export(
 
     Example: cellcount export ./out counts.csv
     """
-    from cellcount_core.cli import tables
+    from cellcount_core.cli import outputs
 
-    raise typer.Exit(tables.export_counts(out, file, endpoint))
+    raise typer.Exit(outputs.export_counts(out, file, endpoint))
 
 
 @app.command(short_help="Draw the plate map and a few fields with outlines.")
@@ -291,9 +291,9 @@ def pictures(
 
     Example: cellcount pictures ./out --fields 6
     """
-    from cellcount_core.cli import looking
+    from cellcount_core.cli import outputs
 
-    raise typer.Exit(looking.draw(out, fields, endpoint))
+    raise typer.Exit(outputs.draw(out, fields, endpoint))
 
 
 @app.command()
@@ -302,9 +302,9 @@ def models() -> None:
 
     Example: cellcount models
     """
-    from cellcount_core.cli import tables
+    from cellcount_core.cli import packages
 
-    raise typer.Exit(tables.list_models())
+    raise typer.Exit(packages.list_models())
 
 
 @app.command()
@@ -319,9 +319,9 @@ def demo(
 
     Example: cellcount demo demo
     """
-    from cellcount_core.cli import demonstration
+    from cellcount_core.cli import outputs
 
-    raise typer.Exit(demonstration.run(folder, wells, runner or "auto"))
+    raise typer.Exit(outputs.demonstrate(folder, wells, runner or "auto"))
 
 
 @app.command()
@@ -360,17 +360,17 @@ def train(
 
       cellcount train conf/train_nuclei.yaml --refit models/nuclei --set version=1.2.1
     """
-    from cellcount_core.cli import teaching
+    from cellcount_core.cli import packages
 
     if seeds is not None and now:
         raise typer.BadParameter("--package-now writes the package of one run; give no --seeds with it")
     if refit is not None and (now or seeds is not None):
         raise typer.BadParameter("--refit trains nothing; give neither --package-now nor --seeds with it")
     if refit is not None:
-        raise typer.Exit(teaching.refit(config, assignments or [], refit))
+        raise typer.Exit(packages.refit(config, assignments or [], refit))
     if seeds is not None:
-        raise typer.Exit(teaching.train_seeds(config, assignments or [], seeds, runner, address))
-    act = teaching.package_now if now else teaching.train
+        raise typer.Exit(packages.train_seeds(config, assignments or [], seeds, runner, address))
+    act = packages.package_now if now else packages.train
     raise typer.Exit(act(config, assignments or []))
 
 
@@ -470,12 +470,12 @@ def evaluate(
 
       cellcount evaluate nuclei --suite empty --json
     """
-    from cellcount_core.cli import evaluating
+    from cellcount_core.cli import packages
 
-    form: evaluating.Form = "json" if as_json else "text"
+    form: packages.Form = "json" if as_json else "text"
     if suite:
         raise typer.Exit(
-            evaluating.evaluate_suites(
+            packages.evaluate_suites(
                 package, data, suites=suite, beside=beside or (), unlike=unlike or (), bars="always" if bars else "shipped",
                 form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine, threads=threads,
                 limit=limit,
@@ -488,7 +488,7 @@ def evaluate(
             "DATA is missing: a folder of labelled images, or an .npz with X and y", param_hint="DATA"
         )
     raise typer.Exit(
-        evaluating.evaluate(
+        packages.evaluate(
             package, data, form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine,
             threads=threads, limit=limit,
         )
@@ -507,9 +507,9 @@ def nightly(
 
     Example: cellcount nightly conf/nightly.yaml
     """
-    from cellcount_core.cli import nights
+    from cellcount_core.cli import unattended
 
-    raise typer.Exit(nights.nightly(config, assignments or [], progress))
+    raise typer.Exit(unattended.nightly(config, assignments or [], progress))
 
 
 @app.command(short_help="Submit a count to a Ray cluster and follow it.")
@@ -552,7 +552,7 @@ def submit(
 
     Example: cellcount submit conf/count_s3.yaml --address http://127.0.0.1:8265
     """
-    from cellcount_core.cli.sending import Sending, submit_and_follow, submit_only
+    from cellcount_core.cli.unattended import Sending, submit_and_follow, submit_only
 
     send = submit_only if detach else submit_and_follow
     sending = Sending(config, address, working_dir, assignments or [], exclude or [], submission_id)

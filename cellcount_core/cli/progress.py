@@ -1,4 +1,4 @@
-"""How a run shows itself: one live line on a terminal, JSON lines elsewhere, nothing when asked to be quiet."""
+"""How a run shows its progress: a live line on a terminal, JSON lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cellcount_core.domain.fields import Receipt
     from cellcount_core.runners.events import Events, Progress
-    from cellcount_core.runners.pool import Death, Task
+    from cellcount_core.runners.pool import Death, ShardTask
 
 _LOG_EVERY_S = 5.0
 _RUN_DIGITS = 12
@@ -33,7 +33,7 @@ class Display(StrEnum):
 
 @contextmanager
 def open_display(choice: Display) -> Iterator[Events]:
-    """The display that `choice` stands for; "auto" is a live line on a terminal and JSON lines elsewhere."""
+    """Open the display that `choice` means; "auto" is a live line on a terminal and JSON lines elsewhere."""
     if choice is Display.AUTO:
         choice = Display.LINE if sys.stderr.isatty() else Display.JSON
     if choice is Display.QUIET:
@@ -49,7 +49,7 @@ def open_display(choice: Display) -> Iterator[Events]:
 
 
 class Quiet:
-    """Shows nothing but warnings."""
+    """Shows nothing except warnings."""
 
     def stage(self, text: str) -> None:
         """Not shown."""
@@ -60,21 +60,23 @@ class Quiet:
     def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """Not shown."""
 
-    def death(self, task: Task, death: Death) -> None:
+    def death(self, task: ShardTask, death: Death) -> None:
         """Not shown."""
 
     def tick(self, progress: Progress) -> None:
         """Not shown."""
 
     def warn(self, text: str) -> None:
-        """One line on standard error."""
+        """Print one line on standard error."""
         print(f"warning: {text}", file=sys.stderr)
 
 
 class JsonLines:
-    """One JSON object a line on standard error: stages, every few seconds the progress, every death and warning.
+    """One JSON object per line on standard error: stages, progress every few seconds, and every death and
+    warning.
 
-    From the beginning of counting on each carries `run`, the first digits of the fingerprint, as the metrics do.
+    Once counting has begun, each line carries `run`, the first digits of the fingerprint, as the metrics
+    do.
     """
 
     def __init__(self) -> None:
@@ -113,7 +115,7 @@ class JsonLines:
             pid=receipt.pid,
         )
 
-    def death(self, task: Task, death: Death) -> None:
+    def death(self, task: ShardTask, death: Death) -> None:
         """{"event": "death", …}"""
         self._say(
             "death",
@@ -138,7 +140,7 @@ class JsonLines:
 
 
 class LiveLine:
-    """A progress bar with fields done, failed and left, fields/s, megapixels/s and the time left."""
+    """A progress bar with the fields that are done, failed and left, fields/s, megapixels/s and the remaining time."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -149,7 +151,7 @@ class LiveLine:
         self._task: TaskID | None = None
 
     def stage(self, text: str) -> None:
-        """A grey line above the bar."""
+        """Print a grey line above the bar."""
         self._console.print(text, style="dim", markup=False, highlight=False)
 
     def begin(self, fields: int, already: int, run: str) -> None:
@@ -175,8 +177,8 @@ class LiveLine:
         """Move the bar."""
         self._update(progress)
 
-    def death(self, task: Task, death: Death) -> None:
-        """A yellow line above the bar."""
+    def death(self, task: ShardTask, death: Death) -> None:
+        """Print a yellow line above the bar."""
         self._console.print(
             f"shard {task.shard.number} ({_plates(task.shard.plates)}{len(task.shard.fields)} fields): {death.detail}",
             style="yellow",
@@ -200,11 +202,11 @@ class LiveLine:
         self._bar.update(self._task, completed=values["done"], rates=text)
 
     def warn(self, text: str) -> None:
-        """A yellow line."""
+        """Print a yellow line."""
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar and leave it as it is."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -216,7 +218,7 @@ def _plates(names: tuple[str, ...]) -> str:
 
 
 class Rate:
-    """Fields and megapixels a second since counting began, and what is left."""
+    """Fields and megapixels per second since counting began, and what is left."""
 
     def __init__(self, fields: int = 0, already: int = 0) -> None:
         self._fields = fields
@@ -224,7 +226,7 @@ class Rate:
         self._since = time.monotonic()
 
     def values(self, progress: Progress) -> dict[str, float]:
-        """The numbers of a progress line."""
+        """The numbers of a progress line; `eta_s` is -1 while no field is done."""
         seconds = max(1e-9, time.monotonic() - self._since)
         done = progress.statuses.total() + progress.in_hand
         left = self._fields - self._already - done

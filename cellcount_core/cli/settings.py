@@ -1,7 +1,9 @@
-"""Settings from a YAML file and `--set` assignments, for every command that takes them; every fault in one message.
+"""Read settings from a YAML file and `--set` assignments, for every command that takes them, and report all
+faults in one message.
 
-YAML is read with fewer guesses than YAML 1.1 makes: only true and false are truth values, `01`, `1e3` and `2026-11-30`
-stay the text that they are (a setting that is a number takes them as numbers), and a key given twice is refused.
+YAML is read with fewer guesses than YAML 1.1 makes. Only true and false are truth values. `01`, `1e3` and
+`2026-11-30` stay text (a setting that is a number still accepts them as numbers). A key that is given
+twice is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, nearest
@@ -29,7 +32,7 @@ _NO_NAME = 'in "<unicode string>", '
 
 
 class _Loader(yaml.SafeLoader):
-    """Keys are text; those given twice in one mapping are kept in `repeated`, in words."""
+    """Keys are always text. Keys that occur twice in one mapping are kept in `repeated`, in words."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 (yaml's own name for it)
 
@@ -38,7 +41,7 @@ class _Loader(yaml.SafeLoader):
         self.repeated: dict[str, None] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        """See yaml: called for every mapping of the file."""
+        """Called by yaml for every mapping of the file."""
         lines: dict[str, list[int]] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
@@ -61,7 +64,7 @@ for _tag, _form, _first in (
 
 
 def _parsed(text: str, where: str) -> object:
-    """The value of a YAML text. Raises ConfigFault, beginning with `where`."""
+    """The value of a YAML text. Raises ConfigFault, whose message begins with `where`, if it is not valid."""
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -82,7 +85,11 @@ def _parsed(text: str, where: str) -> object:
 
 
 def read_yaml(path: Path) -> Tree:
-    """The mapping in a YAML file. Raises ConfigFault naming file and line where it is not one, or where a key is given twice."""
+    """Return the mapping in a YAML file.
+
+    Raises ConfigFault, which names the file and line, if the file cannot be read, is not a mapping, or
+    gives a key twice.
+    """
     try:
         data = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
@@ -99,12 +106,14 @@ def read_yaml(path: Path) -> Tree:
 
 
 def read_settings(path: Path, assignments: Sequence[str], model: type[Settings]) -> Settings:
-    """The settings in a YAML file with `--set` assignments on top. Raises ConfigFault listing every fault."""
+    """Return the settings in a YAML file with `--set` assignments on top. Raises ConfigFault, which lists every fault."""
     return settings_of(read_tree(path, model), assignments, model, str(path))
 
 
 def settings_of(tree: Tree, assignments: Sequence[str], model: type[Settings], origin: str) -> Settings:
-    """The settings of `tree` (read by `read_tree`) with `--set` assignments on top. Raises ConfigFault listing every fault."""
+    """Return the settings of `tree` (as read by `read_tree`) with `--set` assignments on top. Raises
+    ConfigFault, which lists every fault.
+    """
     for assignment in assignments:
         assign(tree, assignment, model)
     try:
@@ -114,29 +123,34 @@ def settings_of(tree: Tree, assignments: Sequence[str], model: type[Settings], o
 
 
 def read_tree(path: Path, model: type[BaseModel]) -> Tree:
-    """The mapping in a YAML file, with the variables in its paths replaced: those of `model` that are a `Place`.
+    """Return the mapping in a YAML file, and replace environment variables in those settings of `model` that
+    are a `Place`.
 
-    Raises ConfigFault as `read_yaml` does, and naming each path and the variable that is not set.
+    Raises ConfigFault as `read_yaml` does, and if a variable is not set (it names every such path).
     """
     return _expanded(read_yaml(path), model, str(path))
 
 
 def assign(tree: Tree, assignment: str, model: type[BaseModel]) -> None:
-    """Apply one `--set run.key=value`; the value is read as YAML, so numbers, lists and mappings work, and paths as in a file.
+    """Apply one `--set run.key=value` to `tree`. The value is read as YAML, so numbers, lists and mappings
+    work; variables in paths are replaced as in a file.
 
-    Raises ConfigFault where the text is no assignment, runs through a value that is no mapping, or names a variable not set.
+    Raises ConfigFault if the text is not an assignment, the path goes through a value that is not a
+    mapping, or a variable is not set.
     """
     keys, written = parsed_assignment(assignment)
     alone: Tree = {}
-    place(alone, keys, written)
+    set_at(alone, keys, written)
     value: object = _expanded(alone, model, f"--set {assignment!r}")
     for key in keys:
         value = value[key] if isinstance(value, dict) else value
-    place(tree, keys, value)
+    set_at(tree, keys, value)
 
 
 def parsed_assignment(assignment: str) -> tuple[list[str], object]:
-    """The keys and the value, as written, of a `--set` text. Raises ConfigFault where it is no assignment."""
+    """Split the text of a `--set` into its keys and its value, in which nothing is replaced. Raises
+    ConfigFault if it is not an assignment.
+    """
     path, equals, text = assignment.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
@@ -144,8 +158,8 @@ def parsed_assignment(assignment: str) -> tuple[list[str], object]:
     return keys, _parsed(text, f"--set {assignment!r}")
 
 
-def place(tree: Tree, keys: Sequence[str], value: object) -> None:
-    """Put `value` at the path `keys`, making the mappings on the way."""
+def set_at(tree: Tree, keys: Sequence[str], value: object) -> None:
+    """Set the value at the path `keys`, and create the mappings on the way. Raises ConfigFault if something on the way is not a mapping."""
     for position, key in enumerate(keys[:-1]):
         # A section that is there and empty has its defaults.
         inner = tree[key] = {} if tree.get(key) is None else tree[key]
@@ -158,7 +172,7 @@ def place(tree: Tree, keys: Sequence[str], value: object) -> None:
 
 
 def build_job(tree: Mapping[str, object], origin: str) -> JobConfig:
-    """Validate a configuration. Raises ConfigFault listing every fault with the nearest known key or value."""
+    """Check a configuration and return it as a job. Raises ConfigFault, which lists every fault with the nearest known key or value."""
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
@@ -166,10 +180,10 @@ def build_job(tree: Mapping[str, object], origin: str) -> JobConfig:
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
-    """One line a place: where, what was expected, what was found, the nearest known key."""
-    places: dict[str, list[Mapping[str, object]]] = {}
+    """Say what is wrong, one line for each setting: where, what was expected, what was found, and the nearest known key."""
+    places: dict[str, list[ErrorDetails]] = {}
     for fault in error.errors(include_url=False):
-        places.setdefault(".".join(_words(fault["loc"])), []).append(dict(fault))
+        places.setdefault(".".join(_words(fault["loc"])), []).append(fault)
     lines = [f"  {_line(where, faults, model)}" for where, faults in places.items()]
     many = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
     return f"{origin}: {many}\n" + "\n".join(lines)
@@ -186,10 +200,10 @@ _TAGS = {
 }
 
 
-def _words(location: object) -> list[str]:
+def _words(location: tuple[int | str, ...]) -> list[str]:
     words: list[str] = []
     tags = set(_TAGS)
-    for part in map(str, location if isinstance(location, tuple) else ()):
+    for part in map(str, location):
         if part in tags:
             # The tag of a layout may also be the name of one of its settings, which stands behind it.
             tags.remove(part)
@@ -198,7 +212,7 @@ def _words(location: object) -> list[str]:
     return words
 
 
-def _line(where: str, faults: Sequence[Mapping[str, object]], model: type[BaseModel]) -> str:
+def _line(where: str, faults: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
     first = faults[0]
     if first["type"] == "extra_forbidden":
         parent, _, key = where.rpartition(".")
@@ -207,7 +221,6 @@ def _line(where: str, faults: Sequence[Mapping[str, object]], model: type[BaseMo
         return f"{where}: is needed and not given"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
-        assert isinstance(context, dict)
         tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
         return f"{where}: must be one of {', '.join(tags)} (got {context['tag']!r}){nearest(str(context['tag']), tags)}"
     first_expected, *others = dict.fromkeys(map(_expected, faults))
@@ -232,14 +245,12 @@ _PLAIN = {
 """What pydantic says in words of Python, by its types of faults."""
 
 
-def _expected(fault: Mapping[str, object]) -> str:
-    if (words := _PLAIN.get(str(fault["type"]))) is not None:
+def _expected(fault: ErrorDetails) -> str:
+    if (words := _PLAIN.get(fault["type"])) is not None:
         return words
     if fault["type"] == "union_tag_not_found":
-        context = fault["ctx"]
-        assert isinstance(context, dict)
-        return f"should have the key {str(context['discriminator']).strip(chr(39))}"
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        return f"should have the key {str(fault['ctx']['discriminator']).strip(chr(39))}"
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message.partition(", unable to parse")[0]
     return message[:1].lower() + message[1:]
 

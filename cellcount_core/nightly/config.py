@@ -1,4 +1,4 @@
-"""What a nightly is told: one YAML file, checked whole, unknown keys refused."""
+"""The settings of a nightly: one YAML file, which is checked whole. Unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from cellcount_core.layouts.registry import kind_of
 
 
 class Complete(Section):
-    """When a plate is complete; all that is given must hold. Without this section: `unchanged_min: 30`.
+    """When a plate is complete. All conditions that are given must hold; without this section it is
+    `unchanged_min: 30`.
 
-    `marker`: a file of this name in the plate's folder. `fields`: so many fields, each with as many files as the fullest one.
-    `unchanged_min`: the same files for so many minutes, measured between two listings, never by dates of files.
+    `marker`: the plate's folder contains a file with this name. `fields`: there are at least this many
+    fields that have as many files as the fullest one. `unchanged_min`: the files stay the same for this
+    many minutes, measured between two listings, never by the dates of files.
     """
 
     marker: str | None = None
@@ -31,22 +33,26 @@ class Complete(Section):
         return self
 
 
-class Budget(Section):
-    """Past `max_hours` or `max_cost` (hours times `cost_per_hour`, in a currency of your own) no plate is begun."""
+class NightBudget(Section):
+    """No further plate is begun after `max_hours`, or once the cost reaches `max_cost`. The cost is hours
+    times `cost_per_hour`, in any currency.
+    """
 
     max_hours: Annotated[float, Field(gt=0)] | None = None
     max_cost: Annotated[float, Field(gt=0)] | None = None
     cost_per_hour: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _priced(self) -> Budget:
+    def _priced(self) -> NightBudget:
         if self.max_cost is not None and not self.cost_per_hour:
             raise ValueError("max_cost needs a cost_per_hour above 0")
         return self
 
 
 class Webhook(Section):
-    """Where the digest is sent as JSON. A URL that is a secret stands in the environment variable `url_from` instead of `url`."""
+    """Where the digest is sent as JSON. If the URL is a secret, put it in an environment variable and name
+    that in `url_from` instead of giving `url`.
+    """
 
     url: str | None = None
     url_from: str | None = None
@@ -62,7 +68,8 @@ class Webhook(Section):
 
 
 class History(Section):
-    """What a plate is compared with: those counted in the last `nights`, within `sigmas` robust standard deviations.
+    """What a plate is compared with: plates counted in the last `nights`. It is flagged outside of `sigmas`
+    robust standard deviations.
 
     Nothing is flagged before there are `least` plates to compare with.
     """
@@ -73,7 +80,7 @@ class History(Section):
 
 
 class NightlyConfig(Section):
-    """A nightly: where plates appear, when they are complete, how they are counted, what a night may cost."""
+    """A nightly: where plates appear, when they are complete, how they are counted, and what a night may cost."""
 
     roots: Annotated[tuple[Place, ...], Field(min_length=1)]
     depth: Annotated[int, Field(ge=1, le=8)] = 1
@@ -83,7 +90,7 @@ class NightlyConfig(Section):
     execution: ExecutionConfig = ExecutionConfig()
     storage: StorageConfig = StorageConfig()
     output_storage: StorageConfig | None = None
-    budget: Budget = Budget()
+    budget: NightBudget = NightBudget()
     history: History = History()
     webhook: Webhook | None = None
 

@@ -1,7 +1,9 @@
-"""The table of tables: what became of every plate and content, night by night.
+"""The ledger of a nightly (the table of tables): what became of every plate and every content of it, night by
+night.
 
-It is a series of immutable files, `nights/ledger/000001.json` and up, one an event, each made by conditional put. Their
-numbers are their order; no clock is asked. `nights/datasets.parquet` and `.csv` are views of it, replaced whole.
+It is a series of files that never change, `nights/ledger/000001.json` and so on, one for each event, each
+created by a conditional put. Their numbers are their order; no clock is used. `nights/datasets.parquet`
+and `.csv` are views of it and are rewritten whole.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _AHEAD = 32
 
 
 class PlateStatus(StrEnum):
-    """What became of a plate's content."""
+    """What became of a content of a plate."""
 
     COUNTED = "counted"
     FAILED = "failed"
@@ -37,17 +39,20 @@ class PlateStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the ledger; field names, and those of its statistics, are the columns of datasets.parquet.
+    """One line of the ledger. The names of its fields and of its statistics are the columns of
+    datasets.parquet.
 
-    `plate` names the plate: its path below the root, "<path>@<root>" where another root has a plate there too. `source` is where it
-    lay (URL of its folder), which may change when a root is moved. `content` is its content identity, `output` the folder of its tables
-    below the nightly's output. Fields are counted by status; numbers are None where nothing was counted. `started` is when
-    counting began, for `late` when this content was first seen. `seconds` and `fields_now` are of this night alone:
-    `detail` says what became of it and of fields that were not counted, `doubts` what its plan and its rows warn of, a line a sentence,
-    `doubt` is the code of what is doubtful about the plate as a whole (`doubt` in plates.parquet).
-    `fields_now` were counted in it, the others had been by a night that was cut short. Where a plate only gained wells,
-    `extends` is the content whose tables this output adds those wells to, and the numbers are those of the added wells. `statistics`
-    are what the plate's task counted and what is watched, by name.
+    - `plate`: its path below the root, or "<path>@<root>" if another root has a plate at that path too.
+    - `source`: the URL of its folder, which may change when a root is moved.
+    - `content`: its content identity. `output`: the folder of its tables, below the nightly's output.
+    - `fields`, `ok`, `failed`, `missing`, `skipped`: numbers of fields in all and by status; None if nothing was counted.
+    - `fields_now`: the fields that were counted in this night; the others had been counted by a night that was cut short.
+    - `started`: when counting began; for `late`, when this content was first seen. `seconds`: how long this night took for it.
+    - `detail`: what became of it, and of the fields that were not counted.
+    - `doubts`: what its plan and its rows warn of, one sentence a line.
+    - `doubt`: the code of what is doubtful about the plate as a whole (`doubt` in plates.parquet).
+    - `extends`: if the plate only gained wells, the content to whose tables this output adds those wells; all numbers are then those of the added wells.
+    - `statistics`: what the plate's task counted and what is watched, by name.
     """
 
     night: str
@@ -74,14 +79,14 @@ class Event:
     seconds: float | None = None
 
     def plain(self) -> dict[str, object]:
-        """As plain data, each statistic by its own name."""
+        """As plain data, with each statistic under its own name."""
         data = asdict(self)
         ended = {"seconds": data.pop("seconds")}
         return {**data, **data.pop("statistics"), **ended}
 
 
 def _schema(events: Iterable[Event]) -> pa.Schema:
-    """The columns of datasets.parquet: those of every event, and the statistics of these."""
+    """The columns of datasets.parquet: those that every event has, and the statistics of these events."""
     kinds: dict[str, pa.DataType] = {}
     for event in events:
         for name, value in event.statistics.items():
@@ -106,10 +111,10 @@ _COLUMNS = (
 
 
 class Ledger:
-    """The events of one nightly's output, in order; `append` is the only way to add one."""
+    """The events of one nightly's output, in order. They are added with `append` only."""
 
     def __init__(self, store: Store) -> None:
-        """Read all there is. Raises LedgerFault for a number that is missing or a file that is no event."""
+        """Read all events. Raises LedgerFault if a number is missing or a file is not an event."""
         self._store = store
         self.events: list[Event] = []
         self._of: dict[str, list[Event]] = {}
@@ -117,7 +122,9 @@ class Ledger:
             self._note(event)
 
     def append(self, event: Event) -> None:
-        """Commit `event` under the next number. Raises OutputFault where somebody else took it: two nights at once."""
+        """Add `event` under the next number. Raises OutputFault if another night took that number: only one
+        may work on an output at a time.
+        """
         key, body = _key(len(self.events) + 1), _body(event)
         if self._store.put_new(key, body) is Created.EXISTS and self._store.get(key) != body:
             raise OutputFault(
@@ -130,15 +137,15 @@ class Ledger:
         self._of.setdefault(event.plate, []).append(event)
 
     def states(self, plate: str) -> list[Event]:
-        """As `current`, of one plate."""
+        """As `current`, for one plate."""
         return current(self._of.get(plate, ()))
 
     def live(self, plate: str) -> list[Event]:
-        """See the function of this name."""
+        """As the function `live`, for the plate of this name."""
         return live(self._of.get(plate, ()))
 
     def known(self, path: str) -> dict[str, list[Event]]:
-        """The plates that lay at `path` below some root, by name, each with what is current of it."""
+        """The plates that lay at `path` below some root, by name, each with its current events."""
         return {
             plate: current(events)
             for plate, events in self._of.items()
@@ -146,11 +153,13 @@ class Ledger:
         }
 
     def current(self) -> list[Event]:
-        """The last event of each plate and content, by plate; what was late, left or failed is gone once the content changed."""
+        """The last event of each plate and content, sorted by plate. Contents that were late, left or failed
+        are dropped once the plate has another content.
+        """
         return current(self.events)
 
     def write_views(self) -> None:
-        """Replace datasets.parquet and datasets.csv by the state of now."""
+        """Rewrite datasets.parquet and datasets.csv with the current state."""
         events = self.current()
         schema = _schema(events)
         table = pa.Table.from_pylist([event.plain() for event in events], schema=schema)
@@ -179,7 +188,9 @@ def current(events: Sequence[Event]) -> list[Event]:
 
 
 def live(events: Sequence[Event]) -> list[Event]:
-    """Of one plate's events those whose outputs together are the plate as counted last: one, and one a time it gained wells."""
+    """Those events of one plate whose outputs together are the plate as it was counted last: one event, and
+    one more for each time the plate gained wells.
+    """
     counted = {event.content: event for event in current(events) if event.status is PlateStatus.COUNTED}
     chain: list[Event] = []
     following = list(counted)[-1:]

@@ -1,54 +1,72 @@
-"""One night: which plates are new and complete, count them one after the other, say what came of it."""
+"""One night: find the plates that are new and complete, count them one after the other, and write the digest."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
-from cellcount_core.domain.errors import ConfigFault, Interrupted, OutputFault, RunFault
-from cellcount_core.domain.fingerprint import canonical_json, differences
-from cellcount_core.models.package import find_package
-from cellcount_core.nightly.clock import Clock, SystemClock
+from cellcount_core.domain.errors import Interrupted, RunFault
 from cellcount_core.nightly.config import NightlyConfig
-from cellcount_core.nightly.control import Reading, readings, statistics_of
 from cellcount_core.nightly.counting import count_plate
-from cellcount_core.nightly.digest import Digest, digest_json
-from cellcount_core.nightly.hook import hook_url, send
-from cellcount_core.nightly.identity import Named, heirs, named, same_place
+from cellcount_core.nightly.digest import (
+    Digest,
+    Reading,
+    digest_json,
+    hook_url,
+    readings,
+    send,
+    statistics_of,
+)
 from cellcount_core.nightly.ledger import Event, Ledger, PlateStatus
-from cellcount_core.nightly.page import page
-from cellcount_core.nightly.plates import Plate, apart, look, nothing_seen, wanting
+from cellcount_core.nightly.opening import (
+    Clock,
+    Roots,
+    SystemClock,
+    begin_night,
+    bind_settings,
+    iso_text,
+    open_roots,
+)
+from cellcount_core.nightly.page import night_html
+from cellcount_core.nightly.plates import (
+    Named,
+    PlateFolder,
+    apart,
+    heirs,
+    look,
+    named,
+    nothing_seen,
+    wanting,
+)
 from cellcount_core.output.runfile import read_run
 from cellcount_core.runners.events import Events
 from cellcount_core.runners.lease import Lease, held
-from cellcount_core.runners.places import open_input, storage_options
+from cellcount_core.runners.places import storage_options
 from cellcount_core.runners.stopping import interruptible
-from cellcount_core.stores.base import Absent, Created, Store
-from cellcount_core.stores.open import open_store, path_below, real_url
+from cellcount_core.stores.base import Store
+from cellcount_core.stores.open import open_store
 
-SETTINGS = "nights/settings.json"
-_OWN_FOLDERS = ("counts", "nights")
 _MINUTE, _HOUR = 60.0, 3600.0
 _KNOWN = (PlateStatus.COUNTED, PlateStatus.FAILED, PlateStatus.LATE, PlateStatus.LEFT)
 
 
 def run_night(config: NightlyConfig, events: Events, clock: Clock | None = None) -> Digest:
-    """Run one night and write its digest. A night that was cut short is completed by the next one.
+    """Run one night, write its digest and return it. A night that was cut short is completed by the next one.
 
-    Raises RunFault where nothing can be done at all: no root or the output can be reached, another night is at work on the
-    output, it has other settings, or it lies in a root. What is wrong with one root or plate stands in the digest instead. A stop
-    (Ctrl-C, SIGTERM) ends the night with a digest that says so.
+    Raises RunFault if nothing can be done at all: no root or not the output can be reached, another night
+    is working on the output, the output has other settings, or it lies in a root. Problems with a single
+    root or plate are reported in the digest instead. A stop (Ctrl-C, SIGTERM) ends the night with a digest
+    that says so.
     """
     clock = clock or SystemClock()
     if config.webhook is not None:
         hook_url(config.webhook)
     store = open_store(config.output, storage_options(config.output_storage or config.storage))
-    roots = _open_roots(config, store)
+    roots = open_roots(config, store)
     with held(store, name="nights/lease", say=events.stage) as lease:
-        _own(store, config)
+        bind_settings(store, config)
         night = _Night(config, clock, events, store, roots, lease, Ledger(store))
         night.problems += roots.problems
         night.notices += roots.notices
@@ -61,7 +79,7 @@ class _Night:
     clock: Clock
     events: Events
     store: Store
-    roots: _Roots
+    roots: Roots
     lease: Lease
     ledger: Ledger
     name: str = ""
@@ -79,7 +97,7 @@ class _Night:
         date = self.clock.now()
         self.began = self.clock.running()
         self.before = len(self.ledger.events)
-        self.name, unended = _begin(self.store, date)
+        self.name, unended = begin_night(self.store, date)
         self.notices += [f"the night {name} did not end; what it left is done now" for name in unended]
         interrupted = False
         try:
@@ -90,7 +108,7 @@ class _Night:
         seconds = self.clock.running() - self.began
         digest = Digest(
             night=self.name,
-            began=_text(date),
+            began=iso_text(date),
             seconds=seconds,
             cost=self._cost(seconds),
             events=tuple(self.ledger.events[self.before :]),
@@ -114,9 +132,9 @@ class _Night:
         if waiting:
             self._count_all(self._waited_for(waiting, looked))
 
-    def _look(self) -> dict[str, Plate]:
-        """All plates by name; what is gone from a root that still lists is recorded as deleted."""
-        seen: list[Plate] = []
+    def _look(self) -> dict[str, PlateFolder]:
+        """All plates by name. Plates that are gone from a root which can still be listed are recorded as deleted."""
+        seen: list[PlateFolder] = []
         listed: dict[str, int] = {}
         empty: dict[str, str] = {}
         for root in self.roots.stores:
@@ -152,7 +170,9 @@ class _Night:
         return tonight.plates
 
     def _part_with(self, tonight: Named, listed: dict[str, int]) -> None:
-        """Record which known plates are no more: deleted from a root that still lists, or counted as part of another plate now."""
+        """Record which known plates no longer exist: deleted from a root that can still be listed, or now
+        counted as part of another plate.
+        """
         gone: defaultdict[str, list[Event]] = defaultdict(list)
         known = [
             event
@@ -189,7 +209,7 @@ class _Night:
                 self._end(event, PlateStatus.DELETED, detail)
 
     def _inherit(self, name: str) -> None:
-        """Once the plate is counted, those whose images it has are not the dataset any more."""
+        """Once the plate is counted, record that older plates with the same images are superseded by it."""
         if self.ledger.live(name):
             for event in self.inherited.pop(name, []):
                 self._end(event, PlateStatus.SUPERSEDED, f"its images are those of the plate {name} now")
@@ -197,16 +217,16 @@ class _Night:
     def _end(self, event: Event, status: PlateStatus, detail: str) -> None:
         self.ledger.append(replace(event, night=self.name, status=status, detail=detail, fields_now=None))
 
-    def _settle(self, plates: dict[str, Plate]) -> None:
-        """Say of contents whose successor was counted that they are superseded, also where a night was cut short before it did."""
+    def _settle(self, plates: dict[str, PlateFolder]) -> None:
+        """Record contents as superseded whose successor was counted, also if an earlier night was cut short before it did so."""
         for name in plates:
             alive = {event.content for event in self.ledger.live(name)}
             for old in self.ledger.states(name):
                 if old.status is PlateStatus.COUNTED and old.content not in alive:
                     self._end(old, PlateStatus.SUPERSEDED, old.detail)
 
-    def _sorted_out(self, plates: dict[str, Plate]) -> tuple[list[Plate], list[Plate]]:
-        """Plates to count now, those known longest first, and plates whose waiting time has to pass first."""
+    def _sorted_out(self, plates: dict[str, PlateFolder]) -> tuple[list[PlateFolder], list[PlateFolder]]:
+        """Plates to count now, those known longest first, and plates whose waiting time must pass first."""
         first_seen: dict[str, int] = {}
         last: dict[tuple[str, str], Event] = {}
         for number, event in enumerate(self.ledger.events):
@@ -230,7 +250,7 @@ class _Night:
         return ready, waiting
 
     def _waited(self, known: Event | None) -> bool:
-        """Whether a plate of this content has been unchanged for long enough, as far as earlier nights can tell."""
+        """Whether a plate with this content has been unchanged for long enough, as far as earlier nights can tell."""
         minutes = self.config.complete.unchanged_min
         if not minutes:
             return True
@@ -241,8 +261,10 @@ class _Night:
         passed = self.clock.now() - datetime.fromisoformat(known.started)
         return passed.total_seconds() >= minutes * _MINUTE
 
-    def _waited_for(self, waiting: Sequence[Plate], looked: float) -> list[Plate]:
-        """Those of `waiting` that are the same when the waiting time has passed; the others, and all where it would not fit, are late."""
+    def _waited_for(self, waiting: Sequence[PlateFolder], looked: float) -> list[PlateFolder]:
+        """Those of `waiting` that are unchanged after the waiting time. The others are late, and so are all
+        if the budget does not allow for waiting.
+        """
         minutes = self.config.complete.unchanged_min or 0.0
         rest = max(0.0, looked + minutes * _MINUTE - self.clock.running())
         if self._spent(rest):
@@ -262,13 +284,13 @@ class _Night:
                 ready.append(again)
         return ready
 
-    def _again(self, plate: Plate) -> Plate | None:
-        """The plate as it lists now; None where it is gone."""
+    def _again(self, plate: PlateFolder) -> PlateFolder | None:
+        """The plate as it is listed now; None if it is gone."""
         root = next(root for root in self.roots.stores if root.url == plate.root)
         sight = look(root, self.config.run, self.config.complete, depth=self.config.depth, prefix=plate.path)
         return next((replace(one, name=plate.name) for one in sight.plates if one.path == plate.path), None)
 
-    def _count_all(self, plates: Sequence[Plate]) -> None:
+    def _count_all(self, plates: Sequence[PlateFolder]) -> None:
         for number, plate in enumerate(plates):
             self.lease.check()
             if why := self._spent():
@@ -278,7 +300,7 @@ class _Night:
             self.events.stage(f"plate {plate.name} ({number + 1} of {len(plates)})")
             self._count(plate)
 
-    def _count(self, plate: Plate) -> None:
+    def _count(self, plate: PlateFolder) -> None:
         blank = self._event(plate, PlateStatus.COUNTED, "")
         self._doubt_depth(plate)
         began = self.clock.running()
@@ -313,8 +335,8 @@ class _Night:
                 plate.name, event.statistics, self._earlier(), self.config.history, titles
             )
 
-    def _doubt_depth(self, plate: Plate) -> None:
-        """Say where several plates seem to be counted as one; it is a problem unless the depth was set by hand."""
+    def _doubt_depth(self, plate: PlateFolder) -> None:
+        """Report that several plates seem to be counted as one. It is a problem, unless the depth was set explicitly."""
         if several := plate.looks_like_several:
             depth = self.config.depth
             deeper = depth + min(folder.count("/") + 1 for folder in plate.folders)
@@ -323,7 +345,7 @@ class _Night:
             (self.notices if chosen else self.problems).append(said)
 
     def _earlier(self) -> list[Mapping[str, float | None]]:
-        """Statistics of the plates counted in the last nights before this one."""
+        """Statistics of the plates that were counted in the last nights before this one."""
         past = self.ledger.events[: self.before]
         nights = list(dict.fromkeys(event.night for event in past))[-self.config.history.nights :]
         return [
@@ -332,7 +354,7 @@ class _Night:
             if event.status is PlateStatus.COUNTED and event.night in nights
         ]
 
-    def _late(self, plate: Plate, detail: str) -> None:
+    def _late(self, plate: PlateFolder, detail: str) -> None:
         since = next(
             (
                 event.started
@@ -344,21 +366,21 @@ class _Night:
         event = self._event(plate, PlateStatus.LATE, detail)
         self.ledger.append(event if since is None else replace(event, started=since))
 
-    def _event(self, plate: Plate, status: PlateStatus, detail: str) -> Event:
+    def _event(self, plate: PlateFolder, status: PlateStatus, detail: str) -> Event:
         return Event(
             night=self.name,
             plate=plate.name,
             source=plate.source,
             content=plate.content,
             status=status,
-            started=_text(self.clock.now()),
+            started=iso_text(self.clock.now()),
             detail=detail,
             files=plate.files,
             bytes=plate.size,
         )
 
     def _spent(self, more: float = 0.0) -> str:
-        """Why nothing is begun any more (`more` seconds from now), "" while the budget lasts."""
+        """Why nothing more is begun (`more` seconds from now), or "" while the budget lasts."""
         seconds = self.clock.running() - self.began + more
         budget = self.config.budget
         if budget.max_hours is not None and seconds >= budget.max_hours * _HOUR:
@@ -387,93 +409,7 @@ class _Night:
 
     def _write(self, digest: Digest) -> None:
         history = self._earlier()
-        html, data = page(digest, history).encode(), digest_json(digest)
+        html, data = night_html(digest, history).encode(), digest_json(digest)
         for folder in (f"nights/{self.name}/digest", "nights/latest"):
             self.store.put(f"{folder}.json", data)
             self.store.put(f"{folder}.html", html)
-
-
-@dataclass(slots=True)
-class _Roots:
-    """The roots that can be reached, each once and without links; the URLs of all of them; what is wrong with the others."""
-
-    stores: list[Store] = field(default_factory=list)
-    urls: set[str] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-
-
-def _open_roots(config: NightlyConfig, output: Store) -> _Roots:
-    """Raises the fault of the first root where none can be reached, and ConfigFault where the output lies in a root, or a root in
-    the output's own folders."""
-    found = _Roots()
-    faults: list[RunFault] = []
-    options = storage_options(config.storage)
-    for root in config.roots:
-        try:
-            store = open_store(real_url(open_store(root, options).url), options)
-            found.urls.add(store.url)
-            open_input(config.job(root, ""))
-        except RunFault as fault:
-            faults.append(fault)
-            found.problems.append(f"{root}: left out tonight: {fault}")
-            continue
-        _refuse_output(config, root, store, output)
-        if (same := same_place(store, found.stores)) is None:
-            found.stores.append(store)
-        else:
-            found.notices.append(f"the root {root} is {same.url}: looked at once")
-    if not found.stores:
-        raise faults[0]
-    return found
-
-
-def _refuse_output(config: NightlyConfig, root: str, store: Store, output: Store) -> None:
-    if (inside := path_below(store.url, output.url)) is not None:
-        place = f"lies in the root {root}" if inside else f"is the root {root}"
-        raise ConfigFault(f"output must lie outside of the roots: {config.output} {place}")
-    own, _, _ = (path_below(output.url, store.url) or "").partition("/")
-    if own in _OWN_FOLDERS:
-        raise ConfigFault(
-            f"the root {root} lies in {config.output}/{own}, where the nightly writes; choose another output"
-        )
-
-
-def _text(date: datetime) -> str:
-    return date.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def _begin(store: Store, date: datetime) -> tuple[str, list[str]]:
-    """The name of this night, taken by conditional put, and the nights since the last digest that did not end."""
-    day = date.astimezone(UTC).date().isoformat()
-    keys = {one.key for batch in store.list("nights") for one in batch}
-    begun = sorted(key.split("/")[1] for key in keys if key.endswith("/begun.json"))
-    ended = [name for name in begun if f"nights/{name}/digest.json" in keys]
-    unended = [name for name in begun if name not in ended and name > max(ended, default="")]
-    body = (json.dumps({"began": _text(date)}) + "\n").encode()
-    number, name = 1, day
-    while name in begun or store.put_new(f"nights/{name}/begun.json", body) is Created.EXISTS:
-        number += 1
-        name = f"{day}-{number}"
-    return name, unended
-
-
-def _own(store: Store, config: NightlyConfig) -> None:
-    """Bind the output to what decides numbers, so that nights and plates can be compared. Raises OutputFault for another one."""
-    package = find_package(config.run.model.package)
-    run = config.run.model_dump(mode="json")
-    # The model is known by its digest, whatever path it was loaded from.
-    settings = {"run": {**run, "model": {"engine": config.run.model.engine, "digest": package.digest}}}
-    body = canonical_json(settings).encode()
-    if store.put_new(SETTINGS, body) is Created.NEW:
-        return
-    try:
-        stored = json.loads(store.get(SETTINGS))
-    except (Absent, ValueError):
-        raise OutputFault(f"{store.url}: {SETTINGS} is not what a nightly wrote") from None
-    if changed := differences(stored, json.loads(body)):
-        lines = "\n".join(f"  {line}" for line in changed)
-        raise OutputFault(
-            f"{store.url}: counted with other settings until now, so that its plates would not compare\n{lines}\n"
-            "choose another output folder for the new settings"
-        )

@@ -1,12 +1,11 @@
-"""The page of a night: what it shows as one value, and that value as one HTML file without scripts."""
+"""The page of a night: what it shows, as one value, and that value as one HTML file without scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellcount_core.nightly.control import Reading
-from cellcount_core.nightly.digest import Digest
+from cellcount_core.nightly.digest import Digest, Reading
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.report.html import Card, render
 
@@ -27,8 +26,8 @@ _EARLIER, _TONIGHT, _OUTSIDE = "#8a919c", "#1f5fbf", "#b3261e"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table: its column, its text, and whether that is a path or something to look at."""
+class TableCell:
+    """One cell of a table: the name of its column, its text, and whether that is a path or something to look at."""
 
     of: str
     text: str
@@ -37,17 +36,17 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table of plates: its title, the names of its columns, and a row a plate."""
+class PlateTable:
+    """A table of plates: its title, the names of its columns, and one row for each plate."""
 
     title: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A plate in a chart, in px of the drawing: one of tonight bears its name and value."""
+class ChartPoint:
+    """A plate in a chart, at a position in px. Only plates of tonight have a title: their name and value."""
 
     x: str
     y: str
@@ -57,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The limits of a chart and their middle, in px of the drawing."""
+    """The limits of a chart and their centre, as positions in px."""
 
     top: str
     height: str
@@ -66,11 +65,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One statistic of tonight's plates beside those of earlier nights; `compared` says with how many and within which limits."""
+    """One statistic of tonight's plates next to those of earlier nights. `compared` says how many those are and what the limits are."""
 
     title: str
     compared: str
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     band: Band | None
     width: int = _WIDTH
     height: int = _HEIGHT
@@ -78,7 +77,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class NightPage:
-    """Everything the page of a night shows, in words: problems want somebody to look, notices are worth knowing."""
+    """Everything that the page of a night shows. `problems` are what somebody must look at, `notices` what is worth knowing."""
 
     title: str
     headline: str
@@ -87,17 +86,17 @@ class NightPage:
     problems: tuple[str, ...]
     notices: tuple[str, ...]
     cards: tuple[Card, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[PlateTable, ...]
     charts: tuple[Chart, ...]
 
 
-def page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
-    """The whole page as HTML; `before` are the statistics of the plates it was compared with."""
+def night_html(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> str:
+    """The whole page as HTML. `before` are the statistics of the plates that tonight's are compared with."""
     return render("night.html", page=night_page(digest, before), texts=_TEXTS)
 
 
 def night_page(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> NightPage:
-    """What the page of this night shows; `before` are the statistics of the plates it was compared with."""
+    """What the page shows. `before` are the statistics of the plates that tonight's are compared with."""
     problems = tuple(_problems(digest))
     lists = (_listed(digest, status) for status in PlateStatus if status is not PlateStatus.COUNTED)
     return NightPage(
@@ -162,38 +161,42 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _counted(digest: Digest) -> Table:
+def _counted(digest: Digest) -> PlateTable:
     counted = digest.of(PlateStatus.COUNTED)
     names = _statistics(counted)
     incomplete = {event.source for event in digest.incomplete}
     rows = tuple(
         (
-            Cell("plate", event.plate),
-            Cell("fields ok", f"{event.ok} of {event.fields}"),
-            Cell(
+            TableCell("plate", event.plate),
+            TableCell("fields ok", f"{event.ok} of {event.fields}"),
+            TableCell(
                 "failed or missing",
                 str((event.failed or 0) + (event.missing or 0)),
                 is_bad=event.source in incomplete,
             ),
-            *(Cell(_words(name), _number(event.statistics.get(name))) for name in names),
-            Cell("time", _duration(event.seconds or 0.0)),
-            Cell("tables in", event.output, is_path=True),
+            *(TableCell(_words(name), _number(event.statistics.get(name))) for name in names),
+            TableCell("time", _duration(event.seconds or 0.0)),
+            TableCell("tables in", event.output, is_path=True),
         )
         for event in counted
     )
-    return Table(_TITLES[PlateStatus.COUNTED], _heads(rows), rows)
+    return PlateTable(_TITLES[PlateStatus.COUNTED], _heads(rows), rows)
 
 
-def _heads(rows: Sequence[Sequence[Cell]]) -> tuple[str, ...]:
+def _heads(rows: Sequence[Sequence[TableCell]]) -> tuple[str, ...]:
     return tuple(cell.of for cell in rows[0]) if rows else ()
 
 
-def _listed(digest: Digest, status: PlateStatus) -> Table:
+def _listed(digest: Digest, status: PlateStatus) -> PlateTable:
     rows = tuple(
-        (Cell("plate", event.plate), Cell("files", f"{event.files:,}"), Cell("why", event.detail))
+        (
+            TableCell("plate", event.plate),
+            TableCell("files", f"{event.files:,}"),
+            TableCell("why", event.detail),
+        )
         for event in digest.of(status)
     )
-    return Table(_TITLES[status], _heads(rows), rows)
+    return PlateTable(_TITLES[status], _heads(rows), rows)
 
 
 def _charts(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Iterator[Chart]:
@@ -204,7 +207,7 @@ def _charts(digest: Digest, before: Sequence[Mapping[str, float | None]]) -> Ite
 
 
 def _chart(title: str, earlier: Sequence[float], tonight: Sequence[Reading]) -> Chart:
-    """Values from left to right in the order they were counted; heights from the lowest to the highest of values and limits."""
+    """Values from left to right in the order of counting; the height runs from the lowest to the highest of values and limits."""
     first = tonight[0]
     bounds = [each for each in (first.low, first.high) if each is not None]
     values = [*earlier, *(reading.value for reading in tonight), *bounds]
@@ -225,7 +228,7 @@ def _chart(title: str, earlier: Sequence[float], tonight: Sequence[Reading]) -> 
         for each in tonight
     ]
     points = tuple(
-        Point(f"{_EDGE + number * step:.1f}", f"{up(value):.1f}", colour, name)
+        ChartPoint(f"{_EDGE + number * step:.1f}", f"{up(value):.1f}", colour, name)
         for number, (value, colour, name) in enumerate(drawn)
     )
     return Chart(title, _compared(first), points, band)

@@ -1,12 +1,19 @@
-"""Which plates lie below a root, what each holds, and whether it is complete."""
+"""Which plates lie below a root, what each contains, whether it is complete, and what the ledger calls it.
+
+A plate is identified by its path below the root and its content. The root is not part of its identity,
+since it may be moved or spelled differently: the same plate has the same name wherever its root is
+mounted, and two plates never share one. If two roots have a plate at the same path, the one that came
+later is called "<path>@<root>".
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.fields import FieldKey, Parsed
@@ -14,10 +21,11 @@ from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.layouts.base import Ignored, Sidecar, file_name
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.nightly.config import Complete
+from cellcount_core.nightly.ledger import Event, Ledger
 from cellcount_core.plan.discover import is_marker, key_reader
 from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH
 from cellcount_core.stores.base import Listed, Store, addressable
-from cellcount_core.stores.open import real_url
+from cellcount_core.stores.open import name_of, path_below, real_url
 
 _EXPORTED = re.compile(r"(?:(?:^|/)[0-9][0-9-]*)+")
 _UNPARSED = FieldKey("", "", 0, 0)
@@ -25,13 +33,15 @@ _SHOWN_WHYS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Plate:
-    """A folder of images as one listing showed it.
+class PlateFolder:
+    """A plate: a folder of images, as one listing showed it.
 
-    `name` is what the ledger calls it: `path`, the folders below the root, unless another root has a plate there too. `root`
-    and `source` are URLs, `place` is `source` without links. `content` is the content identity: SHA-256 over key, size and
-    tag of its images in order of the keys. `fields` counts those with as many files as the fullest one. `marked`: the marker
-    file is there. `folders` are those in which its images lie, below its own ("" is its own).
+    - `name`: what the ledger calls it: `path`, unless another root has a plate there too. `path`: the folders below the root.
+    - `root`, `source`: the URLs of the root and of the plate's folder. `place`: `source` without links.
+    - `content`: the content identity, a SHA-256 over key, size and tag of its images, sorted by key.
+    - `files`, `size`: number of files, and their bytes.
+    - `fields`: how many fields have as many files as the fullest one. `marked`: whether the marker file exists.
+    - `folders`: the folders in which its images lie, below its own ("" is its own).
     """
 
     name: str
@@ -48,10 +58,10 @@ class Plate:
 
     @property
     def looks_like_several(self) -> str:
-        """Why its folder seems to be not the plate but a folder of plates, in words; "" where it does not.
+        """In words, why this folder seems to contain several plates instead of being one; "" if it does not.
 
-        No image lies in it, and they lie in several folders, or two or more levels deeper (but for the date and number of an
-        ImageXpress export).
+        That is the case if no image lies directly in it, and the images are in several folders or two or
+        more levels deeper. The date and number folders of an ImageXpress export do not count.
         """
         deep = [folder for folder in self.folders if not _EXPORTED.fullmatch(folder)]
         if "" in self.folders or not deep or (len(self.folders) == 1 and "/" not in deep[0]):
@@ -72,12 +82,14 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a listing of a root gave: its plates by path, how many files in all, and what cannot be counted, each with why.
+    """What a listing of a root showed: its plates sorted by path, the number of files, and what cannot be
+    counted, each with the reason.
 
-    `beside` are images that lie above the plates' folders (`example`: one of them), `left_out` other files by why.
+    `beside` is the number of images that lie above the plates' folders (`example` is one of them);
+    `left_out` counts other files by reason.
     """
 
-    plates: tuple[Plate, ...]
+    plates: tuple[PlateFolder, ...]
     files: int
     refused: tuple[str, ...]
     beside: int = 0
@@ -86,9 +98,11 @@ class Sight:
 
 
 def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, prefix: str = "") -> Sight:
-    """The plates of one root: each folder `depth` levels below it that holds an image that `run` would look at.
+    """List one root and return its plates: each folder `depth` levels below it that contains an image which
+    `run` would count.
 
-    `prefix` looks at one plate alone. Holds a line of text a file while it lists. Store faults pass.
+    With `prefix` only the plate at that path is listed. A line of text for each file is kept in memory
+    while it lists. Raises the store's faults.
     """
     read = key_reader(run, build_layout(run.layout, ""))
     seen: dict[str, _Seen] = {}
@@ -132,14 +146,16 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
     )
 
 
-def apart(plates: Sequence[Plate]) -> tuple[list[Plate], list[str]]:
-    """The plates of all roots such that no image is of two of them, and in words which were left out for that.
+def apart(plates: Sequence[PlateFolder]) -> tuple[list[PlateFolder], list[str]]:
+    """Return the plates of all roots without those that share images with another one, and in words what was
+    left out.
 
-    Folders are compared without links. Of one folder seen twice the first stays, and one seen straight before one behind a
-    link. Of a folder and plates inside it these stay if they hold all of its images and none is its own; otherwise the folder does.
+    Folders are compared without links. If a folder was found twice, the first one stays, and a direct one
+    is preferred to one behind a link. If plates lie inside another plate's folder, they stay if they
+    contain all of its images and none lies directly in it; otherwise the outer folder stays.
     """
     said: list[str] = []
-    kept: dict[str, Plate] = {}
+    kept: dict[str, PlateFolder] = {}
     for plate in sorted(plates, key=lambda one: one.source != one.place):
         if plate.place in kept:
             said.append(f"{plate.source} is {kept[plate.place].source}: counted once")
@@ -163,7 +179,7 @@ def apart(plates: Sequence[Plate]) -> tuple[list[Plate], list[str]]:
 
 
 def nothing_seen(sight: Sight, root: str, run: RunConfig, depth: int) -> str:
-    """Why a root shows no plate, in words with what to do about it."""
+    """In words, why a root shows no plate, and what to do about it."""
     if not sight.files:
         return f"{root}: nothing to count: it lists no file at all"
     levels = "a level" if depth == 1 else f"{depth} levels"
@@ -179,8 +195,10 @@ def nothing_seen(sight: Sight, root: str, run: RunConfig, depth: int) -> str:
     return f"{root}: nothing to count among {sight.files} files: {whys}{hint}"
 
 
-def wanting(plate: Plate, complete: Complete) -> str:
-    """What marker and number of fields still lack, in words; "" where nothing does (the waiting time is told elsewhere)."""
+def wanting(plate: PlateFolder, complete: Complete) -> str:
+    """In words, what the marker and the number of fields still lack; "" if nothing. The waiting time
+    (`unchanged_min`) is checked elsewhere.
+    """
     if complete.marker is not None and not plate.marked:
         return f"no file {complete.marker} (complete.marker)"
     if complete.fields is not None and plate.fields < complete.fields:
@@ -200,14 +218,14 @@ def _note(plate: _Seen, listed: Listed, inside: str, parsed: Parsed | Sidecar | 
         plate.folders.add(parsed.folder)
 
 
-def _plate(store: Store, path: str, seen: _Seen) -> Plate:
+def _plate(store: Store, path: str, seen: _Seen) -> PlateFolder:
     digest = hashlib.sha256()
     for line in sorted(seen.lines):
         digest.update(line + b"\n")
     fullest = max(seen.files_of.values())
     whole = sum(files == fullest for files in seen.files_of.values())
     source = f"{store.url.rstrip('/')}/{path}"
-    return Plate(
+    return PlateFolder(
         name=path,
         root=store.url,
         path=path,
@@ -224,3 +242,138 @@ def _plate(store: Store, path: str, seen: _Seen) -> Plate:
 
 def _is_text(name: str) -> bool:
     return name == name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@dataclass(slots=True)
+class Named:
+    """Tonight's plates by their names in the ledger, the roots that seem to have moved (old URL to new), and what is worth saying."""
+
+    plates: dict[str, PlateFolder] = field(default_factory=dict)
+    moves: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def named(plates: Sequence[PlateFolder], ledger: Ledger, roots: Collection[str]) -> Named:
+    """Give the plates their names. `roots` are the URLs of all roots of the night, including those that could
+    not be reached.
+
+    A plate is taken for one that the ledger knows if, in this order: it lies where the known plate lay; it
+    has the path and content of a known plate, whose root has moved; it has the path of a known plate below
+    a root that has moved, or that is no longer listed and gone. If two plates have the same path and
+    content, one is left out as a copy.
+    """
+    found = Named()
+    paths: defaultdict[str, list[PlateFolder]] = defaultdict(list)
+    for plate in plates:
+        twin = next((one for one in paths[plate.path] if one.content == plate.content), None)
+        if twin is None:
+            paths[plate.path].append(plate)
+        else:
+            found.said.append(f"{plate.source} holds the same files as {twin.source}: counted once")
+    left: dict[str, tuple[list[PlateFolder], dict[str, list[Event]]]] = {}
+    for path, group in paths.items():
+        left[path] = group, ledger.known(path)
+        _match(found, *left[path], lambda plate, events: events[-1].source in (plate.source, plate.place))
+    for group, known in left.values():
+        _match(found, group, known, lambda plate, events: any(one.content == plate.content for one in events))
+    for group, known in left.values():
+        _match(
+            found, group, known,
+            lambda plate, events: found.moves.get(_root(events[-1], plate.path)) == plate.root,
+        )  # fmt: skip
+        _match(
+            found, group, known,
+            lambda plate, events: _root(events[-1], plate.path) not in roots and _is_gone(events[-1].source),
+        )  # fmt: skip
+    for path, (group, _) in left.items():
+        for plate in group:
+            free = len(group) == 1 and path not in found.plates and not ledger.states(path)
+            name = path if free else _qualified(path, plate.root, roots, {*found.plates, *_names(ledger)})
+            found.plates[name] = replace(plate, name=name)
+    return found
+
+
+def heirs(
+    events: Sequence[Event], plates: Collection[PlateFolder], roots: Collection[str]
+) -> Iterator[tuple[Event, PlateFolder]]:
+    """Yield each event of a plate that no longer exists but whose images belong to a plate of tonight,
+    together with that plate.
+
+    That plate is the same folder, one inside it or one around it. If no root of tonight contains the
+    event's folder, it may also be a folder of the same name with the same files, as when roots of another
+    depth are used; folders next to such a one are then taken to have moved with it, whether or not they
+    changed.
+    """
+    left: list[Event] = []
+    for event in events:
+        was = f"{real_url(event.source)}/"
+        same = (one for one in plates if was.startswith(f"{one.place}/") or one.place.startswith(was))
+        if (heir := next(same, None)) is not None:
+            yield event, heir
+        elif not any(event.source.startswith(f"{root.rstrip('/')}/") for root in roots):
+            left.append(event)
+    moved: dict[str, str] = {}
+    for event in left:
+        folder, _, name = event.source.rpartition("/")
+        alike = [one for one in plates if one.content == event.content and one.source.endswith(f"/{name}")]
+        if len(alike) == 1:
+            moved[folder] = alike[0].source.rpartition("/")[0]
+    for event in left:
+        folder, _, name = event.source.rpartition("/")
+        now = f"{moved[folder]}/{name}" if folder in moved else ""
+        if (heir := next((one for one in plates if one.source == now), None)) is not None:
+            yield event, heir
+
+
+def same_place(store: Store, others: Iterable[Store]) -> Store | None:
+    """The store among `others` that is the same folder as `store`, also through links and mounts; None if there is none."""
+    return next((other for other in others if path_below(other.url, store.url) == ""), None)
+
+
+def _match(
+    found: Named,
+    group: list[PlateFolder],
+    known: dict[str, list[Event]],
+    fits: Callable[[PlateFolder, list[Event]], bool],
+) -> None:
+    """Give those of `group` that fit one of the `known` plates its name, and remove both."""
+    for plate in list(group):
+        names = [name for name, events in known.items() if fits(plate, events)]
+        if names and (len(names) == 1 or len(group) == 1):
+            name = names[0]
+            moved = _root(known.pop(name)[-1], plate.path)
+            group.remove(plate)
+            found.plates[name] = replace(plate, name=name)
+            if moved not in (plate.root, plate.place.removesuffix(f"/{plate.path}")):
+                found.moves[moved] = plate.root
+
+
+def _root(event: Event, path: str) -> str:
+    return event.source.removesuffix(f"/{path}")
+
+
+def _is_gone(source: str) -> bool:
+    return "://" not in source and not Path(source).exists()
+
+
+def _names(ledger: Ledger) -> set[str]:
+    return {event.plate for event in ledger.events}
+
+
+def _qualified(path: str, root: str, roots: Collection[str], taken: set[str]) -> str:
+    """`path` with the shortest end of the root's own path that no other root has, numbered if that name was used before."""
+    own = root.rstrip("/").split("/")
+    parts = next(
+        (number for number in range(1, len(own)) if sum(_ends(one, own[-number:]) for one in roots) == 1),
+        len(own),
+    )
+    tail = name_of(root) if parts == 1 else "/".join(part for part in own[-parts:] if part)
+    name, number = f"{path}@{tail}", 1
+    while name in taken:
+        number += 1
+        name = f"{path}@{tail}-{number}"
+    return name
+
+
+def _ends(root: str, parts: list[str]) -> bool:
+    return root.rstrip("/").split("/")[-len(parts) :] == parts

@@ -23,7 +23,7 @@ from cellcount_core.pipeline.context import MemoryGate, RunContext, StageClock, 
 from cellcount_core.pipeline.field import FieldKit, FieldResult, count_alone, count_field, open_kit
 from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.stores.open import open_store
-from cellcount_core.stores.retries import take_retries
+from cellcount_core.stores.requests import take_retries
 
 _FIELD_THREADS = 3
 """One field waits for the device, one is being decoded, one is being separated and measured."""

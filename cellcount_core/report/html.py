@@ -1,4 +1,4 @@
-"""Pages: templates filled in by Jinja2, where every value is escaped. A page is one file that asks for nothing outside it."""
+"""HTML pages from Jinja2 templates, in which every value is escaped. A page is one file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A figure at the top of a page: its name, its value, and what stands below it (None: nothing, and no room for it)."""
+    """A figure at the top of a page: its name, its value, and the text below it (None leaves no room for one)."""
 
     name: str
     value: str
@@ -21,16 +21,18 @@ class Card:
 
 
 def render(template: str, **values: object) -> str:
-    """The template of that name in `report/templates/` with these values; text among them is escaped, whatever it holds.
+    """Fill in the template of this name in `report/templates/` with these values. All text is escaped,
+    whatever it contains.
 
-    Equal values give equal bytes. Raises jinja2.UndefinedError where the template names a value that is not given.
+    Equal values give equal bytes. Raises jinja2.UndefinedError if the template uses a value that is not
+    given.
     """
     page: str = _environment().get_template(template).render(values)
     return page
 
 
 def inline_png(png: bytes) -> str:
-    """A picture as the `src` of an image, so that it lies within the page."""
+    """Return a PNG as the `src` of an image, so that the picture is part of the page."""
     return "data:image/png;base64," + b64encode(png).decode("ascii")
 
 

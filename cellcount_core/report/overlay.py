@@ -1,4 +1,11 @@
-"""Overlays: the image in grey with the outline of every counted object, and sheets of several of them; drawn with OpenCV."""
+"""Overlays: the image in grey with an outline around every counted object, and sheets of several overlays;
+drawn with OpenCV.
+
+Neighbouring objects get different colours. Two objects are neighbours if the regions of pixels closest to
+each of them touch. These regions form a map in the plane, so the graph of neighbours always has an object
+with at most five neighbours. Colouring the objects in the reverse of the order in which such objects are
+taken away (smallest-last; Matula and Beck 1983) therefore needs at most six colours.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +21,73 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import estimate
 from cellcount_core.objects.labels import inner_edge
-from cellcount_core.report.colouring import PALETTE, neighbour_colours
+
+PALETTE = ((86, 180, 233), (230, 159, 0), (0, 200, 140), (240, 228, 66), (235, 110, 60), (220, 140, 190))
+"""Six colours (R, G, B) that differ for readers with any colour vision (after Okabe and Ito 2008), brightened for dark images."""
+
+
+def neighbour_colours(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Give each label a colour number, so that labels whose regions touch have different numbers.
+
+    `labels` is (H, W) int32, 0 for the background. Returns int64 of shape (max label + 1,), with 0 for the
+    background and for labels that are not used. Numbers 0 to 5 are enough if each region is one piece.
+    """
+    number = int(labels.max(initial=0))
+    colours = np.full(number + 1, -1, np.int64)
+    graph = _neighbours(_regions(labels), number)
+    for label in reversed(_smallest_last(graph)):
+        taken = {int(colours[other]) for other in graph[label] if colours[other] >= 0}
+        colours[label] = next(colour for colour in range(len(graph) + 1) if colour not in taken)
+    return np.maximum(colours, 0)
+
+
+def _regions(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Assign every pixel to its nearest object."""
+    background = (labels == 0).astype(np.uint8)
+    if background.all() or not background.any():
+        return labels
+    _, nearest = cv2.distanceTransformWithLabels(background, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    owner_of = np.zeros(int(nearest.max()) + 1, np.int32)
+    inside = background == 0
+    owner_of[nearest[inside]] = labels[inside]
+    return np.asarray(owner_of[nearest], np.int32)
+
+
+def _neighbours(regions: NDArray[np.int32], number: int) -> dict[int, set[int]]:
+    pairs = []
+    for one, two in ((regions[:, :-1], regions[:, 1:]), (regions[:-1], regions[1:])):
+        differ = one != two
+        low, high = np.minimum(one[differ], two[differ]), np.maximum(one[differ], two[differ])
+        pairs.append(np.unique(low.astype(np.int64) * (number + 1) + high))
+    graph: dict[int, set[int]] = {int(label): set() for label in np.unique(regions) if label > 0}
+    for code in np.unique(np.concatenate(pairs)):
+        one_label, two_label = divmod(int(code), number + 1)
+        if one_label:
+            graph[one_label].add(two_label)
+            graph[two_label].add(one_label)
+    return graph
+
+
+def _smallest_last(graph: dict[int, set[int]]) -> list[int]:
+    """The labels in the order of repeatedly taking away one with the fewest neighbours left (among equals: the one found first)."""
+    left = {label: len(others) for label, others in graph.items()}
+    by_degree: dict[int, dict[int, None]] = {}
+    for label, degree in left.items():
+        by_degree.setdefault(degree, {})[label] = None
+    order: list[int] = []
+    while left:
+        degree = min(each for each, members in by_degree.items() if members)
+        label = next(iter(by_degree[degree]))
+        del by_degree[degree][label]
+        del left[label]
+        order.append(label)
+        for other in graph[label]:
+            if other in left:
+                del by_degree[left[other]][other]
+                left[other] -= 1
+                by_degree.setdefault(left[other], {})[other] = None
+    return order
+
 
 _SMALLEST, _LARGEST = 900, 1600
 _GAMMA = 0.7
@@ -34,8 +107,8 @@ _NOTE_LETTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """One picture of a contact sheet. `image` is (H, W, 3) uint8; None shows `note` instead ("truncated file")."""
+class SheetTile:
+    """One picture of a contact sheet. `image` is (H, W, 3) uint8; if it is None, the tile shows `note` instead ("truncated file")."""
 
     title: str
     image: NDArray[np.uint8] | None
@@ -43,10 +116,11 @@ class Tile:
 
 
 def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """The plane (H, W) of any integer or float type as grey (H, W) uint8 for looking at.
+    """Convert a plane (H, W) of any integer or float type to grey (H, W) uint8 for looking at.
 
-    From a little below the background to the bright end of the objects, and never less than twelve times the noise: an
-    empty field is shown dark, not as noise at full scale. An image with dark objects is shown from their dark end upwards.
+    The grey scale runs from a little below the background to the bright end of the objects, and covers at
+    least twelve times the noise, so that an empty field looks dark instead of showing its noise at full
+    contrast. For images with dark objects it begins at the dark end of the objects.
     """
     levels = estimate(plane, percentile=_PERCENTILE, polarity="auto")
     if levels.inverted:
@@ -59,13 +133,14 @@ def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Grey image with the outline of each object: (h, w, 3) uint8 RGB, enlarged or reduced for the screen.
+    """Draw the image in grey with the outline of each object: (h, w, 3) uint8 RGB, enlarged or reduced for
+    the screen.
 
-    `labels` is (H, W) as `plane`, 0 for the background; None draws the image alone. An outline lies inside its object and neighbours differ in colour, so
-    that touching objects can be told apart. Small fields are enlarged by a whole factor; the longer side of large ones
-    is reduced to 1600 px.
+    `labels` has the shape of `plane` (H, W), with 0 for the background. Each outline lies inside its
+    object and neighbours have different colours, so touching objects can be told apart. Small fields are
+    enlarged by a whole factor; the longer side of large ones is reduced to 1600 px.
 
-    Raises ValueError where the shapes differ.
+    Raises ValueError if the shapes differ.
     """
     if labels is not None and plane.shape != labels.shape:
         raise ValueError(f"plane and labels must have one shape (got {plane.shape} and {labels.shape})")
@@ -82,7 +157,7 @@ def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32] | None) 
 
 
 def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Width and height (px) at which a field (H, W) is shown."""
+    """Width and height in px at which a field of this shape (H, W) is shown."""
     longest = max(shape)
     if longest > _LARGEST:
         return max(1, round(shape[1] * _LARGEST / longest)), max(1, round(shape[0] * _LARGEST / longest))
@@ -91,9 +166,10 @@ def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def overlay_png(image: NDArray[np.uint8], *, caption: str, um_per_px: float | None = None) -> bytes:
-    """An overlay (h, w, 3) RGB as PNG with a band below it: `caption` on the left, a scale bar on the right.
+    """Encode an overlay (h, w, 3) uint8 RGB as PNG, with a band below it: `caption` on the left, a scale bar
+    on the right.
 
-    `um_per_px` is the size of a pixel of `image`; without it there is no scale bar.
+    `um_per_px` is the size in µm of a pixel of `image`; without it there is no scale bar.
     """
     height, width = image.shape[:2]
     sheet = _paper(height + _BAND_PX, width)
@@ -110,8 +186,8 @@ def overlay_png(image: NDArray[np.uint8], *, caption: str, um_per_px: float | No
     return _png(sheet)
 
 
-def contact_sheet(tiles: Sequence[Tile], *, title: str = "", columns: int = 3) -> bytes:
-    """The tiles in reading order as one PNG, each below its title; a tile without an image shows its note."""
+def contact_sheet(tiles: Sequence[SheetTile], *, title: str = "", columns: int = 3) -> bytes:
+    """Arrange the tiles in reading order in one PNG, each with its title above. A tile without an image shows its note."""
     across = max(1, min(columns, len(tiles)))
     above = _GAP_PX + (_HEADING_PX if title else 0)
     rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
@@ -132,7 +208,7 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str = "", columns: int = 3) -
 
 
 def round_length(um: float) -> float:
-    """The largest of 1, 2, 5, 10, 20, 50, … (and 0.5, 0.2, …) that is not above `um` (> 0)."""
+    """The largest of …, 0.2, 0.5, 1, 2, 5, 10, 20, 50, … that is not above `um` (which must be > 0)."""
     power = 10.0 ** np.floor(np.log10(um))
     return float(max(step * power for step in _ROUND if step * power <= um * (1 + 1e-9)))
 
@@ -145,14 +221,14 @@ def _paper(height: int, width: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), _PAPER, np.uint8)
 
 
-def _fitting(tile: Tile) -> tuple[int, int]:
-    """Width and height (px) at which a tile is shown on a sheet."""
+def _fitting(tile: SheetTile) -> tuple[int, int]:
+    """Width and height in px at which a tile is shown on a sheet."""
     height, width = (_TILE_PX, _TILE_PX) if tile.image is None else tile.image.shape[:2]
     factor = _TILE_PX / max(height, width)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _draw_tile(sheet: NDArray[np.uint8], tile: Tile, y: int, x: int) -> None:
+def _draw_tile(sheet: NDArray[np.uint8], tile: SheetTile, y: int, x: int) -> None:
     for line in tile.title.splitlines():
         _write(sheet, _shortened(line, _TILE_PX), x, y + _TEXT_PX)
         y += _LINE_HEIGHT_PX
@@ -176,7 +252,7 @@ def _draw_tile(sheet: NDArray[np.uint8], tile: Tile, y: int, x: int) -> None:
 
 
 def _shortened(text: str, width: int) -> str:
-    """As much of the text as fits into so many px, with "…" where it is not all."""
+    """As much of the text as fits into `width` px, ending with "…" if it was cut."""
     if _width(text) <= width:
         return text
     fits = max((letters for letters in range(len(text)) if _width(text[:letters] + "…") <= width), default=0)
@@ -184,26 +260,27 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Of a line of text, in px."""
+    """The width of a line of text in px."""
     return int(cv2.getTextSize((0, 0), text, (0, 0), _font(_REGULAR), _TEXT_PX, _REGULAR)[2])
 
 
 def _write(
     sheet: NDArray[np.uint8], text: str, x: int, y: int, size: int = _TEXT_PX, weight: int = _REGULAR
 ) -> None:
-    """`text` from the point (x, y) px on, which is the left end of its baseline."""
+    """Write `text` with the left end of its baseline at (x, y) px."""
     cv2.putText(sheet, text, (x, y), _INK, _font(weight), size, weight)
 
 
 @cache
 def _font(weight: int) -> cv2.FontFace:
-    """OpenCV's own, which holds Latin, Greek, Cyrillic and Chinese letters; others are drawn as "?". One for each weight: it
-    keeps letters it has drawn."""
+    """OpenCV's own font, which has Latin, Greek, Cyrillic and Chinese letters; others are drawn as "?". There
+    is one for each weight, because a font keeps the letters that it has drawn.
+    """
     return cv2.FontFace("sans")
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
-    """RGB as PNG; equal arrays give equal bytes."""
+    """Encode RGB as PNG; equal arrays give equal bytes."""
     done, body = cv2.imencode(".png", image[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION))
     if not done:
         raise ValueError(f"an image of {image.shape} cannot be written as PNG")

@@ -1,4 +1,4 @@
-"""The pictures of a finished run: the plate map, and overlays of a few fields counted again to be looked at."""
+"""The pictures of a finished run: the plate map, and overlays of a few fields, which are counted again for this."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.field import Seen, recount
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
-from cellcount_core.report.figures import ShownField, choose_fields, titles
-from cellcount_core.report.overlay import Tile, contact_sheet, overlay_image, overlay_png
+from cellcount_core.report.overlay import SheetTile, contact_sheet, overlay_image, overlay_png
+from cellcount_core.report.selection import ShownField, choose_fields, titles
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
 
@@ -28,7 +28,7 @@ OVERLAYS_KEY = "pictures/overlays.png"
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Keys of the files that were drawn, below the output."""
+    """The keys, below the output, of the files that were drawn."""
 
     plate_map: str
     overlays: str
@@ -36,11 +36,13 @@ class Pictures:
 
 
 def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictures:
-    """Draw `pictures/plate_map.png`, `pictures/overlays.png` and a PNG a field for `number` fields of a finished run.
+    """Draw `pictures/plate_map.png`, `pictures/overlays.png` and one PNG for each of `number` fields of a
+    finished run.
 
-    The fields are the fullest, the median, an empty one, one with a warning, one that failed, and some in between. They
-    are counted again with the run's own model and settings, so the outlines are those that were counted.
-    Raises OutputFault or LedgerFault where `output` holds no finished run, ModelFault where its package is not here.
+    The fields are the fullest one, the median, an empty one, one with a warning, one that failed, and some
+    in between. They are counted again with the run's own model and settings, so the outlines are those of
+    the objects that were counted. Raises OutputFault or LedgerFault if `output` does not hold a finished
+    run, ModelFault if the run's model package is not available here.
     """
     run = read_run(output)
     try:
@@ -70,23 +72,23 @@ def _fields(output: Store) -> pa.Table:
 
 def _overlays(
     output: Store, options: StorageOptions, shown: Sequence[ShownField]
-) -> tuple[list[Tile], dict[str, bytes]]:
+) -> tuple[list[SheetTile], dict[str, bytes]]:
     run = read_run(output)
     config = RunConfig.model_validate(dict(run.run))
     context = make_context(run, config, Places(run.input, options, output.url, options), readers=4)
     planned = _planned(load_plan(output, run), [field.key for field in shown])
-    tiles: list[Tile] = []
+    tiles: list[SheetTile] = []
     files: dict[str, bytes] = {}
     for field, title, seen in zip(shown, titles(shown), recount(context, planned), strict=True):
         match seen:
             case Seen():
                 image = overlay_image(seen.plane, seen.labels)
-                tiles.append(Tile(title, image))
+                tiles.append(SheetTile(title, image))
                 files[_file_key(field.key)] = overlay_png(
                     image, caption=_caption(field), um_per_px=_shown_um(seen, image.shape[1])
                 )
             case FieldFault():
-                tiles.append(Tile(title, None, seen.reason.sentence))
+                tiles.append(SheetTile(title, None, seen.reason.sentence))
     return tiles, files
 
 
@@ -96,12 +98,12 @@ def _caption(shown: ShownField) -> str:
 
 
 def _shown_um(seen: Seen, width: int) -> float | None:
-    """Size of a pixel (µm) of the field shown `width` px wide."""
+    """The size in µm of a pixel of the field when it is shown `width` px wide."""
     return None if seen.um_per_px is None else seen.um_per_px * seen.plane.shape[1] / width
 
 
 def _planned(plan: bytes, wanted: Sequence[FieldKey]) -> list[PlannedField]:
-    """The planned fields of these keys, in this order."""
+    """The planned fields with these keys, in the order of `wanted`."""
     found = {
         planned.key: planned
         for shard in read_shards(plan)

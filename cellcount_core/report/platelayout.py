@@ -1,7 +1,8 @@
-"""Where each well of a table lies on its plate, and what is known of it: the plate map before it is drawn.
+"""Where each well of a table lies on its plate, and what is known about it: the plate map as a value, before
+it is drawn.
 
-The whole grid of the smallest standard plate that holds all wells is there, wells that were never planned included. Images
-whose names are no wells have no grid; they become bars.
+A grid has all wells of its plate, including those that were never planned. Images whose names are not
+wells have no grid; they are shown as bars.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BARS = 60
 
 
 class WellState(Enum):
-    """What is known of a well."""
+    """What is known about a well."""
 
     COMPLETE = "every field counted"
     PARTIAL = "some fields not counted"
@@ -32,8 +33,8 @@ class WellState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One well of the grid. `value` is None where there is nothing to show."""
+class DrawnWell:
+    """One well of the grid. `value` is None if there is nothing to show."""
 
     position: WellPosition
     state: WellState
@@ -44,17 +45,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PlateGrid:
-    """One plate and time point: all `rows` x `columns` cells in row order."""
+    """One plate at one time point: all `rows` x `columns` wells, row by row."""
 
     title: str
     rows: int
     columns: int
-    cells: tuple[Cell, ...]
+    cells: tuple[DrawnWell, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One image (or group of images) without a place on a plate. `value` is None where nothing was counted."""
+class ImageBar:
+    """One image (or group of images) that has no place on a plate. `value` is None if nothing was counted."""
 
     name: str
     value: float | None
@@ -62,11 +63,12 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class ImageBars:
-    """Images by count, the largest first; those without a count last. `bars` are the first of `images` in all, of which
-    `uncounted` have no count."""
+    """Images by value, the largest first and those without a value last. `bars` are the first ones of
+    `images` in all, of which `uncounted` have no value.
+    """
 
     title: str
-    bars: tuple[Bar, ...]
+    bars: tuple[ImageBar, ...]
     images: int
     uncounted: int
 
@@ -76,7 +78,7 @@ Panel = PlateGrid | ImageBars
 
 @dataclass(frozen=True, slots=True)
 class PlateMap:
-    """All panels of one column of a wells table; `low` and `high` are its range over all panels, `label` names it."""
+    """The panels of one column of a wells table. `low` and `high` are its range over all panels, and `label` is its name in words."""
 
     label: str
     low: float
@@ -87,13 +89,13 @@ class PlateMap:
 def plate_map(
     wells: pa.Table, schema: Schema, column: str = "", shapes: Mapping[str, tuple[int, int]] | None = None
 ) -> PlateMap:
-    """The panels of a wells table, one a plate and time point, in their order.
+    """Make the plate map of a wells table: one panel for each plate and time point, sorted by plate and time
+    point.
 
-    `shapes` are the rows and columns of plates by name, where metadata states them; any other plate is drawn as the smallest
-    standard plate that holds its wells.
-
-    `column` is any numeric column of the table ("count_per_field_mean", "Nuclei_AreaShape_Area"); "" is the first that the results
-    of the run's task come to. Raises ConfigFault if the table has no such column.
+    `column` is any numeric column of the table ("count_per_field_mean", "Nuclei_AreaShape_Area"); "" takes
+    the first one that the results of the run's task lead to. `shapes` gives the rows and columns of plates
+    by name, where metadata states them; any other plate is drawn as the smallest standard plate that holds
+    its wells. Raises ConfigFault if the table has no such column.
     """
     column = column or _first_result(schema)
     if column not in wells.schema.names:
@@ -135,27 +137,27 @@ def _panel(
         if position in placed:
             cells.append(_cell(position, *placed[position]))
         else:
-            cells.append(Cell(position, WellState.UNMEASURED, None, 0, 0))
+            cells.append(DrawnWell(position, WellState.UNMEASURED, None, 0, 0))
     return PlateGrid(title, rows, columns, tuple(cells))
 
 
-def _cell(position: WellPosition, tally: Mapping[str, int], value: float | None) -> Cell:
+def _cell(position: WellPosition, tally: Mapping[str, int], value: float | None) -> DrawnWell:
     done, expected = tally["fields_ok"], tally["fields_expected"]
     if done == 0:
         state = WellState.UNCOUNTED
     else:
         state = WellState.COMPLETE if done == expected else WellState.PARTIAL
-    return Cell(position, state, value, done, expected)
+    return DrawnWell(position, state, value, done, expected)
 
 
 def _bars(title: str, values: Mapping[str, float | None]) -> ImageBars:
     ordered = sorted(values.items(), key=lambda item: (item[1] is None, -(item[1] or 0), item[0]))
-    bars = tuple(Bar(*item) for item in ordered[:BARS])
+    bars = tuple(ImageBar(*item) for item in ordered[:BARS])
     return ImageBars(title, bars, len(ordered), sum(value is None for value in values.values()))
 
 
 def _first_result(schema: Schema) -> str:
-    """The first numeric column that a result comes to in wells; the fields counted where none is a number."""
+    """The first numeric column that a result of the task leads to in wells; the number of counted fields if no result is a number."""
     numbers = [one.name for one in total_columns(schema).plain if one.kind in (Kind.INT, Kind.FLOAT)]
     return next(
         (each for result in schema.results for each in numbers if each.startswith(result)), "fields_ok"
@@ -163,7 +165,7 @@ def _first_result(schema: Schema) -> str:
 
 
 def _label(table: pa.Schema, schema: Schema, column: str) -> str:
-    """What the colours of a plate map stand for, in words."""
+    """In words, what the colours of a plate map stand for."""
     objects = schema.object_name.lower() or "objects"
     for one in schema.fields:
         if one.merge is Merge.COUNT:

@@ -1,4 +1,4 @@
-"""Plate maps as PNG: a heat map a plate, whatever its format, and bars where names are no wells."""
+"""Plate maps as PNG: a heat map for each plate of any format, and bars for images whose names are not wells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cellcount_core.domain.plates import row_name
-from cellcount_core.report.platelayout import Cell, ImageBars, Panel, PlateGrid, PlateMap, WellState
+from cellcount_core.report.platelayout import DrawnWell, ImageBars, Panel, PlateGrid, PlateMap, WellState
 
 _COLOURS = "viridis"
 _UNMEASURED, _UNCOUNTED, _EDGE = "#ececec", "#ffffff", "#c8c8c8"
@@ -30,12 +30,13 @@ _MOST_GRIDS, _MOST_BARS = 48, 6
 
 
 def plate_map_png(plate_map: PlateMap) -> bytes:
-    """The panels as PNG, with one colour scale for all. Equal maps give equal bytes.
+    """Draw the panels as PNG, with one colour scale for all. Equal maps give equal bytes.
 
-    Colours are viridis, which readers with any colour vision order alike. A well with a field that was not counted carries
-    a red corner, one without any count is crossed out, a well that was not measured is blank. Up to four plates stand below
-    each other, and up to 96 wells show numbers; more plates are drawn small, four abreast. What is beyond 48 plates (of
-    bars: 6) is left out, and the last line says so.
+    The colours are viridis, whose order readers with any colour vision can see. A well with some fields
+    that were not counted has a red corner, a well without any count is crossed out, and a well that was
+    not measured is blank. Up to four plates are drawn below each other, with numbers in the wells if there
+    are at most 96; more plates are drawn small, four side by side. At most 48 plates (or 6 panels of bars)
+    are drawn; if there are more, the last line says so.
     """
     bars = any(isinstance(panel, ImageBars) for panel in plate_map.panels)
     panels = plate_map.panels[: _MOST_BARS if bars else _MOST_GRIDS]
@@ -54,7 +55,7 @@ def plate_map_png(plate_map: PlateMap) -> bytes:
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG without software name and date, so that equal figures give equal bytes."""
+    """Encode the figure as PNG without software name and date, so that equal figures give equal bytes."""
     out = BytesIO()
     with warnings.catch_warnings():
         # A letter that the font has not (of a name in Chinese, say) is drawn as a box.
@@ -108,7 +109,7 @@ def _height(panel: Panel) -> float:
 
 
 def _draw_wells(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
-    """Colours, lines between wells, and marks of what was not counted."""
+    """Colours, lines between wells, and the marks of what was not counted."""
     colours = np.array([_colour(cell, norm) for cell in panel.cells]).reshape(panel.rows, panel.columns, 4)
     axes.imshow(colours, interpolation="nearest", aspect="equal")
     line = 0.8 if panel.columns <= 12 else 0.4
@@ -122,14 +123,14 @@ def _draw_wells(axes: Axes, panel: PlateGrid, norm: Normalize) -> None:
         _draw_mark(axes, cell)
 
 
-def _colour(cell: Cell, norm: Normalize) -> tuple[float, float, float, float]:
+def _colour(cell: DrawnWell, norm: Normalize) -> tuple[float, float, float, float]:
     if cell.value is not None:
         red, green, blue, alpha = colormaps[_COLOURS](norm(cell.value))
         return red, green, blue, alpha
     return to_rgba(_UNMEASURED if cell.state is WellState.UNMEASURED else _UNCOUNTED)
 
 
-def _draw_mark(axes: Axes, cell: Cell) -> None:
+def _draw_mark(axes: Axes, cell: DrawnWell) -> None:
     x, y = cell.position.column, cell.position.row
     if cell.state is WellState.UNCOUNTED:
         axes.plot([x - 0.35, x + 0.35], [y - 0.35, y + 0.35], color=_FAULT, linewidth=1.2)

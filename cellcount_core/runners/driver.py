@@ -1,9 +1,11 @@
-"""The loop that does all shards: a bounded window of attempts, deaths counted by shard, poisonous fields isolated.
+"""The loop that counts all shards: a limited number of attempts at a time, deaths counted by shard, and
+fields that kill workers isolated.
 
-It is the same for every pool. A shard whose worker died `max_deaths` times waits until all others are done; then it is
-bisected with attempts that do not commit, one a worker, until the fields that kill are known. No field is condemned by a
-single death, which may be that of a machine. Those that kill are marked and the shard is done once more, so that it becomes one
-part like any other. The driver holds the shards in flight, never the whole plan.
+It is the same for every pool. A shard whose worker died `max_deaths` times waits until all other shards
+are done. Then it is split into halves again and again, with attempts that do not commit and one attempt
+per worker, until the fields that kill are known. No field is blamed for a single death, because that may
+be the fault of a machine. Fields that kill are marked, and the shard is done once more, so that it becomes
+one part like any other. The driver holds only the shards in flight, never the whole plan.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass, replace
 from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import PlannedField, Receipt, Shard
 from cellcount_core.runners.events import Events, Progress
-from cellcount_core.runners.pool import Death, Mode, Outcome, Task, WorkerPool
+from cellcount_core.runners.pool import Death, EndedAttempt, Mode, ShardTask, WorkerPool
 
 _PROBE_FLOOR_S = 60.0
 """A probe of few fields gets at least this long, or a slow start would look like a hang."""
@@ -29,14 +31,14 @@ _DETAILS = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How attempts are limited: deaths before a shard is bisected, and seconds for a whole shard."""
+    """Limits of attempts: how many deaths until a shard is split, and how many seconds a whole shard may take."""
 
     max_deaths: int
     shard_timeout_s: float
 
 
 def run_shards(pool: WorkerPool, shards: Iterable[Shard], policy: Policy, events: Events) -> Progress:
-    """Do all `shards` and return the progress. Raises RunFault where the pool does."""
+    """Count all `shards` and return the progress. Raises RunFault if the pool does, or if a shard cannot be committed at all."""
     progress = Progress()
     suspects = _run_window(pool, iter(shards), policy, events, progress)
     if suspects:
@@ -60,7 +62,7 @@ def _run_window(
             if shard is None:
                 exhausted = True
                 break
-            pool.submit(Task(shard, Mode.COMMIT, policy.shard_timeout_s))
+            pool.submit(ShardTask(shard, Mode.COMMIT, policy.shard_timeout_s))
             in_flight += 1
         if exhausted and not in_flight and not again:
             return suspects
@@ -86,17 +88,21 @@ def _run_window(
 
 
 def _run_suspect(pool: WorkerPool, shard: Shard, policy: Policy, events: Events, progress: Progress) -> None:
-    end = _attempt(pool, Task(shard, Mode.COMMIT, policy.shard_timeout_s), events, progress)
+    end = _attempt(pool, ShardTask(shard, Mode.COMMIT, policy.shard_timeout_s), events, progress)
     if isinstance(end, Death):
         marked = _mark_poison(pool, shard, end, policy, events, progress)
         end = _insist(
-            pool, Task(marked, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, progress
+            pool, ShardTask(marked, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, progress
         )
     if isinstance(end, Death):
         # Its fields can be counted one by one and not together: the shard as a whole is what fails.
         everything = replace(shard, fields=tuple(_marked(planned, end) for planned in shard.fields))
         end = _insist(
-            pool, Task(everything, Mode.COMMIT, policy.shard_timeout_s), policy.max_deaths, events, progress
+            pool,
+            ShardTask(everything, Mode.COMMIT, policy.shard_timeout_s),
+            policy.max_deaths,
+            events,
+            progress,
         )
     if isinstance(end, Death):
         raise RunFault(
@@ -140,10 +146,10 @@ def _mark_poison(
     return replace(shard, fields=fields)
 
 
-def _probe(shard: Shard, indexes: Sequence[int], policy: Policy) -> Task:
+def _probe(shard: Shard, indexes: Sequence[int], policy: Policy) -> ShardTask:
     probe = replace(shard, fields=tuple(shard.fields[index] for index in indexes))
     timeout = max(_PROBE_FLOOR_S, policy.shard_timeout_s * len(indexes) / len(shard.fields))
-    return Task(probe, Mode.PROBE, min(timeout, policy.shard_timeout_s))
+    return ShardTask(probe, Mode.PROBE, min(timeout, policy.shard_timeout_s))
 
 
 def _marked(planned: PlannedField, death: Death) -> PlannedField:
@@ -152,7 +158,9 @@ def _marked(planned: PlannedField, death: Death) -> PlannedField:
     return replace(planned, reason=death.reason, detail=_DETAILS.get(death.reason, death.detail))
 
 
-def _insist(pool: WorkerPool, task: Task, tries: int, events: Events, progress: Progress) -> Receipt | Death:
+def _insist(
+    pool: WorkerPool, task: ShardTask, tries: int, events: Events, progress: Progress
+) -> Receipt | Death:
     """Up to `tries` attempts, until one gives a receipt."""
     end = _attempt(pool, task, events, progress)
     for _ in range(tries - 1):
@@ -162,8 +170,8 @@ def _insist(pool: WorkerPool, task: Task, tries: int, events: Events, progress: 
     return end
 
 
-def _attempt(pool: WorkerPool, task: Task, events: Events, progress: Progress) -> Receipt | Death:
-    """One attempt, alone in the pool; again for as long as it is lost through no fault of its own."""
+def _attempt(pool: WorkerPool, task: ShardTask, events: Events, progress: Progress) -> Receipt | Death:
+    """One attempt with nothing else in the pool, repeated as long as it is lost through no fault of its own."""
     while True:
         while pool.capacity() < 1:
             pool.wait(1.0)
@@ -179,7 +187,7 @@ def _attempt(pool: WorkerPool, task: Task, events: Events, progress: Progress) -
 
 def _end_of(pool: WorkerPool, events: Events, progress: Progress) -> Receipt | Death | None:
     while True:
-        ended: list[Outcome] = list(pool.wait(1.0))
+        ended: list[EndedAttempt] = list(pool.wait(1.0))
         events.tick(progress)
         if ended:
             return ended[0].end

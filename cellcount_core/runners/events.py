@@ -1,4 +1,6 @@
-"""What a run tells while it works, how far it has come, and the timings it leaves in `run/timings/`, beside the results and never part of one."""
+"""What a run tells while it works, its progress so far, and the timings that it writes to `run/timings/`.
+Timings are never part of a result.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ from typing import Protocol
 
 from cellcount_core.domain.errors import RunFault
 from cellcount_core.domain.fields import Receipt
-from cellcount_core.runners.pool import Death, Task
+from cellcount_core.runners.pool import Death, ShardTask
 from cellcount_core.stores.base import Store
 
 
 @dataclass(slots=True)
 class Progress:
-    """What has been done in this run so far (fields committed by earlier runs are not in it).
+    """What this run has done so far, without the fields that earlier runs committed.
 
-    `in_hand` are the fields that are counted and not committed yet. `notes` are those of workers that the user was told.
+    `in_hand` are the fields that are counted but not committed yet. `notes` are the workers' notes that
+    the user was already shown.
     """
 
     shards: int = 0
@@ -34,7 +37,7 @@ class Progress:
     notes: set[str] = field(default_factory=set)
 
     def add(self, receipt: Receipt) -> None:
-        """Count a committed shard."""
+        """Add a committed shard."""
         self.shards += 1
         self.objects += receipt.objects
         self.pixels += receipt.pixels
@@ -43,35 +46,37 @@ class Progress:
 
 
 class Events(Protocol):
-    """Who is told. Called from the driver's thread."""
+    """Whoever is told what happens. All methods are called from the driver's thread."""
 
     def stage(self, text: str) -> None:
         """A new stage of the job began."""
         ...
 
     def begin(self, fields: int, already: int, run: str) -> None:
-        """Counting begins: `fields` expected in all, `already` of them committed by an earlier run; `run` is the fingerprint."""
+        """Counting begins. `fields` are expected in all, and `already` of them were committed by an earlier
+        run; `run` is the fingerprint.
+        """
         ...
 
     def receipt(self, receipt: Receipt, progress: Progress) -> None:
         """A shard was committed."""
         ...
 
-    def death(self, task: Task, death: Death) -> None:
-        """An attempt gave no receipt."""
+    def death(self, task: ShardTask, death: Death) -> None:
+        """An attempt ended without a receipt."""
         ...
 
     def tick(self, progress: Progress) -> None:
-        """About a second passed."""
+        """About a second has passed."""
         ...
 
     def warn(self, text: str) -> None:
-        """Something a user should know."""
+        """Something that a user should know."""
         ...
 
 
 class PassedOn:
-    """Passes everything on to `events`; what looks at some of it on the way derives from this."""
+    """Passes every event on to `events`. Classes that look at some events on the way derive from it."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -88,7 +93,7 @@ class PassedOn:
         """Passed on."""
         self._events.receipt(receipt, progress)
 
-    def death(self, task: Task, death: Death) -> None:
+    def death(self, task: ShardTask, death: Death) -> None:
         """Passed on."""
         self._events.death(task, death)
 
@@ -102,19 +107,19 @@ class PassedOn:
 
 
 class Watched(PassedOn):
-    """Asks `guards` after each shard and about once a second: what one of them raises ends the run."""
+    """Calls the `guards` after each shard and about once a second. An exception that one of them raises ends the run."""
 
     def __init__(self, events: Events, *guards: Callable[[Progress], None]) -> None:
         super().__init__(events)
         self._guards = guards
 
     def receipt(self, receipt: Receipt, progress: Progress) -> None:
-        """Passed on, then the guards are asked."""
+        """Passed on; then the guards are called."""
         super().receipt(receipt, progress)
         self._ask(progress)
 
     def tick(self, progress: Progress) -> None:
-        """Passed on, then the guards are asked."""
+        """Passed on; then the guards are called."""
         super().tick(progress)
         self._ask(progress)
 
@@ -128,11 +133,11 @@ _FILE_SHARDS = 4096
 
 
 class TimedEvents(PassedOn):
-    """Passes events on and writes the receipts and deaths among them, and which runner it was ("ray" or "serial"), to
-    `run/timings/<start>-<pid>.json` of `output` (the next files of a long run: `…-1.json`, `…-2.json`).
+    """Passes events on, and writes the receipts and deaths, and which runner it was ("ray" or "serial"), to
+    `run/timings/<start>-<pid>.json` of `output`. A long run writes further files, `…-1.json`, `…-2.json`.
 
-    Where the output takes no more files, why the run stopped says so, or the reduction's own puts: a second fault here
-    would hide the first, so none is raised.
+    If the output cannot be written any more, no fault is raised here, because the fault that stopped the
+    run, or the puts of the reduction, will say so; a second fault would hide the first.
     """
 
     def __init__(
@@ -155,7 +160,7 @@ class TimedEvents(PassedOn):
             self.flush()
         self._events.receipt(receipt, progress)
 
-    def death(self, task: Task, death: Death) -> None:
+    def death(self, task: ShardTask, death: Death) -> None:
         """Kept and passed on."""
         lost = {
             "shard": task.shard.number,
@@ -167,7 +172,7 @@ class TimedEvents(PassedOn):
         self._events.death(task, death)
 
     def flush(self) -> None:
-        """Write what is kept, if there is any, and forget it."""
+        """Write what was collected, if anything, and forget it."""
         if not self._shards and not self._deaths:
             return
         shards, deaths = (", ".join(texts) for texts in (self._shards, self._deaths))

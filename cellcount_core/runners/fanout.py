@@ -1,4 +1,4 @@
-"""Shards to workers: which runner, the cluster, the pool of workers, and who is told of what they do."""
+"""Hand out shards to workers: choose the runner, join the cluster, open the pool of workers, and connect those who are told about it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _WISHES = ("address", "actors", "gpus_per_actor", "memory_mib", "shard_timeout_s
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`number` shards to do, streamed, and what a display is told: `fields` in all, `already` of them done before."""
+    """`number` shards to count, as a stream, and what a display is told: `fields` in all, `already` of them counted before."""
 
     shards: Iterable[Shard]
     number: int
@@ -56,7 +56,7 @@ class Work:
     already: int
 
     def in_flight(self, execution: ExecutionConfig) -> int:
-        """Shards that each worker has in hand: two, or more where a shard is but a few fields."""
+        """How many shards each worker has in hand: two, or more if a shard has only a few fields."""
         if execution.in_flight != "auto":
             return execution.in_flight
         fields = max(1, (self.fields - self.already) // max(1, self.number))
@@ -64,7 +64,7 @@ class Work:
 
 
 def engine_asks_for_gpus(job: JobConfig, package: Package) -> bool:
-    """Whether the engine of a new run depends on the GPUs that a cluster has, so that it must be asked before planning."""
+    """Whether the engine of a new run depends on how many GPUs the cluster has, so that the cluster must be asked before planning."""
     execution, asked = job.execution, job.run.model.engine
     if execution.runner == "serial" or execution.gpus_per_actor == 0:
         return False
@@ -74,10 +74,10 @@ def engine_asks_for_gpus(job: JobConfig, package: Package) -> bool:
 
 
 def refuse_gpus(execution: ExecutionConfig) -> None:
-    """What `gpus_per_actor` asks for and a cluster started here cannot have, told before it is started, which takes many seconds.
+    """Check `gpus_per_actor` before a local cluster is started, because starting takes many seconds.
 
-    Raises ConfigFault where this machine has no GPU. A cluster that is there already, or
-    a run in this process, is not asked.
+    Raises ConfigFault if it asks for a GPU and this machine has none. Runs in this process and on an
+    existing cluster are not checked.
     """
     share = execution.gpus_per_actor
     if share in ("auto", 0) or execution.runner == "serial" or has_cluster(execution):
@@ -96,14 +96,14 @@ def _has_gpu() -> bool:
 
 
 def has_cluster(execution: ExecutionConfig) -> bool:
-    """Whether a cluster is there already: one is named, or this process is connected to one."""
+    """Whether a cluster exists already: one is named, or this process is connected to one."""
     ray = sys.modules.get("ray")
     address = execution.address or os.environ.get("RAY_ADDRESS")
     return address not in (None, "", "local") or (ray is not None and bool(ray.is_initialized()))
 
 
 def with_runner(job: JobConfig, runner: Literal["ray", "serial"]) -> JobConfig:
-    """The job with its runner decided."""
+    """Return the job with this runner."""
     execution = job.execution.model_copy(update={"runner": runner})
     return job.model_copy(update={"execution": execution})
 
@@ -111,9 +111,11 @@ def with_runner(job: JobConfig, runner: Literal["ray", "serial"]) -> JobConfig:
 def decided(
     job: JobConfig, run: RunFile, package: Package, source: Store, shards: Iterable[Shard], events: Events
 ) -> JobConfig:
-    """The job with "auto" decided: in this process where its work is done sooner than a cluster starts, on Ray otherwise.
+    """Return the job with the runner "auto" decided: "serial" (in this process) if the work takes less time
+    than a cluster needs to start, "ray" otherwise.
 
-    Ray, too, where a cluster is there or a setting asks for what only it can do. Where "serial" was asked for, such settings are warned of.
+    It is also "ray" if a cluster exists already, or if a setting asks for something that only Ray can do.
+    If "serial" was asked for, a warning names such settings.
     """
     execution, plain = job.execution, ExecutionConfig()
     wishes = [name for name in _WISHES if getattr(execution, name) != getattr(plain, name)]
@@ -136,7 +138,7 @@ def decided(
 
 
 def _work_s(job: JobConfig, run: RunFile, package: Package, source: Store, shards: Iterable[Shard]) -> float:
-    """Seconds of one core that the fields of `shards` take, roughly; no more of them are looked at than make it too many."""
+    """A rough number of seconds that one core needs for the fields of `shards`. It stops looking once they are too many."""
     network = package.engines.get(run.model.engine, "")
     size = package.file(network).stat().st_size / 1e6 if network else 0.0
     megapixels: float | None = None
@@ -158,7 +160,7 @@ def _work_s(job: JobConfig, run: RunFile, package: Package, source: Store, shard
 
 
 def _megapixels(job: JobConfig, run: RunFile, source: Store, planned: PlannedField) -> float:
-    """Of one field: as the object sizes of the run know it, or as its file says; half a byte a pixel where neither tells."""
+    """The megapixels of one field: from the run's object sizes, else from the file, else estimated at half a byte per pixel."""
     if images := sum(scale.images for scale in run.scales):
         return sum(s.images * s.width_px * s.height_px for s in run.scales) / images / 1e6
     if planned.size <= _OPENED_TO_SEE:
@@ -177,7 +179,7 @@ def _megapixels(job: JobConfig, run: RunFile, source: Store, planned: PlannedFie
 
 
 def _enlarged(run: RunFile, package: Package) -> float:
-    """Pixels at the model's scale for one of the image: small objects are enlarged."""
+    """How many pixels at the model's scale one pixel of the image becomes: images with small objects are enlarged."""
     sizes = [scale.diameter_px for scale in run.scales if scale.diameter_px]
     given = run.run.get("diameter")
     if isinstance(given, int | float):
@@ -190,9 +192,9 @@ def _enlarged(run: RunFile, package: Package) -> float:
 
 @contextmanager
 def cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
-    """The cluster of the Ray runner for as long as it is needed; gives the number of GPUs there are.
+    """The cluster of the Ray runner, for as long as the context lasts; gives the number of its GPUs.
 
-    Within another such context it is the same cluster.
+    Inside another such context it is the same cluster.
     """
     if execution.runner == "serial":
         yield 0.0
@@ -209,7 +211,7 @@ def cluster(execution: ExecutionConfig, events: Events) -> Iterator[float]:
 
 @contextmanager
 def recorded(job: JobConfig, run: RunFile, output: Store, events: Events) -> Iterator[Events]:
-    """`events`, recorded in `run/timings` of the output too, and for who watches the cluster where there is one."""
+    """Return `events` such that they are also recorded in `run/timings` of the output and, with Ray, as metrics of the cluster."""
     timed = TimedEvents(events, output, job.execution.runner)
     try:
         if job.execution.runner == "serial":
@@ -223,7 +225,7 @@ def recorded(job: JobConfig, run: RunFile, output: Store, events: Events) -> Ite
 
 
 def context_of(job: JobConfig, run: RunFile, source: Store, output: Store) -> RunContext:
-    """What the workers of `run` are told."""
+    """What the workers of `run` need to know."""
     places = Places(
         source.url,
         storage_options(job.storage),
@@ -234,7 +236,7 @@ def context_of(job: JobConfig, run: RunFile, source: Store, output: Store) -> Ru
 
 
 def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Progress:
-    """Do the work with a pool of workers that ends with it; inside `cluster`. Raises RunFault as `run_shards`."""
+    """Do the work with a pool of workers, which is closed at the end. Call it inside `cluster`. Raises RunFault as `run_shards` does."""
     pool = _pool(job, context, work, told)
     try:
         told.begin(work.fields, work.already, context.fingerprint)
@@ -245,7 +247,7 @@ def fan_out(job: JobConfig, context: RunContext, work: Work, told: Events) -> Pr
 
 
 def own_threads(job: JobConfig) -> int:
-    """Threads of what this process computes itself."""
+    """The number of threads for what this process computes itself."""
     return usable_cores() if job.execution.threads == "auto" else job.execution.threads
 
 

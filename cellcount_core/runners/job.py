@@ -1,4 +1,4 @@
-"""A whole counting job: discover, plan, count what is not committed, reduce."""
+"""A whole counting job: discover, plan, count what is not committed yet, reduce."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from cellcount_core.runners.fanout import (
     with_runner,
 )
 from cellcount_core.runners.lease import held
-from cellcount_core.runners.places import open_input, open_output, storage_options
+from cellcount_core.runners.places import open_job_input, open_job_output, storage_options
 from cellcount_core.runners.stopping import Budget, interruptible
 from cellcount_core.stores.base import Store
 
@@ -43,7 +43,7 @@ _AHEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job came to. `progress` is what this call did; `summary` covers the whole run; `warnings` are those of its plan."""
+    """The result of a job. `progress` is what this call did, `summary` covers the whole run, and `warnings` are those of its plan."""
 
     run: RunFile
     progress: Progress
@@ -54,10 +54,10 @@ class JobResult:
 
 
 def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
-    """What `job` would do. Nothing is written; no cluster is asked for. `say` is told what takes a while."""
+    """Plan `job` and return the summary. Nothing is written and no cluster is used. `say` is called before steps that take a while."""
     package = find_package(job.run.model.package)
     refuse_small_tile(package, job.run.tile)
-    source = open_input(job)
+    source = open_job_input(job)
     model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
@@ -69,12 +69,15 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
 
 
 def run_job(job: JobConfig, events: Events, again: frozenset[Reason] = frozenset()) -> JobResult:
-    """Count what is not counted yet and reduce. Raises RunFault where the run cannot go on; the same call then resumes it.
+    """Count what is not counted yet, and reduce. If the run cannot go on, RunFault is raised; the same call
+    then resumes it.
 
-    Shards that are committed with a field that failed for one of the reasons `again` are counted once more.
+    Committed shards that contain a field which failed for one of the reasons `again` are counted once
+    more.
 
-    The output's lease is held meanwhile: BusyFault where another driver is at work on it, or took it over.
-    Ctrl-C, and in the main thread SIGTERM, raise Interrupted once the workers are ended.
+    The output's lease is held during the job. Raises BusyFault if another driver is working on the output
+    or took it over. Ctrl-C, and in the main thread SIGTERM, raise Interrupted after the workers were
+    ended.
     """
     with interruptible("stopped; the same command goes on where this one stopped"):
         return _run(job, events, again)
@@ -84,8 +87,8 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     began = time.perf_counter()
     refuse_gpus(job.execution)
     package = find_package(job.run.model.package)
-    source = open_input(job)
-    output = open_output(job, source)
+    source = open_job_input(job)
+    output = open_job_output(job, source)
     kept = stored_run(output, job.run, planned_model(package, job.run.model.engine).identity)
     if kept is None:
         refuse_small_tile(package, job.run.tile)
@@ -118,8 +121,9 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
 
 
 def ending(job: JobConfig, summary: Summary) -> ExitCode:
-    """How a run ends: FAILURES where more fields failed or are missing than are accepted, else DOUBTS where `execution.strict` is set and
-    a plate is in doubt."""
+    """The exit code of a run: FAILURES if more fields failed or are missing than are accepted; else DOUBTS if
+    `execution.strict` is set and a plate is in doubt; else OK.
+    """
     bad = summary.statuses.get("failed", 0) + summary.statuses.get("missing", 0)
     if bad > accepted_failures(job.execution.max_failed, summary.fields):
         return ExitCode.FAILURES
@@ -138,7 +142,7 @@ def _size_finder(
 
 
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
-    """What planning must know of a package; a run that goes on has the schema that it was planned with."""
+    """What planning needs to know about a package. A run that is resumed keeps the schema it was planned with."""
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
     return PlannedModel(identity, package.input.channels, schema_of(package, kept))
 
@@ -159,7 +163,7 @@ def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ..
 
 
 def refuse_small_tile(package: Package, tile: int) -> None:
-    """Raises ConfigFault where tiles of `tile` px are smaller than the package's network needs."""
+    """Raises ConfigFault if tiles of `tile` px are smaller than the package's network needs."""
     from cellcount_core.images.tiles import smallest_tile
 
     smallest = smallest_tile(package.stride, package.radius)
@@ -179,7 +183,7 @@ def _survey(job: JobConfig, package: Package, source: Store, output: Store, even
 def _plan(
     job: JobConfig, model: PlannedModel, seen: Survey, output: Store, find_sizes: SizeFinder, events: Events
 ) -> tuple[RunFile, tuple[str, ...]]:
-    """The run, and what its plan warns of."""
+    """The run, and the warnings of its plan."""
     with seen, plan_survey(seen, model, shard_limits(job.execution), find_sizes) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
@@ -213,7 +217,7 @@ def _count(
 
 
 def _take_back(output: Store, again: frozenset[Reason]) -> None:
-    """Undo the commits of the shards with a field that failed for one of the reasons `again`."""
+    """Undo the commits of shards that contain a field which failed for one of the reasons `again`."""
     if not again:
         return
     keys = [fields_key(number) for number in sorted(committed_parts(output))]
@@ -226,7 +230,7 @@ def _take_back(output: Store, again: frozenset[Reason]) -> None:
 
 
 def _kept(output: Store, plan: bytes, run: RunFile) -> str:
-    """What a stop leaves, in words."""
+    """In words, what remains after a stop."""
     again = "the same command goes on where this one stopped"
     try:
         done = committed_parts(output)

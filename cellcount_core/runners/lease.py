@@ -1,8 +1,10 @@
-"""The lease of a folder in a store: one driver at a time works on it, and a dead driver's place is taken over.
+"""The lease of a folder in a store. One driver at a time may work on the folder, and the place of a dead
+driver can be taken over.
 
-A lease is a series of generation files, `<name>/<000001>.json`; the highest one says who holds it. A new one is created
-with `put_new`, so of many that want it one gets it. Its holder rewrites it with a growing number of beats. Whoever finds
-one looks a number of times whether it changes: clocks of two machines are never compared (ADR 0007).
+A lease is a series of generation files, `<name>/<000001>.json`; the highest one says who holds it. A new
+one is created with `put_new`, so that only one of several candidates gets it. The holder rewrites its file
+with a growing number of beats. Whoever finds a lease looks several times whether it changes; the clocks of
+two machines are never compared (ADR 0007).
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ _STOP_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a generation file says. `since` is that machine's clock, for people alone; `token` is one holding's own.
+    """The content of a generation file. `since` is by that machine's clock and only for people to read;
+    `token` is unique to one holding.
 
-    `machine` names one boot of one host and one of its process namespaces: only there does `pid` with `started` mean
-    anything. "" where the system does not tell.
+    `machine` identifies one boot of one host and one process namespace on it; `pid` and `started` mean
+    something only there. It is "" if the system does not tell.
     """
 
     token: str
@@ -51,7 +54,7 @@ class Holder:
 
 
 class Lease:
-    """A lease that is held. `check` is what a driver asks between two shards; a thread keeps it alive meanwhile."""
+    """A lease that is held. A thread keeps it alive; the driver calls `check` between two shards."""
 
     def __init__(self, store: Store, name: str, holder: Holder) -> None:
         self._store = store
@@ -70,22 +73,22 @@ class Lease:
 
     @property
     def after_death(self) -> bool:
-        """Whether the last holder was at work when its process died, or seemed to."""
+        """Whether the previous holder died, or seemed to, while it was working."""
         return self._after_death
 
     def check(self) -> None:
-        """Raise BusyFault once it is known that another driver took the lease over. Asks the store nothing."""
+        """Raise BusyFault if it is known that another driver took the lease over. This does not ask the store."""
         if self._lost is not None:
             raise BusyFault(self._lost)
 
     def confirm(self) -> None:
-        """As `check`, after a look into the store: before something that must not be done twice at once."""
+        """As `check`, but asks the store first. Call it before something that two drivers must not both do."""
         self._look()
         self.check()
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """The thread lives within this context, which tells others of this process that this holding lives."""
+        """The thread runs inside this context. That is how others in this process know that this holding is alive."""
         self._thread.start()
         try:
             yield
@@ -94,12 +97,12 @@ class Lease:
             self._thread.join(_STOP_S)
 
     def taken(self, number: int, *, after_death: bool) -> None:
-        """Generation `number` is held: beat for it."""
+        """Generation `number` is held: begin to beat for it."""
         self._after_death = after_death
         self._number = number
 
     def release(self, say: Callable[[str], None]) -> None:
-        """Say in the store that it is free. Where that fails, whoever comes next waits for beats in vain instead."""
+        """Write to the store that the lease is free. If that fails, whoever comes next waits for beats in vain instead."""
         if self._lost is not None or not self._number:
             return
         try:
@@ -140,11 +143,12 @@ def held(
     patience_beats: int = 3,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Lease]:
-    """Hold the lease `name` of `store`; it is released at the end, also after a fault.
+    """Hold the lease `name` of `store`. It is released at the end, also after a fault.
 
-    Raises BusyFault, which names the holder, where another driver is alive: at once where it is a process of this host,
-    otherwise when its next beat is seen. A dead process of this host is taken over from at once, any other when it gave no
-    beat for `patience_beats` of its own `beat_s`. `say` is told of waiting and of taking over.
+    Raises BusyFault, which names the holder, if another driver is alive: at once if that is a process of
+    this host, otherwise as soon as a beat of it is seen. A dead process of this host is replaced at once;
+    any other holder is replaced after `patience_beats` of its own `beat_s` (seconds) without a beat. `say`
+    is told about waiting and taking over.
     """
     me = _myself(beat_s)
     lease = Lease(store, name, me)
@@ -160,7 +164,7 @@ def held(
 def _take(
     store: Store, name: str, me: Holder, patience_beats: int, say: Callable[[str], None]
 ) -> tuple[int, bool]:
-    """The generation that is held now, and whether the holder before this one died."""
+    """The generation that is now held, and whether the holder before it died."""
     # Found by a put: a listing may lag behind it.
     known = 0
     died = False
@@ -185,7 +189,7 @@ def _take(
 
 
 def _create(store: Store, name: str, number: int, me: Holder) -> bool:
-    """Whether this generation is ours now: also where the reply to our own put got lost."""
+    """Whether this generation is ours now. That may be so even if the reply to our own put was lost."""
     if store.put_new(_key(name, number), _body(me)) is Created.NEW:
         return True
     found = _read(store, name, number)
@@ -195,7 +199,9 @@ def _create(store: Store, name: str, number: int, me: Holder) -> bool:
 def _wait_for_end(
     store: Store, name: str, number: int, beat_s: float, patience_beats: int, say: Callable[[str], None]
 ) -> bool:
-    """Return once the holder of generation `number` is known to be gone, whether it let go; raise BusyFault once it is seen to live."""
+    """Return once the holder of generation `number` is known to be gone, and whether it released the lease.
+    Raises BusyFault as soon as the holder is seen to be alive.
+    """
     first = _read(store, name, number)
     if first is None or first.released:
         return True
@@ -245,7 +251,7 @@ def _write(store: Store, name: str, number: int, holder: Holder) -> None:
 
 
 def _read(store: Store, name: str, number: int) -> Holder | None:
-    """Who holds this generation; None where it is gone or says nothing: then the next one is there to be taken."""
+    """Who holds this generation; None if the file is gone or unreadable, which means that the next generation may be taken."""
     try:
         found = json.loads(store.get(_key(name, number)))
         return Holder(
@@ -263,7 +269,7 @@ def _myself(beat_s: float) -> Holder:
 
 
 def _machine() -> str:
-    """This boot of this host and its process namespace: two containers of one host do not see each other's processes."""
+    """This boot of this host and its process namespace. Two containers on one host cannot see each other's processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{socket.gethostname()} {boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -272,7 +278,7 @@ def _machine() -> str:
 
 
 def _lives_here(holder: Holder) -> bool | None:
-    """Whether the holder lives; None where this machine cannot know."""
+    """Whether the holder is alive; None if this machine cannot know."""
     if not holder.machine or holder.machine != _machine() or not holder.started:
         return None
     if _started(holder.pid) != holder.started:
@@ -286,7 +292,7 @@ def _thread_name(holder: Holder) -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When process `pid` started, in ticks since the boot; None where there is no such process, or a dead one."""
+    """When process `pid` started, in ticks since the boot; None if there is no such process, or a dead one."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Numbers of a run for whoever watches the cluster: Prometheus metrics that the driver records through Ray's own exporter."""
+"""Metrics of a run for people who watch the cluster: the driver records them with Ray's own Prometheus exporter."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from ray.util.metrics import Counter, Gauge
 
 from cellcount_core.domain.fields import Receipt
 from cellcount_core.runners.events import Events, PassedOn, Progress
-from cellcount_core.runners.pool import Death, Task
+from cellcount_core.runners.pool import Death, ShardTask
 
 _RUN_DIGITS = 12
 _TAGS = ("run",)
 
 
 class Metrics(PassedOn):
-    """Passes events on and records them, tagged with the first digits of the run's fingerprint.
+    """Passes events on and records them as metrics, tagged with the first digits of the run's fingerprint.
 
-    `cellcount_fields` by status, `cellcount_shards`, `cellcount_objects`, `cellcount_pixels`, `cellcount_deaths` by reason and
-    `cellcount_stage_seconds` by stage, `cellcount_bytes_read`, `cellcount_store_retries` and `cellcount_device_seconds` by state grow with
-    the run and are exported with `_total`; `cellcount_fields_per_second` is the rate of this session, `cellcount_device_busy_share` how much
-    of its time the devices worked, `cellcount_fields_left` what is left to do. Ray puts `ray_` before each name.
+    These grow with the run and are exported with the ending `_total`: `cellcount_fields` by status,
+    `cellcount_shards`, `cellcount_objects`, `cellcount_pixels`, `cellcount_deaths` by reason,
+    `cellcount_stage_seconds` by stage, `cellcount_bytes_read`, `cellcount_store_retries` and
+    `cellcount_device_seconds` by state. These hold the present value: `cellcount_fields_per_second` in
+    this session, `cellcount_device_busy_share` (the part of their time that the devices worked) and
+    `cellcount_fields_left`. Ray puts `ray_` before each name.
     """
 
     def __init__(self, events: Events, fingerprint: str) -> None:
@@ -58,7 +60,7 @@ class Metrics(PassedOn):
         self._since = time.monotonic()
 
     def begin(self, fields: int, already: int, run: str) -> None:
-        """Passed on; the rate counts from here."""
+        """Passed on; the rate is measured from here."""
         super().begin(fields, already, run)
         self._to_do = fields - already
         self._since = time.monotonic()
@@ -89,13 +91,13 @@ class Metrics(PassedOn):
         if both := self._busy_s + self._idle_s:
             self._share.set(self._busy_s / both)
 
-    def death(self, task: Task, death: Death) -> None:
+    def death(self, task: ShardTask, death: Death) -> None:
         """Recorded and passed on."""
         self._deaths.inc(tags={"reason": death.reason.value})
         super().death(task, death)
 
 
 def _grow(counter: Counter, by: float, tags: dict[str, str] | None = None) -> None:
-    """Ray takes no growth by nothing."""
+    """Increase a counter. Ray does not accept an increase by 0."""
     if by > 0:
         counter.inc(by, tags or {})

@@ -1,4 +1,6 @@
-"""Where a job reads and writes, what can be wrong with these places before anything is listed or started, and what workers are told of a run."""
+"""Where a job reads and writes, what can be wrong with these places before anything is listed or started, and
+what the workers of a run are told.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _OWN_FOLDERS = {"run", "fields", "objects", "labels", "pictures"}
 
 
 def storage_options(config: StorageConfig) -> StorageOptions:
-    """The options of a store from the configuration."""
+    """The options of a store, from the configuration."""
     return StorageOptions(
         endpoint=config.endpoint,
         region=config.region,
@@ -32,8 +34,12 @@ def storage_options(config: StorageConfig) -> StorageOptions:
     )
 
 
-def open_input(job: JobConfig) -> Store:
-    """The store of the input. Raises ConfigFault for a path that does not exist or is a file, or that only Ray's copy of a folder holds."""
+def open_job_input(job: JobConfig) -> Store:
+    """Open the store of the job's input.
+
+    Raises NoInputFault if the folder does not exist, and ConfigFault if it is a file or lies in Ray's copy
+    of a working directory.
+    """
     _refuse_rays_copy("input", job.input)
     source = open_store(job.input, storage_options(job.storage))
     if _is_local(source):
@@ -41,11 +47,13 @@ def open_input(job: JobConfig) -> Store:
     return source
 
 
-def open_output(job: JobConfig, source: Store) -> Store:
-    """The store of the output. Raises ConfigFault where it is the input, or the input one of its own folders; OutputFault where it is a file.
+def open_job_output(job: JobConfig, source: Store) -> Store:
+    """Open the store of the job's output.
 
-    An output inside the input is left out when the input is listed. A new one must be seen to be inside by its name: one that only
-    links or ".." lead there is refused.
+    An output inside the input is allowed, and is left out when the input is listed. Raises ConfigFault if
+    the output is the input, if the input is one of the output's own folders, or if a new output lies
+    inside the input only through links or "..", so that its name does not show it. Raises OutputFault if
+    the output is a file.
     """
     _refuse_rays_copy("output", job.output)
     output = open_store(job.output, storage_options(job.output_storage or job.storage))
@@ -80,7 +88,7 @@ def _refuse_inside_unseen(job: JobConfig, source: str, output: str) -> None:
 
 
 def _refuse_rays_copy(name: str, path: str) -> None:
-    """A submitted job runs in Ray's copy of the working directory: what it writes there is lost, and other nodes do not see it."""
+    """A submitted job runs in Ray's copy of the working directory. What it writes there is lost, and other nodes cannot see it."""
     if "://" not in path and _RAYS_COPY in Path(path).absolute().as_posix():
         raise ConfigFault(
             f"{name}: {path!r} lies in Ray's own copy of the folder that this job was sent from ({Path(path).absolute()}), which goes "
@@ -89,7 +97,7 @@ def _refuse_rays_copy(name: str, path: str) -> None:
 
 
 def is_relative(path: str) -> bool:
-    """Whether a place is a path that depends on the working directory."""
+    """Whether a place is a path that depends on the current folder."""
     return "://" not in path and not path.startswith(("/", "~"))
 
 
@@ -110,7 +118,7 @@ def _refuse_no_folder(folder: Path) -> None:
 
 
 def _sibling(above: Path, folder: Path) -> str:
-    """The folder that may have been meant, where the first name that does not exist is close to one that does."""
+    """A hint at the folder that may have been meant, if the first name that does not exist is similar to an existing one."""
     missing = folder.relative_to(above).parts[0]
     try:
         meant = likely(missing, [entry.name for entry in os.scandir(above) if entry.is_dir()])
@@ -130,7 +138,7 @@ class Places:
 
 
 def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) -> RunContext:
-    """The context of `run`, with one thread for the model's arithmetic; pools replace that by their own number."""
+    """The context of `run` for its workers. `threads` is 1; pools replace it by their own number."""
     counted = selections(run.channels)
     by_name = {selection.name: selection for selection in counted}
     measured = tuple(by_name.get(name) or Selection(name, name) for name in run.schema.channels)

@@ -1,6 +1,7 @@
-"""Connect to Ray and decide from the cluster what the workers are: how many, on which nodes and devices, with how many threads.
+"""Connect to Ray, and decide from the cluster's resources how many workers there are, on which nodes and
+devices, and with how many threads.
 
-Nodes on which the model cannot be loaded are left out for the rest of a run.
+Nodes on which the model cannot be loaded are not used for the rest of a run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _LOCAL_STORE_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the cluster has. `own` is one that this process started: it has one node and cannot grow."""
+    """What the cluster has. `own` means that this process started it: it has one node and cannot grow."""
 
     cpus: float
     gpus: float
@@ -40,7 +41,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What each worker is given, and how many are asked for."""
+    """What each worker gets, and how many workers are asked for."""
 
     actors: int
     cpus: float
@@ -51,10 +52,12 @@ class Sizing:
 
 @contextmanager
 def connected(execution: ExecutionConfig) -> Iterator[Resources]:
-    """Join the cluster named by `execution.address` or RAY_ADDRESS, or start a local one, for as long as the context lasts.
+    """Join the cluster that `execution.address` or RAY_ADDRESS names, or start a local one, for as long as
+    the context lasts.
 
-    Where this process is connected to Ray already, that is used, and left as it is. Raises StorageFault where the cluster
-    cannot be reached, CredentialsFault where it refuses the token, ConfigFault where the address is one that jobs are sent to.
+    If this process is connected to Ray already, that connection is used and left as it is. Raises
+    StorageFault if the cluster cannot be reached, CredentialsFault if it refuses the token, ConfigFault if
+    the address is one that jobs are submitted to.
     """
     if ray.is_initialized():
         yield resources(execution)
@@ -82,7 +85,9 @@ def _address(execution: ExecutionConfig) -> str | None:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Raise at once where nobody listens at the host and port of `address`: Ray itself tries for minutes. Other forms pass."""
+    """Raise at once if nothing listens at the host and port of `address`, because Ray itself would try for
+    minutes. Other forms of address pass.
+    """
     if address.startswith(("http://", "https://")):
         raise ConfigFault(
             f"Ray: {address} is where a cluster takes jobs: cellcount submit --address {address}. Counting joins it at HOST:6379"
@@ -144,9 +149,9 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep a handler of SIGTERM that somebody set: ray.init puts one in its place that ends the process there and then.
+    """Keep the handler of SIGTERM that is set: ray.init replaces it by one that ends the process at once.
 
-    A SIGTERM that comes meanwhile is what Ctrl-C is: KeyboardInterrupt.
+    A SIGTERM that comes meanwhile acts like Ctrl-C: KeyboardInterrupt.
     """
     before = signal.getsignal(signal.SIGTERM)
     ours = before not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread()
@@ -162,15 +167,16 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def resources(execution: ExecutionConfig) -> Resources:
-    """What the cluster this process is connected to has now."""
+    """What the cluster that this process is connected to has now."""
     totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Resources(totals.get("CPU", 0.0), totals.get("GPU", 0.0), own=_address(execution) is None)
 
 
 def waiting_text(waiting: int, sizing: Sizing, left_out: Sequence[str] = ()) -> str:
-    """What `waiting` workers of this size wait for, beside what the cluster has, so that a user sees what is missing.
+    """What `waiting` workers of this size wait for, next to what the cluster has, so that a user sees what is
+    missing.
 
-    `left_out` are nodes of it that no worker is placed on.
+    `left_out` are nodes of the cluster on which no worker is placed.
     """
     asked = (("CPU", sizing.cpus), ("GPU", sizing.gpus), ("memory", float(sizing.memory_bytes or 0)))
     totals: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -193,11 +199,13 @@ def _amount(name: str, amount: float) -> str:
 
 
 def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) -> Sizing:
-    """Workers for these resources: as many as `execution.actors` says, never more than there are shards to do.
+    """The workers for these resources: as many as `execution.actors` says, but never more than there are
+    shards.
 
-    With GPUs: one worker a GPU (or `gpus_per_actor` of one). Without: one worker a core, each with one thread, because tiles
-    are many and threads within one tile gain less; `threads` gives a worker more cores. Raises ConfigFault where `gpus_per_actor`
-    asks for a GPU and the cluster has none and cannot grow one.
+    With GPUs there is one worker for each GPU (or for each `gpus_per_actor` of one). Without, there is one
+    worker for each core with one thread each, because there are many tiles and several threads within one
+    tile gain less; `threads` gives a worker more cores. Raises ConfigFault if `gpus_per_actor` asks for a
+    GPU and the cluster has none and cannot add one.
     """
     memory = execution.memory_mib << 20 if execution.memory_mib else None
     share = execution.gpus_per_actor
@@ -229,7 +237,7 @@ def size_workers(execution: ExecutionConfig, resources: Resources, shards: int) 
 
 
 def _share(cpus: float, threads: int) -> float:
-    """At most `threads` cores, rounded down to what Ray can hand out: whole ones, below 1 ten-thousandths."""
+    """At most `threads` cores, rounded down to what Ray can give: whole cores, or below 1 ten-thousandths."""
     if cpus >= 1:
         return float(min(threads, int(cpus)))
     return math.floor(cpus * 10_000) / 10_000
@@ -241,7 +249,7 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the cluster and all of its resources, by Ray's names for them."""
+    """A node of the cluster with all of its resources, under Ray's names for them."""
 
     id: str
     host: str
@@ -249,7 +257,7 @@ class Node:
     resources: Mapping[str, float]
 
     def holds(self, sizing: Sizing) -> bool:
-        """Whether a worker of this size has room here when nothing else does."""
+        """Whether a worker of this size would fit here if nothing else were running."""
         wanted = {"CPU": sizing.cpus, "GPU": sizing.gpus, "memory": float(sizing.memory_bytes or 0)}
         return self.alive and all(
             self.resources.get(name, 0.0) >= amount for name, amount in wanted.items() if amount
@@ -258,7 +266,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """What a worker says instead of opening: where it is, and why the model cannot be used there."""
+    """What a worker returns instead of opening: where it is, and why the model cannot be used there."""
 
     node: str
     host: str
@@ -266,14 +274,14 @@ class Unfit:
 
     @property
     def place(self) -> str:
-        """The host and the node, as a user is told of them."""
+        """The host and the node, in the words that a user is shown."""
         return f"{self.host} (node {self.node[:_SHOWN]})"
 
 
 class NodeChoice:
-    """The nodes that a run's workers may be placed on. `warn` is told of each that is left out, once.
+    """The nodes that a run's workers may be placed on. `warn` is told once about each that is left out.
 
-    A node is left out by its id: one that joins later is tried, and so is one that was started anew.
+    A node is left out by its id, so a node that joins later, or that was restarted, is tried.
     """
 
     def __init__(self, sizing: Sizing, warn: Callable[[str], None], *, patience_s: float) -> None:
@@ -284,7 +292,7 @@ class NodeChoice:
         self._unfit: dict[str, Unfit] = {}
 
     def leave_out(self, unfit: Unfit, nodes: Iterable[Node]) -> None:
-        """Place no more workers on that node. Raises ModelFault where none of `nodes`, those of the cluster, is left for them."""
+        """Place no more workers on that node. Raises ModelFault if none of `nodes`, the nodes of the cluster, remains."""
         if unfit.node in self._unfit:
             return
         self._unfit[unfit.node] = unfit
@@ -293,9 +301,11 @@ class NodeChoice:
         self._warn(f"{unfit.place} is left out of this run: {unfit.fault}")
 
     def await_one(self, nodes: Iterable[Node], now: float) -> None:
-        """For a pool that has left out nodes and has no open worker; `now` are seconds of any clock that does not jump.
+        """For a pool that has left out nodes and has no open worker. `now` are seconds of any clock that does
+        not jump.
 
-        Those that were fit may be gone, and others may come in their place. Raises ModelFault where none has come for `patience_s`.
+        The nodes that were fit may be gone, and others may join. Raises ModelFault if none has joined for
+        `patience_s` seconds.
         """
         if self._some_left(nodes):
             self._none_since = None
@@ -317,5 +327,5 @@ class NodeChoice:
         return tuple(self._unfit.values())
 
     def selector(self) -> dict[str, str] | None:
-        """Ray's label selector of the nodes that are left, None where that is all of them."""
+        """Ray's label selector for the remaining nodes; None if these are all."""
         return {"ray.io/node-id": f"!in({','.join(sorted(self._unfit))})"} if self._unfit else None

@@ -1,7 +1,8 @@
 """The Ray runner's pool: actors that hold the model, each with a few shards in hand.
 
-Ray's own retries are off. A worker that dies is replaced; what it had in hand is reported as a death for the driver to count.
-Only shards (lists of file names) go out and only receipts come back.
+Ray's own retries are turned off. A worker that dies is replaced, and what it had in hand is reported as a
+death, which the driver counts. Only shards (lists of file names) are sent to workers, and only receipts
+come back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from cellcount_core.domain.errors import ModelFault, Reason, RunFault
 from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.pipeline.context import RunContext
-from cellcount_core.runners.pool import Death, Mode, Outcome, Task, attempt, last_line
+from cellcount_core.runners.pool import Death, EndedAttempt, Mode, ShardTask, attempt, last_line
 from cellcount_core.runners.ray_cluster import Node, NodeChoice, Sizing, Unfit, waiting_text
 
 _MAX_FRUITLESS_DEATHS = 60
@@ -38,7 +39,7 @@ class CountingActor:
     """A ShardWorker in a process of its own."""
 
     def open(self, context: RunContext) -> int | Unfit:
-        """Load the model, check its golden tensors; the process id, or why the model cannot be used on this node."""
+        """Load the model and check its golden tensors. Returns the process id, or why the model cannot be used on this node."""
         from cellcount_core.pipeline.worker import ShardWorker
 
         try:
@@ -56,7 +57,7 @@ class CountingActor:
         return attempt(self._worker.probe, shard)
 
     def progress(self) -> dict[int, int]:
-        """Fields counted of each shard in hand."""
+        """How many fields are counted of each shard in hand."""
         return self._worker.progress()
 
 
@@ -66,14 +67,14 @@ class _Worker:
     opening: ray.ObjectRef[Any] | None
     avoids: frozenset[str]
     pid: int = 0
-    in_hand: dict[ray.ObjectRef[Any], tuple[Task, float]] = field(default_factory=dict)
+    in_hand: dict[ray.ObjectRef[Any], tuple[ShardTask, float]] = field(default_factory=dict)
     asked: ray.ObjectRef[Any] | None = None
     asked_at: float = 0.0
     progress: dict[int, int] = field(default_factory=dict)
 
 
 class RayPool:
-    """Actors of one run. `sizing` says how many and what each is given; `warn` is told of workers that do not start."""
+    """The actors of one run. `sizing` says how many there are and what each gets; `warn` is told about workers that do not start."""
 
     def __init__(
         self,
@@ -116,24 +117,24 @@ class RayPool:
         return [worker.pid for worker in self._workers if worker.opening is None]
 
     def capacity(self) -> int:
-        """Attempts that the open workers can hold."""
+        """How many attempts the open workers can have in hand."""
         return sum(self._in_flight for worker in self._workers if worker.opening is None)
 
-    def submit(self, task: Task) -> None:
-        """Hand the attempt to the open worker with the fewest in hand."""
+    def submit(self, task: ShardTask) -> None:
+        """Give the attempt to the open worker with the fewest in hand."""
         open_workers = [worker for worker in self._workers if worker.opening is None]
         worker = min(open_workers, key=lambda one: len(one.in_hand))
         method = worker.handle.count if task.mode is Mode.COMMIT else worker.handle.probe
         worker.in_hand[method.remote(task.shard)] = (task, time.monotonic())
 
-    def wait(self, timeout_s: float) -> Sequence[Outcome]:
-        """Attempts that ended. A worker that came up or was lost is taken in on the way."""
+    def wait(self, timeout_s: float) -> Sequence[EndedAttempt]:
+        """The attempts that ended. Workers that started or were lost meanwhile are dealt with too."""
         refs = [ref for worker in self._workers for ref in worker.in_hand]
         refs += [worker.opening for worker in self._workers if worker.opening is not None]
         ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
         # One ready reference is waited for; all that are ready by then are taken, so that a fast pool is not polled one by one.
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0) if ready else (ready, refs)
-        outcomes: list[Outcome] = []
+        outcomes: list[EndedAttempt] = []
         for worker in list(self._workers):
             outcomes += self._collect(worker, set(ready))
         outcomes += self._end_overdue()
@@ -142,12 +143,12 @@ class RayPool:
             self._nodes.await_one(cluster_nodes(), time.monotonic())
         return outcomes
 
-    def _collect(self, worker: _Worker, ready: set[ray.ObjectRef[Any]]) -> list[Outcome]:
+    def _collect(self, worker: _Worker, ready: set[ray.ObjectRef[Any]]) -> list[EndedAttempt]:
         if worker.opening is not None:
             if worker.opening in ready:
                 self._take_in(worker, worker.opening)
             return []
-        outcomes: list[Outcome] = []
+        outcomes: list[EndedAttempt] = []
         words = ""
         for ref in [ref for ref in worker.in_hand if ref in ready]:
             try:
@@ -159,7 +160,7 @@ class RayPool:
                 words = _last_words(error)
                 continue
             self._fruitless = 0
-            outcomes.append(Outcome(worker.in_hand.pop(ref)[0], end))
+            outcomes.append(EndedAttempt(worker.in_hand.pop(ref)[0], end))
         return outcomes + self._bury(worker, words) if words else outcomes
 
     def _take_in(self, worker: _Worker, opening: ray.ObjectRef[Any]) -> None:
@@ -188,10 +189,10 @@ class RayPool:
         self._nodes.leave_out(unfit, cluster_nodes())
         self._restart(worker)
 
-    def _bury(self, worker: _Worker, words: str) -> list[Outcome]:
+    def _bury(self, worker: _Worker, words: str) -> list[EndedAttempt]:
         lost = [task for task, _ in worker.in_hand.values()]
         self._replace(worker, words)
-        return [Outcome(task, Death(Reason.WORKER_DIED, words)) for task in lost]
+        return [EndedAttempt(task, Death(Reason.WORKER_DIED, words)) for task in lost]
 
     def _replace(self, worker: _Worker, words: str) -> None:
         # In isolation a worker that dies of its shard is what is looked for; one that cannot even start is not.
@@ -209,9 +210,9 @@ class RayPool:
         worker.in_hand.clear()
         self._workers[self._workers.index(worker)] = self._start()
 
-    def _end_overdue(self) -> list[Outcome]:
+    def _end_overdue(self) -> list[EndedAttempt]:
         now = time.monotonic()
-        outcomes: list[Outcome] = []
+        outcomes: list[EndedAttempt] = []
         for worker in list(self._workers):
             overdue = [task for task, since in worker.in_hand.values() if now - since > task.timeout_s]
             if not overdue:
@@ -219,10 +220,10 @@ class RayPool:
             others = [task for task, _ in worker.in_hand.values() if task not in overdue]
             self._replace(worker, "ended after the shard's time limit")
             outcomes += [
-                Outcome(task, Death(Reason.TIMED_OUT, f"not done after {task.timeout_s:g} s"))
+                EndedAttempt(task, Death(Reason.TIMED_OUT, f"not done after {task.timeout_s:g} s"))
                 for task in overdue
             ]
-            outcomes += [Outcome(task, None) for task in others]
+            outcomes += [EndedAttempt(task, None) for task in others]
         return outcomes
 
     def _speak_of_waiting(self) -> None:
@@ -235,7 +236,7 @@ class RayPool:
             self._warn(waiting_text(waiting, self._sizing, places))
 
     def progress(self) -> int:
-        """Fields counted in shards in hand, by what the workers said last; each is asked again once it has answered."""
+        """How many fields are counted in shards in hand, by the workers' last answers. Each is asked again once it has answered."""
         asked = [worker.asked for worker in self._workers if worker.asked is not None]
         now = time.monotonic()
         answered = set(ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
@@ -252,7 +253,7 @@ class RayPool:
         )
 
     def isolate(self) -> None:
-        """One attempt a worker from now on."""
+        """From now on one attempt per worker."""
         self._in_flight = 1
         self._isolated = True
 
@@ -263,7 +264,7 @@ class RayPool:
 
 
 def _progress_of(asked: ray.ObjectRef[Any]) -> dict[int, int]:
-    """What a worker says; nothing where it is gone, which its shards tell soon."""
+    """A worker's answer, or nothing if it is gone, which its shards will soon show."""
     try:
         told: dict[int, int] = ray.get(asked)
     except RayError:
@@ -272,7 +273,7 @@ def _progress_of(asked: ray.ObjectRef[Any]) -> dict[int, int]:
 
 
 def cluster_nodes() -> list[Node]:
-    """The nodes of the cluster, those that were lost among them."""
+    """The nodes of the cluster, including those that were lost."""
     told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [
         Node(node["NodeID"], node["NodeManagerHostname"], node["Alive"], node["Resources"]) for node in told

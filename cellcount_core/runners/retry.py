@@ -1,4 +1,4 @@
-"""The fields of a finished run that failed, done once more; what is counted already is neither read nor touched."""
+"""Count the failed fields of a finished run again. What is counted already is neither read nor changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import Work, cluster, context_of, decided, fan_out, recorded, with_runner
 from cellcount_core.runners.job import JobResult, ending
 from cellcount_core.runners.lease import held
-from cellcount_core.runners.places import open_input, open_output
+from cellcount_core.runners.places import open_job_input, open_job_output
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
 
@@ -33,8 +33,10 @@ _BAD = (Status.FAILED.value, Status.MISSING.value)
 
 @dataclass(frozen=True, slots=True)
 class RetryResult:
-    """What a retry came to. `retried` are the fields tried again, by the reason they had; `hopeless` those left as they are, since planning
-    found that they cannot be counted or since their files were replaced, likewise. `job` is as a count tells it."""
+    """The result of a retry. `retried` are the fields that were tried again, by the reason they had failed
+    for. `hopeless` are those left as they are, by reason, because planning found that they cannot be
+    counted or because their files were replaced. `job` is the result as a count returns it.
+    """
 
     retried: Counter[str]
     hopeless: Counter[str]
@@ -42,16 +44,18 @@ class RetryResult:
 
     @property
     def mended(self) -> int:
-        """Fields that failed before and are counted now."""
+        """How many fields failed before and are counted now."""
         return self.job.progress.statuses.get(Status.OK.value, 0)
 
 
 def retry_job(job: JobConfig, events: Events, reasons: Container[str] | None = None) -> RetryResult:
-    """Do the failed and missing fields of the finished run at `job.output` once more and reduce; those of `reasons` alone, if given.
+    """Count the failed and missing fields of the finished run at `job.output` again, and reduce. With
+    `reasons` only those that failed for one of these.
 
-    `job.run` must be the run's own. A field whose file is not the one that was planned stays failed, as `changed`. Stopped or
-    killed at any moment it leaves a whole ledger, and the same call goes on. Raises OutputFault where there is no run,
-    LedgerFault where it is not finished, BusyFault where another driver is at work on it.
+    `job.run` must be the run's own. A field whose file is not the one that was planned stays failed, as
+    `changed`. If it is stopped or killed at any moment, the ledger is whole, and the same call goes on.
+    Raises OutputFault if there is no run, LedgerFault if it is not finished, BusyFault if another driver
+    is working on it.
     """
     with interruptible("stopped; the same command goes on where this one stopped"):
         return _retry(job, events, reasons)
@@ -59,8 +63,8 @@ def retry_job(job: JobConfig, events: Events, reasons: Container[str] | None = N
 
 def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> RetryResult:
     began = time.perf_counter()
-    source = open_input(job)
-    output = open_output(job, source)
+    source = open_job_input(job)
+    output = open_job_output(job, source)
     run = read_run(output)
     _refuse_other_settings(job, run, output)
     with held(output, say=events.stage) as lease:
@@ -77,8 +81,9 @@ def _retry(job: JobConfig, events: Events, reasons: Container[str] | None) -> Re
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The fields to do, as pieces of their shards, the objects parts that stand for these shards until then, and how many fields
-    there are by the reason they have."""
+    """The fields to count, as pieces of their shards; the objects parts that stand for these shards until
+    then; and how many fields there are by reason.
+    """
 
     shards: list[Shard] = field(default_factory=list)
     objects_parts: list[str] = field(default_factory=list)
@@ -140,7 +145,7 @@ def _count(
 def count_again(
     job: JobConfig, run: RunFile, source: Store, output: Store, shards: Sequence[Shard], events: Events
 ) -> Progress:
-    """Count the fields of `shards`, pieces of committed ones, and put their rows in the place of those that stand and are not ok."""
+    """Count the fields of `shards`, which are pieces of committed shards, and replace those of their rows that are not ok."""
     fields = sum(len(shard.fields) for shard in shards)
     job = decided(job, run, find_package(job.run.model.package), source, shards, events)
     with cluster(job.execution, events):
@@ -153,7 +158,7 @@ def count_again(
 
 
 def _tags_now(source: Store, shards: Sequence[Shard]) -> dict[str, str]:
-    """The tags that the store gives the content of the shards' files now, by key; a file that is not there has none."""
+    """The present tags of the shards' files, by key. A file that does not exist has none."""
     wanted = {
         part.key
         for shard in shards
@@ -171,7 +176,7 @@ def _tags_now(source: Store, shards: Sequence[Shard]) -> dict[str, str]:
 
 
 def _outermost(folders: set[str]) -> list[str]:
-    """Those of the folders that lie in no other one: listing a folder lists all below it."""
+    """Those folders that do not lie in another one: listing a folder lists everything below it."""
     outermost: list[str] = []
     for folder in sorted(folders, key=lambda name: (len(name), name)):
         if not any(above == "" or folder.startswith(f"{above}/") for above in outermost):
@@ -188,7 +193,7 @@ def _checked(planned: PlannedField, tags: Mapping[str, str]) -> PlannedField:
 
 
 def _tag(source: Source, tags: Mapping[str, str]) -> str:
-    """The tag of what a source is read from now; the planned one where some of it is not there, which reading will say."""
+    """The tag of what a source is read from now. If some of it does not exist it is the planned tag, because reading will report that."""
     if any(part.key not in tags for part in source.objects):
         return source.etag
     if not source.parts:

@@ -1,4 +1,4 @@
-"""One image, counted in this process as a run counts a folder that holds it alone; nothing is written."""
+"""Count one image in this process, just as a run counts a folder that contains it alone. Nothing is written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MODELS_KEPT = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Single:
-    """An image that was counted: what was seen of it, its rows in the tables, the run it would be, and what its plan warns of."""
+    """An image that was counted: what was found in it, its rows in the tables, the run it would be, and the warnings of its plan."""
 
     seen: Examined
     rows: FieldResult
@@ -41,8 +41,9 @@ class Single:
 def count_single(job: JobConfig, source: Store) -> Single:
     """Count the only image of `source` with the run settings of `job`, and keep its label image.
 
-    A model that was used before in this process is not loaded again. Raises FieldFault where the image cannot be counted,
-    ConfigFault where it is several images or a setting does not fit, ModelFault for a package that cannot be used.
+    A model that was used before in this process is not loaded again. Raises FieldFault if the image cannot
+    be counted, ConfigFault if `source` holds several images or a setting does not fit, ModelFault if the
+    package cannot be used.
     """
     prepare_process()
     package = find_package(job.run.model.package)
@@ -72,7 +73,7 @@ def count_single(job: JobConfig, source: Store) -> Single:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a device is kept for. A process that was forked has none of its parent's threads, so it loads its own."""
+    """The key under which a device is kept. A forked process has none of its parent's threads, so it loads its own."""
 
     package: Package
     engine: str

@@ -1,4 +1,4 @@
-"""Finding the object sizes of a run while it is planned: a sample of its fields is read and looked at in this process."""
+"""Find the object sizes of a run while it is planned: a sample of its fields is read and examined in this process."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ def size_finder(
     say: Callable[[str], None],
     device: Device | None = None,
 ) -> SizeFinder:
-    """What finds the object sizes of a run, or `no_sizes` where they are given or the model tells no sizes.
+    """Return the function that finds the object sizes of a run, or `no_sizes` if they are given or the model
+    does not tell sizes.
 
-    The sample is looked at on `device`, or on one that is opened for it. Images that state their pixel size go by it where the package does. A field that cannot be read tells no size and is
-    told by `say`; it gets its row when it is counted. Raises StorageFault, CredentialsFault, ModelFault where the engine fails
-    its golden tensors, and ConfigFault as `pool_sizes` does or where a field of the sample does not fit into memory.
+    The sample is examined on `device`, or on one that is opened for it. Images that state their pixel size
+    go by that, if the package does. A field that cannot be read tells no size and is reported to `say`; it
+    gets its row when it is counted. The returned function raises StorageFault, CredentialsFault,
+    ModelFault if the engine fails its golden tensors, and ConfigFault as `pool_sizes` does or if a field
+    of the sample does not fit into memory.
     """
     if run.diameter != "auto" or not tells_sizes(package):
         return no_sizes
@@ -80,9 +83,11 @@ def _size_of(
     head: Head,
     device: Device,
 ) -> ImageSize | None:
-    """What one field says; None where it states its pixel size. Raises FieldFault where it cannot be read.
+    """The object size of one field; None if the field states its pixel size. Raises FieldFault if it cannot
+    be read.
 
-    What a plan says must not depend on how much memory there was, so a field that does not fit stops it: ConfigFault.
+    A plan must not depend on how much memory was free, so a field that does not fit into memory stops it:
+    ConfigFault.
     """
     try:
         pixels = load_pixels(planned, files, counted, (), run)

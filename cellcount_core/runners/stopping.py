@@ -1,4 +1,6 @@
-"""What stops a run before its end: more failed fields than it was allowed, or a request (Ctrl-C, SIGTERM) that becomes one fault which says how to go on."""
+"""What stops a run before its end: more failed fields than are accepted, or a request to stop (Ctrl-C,
+SIGTERM), which becomes a fault that says how to go on.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,12 @@ _NAMED = 3
 
 
 class Budget(PassedOn):
-    """Passes events on and raises BudgetFault once more fields failed or are missing than `max_failed` accepts of `fields`.
+    """Passes events on, and raises BudgetFault when more fields failed or are missing than `max_failed`
+    accepts of `fields`.
 
-    Counted are the fields of `committed` shards, read from their parts once; those that the plan already knows cannot be
-    counted, of the shards `left`; and those of each receipt. A run whose last shard breaks the budget is not stopped: its
-    tables are all but there.
+    It counts the fields of `committed` shards, read once from their parts; the fields of the shards `left`
+    that the plan already knows cannot be counted; and the fields of each receipt. If only the last shard
+    exceeds the budget the run is not stopped, because its tables are nearly complete.
     """
 
     def __init__(
@@ -51,13 +54,13 @@ class Budget(PassedOn):
         self._expect(left)
 
     def judge(self) -> None:
-        """Raise BudgetFault where the budget is spent and shards are left to be done."""
+        """Raise BudgetFault if the budget is exceeded and there are shards left to count."""
         bad = self._reasons.total()
         if bad > accepted_failures(self._max_failed, self._fields) and self._done < self._fields:
             raise BudgetFault("\n".join(self._words(bad)))
 
     def receipt(self, receipt: Receipt, progress: Progress) -> None:
-        """Passed on; then the budget may be spent."""
+        """Passed on; then the budget is checked."""
         super().receipt(receipt, progress)
         self._reasons -= self._planned.pop(receipt.shard, Counter())
         self._add(receipt.shard, receipt.reasons)
@@ -122,7 +125,7 @@ class Budget(PassedOn):
         ]
 
     def _example(self, code: str) -> str:
-        """What was said of one field with this reason: of the plan, or of a committed row."""
+        """What one field with this reason said, from the plan or from a committed row."""
         if code in self._examples or code not in self._shard_of:
             return self._examples.get(code, "")
         key = fields_key(self._shard_of[code])
@@ -144,9 +147,10 @@ def _named(key: FieldKey) -> str:
 
 @contextmanager
 def interruptible(words: str) -> Iterator[None]:
-    """Ctrl-C, and SIGTERM (of a scheduler, of `ray job stop`) unless the program has its own way with it, as Interrupted(words).
+    """Turn Ctrl-C, and SIGTERM (from a scheduler or `ray job stop`), into Interrupted(words).
 
-    SIGTERM is taken in the main thread only, and left to an outer `interruptible` where there is one.
+    SIGTERM is handled in the main thread only, and only if the program has no handler of its own; an outer
+    `interruptible` keeps it.
     """
     main = threading.current_thread() is threading.main_thread()
     ours = main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,12 +1,13 @@
 """Submit a job to a Ray cluster, follow its logs and return its exit code.
 
-A submission has a name. It is derived from the configuration's text, the `--set` assignments, the entry point and what is
-uploaded, or given. A job that runs is attached to. One that ended is submitted again as `<name>-2`, `<name>-3`, …: a run goes on
-where it stopped, and one that is finished looks whether input and output are still what they were, which takes seconds. Only a name
-that was given is never run again once it succeeded.
+A submission has a name. It is either given, or derived from the configuration's text, the `--set`
+assignments, the entry point and the uploaded files. If a job with this name is running, its logs are
+followed. If it ended, it is submitted again as `<name>-2`, `<name>-3`, …: a run continues where it
+stopped, and a finished one only checks whether input and output are unchanged, which takes seconds. A name
+that was given is not run again once it succeeded.
 
-Token authentication follows Ray's own environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH); no token is read,
-stored or sent by anything else.
+Token authentication follows Ray's own environment (RAY_AUTH_MODE, RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH); no
+token is read, stored or sent by anything else.
 """
 
 from __future__ import annotations
@@ -62,9 +63,10 @@ _AUTH_VARIABLES = (
 class SubmitRequest:
     """What to submit, and where.
 
-    `config` is a YAML file inside `working_dir`, which is uploaded; `address` the dashboard of the head ("http://head:8265").
-    `assignments` are `--set` texts. `submission_id` names the job ("" derives a name). `entrypoint` is the command that
-    the config's path and the assignments are appended to; it is looked up on the head's PATH. `excludes` is not uploaded.
+    `config` is a YAML file inside `working_dir`, which is uploaded. `address` is the dashboard of the head
+    node ("http://head:8265"). `assignments` are texts of `--set`. `submission_id` is the job's name (""
+    derives one). `entrypoint` is the command to which the config's path and the assignments are appended;
+    it is looked up on the head's PATH. Files that match `excludes` are not uploaded.
     """
 
     config: Path
@@ -87,11 +89,12 @@ class Submitted(Enum):
 
 
 def submit(request: SubmitRequest, output: TextIO | None = None) -> int:
-    """Submit, write the job's logs to `output` (stdout if None) and return the job's own exit code.
+    """Submit a job, write its logs to `output` (stdout if None) and return its own exit code.
 
-    A job ended by signal n has the code 128 + n. Ctrl-C leaves the job running. Raises StorageFault for a cluster that
-    cannot be reached, CredentialsFault where it refuses the token, ConfigFault for a request that cannot be submitted,
-    Interrupted after Ctrl-C or where the job was stopped, RunFault where the job failed before its command could end.
+    If the job was ended by signal n, the code is 128 + n. Ctrl-C leaves the job running. Raises
+    StorageFault if the cluster cannot be reached, CredentialsFault if it refuses the token, ConfigFault if
+    the request cannot be submitted, Interrupted after Ctrl-C or if the job was stopped, and RunFault if
+    the job failed before its command ended.
     """
     client = _connect(request.address)
     name = _start(client, request)
@@ -99,7 +102,7 @@ def submit(request: SubmitRequest, output: TextIO | None = None) -> int:
 
 
 def submit_detached(request: SubmitRequest) -> str:
-    """Submit without following, and return the job's name. Raises as `submit` does, but for what happens to the job."""
+    """Submit a job without following it, and return its name. Raises as `submit` does, except for what happens to the job later."""
     client = _connect(request.address)
     name = _start(client, request)
     _say(f"cellcount: {_ways(name, request.address)}")
@@ -107,10 +110,10 @@ def submit_detached(request: SubmitRequest) -> str:
 
 
 def submission_name(request: SubmitRequest) -> str:
-    """The name of a request: the one given, or the config's name with a digest of all that is sent: its text, the assignments, the
-    entry point, and the files of the working directory.
+    """The name of a request: the given one, or the config's name with a digest of everything that is sent
+    (its text, the assignments, the entry point, and the files of the working directory).
 
-    Raises ConfigFault for a config that cannot be read or a name that Ray's URLs cannot hold.
+    Raises ConfigFault if the config cannot be read, or if Ray's URLs cannot contain the name.
     """
     if request.submission_id:
         if not _NAME.fullmatch(request.submission_id):
@@ -130,10 +133,11 @@ def submission_name(request: SubmitRequest) -> str:
 
 
 def sent_files(working_dir: Path, excludes: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """The files of the working directory by their path below it, '/'-separated, but for those that `excludes` leaves at home.
+    """The files of the working directory that are sent, by their path below it ('/'-separated): all except
+    those that match `excludes`.
 
-    Patterns are those of .gitignore without "!" and "**". The ignore files are not looked at: what they name is not sent, and
-    is part of a name all the same.
+    Patterns are those of .gitignore, without "!" and "**". .gitignore files themselves are not applied
+    here: files that they exclude are not sent, but still count in the derived name.
     """
     for folder, folders, files in os.walk(working_dir):
         below = Path(folder).relative_to(working_dir)
@@ -157,7 +161,7 @@ def _left_out(path: str, excludes: Sequence[str]) -> bool:
 
 
 def _digest(file: Path) -> str:
-    """Of a small file's bytes; of a large one's size and time. "" where it cannot be read: then it is not sent either."""
+    """A digest of a small file's bytes, or of a large one's size and time. "" if the file cannot be read; then it is not sent either."""
     try:
         found = file.stat()
         if found.st_size > _READ_WHOLE:
@@ -168,7 +172,7 @@ def _digest(file: Path) -> str:
 
 
 def _largest(request: SubmitRequest) -> str:
-    """What takes most of what is sent, in words: by the first folder of the path."""
+    """In words, what takes up most of what is sent, by the first folder of the path."""
     sizes: Counter[str] = Counter()
     for path, file in sent_files(request.working_dir, request.excludes):
         top, slash, _ = path.partition("/")
@@ -180,9 +184,9 @@ def _largest(request: SubmitRequest) -> str:
 
 
 def entrypoint_command(request: SubmitRequest) -> str:
-    """The shell command that the head runs in the uploaded working directory.
+    """The shell command that the head node runs in the uploaded working directory.
 
-    Raises ConfigFault where the config does not lie inside the working directory.
+    Raises ConfigFault if the config is not inside the working directory.
     """
     folder = request.working_dir.resolve()
     try:
@@ -228,7 +232,7 @@ def _dashboard_url(address: str) -> str:
 
 
 def _check_reachable(url: str) -> None:
-    """Ray's client waits without a limit for a head that does not answer; this does not."""
+    """Check that the head node answers. Ray's own client would wait without a limit."""
     try:
         with urllib.request.urlopen(f"{url}/api/version", timeout=_CONNECT_S):  # noqa: S310 (http or https, see _dashboard_url)
             pass
@@ -318,7 +322,7 @@ def _start_or_attach(
 
 
 def _newest(client: JobSubmissionClient, name: str) -> tuple[JobDetails | None, int]:
-    """The last attempt under a name and its number; (None, 0) where there is none."""
+    """The last attempt under a name, and its number; (None, 0) if there is none."""
     jobs = {job.submission_id: job for job in client.list_jobs()}
     number = 0
     while _attempt_name(name, number + 1) in jobs:
@@ -372,7 +376,7 @@ async def _copy_logs(client: JobSubmissionClient, name: str, output: TextIO) -> 
 
 
 def _wait_for_end(client: JobSubmissionClient, name: str) -> JobDetails:
-    """The job's details once its exit code is known, or once it should have been."""
+    """The job's details, once its exit code is known or should be."""
     patience = time.monotonic() + _EXIT_CODE_S
     while True:
         info = client.get_job_info(name)

@@ -1,6 +1,7 @@
-"""The same work with different arguments, each in a process of its own: Ray tasks, or one after the other on this machine.
+"""Run the same function with different arguments, each in a process of its own: as Ray tasks, or one after
+the other on this machine.
 
-One that fails, or whose process dies, takes none of the others with it.
+If one fails, or its process dies, the others are not affected.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Trial(Generic[Asked]):
 
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[Given]):
-    """How a trial ended: with a value, or (None) with `fault`, one line of what went wrong."""
+    """How a trial ended: with a value, or with None and `fault`, one line about what went wrong."""
 
     value: Given | None
     fault: str = ""
@@ -40,7 +41,7 @@ class Ended(Generic[Given]):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What each trial is given: cores, GPUs, and threads for its arithmetic."""
+    """What each trial gets: cores, GPUs, and threads for its arithmetic."""
 
     cpus: int
     gpus: int
@@ -48,7 +49,9 @@ class Share:
 
 
 def share_of(resources: Resources, trials: int, threads: int) -> Share:
-    """Divide a cluster: one GPU a trial where there is one, else its cores among the trials; `threads` (0: auto) asks for more."""
+    """Divide a cluster among trials: one GPU each if there are any, otherwise the cores in equal parts.
+    `threads` asks for a number of threads (0 leaves it to this function).
+    """
     cores = max(1, int(resources.cpus))
     if resources.gpus >= 1:
         return Share(1, 1, threads or max(1, cores // min(trials, int(resources.gpus))))
@@ -64,10 +67,11 @@ def run_trials(
     threads: int = 0,
     report: Callable[[str], None] = print,
 ) -> list[Ended[Given]]:
-    """`act(argument, threads)` for every trial, in the order of `trials`; `act` is a function of a module, and what it takes and
-    gives can be pickled. `execution` says whether on Ray (and where) or serially; `threads` 0 divides the cores.
+    """Call `act(argument, threads)` for every trial and return how each ended, in the order of `trials`.
 
-    Raises StorageFault or CredentialsFault where the cluster cannot be joined.
+    `act` must be a function of a module, and its argument and result must be picklable. `execution` says
+    whether to use Ray (and which cluster) or this machine; `threads` 0 divides the cores. Raises
+    StorageFault or CredentialsFault if the cluster cannot be joined.
     """
     if execution.runner == "serial":
         return [_in_own_process(act, trial, threads, report) for trial in trials]

@@ -1,10 +1,13 @@
-"""An output brought up to its input (`cellcount count --update`): what is new or changed is counted, the rest taken over row by row.
+"""Bring an output up to date with its input (`cellcount count --update`): count what is new or changed, and
+keep the other rows.
 
-The updated run is made beside the old one, in OUT/run/update, as an output of its own with its own plan. A row is taken over where its
-field was counted from the files that are there now, at the object size it would have now. Every other field gets a row that waits, and is
-counted as a retry counts it. Once no row waits the marker OUT/run/update/ready.json is put, and the new run is put in place: its files over
-those of the old one, run.json last, then the merged tables, then the marker goes. Killed before the marker is there, the old output stands
-untouched and the same command goes on; killed after, the same command ends what was begun (ADR 0011).
+The updated run is made next to the old one, in OUT/run/update, as an output of its own with its own plan.
+A row is kept if its field was counted from the files that exist now, at the object size it would have now.
+Every other field gets a row that waits, and is counted as a retry counts it. Once no row waits, the marker
+OUT/run/update/ready.json is written and the new run is put in place: its files replace those of the old
+one, run.json last; then come the merged tables; then the marker is removed. If the process is killed
+before the marker exists, the old output is unchanged and the same command goes on. If it is killed later,
+the same command finishes what was begun (ADR 0011).
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import JobResult, ending, run_job, schema_of
 from cellcount_core.runners.lease import Lease, held
-from cellcount_core.runners.places import open_input, open_output, storage_options
+from cellcount_core.runners.places import open_job_input, open_job_output, storage_options
 from cellcount_core.runners.retry import count_again
 from cellcount_core.runners.sizes import size_finder
 from cellcount_core.runners.stopping import interruptible
@@ -65,8 +68,10 @@ _Pools = dict[tuple[str, int, int], PoolScale]
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
-    """What an update came to: what became of the input (None where nothing was counted before), how many rows were taken over, and
-    the job as a count tells it; its progress is what was counted now. `sizes` are the object sizes that were found before and kept."""
+    """The result of an update. `changes` is how the input changed (None if nothing was counted before),
+    `taken` the number of rows that were kept, and `job` the result as a count returns it; its progress is
+    what was counted now. `sizes` are the object sizes that were found before and kept.
+    """
 
     changes: Changes | None
     taken: int
@@ -75,10 +80,11 @@ class UpdateResult:
 
 
 def update_job(job: JobConfig, events: Events) -> UpdateResult:
-    """Bring the output up to the input by the run's own settings; without a run there, count as `run_job`.
+    """Bring the output up to date with the input by the run's own settings. If there is no run, count as
+    `run_job` does.
 
-    Fields whose files are gone stay as `missing`, `absent`. Raises OutputFault where settings or model are not the run's own, ConfigFault where
-    none of its files is in the input, and as `run_job`.
+    Fields whose files are gone stay as `missing`, `absent`. Raises OutputFault if settings or model are
+    not the run's own, ConfigFault if none of the run's files is in the input, and as `run_job` does.
     """
     with interruptible("stopped; the same command goes on where this one stopped"):
         done = _update(job, events)
@@ -90,10 +96,10 @@ def update_job(job: JobConfig, events: Events) -> UpdateResult:
 
 
 def _update(job: JobConfig, events: Events) -> UpdateResult | None:
-    """The update; None where there is nothing to update, so that counting goes on."""
+    """The update; None if there is nothing to update, so that counting goes on."""
     began = time.perf_counter()
-    source = open_input(job)
-    output = open_output(job, source)
+    source = open_job_input(job)
+    output = open_job_output(job, source)
     package = find_package(job.run.model.package)
     model = ModelIdentity(package.name, package.version, package.digest, job.run.model.engine)
     if stored_run(output, job.run, model) is None:
@@ -141,7 +147,7 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What an update knows before it is put in place."""
+    """What is known about an update before it is put in place."""
 
     since: Changes
     taken: int
@@ -172,7 +178,7 @@ def _end(
 
 
 def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
-    """Object sizes that the run knows stay; those of plates it does not know are found."""
+    """Keep the object sizes that the run knows, and find those of plates that it does not know."""
     known = {scale.plate for scale in kept.scales}
 
     def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
@@ -184,14 +190,14 @@ def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
 
 
 def _begin(staging: Store, plan: Plan) -> RunFile:
-    """The updated run in its own folder; one that was begun for other files is given up."""
+    """The updated run in its own folder. One that was begun for other files is discarded."""
     if staging.size_of(RUN_KEY) is not None and read_run(staging).fingerprint != plan.file.fingerprint:
         _discard(staging)
     return open_or_create_run(staging, plan)
 
 
-class _Counted:
-    """A shard of the old run: its rows, and the objects of one of them. Objects are read when asked for."""
+class _OldShard:
+    """A shard of the old run: its rows, and the objects of each row. Objects are read when they are asked for."""
 
     def __init__(self, store: Store, part: FieldsPart, object_count: str) -> None:
         self._store, self._part = store, part
@@ -213,25 +219,26 @@ class _Counted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _KeptRow:
     """A row that was counted well, with what was planned for it and its pool (plate, height and width)."""
 
     planned: PlannedField
-    part: _Counted
+    part: _OldShard
     index: int
     pool: tuple[str, int, int]
 
 
 def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since: Changes) -> int:
-    """Commit each shard of the updated run that is not committed: rows of the old run, and rows that wait. Returns how many rows were
-    taken over, those of an earlier try too."""
+    """Commit each shard of the updated run that is not committed yet, from rows of the old run and rows that
+    wait. Returns how many rows were kept, including those of an earlier attempt.
+    """
     kept, done = read_run(output), committed_parts(staging)
     then, now = _pools(kept), _pools(run)
     rows = _rows(output, kept, before) if kept.schema == run.schema else iter(())
     old = next(rows, None)
     taken = 0
     for shard in read_shards(load_plan(staging, run)):
-        chosen: list[_Row | None] = []
+        chosen: list[_KeptRow | None] = []
         for planned in shard.fields:
             while old is not None and old.planned.key < planned.key:
                 old = next(rows, None)
@@ -244,7 +251,7 @@ def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since
 
 
 def _in_changed_set(planned: PlannedField, since: Changes) -> bool:
-    """Whether a field may lie in files that were not planned for it and changed: those of an OME set, which name each other."""
+    """Whether a field may lie in files that were not planned for it and that changed: the files of an OME set, which name each other."""
     return any(
         source.key.lower().endswith(_OF_A_SET) and source.key.rpartition("/")[0] in since.folders
         for source in planned.sources
@@ -255,8 +262,8 @@ def _pools(run: RunFile) -> _Pools:
     return {(scale.plate, scale.height_px, scale.width_px): scale for scale in run.scales}
 
 
-def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
-    """The rows of the old run that were counted, in key order; a shard at a time is held."""
+def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_KeptRow]:
+    """The rows of the old run that were counted, in key order. One shard at a time is in memory."""
     for shard in read_shards(before, committed_parts(output)):
         key = fields_key(shard.number)
         part = read_fields_part(key, output.get(key))
@@ -264,7 +271,7 @@ def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
             raise LedgerFault(
                 f"{key}: belongs to run {part.fingerprint[:12]}, expected {kept.fingerprint[:12]}"
             )
-        counted = _Counted(output, part, kept.schema.object_count)
+        counted = _OldShard(output, part, kept.schema.object_count)
         names = (FIELD_ID.name, STATUS.name, HEIGHT.name, WIDTH.name)
         columns = zip(*(part.table.column(name).to_pylist() for name in names), strict=True)
         for index, (planned, (field_id, status, height, width)) in enumerate(
@@ -273,10 +280,10 @@ def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_Row]:
             if planned.key.field_id != field_id:
                 raise LedgerFault(f"{key}: row {index} is of field {field_id}, planned is {planned.key}")
             if status == Status.OK.value:
-                yield _Row(planned, counted, index, (planned.key.plate, height, width))
+                yield _KeptRow(planned, counted, index, (planned.key.plate, height, width))
 
 
-def _assembled(shard: Shard, chosen: Sequence[_Row | None], run: RunFile) -> Part:
+def _assembled(shard: Shard, chosen: Sequence[_KeptRow | None], run: RunFile) -> Part:
     schema, fingerprint = run.schema, run.fingerprint
     fields: list[pa.Table] = []
     objects: list[pa.Table] = [objects_table([], schema, fingerprint)] if schema.objects else []
@@ -328,7 +335,7 @@ def _waiting(staging: Store, run: RunFile) -> list[Shard]:
 
 
 def _put_in_place(output: Store, staging: Store) -> None:
-    """Make the updated run that of the output. Doing it twice, or again after a kill, comes to the same."""
+    """Make the updated run the run of the output. Doing this twice, or again after a kill, gives the same result."""
     run = read_run(staging)
     plan = load_plan(staging, run)
     # The plan is replaced after all but run.json: one that is the update's already says nothing of what is gone, and need not.
@@ -349,7 +356,7 @@ def _put_in_place(output: Store, staging: Store) -> None:
 
 
 def _labels_gone(before: bytes, plan: bytes) -> Iterator[str]:
-    """Label images of fields whose files are gone."""
+    """The label images of fields whose files are gone."""
     old = (planned for shard in read_shards(before) for planned in shard.fields)
     new = (planned for shard in read_shards(plan) for planned in shard.fields)
     for was, now in paired(old, new):
@@ -358,7 +365,7 @@ def _labels_gone(before: bytes, plan: bytes) -> Iterator[str]:
 
 
 def _discard(staging: Store) -> None:
-    """Remove what is in the folder of an update: the marker first, run.json last, so that a kill leaves nothing that looks whole."""
+    """Remove the contents of an update's folder: the marker first and run.json last, so that a kill leaves nothing that looks complete."""
     last = (RUN_KEY, PLAN_KEY)
     keys = [listed.key for batch in staging.list() for listed in batch]
     for key in sorted(keys, key=lambda one: (one != READY, one in last, one)):

@@ -1,4 +1,5 @@
-"""Stores: where images come from and where tables go. List, read many at once, commit once.
+"""Stores: where images are read from and tables are written to.
 
-The only place that touches fsspec, s3fs and obstore. `open.open_store` turns a URL into a `base.Store`.
+This is the only package that uses fsspec, s3fs and obstore. `open.open_store` turns a path or URL into a
+`base.Store`, which can list, read many objects at once, and write an object whole or not at all.
 """

@@ -1,9 +1,9 @@
-"""What every store can do, and the values and errors that go with it.
+"""What every store can do, and the values and errors that it uses.
 
-An object is named by its *key*: '/'-separated, relative to the store's root, never with a leading '/'.
-Three things that must not be mixed up have three types: an object that is not there (`Absent`), one object that
-the store refuses while it gives others (`Denied`), and a store that cannot be used (`StorageFault`,
-`CredentialsFault`, `OutputFault`), after which nothing is known about any object.
+An object is named by its *key*: a path relative to the store's root, with '/' between its parts and no
+leading '/'. Three situations have three types, because they must not be mixed up: the object does not
+exist (`Absent`); the store refuses this one object but gives others (`Denied`); the store cannot be used
+at all (`StorageFault`, `CredentialsFault`, `OutputFault`), so nothing is known about any object.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _LONGEST_NAME = 255
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object of a listing: key, size in bytes, and a tag that changes when the content does.
+    """One object of a listing: its key, its size in bytes, and a tag that changes when its content changes.
 
-    An empty `etag` marks a name whose content could not be looked at (a dangling link, a file that went away
-    while the folder was read); reading it raises Absent. `link` is the key of the same file below the same root, where
-    `key` leads there through a symbolic link; "" for a file of its own.
+    If `etag` is empty, the name exists but its content could not be examined (a dangling link, or a file
+    that disappeared while the folder was read); reading it raises Absent. If `key` reaches the file
+    through a symbolic link, `link` is the key of the file itself below the same root; otherwise it is "".
     """
 
     key: str
@@ -46,7 +46,7 @@ class Listed:
 
 
 class Absent(CellcountError, FileNotFoundError):
-    """The store answers, and has no object of this `key`."""
+    """The store answered, and has no object with this `key`."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
@@ -57,7 +57,7 @@ class Absent(CellcountError, FileNotFoundError):
 
 
 class Denied(CellcountError, PermissionError):
-    """The store answers, and refuses this one `key`; `detail` is its reason."""
+    """The store answered, and refuses access to this one `key`; `detail` is its reason."""
 
     def __init__(self, key: str, detail: str) -> None:
         super().__init__(key, detail)
@@ -70,9 +70,9 @@ class Denied(CellcountError, PermissionError):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some bytes of an object, and which object they are of: the size of the whole in bytes, and its tag.
+    """Some bytes of an object, with the size of the whole object in bytes and its tag.
 
-    Pieces of one object with different tags or sizes were read before and after it was replaced.
+    Two pieces of one object that differ in tag or size were read before and after the object was replaced.
     """
 
     body: bytes
@@ -81,7 +81,7 @@ class Piece:
 
 
 class Created(Enum):
-    """What a conditional put did: wrote the object, or left the one that was there."""
+    """What `put_new` did: it wrote the object (NEW), or left alone the one that existed (EXISTS)."""
 
     NEW = "new"
     EXISTS = "exists"
@@ -89,12 +89,14 @@ class Created(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """How a store is reached. Holds no credentials: those come from the standard chain alone.
+    """How to reach a store. There are no credentials in it: those always come from the standard chain.
 
-    `endpoint`: URL of an S3-compatible service, None for the one of the environment or AWS itself.
-    `retries`: how often one request is tried again after a fault that passes (throttling, resets, time-outs).
-    `timeout_s`: longest silence within one request, in seconds, and the longest time spent on its retries.
-    `schemes`: those that a URL may have; a path has the scheme "file".
+    - `endpoint`: URL of an S3-compatible service; None takes the one of the environment, or AWS itself.
+    - `retries`: how often one request is repeated after a temporary fault (throttling, reset connection, time-out).
+    - `timeout_s`: how long one request may be silent, in seconds, and how long its retries may take in all.
+    - `schemes`: the URL schemes that are allowed; a plain path has the scheme "file".
+
+    Raises ConfigFault if a value is out of range or the endpoint is not an http(s) URL.
     """
 
     endpoint: str | None = None
@@ -115,87 +117,96 @@ class StorageOptions:
 
     @property
     def allow_http(self) -> bool:
-        """Whether the endpoint is plain http."""
+        """Whether the endpoint uses http instead of https."""
         return self.endpoint is not None and self.endpoint.startswith("http://")
 
 
 class Store(Protocol):
-    """A root with objects below it. Picklable; neither pickle nor repr holds a credential.
+    """A root with objects below it. It can be pickled; neither its pickle nor its repr contains a credential.
 
-    Every method may raise StorageFault or CredentialsFault, and ConfigFault for a key that is none.
+    Every method may raise StorageFault or CredentialsFault, and raises ConfigFault if the key is not a
+    valid one (see `checked_key`).
     """
 
     @property
     def url(self) -> str:
-        """The root, as `open_store` takes it; never with a credential."""
+        """The root, in the form that `open_store` takes; it never contains a credential."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        """All objects below the folder `prefix`, however deep, in batches of at most LIST_BATCH.
+        """List all objects below the folder `prefix`, at any depth, in batches of at most LIST_BATCH.
 
-        `prefix` is matched by whole path segments: `plate1` does not give `plate10/a.tif`. A root or prefix
-        that does not exist gives nothing. The order is the store's own. Hidden files come too, on S3 also objects whose keys
-        are no paths (`addressable`) and the markers of folders, of 0 bytes, which `size_of` does not find.
+        `prefix` matches whole parts of a path: `plate1` does not match `plate10/a.tif`. A root or prefix
+        that does not exist yields nothing. The order depends on the store. Hidden files are included. On
+        S3 so are objects whose keys are not usable as paths (see `addressable`), and the 0-byte objects
+        that mark folders, which `size_of` does not find.
         """
         ...
 
     def get(self, key: str) -> bytes:
-        """The whole object. A body shorter than announced is read again, never returned.
+        """Return the whole object. If fewer bytes arrive than announced, it is read again; a short body is
+        never returned.
 
-        Raises Absent, Denied.
+        Raises Absent or Denied.
         """
         ...
 
     def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
-        """The objects of `keys`, in that order, read in parallel.
+        """Read the objects of `keys` in parallel and yield them in that order.
 
-        At most `ahead` objects (1 or more) are in flight or waiting to be taken. Absent and Denied are values
-        here; run faults raise.
+        At most `ahead` objects (1 or more) are being read or waiting to be taken. Absent and Denied are
+        yielded as values; faults that concern the whole run are raised.
         """
         ...
 
     def get_range(self, key: str, start: int, stop: int) -> Piece:
-        """The bytes `start` to `stop` (from 0, without the last) of the object.
+        """Return the bytes from `start` (counted from 0) up to, but not including, `stop`.
 
-        There are fewer where the object ends before `stop`, and none where it ends before `start`. A body shorter
-        than announced is read again, never returned. Raises Absent, Denied, and ValueError for a range of no bytes.
+        The piece is shorter if the object ends before `stop`, and empty if it ends before `start`. If
+        fewer bytes arrive than announced, they are read again. Raises Absent or Denied, and ValueError if
+        the range contains no byte.
         """
         ...
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, ahead: int) -> Iterator[Piece]:
-        """The `ranges` of one object, in that order, read in parallel; each as `get_range` gives it.
+        """Read several `ranges` of one object in parallel and yield them in that order, each as `get_range`
+        returns it.
 
-        At most `ahead` pieces (1 or more) are in flight or waiting to be taken.
+        At most `ahead` pieces (1 or more) are being read or waiting to be taken.
         """
         ...
 
     def put_new(self, key: str, body: bytes) -> Created:
-        """Write the object whole or not at all, and only if there is none of this key.
+        """Write the object, whole or not at all, and only if there is none with this key.
 
-        A put whose reply got lost is tried again and then finds an object. On S3 it is NEW where it holds these bytes
-        and EXISTS where it holds others; other stores may say EXISTS to what this put itself wrote, so compare the bytes
-        where that matters. Raises OutputFault where the place cannot be written.
+        If the reply to a put gets lost, the put is repeated and then finds an object. On S3 the result is
+        NEW if that object holds these bytes, and EXISTS if it holds others. Other stores may return EXISTS
+        for what this very call wrote, so compare the bytes if that matters. Raises OutputFault if the
+        place cannot be written.
         """
         ...
 
     def put(self, key: str, body: bytes) -> None:
-        """Write the object whole or not at all, in place of the one that is there.
+        """Write the object, whole or not at all, and replace any that exists.
 
-        Raises OutputFault where the place cannot be written.
+        Raises OutputFault if the place cannot be written.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object; one that is absent is fine."""
+        """Remove the object. It is not an error if it does not exist."""
         ...
 
     def size_of(self, key: str) -> int | None:
-        """The object's size in bytes, None where it is absent. Raises Denied."""
+        """Return the size of the object in bytes, or None if it does not exist. Raises Denied."""
         ...
 
 
 def files_beside(store: Store, key: str) -> Callable[[str], bytes | None]:
-    """What reads the files in the folder of `key` by their names: None for one that is not there, is refused, or has no name of a file."""
+    """Return a function that reads the files in the same folder as `key`, by name.
+
+    It returns None if the file does not exist or is refused, or if the text cannot be a file name.
+    """
     folder = key.rpartition("/")[0]
 
     def get(name: str) -> bytes | None:
@@ -215,7 +226,7 @@ def files_beside(store: Store, key: str) -> Callable[[str], bytes | None]:
 
 
 def checked_key(key: str) -> str:
-    """`key` itself, if it names an object below a root; raises ConfigFault for one that climbs out or is empty."""
+    """Return `key` unchanged. Raises ConfigFault if it is empty or leads out of the root."""
     if not addressable(key):
         raise ConfigFault(
             f"the key {key!r} must be a relative path below the store's root, without empty, '.' or '..' segments"
@@ -224,27 +235,28 @@ def checked_key(key: str) -> str:
 
 
 def addressable(key: str, url: str = "") -> bool:
-    """Whether `key` is one that `checked_key` takes, and in a store whose `url` is on S3 one without control characters, which
-    cannot be asked for."""
+    """Whether `checked_key` accepts this key. In a store on S3 (by its `url`) the key must not contain
+    control characters either, because such an object cannot be requested.
+    """
     if url.startswith("s3://") and _CONTROL.search(key) is not None:
         return False
     return not any(segment in ("", ".", "..") for segment in key.split("/")) and "\0" not in key
 
 
 def checked_range(start: int, stop: int) -> int:
-    """The number of bytes from `start` to `stop`; raises ValueError where there is none."""
+    """Return the number of bytes from `start` to `stop`. Raises ValueError if there is none, or `start` is negative."""
     if not 0 <= start < stop:
         raise ValueError(f"a range has at least one byte and begins at 0 or later (got {start} to {stop})")
     return stop - start
 
 
 def checked_prefix(prefix: str) -> str:
-    """`prefix` without a trailing '/', "" for the root; raises ConfigFault as `checked_key`."""
+    """Return `prefix` without a trailing '/', or "" for the root. Raises ConfigFault as `checked_key` does."""
     return checked_key(prefix.rstrip("/")) if prefix else ""
 
 
 def checked_endpoint(endpoint: str) -> str:
-    """`endpoint` itself; raises ConfigFault where it is no http(s) URL or carries a user or password."""
+    """Return `endpoint` unchanged. Raises ConfigFault if it is not an http(s) URL, or contains a user or password."""
     parts = urlsplit(endpoint)
     if "@" in parts.netloc:
         raise ConfigFault(

@@ -1,9 +1,9 @@
-"""Any file system that fsspec knows as a store: `memory://`, `gs://`, `abfs://`, `sftp://`, …
+"""Any file system that fsspec supports, as a store: `memory://`, `gs://`, `abfs://`, `sftp://` and others.
 
-What fsspec leaves to each file system cannot be promised here: a put is whole or not at all only where the file
-system's own write is, and `put_new` is one atomic step only where it has a conditional write (S3, Google, and
-memory within a process); elsewhere it is a check and then a write, and of two writers at the same moment the
-later one wins.
+fsspec leaves some guarantees to each file system, so they cannot be promised here. A put is whole or not
+at all only if the file system writes that way. `put_new` is a single atomic step only where there is a
+conditional write (S3, Google, and memory within one process); elsewhere it checks first and then writes,
+and if two writers come at the same moment the later one wins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import CellcountError, ConfigFault, CredentialsFault, RunFault, StorageFault
-from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
     Absent,
@@ -32,7 +31,8 @@ from cellcount_core.stores.base import (
     checked_prefix,
     checked_range,
 )
-from cellcount_core.stores.s3_errors import Failure, Meaning, meaning_of, run_fault
+from cellcount_core.stores.requests import each_in_order, in_order
+from cellcount_core.stores.s3_errors import Failure, S3Meaning, meaning_of, run_fault
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -61,8 +61,18 @@ _TIME_NAMES = ("mtime", "LastModified", "last_modified", "updated", "modified", 
 
 
 @dataclass(frozen=True, slots=True)
+class _Entry:
+    """What fsspec says about a file or folder: its path, its size in bytes and its tag."""
+
+    name: str
+    is_folder: bool
+    size: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenericStore:
-    """The store below `url`, through fsspec. The file system is opened on first use, wherever that is."""
+    """The store below `url`, through fsspec. The file system is opened on first use, in whichever process that is."""
 
     url: str
     options: StorageOptions
@@ -77,11 +87,11 @@ class GenericStore:
 
     @property
     def scheme(self) -> str:
-        """The part of the URL before '://'."""
+        """The part of the URL before '://', in lower case."""
         return self.url.split("://", 1)[0].lower()
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        """See `base.Store.list`. One folder after the other, so memory holds one folder's listing."""
+        """See `base.Store.list`. Folders are listed one at a time, so memory holds the listing of one folder."""
         inside = checked_prefix(prefix)
         fs, root = self._fs()
         start = _joined(root, inside)
@@ -89,14 +99,13 @@ class GenericStore:
         waiting = [start]
         while waiting:
             folder = waiting.pop()
-            for info in self._entries(fs, folder):
-                name = str(info["name"]).rstrip("/")
-                if name.strip("/") == folder.strip("/"):
+            for entry in self._entries(fs, folder):
+                if entry.name.strip("/") == folder.strip("/"):
                     continue
-                if info["type"] == "directory":
-                    waiting.append(name)
+                if entry.is_folder:
+                    waiting.append(entry.name)
                     continue
-                batch.append(_listed(info, _key_of(name, root)))
+                batch.append(Listed(_key_of(entry.name, root), entry.size, entry.tag))
                 if len(batch) == LIST_BATCH:
                     yield batch
                     batch = []
@@ -104,7 +113,7 @@ class GenericStore:
             yield batch
 
     def get(self, key: str) -> bytes:
-        """See `base.Store.get`. A body cut short is found by the file system or not at all."""
+        """See `base.Store.get`. Whether a body that was cut short is noticed depends on the file system."""
         fs, root = self._fs()
         path = _joined(root, checked_key(key))
         try:
@@ -118,25 +127,25 @@ class GenericStore:
         return in_order(self.get, keys, ahead=ahead)
 
     def get_range(self, key: str, start: int, stop: int) -> Piece:
-        """See `base.Store.get_range`. Two requests: fsspec does not say of which object the bytes are."""
+        """See `base.Store.get_range`. It takes two requests, because fsspec does not tell which object the bytes belong to."""
         checked_range(start, stop)
         fs, root = self._fs()
         path = _joined(root, checked_key(key))
         for _ in range(_SHORT_READ_TRIES):
             with self._read_faults(key):
-                info = fs.info(path)
-            if info["type"] == "directory":
+                entry = _entry(fs.info(path))
+            if entry.is_folder:
                 raise Absent(key)
-            size = int(info["size"])
+            size = entry.size
             if size <= start:
-                return Piece(b"", size, _tag(info, size))
+                return Piece(b"", size, entry.tag)
             with self._read_faults(key):
                 body = bytes(fs.cat_file(path, start=start, end=min(stop, size)))
             if len(body) == size > stop - start:
                 # A web server that knows no ranges sends everything.
                 body = body[start:stop]
             if len(body) == min(stop, size) - start:
-                return Piece(body, size, _tag(info, size))
+                return Piece(body, size, entry.tag)
         raise StorageFault(
             f"{self.url}/{key}: the store keeps giving {len(body)} of the {min(stop, size) - start} bytes asked for"
         )
@@ -146,7 +155,7 @@ class GenericStore:
         return each_in_order(lambda span: self.get_range(key, *span), ranges, ahead=ahead)
 
     def put_new(self, key: str, body: bytes) -> Created:
-        """See `base.Store.put_new`, and the module for what it is worth on each file system."""
+        """See `base.Store.put_new`, and this module's text for what it guarantees on each file system."""
         fs, root = self._fs()
         path = _joined(root, checked_key(key))
         try:
@@ -163,7 +172,7 @@ class GenericStore:
         return Created.NEW
 
     def put(self, key: str, body: bytes) -> None:
-        """See `base.Store.put`, and the module for what it is worth on each file system."""
+        """See `base.Store.put`, and this module's text for what it guarantees on each file system."""
         fs, root = self._fs()
         path = _joined(root, checked_key(key))
         with self._write_faults(key):
@@ -188,10 +197,10 @@ class GenericStore:
         path = _joined(root, checked_key(key))
         try:
             with self._read_faults(key):
-                info = fs.info(path)
+                entry = _entry(fs.info(path))
         except Absent:
             return None
-        return None if info["type"] == "directory" else int(info["size"])
+        return None if entry.is_folder else entry.size
 
     def _fs(self) -> tuple[AbstractFileSystem, str]:
         with self._opening:
@@ -204,11 +213,11 @@ class GenericStore:
         if self.scheme in _WITH_FOLDERS:
             fs.makedirs(fs._parent(path), exist_ok=True)
 
-    def _entries(self, fs: AbstractFileSystem, folder: str) -> builtins.list[Mapping[str, object]]:
-        """The entries of one folder, none where it does not exist."""
+    def _entries(self, fs: AbstractFileSystem, folder: str) -> builtins.list[_Entry]:
+        """The entries of one folder, or none if it does not exist."""
         try:
             with self._faults(folder):
-                return list(fs.ls(folder, detail=True))
+                return [_entry(info) for info in fs.ls(folder, detail=True)]
         except (Absent, NotADirectoryError):
             return []
         except Denied as refused:
@@ -216,7 +225,7 @@ class GenericStore:
 
     @contextmanager
     def _faults(self, key: str) -> Iterator[None]:
-        """What the file system raises, as the errors of `base`; the other OSErrors are the store's."""
+        """Translate what the file system raises into the errors of `base`; any other OSError is a fault of the store."""
         unusable: tuple[type[Exception], ...] = (OSError, *_library_errors(self.scheme))
         try:
             yield
@@ -229,7 +238,9 @@ class GenericStore:
 
     @contextmanager
     def _read_faults(self, key: str) -> Iterator[None]:
-        """As `_faults`. A refusal is this object's only where the root can be listed: a HEAD does not say why."""
+        """As `_faults`, for reads. A refusal concerns this object alone only if the root can be listed: the
+        reply to a HEAD does not say why.
+        """
         try:
             with self._faults(key):
                 yield
@@ -239,7 +250,7 @@ class GenericStore:
 
     @contextmanager
     def _write_faults(self, key: str) -> Iterator[None]:
-        """As `_faults`, where nothing can be absent and a refusal concerns the whole output."""
+        """As `_faults`, for writes: nothing can be absent, and a refusal concerns the whole output."""
         try:
             with self._faults(key):
                 yield
@@ -252,12 +263,12 @@ class GenericStore:
 
     def _meaning(self, fault: BaseException, key: str) -> Absent | Denied | RunFault | FileExistsError:
         failure = _s3_failure(fault)
-        if failure is not None and failure.meaning is Meaning.EXISTS:
+        if failure is not None and failure.meaning is S3Meaning.EXISTS:
             return FileExistsError(key)
         if failure is not None and failure.meaning not in (
-            Meaning.NO_OBJECT,
-            Meaning.REFUSED,
-            Meaning.UNEXPECTED,
+            S3Meaning.NO_OBJECT,
+            S3Meaning.REFUSED,
+            S3Meaning.UNEXPECTED,
         ):
             return run_fault(
                 failure, f"{self.url}/{key}", self.options.endpoint or "AWS S3", self.options.region or ""
@@ -272,7 +283,7 @@ class GenericStore:
 
 
 def known_schemes() -> frozenset[str]:
-    """The URL schemes that fsspec knows, installed or not."""
+    """The URL schemes that fsspec knows, whether or not their packages are installed."""
     from fsspec.registry import available_protocols
 
     return frozenset(available_protocols())
@@ -331,7 +342,7 @@ def _s3_failure(fault: BaseException) -> Failure | None:
     status = int(reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code.isdigit() and status in (403, 404):
         # The reply to a HEAD has no body, so no code: 404 and 403 are all that is known.
-        return Failure(Meaning.NO_OBJECT if status == 404 else Meaning.REFUSED, status, "", "")
+        return Failure(S3Meaning.NO_OBJECT if status == 404 else S3Meaning.REFUSED, status, "", "")
     return Failure(meaning_of(status, code), status, code, str(reply["Error"].get("Message", "")))
 
 
@@ -347,9 +358,9 @@ def _key_of(name: str, root: str) -> str:
     )
 
 
-def _listed(info: Mapping[str, object], key: str) -> Listed:
+def _entry(info: Mapping[str, object]) -> _Entry:
     size = int(str(info.get("size") or 0))
-    return Listed(key, size, _tag(info, size))
+    return _Entry(str(info["name"]).rstrip("/"), info["type"] == "directory", size, _tag(info, size))
 
 
 def _tag(info: Mapping[str, object], size: int) -> str:

@@ -1,10 +1,12 @@
-"""A folder on a local or mounted disk as a store.
+"""A folder on a local or mounted disk, as a store.
 
-Reads follow symbolic links; a listing does too, and stops where a link leads back into a folder that it is in. The root
-may be a link; a put or delete through a link below it that leads out is refused, so that images cannot be overwritten.
-A put stages the bytes in the target's own folder and links or renames them into place after an fsync, so that a
-name either has all its bytes or is not there, also after a crash or a power cut. What a crash leaves of the staged bytes is
-never listed, and `remove_abandoned` removes it.
+Reads follow symbolic links. Listings do too, but not into a folder that they are already inside. The root
+may be a link itself; a put or delete through a link below the root that leads out of it is refused, so
+that images cannot be overwritten.
+
+A put writes the bytes to a temporary file in the target's own folder, syncs it, and then links or renames
+it into place. So a name either has all its bytes or does not exist, even after a crash or a power cut.
+Temporary files that a crash leaves behind are never listed; `remove_abandoned` deletes them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellcount_core.domain.errors import CellcountError, ConfigFault, OutputFault, StorageFault
-from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
     Absent,
@@ -30,10 +31,12 @@ from cellcount_core.stores.base import (
     Denied,
     Listed,
     Piece,
+    Store,
     checked_key,
     checked_prefix,
     checked_range,
 )
+from cellcount_core.stores.requests import each_in_order, in_order
 
 STAGED_PREFIX = ".cellcount-"
 STAGED_SUFFIX = ".partial"
@@ -59,7 +62,7 @@ class LocalStore:
         return self.root
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        """See `base.Store.list`. Regular files only; raises StorageFault for a folder that cannot be read."""
+        """See `base.Store.list`. Lists regular files only. Raises StorageFault if a folder cannot be read."""
         folder = checked_prefix(prefix)
         batch: list[Listed] = []
         for listed in _walk(self.root, folder):
@@ -71,7 +74,7 @@ class LocalStore:
             yield batch
 
     def get(self, key: str) -> bytes:
-        """See `base.Store.get`. Raises StorageFault for an I/O error of the disk."""
+        """See `base.Store.get`. Raises StorageFault if the disk reports an error."""
         path = self._path(key)
         for _ in range(_SHORT_READ_TRIES):
             try:
@@ -87,7 +90,7 @@ class LocalStore:
         return in_order(self.get, keys, ahead=ahead)
 
     def get_range(self, key: str, start: int, stop: int) -> Piece:
-        """See `base.Store.get_range`. Raises StorageFault for an I/O error of the disk."""
+        """See `base.Store.get_range`. Raises StorageFault if the disk reports an error."""
         checked_range(start, stop)
         path = self._path(key)
         for _ in range(_SHORT_READ_TRIES):
@@ -107,8 +110,8 @@ class LocalStore:
     def put_new(self, key: str, body: bytes) -> Created:
         """See `base.Store.put_new`.
 
-        On a file system without hard links (exFAT, some network mounts) the check for the name and the rename
-        are two steps: of two writers at the same moment the later one wins there.
+        On file systems without hard links (exFAT, some network mounts) checking the name and renaming are
+        two steps: if two writers come at the same moment, the later one wins.
         """
         path = self._own_path(key)
         with _write_faults(path):
@@ -157,7 +160,7 @@ class LocalStore:
         return Path(self.root, checked_key(key))
 
     def _own_path(self, key: str) -> Path:
-        """The path to write; raises OutputFault where a link on the way to it leads out of the root."""
+        """The path to write to. Raises OutputFault if a symbolic link on the way leads out of the root."""
         path = self._path(key)
         root, folder = os.path.realpath(self.root), os.path.realpath(path.parent)
         if folder != root and os.path.commonpath((root, folder)) != root:
@@ -169,9 +172,10 @@ class LocalStore:
 
 
 def open_local(path: str | os.PathLike[str]) -> LocalStore:
-    """The store below `path`; a relative path is made absolute, `~` is expanded, links are left as they are.
+    """Open the store below `path`. A relative path becomes absolute, `~` is replaced by the home folder, and
+    links are kept.
 
-    Raises ConfigFault where `~` names a home folder that is not known.
+    Raises ConfigFault if the home folder that `~` stands for is not known.
     """
     try:
         return LocalStore(str(Path(path).expanduser().absolute()))
@@ -183,15 +187,16 @@ def open_local(path: str | os.PathLike[str]) -> LocalStore:
 
 
 def is_staged(name: str) -> bool:
-    """Whether a file name is that of a put which a crash cut short."""
+    """Whether a file of this name is the temporary file of a put that a crash cut short."""
     return name.startswith(STAGED_PREFIX) and name.endswith(STAGED_SUFFIX)
 
 
-def remove_abandoned(store: object, folders: Iterable[str]) -> None:
-    """Remove what crashes left of puts into the root of a local store and into `folders`, with all below them.
+def remove_abandoned(store: Store, folders: Iterable[str]) -> None:
+    """Delete the temporary files that crashes left in the root of a local store, and in `folders` and
+    everything below them.
 
-    Puts of living processes are left alone. Other stores keep nothing of a put that was cut short. What cannot be removed
-    stays: it is in nobody's way.
+    Files of puts that are still running are kept. In other stores there is nothing to do, because they
+    keep nothing of an interrupted put. A file that cannot be deleted stays; it does no harm.
     """
     if not isinstance(store, LocalStore):
         return
@@ -211,9 +216,10 @@ def _remove_abandoned(staged: Iterable[os.PathLike[str]]) -> None:
 
 
 def _walk(root: str, folder: str) -> Iterator[Listed]:
-    """Every regular file below `root/folder`; one open folder at a time, memory for the folders yet to read.
+    """Yield every regular file below `root/folder`, with one folder open at a time.
 
-    A folder waits with the folders above it, and with the key it has without links (None where a link led out of the root).
+    Each folder that waits to be read is kept together with the folders above it, and with the key it has
+    without links (None if a link led out of the root).
     """
     top = os.path.realpath(root)
     waiting: list[tuple[str, frozenset[tuple[int, int]], str | None]] = [
@@ -254,7 +260,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _own_key(top: str, path: Path) -> str | None:
-    """The key below `top` of what `path` leads to, "" for `top` itself, None where that lies elsewhere."""
+    """The key below `top` of the file that `path` leads to: "" for `top` itself, None if it lies elsewhere."""
     target = os.path.realpath(path)
     if target == top:
         return ""
@@ -282,13 +288,13 @@ def _tag(found: os.stat_result) -> str:
 
 
 def _read(path: Path) -> tuple[int, bytes]:
-    """The size that the file system announces, and the bytes up to the end of the file."""
+    """The size that the file system announces, and all bytes up to the end of the file."""
     with _opened(path) as (file, found):
         return found.st_size, file.readall()
 
 
 def _read_range(path: Path, start: int, stop: int) -> Piece:
-    """The bytes that are there of a range, with the size and tag that the file has once they are read."""
+    """The bytes of a range that exist, with the size and tag that the file has after they were read."""
     with _opened(path) as (file, found):
         pieces, at, end = list[bytes](), start, min(stop, found.st_size)
         while at < end and (got := os.pread(file.fileno(), end - at, at)):
@@ -300,7 +306,7 @@ def _read_range(path: Path, start: int, stop: int) -> Piece:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.FileIO, os.stat_result]]:
-    """A regular file open for reading, and what the file system says of it."""
+    """Open a regular file for reading, together with what the file system says about it."""
     # O_NONBLOCK: a named pipe in the place of a file must not make the reader wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with io.FileIO(descriptor, "rb") as file:
@@ -327,7 +333,7 @@ def _read_fault(fault: OSError, key: str, path: Path) -> Absent | Denied | Stora
 
 @contextmanager
 def _write_faults(path: Path) -> Iterator[None]:
-    """What the operating system says about a write, as OutputFault (this place) or StorageFault (the disk)."""
+    """Translate the operating system's write errors: OutputFault concerns this place, StorageFault the disk."""
     try:
         yield
     except OSError as fault:
@@ -356,7 +362,7 @@ def _write_faults(path: Path) -> Iterator[None]:
 
 
 def _put_new_unnamed(folder: Path, path: Path, body: bytes) -> Created:
-    """Write a file without a name and then give it one: a crash on the way leaves nothing at all (Linux)."""
+    """Write a file without a name and then give it one, so that a crash in between leaves nothing behind (Linux only)."""
     if not hasattr(os, "O_TMPFILE"):
         raise OSError(errno.EOPNOTSUPP, "this system has no files without a name")
     descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
@@ -393,7 +399,9 @@ def _put_new_named(folder: Path, path: Path, body: bytes) -> Created:
 
 @contextmanager
 def _staged(folder: Path, body: bytes) -> Iterator[Path]:
-    """A file in `folder` that holds `body` and is on disk; removed again unless it was renamed. It is locked meanwhile."""
+    """A temporary file in `folder` that holds `body` and is synced to disk. It is locked while in use, and
+    deleted at the end unless it was renamed.
+    """
     staged = folder / f"{STAGED_PREFIX}{uuid.uuid4().hex}{STAGED_SUFFIX}"
     try:
         descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)

@@ -1,4 +1,4 @@
-"""From a URL to a store. Loads the library of a scheme only when a URL of that scheme is opened."""
+"""Open the store of a path or URL, and compare places. The library of a scheme is loaded only when a URL of that scheme is opened."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._\-]{1,254}$")
 
 
 def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
-    """The store below `url`: a path, `file://`, `s3://bucket/prefix`, or a URL of another scheme that `options` allow and fsspec knows.
+    """Return the store below `url`: a path, `file://`, `s3://bucket/prefix`, or another scheme that `options`
+    allow and fsspec knows.
 
-    Nothing is contacted yet. Raises ConfigFault for a scheme that is not allowed or unknown, a URL that carries a user,
-    password or signature, a bucket name that is none, and a scheme whose package is not installed.
+    Nothing is contacted yet. Raises ConfigFault if the scheme is not allowed, not known or its package is
+    not installed; if the URL contains a user, password or signature; or if the bucket name is not a valid
+    one.
     """
     text = os.fspath(url)
     if not text.strip():
@@ -44,16 +46,20 @@ def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
 
 
 def asked_for(url: str | os.PathLike[str], *, endpoint: str | None = None) -> StorageOptions:
-    """Options for a place that a person names at the command line or in a script: its own scheme is allowed beside the usual ones."""
+    """Options for a place that a person typed at the command line or in a script: the scheme of `url` is
+    allowed in addition to the usual ones.
+    """
     found = _SCHEME.match(os.fspath(url))
     own = (found.group(1).lower(),) if found is not None else ()
     return StorageOptions(endpoint=endpoint, schemes=tuple(dict.fromkeys((*USUAL_SCHEMES, *own))))
 
 
 def name_of(url: str) -> str:
-    """The own name of the folder, bucket or prefix at `url` (as stores give it), whatever the spelling: that of the folder a link leads to.
+    """Return the name of the folder, bucket or prefix at `url` (a URL as stores return it). For a link it is
+    the name of the folder that the link leads to.
 
-    A name that is not UTF-8 is shown with backslashes. The top of a file system has no name: it is called "root".
+    Bytes that are not UTF-8 are shown as backslash escapes. The top of a file system has no name and is
+    called "root".
     """
     path = url.partition("://")[2] if _SCHEME.match(url) else os.path.realpath(url)
     name = path.rstrip("/").rpartition("/")[2]
@@ -61,15 +67,17 @@ def name_of(url: str) -> str:
 
 
 def real_url(url: str) -> str:
-    """`url` (as stores give it) without links and "..": what a place is called however it is reached."""
+    """Return `url` (as stores return it) with links and ".." resolved, so that a place has one name however it is reached."""
     return url if _SCHEME.match(url) else os.path.realpath(url)
 
 
 def path_below(root: str, place: str) -> str | None:
-    """The path of `place` below `root` ('/'-separated), "" where they are one and the same, None where it lies elsewhere.
+    """Return the path of `place` below `root` ('/'-separated), "" if they are the same place, None if `place`
+    lies elsewhere.
 
-    Both are URLs as stores give them. Folders are compared by what they are, not by how they are spelled: through links,
-    "..", relative paths and bind mounts. A place that does not exist yet lies where it would be made.
+    Both are URLs as stores return them. Folders are compared by identity, not by spelling, so links, "..",
+    relative paths and bind mounts make no difference. A place that does not exist yet is where it would be
+    created.
     """
     if _SCHEME.match(root) or _SCHEME.match(place):
         return _below(place.rstrip("/"), lambda above: above == root.rstrip("/"))

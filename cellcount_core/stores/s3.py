@@ -1,8 +1,8 @@
-"""`s3://bucket/prefix`, and whatever speaks S3, through obstore.
+"""`s3://bucket/prefix` on AWS or any other service that speaks S3, through obstore.
 
-obstore's own retries are off for single objects: every retry is made here, so that a body cut short, a lost reply
-and a conflict of two writers are retried too, under one bound. Listings use obstore's retries, page by page; what those
-leave, a page cut short, is asked for again here.
+For single objects obstore's own retries are turned off and all retries are made here, so that a body cut
+short, a lost reply and a conflict between two writers are retried too, within the same limits. Listings
+use obstore's retries page by page; if a page is still cut short, it is requested again here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from cellcount_core.domain.errors import RunFault, StorageFault
-from cellcount_core.stores.ahead import each_in_order, in_order
 from cellcount_core.stores.base import (
     LIST_BATCH,
     Absent,
@@ -28,7 +27,7 @@ from cellcount_core.stores.base import (
     checked_prefix,
     checked_range,
 )
-from cellcount_core.stores.retries import note_retry
+from cellcount_core.stores.requests import each_in_order, in_order, note_retry
 from cellcount_core.stores.s3_client import (
     CLIENT_ERRORS,
     UNADDRESSABLE,
@@ -38,7 +37,7 @@ from cellcount_core.stores.s3_client import (
     place_of,
     plain_pages,
 )
-from cellcount_core.stores.s3_errors import PASSING, Failure, Meaning, failure_of, run_fault
+from cellcount_core.stores.s3_errors import PASSING, Failure, S3Meaning, failure_of, run_fault
 
 if TYPE_CHECKING:
     import obstore.store
@@ -49,7 +48,7 @@ _NO_SUCH_RANGE = 416
 
 
 class _RequestError(Exception):
-    """One request failed for good: the last `failure`."""
+    """One request failed for good; `failure` is what the last attempt came to."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
@@ -60,7 +59,8 @@ class _RequestError(Exception):
 class S3Store:
     """The objects of `bucket` below `prefix` ("" for the whole bucket).
 
-    Credentials are looked up on the first request, wherever the store was unpickled, and again when they expire.
+    Credentials are looked up on the first request, in whichever process the store was unpickled, and again
+    when they expire.
     """
 
     bucket: str
@@ -78,9 +78,11 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
-        """See `base.Store.list`. One request for each 1000 objects, in the order of the keys' UTF-8 bytes.
+        """See `base.Store.list`. One request for every 1000 objects; keys are in the order of their UTF-8
+        bytes.
 
-        Keys that no path can be made of ("a//b", "a/../b") are given as they are; reading them raises ConfigFault.
+        Keys that cannot be paths ("a//b", "a/../b") are listed as they are; reading them raises
+        ConfigFault.
         """
         inside = checked_prefix(prefix)
         place = f"{self.url}/{inside}" if inside else self.url
@@ -105,14 +107,14 @@ class S3Store:
                 return
             except CLIENT_ERRORS as fault:
                 failure = failure_of(str(fault))
-            pause = next(upcoming, None) if failure.meaning is Meaning.TRUNCATED else None
+            pause = next(upcoming, None) if failure.meaning is S3Meaning.TRUNCATED else None
             if pause is None:
                 raise self._run_fault(failure, place)
             note_retry()
             time.sleep(pause)
 
     def _plainly(self, inside: str, after: str | None) -> Iterator[builtins.list[Listed]]:
-        """The listing behind the key `after`, with keys that obstore cannot address."""
+        """List what comes after the key `after`, including keys that obstore cannot handle."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         below = f"{inside}/" if inside else ""
@@ -138,7 +140,7 @@ class S3Store:
             announced = reply.meta["size"]
             body = reply.bytes().to_bytes()
             if len(body) != announced:
-                raise _RequestError(Failure(Meaning.TRUNCATED, 0, "", ""))
+                raise _RequestError(Failure(S3Meaning.TRUNCATED, 0, "", ""))
             return body
 
         try:
@@ -151,7 +153,7 @@ class S3Store:
         return in_order(self.get, keys, ahead=ahead)
 
     def get_range(self, key: str, start: int, stop: int) -> Piece:
-        """See `base.Store.get_range`. One request; one more where the object ends before the range begins."""
+        """See `base.Store.get_range`. One request, and one more if the object ends before the range begins."""
         checked_key(key)
         checked_range(start, stop)
 
@@ -160,7 +162,7 @@ class S3Store:
             size = reply.meta["size"]
             body = reply.bytes().to_bytes()
             if len(body) != min(stop, size) - start:
-                raise _RequestError(Failure(Meaning.TRUNCATED, 0, "", ""))
+                raise _RequestError(Failure(S3Meaning.TRUNCATED, 0, "", ""))
             return Piece(body, size, (reply.meta["e_tag"] or "").strip('"'))
 
         try:
@@ -176,7 +178,7 @@ class S3Store:
         return each_in_order(lambda span: self.get_range(key, *span), ranges, ahead=ahead)
 
     def put_new(self, key: str, body: bytes) -> Created:
-        """See `base.Store.put_new`. Sends `If-None-Match: *`; one more read where an earlier try may have landed."""
+        """See `base.Store.put_new`. Sends `If-None-Match: *`, and reads the object once more if an earlier attempt may have succeeded."""
         checked_key(key)
         tries = 0
 
@@ -188,7 +190,7 @@ class S3Store:
         try:
             self._retried(create)
         except _RequestError as fault:
-            if fault.failure.meaning is not Meaning.EXISTS:
+            if fault.failure.meaning is not S3Meaning.EXISTS:
                 raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
             return Created.NEW if tries > 1 and self._holds(key, body) else Created.EXISTS
         return Created.NEW
@@ -207,11 +209,11 @@ class S3Store:
         try:
             self._retried(lambda client: client.delete(key))
         except _RequestError as fault:
-            if fault.failure.meaning is not Meaning.NO_OBJECT:
+            if fault.failure.meaning is not S3Meaning.NO_OBJECT:
                 raise self._run_fault(fault.failure, f"{self.url}/{key}") from None
 
     def size_of(self, key: str) -> int | None:
-        """See `base.Store.size_of`. One request; one more where the first fails without saying why."""
+        """See `base.Store.size_of`. One request, and one more if the first fails without saying why."""
         checked_key(key)
         try:
             return self._retried(lambda client: client.head(key)["size"])
@@ -241,7 +243,7 @@ class S3Store:
             return self._opened[0]
 
     def _retried(self, request: Callable[[obstore.store.S3Store], T]) -> T:
-        """`request`'s result, tried again while its failure is one that passes. Raises _RequestError."""
+        """The result of `request`, repeated while it fails in a temporary way. Raises _RequestError."""
         client = self._clients().objects
         upcoming = pauses(self.options)
         while True:
@@ -258,9 +260,9 @@ class S3Store:
             time.sleep(pause)
 
     def _object_fault(self, failure: Failure, key: str) -> Absent | Denied | RunFault:
-        if failure.meaning is Meaning.NO_OBJECT:
+        if failure.meaning is S3Meaning.NO_OBJECT:
             return Absent(key)
-        if failure.meaning is Meaning.REFUSED:
+        if failure.meaning is S3Meaning.REFUSED:
             return Denied(
                 key, f"the store refuses it ({failure.status} {failure.code}: {failure.message[:200]})"
             )

@@ -1,4 +1,4 @@
-"""Building obstore's S3 client: endpoint, region, credentials of the standard chain, bounds in time."""
+"""Build obstore's S3 client: endpoint, region, credentials of the standard chain, and time limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CREDENTIALS_KEPT = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class AwsPlace:
-    """Where requests go: `endpoint` (None: AWS itself) and `region`."""
+    """Where requests go: `endpoint` (None for AWS itself) and `region`."""
 
     endpoint: str | None
     region: str
@@ -41,23 +41,24 @@ class AwsPlace:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """`objects` makes no retries of its own; `lister` retries each page."""
+    """Two clients of one place: `objects` makes no retries of its own, `lister` retries each page of a listing."""
 
     objects: obstore.store.S3Store
     lister: obstore.store.S3Store
 
 
 class ChainCredentials:
-    """obstore's credential provider over botocore's chain: environment, ~/.aws, web identity, container, instance.
+    """Gives obstore the credentials that botocore finds: environment, ~/.aws, web identity, container,
+    instance.
 
-    Raises CredentialsFault where the chain finds nothing or cannot be read. Its repr shows no credential.
+    Raises CredentialsFault if none are found or they cannot be read. Its repr shows no credential.
     """
 
     def __init__(self) -> None:
         self._found = _chain_credentials()
 
     def __call__(self) -> S3Credential:
-        """The credentials as they are now, renewed by botocore where they expire."""
+        """The credentials that are valid now; botocore renews those that expire."""
         now = self._found.get_frozen_credentials()
         return {
             "access_key_id": now.access_key,
@@ -68,7 +69,7 @@ class ChainCredentials:
 
 
 def build_clients(bucket: str, prefix: str, options: StorageOptions) -> Clients:
-    """Both clients of `s3://bucket/prefix`. Raises CredentialsFault where no credentials are found."""
+    """Build both clients of `s3://bucket/prefix`. Raises CredentialsFault if no credentials are found."""
     provider = None if options.anonymous else ChainCredentials()
 
     def client(retries: int) -> obstore.store.S3Store:
@@ -87,10 +88,11 @@ def build_clients(bucket: str, prefix: str, options: StorageOptions) -> Clients:
 def plain_pages(
     bucket: str, prefix: str, after: str | None, options: StorageOptions
 ) -> Iterator[list[tuple[str, int, str]]]:
-    """(key, size, tag) of the objects of `s3://bucket/prefix` behind the key `after`, page by page, as they are called.
+    """Yield (key, size in bytes, tag) of the objects of `s3://bucket/prefix` that come after the key `after`,
+    page by page, with the keys as S3 stores them.
 
-    For listings that obstore gives up at a key which it cannot address ("a//b"). Keys are relative to the prefix. Raises
-    botocore's errors.
+    This is for listings in which obstore stops at a key that it cannot handle ("a//b"). Keys are relative
+    to the prefix. Raises botocore's errors.
     """
     import botocore
     import botocore.config
@@ -119,7 +121,7 @@ def plain_pages(
 
 
 def place_of(options: StorageOptions) -> AwsPlace:
-    """Endpoint and region: the options', else the environment's, else the profile's, else AWS and us-east-1."""
+    """Endpoint and region from the options, else from the environment, else from the AWS profile, else AWS and us-east-1."""
     endpoint = options.endpoint
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         endpoint = endpoint or os.environ.get(name)
@@ -133,7 +135,8 @@ def place_of(options: StorageOptions) -> AwsPlace:
 
 
 def pauses(options: StorageOptions) -> Iterator[float]:
-    """Seconds to wait before each further try: exponential with jitter, bounded in number and in time.
+    """Yield the seconds to wait before each retry: exponential with jitter, limited in number and in total
+    time.
 
     After https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter").
     """
@@ -183,7 +186,7 @@ def _retry_config(options: StorageOptions, retries: int) -> RetryConfig:
 
 
 def _profile_place() -> AwsPlace:
-    """What ~/.aws/config says of the profile: `endpoint_url` of its S3 service or of all services, and `region`."""
+    """What ~/.aws/config says about the profile: `endpoint_url` of its S3 service or of all services, and `region`."""
     import botocore.configprovider
     import botocore.exceptions
     import botocore.session

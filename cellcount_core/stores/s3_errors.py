@@ -1,4 +1,5 @@
-"""What an S3 reply means: absent, refused, passing or final. The words of obstore's messages are read here alone.
+"""What an S3 reply means: no such object, refused, temporary or final. Only this module interprets obstore's
+messages.
 
 Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -12,8 +13,8 @@ from enum import Enum
 from cellcount_core.domain.errors import CredentialsFault, RunFault, StorageFault
 
 
-class Meaning(Enum):
-    """The class that a failed request belongs to."""
+class S3Meaning(Enum):
+    """The kinds of failed requests."""
 
     NO_OBJECT = "no object"
     NO_BUCKET = "no bucket"
@@ -27,14 +28,14 @@ class Meaning(Enum):
     UNEXPECTED = "unexpected"
 
 
-PASSING = frozenset({Meaning.THROTTLED, Meaning.UNREACHABLE, Meaning.TRUNCATED})
+PASSING = frozenset({S3Meaning.THROTTLED, S3Meaning.UNREACHABLE, S3Meaning.TRUNCATED})
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed request: what it means, the HTTP status (0: no reply), the S3 error code and the service's words."""
+    """One failed request: its meaning, the HTTP status (0 if there was no reply), the S3 error code and the service's message."""
 
-    meaning: Meaning
+    meaning: S3Meaning
     status: int
     code: str
     message: str
@@ -94,7 +95,7 @@ _MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
 
 
 def failure_of(text: str) -> Failure:
-    """What an obstore message says. The part after "Debug source" is left out: it repeats the reply."""
+    """Read the failure from the text of an obstore message. The part after "Debug source" is ignored, because it repeats the reply."""
     head = text.split("\n\nDebug source", 1)[0]
     if (replied := _STATUS.search(head)) is None:
         meaning = _meaning_without_reply(head)
@@ -106,80 +107,80 @@ def failure_of(text: str) -> Failure:
     return Failure(meaning_of(status, code), status, code, said)
 
 
-def meaning_of(status: int, code: str) -> Meaning:
-    """The class of a reply with this HTTP status and S3 error code ("": the body held none).
+def meaning_of(status: int, code: str) -> S3Meaning:
+    """The meaning of a reply with this HTTP status and S3 error code ("" if the body had none).
 
-    A 404 counts as "no object" only with the code that says so: the 404 of a proxy, of another web server or of
-    a missing bucket tells nothing about the object.
+    A 404 means "no object" only if its code says so: the 404 of a proxy, of another web server or of a
+    missing bucket says nothing about the object.
     """
     if code in _PASSING_CODES or status in (408, 425, 429) or status >= 500:
-        return Meaning.THROTTLED
+        return S3Meaning.THROTTLED
     if code in ("NoSuchKey", "NoSuchVersion"):
-        return Meaning.NO_OBJECT
+        return S3Meaning.NO_OBJECT
     if code == "NoSuchBucket":
-        return Meaning.NO_BUCKET
+        return S3Meaning.NO_BUCKET
     if code in _EXISTS_CODES or status == 412:
-        return Meaning.EXISTS
+        return S3Meaning.EXISTS
     if code in _REGION_CODES or status in (301, 307):
-        return Meaning.WRONG_REGION
+        return S3Meaning.WRONG_REGION
     if code in _REFUSED_CODES:
-        return Meaning.REFUSED
+        return S3Meaning.REFUSED
     if code in _CREDENTIAL_CODES or status in (401, 403):
-        return Meaning.CREDENTIALS
-    return Meaning.UNEXPECTED
+        return S3Meaning.CREDENTIALS
+    return S3Meaning.UNEXPECTED
 
 
-def _meaning_without_reply(head: str) -> Meaning:
+def _meaning_without_reply(head: str) -> S3Meaning:
     if "credential provider" in head:
-        return Meaning.CREDENTIALS
+        return S3Meaning.CREDENTIALS
     if "redirect without LOCATION" in head:
-        return Meaning.WRONG_REGION
+        return S3Meaning.WRONG_REGION
     if "Content-Range" in head or "response body" in head or "decoding response" in head:
-        return Meaning.TRUNCATED
+        return S3Meaning.TRUNCATED
     if "HTTP error" in head or "error sending request" in head or "timed out" in head:
-        return Meaning.UNREACHABLE
-    return Meaning.UNEXPECTED
+        return S3Meaning.UNREACHABLE
+    return S3Meaning.UNEXPECTED
 
 
 def run_fault(failure: Failure, place: str, endpoint: str, region: str) -> RunFault:
-    """The fault that stops the run: names the place (bucket or object), the endpoint and what to do about it."""
+    """The fault that stops the run. Its message names the place (bucket or object), the endpoint, and what to do about it."""
     said = _said(failure)
     match failure.meaning:
-        case Meaning.CREDENTIALS if failure.code in _EXPIRED_CODES:
+        case S3Meaning.CREDENTIALS if failure.code in _EXPIRED_CODES:
             return CredentialsFault(
                 f"{place}: the credentials have expired{said}; renew them (AWS_ACCESS_KEY_ID with its AWS_SESSION_TOKEN, "
                 "AWS_PROFILE or the machine's role, where the workers look too) and run the same command again, it goes on "
                 "where it stopped"
             )
-        case Meaning.CREDENTIALS if failure.status == 0:
+        case S3Meaning.CREDENTIALS if failure.status == 0:
             login = "; run `aws sso login`" if re.search(r"\bSSO\b|\bsso\b", failure.message) else ""
             return CredentialsFault(
                 f"{place}: the credentials cannot be renewed ({failure.message[:300]}){login}; run the same command again, it goes on where it stopped"
             )
-        case Meaning.CREDENTIALS | Meaning.REFUSED:
+        case S3Meaning.CREDENTIALS | S3Meaning.REFUSED:
             return CredentialsFault(
                 f"{place}: the store refuses the credentials found{said}; check AWS_ACCESS_KEY_ID / AWS_PROFILE / the "
                 "machine's role and what its policy allows, or set storage.anonymous for a public bucket"
             )
-        case Meaning.NO_BUCKET:
+        case S3Meaning.NO_BUCKET:
             return StorageFault(
                 f"{place}: there is no such bucket at {endpoint}; check its name and storage.endpoint"
             )
-        case Meaning.THROTTLED:
+        case S3Meaning.THROTTLED:
             return StorageFault(
                 f"{place}: throttled, {endpoint} kept asking to slow down{said}; run the same command again later, it "
                 "goes on where it stopped, or raise storage.retries"
             )
-        case Meaning.UNREACHABLE:
+        case S3Meaning.UNREACHABLE:
             return StorageFault(
                 f"{place}: unreachable, {endpoint} does not answer; check storage.endpoint, the network and that the "
                 "service runs"
             )
-        case Meaning.TRUNCATED:
+        case S3Meaning.TRUNCATED:
             return StorageFault(
                 f"{place}: {endpoint} keeps ending the body before its announced length; check the network or proxy"
             )
-        case Meaning.WRONG_REGION:
+        case S3Meaning.WRONG_REGION:
             return StorageFault(
                 f"{place}: the bucket is not in the region {region!r}{said}; set storage.region to the bucket's own"
             )

@@ -23,8 +23,8 @@ from cellcount_core.pipeline.files import read_fields
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.job import JobResult
 from cellcount_core.stores.base import StorageOptions
-from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.open import open_store
+from cellcount_core.stores.wrapped import CountingStore
 from tests.data_dir import data_dir, needs_data
 from tests.jobs import count, digest, job, rows
 from tests.plates import discs

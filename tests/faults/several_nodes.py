@@ -29,7 +29,7 @@ from cellcount_core.output.runfile import read_run
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.job import run_job
 from cellcount_core.runners.places import Places, make_context
-from cellcount_core.runners.pool import Mode, Task
+from cellcount_core.runners.pool import Mode, ShardTask
 from cellcount_core.runners.ray_cluster import Sizing
 from cellcount_core.runners.ray_pool import RayPool, cluster_nodes
 from cellcount_core.stores.base import StorageOptions
@@ -186,7 +186,7 @@ def lose(nodes: Nodes, good: list[Any], plate: Path, output: Path) -> None:
         for node in good:
             nodes.remove(node)
         for _ in range(pool.capacity()):
-            pool.submit(Task(Shard(0, ()), Mode.PROBE, 60.0))
+            pool.submit(ShardTask(Shard(0, ()), Mode.PROBE, 60.0))
         while time.monotonic() < until:
             pool.wait(0.5)
     except RunFault as fault:

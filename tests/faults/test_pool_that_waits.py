@@ -12,7 +12,7 @@ from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.runners.places import Places, make_context
-from cellcount_core.runners.pool import Mode, Outcome, Task
+from cellcount_core.runners.pool import Mode, Outcome, ShardTask
 from cellcount_core.runners.ray_cluster import Resources, Sizing, connected
 from cellcount_core.runners.ray_pool import RayPool
 from cellcount_core.stores.base import StorageOptions
@@ -55,7 +55,7 @@ def test_a_worker_for_which_there_is_no_room_is_spoken_of_and_the_others_count(
         while not said or pool.capacity() == 0:
             pool.wait(0.2)
             assert time.monotonic() < until
-        pool.submit(Task(Shard(0, ()), Mode.PROBE, 60.0))
+        pool.submit(ShardTask(Shard(0, ()), Mode.PROBE, 60.0))
         while not ended:
             ended += pool.wait(1.0)
             assert time.monotonic() < until

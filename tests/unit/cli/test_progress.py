@@ -9,7 +9,7 @@ import pytest
 from cellcount_core.cli.progress import JsonLines, LiveLine
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard
-from cellcount_core.runners.pool import Death, Mode, Task
+from cellcount_core.runners.pool import Death, Mode, ShardTask
 
 ODD = "x[/dim] of [red]plate [truncated]"
 
@@ -20,7 +20,7 @@ def test_brackets_in_a_path_or_message_are_shown_and_break_nothing(
     line = LiveLine()
     line.stage(ODD)
     line.warn(ODD)
-    line.death(Task(Shard(3, ()), Mode.COMMIT, 1.0), Death(Reason.INTERNAL, ODD))
+    line.death(ShardTask(Shard(3, ()), Mode.COMMIT, 1.0), Death(Reason.INTERNAL, ODD))
     line.close()
     assert capsys.readouterr().err.count(ODD) == 3
 
@@ -38,7 +38,7 @@ def test_a_line_about_a_shard_names_its_plates(capsys: pytest.CaptureFixture[str
     fields = tuple(
         PlannedField(FieldKey(plate, "A01", site, 1), ()) for plate in ("P1", "P2") for site in (1, 2)
     )
-    task, death = Task(Shard(3, fields), Mode.COMMIT, 1.0), Death(Reason.WORKER_DIED, "gone")
+    task, death = ShardTask(Shard(3, fields), Mode.COMMIT, 1.0), Death(Reason.WORKER_DIED, "gone")
     JsonLines().death(task, death)
     told = json.loads(capsys.readouterr().err)
     assert (told["shard"], told["plates"]) == (3, ["P1", "P2"])

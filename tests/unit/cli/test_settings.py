@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.cli.arguments import job_from_arguments
-from cellcount_core.cli.nights import nightly_config
 from cellcount_core.cli.settings import assign, build_job, read_settings, read_yaml
+from cellcount_core.cli.unattended import nightly_config
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, likely, nearest
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.cli.nights import nightly_config
 from cellcount_core.cli.settings import build_job, read_yaml
+from cellcount_core.cli.unattended import nightly_config
 from cellcount_core.demo.plate import PLATE
 from cellcount_core.models.package import shipped_folder
 from tests.unit.deploy.schemas import ROOT

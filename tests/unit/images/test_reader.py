@@ -18,8 +18,8 @@ from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, coalesced
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.stores.base import Piece
-from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.local import LocalStore
+from cellcount_core.stores.wrapped import CountingStore
 
 LIMIT = 1 << 26
 

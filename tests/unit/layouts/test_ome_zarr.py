@@ -18,8 +18,8 @@ from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.ngff import NgffFault, array_of, attributes_of, image_of, plate_of, well_of
 from cellcount_core.plan.planner import Plan, make_plan
 from cellcount_core.stores.base import Store
-from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.local import LocalStore
+from cellcount_core.stores.wrapped import CountingStore
 from tests.unit.plan.listings import LIMITS, MODEL
 from tests.zarrs import multiscales, write_array, write_group, write_image, write_plate
 

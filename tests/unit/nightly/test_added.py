@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from cellcount_core.config import RunConfig
-from cellcount_core.nightly.added import added_files, fields_are_independent, only
+from cellcount_core.nightly.counting import added_files, fields_are_independent, only
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
 from cellcount_core.plan.discover import matcher

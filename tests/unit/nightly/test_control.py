@@ -7,7 +7,7 @@ import pytest
 
 from cellcount_core.domain.columns import schema_3
 from cellcount_core.nightly.config import History
-from cellcount_core.nightly.control import limits, readings, statistics_of
+from cellcount_core.nightly.digest import limits, readings, statistics_of
 
 HISTORY = History(nights=14, sigmas=4, least=5)
 TITLES = statistics_of(schema_3("Nuclei", ("w1",)))

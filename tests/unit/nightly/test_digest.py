@@ -7,10 +7,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.nightly.control import Reading
-from cellcount_core.nightly.digest import Digest, digest_json
+from cellcount_core.nightly.digest import Digest, Reading, digest_json
 from cellcount_core.nightly.ledger import Event, PlateStatus
-from cellcount_core.nightly.page import night_page, page
+from cellcount_core.nightly.page import night_html, night_page
 
 COUNTED = Event(
     "2026-03-02", "P1", "/scope/P1", "aa", PlateStatus.COUNTED, "2026-03-02T22:00:00+00:00", fields=4, ok=4, failed=0,
@@ -74,7 +73,7 @@ def test_no_name_or_message_can_become_markup() -> None:
         replace(COUNTED, plate=evil, source=evil, output=evil, detail=evil, status=status)
         for status in PlateStatus
     )
-    html = page(
+    html = night_html(
         replace(
             NIGHT, events=events, problems=(evil,), notices=(evil,), webhook=evil,
             readings=(replace(OUTSIDE, plate=evil),),
@@ -100,13 +99,13 @@ def test_every_element_of_the_page_is_closed() -> None:
             assert self.open.pop() == tag
 
     parser = Nesting()
-    parser.feed(page(replace(NIGHT, readings=(INSIDE, OUTSIDE), notices=("a",)), [{"focus": 0.5}] * 9))
+    parser.feed(night_html(replace(NIGHT, readings=(INSIDE, OUTSIDE), notices=("a",)), [{"focus": 0.5}] * 9))
 
     assert parser.open == []
 
 
 def test_the_chart_marks_what_is_outside_its_limits() -> None:
-    quiet, drifting = page(NIGHT, []), page(replace(NIGHT, readings=(OUTSIDE,)), [])
+    quiet, drifting = night_html(NIGHT, []), night_html(replace(NIGHT, readings=(OUTSIDE,)), [])
 
     assert 'fill="#b3261e"' not in quiet
     assert 'fill="#b3261e"' in drifting
@@ -136,6 +135,6 @@ def test_what_the_page_shows_is_a_value_before_it_is_a_page() -> None:
 
 
 def test_the_page_asks_for_nothing_outside_it() -> None:
-    html = page(replace(NIGHT, readings=(INSIDE, OUTSIDE)), [{"focus": 0.5}] * 9)
+    html = night_html(replace(NIGHT, readings=(INSIDE, OUTSIDE)), [{"focus": 0.5}] * 9)
 
     assert not any(word in html for word in ("http", "src=", "href=", "@import", "url("))

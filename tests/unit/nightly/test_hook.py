@@ -13,7 +13,7 @@ import pytest
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.nightly.config import Webhook
-from cellcount_core.nightly.hook import hook_url, send
+from cellcount_core.nightly.digest import hook_url, send
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 

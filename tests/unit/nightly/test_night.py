@@ -260,7 +260,7 @@ def test_faults_of_the_settings_are_told_at_once_with_what_was_meant(
 
 
 def test_the_commented_settings_are_valid() -> None:
-    from cellcount_core.cli.nights import nightly_config
+    from cellcount_core.cli.unattended import nightly_config
 
     config = nightly_config(ROOT / "conf/nightly.yaml", [])
 

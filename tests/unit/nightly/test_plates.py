@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cellcount_core.config import RunConfig
 from cellcount_core.nightly.config import Complete, NightlyConfig
-from cellcount_core.nightly.plates import Plate, Sight, look, wanting
+from cellcount_core.nightly.plates import PlateFolder, Sight, look, wanting
 from cellcount_core.stores.local import open_local
 from tests.plates import write_plate
 
@@ -22,7 +22,7 @@ def sight(root: Path, complete: Complete = MARKED, **more: object) -> Sight:
     return look(open_local(root), IMAGEXPRESS, complete, **more)  # type: ignore[arg-type]
 
 
-def only(root: Path, complete: Complete = MARKED) -> Plate:
+def only(root: Path, complete: Complete = MARKED) -> PlateFolder:
     (plate,) = sight(root, complete).plates
     return plate
 

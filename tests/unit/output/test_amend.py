@@ -23,7 +23,7 @@ from cellcount_core.output.parts import (
     sweep,
 )
 from cellcount_core.stores.base import Store
-from cellcount_core.stores.counting import CountingStore
+from cellcount_core.stores.wrapped import CountingStore
 from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import Made, memory_store, part_of
 

@@ -26,9 +26,9 @@ from cellcount_core.output.parts import (
     sweep,
 )
 from cellcount_core.stores.base import StorageOptions, Store
-from cellcount_core.stores.counting import CountingStore, Counts
 from cellcount_core.stores.local import LocalStore
 from cellcount_core.stores.open import open_store
+from cellcount_core.stores.wrapped import CountingStore, Counts
 from tests.lagging import LaggingStore
 from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, memory_store, part_of, rows_of

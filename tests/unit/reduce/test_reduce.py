@@ -24,8 +24,8 @@ from cellcount_core.output.schema import read_table_bytes, table_bytes
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
 from cellcount_core.reduce.summary import results_csv
 from cellcount_core.stores.base import Store
-from cellcount_core.stores.counting import CountingStore
 from cellcount_core.stores.local import LocalStore
+from cellcount_core.stores.wrapped import CountingStore
 from tests.lagging import LaggingStore
 from tests.unit.reduce.outputs import (
     FINGERPRINT,

@@ -33,8 +33,8 @@ from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.reduce.reducer import reduce_run, reduce_tables
 from cellcount_core.reduce.summary import headline, results_csv
 from cellcount_core.reduce.verify import verify
-from cellcount_core.report.figures import choose_fields
 from cellcount_core.report.platelayout import PlateGrid, plate_map
+from cellcount_core.report.selection import choose_fields
 from cellcount_core.stores.base import Store
 from tests.unit.reduce.outputs import FINGERPRINT, Made, memory_store, plate, write_run
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellcount_core.report.colouring import PALETTE, neighbour_colours
 from cellcount_core.report.overlay import (
-    Tile,
+    PALETTE,
+    SheetTile,
     contact_sheet,
     grey_image,
+    neighbour_colours,
     overlay_image,
     overlay_png,
     overlay_size,
@@ -155,8 +156,8 @@ def test_scale_bars_have_round_lengths(um: float, bar: float) -> None:
 def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
     plane, labels = two_halves()
     image = overlay_image(plane, labels)
-    one = decoded(contact_sheet([Tile("A01", image)]))
-    four = decoded(contact_sheet([Tile("A01", image)] * 3 + [Tile("F05", None, "truncated file")]))
+    one = decoded(contact_sheet([SheetTile("A01", image)]))
+    four = decoded(contact_sheet([SheetTile("A01", image)] * 3 + [SheetTile("F05", None, "truncated file")]))
     assert four.shape[1] > 2 * one.shape[1]
     assert four.shape[0] > 1.5 * one.shape[0]
     last = four[four.shape[0] // 2 :, : four.shape[1] // 3]
@@ -168,14 +169,18 @@ def test_equal_arrays_give_equal_pictures() -> None:
     plane, labels = two_halves()
     image = overlay_image(plane, labels)
     assert overlay_png(image, caption="x") == overlay_png(image, caption="x")
-    assert contact_sheet([Tile("µ 漢", image)], title="t") == contact_sheet([Tile("µ 漢", image)], title="t")
+    assert contact_sheet([SheetTile("µ 漢", image)], title="t") == contact_sheet(
+        [SheetTile("µ 漢", image)], title="t"
+    )
 
 
 def test_a_long_note_stays_in_its_tile() -> None:
     image = np.full((40, 40, 3), 200, np.uint8)
     note = "TRUNCATED_FILE: /data/screens/plate_000123/Images/r01c02f001p01-ch1sk1fk1fl1.tiff: strip 17 of 32 is cut off"
     short, long = (
-        decoded(contact_sheet([Tile("A01", image), Tile("A02", None, text), Tile("A03", image)]))
+        decoded(
+            contact_sheet([SheetTile("A01", image), SheetTile("A02", None, text), SheetTile("A03", image)])
+        )
         for text in ("cut off", note)
     )
     third = short.shape[1] // 3

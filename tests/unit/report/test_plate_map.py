@@ -13,7 +13,7 @@ from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.plates import FORMATS, WellPosition
 from cellcount_core.output.schema import TableName, table_from_rows, table_schema
-from cellcount_core.report.platelayout import BARS, Cell, ImageBars, PlateGrid, WellState, plate_map
+from cellcount_core.report.platelayout import BARS, DrawnWell, ImageBars, PlateGrid, WellState, plate_map
 from cellcount_core.report.platemap import plate_map_png
 
 RUN = schema_3("Nuclei", ("w1",))
@@ -42,7 +42,7 @@ def only_grid(wells: pa.Table) -> PlateGrid:
     return panel
 
 
-def by_name(grid: PlateGrid) -> dict[str, Cell]:
+def by_name(grid: PlateGrid) -> dict[str, DrawnWell]:
     return {cell.position.name: cell for cell in grid.cells}
 
 

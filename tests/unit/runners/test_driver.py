@@ -16,7 +16,7 @@ from cellcount_core.domain.errors import Reason, RunFault
 from cellcount_core.domain.fields import Commit, FieldKey, PlannedField, Receipt, Shard, Source
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Progress
-from cellcount_core.runners.pool import Death, Mode, Outcome, Task
+from cellcount_core.runners.pool import Death, EndedAttempt, Mode, ShardTask
 
 POLICY = Policy(max_deaths=2, shard_timeout_s=100.0)
 
@@ -32,7 +32,7 @@ class ScriptedPool:
     def __init__(self, poison: set[str], unlucky: dict[int, int]) -> None:
         self.poison = poison
         self.unlucky = dict(unlucky)
-        self.waiting: list[Task] = []
+        self.waiting: list[ShardTask] = []
         self.commits: Counter[int] = Counter()
         self.marked: dict[str, Reason] = {}
         self.most = 0
@@ -41,15 +41,15 @@ class ScriptedPool:
     def capacity(self) -> int:
         return self.slots
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: ShardTask) -> None:
         self.waiting.append(task)
         self.most = max(self.most, len(self.waiting))
         assert len(self.waiting) <= self.slots
 
-    def wait(self, timeout_s: float) -> Sequence[Outcome]:
-        return [Outcome(task, self._end(task)) for task in [self.waiting.pop(0)]] if self.waiting else []
+    def wait(self, timeout_s: float) -> Sequence[EndedAttempt]:
+        return [EndedAttempt(task, self._end(task)) for task in [self.waiting.pop(0)]] if self.waiting else []
 
-    def _end(self, task: Task) -> Receipt | Death | None:
+    def _end(self, task: ShardTask) -> Receipt | Death | None:
         if self.unlucky.get(task.shard.number, 0) > 0:
             self.unlucky[task.shard.number] -= 1
             return Death(Reason.WORKER_DIED, "node lost")
@@ -95,7 +95,7 @@ def test_a_lost_worker_costs_only_another_attempt() -> None:
 
 def test_what_many_workers_found_is_said_once() -> None:
     class Noting(ScriptedPool):
-        def _end(self, task: Task) -> Receipt | Death | None:
+        def _end(self, task: ShardTask) -> Receipt | Death | None:
             end = super()._end(task)
             notes = ("tiles of 640 px", f"odd: {task.shard.number % 2 == 1}")
             return replace(end, notes=notes) if isinstance(end, Receipt) else end
@@ -134,7 +134,7 @@ def test_exactly_the_poisonous_fields_are_marked(fields: int, poisonous: set[int
 
 def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
     class Crowded(ScriptedPool):
-        def _end(self, task: Task) -> Receipt | Death | None:
+        def _end(self, task: ShardTask) -> Receipt | Death | None:
             if sum(planned.reason is None for planned in task.shard.fields) > 2:
                 return Death(Reason.WORKER_DIED, "killed: out of memory")
             return super()._end(task)
@@ -151,7 +151,7 @@ def test_a_machine_lost_while_poison_is_looked_for_condemns_no_field(poisonous: 
     class Struck(ScriptedPool):
         attempts = 0
 
-        def _end(self, task: Task) -> Receipt | Death | None:
+        def _end(self, task: ShardTask) -> Receipt | Death | None:
             self.attempts += 1
             if self.attempts == strike:
                 return Death(Reason.WORKER_DIED, "node lost")
@@ -169,7 +169,7 @@ def test_a_condemned_field_says_nothing_of_host_or_process() -> None:
     class Talkative(ScriptedPool):
         details: set[str] = set()
 
-        def _end(self, task: Task) -> Receipt | Death | None:
+        def _end(self, task: ShardTask) -> Receipt | Death | None:
             end = super()._end(task)
             if task.mode is Mode.COMMIT and isinstance(end, Receipt):
                 self.details = {planned.detail for planned in task.shard.fields if planned.reason}
@@ -184,7 +184,7 @@ def test_a_condemned_field_says_nothing_of_host_or_process() -> None:
 
 def test_a_shard_that_no_worker_survives_at_all_stops_the_run_and_is_not_left_out() -> None:
     class Cursed(ScriptedPool):
-        def _end(self, task: Task) -> Receipt | Death | None:
+        def _end(self, task: ShardTask) -> Receipt | Death | None:
             return Death(Reason.WORKER_DIED, "node lost")
 
     with pytest.raises(RunFault, match="shard 0 cannot be committed"):
@@ -202,7 +202,7 @@ def test_a_shard_of_nothing_but_known_failures_is_not_searched_for_poison() -> N
 
 def test_a_fault_of_the_run_ends_the_loop() -> None:
     class Refusing(ScriptedPool):
-        def wait(self, timeout_s: float) -> Sequence[Outcome]:
+        def wait(self, timeout_s: float) -> Sequence[EndedAttempt]:
             raise ConnectionError("store gone")
 
     with pytest.raises(ConnectionError):

@@ -13,7 +13,7 @@ from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import Commit, Receipt, Shard
 from cellcount_core.runners import events
 from cellcount_core.runners.events import Progress, TimedEvents
-from cellcount_core.runners.pool import Death, Mode, Task
+from cellcount_core.runners.pool import Death, Mode, ShardTask
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 
@@ -37,7 +37,7 @@ def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     done = replace(receipt(4), stage_seconds={"decode": 0.25}, host='a "host"', pid=7, plates=("P1", "µ"))
     timed.receipt(done, Progress())
-    timed.death(Task(Shard(5, ()), Mode.PROBE, 1.0), Death(Reason.WORKER_DIED, "exit\n9"))
+    timed.death(ShardTask(Shard(5, ()), Mode.PROBE, 1.0), Death(Reason.WORKER_DIED, "exit\n9"))
     timed.flush()
     [path] = (tmp_path / "run" / "timings").iterdir()
     record = json.loads(path.read_text())

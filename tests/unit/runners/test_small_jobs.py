@@ -24,7 +24,7 @@ from cellcount_core.runners.events import Progress
 from cellcount_core.runners.fanout import decided
 from cellcount_core.runners.job import run_job
 from cellcount_core.runners.lease import held
-from cellcount_core.runners.places import open_input, open_output
+from cellcount_core.runners.places import open_job_input, open_job_output
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.jobs import count, digest, job
@@ -61,8 +61,8 @@ def auto(source: Path, output: Path, **execution: object) -> JobConfig:
 
 def runner_of(asked: JobConfig, run_at: Path) -> str:
     """What "auto" stands for in a job like that counted at `run_at`."""
-    source = open_input(asked)
-    output = open_output(asked.model_copy(update={"output": str(run_at)}), source)
+    source = open_job_input(asked)
+    output = open_job_output(asked.model_copy(update={"output": str(run_at)}), source)
     run = read_run(output)
     package = find_package(asked.run.model.package)
     return decided(asked, run, package, source, read_shards(load_plan(output, run)), Told()).execution.runner
@@ -120,12 +120,12 @@ def test_auto_is_ray_where_there_is_work_for_it_or_a_setting_asks_for_it(
         one = job(folder, tmp_path / f"{name}-out", run=flat | {"include": ["0.png"]})
         run_job(one, Quiet())
         whole = auto(folder, tmp_path / f"{name}-out").model_copy(update={"run": one.run})
-        output = open_output(whole, open_input(whole))
+        output = open_job_output(whole, open_job_input(whole))
         run = read_run(output)
         [shard] = read_shards(load_plan(output, run))
         many = [shard] * number
         package = find_package(whole.run.model.package)
-        assert decided(whole, run, package, open_input(whole), many, Told()).execution.runner == expected
+        assert decided(whole, run, package, open_job_input(whole), many, Told()).execution.runner == expected
 
 
 def test_settings_of_another_run_and_a_finished_run_are_told_without_ray_or_a_listing(

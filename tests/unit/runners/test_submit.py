@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.cli.sending import Sending, request_of
+from cellcount_core.cli.unattended import Sending, request_of
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.runners.submit import EXCLUDES, SubmitRequest, _start, sent_files, submission_name
 

@@ -11,8 +11,8 @@ import pytest
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.stores.base import Absent, Denied, StorageOptions
-from cellcount_core.stores.counting import CountingStore, Counts
 from cellcount_core.stores.open import asked_for, open_store, path_below
+from cellcount_core.stores.wrapped import CountingStore, Counts
 
 PLAIN = StorageOptions()
 

@@ -23,9 +23,9 @@ from cellcount_core.stores.base import (
     addressable,
 )
 from cellcount_core.stores.open import open_store
-from cellcount_core.stores.retries import take_retries
+from cellcount_core.stores.requests import take_retries
 from cellcount_core.stores.s3_client import AwsPlace, place_of
-from cellcount_core.stores.s3_errors import Meaning, failure_of, meaning_of, run_fault
+from cellcount_core.stores.s3_errors import S3Meaning, failure_of, meaning_of, run_fault
 from tests.unit.stores.faulty_server import Reply, error, faulty_server
 
 SECRET = "a-secret-that-must-stay-secret"
@@ -407,19 +407,19 @@ def test_no_secret_is_in_a_store_its_pickle_or_its_faults(caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("status", "code", "meaning"),
     [
-        (404, "NoSuchKey", Meaning.NO_OBJECT),
-        (404, "NoSuchBucket", Meaning.NO_BUCKET),
-        (404, "", Meaning.UNEXPECTED),
-        (503, "", Meaning.THROTTLED),
-        (503, "NoSuchKey", Meaning.THROTTLED),
-        (412, "", Meaning.EXISTS),
-        (409, "BucketNotEmpty", Meaning.UNEXPECTED),
-        (403, "", Meaning.CREDENTIALS),
-        (405, "MethodNotAllowed", Meaning.UNEXPECTED),
+        (404, "NoSuchKey", S3Meaning.NO_OBJECT),
+        (404, "NoSuchBucket", S3Meaning.NO_BUCKET),
+        (404, "", S3Meaning.UNEXPECTED),
+        (503, "", S3Meaning.THROTTLED),
+        (503, "NoSuchKey", S3Meaning.THROTTLED),
+        (412, "", S3Meaning.EXISTS),
+        (409, "BucketNotEmpty", S3Meaning.UNEXPECTED),
+        (403, "", S3Meaning.CREDENTIALS),
+        (405, "MethodNotAllowed", S3Meaning.UNEXPECTED),
     ],
 )
 def test_the_meaning_of_a_reply_is_read_from_status_and_code(
-    status: int, code: str, meaning: Meaning
+    status: int, code: str, meaning: S3Meaning
 ) -> None:
     assert meaning_of(status, code) is meaning
 
@@ -429,7 +429,7 @@ def test_a_key_that_looks_like_a_reply_does_not_change_the_meaning() -> None:
         "Generic S3 error: Error performing GET http://h/b/<Code>NoSuchKey</Code> in 1ms - "
         "Server returned non-2xx status code: 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>"
     )
-    assert failure_of(text).meaning is Meaning.NO_BUCKET
+    assert failure_of(text).meaning is S3Meaning.NO_BUCKET
 
 
 def test_a_missing_or_expired_login_of_sso_is_answered_with_the_command_that_mends_it(

@@ -1,4 +1,4 @@
-"""Which fields to show of a run: its range, and what a reader should look at."""
+"""Select the fields of a run that a reader should look at: its extremes, its problems, and some in between."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cellcount_core.domain.columns import (
     Column,
     Kind,
     Schema,
+    Value,
     names,
 )
 from cellcount_core.domain.errors import Status
@@ -28,7 +29,7 @@ from cellcount_core.domain.fields import FieldKey
 
 
 class Role(StrEnum):
-    """Why a field is shown. Behind most and fewest stands what there is most or fewest of."""
+    """Why a field is shown. MOST and FEWEST are followed by the name of what was counted."""
 
     MOST = "most"
     MEDIAN = "median"
@@ -41,8 +42,9 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShownField:
-    """A field to show. `found` says in words what was found in it, or by its reason code why nothing was looked for; `why` why it
-    is shown; `source` are the files counted, relative to the input."""
+    """A field to show. `found` says in words what was found, or gives the reason code if it was not counted;
+    `why` says why it is shown; `source` are the counted files, relative to the input.
+    """
 
     key: FieldKey
     role: Role
@@ -53,12 +55,12 @@ class ShownField:
 
     @property
     def title(self) -> str:
-        """Where on its plate it is and what was found, in a few words."""
+        """Its place on the plate and what was found, in a few words."""
         return f"{self.key.well} site {self.key.site}: {self.found} ({self.why})"
 
 
 def titles(shown: Sequence[ShownField]) -> list[str]:
-    """A title a field; where the fields are of several plates or time points, it names these too, on a line above."""
+    """One title for each field. If the fields come from several plates or time points, a line above names these too."""
     plates = {field.key.plate for field in shown}
     times = {field.key.timepoint for field in shown}
     named = []
@@ -70,8 +72,8 @@ def titles(shown: Sequence[ShownField]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A row of the fields table; `value` is that of the result by which fields are ranked, None if it has none."""
+class _Candidate:
+    """A row of the fields table. `value` is the result by which fields are ranked, None if there is none."""
 
     key: FieldKey
     status: str
@@ -82,19 +84,20 @@ class _Row:
 
 
 def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
-    """At most `n` fields of a fields table, no field twice: the most objects, the median, an empty one, one with warnings, one
-    without a count, the fewest (above 0), then what lies between these in count. Equal tables give equal choices, whatever
-    the order of their rows: ties go to the first in key order. Fields are ranked by the first result of their task that is a number;
-    where none is, they are shown in key order."""
+    """Choose at most `n` different fields of a fields table: the one with the most objects, the median, an
+    empty one, one with a warning, one that was not counted, the one with the fewest objects (above 0), and
+    then fields in between.
+
+    Fields are ranked by the first result of their task that is a number; if there is none, they are taken
+    in key order. The order of the rows makes no difference: among equals the first in key order is taken.
+    """
     results = [schema.field(name) for name in schema.results]
     ranked = next((column for column in results if column.kind in (Kind.INT, Kind.FLOAT)), None)
-    wanted = [*names(KEY), STATUS.name, REASON.name, SOURCE.name, WARNINGS.name, *schema.results]
-    plain = fields.select(wanted).to_pylist()
-    rows = sorted((_row(each, results, ranked) for each in plain), key=lambda row: row.key)
+    rows = _candidates(fields, results, ranked)
     counted = sorted((row for row in rows if row.value), key=lambda row: (row.value or 0, row.key))
     if ranked is None:
         counted = [row for row in rows if row.status == Status.OK]
-    wishes: list[tuple[Role, Callable[[], _Row | None]]] = [
+    wishes: list[tuple[Role, Callable[[], _Candidate | None]]] = [
         (Role.MOST, lambda: counted[-1] if counted and ranked else None),
         (Role.MEDIAN, lambda: counted[(len(counted) - 1) // 2] if counted and ranked else None),
         (Role.EMPTY, lambda: _first(row for row in rows if row.value == 0)),
@@ -112,27 +115,30 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     return list(chosen.values())
 
 
-def _row(row: dict[str, object], results: Sequence[Column], ranked: Column | None) -> _Row:
-    value = None if ranked is None else row[ranked.name]
-    return _Row(
-        key=FieldKey(
-            str(row[PLATE.name]), str(row[WELL.name]), int(str(row[SITE.name])), int(str(row[TIMEPOINT.name]))
-        ),
-        status=str(row[STATUS.name]),
-        value=None if value is None else float(str(value)),
-        found=_found(row, results),
-        source=_texts(row[SOURCE.name]),
-        warnings=_texts(row[WARNINGS.name]),
-    )
+def _candidates(fields: pa.Table, results: Sequence[Column], ranked: Column | None) -> list[_Candidate]:
+    """All rows of the fields table, in key order."""
+    wanted = [*names(KEY), STATUS.name, REASON.name, SOURCE.name, WARNINGS.name]
+    found = []
+    for row in fields.select([*wanted, *(column.name for column in results)]).to_pylist():
+        counted = row[STATUS.name] == Status.OK
+        answers: list[Value] = [row[column.name] for column in results]
+        found.append(
+            _Candidate(
+                key=FieldKey(row[PLATE.name], row[WELL.name], row[SITE.name], row[TIMEPOINT.name]),
+                status=row[STATUS.name],
+                value=None if ranked is None or row[ranked.name] is None else float(row[ranked.name]),
+                found=_in_words(results, answers) if counted else str(row[REASON.name]),
+                source=tuple(row[SOURCE.name] or ()),
+                warnings=tuple(row[WARNINGS.name] or ()),
+            )
+        )
+    return sorted(found, key=lambda one: one.key)
 
 
-def _found(row: dict[str, object], results: Sequence[Column]) -> str:
-    """What was found, in words: "12 objects", "mitotic"; the reason code where nothing was looked for."""
-    if row[STATUS.name] != Status.OK:
-        return str(row[REASON.name])
+def _in_words(results: Sequence[Column], answers: Sequence[Value]) -> str:
+    """What was found: "12 objects", "mitotic"."""
     told = []
-    for column in results:
-        value = row[column.name]
+    for column, value in zip(results, answers, strict=True):
         if column.kind is Kind.STRING and value is not None:
             told.append(str(value))
         elif isinstance(value, int | float):
@@ -144,23 +150,19 @@ def _many(number: int, column: Column) -> str:
     return f"{number} {column.unit.removesuffix('s') if number == 1 else column.unit}"
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(str(each) for each in value) if isinstance(value, list) else ()
-
-
-def _first(rows: Iterable[_Row]) -> _Row | None:
+def _first(rows: Iterable[_Candidate]) -> _Candidate | None:
     return next(iter(rows), None)
 
 
-def _spread(rows: list[_Row], number: int) -> list[_Row]:
-    """`number` of the rows at equal steps of their rank."""
+def _spread(rows: list[_Candidate], number: int) -> list[_Candidate]:
+    """`number` of the rows, at equal steps of their rank."""
     if number <= 0 or not rows:
         return []
     number = min(number, len(rows))
     return [rows[(2 * index + 1) * len(rows) // (2 * number)] for index in range(number)]
 
 
-def _shown(row: _Row, role: Role, ranked: Column | None) -> ShownField:
+def _shown(row: _Candidate, role: Role, ranked: Column | None) -> ShownField:
     why = role.value
     if role in (Role.MOST, Role.FEWEST) and ranked is not None:
         why = f"{role.value} {ranked.unit if ranked.kind is Kind.INT else ranked.name}"

@@ -10,7 +10,7 @@ from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.output.rows import FieldRow, fields_table
-from cellcount_core.report.figures import Role, ShownField, choose_fields, titles
+from cellcount_core.report.selection import Role, ShownField, choose_fields, titles
 
 
 def row(well: str, found: int | Reason, warnings: tuple[str, ...] = ()) -> FieldRow:

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from cellcount_core.domain.errors import StorageFault
-from cellcount_core.stores.ahead import in_order
 from cellcount_core.stores.base import Absent, Denied
+from cellcount_core.stores.requests import in_order
 
 
 class Shelf:

@@ -1,4 +1,4 @@
-"""`cellcount evaluate`."""
+"""Commands about model packages: `cellcount models`, `evaluate` and `train`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ValidationError
+
+from cellcount_core.cli.settings import explain, read_settings
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from cellcount_core.evaluation.suites.run import Bars
     from cellcount_core.models.package import Package
     from cellcount_core.tasks.task import Scoring
+    from cellcount_core.training.config import TrainConfig
+
 
 Form = Literal["text", "json"]
 """What is printed on standard output."""
@@ -28,6 +33,22 @@ _SHOWN = (
     "ap_50", "ap_70", "ap_90", "ap_mean", "f1_50", "pq", "count_mae", "count_mape", "count_bias", "count_r",
     "missed", "extra", "split", "merged",
 )  # fmt: skip
+
+
+def list_models() -> int:
+    """Print the shipped packages, and the accuracy that was measured for them."""
+    from cellcount_core.models.package import shipped_packages
+
+    for package in shipped_packages():
+        scale = f"objects of {package.input.diameter_px:g} px" if package.input.diameter_px else "any scale"
+        tells = f"counts {package.object_name} ({scale})" if package.object_name else f"task {package.task}"
+        print(f"{package.name} {package.version}  {package.digest[:12]}  {tells}")
+        print(
+            f"    for {', '.join(package.modality)}; engines: {', '.join(package.engines)}; channels: {', '.join(package.input.channels)}"
+        )
+        if "f1_50" in package.accuracy:
+            print(f"    F1 at IoU 0.5: {package.accuracy['f1_50']:.3f} ({package.accuracy['data']})")
+    return int(ExitCode.OK)
 
 
 def evaluate(
@@ -43,7 +64,11 @@ def evaluate(
     threads: int,
     limit: int | None,
 ) -> int:
-    """Evaluate a package on labelled images, write the result, and print a short table and the page's path, or all of it as JSON."""
+    """Evaluate a package on labelled images and write the result. Prints a short table and the path of the
+    page, or the whole result as JSON.
+
+    Raises ConfigFault or OutputFault if an argument is not valid.
+    """
     from cellcount_core.evaluation.assess import assess
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.result import as_json, write_result
@@ -81,7 +106,7 @@ def _by_truths(
     threads: int,
     limit: int | None,
 ) -> int:
-    """Evaluate a package whose task is compared with a table of truths."""
+    """Evaluate a package whose task is compared with a table of true answers."""
     from cellcount_core.evaluation.truths import as_plain, compare, told, write_compared
 
     compared = compare(
@@ -112,7 +137,7 @@ def evaluate_suites(
     threads: int,
     limit: int | None,
 ) -> int:
-    """Run suites of measurements of a package, write each one's JSON and Markdown, and print them."""
+    """Run suites of measurements on a package; write the JSON and Markdown of each, and print them."""
     from cellcount_core.evaluation.data import list_data
     from cellcount_core.evaluation.suites import run
     from cellcount_core.models.package import find_package
@@ -138,7 +163,7 @@ def evaluate_suites(
 
 
 def read_diameter(text: str) -> Diameter:
-    """The setting that `--diameter TEXT` stands for. Raises ConfigFault naming what was expected."""
+    """The setting that `--diameter TEXT` means. Raises ConfigFault, which says what was expected, if the text is not valid."""
     if text == "auto":
         return "auto"
     if text == "model":
@@ -160,7 +185,7 @@ def _refuse_file(out: Path) -> None:
 
 
 def report_lines(evaluation: Evaluation) -> list[str]:
-    """What the console shows: the package, the data, the headline figures with their intervals, F1 and counts by group."""
+    """What the console shows: the package, the data, the main figures with their intervals, and F1 and counts by group."""
     from cellcount_core.evaluation.figures import meaning, shown, shown_with_interval
     from cellcount_core.evaluation.page import data_words, diameter_words, notices
 
@@ -186,7 +211,9 @@ def report_lines(evaluation: Evaluation) -> list[str]:
 
 
 class ProgressLine:
-    """Images done and a second, on standard error: one line that moves on a terminal, a line every few seconds elsewhere."""
+    """Shows on standard error how many images are done, and how many per second: one changing line on a
+    terminal, a line every few seconds elsewhere.
+    """
 
     def __init__(self, of: str = "") -> None:
         self._of = of
@@ -194,7 +221,7 @@ class ProgressLine:
         self._told = self._since
 
     def show(self, done: int, total: int) -> None:
-        """Say that `done` of `total` images are counted."""
+        """Show that `done` of `total` images are counted."""
         now = time.monotonic()
         last = done == total
         live = sys.stderr.isatty()
@@ -209,3 +236,65 @@ class ProgressLine:
             file=sys.stderr,
             flush=True,
         )
+
+
+def train(config: Path, assignments: Sequence[str]) -> int:
+    """Train as `config` says, with `--set` assignments on top. The last line printed is the package's folder."""
+    from cellcount_core.training.trainer import train as run_training
+
+    print(f"package: {run_training(_settings(config, assignments))}")
+    return int(ExitCode.OK)
+
+
+def train_seeds(
+    config: Path, assignments: Sequence[str], seeds: str, runner: str | None, address: str | None
+) -> int:
+    """Train once for each seed of a list such as "0,1,2", and print the figures and write them as a table. Returns 3 if a seed failed."""
+    from cellcount_core.config import ExecutionConfig
+    from cellcount_core.training import seeds as trials
+
+    try:
+        execution = ExecutionConfig.model_validate({"runner": runner or "ray", "address": address})
+    except ValidationError as error:
+        raise ConfigFault(explain(error, ExecutionConfig, "--runner")) from None
+    settings = _settings(config, assignments)
+    results = trials.train_seeds(settings, _numbers(seeds), execution)
+    print(trials.seeds_table(results))
+    print(f"table: {trials.write_seeds(settings, results)}")
+    return int(ExitCode.FAILURES if any(result.fault for result in results) else ExitCode.OK)
+
+
+def package_now(config: Path, assignments: Sequence[str]) -> int:
+    """Write a package from the newest checkpoint of a training, which may still be running."""
+    from cellcount_core.training.export import package_now as write_package
+
+    print(f"package: {write_package(_settings(config, assignments))}")
+    return int(ExitCode.OK)
+
+
+def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
+    """Measure again what a package states about its counts, with the present code, and give it the version of the configuration."""
+    from cellcount_core.pipeline.context import prepare_process
+    from cellcount_core.training.export import refit_package
+    from cellcount_core.training.images import load_images
+
+    prepare_process()
+    settings = _settings(config, assignments)
+    refit_package(settings, load_images(settings, report=print), folder)
+    print(f"package: {folder}")
+    return int(ExitCode.OK)
+
+
+def _numbers(seeds: str) -> list[int]:
+    parts = [part.strip() for part in seeds.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigFault(
+            f"--seeds {seeds!r}: whole numbers with commas between them expected, for example 0,1,2"
+        )
+    return [int(part) for part in parts]
+
+
+def _settings(config: Path, assignments: Sequence[str]) -> TrainConfig:
+    from cellcount_core.training.config import TrainConfig
+
+    return read_settings(config, assignments, TrainConfig)

@@ -1,0 +1,140 @@
+"""Commands about an output: `cellcount reduce`, `verify`, `export`, `pictures`, and `demo`, which makes one and shows it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellcount_core.cli.counting import many, print_doubts, print_reasons, total_line
+from cellcount_core.cli.progress import Display, open_display
+from cellcount_core.domain.errors import ExitCode, OutputFault, Status
+
+if TYPE_CHECKING:
+    from cellcount_core.stores.base import Store
+
+
+def output_store(out: str, endpoint: str | None) -> Store:
+    """The store of a run's output, at a place that a person named."""
+    from cellcount_core.stores.open import asked_for, open_store
+
+    return open_store(out, asked_for(out, endpoint=endpoint))
+
+
+def reduce_again(out: str, endpoint: str | None) -> int:
+    """Build the merged tables again, print what is in them and return the exit code."""
+    import sys
+
+    from cellcount_core.output.runfile import read_run
+    from cellcount_core.reduce.reducer import reduce_run
+    from cellcount_core.runners.lease import held
+
+    store = output_store(out, endpoint)
+    # Nothing is written into a folder that holds no run.
+    read_run(store)
+    with held(store, say=lambda text: print(text, file=sys.stderr)):
+        summary = reduce_run(store)
+    print(f"{total_line(summary)}, {many(summary.wells, 'well')}")
+    print_reasons(summary.reasons, summary.examples)
+    print_doubts(summary)
+    return int(ExitCode.OK)
+
+
+def verify_output(out: str, endpoint: str | None) -> int:
+    """Check the ledger, print the proof or what contradicts it, and return the exit code."""
+    from cellcount_core.reduce.verify import verify
+
+    report = verify(output_store(out, endpoint))
+    tally = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
+    objects = "" if report.objects is None else f", {many(report.objects, 'object')}"
+    print(f"{report.fields} expected = {tally}; {many(report.shards, 'shard')}{objects}")
+    for line in report.told:
+        print(f"  {line}")
+    for finding in report.findings:
+        print(f"  {finding}")
+    if report.found > len(report.findings):
+        print(f"  … and {report.found - len(report.findings)} more")
+    print(
+        "the ledger holds" if report.proven else f"the ledger does not hold: {many(report.found, 'finding')}"
+    )
+    return int(ExitCode.OK if report.proven else ExitCode.LEDGER)
+
+
+def export_counts(out: str, file: Path, endpoint: str | None) -> int:
+    """Write a CSV with `index,count`, or with what the run's task answers for a field. Returns the exit code.
+
+    Raises OutputFault if the file cannot be written.
+    """
+    from cellcount_core.reduce.summary import results_csv
+
+    text = results_csv(output_store(out, endpoint))
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
+    rows = text.count("\n") - 1
+    print(f"{file}: {rows} field{'' if rows == 1 else 's'}, in the order of the rows of fields/")
+    return int(ExitCode.OK)
+
+
+def draw(out: str, fields: int, endpoint: str | None) -> int:
+    """Draw the pictures of a run, print where they are and return the exit code."""
+    from cellcount_core.report.pictures import draw_pictures
+    from cellcount_core.stores.open import asked_for, open_store
+
+    options = asked_for(out, endpoint=endpoint)
+    pictures = draw_pictures(open_store(out, options), options, fields)
+    place = out.rstrip("/")
+    for key in (pictures.plate_map, pictures.overlays, *pictures.fields):
+        print(f"{place}/{key}")
+    return int(ExitCode.OK)
+
+
+_SEED = 96
+
+
+def demonstrate(folder: Path, wells: int, runner: str) -> int:
+    """Render a plate of `wells` wells with known counts, count it, compare and draw. Returns the count's exit
+    code.
+
+    Two files are damaged on purpose; the count accepts their failure.
+    """
+    from rich.console import Console
+
+    from cellcount_core.config import JobConfig
+    from cellcount_core.demo.compare import compare
+    from cellcount_core.demo.plate import render_plate
+    from cellcount_core.demo.table import print_comparison
+    from cellcount_core.report.pictures import draw_pictures
+    from cellcount_core.runners.job import run_job
+    from cellcount_core.stores.base import StorageOptions
+    from cellcount_core.stores.open import open_store
+
+    output = folder / "out"
+    with open_display(Display.AUTO if sys.stderr.isatty() else Display.QUIET) as events:
+        print(f"rendering {wells} wells with known counts into {folder}", flush=True)
+        plate = render_plate(folder, _SEED, wells=wells)
+        job = JobConfig.model_validate(
+            {
+                "input": str(plate.images),
+                "output": str(output),
+                "run": {
+                    "layout": {"kind": "imagexpress"},
+                    "channels": {"nuclei": "w1"},
+                    "measure": ["w1", "w2"],
+                },
+                "execution": {"runner": runner, "shard_fields": 16, "max_failed": 2},
+            }
+        )
+        print("counting it with the shipped model", flush=True)
+        result = run_job(job, events)
+        events.stage("drawing pictures")
+        pictures = draw_pictures(open_store(str(output), StorageOptions()), StorageOptions(), 6)
+    print_comparison(compare(output, plate.truth_csv), Console(soft_wrap=False))
+    print(
+        f"counted in {result.seconds:.0f} s; tables: {output}/wells.parquet, {output}/fields/, {output}/objects/"
+    )
+    print(f"prove it:   cellcount verify {output}")
+    print(f"plate map:  {output}/{pictures.plate_map}")
+    print(f"overlays:   {output}/{pictures.overlays}")
+    return int(result.exit_code)
