@@ -290,7 +290,7 @@ def known_schemes() -> frozenset[str]:
 
 
 def _open_file_system(url: str, scheme: str, options: StorageOptions) -> tuple[AbstractFileSystem, str]:
-    """The file system and the root's path in it. Raises ConfigFault where its package is not installed."""
+    """The file system and the path of the root in it. Raises ConfigFault if its package is not installed."""
     import fsspec
 
     try:
