@@ -65,7 +65,7 @@ def count_bytes(
         task=task_of(model.package),
         head=task_of(model.package).head(model.package),
         schema=run_schema(model.package, (CHANNEL.name,), (CHANNEL.name,)),
-        scales={},
+        plate_sizes={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions(schemes=("file", "memory"))),

@@ -13,14 +13,13 @@ pieces side by side would have overlapping boxes and be measured repeatedly; cel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ModelFault, nearest
+from cellcount_core.domain.errors import ModelFault
 from cellcount_core.objects.labels import (
     Indices,
     Runs,
@@ -70,17 +69,12 @@ class CoreParams:
     outline: float | None = None
 
 
-_OPTIONAL = ("edge_area", "outline")
-"""Parameters that may be None, which means that they are not stated."""
-
-
-def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object]) -> NDArray[np.int32]:
+def separate(maps: NDArray[np.float32], params: CoreParams) -> NDArray[np.int32]:
     """Label image (H, W) int32 of maps (H, W, K); map 0 is the foreground and map 1 the distance, both in 0..1.
 
-    Further maps are ignored. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for unknown
-    parameters, for values that are no numbers, and for fewer than two maps.
+    Further maps are ignored. Objects are numbered 1..n in raster order of their first pixel. Raises ModelFault for
+    fewer than two maps.
     """
-    fitted = params if isinstance(params, CoreParams) else parse_params(params)
     if maps.ndim != 3 or maps.shape[-1] < 2:
         raise ModelFault(
             f"separator 'cores' needs the maps (H, W, 2): foreground and distance (got {maps.shape})"
@@ -89,34 +83,19 @@ def separate(maps: NDArray[np.float32], params: CoreParams | Mapping[str, object
     if 0 in shape:
         return np.zeros(shape, np.int32)
     foreground, distance = (_framed(maps[..., index]) for index in (0, 1))
-    inside = foreground > fitted.foreground
+    inside = foreground > params.foreground
     pieces = _pieces(inside)
     if not pieces.starts.size:
         return np.zeros(shape, np.int32)
-    objects = _grow(pieces, _find_cores(distance, inside, fitted), distance, fitted.peak)
+    objects = _grow(pieces, _find_cores(distance, inside, params), distance, params.peak)
     if not objects.starts.size:
         return np.zeros(shape, np.int32)
     pixels = objects.pixels()
-    numbers = raster_numbers(objects, _kept(objects, pixels, foreground, fitted))
+    numbers = raster_numbers(objects, _kept(objects, pixels, foreground, params))
     # Without the frame: one pixel less for each row above.
     above = objects.starts // inside.shape[1]
     pixels -= np.repeat(above, objects.lengths)
     return paint(Runs(objects.starts - above, objects.lengths, objects.owners), numbers, shape, pixels)
-
-
-def parse_params(params: Mapping[str, object]) -> CoreParams:
-    """The numbers of a package's `separator` section. Raises ModelFault naming a parameter that is unknown or no finite number."""
-    known = [field.name for field in fields(CoreParams)]
-    numbers: dict[str, float] = {}
-    for name, value in params.items():
-        if name not in known:
-            raise ModelFault(f"separator.{name}: no such parameter{nearest(name, known)}")
-        if value is None and name in _OPTIONAL:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise ModelFault(f"separator.{name}: expected a number (got {value!r})")
-        numbers[name] = float(value)
-    return CoreParams(**numbers)
 
 
 def _levels(first: float) -> list[float]:

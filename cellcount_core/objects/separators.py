@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault, nearest
-from cellcount_core.objects.cores import CoreParams, parse_params, separate
+from cellcount_core.objects.cores import CoreParams, separate
 from cellcount_core.objects.labels import drop_small
 from cellcount_core.objects.watershed import histogram, part_at_necks, reach_of, signal_threshold
 
@@ -109,7 +109,7 @@ class CoresSeparator:
     @classmethod
     def from_spec(cls, given: Mapping[str, object]) -> CoresSeparator:
         """Make it from a package's numbers. Raises ModelFault if one is unknown or no finite number."""
-        return cls(parse_params(given))
+        return cls(_build(CoreParams, given))
 
     @property
     def reach(self) -> int:
@@ -185,7 +185,7 @@ class WatershedSeparator:
         return drop_small(part_at_necks(foreground, self.depth, self.max_radius), self.min_area)
 
 
-_Kind = TypeVar("_Kind", ComponentsSeparator, WatershedSeparator)
+_Kind = TypeVar("_Kind", ComponentsSeparator, CoreParams, WatershedSeparator)
 
 KINDS = ("components", "cores", "watershed")
 """The values of `separator.kind`."""
@@ -213,11 +213,14 @@ def of_whole_objects(spec: Mapping[str, object]) -> dict[str, object]:
 
 
 def _build(separator: type[_Kind], given: Mapping[str, object]) -> _Kind:
-    known = [field.name for field in fields(separator)]
+    """The class with the numbers given; None is left out where it is the default. Raises ModelFault naming what is wrong."""
+    known = {field.name: field.default for field in fields(separator)}
     numbers: dict[str, float] = {}
     for name, value in given.items():
         if name not in known:
-            raise ModelFault(f"separator.{name}: no such parameter{nearest(name, known)}")
+            raise ModelFault(f"separator.{name}: no such parameter{nearest(name, list(known))}")
+        if value is None and known[name] is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ModelFault(f"separator.{name}: expected a number (got {value!r})")
         numbers[name] = value

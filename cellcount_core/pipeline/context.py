@@ -122,7 +122,7 @@ class RunContext:
 
     `package` is the name or path by which the worker finds the model package, and `package_digest` the digest that it must have.
     `counted` are the channels of the package's roles, in their order; `measured` are the channels whose intensities are measured.
-    `schema` is that of the tables. `scales` are the object sizes found when the run was planned. `threads` is the number of
+    `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned. `threads` is the number of
     threads of the model's arithmetic, `readers` how many objects are read at once. With `amends`, the shards hold fields of
     committed shards that are counted once more.
     """
@@ -139,7 +139,7 @@ class RunContext:
     counted: tuple[Selection, ...]
     measured: tuple[Selection, ...]
     schema: Schema
-    scales: tuple[PoolScale, ...]
+    plate_sizes: tuple[PoolScale, ...]
     threads: int
     readers: int
     amends: bool = False

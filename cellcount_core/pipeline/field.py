@@ -35,7 +35,7 @@ from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values, run_schema
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
-from cellcount_core.tasks.object_size.factor import Pools, field_scale, is_another_size
+from cellcount_core.tasks.object_size.factor import PlateSizes, field_scale, is_another_size
 from cellcount_core.tasks.task import Found, Head, Preparation, SizeEstimate, Task, task_of
 
 
@@ -44,7 +44,7 @@ class PlanesKit:
     """What is needed to count a field from its planes.
 
     `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
-    order. `scales` are the object sizes found when the run was planned, by plate, height and width.
+    order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width.
     """
 
     run: RunConfig
@@ -52,7 +52,7 @@ class PlanesKit:
     task: Task
     head: Head
     schema: Schema
-    scales: Pools
+    plate_sizes: PlateSizes
     counted: tuple[Selection, ...]
     device: Device
     clock: StageClock
@@ -82,7 +82,7 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
         task=task_of(package),
         head=task_of(package).head(package),
         schema=context.schema,
-        scales={(s.plate, s.height_px, s.width_px): s for s in context.scales},
+        plate_sizes={(s.plate, s.height_px, s.width_px): s for s in context.plate_sizes},
         counted=context.counted,
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),
@@ -113,7 +113,7 @@ def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
         task=task_of(package),
         head=task_of(package).head(package),
         schema=run_schema(package, roles, roles),
-        scales={},
+        plate_sizes={},
         counted=tuple(Selection(role, "") for role in roles),
         device=Device(engine),
         clock=StageClock(),
@@ -189,7 +189,7 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     view = prepare(kit, pixels, plate)
     found = kit.head.find(view)
     if _odd_of_its_plate(view, found):
-        own = prepare(replace(kit, scales={}), pixels, plate)
+        own = prepare(replace(kit, plate_sizes={}), pixels, plate)
         if is_another_size(view.scale, own.scale):
             view, found = own, kit.head.find(own)
     odd = doubts(view, found, kit.package)
@@ -231,7 +231,9 @@ def _at_object_size(kit: PlanesKit, view: FieldView, planes: list[Plane], plate:
         return kit.head.size(tuple(planes), lambda canvas: canvas_maps(canvas, kit.package, device))
 
     with kit.clock("size"):
-        scale, said = field_scale(kit.run, kit.package, kit.scales, plate, view.shape, view.um_per_px, size)
+        scale, said = field_scale(
+            kit.run, kit.package, kit.plate_sizes, plate, view.shape, view.um_per_px, size
+        )
     device.keep_no_more()
     _check_enlarged(view.shape, scale, kit.run)
     with kit.clock("prepare"):

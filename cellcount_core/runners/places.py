@@ -155,7 +155,7 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
         counted=counted,
         measured=measured,
         schema=run.schema,
-        scales=run.scales,
+        plate_sizes=run.scales,
         threads=1,
         readers=readers,
     )

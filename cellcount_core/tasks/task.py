@@ -187,7 +187,7 @@ class SizeEstimate:
     factors: tuple[float, ...] = ()
 
 
-NOTHING = SizeEstimate(None, 0, 0.0)
+NO_ESTIMATE = SizeEstimate(None, 0, 0.0)
 
 
 class Head(Protocol):
@@ -200,7 +200,7 @@ class Head(Protocol):
     def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
         """How large the objects of one image are, from its raw planes (H, W), one for each role.
 
-        `NOTHING` if the task or the package cannot tell.
+        `NO_ESTIMATE` if the task or the package cannot tell.
         """
         ...
 

@@ -1,23 +1,25 @@
 """One of several classes for each image: the network looks at the field as a whole, and nothing in it is counted.
 
-A package's section `classes` names the classes, in the order of the network's outputs, and the side in px that an image is brought to.
+A package's section `classes` names the classes, in the order of the network's outputs, and the side in px to which an image is
+resized. Such a package is evaluated with a table that has the true class of each image in the column `class`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from cellcount_core.domain.columns import Column, Kind, Merge, Null
-from cellcount_core.domain.errors import ModelFault
+from cellcount_core.domain.columns import Column, Kind, Merge, Null, Value
+from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
+from cellcount_core.domain.statistics import wilson
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.classes.score import ClassScoring
 from cellcount_core.tasks.task import (
-    NOTHING,
+    NO_ESTIMATE,
     CanvasMaps,
     Found,
     Preparation,
@@ -27,6 +29,52 @@ from cellcount_core.tasks.task import (
     View,
     read_section,
 )
+
+_LEAST = 1e-6
+
+
+class ClassScoring:
+    """Compares the class found for an image with its true one, from the column `class` of a table of truths."""
+
+    columns = ("class",)
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+
+    def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
+        """The row of one image: both classes, whether they are the same, and the probability given to the true one.
+
+        Raises ConfigFault if the true class is not one of the package's.
+        """
+        true = truth["class"]
+        if true not in self._classes:
+            raise ConfigFault(f"class {true!r} is none of the package's{nearest(true, self._classes)}")
+        chances = found.values["probability"]
+        assert isinstance(chances, Sequence)
+        chance = chances[self._classes.index(true)]
+        assert isinstance(chance, float)
+        told = found.values["class"]
+        return {"true": true, "found": told, "right": told == true, "probability_of_true": chance}
+
+    def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+        """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; and the log loss."""
+        right = sum(bool(row["right"]) for row in rows)
+        ends = wilson(right, len(rows)) or (None, None)
+        shares = []
+        for name in self._classes:
+            own = [bool(row["right"]) for row in rows if row["true"] == name]
+            shares += [sum(own) / len(own)] if own else []
+        chances = [row["probability_of_true"] for row in rows]
+        losses = [-math.log(max(_LEAST, chance)) for chance in chances if isinstance(chance, float)]
+        return {
+            "images": len(rows),
+            "accuracy": right / len(rows) if rows else None,
+            "accuracy_low": ends[0],
+            "accuracy_high": ends[1],
+            "balanced_accuracy": sum(shares) / len(shares) if shares else None,
+            "log_loss": sum(losses) / len(losses) if losses else None,
+        }
+
 
 CLASS = Column(
     "class", Kind.STRING, "", "most likely class of the image; null unless ok", Null.UNLESS_OK, Merge.TALLY
@@ -45,25 +93,25 @@ PROBABILITIES = Column(
 )  # fmt: skip
 
 _SUM = 0.01
-"""By how much probabilities may miss a sum of 1."""
+"""Tolerance of the sum of probabilities, which is 1."""
 
 
 class ClassesSection(TaskSection):
-    """`classes` are named in the order of the network's outputs; `side_px` is the side of what it looks at."""
+    """`classes` are named in the order of the network's outputs; `side_px` is the side of the images that it takes."""
 
     classes: tuple[str, ...] = Field(min_length=2)
     side_px: int = Field(ge=8)
 
 
 class Classes:
-    """One of several classes for each image."""
+    """The task of telling one of several classes for each image."""
 
     name = "classes"
     preparation = Preparation.FIXED
     example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64}
 
     def columns(self, package: Package, _: tuple[str, ...]) -> TaskColumns:
-        """The class with its probability, and the probability of every class."""
+        """The class with its probability, and the probabilities of all classes."""
         return TaskColumns(
             field=(CLASS, CERTAINTY, PROBABILITIES),
             results=(CLASS.name, PROBABILITIES.name),
@@ -71,11 +119,11 @@ class Classes:
         )
 
     def head(self, package: Package) -> ClassesHead:
-        """What tells the class by the package."""
+        """Raises ModelFault if the package's section is wrong."""
         return ClassesHead(package)
 
     def side(self, package: Package) -> int:
-        """As the package's section says."""
+        """The side that the package's section states."""
         return read_section(ClassesSection, package).side_px
 
     def scoring(self, package: Package) -> ClassScoring:
@@ -84,14 +132,14 @@ class Classes:
 
 
 class ClassesHead:
-    """Tells the class of fields by a package."""
+    """Tells the class of fields by a package. Raises ModelFault if the package's section is wrong."""
 
     def __init__(self, package: Package) -> None:
         self._package = package
         self._classes = read_section(ClassesSection, package).classes
 
     def find(self, view: View) -> Found:
-        """The class of a field. Raises ModelFault if the network gives no probabilities of the package's classes."""
+        """The class of a field. Raises ModelFault if the network's output is no probabilities of the package's classes."""
         with view.clock("infer"):
             chances = view.vector()
         expected = len(self._classes)
@@ -110,5 +158,5 @@ class ClassesHead:
         )
 
     def size(self, _: tuple[Plane, ...], __: CanvasMaps) -> SizeEstimate:
-        """An image has no size that its class would depend on."""
-        return NOTHING
+        """`NO_ESTIMATE`: a class does not depend on the size of objects."""
+        return NO_ESTIMATE

@@ -35,7 +35,7 @@ from cellcount_core.tasks.object_size.looks import (
     tells_sizes,
     weighted_quantile,
 )
-from cellcount_core.tasks.task import NOTHING, CanvasMaps, SizeEstimate
+from cellcount_core.tasks.task import NO_ESTIMATE, CanvasMaps, SizeEstimate
 
 _LEVELS = (1.0, 0.5, 0.25, 0.125)
 _SIDE = 512
@@ -97,10 +97,10 @@ def estimate_with(
 ) -> SizeEstimate:
     """Estimate the size of the objects of one image from its raw planes (H, W), one for each of the package's roles.
 
-    `NOTHING` if the package has no scale, its network tells no sizes, or the image shows too little.
+    `NO_ESTIMATE` if the package has no scale, its network tells no sizes, or the image shows too little.
     """
     if not tells_sizes(package):
-        return NOTHING
+        return NO_ESTIMATE
     spec = package.input
     wanted = float(spec.diameter_px or 0)
     norms = [
@@ -115,7 +115,7 @@ def estimate_with(
     seen = _merged(looks, viewer.largest)
     for _ in range(_REFINEMENTS):
         if not seen.found.size:
-            return NOTHING
+            return NO_ESTIMATE
         factor = float(np.clip(wanted / _typical(seen), SMALLEST_FACTOR, LARGEST_FACTOR))
         if any(1 / _NEAR_FROM_FAR < look.factor / factor < _NEAR_FROM_CLOSE for look in looks):
             break
@@ -156,7 +156,7 @@ def _told(seen: SeenObjects, factors: tuple[float, ...]) -> SizeEstimate:
     doubt = float(np.median(seen.doubt))
     hopeless = certainty < _LEAST_CERTAINTY or doubt > _HOPELESS
     if seen.found.size < _MANY and (hopeless or (doubt > _DOUBTFUL and certainty < _CERTAIN)):
-        return NOTHING
+        return NO_ESTIMATE
     low = weighted_quantile(seen.found, seen.weight, _TAIL)
     high = weighted_quantile(seen.found, seen.weight, 1 - _TAIL)
     # As exact as a plan states them: what one image says is the same whether it was sampled or not.

@@ -12,7 +12,7 @@ from cellcount_core.tasks.task import SizeEstimate
 
 _SMALLEST_SEEN, _LARGEST_SEEN = 0.65, 4.0
 """Sizes, of the one that a network counts best: smaller objects are brought up to the first as long as the largest stay below the
-second, which a second look takes care of (farther.py)."""
+second, which a second look takes care of (second_look.py)."""
 
 _AS_WELL = 1.08
 """If a look at the field was taken within this factor, the field is counted at the look's scale, whose maps exist already."""
@@ -21,7 +21,7 @@ _ANOTHER_SIZE = 1.6
 _FEWEST_OBJECTS = 3
 """Times by which a field's objects must differ from its plate's, and how many there must be, for it to be counted at its own size."""
 
-Pools = Mapping[tuple[str, int, int], PoolScale]
+PlateSizes = Mapping[tuple[str, int, int], PoolScale]
 """Object sizes found when the run was planned, by plate, height and width."""
 
 OWN_SIZE = "size_of_this_image"
@@ -34,7 +34,7 @@ UNKNOWN_SIZE = "size_unknown"
 def field_scale(
     run: RunConfig,
     package: Package,
-    pools: Pools,
+    plate_sizes: PlateSizes,
     plate: str,
     shape: tuple[int, int],
     um_per_px: float | None,
@@ -56,7 +56,7 @@ def field_scale(
         return FieldScale(factor, ScaleSource.CALIBRATION, wanted / factor), ()
     if not tells_sizes(package):
         return FieldScale(1.0, ScaleSource.MODEL), ()
-    pool = pools.get((plate, *shape))
+    pool = plate_sizes.get((plate, *shape))
     if pool is not None and pool.diameter_px is not None:
         found = pool.diameter_px
         factor = pool.factor or counting_factor(wanted, found, pool.small_px, pool.large_px)

@@ -11,11 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.objects.cores import CoreParams, separate
+from cellcount_core.objects.cores import CoreParams
+from cellcount_core.objects.separators import build_separator
 
 from .plain_cores import separate_plainly
 
 Disc = tuple[int, int, int]
+
+
+def separate(maps: np.ndarray, params: dict[str, object]) -> np.ndarray:
+    """The label image that a package with these parameters gives."""
+    separator = build_separator({"kind": "cores", **params})
+    return separator.separate(maps, separator.fit([]))
 
 
 def maps_of(shape: tuple[int, int], discs: list[Disc]) -> np.ndarray:

@@ -146,7 +146,7 @@ def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_s
         side = plane.shape[0]
         pool = PoolScale("P", side, side, pooled, 6, 300, pooled, pooled)
         with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
-            kit = replace(kit, scales={("P", side, side): pool})
+            kit = replace(kit, plate_sizes={("P", side, side): pool})
             seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")
         assert (seen.found.count, seen.scale.source) == (count, source), name
         assert (Doubt.OWN_SIZE in seen.warnings) == (source is ScaleSource.IMAGE), name

@@ -22,11 +22,11 @@ from cellcount_core.tasks.instances.task import section_of
 from cellcount_core.tasks.object_size.factor import (
     OWN_SIZE,
     UNKNOWN_SIZE,
-    Pools,
+    PlateSizes,
     counting_factor,
     field_scale,
 )
-from cellcount_core.tasks.task import NOTHING, SizeEstimate, task_of
+from cellcount_core.tasks.task import NO_ESTIMATE, SizeEstimate, task_of
 from tests.fields import size_of
 from tests.plates import nuclear_field
 
@@ -57,13 +57,13 @@ def test_three_nuclei_in_a_large_field_are_enough(diameter: float) -> None:
 def test_an_image_without_objects_tells_no_size() -> None:
     package, engine = nuclei()
     noise = np.random.default_rng(5).normal(1000, 30, (300, 300)).astype(np.uint16)
-    assert size_of(noise, package, engine) == NOTHING
+    assert size_of(noise, package, engine) == NO_ESTIMATE
 
 
 def test_hot_pixels_and_noise_of_rows_tell_no_size() -> None:
     for number in (169, 184):
         _, plane = empty_image(number)
-        assert size_of(plane, *nuclei()) == NOTHING
+        assert size_of(plane, *nuclei()) == NO_ESTIMATE
 
 
 def test_a_package_without_a_scale_tells_none() -> None:
@@ -92,7 +92,7 @@ def with_separator(package: Package, **numbers: float | None) -> Package:
 
 
 def scale_of(
-    plane: NDArray[np.uint16], diameter: object, pools: Pools, plate: str = "P"
+    plane: NDArray[np.uint16], diameter: object, pools: PlateSizes, plate: str = "P"
 ) -> tuple[object, ...]:
     package, engine = nuclei()
     run = RunConfig.model_validate({"diameter": diameter})
