@@ -12,7 +12,7 @@ from cellcount_core.domain.fields import Receipt, Shard
 from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.context import RunContext
 from cellcount_core.runners.places import Places, make_context
-from cellcount_core.runners.pool import Mode, Outcome, ShardTask
+from cellcount_core.runners.pool import EndedAttempt, Mode, ShardTask
 from cellcount_core.runners.ray_cluster import Resources, Sizing, connected
 from cellcount_core.runners.ray_pool import RayPool
 from cellcount_core.stores.base import StorageOptions
@@ -49,7 +49,7 @@ def test_a_worker_for_which_there_is_no_room_is_spoken_of_and_the_others_count(
     more_than_half = cluster.cpus / 2 + 0.5 if cluster.cpus > 1 else 0.6
     sizing = Sizing(actors=2, cpus=float(int(more_than_half + 0.5)), gpus=0.0, threads=1, memory_bytes=None)
     pool = RayPool(context, sizing, in_flight=1, warn=said.append, patience_s=0.5)
-    ended: list[Outcome] = []
+    ended: list[EndedAttempt] = []
     try:
         until = time.monotonic() + 60
         while not said or pool.capacity() == 0:
