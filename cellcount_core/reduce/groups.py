@@ -40,6 +40,7 @@ from cellcount_core.domain.totals import (
     merged_columns,
     total_values,
 )
+from cellcount_core.output.parts import FieldsPart
 from cellcount_core.output.schema import TableName, misfits, table_schema
 
 
@@ -119,10 +120,11 @@ def empty_tally(schema: Schema) -> Tally:
     return Tally(empty_totals(schema))
 
 
-def counted_fields(key: str, table: pa.Table, schema: Schema, fingerprint: str) -> Iterator[CountedField]:
-    """The rows of a fields part, in order. Raises LedgerFault naming `key` if its columns are not those of the schema."""
-    for wrong in misfits(table, table_schema(TableName.FIELDS, schema, fingerprint)):
-        raise LedgerFault(f"{key}: {wrong}")
+def counted_fields(part: FieldsPart, schema: Schema) -> Iterator[CountedField]:
+    """The rows of a fields part, in order. Raises LedgerFault, naming the part, if its columns are not those of the schema."""
+    table = part.table
+    for wrong in misfits(table, table_schema(TableName.FIELDS, schema, part.fingerprint)):
+        raise LedgerFault(f"{part.key}: {wrong}")
     plain = [column.name for column in (*KEY[:4], STATUS, REASON, WARNINGS)]
     rows = zip(*(table.column(name).to_pylist() for name in plain), strict=True)
     merged = zip(*(_given(column, table, schema) for column in merged_columns(schema)), strict=True)

@@ -121,7 +121,7 @@ class _Reading:
     def fields(self) -> Iterator[CountedField]:
         last: FieldKey | None = None
         for part in fields_parts(self.store, self.run):
-            for counted in counted_fields(part.key, part.table, self.run.schema, self.run.fingerprint):
+            for counted in counted_fields(part, self.run.schema):
                 if last is not None and counted.key <= last:
                     again = "twice" if counted.key == last else "out of order"
                     raise LedgerFault(f"{part.key}: {counted.key} comes {again}")
