@@ -1,6 +1,7 @@
-"""Configuration of a counting job: frozen, unknown keys refused, every fault of a file in one message.
+"""The settings of a counting job. They are frozen, unknown keys are refused, and all faults of a file come in one message.
 
-`run` decides the result and is part of the fingerprint; `execution` and `storage` decide how it is obtained and are not.
+The section `run` decides the result and is part of the fingerprint. The sections `execution` and `storage` decide how the result is
+obtained and are not part of it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ else:
 
 
 class ExpectGrid(Section):
-    """A plate of `wells` wells (6 to 1536), each with these `sites`, whether or not files of them were seen."""
+    """A plate of `wells` wells (6 to 1536), each with these `sites`, whether or not files of them are there."""
 
     wells: Literal[6, 12, 24, 48, 96, 384, 1536]
     sites: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -37,14 +38,14 @@ AXES = "YXCSZTN"
 
 
 class ModelConfig(Section):
-    """The model package (name of a shipped one, or path or URL of a folder) and the engine that runs it."""
+    """The model package (the name of a shipped one, or the path or URL of a folder) and the engine that runs it."""
 
     package: Place = "nuclei"
     engine: str = "auto"
 
 
 class RunConfig(Section):
-    """What is counted and how: everything that can change a number in a table."""
+    """What is counted, and how: everything that can change a number in a table."""
 
     layout: LayoutConfig = FlatSettings()
     plate: str = ""
@@ -99,7 +100,7 @@ class RunConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Where and how fast it runs. Nothing here can change a table."""
+    """Where a job runs and how fast. Nothing here can change a table."""
 
     runner: Literal["auto", "ray", "serial"] = "auto"
     address: str | None = None
@@ -130,14 +131,14 @@ class ExecutionConfig(Section):
 
 
 def accepted_failures(max_failed: int | str | None, fields: int) -> int:
-    """How many of `fields` may fail or be missing under `execution.max_failed`; a share is rounded down."""
+    """How many of `fields` may fail or be missing under `execution.max_failed`. A share is rounded down."""
     if isinstance(max_failed, str):
         return math.floor(fields * Fraction(max_failed.rstrip("%")) / 100)
     return max_failed or 0
 
 
 class StorageConfig(Section):
-    """Which URLs are opened, and how `s3://` is reached. Credentials come from the standard chain alone and stand in no file of ours."""
+    """Which kinds of URL are opened, and how `s3://` is reached. Credentials come from the standard chain alone; no file of ours holds any."""
 
     endpoint: str | None = None
     region: str | None = None
@@ -150,7 +151,7 @@ class StorageConfig(Section):
 
 
 class JobConfig(Section):
-    """A whole job: from where, to where, what and how."""
+    """A whole job: where it reads, where it writes, what it counts and how it runs."""
 
     input: Place
     output: Place

@@ -70,9 +70,9 @@ class Merge(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `unit` is "" for what has none; `of` are the columns that the rule of merging needs beside this one.
+    """One column. `unit` is "" if it has none. `of` names the columns that the rule of merging needs beside this one.
 
-    `watched` columns of a field are followed night by night, by their median over a plate.
+    `watched` columns of a field are followed from night to night, by their median over a plate.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Column:
 
     @property
     def required(self) -> bool:
-        """Whether no row may be without it."""
+        """Whether every row must have a value."""
         return self.null is Null.NEVER
 
 
@@ -94,10 +94,11 @@ class Column:
 class Schema:
     """The tables of a run.
 
-    `fields` are the columns of a field between the ledger's own (key, status, reason, source) and its warnings; `objects` those of
-    an object behind its key, () for a task without objects. `results` names the columns that are the task's answer about a field,
-    the most telling first, and `object_count` the one that says how many objects a field has ("" without objects). `object_name`
-    ("Nuclei") is the prefix of measured columns, `channels` are those measured and `classes` what a task tells apart.
+    `fields` are the columns of a field that stand between those of the ledger (key, status, reason, source) and its warnings. `objects` are
+    the columns of an object behind its key, () for a task without objects. `results` names the columns that answer what the task asks of
+    a field, the most telling first. `object_count` names the column that says how many objects a field has, "" without objects.
+    `object_name` ("Nuclei") is the prefix of measured columns, `channels` are the channels measured, and `classes` are the classes that the
+    task tells apart.
     """
 
     task: str
@@ -111,7 +112,7 @@ class Schema:
     version: int = SCHEMA_VERSION
 
     def field(self, name: str) -> Column:
-        """The column of a field of that name. Raises KeyError if there is none."""
+        """The column of a field with this name. Raises KeyError if there is none."""
         found = next((column for column in self.fields if column.name == name), None)
         if found is None:
             raise KeyError(name)
@@ -119,7 +120,7 @@ class Schema:
 
     @property
     def measured(self) -> tuple[Column, ...]:
-        """The columns of objects whose moments stand in the fields table and whose means stand in the wells table."""
+        """The columns of objects that have moments in the fields table and means in the wells table."""
         return tuple(column for column in self.objects if column.merge is Merge.MOMENTS)
 
 
@@ -154,7 +155,7 @@ MOMENTS = ("n", "mean", "m2", "min", "max")
 
 
 def fields_columns(schema: Schema) -> tuple[Column, ...]:
-    """One row a field, sorted by plate, well, site, time point."""
+    """Columns of the fields table. It has one row for each field, sorted by plate, well, site and time point."""
     ledger = (PLATE, WELL, SITE, TIMEPOINT, Z_MODE, FIELD_ID, STATUS, REASON, DETAIL, SOURCE)
     moments: list[Column] = []
     for column in schema.measured:
@@ -167,12 +168,12 @@ def fields_columns(schema: Schema) -> tuple[Column, ...]:
 
 
 def objects_columns(schema: Schema) -> tuple[Column, ...]:
-    """One row an object, sorted as the fields are, then by number; () for a task without objects."""
+    """Columns of the objects table, () for a task without objects. It has one row for each object, sorted as the fields are and then by number."""
     return (*KEY, OBJECT_NUMBER, *schema.objects) if schema.objects else ()
 
 
 def names(columns: Sequence[Column]) -> list[str]:
-    """Column names in order."""
+    """The names of the columns, in order."""
     return [column.name for column in columns]
 
 
@@ -208,7 +209,7 @@ _FIELD_3 = (
 
 
 def schema_3(object_name: str, channels: tuple[str, ...]) -> Schema:
-    """The schema of a run of version 3, from the name of its objects ("Nuclei") and the channels measured."""
+    """The schema of a run that was planned by version 3, from the name of its objects ("Nuclei") and the channels measured."""
     p, always, moments = object_name, Null.NEVER, Merge.MOMENTS
     centre = "centroid in the original image, 0 at the first pixel's centre"
     intensity: list[Column] = []

@@ -1,4 +1,4 @@
-"""Doubts: what a reader should know of a count. One table of codes, each with its sentence and the step that helps.
+"""Doubts: what a reader should know about a count. One table of codes, each with its sentence and what to do about it.
 
 A counted field carries codes in its `warnings` column ("size_unknown", or with what they are about: "channel_missing:w2").
 Wells, plates and summary count them; terminal, digest, webhook and pages say them in the words of this table.
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Doubt(StrEnum):
-    """What is doubtful about a field that was counted, or about a plate. The value is what stands in the tables."""
+    """What is doubtful about a counted field, or about a plate. The value stands in the tables."""
 
     OUT_OF_DOMAIN = "out_of_domain"
     BRIGHT_BACKGROUND = "bright_background"
@@ -46,7 +46,7 @@ class Doubt(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """One sentence about one field, for the reference."""
+        """One sentence about one field, for the reference pages."""
         return _TOLD[self].meaning
 
 
@@ -224,12 +224,12 @@ _PLURAL = {word: word for word in _SINGULAR}
 
 
 def code_of(warning: str) -> str:
-    """The code in an entry of the `warnings` column: what stands before the first colon."""
+    """The code in an entry of the `warnings` column: the text before the first colon."""
     return warning.partition(":")[0]
 
 
 def unknown_codes(warnings: Sequence[str]) -> list[str]:
-    """Those of `warnings` whose code is none of `Doubt`, in order."""
+    """Those of `warnings` whose code is not one of `Doubt`, in order."""
     known = {doubt.value for doubt in Doubt}
     return [warning for warning in warnings if code_of(warning) not in known]
 
@@ -239,8 +239,8 @@ def sentence(
 ) -> str:
     """ "3 of 3 images are unlike what `nuclei` was trained on: try --model histology".
 
-    `fields` of the `of` counted ones warn of `code`; `noun` is what a field is called, `model` the package they were counted with and
-    `package` the one that fits them better ("" where none is known). A code of another version is told as it is.
+    `fields` of the `of` counted ones warn of `code`. `noun` is what a field is called, `model` the package they were counted with, and
+    `package` the one that fits them better ("" if none is known). The code of another version is shown as it is.
     """
     subject = f"{fields} of {of} {noun if of == 1 else f'{noun}s'}"
     if code not in set(Doubt):
@@ -259,6 +259,6 @@ PACKAGE_HELPS = frozenset(
 
 
 def by_weight(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Codes with their fields, the most frequent first, equal ones as `Doubt` lists them, those of another version last."""
+    """Codes with their numbers of fields: the most frequent first, equal ones in the order of `Doubt`, codes of another version last."""
     order = {doubt.value: place for place, doubt in enumerate(Doubt)}
     return sorted(counts.items(), key=lambda item: (-item[1], order.get(item[0], len(order)), item[0]))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """What a command's exit status means; documented in docs/reference/exit-codes.md."""
+    """What the exit status of a command means; docs/reference/exit-codes.md lists them."""
 
     OK = 0
     INTERNAL = 1
@@ -58,8 +58,11 @@ class Status(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What can be done about a field that was not counted: the same file once more (`cellcount retry`), another file in its place, or one
-    of two files taken away (`cellcount count --update`), or other settings, which need another output."""
+    """What can be done about a field that was not counted.
+
+    RETRY: try the same file once more (`cellcount retry`). UPDATE: put another file in its place (`cellcount count --update`). REMOVE: take
+    one of two files away, then update. SETTINGS: count with other settings, into another output.
+    """
 
     RETRY = "retry"
     UPDATE = "update"
@@ -72,8 +75,9 @@ _AGAIN, _FILE, _SETTINGS = (Remedy.RETRY,), (Remedy.UPDATE,), (Remedy.SETTINGS,)
 
 @dataclass(frozen=True, slots=True)
 class ReasonInfo:
-    """The status a reason leads to, the sentence a user reads, what can be done about it, and the builtin exception that a
-    FieldFault of this reason is."""
+    """The status a reason leads to, the sentence that a user reads, what can be done about it, and the builtin exception that a
+    FieldFault with this reason also is.
+    """
 
     status: Status
     sentence: str
@@ -82,7 +86,7 @@ class ReasonInfo:
 
 
 class Reason(StrEnum):
-    """Why a field has no count. The value is what stands in the table's `reason` column."""
+    """Why a field has no count. The value stands in the table's `reason` column."""
 
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
@@ -200,7 +204,7 @@ _INFO: dict[Reason, ReasonInfo] = {
 
 
 class CellcountError(Exception):
-    """Everything this package raises on purpose."""
+    """Base of every exception that this package raises on purpose."""
 
 
 class FieldFault(CellcountError):
@@ -242,14 +246,14 @@ _FAULTS = {builtin: _also(builtin) for builtin in {info.builtin for info in _INF
 
 
 class RunFault(CellcountError):
-    """The run stops with this message; `exit_code` says what kind of fault it is, `warnings` are those of its plan if it was made."""
+    """The run stops with this message. `exit_code` says what kind of fault it is; `warnings` are those of its plan, if one was made."""
 
     exit_code: ExitCode = ExitCode.INTERNAL
     warnings: tuple[str, ...] = ()
 
 
 class ConfigFault(RunFault, ValueError):
-    """Configuration, input or plan that cannot be run."""
+    """Settings, input or plan that cannot be run."""
 
     exit_code = ExitCode.CONFIG
 
@@ -259,13 +263,13 @@ class NoInputFault(ConfigFault, FileNotFoundError):
 
 
 class StorageFault(RunFault, OSError):
-    """The store cannot be reached, throttles for good, or is full. Nothing is known about single files."""
+    """The store cannot be reached, keeps throttling, or is full. Nothing is known about single files."""
 
     exit_code = ExitCode.STORAGE
 
 
 class CredentialsFault(RunFault, PermissionError):
-    """No credentials were found, or the store refuses those found."""
+    """No credentials were found, or the store refuses those that were."""
 
     exit_code = ExitCode.CREDENTIALS
 
@@ -277,7 +281,7 @@ class OutputFault(RunFault, OSError):
 
 
 class NoRunFault(OutputFault, FileNotFoundError):
-    """No run stands in the folder, or its tables are not written yet."""
+    """The folder holds no run, or its tables are not written yet."""
 
 
 class BusyFault(OutputFault):
@@ -287,7 +291,7 @@ class BusyFault(OutputFault):
 
 
 class ModelFault(RunFault, ValueError):
-    """A model package cannot be loaded, or does not give its golden tensors."""
+    """A model package cannot be loaded, or does not reproduce its golden tensors."""
 
     exit_code = ExitCode.MODEL
 
@@ -299,7 +303,7 @@ class LedgerFault(RunFault, ValueError):
 
 
 class BudgetFault(RunFault, RuntimeError):
-    """More fields failed or are missing than the user accepts; stopped early, what is committed stays."""
+    """More fields failed or are missing than the user accepts. The run stopped early; what is committed stays."""
 
     exit_code = ExitCode.FAILURES
 
@@ -307,8 +311,8 @@ class BudgetFault(RunFault, RuntimeError):
 class Interrupted(RunFault):
     """Stopped on request; the same command goes on where this one stopped.
 
-    It is no builtin besides Exception: it is raised by signals, in the midst of libraries that would take a RuntimeError or an
-    OSError for one of their own and go on.
+    It derives from no builtin but Exception: signals raise it in the middle of libraries, which would take a RuntimeError or an OSError for
+    one of their own and go on.
     """
 
     exit_code = ExitCode.INTERRUPTED
@@ -319,9 +323,9 @@ _ALIKE = 0.7
 
 
 def likely(value: str, options: Iterable[str]) -> str:
-    """A hint "; did you mean 'x'?" naming the option that may be meant by `value`; "" where none is much like it.
+    """A hint "; did you mean 'x'?" with the option that `value` may stand for; "" if none is similar enough.
 
-    One that differs in small and capital letters alone comes first, then the most alike. This is the rule of every such hint.
+    An option that differs only in upper and lower case comes first, then the most similar one. Every such hint follows this rule.
     """
     folded: dict[str, str] = {}
     for option in sorted(set(options)):
@@ -331,14 +335,14 @@ def likely(value: str, options: Iterable[str]) -> str:
 
 
 def nearest(value: str, options: Iterable[str]) -> str:
-    """As `likely`, or the options there are ("; known: 'a', 'b'") where none is much like `value`; "" where there is no option at all."""
+    """The hint of `likely`. If no option is similar enough, the options themselves ("; known: 'a', 'b'"); "" if there are none."""
     known = sorted(set(options))
     shown = ", ".join(repr(option) for option in known[:12])
     return likely(value, known) or (f"; known: {shown}" + (", …" if len(known) > 12 else "") if known else "")
 
 
 def matching(wanted: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that is `wanted`, or else the only one that differs in small and capital letters alone; None for no such."""
+    """The one of `names` that equals `wanted`, or else the only one that differs from it in upper and lower case alone; None if there is no such name."""
     known = tuple(dict.fromkeys(names))
     if wanted in known:
         return wanted

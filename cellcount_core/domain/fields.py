@@ -16,10 +16,10 @@ from cellcount_core.domain.plates import Position
 
 @dataclass(frozen=True, slots=True, order=True)
 class FieldKey:
-    """One image position. The order of keys is the order of rows in every table.
+    """One image position. Keys sort as the rows of every table do.
 
-    `well` is a plate position ("B02") where the layout knows one, else the image's name. `site` and `timepoint`
-    count as the instrument counts (mostly from 1; 1 where there is none).
+    `well` is a plate position ("B02") if the layout knows wells, else the name of the image. `site` and `timepoint` are numbered as the
+    instrument numbers them: mostly from 1, and 1 if it has none.
     """
 
     plate: str
@@ -29,14 +29,14 @@ class FieldKey:
 
     @property
     def field_id(self) -> str:
-        """Stable 16-digit hex name of this key: equal keys give equal names on every machine."""
+        """A stable name of 16 hex digits: equal keys have equal names on every machine."""
         text = "\x1f".join((self.plate, self.well, str(self.site), str(self.timepoint)))
         return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SourcePart:
-    """One object of a source that is read from several: its key, and its size in bytes."""
+    """One stored object of a source that is read from several: its key, and its size in bytes."""
 
     key: str
     size: int
@@ -44,12 +44,12 @@ class SourcePart:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """What one channel and plane of a field is read from: one object, or the chunks of an array with the objects that describe it.
+    """What one channel and plane of a field is read from: one file, or the chunks of an array and the files that describe it.
 
-    `channel` is the name the layout read from the file's name, "" where the name carries none. `plane` is the z plane
-    as the instrument counts it (0 where there is none). `index` selects one image of a stack file (-1: the whole file).
-    `size` is in bytes; `etag` is the store's name of the content, "" where it has none. Where there are `parts`, `key` is the path
-    of the array, `size` that of all parts, and `etag` a digest of their keys, sizes and tags.
+    `channel` is the name that the layout read from the file's name, "" if the name holds none. `plane` is the z plane as the instrument
+    numbers it, 0 if there is none. `index` selects one image of a stack file, from 0; -1 means the whole file. `size` is in bytes. `etag` is
+    the store's name of the content, "" if it has none. If there are `parts`, `key` is the path of the array, `size` is that of all parts,
+    and `etag` is a digest of their keys, sizes and tags.
     """
 
     channel: str
@@ -62,12 +62,12 @@ class Source:
 
     @property
     def objects(self) -> tuple[SourcePart, ...]:
-        """The objects to read."""
+        """The stored objects to read, one at least."""
         return self.parts or (SourcePart(self.key, self.size),)
 
 
 def parts_tag(objects: Iterable[tuple[str, int, str]]) -> str:
-    """The tag of a source of several parts, from their keys, sizes and tags: another one for any other content of any of them."""
+    """The tag (32 hex digits) of a source of several parts, from the key, size and tag of each. If any of them has other content, the tag is another."""
     digest = sha256()
     for key, size, etag in sorted(objects):
         digest.update(f"{key}\0{size}\0{etag}\n".encode("utf-8", "surrogateescape"))
@@ -76,7 +76,7 @@ def parts_tag(objects: Iterable[tuple[str, int, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A channel to read: `name` as tables call it, `channel` as the plan does ("" where file names carry none)."""
+    """A channel to read: `name` is what tables call it, `channel` what the plan calls it ("" if file names hold no channel)."""
 
     name: str
     channel: str
@@ -86,8 +86,8 @@ class Selection:
 class Parsed:
     """What a layout reads from one key.
 
-    `folder` is where the files of one acquisition of the plate lie together, "" for the input itself and where names alone tell the plate. Files of
-    one plate name in several such folders belong to several plates.
+    `folder` is where the files of one acquisition of the plate lie together; "" means the input itself, or that names alone tell the plate.
+    If several such folders have files of one plate name, they are several plates.
     """
 
     field: FieldKey
@@ -98,11 +98,11 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class PlannedField:
-    """One expected field with the files to read for it.
+    """One expected field, with the files to read for it.
 
-    `reason` is set where planning already knows that the field cannot be counted (its row carries it); `detail` says why.
-    `um_per_px` (size of a pixel) and `position` (of its centre on the stage) are what the instrument's metadata files state, None
-    where they do not.
+    `reason` is set if planning already knows that the field cannot be counted; the field's row will carry it, and `detail` explains it.
+    `um_per_px` (the size of a pixel in µm) and `position` (of the field's centre on the stage) are what the instrument's metadata files
+    state, None if they do not.
     """
 
     key: FieldKey
@@ -114,12 +114,12 @@ class PlannedField:
 
     @property
     def size(self) -> int:
-        """Bytes to read for this field."""
+        """Bytes to read for this field; 0 if it cannot be counted."""
         return sum(source.size for source in self.sources) if self.reason is None else 0
 
     @property
     def objects(self) -> tuple[SourcePart, ...]:
-        """The objects to read for this field, each once, in the order of its sources."""
+        """The stored objects to read for this field, each once, in the order of its sources; () if it cannot be counted."""
         if self.reason is not None:
             return ()
         return tuple(dict.fromkeys(part for source in self.sources for part in source.objects))
@@ -127,29 +127,29 @@ class PlannedField:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A list of fields in key order; what one worker does at a time and commits as one part."""
+    """A list of fields in key order. A worker does one shard at a time and commits it as one part."""
 
     number: int
     fields: tuple[PlannedField, ...]
 
     @property
     def plates(self) -> tuple[str, ...]:
-        """The plates its fields are of, in their order."""
+        """The plates of its fields, each once, in order."""
         return tuple(dict.fromkeys(planned.key.plate for planned in self.fields))
 
     @property
     def part(self) -> str:
-        """File name of this shard's parts."""
+        """The file name of this shard's parts."""
         return part_name(self.number)
 
 
 def part_name(number: int) -> str:
-    """File name of the part of shard `number`; names sort as the numbers do up to a million shards."""
+    """The file name of the part of shard `number`. Names sort as the numbers do, up to a million shards."""
     return f"part-{number:06d}.parquet"
 
 
 class Commit(StrEnum):
-    """Whether this call wrote the part or found it written."""
+    """Whether a call wrote the part, found it written already, or only tried the fields (PROBED)."""
 
     WRITTEN = "written"
     ALREADY = "already"
@@ -158,14 +158,13 @@ class Commit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The outcome of one shard.
+    """The outcome of one shard: a few hundred bytes, never images or tables.
 
-    `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels.
-    `seconds` is wall time; `stage_seconds` the busy time by stage, summed over threads.
-    `plates` are those of the shard's fields; the driver, which has the shard, writes them in. `notes` are what the worker found
-    and a user should know; each is told with one receipt only.
-    `bytes_read` are those of the shard's files. `retries` of requests to a store, and the seconds in which the device worked
-    (`device_busy_s`) or waited for tiles (`device_idle_s`), are those of the worker since its last receipt, whatever shard they were for.
+    `statuses` and `reasons` count fields, `objects` the counted objects, `pixels` the decoded pixels of counted channels. `seconds` is wall
+    time; `stage_seconds` is the busy time of each stage, summed over threads. `bytes_read` are the bytes of the shard's files. `plates` are
+    those of the shard's fields; the driver fills them in. `notes` are what the worker found and a user should know, each told in one
+    receipt only. `retries` of requests to a store, and the seconds in which the device worked (`device_busy_s`) or waited for tiles
+    (`device_idle_s`), are those of the worker since its last receipt, whatever shard they were for.
     """
 
     shard: int

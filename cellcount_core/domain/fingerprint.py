@@ -14,9 +14,9 @@ RESULTS_VERSION = 5
 
 
 def canonical_json(value: object) -> str:
-    """One text for one value: keys sorted, no spaces, floats as Python writes them, no NaN.
+    """One text for one value: keys sorted, no spaces, floats as Python writes them.
 
-    Raises ValueError for NaN or infinity, TypeError for what JSON cannot hold.
+    Raises ValueError for NaN or infinity, TypeError for a value that JSON cannot hold.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -28,10 +28,10 @@ def fingerprint(
     listing_digest: str,
     scales: Sequence[PoolScale] = (),
 ) -> str:
-    """Hex SHA-256 of everything that can change a table.
+    """SHA-256 (64 hex digits) of everything that can change a table.
 
-    `run` is the run section as plain data; the model stands in it by its digest, whatever path it was loaded from. `scales`
-    are the object sizes found when planning.
+    `run` is the run section of the settings as plain data. The model counts by its digest, whatever path it was loaded from. `scales` are
+    the object sizes found when planning.
     """
     decided = {key: value for key, value in run.items() if key != "model"}
     text = canonical_json(
@@ -48,7 +48,7 @@ def fingerprint(
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object], path: str = "") -> list[str]:
-    """Lines "run.z: 'max' -> 'mean'" for every leaf in which two nested mappings differ, sorted."""
+    """A line such as "run.z: 'max' -> 'mean'" for every leaf in which two nested mappings differ, sorted."""
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
         where = f"{path}.{key}" if path else key

@@ -17,24 +17,24 @@ FORMATS: dict[int, tuple[int, int]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class WellPosition:
-    """Zero-based row and column of a well."""
+    """The row and column of a well, both from 0."""
 
     row: int
     column: int
 
     @property
     def name(self) -> str:
-        """The name with two-digit column: "B02", "AF48"."""
+        """The name with a two-digit column: "B02", "AF48"."""
         return f"{row_name(self.row)}{self.column + 1:02d}"
 
 
 def row_name(row: int) -> str:
-    """Letters of the zero-based row: 0 is A, 25 is Z, 26 is AA."""
+    """The letters of a row, which is numbered from 0: 0 is A, 25 is Z, 26 is AA."""
     return chr(65 + row) if row < 26 else "A" + chr(65 + row - 26)
 
 
 def parse_well(name: str) -> WellPosition | None:
-    """Position of a well named like "B2", "b02" or "AA01"; None where the name is not a well of any format."""
+    """The position of a well named like "B2", "b02" or "AA01"; None if no plate format has a well of that name."""
     match = _NAME.match(name)
     if match is None:
         return None
@@ -47,13 +47,13 @@ def parse_well(name: str) -> WellPosition | None:
 
 
 def canonical_well(name: str) -> str:
-    """The two-digit form of a well's name ("b2" gives "B02"); other names come back unchanged."""
+    """The name of a well with a two-digit column ("b2" becomes "B02"). Other names come back unchanged."""
     position = parse_well(name)
     return position.name if position else name
 
 
 def smallest_format(positions: list[WellPosition]) -> int:
-    """Number of wells of the smallest standard plate that holds all `positions`."""
+    """The number of wells of the smallest standard plate that holds all `positions`; 1536 if none does."""
     for wells, (rows, columns) in FORMATS.items():
         if all(p.row < rows and p.column < columns for p in positions):
             return wells
@@ -62,7 +62,7 @@ def smallest_format(positions: list[WellPosition]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the centre of a field lies on the stage, in µm: `x_um` to the right and `y_um` down, as a plate is looked at."""
+    """The place of a field's centre on the stage in µm: `x_um` to the right and `y_um` down, as one looks at the plate."""
 
     x_um: float
     y_um: float
@@ -72,8 +72,8 @@ class Position:
 class ExpectedFields:
     """Fields that the instrument was to write: each of `wells` with each of `sites` at each of `timepoints`.
 
-    No `timepoints` stand for those of which there are files. `why` is the `reason_detail` of those that are not there; it
-    names the file that states them and, where the instrument gives one, its own reason.
+    If `timepoints` is empty, the time points that have files are meant. `why` becomes the `reason_detail` of the fields that are not there:
+    it names the file that states them and, if the instrument gives one, its own reason.
     """
 
     wells: tuple[str, ...]
@@ -82,7 +82,7 @@ class ExpectedFields:
     timepoints: tuple[int, ...] = ()
 
     def places(self, timepoints: Iterable[int]) -> Iterator[tuple[str, int, int]]:
-        """Well, site and time point of each, in order; `timepoints` are those of which there are files."""
+        """Well, site and time point of each, in order. `timepoints` are those that have files."""
         return product(
             sorted(set(self.wells)), sorted(set(self.sites)), sorted(set(self.timepoints or timepoints))
         )
@@ -90,12 +90,13 @@ class ExpectedFields:
 
 @dataclass(frozen=True, slots=True)
 class PlateFacts:
-    """What metadata files state of one plate; what they do not state is None or empty.
+    """What metadata files state of one plate. What they do not state is None or empty.
 
-    It is the plate whose files lie below `folder` and are named `plate` by the layout ("" where file names tell no plate);
-    `source` is the key of the file that states it. `name` is what the instrument calls the plate, "" where that is `plate`. `rows` and `columns` are the shape of the plate, in wells. `channels` maps a channel as file names
-    call it ("w1") to its name in the instrument ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel
-    in the object plane. `positions` has that of each well and site. `timepoints` and `planes` (z) are numbers of them.
+    The plate is the one whose files lie below `folder` and which the layout calls `plate` ("" if file names tell no plate). `source` is the
+    key of the file that states the facts. `name` is what the instrument calls the plate, "" if it is the same as `plate`. `rows` and
+    `columns` are the shape of the plate in wells. `channels` pairs each channel as file names call it ("w1") with its name in the instrument
+    ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel in the object plane, in µm. `positions` holds the place of each
+    well and site. `timepoints` and `planes` (z) say how many there are.
     """
 
     folder: str
@@ -112,7 +113,7 @@ class PlateFacts:
     planes: int | None = None
 
     def plain(self) -> dict[str, object]:
-        """As plain data for JSON, without what the rows of a plan say themselves (positions, expected fields)."""
+        """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)."""
         return {
             "folder": self.folder,
             "source": self.source,

@@ -8,7 +8,7 @@ from typing import Literal
 
 
 class ScaleSource(StrEnum):
-    """Where the scale of a field comes from. The value is what stands in the table's `diameter_source` column."""
+    """What decided the scale of a field. The value stands in the table's `diameter_source` column."""
 
     MODEL = "model"
     GIVEN = "given"
@@ -20,12 +20,12 @@ class ScaleSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PoolScale:
-    """The object size of images that belong together: those of one plate and of one size.
+    """The object size of images that belong together, because they are of one plate and have one size.
 
-    `diameter_px` is the median object diameter in px of the image, by number; None where the images disagree or show too little,
-    so that each goes by its own. It rests on `objects` objects in `images` images, whose own estimates reach from `low_px` to
-    `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`. `factor` is
-    told where it rests on one image: the factor to the model's scale that this image is counted at by itself.
+    `diameter_px` is the median object diameter (by number of objects) in px of the image. It is None if the images disagree or show too
+    little; each is then counted at its own size. It rests on `objects` objects in `images` images, whose own estimates lie between `low_px`
+    and `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`. If the size rests on
+    one image, `factor` is the factor to the model's scale at which that image is counted by itself.
     """
 
     plate: str
@@ -43,7 +43,7 @@ class PoolScale:
 
 @dataclass(frozen=True, slots=True)
 class FieldScale:
-    """The scale one field is counted at: factor to the model's scale, the diameter (px) it stands for, and its evidence."""
+    """The scale that one field is counted at: the factor to the model's scale, the object diameter (px) it stands for, and the images and objects it rests on."""
 
     factor: float
     source: ScaleSource

@@ -1,4 +1,4 @@
-"""What a section of settings is: frozen, unknown keys refused; and what the paths in it mean."""
+"""The base class of all sections of settings, and what the paths in them mean."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w*)\}|(\{[^}]*\}?))")
 
 
 def expanded(place: str, variables: Mapping[str, str]) -> str:
-    """`place` with `$NAME` and `${NAME}` replaced and a leading `~` made the home folder; `$$` is a plain `$`.
+    """`place` with `$NAME` and `${NAME}` replaced by variables, and a leading `~` by the home folder; `$$` stands for a plain `$`.
 
-    Raises ValueError naming a variable that is empty or not among `variables`, or a home folder that is not known.
+    Raises ValueError naming the variable if it is empty or not among `variables`, or if the home folder is not known.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -61,9 +61,9 @@ def _is_number(annotation: object) -> bool:
 
 
 class Section(BaseModel):
-    """A part of a settings file: unknown keys are refused, a key left empty has its default, and a number is taken for a name.
+    """A section of a settings file. Unknown keys are refused, a key that is left empty has its default, and a number is accepted as a name.
 
-    `true` and `false` are no numbers, and numbers are finite.
+    `true` and `false` are not accepted as numbers, and numbers must be finite.
     """
 
     model_config = ConfigDict(

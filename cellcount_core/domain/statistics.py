@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """n values with their mean, sum of squared deviations `m2`, minimum and maximum (nan where n is 0)."""
+    """n values: their mean, sum of squared deviations `m2`, minimum and maximum (nan if n is 0)."""
 
     n: int = 0
     mean: float = math.nan
@@ -23,11 +23,11 @@ class Moments:
 
     @property
     def sd(self) -> float:
-        """Sample standard deviation (n - 1); nan below two values."""
+        """Sample standard deviation (n - 1); nan for less than two values."""
         return math.sqrt(self.m2 / (self.n - 1)) if self.n > 1 else math.nan
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both samples together."""
+        """The moments of both samples taken together."""
         if other.n == 0:
             return self
         if self.n == 0:
@@ -51,7 +51,7 @@ _Z95 = 1.959963984540054
 class CountInterval:
     """Split-conformal interval (Vovk et al. 2005; Lei et al. 2018) around a count.
 
-    A residual is (true - counted) / spread(counted). `low` and `high` are its quantiles on `images` held-out images, such
+    A residual is (true - counted) / spread(counted). `low` and `high` are quantiles of the residuals of `images` held-out images, chosen so
     that a share `level` of images like them lies between. `relative` is the part of the spread that grows with the count.
     """
 
@@ -62,18 +62,18 @@ class CountInterval:
     images: int
 
     def around(self, count: int) -> tuple[float, float]:
-        """The interval of a field in which `count` objects were counted; its low end is not below 0."""
+        """Both ends of the interval around a field's `count` of objects, neither below 0."""
         unit = spread(count, self.relative)
         return max(0.0, count + self.low * unit), max(0.0, count + self.high * unit)
 
 
 def spread(count: float, relative: float) -> float:
-    """sqrt(1 + n + (relative n)^2): counting errors of few objects go with the root of their number, of many with it."""
+    """sqrt(1 + n + (relative n)^2). The error of a small count grows with its root, the error of a large one with the count itself."""
     return math.sqrt(1.0 + count + (relative * count) ** 2)
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float] | None:
-    """The 95 % interval of a share (Wilson 1927), which stays within 0..1 and is wide where trials are few; None without trials."""
+    """The 95 % interval of the share hits / trials (Wilson 1927); None without trials. It stays within 0 to 1 and is wide for few trials."""
     if trials <= 0:
         return None
     share, z2 = hits / trials, _Z95**2
@@ -93,9 +93,9 @@ def is_out_of_domain(unlike: float | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TrainingDomain:
-    """The training images in feature space: their mean (F,), the inverse of their covariance (F, F).
+    """The training images in feature space: their mean (F,) and the inverse of their covariance (F, F).
 
-    `typical` is the squared distance that all but a fortieth of held-out training images stay below.
+    `typical` is the squared distance below which all but a fortieth of held-out training images lie.
     """
 
     features: tuple[str, ...]
@@ -104,7 +104,10 @@ class TrainingDomain:
     typical: float
 
     def unlikeness(self, values: Sequence[float]) -> float:
-        """d / (d + typical) with d the squared Mahalanobis distance: 0 at the mean, 0.5 at the edge of what is typical."""
+        """d / (d + typical), where d is the squared Mahalanobis distance of `values` (F,) from the mean.
+
+        It is 0 at the mean, 0.5 at the edge of what is typical, and approaches 1 far from it. Raises ValueError if there are not F values.
+        """
         apart = [value - mean for value, mean in zip(values, self.mean, strict=True)]
         distance = sum(
             a * sum(p * b for p, b in zip(row, apart, strict=True))

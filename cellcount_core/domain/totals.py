@@ -1,6 +1,6 @@
-"""What fields come to in a well, a plate and the run: a total for each rule of merging, and the columns that it has there.
+"""How fields are added up to a well, a plate and the run: a total for each rule of merging, and the columns that it has in those tables.
 
-Totals are added up in key order and merged in key order, so that the same rows give the same bits however they are cut into parts.
+Totals are added up and merged in key order, so the same rows give the same bits however they are cut into parts.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ that of the field in µm², None without calibration."""
 
 
 class Total(Protocol):
-    """The running total of one column over fields that were counted."""
+    """The running total of one column over the fields that were counted."""
 
     column: Column
 
     def add(self, value: Merged) -> None:
-        """Add what one field gives."""
+        """Add what one field contributes."""
 
     def merge(self, other: Total) -> None:
         """Add the total of fields that come after those of this one."""
@@ -53,7 +53,7 @@ class Total(Protocol):
 
 @dataclass(slots=True)
 class SumTotal:
-    """A sum, as COUNT with mean and deviation over fields. Whole numbers are summed exactly, so these are exact up to one rounding."""
+    """A sum; for COUNT also mean and deviation over fields. Whole numbers are summed exactly, so the results are exact up to one rounding."""
 
     column: Column
     fields: int = 0
@@ -74,12 +74,12 @@ class SumTotal:
 
     @property
     def mean(self) -> float | None:
-        """Of a counted field; None where no field was counted."""
+        """Mean over counted fields; None if no field was counted."""
         return self.total / self.fields if self.fields else None
 
     @property
     def sd(self) -> float | None:
-        """Sample standard deviation over counted fields; None below two."""
+        """Sample standard deviation over counted fields; None for less than two."""
         n = self.fields
         return math.sqrt((n * self.squares - self.total**2) / (n * (n - 1))) if n > 1 else None
 
@@ -93,7 +93,7 @@ class SumTotal:
 
 @dataclass(slots=True)
 class ShareTotal:
-    """A number out of another one, both added up."""
+    """One number out of another; both are added up."""
 
     column: Column
     fields: int = 0
@@ -155,7 +155,7 @@ class VectorTotal:
 
 @dataclass(slots=True)
 class WordTotal:
-    """How many fields have which word."""
+    """How many fields have each word."""
 
     column: Column
     words: Counter[str] = field(default_factory=Counter)
@@ -173,7 +173,7 @@ class WordTotal:
 
 @dataclass(slots=True)
 class AreaTotal:
-    """The imaged area; unknown where one of the fields has no calibration."""
+    """The imaged area; not known if one of the fields has no calibration."""
 
     column: Column
     fields: int = 0
@@ -196,7 +196,7 @@ class AreaTotal:
 
     @property
     def mm2(self) -> float | None:
-        """Area of the counted fields; None where one of them has no calibration, or none was counted."""
+        """Area of the counted fields in mm²; None if one of them has no calibration, or none was counted."""
         return self.um2 / _UM2_PER_MM2 if self.fields and not self.uncalibrated else None
 
     def values(self) -> dict[str, Value]:
@@ -205,7 +205,7 @@ class AreaTotal:
 
 @dataclass(slots=True)
 class MomentsTotal:
-    """Moments of objects, or of fields where it is a field's column."""
+    """Moments over objects, or over fields if the column is one of a field."""
 
     column: Column
     moments: Moments = field(default_factory=Moments)
@@ -227,7 +227,7 @@ class MomentsTotal:
 
 
 def known(value: float | None) -> float | None:
-    """The value, None where it is nan: a table says unknown in one way only."""
+    """The value, or None if it is nan: tables say in one way only that something is not known."""
     return None if value is None or math.isnan(value) else float(value)
 
 
@@ -237,7 +237,7 @@ def merged_columns(schema: Schema) -> tuple[Column, ...]:
 
 
 def empty_totals(schema: Schema) -> list[Total]:
-    """The totals of no fields, one for each of `merged_columns`."""
+    """Totals of no fields yet, one for each of `merged_columns`."""
     return [_empty(column, schema) for column in merged_columns(schema)]
 
 
@@ -258,7 +258,7 @@ def _empty(column: Column, schema: Schema) -> Total:
 
 
 def total_values(totals: Sequence[Total]) -> dict[str, Value]:
-    """The cells that all totals of a group come to, by name; what is counted also per mm²."""
+    """The cells that the totals of a group come to, by name. What is counted also appears per mm²."""
     row: dict[str, Value] = {}
     for total in totals:
         row |= total.values()
@@ -273,20 +273,20 @@ def total_values(totals: Sequence[Total]) -> dict[str, Value]:
 
 
 def element_names(name: str, classes: Sequence[str]) -> list[str]:
-    """How the elements of a list of numbers are called where each has a column of its own."""
+    """The names of the elements of a list of numbers, where each has a column of its own."""
     return [f"{name}_{one}" for one in classes]
 
 
 @dataclass(frozen=True, slots=True)
 class TotalColumns:
-    """The columns of totals, in the order of the tables: `plain` ones, then mean and deviation of what is measured (`spread`)."""
+    """The columns of totals in the order of the tables: `plain` ones, then mean and deviation of what is measured (`spread`)."""
 
     plain: tuple[Column, ...]
     spread: tuple[Column, ...]
 
 
 def total_columns(schema: Schema) -> TotalColumns:
-    """The columns that the totals of a schema have in wells and plates."""
+    """The columns that the totals of a schema have in the wells and plates tables."""
     plain: list[Column] = []
     measured = list(schema.measured)
     for column in schema.fields:
@@ -358,13 +358,13 @@ _LEDGER = (
 
 
 def wells_columns(schema: Schema) -> tuple[Column, ...]:
-    """One row a well and time point."""
+    """Columns of the wells table, which has one row for each well and time point."""
     totals = total_columns(schema)
     return (PLATE, WELL, TIMEPOINT, *_LEDGER, *totals.plain, *totals.spread)
 
 
 def plates_columns(schema: Schema) -> tuple[Column, ...]:
-    """One row a plate."""
+    """Columns of the plates table, which has one row for each plate."""
     totals = total_columns(schema)
     return (
         PLATE,

@@ -19,11 +19,11 @@ _LONGEST_KEY = 800
 
 
 def label_key(source: Source) -> str:
-    """Where the label image of the field goes whose first counted file is `source`: `labels/<key>.labels.tif`.
+    """The key of a field's label image, where `source` is the first file that was counted: `labels/<key>.labels.tif`.
 
-    The file's own suffix stays in the name ("A01.png.labels.tif"), so that a.png and a.tif do not meet; an image of a
-    stack gets its number ("X.npz.000003.labels.tif"). A name too long for a file system (255 bytes), or a key too long for a store,
-    is cut and followed by the digest of the key.
+    The suffix of the file stays in the name ("A01.png.labels.tif"), so a.png and a.tif do not collide. An image of a stack also has its number
+    ("X.npz.000003.labels.tif"). A name that is too long for a file system (255 bytes), or a key that is too long for a store, is cut and
+    followed by a digest of the key.
     """
     part = "" if source.index < 0 else f".{source.index:06d}"
     folder, slash, name = source.key.rpartition("/")
@@ -37,10 +37,10 @@ def label_key(source: Source) -> str:
 
 
 def label_tiff(labels: NDArray[np.integer]) -> bytes:
-    """A label image (H, W), 0 background and 1..n objects, as a deflate-compressed TIFF.
+    """A label image (H, W), 0 for the background and 1..n for objects, as a TIFF with deflate compression.
 
-    uint16, above 65,535 objects uint32. Equal labels give equal bytes. Raises ValueError where the array is not
-    two-dimensional, empty or holds a negative number.
+    The type is uint16, or uint32 above 65,535 objects. Equal labels give equal bytes. Raises ValueError if the array is not two-dimensional,
+    is empty, or holds a negative number.
     """
     if labels.ndim != 2 or labels.size == 0:
         raise ValueError(f"a label image has two axes and at least one pixel, this has shape {labels.shape}")

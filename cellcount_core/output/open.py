@@ -35,63 +35,63 @@ OutputTable = Literal["fields", "objects", "wells", "plates"]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The output of a run, opened for reading. Nothing is read before it is asked for; what is read is not kept.
+    """The output of a run, opened for reading. Nothing is read until it is asked for, and nothing that was read is kept.
 
-    `fields` and `objects` are Arrow datasets over the parts, which may be larger than memory; `wells` and `plates` are Arrow
-    tables; `summary` and `run` hold what summary.json and run/run.json say. Every table has its units and meanings in its
-    metadata. `to_pandas` and `to_polars` give a whole table as a data frame, where that library is installed.
+    `fields` and `objects` are Arrow datasets over the parts and may be larger than memory. `wells` and `plates` are Arrow tables. `summary`
+    is the content of summary.json, `run` that of run/run.json. The metadata of every table holds its units and meanings. `to_pandas` and
+    `to_polars` give a whole table as a data frame, if that library is installed.
     """
 
     store: Store
 
     @property
     def fields(self) -> ds.Dataset:
-        """One row a field, as a pyarrow dataset over the parts in key order. Raises NoRunFault where there is no part."""
+        """One row for each field: a pyarrow dataset over the parts in key order. Raises NoRunFault if there is no part yet."""
         return self._parts(FIELDS)
 
     @property
     def objects(self) -> ds.Dataset:
-        """One row an object, as a pyarrow dataset over the parts in key order. Raises NoRunFault where there is no part."""
+        """One row for each object: a pyarrow dataset over the parts in key order. Raises NoRunFault if there is no part yet."""
         return self._parts(OBJECTS)
 
     @property
     def wells(self) -> pa.Table:
-        """One row a well and time point. Raises NoRunFault before the run was reduced."""
+        """One row for each well and time point. Raises NoRunFault if the run is not reduced yet."""
         return read_table_bytes("wells.parquet", self._file("wells.parquet"))
 
     @property
     def plates(self) -> pa.Table:
-        """One row a plate. Raises NoRunFault before the run was reduced."""
+        """One row for each plate. Raises NoRunFault if the run is not reduced yet."""
         return read_table_bytes("plates.parquet", self._file("plates.parquet"))
 
     @property
     def summary(self) -> dict[str, object]:
-        """The content of summary.json. Raises NoRunFault before the run was reduced."""
+        """The content of summary.json. Raises NoRunFault if the run is not reduced yet."""
         summary: dict[str, object] = json.loads(self._file("summary.json"))
         return summary
 
     @property
     def run(self) -> RunFile:
-        """The content of run.json: configuration, fingerprint, model, versions."""
+        """The content of run.json: settings, fingerprint, model, schema and versions. Raises NoRunFault if it is not there."""
         return read_run(self.store)
 
     def to_pandas(self, table: OutputTable) -> pandas.DataFrame:
-        """One of the tables, whole, as a pandas data frame. Raises MissingLibrary where pandas is not installed."""
+        """A whole table as a pandas data frame. Raises MissingLibrary if pandas is not installed, ConfigFault if there is no such table."""
         _needs("pandas", table)
         return self._table(table).to_pandas()
 
     def to_polars(self, table: OutputTable) -> polars.DataFrame:
-        """One of the tables, whole, as a polars data frame. Raises MissingLibrary where polars is not installed."""
+        """A whole table as a polars data frame. Raises MissingLibrary if polars is not installed, ConfigFault if there is no such table."""
         _needs("polars", table)
         import polars
 
         return polars.DataFrame(polars.from_arrow(self._table(table)))
 
     def label_image(self, key: str, index: int = -1) -> NDArray[np.integer]:
-        """The label image (H, W) of the field whose first counted file is `key` (of an array file, its image `index`, from 0): 0
-        for the background, 1 to n for its objects.
+        """The label image (H, W) of a field: 0 for the background, 1 to n for its objects.
 
-        Raises NoRunFault where there is none: `run.labels` is "tiff" in runs that write them.
+        `key` is the first file that was counted for the field; `index` is the image in it, from 0, if it is an array file.
+        Raises NoRunFault if there is none: only runs with `run.labels` "tiff" write them.
         """
         import tifffile
 
@@ -128,7 +128,7 @@ class Output:
 
 
 class MissingLibrary(ConfigFault, ImportError):
-    """A library that is not installed is needed for what was asked."""
+    """What was asked for needs a library that is not installed."""
 
 
 def _needs(library: str, table: str) -> None:
@@ -141,11 +141,11 @@ def _needs(library: str, table: str) -> None:
 def open_output(
     url: str | os.PathLike[str], options: StorageOptions | None = None, *, endpoint: str | None = None
 ) -> Output:
-    """Open the output folder or `s3://` prefix of a run. `endpoint` is the URL of an S3 service other than AWS, `options` all that
-    is to be said of a store.
+    """Open the output folder or `s3://` prefix of a run.
 
-    Raises NoRunFault (FileNotFoundError) where there is no run, ConfigFault (ValueError) where `url` names no place,
-    CredentialsFault (PermissionError) where it may not be read.
+    `endpoint` is the URL of an S3 service other than AWS; `options` holds everything that can be said of a store.
+    Raises NoRunFault (FileNotFoundError) if there is no run, ConfigFault (ValueError) if `url` is not a place, CredentialsFault
+    (PermissionError) if it may not be read.
 
     >>> import cellcount_core as cc
     >>> done = cc.run(cc.made_up_plate("plate", wells=2), "counts", layout="imagexpress", channel="w1")
@@ -162,7 +162,11 @@ def open_output(
 
 
 def store_filesystem(store: Store) -> PyFileSystem:
-    """The store's objects as files; paths are its keys."""
+    """The store as a file system of pyarrow: its objects are files, paths are its keys.
+
+    It is read-only, and pyarrow's datasets read through it with the credentials of the store. A file is read whole when it is opened, because
+    parts are a few MB and stores are best at one request.
+    """
     return PyFileSystem(_StoreHandler(store))
 
 

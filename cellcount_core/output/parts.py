@@ -79,9 +79,9 @@ _OBJECTS_NAME = re.compile(r"^objects/part-\d{6,}(-[0-9a-f]{16})?\.parquet$")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a worker commits for one shard: the objects part as it will stand (None for a task without objects), and the fields table.
+    """What a worker commits for one shard: the bytes of the objects part (None for a task without objects), and the fields table.
 
-    `object_count` is the column that says how many objects a field has, "" for a task without objects.
+    `object_count` names the column that says how many objects a field has, "" for a task without objects.
     """
 
     number: int
@@ -92,11 +92,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class FieldsPart:
-    """A fields part as read: its table and what its metadata says.
+    """A fields part that was read: its table, and what its metadata says.
 
-    `rows_sha256` is the digest of the rows it was written with, `object_digests` holds a digest a row (of no objects, where
-    the field was not counted). For a task without objects it is empty, as are `objects_key` and `objects_sha256`. `measures` says in
-    words what the part was made for.
+    `rows_sha256` is the digest of the rows it was written with. `object_digests` holds one digest for each row; a field that was not counted
+    has that of no objects. For a task without objects it is empty, as are `objects_key` and `objects_sha256`. `measures` says in words what
+    was looked for, and in which channels.
     """
 
     key: str
@@ -111,30 +111,33 @@ class FieldsPart:
 
 
 def half_updated(store: Store) -> str:
-    """A hint, where what contradicts itself in an output is an update that was killed while it was put in place; "" elsewhere."""
+    """A hint for messages: an update was killed while it was put in place, which explains an output that contradicts itself.
+
+    "" if there is no such update.
+    """
     if store.size_of(f"{UPDATE}/{READY}") is None:
         return ""
     return f"; an update was interrupted while it was put in place: `cellcount count {store.url} --update` ends it"
 
 
 def fields_key(number: int) -> str:
-    """Where the fields part of a shard stands."""
+    """The key of a shard's fields part."""
     return f"{FIELDS}/{part_name(number)}"
 
 
 def objects_key(number: int) -> str:
-    """Where the objects part of a shard stands, unless a crash left another one there."""
+    """The usual key of a shard's objects part; after a crash another one may be used (`content_key`)."""
     return f"{OBJECTS}/{part_name(number)}"
 
 
 def content_key(number: int, body: bytes) -> str:
-    """Where these bytes stand as the objects part of a shard, whatever stands in its usual place."""
+    """The key under which exactly these bytes stand as the objects part of a shard, whatever stands at its usual key."""
     digest = hashlib.sha256(body).hexdigest()
     return f"{objects_key(number).removesuffix('.parquet')}-{digest[:16]}.parquet"
 
 
 def split_digests(texts: Mapping[str, str]) -> tuple[str, ...]:
-    """The object digests of a fields table, one a row, from its metadata; () for a task without objects."""
+    """The object digests in the metadata of a fields table, one for each row; () for a task without objects."""
     digits = texts.get(OBJECT_DIGESTS_KEY, "")
     return tuple(digits[start : start + _DIGEST_DIGITS] for start in range(0, len(digits), _DIGEST_DIGITS))
 
@@ -142,9 +145,9 @@ def split_digests(texts: Mapping[str, str]) -> tuple[str, ...]:
 def build_part(
     number: int, rows: Sequence[FieldRow], objects: Sequence[ObjectRows], schema: Schema, fingerprint: str
 ) -> Part:
-    """The part of shard `number`: `rows` of all its fields in key order, `objects` of those that are ok, in that order.
+    """The part of shard `number`: `rows` of all its fields in key order, and `objects` of those that are ok, in the same order.
 
-    Raises ValueError if rows and objects contradict each other, or the schema.
+    Raises ValueError if rows and objects contradict each other or the schema.
     """
     written = fields_table(rows, schema, fingerprint)
     if not schema.objects:
@@ -160,8 +163,8 @@ def build_part(
 
 
 def part_of_tables(number: int, field_rows: pa.Table, object_rows: pa.Table | None, schema: Schema) -> Part:
-    """The part of shard `number` from its tables: a row a field in key order, and the objects they count, in that order; None for a
-    task without objects.
+    """The part of shard `number` from its tables: one row for each field in key order, and the objects of those fields in that order, None
+    for a task without objects.
 
     Raises ValueError if the number of objects is not what the fields count.
     """
@@ -178,21 +181,24 @@ def part_of_tables(number: int, field_rows: pa.Table, object_rows: pa.Table | No
 
 
 def object_counts(fields: pa.Table, column: str) -> list[int]:
-    """How many objects each field of a fields table has, by the column that says so; 0 everywhere if there is none ("")."""
+    """How many objects each field of a fields table has, from the named column; 0 everywhere if the name is ""."""
     if not column:
         return [0] * fields.num_rows
     return [count or 0 for count in fields.column(column).to_pylist()]
 
 
 def rows_digest(table: pa.Table) -> str:
-    """SHA-256 of the rows of one part."""
+    """SHA-256 (64 hex digits) of the rows of one part."""
     digest = RowDigest()
     digest.update(table)
     return digest.hexdigest()
 
 
 def commit_part(store: Store, part: Part) -> Commit:
-    """Commit a shard's part; see the module for the order and why. A second commit changes nothing and is ALREADY."""
+    """Commit the part of a shard. The docstring of this module gives the order of the steps and the reasons for it.
+
+    ALREADY if the shard is committed; nothing is changed then.
+    """
     if part.objects is None:
         put = store.put_new(fields_key(part.number), table_bytes(part.fields))
         return Commit.WRITTEN if put is Created.NEW else Commit.ALREADY
@@ -230,7 +236,7 @@ def _same(store: Store, key: str, body: bytes) -> bool:
 
 
 def committed_parts(store: Store) -> set[int]:
-    """Numbers of the shards that are committed; one listing of `fields/`."""
+    """Numbers of the shards that are committed, from one listing of `fields/`."""
     numbers: set[int] = set()
     for batch in store.list(FIELDS):
         for listed in batch:
@@ -241,7 +247,7 @@ def committed_parts(store: Store) -> set[int]:
 
 
 def read_fields_part(key: str, body: bytes) -> FieldsPart:
-    """A fields part from its bytes. Raises LedgerFault naming `key` where it is none of this schema."""
+    """A fields part from its bytes. Raises LedgerFault naming `key` if it is not a fields part of this version."""
     table = read_table_bytes(key, body)
     texts = schema_texts(table.schema)
     try:
@@ -259,7 +265,7 @@ def read_fields_part(key: str, body: bytes) -> FieldsPart:
 
 
 def measures_of(schema: Schema) -> str:
-    """What a run measures, in words, as `FieldsPart.measures` has it."""
+    """What a run looks for, in words, as `FieldsPart.measures` has it."""
     return _measures(schema.object_name, schema.channels)
 
 
@@ -268,11 +274,11 @@ def _measures(object_name: str, channels: Sequence[str]) -> str:
 
 
 def sweep(store: Store, named: Iterable[str], replaced: Iterable[str] = ()) -> list[str]:
-    """Remove the objects parts that are not in `named`, orphans of crashes, and return their keys, sorted.
+    """Remove the objects parts that are not in `named` (orphans of crashes), and return their keys, sorted.
 
-    `named` are the objects parts that the fields parts name. A listing may lag behind what was just put: the usual place of a
-    shard whose objects stand elsewhere, and the objects parts that were `replaced`, are looked at too. Call it only once every
-    shard is committed. Files of other names are left alone.
+    `named` are the objects parts that the fields parts name. A listing may lag behind recent puts, so two more kinds of keys are looked up: the
+    usual key of each shard whose objects stand elsewhere, and the objects parts that were `replaced`. Call it only when every shard is
+    committed. Files of other names are left alone.
     """
     keep = set(named)
     listed = {one.key for batch in store.list(OBJECTS) for one in batch}
@@ -285,7 +291,7 @@ def sweep(store: Store, named: Iterable[str], replaced: Iterable[str] = ()) -> l
 
 
 def strangers(store: Store, named: Iterable[str], shards: int) -> list[str]:
-    """Keys below `fields/` and `objects/` that are no part of a run of `shards` shards, sorted.
+    """Keys below `fields/` and `objects/` that do not belong to a run of `shards` shards, sorted.
 
     `named` are the objects parts that the fields parts name.
     """
@@ -295,10 +301,10 @@ def strangers(store: Store, named: Iterable[str], shards: int) -> list[str]:
 
 
 def amend_part(store: Store, part: Part) -> Commit:
-    """Put the rows of `part`, some fields of a committed shard, in the place of those that stand, with their objects.
+    """Replace rows of a committed shard, and their objects, by those of `part`, which holds some of the shard's fields.
 
-    Rows that are ok are never replaced. ALREADY where nothing is to be replaced, or where somebody else replaced the part
-    meanwhile. Raises LedgerFault where the shard is not committed, its parts contradict each other, or it has no such field.
+    Rows that are ok are never replaced. ALREADY if there is nothing to replace, or if somebody else replaced the part meanwhile.
+    Raises LedgerFault if the shard is not committed, if its parts contradict each other, or if it has no such field.
     """
     key = fields_key(part.number)
     body = _standing(store, key)

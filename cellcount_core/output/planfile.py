@@ -34,7 +34,7 @@ _WORKERS_ELSEWHERE = 32
 
 @dataclass(frozen=True, slots=True)
 class ShardLimits:
-    """A shard has at most `fields` fields and, unless it has only one, at most `size` bytes to read.
+    """The largest shard: at most `fields` fields and, unless it has only one field, at most `size` bytes to read.
 
     A run of many fields is cut into at least `least` shards.
     """
@@ -45,18 +45,18 @@ class ShardLimits:
 
     @property
     def enough(self) -> int:
-        """Number of fields that fills `least` shards of `fields` fields."""
+        """The number of fields that fills `least` shards of `fields` fields."""
         return self.fields * self.least
 
     def fitting(self, fields: int) -> ShardLimits:
-        """The limits for a run of so many fields."""
+        """The limits for a run of this many fields."""
         return replace(self, fields=max(1, min(self.fields, fields // self.least)))
 
 
 def shard_limits(execution: ExecutionConfig) -> ShardLimits:
-    """The limits that `execution` asks for. They change the cut into parts, never a value in a table.
+    """The limits that the execution settings ask for. They change the cut into parts, never a value in a table.
 
-    With `shard_fields` "auto" there are four shards for every worker that there may be, and 16 at least.
+    With `shard_fields` "auto" there are four shards for every worker that there may be, and at least 16.
     """
     size = int(execution.shard_mib * 2**20)
     if execution.shard_fields != "auto":
@@ -68,7 +68,7 @@ def shard_limits(execution: ExecutionConfig) -> ShardLimits:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: fewer than the machine has under a batch system or `taskset`."""
+    """The number of cores that this process may use. A batch system or `taskset` may allow fewer than the machine has."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:
@@ -76,9 +76,9 @@ def usable_cores() -> int:
 
 
 def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[Shard]:
-    """Every field in exactly one shard, in order; shards are numbered from 0.
+    """The fields in shards: each field in exactly one, in order. Shards are numbered from 0.
 
-    A file that holds several fields (an array file) counts once a shard, as it is read once.
+    A file that holds several fields (an array file) counts once for each shard, because it is read once.
     """
     held: list[PlannedField] = []
     read: set[SourcePart] = set()
@@ -98,7 +98,7 @@ def cut_shards(fields: Iterable[PlannedField], limits: ShardLimits) -> Iterator[
 
 
 def bytes_to_read(planned: PlannedField, read: set[SourcePart]) -> int:
-    """Bytes of the field's objects that are not among those already `read`; 0 for a field that is not counted."""
+    """Bytes of the field's stored objects that are not in `read` yet; 0 for a field that cannot be counted."""
     return sum(part.size for part in planned.objects if part not in read)
 
 
@@ -158,7 +158,7 @@ _Line = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `write_plan` wrote: number of shards, digest of the listing, fingerprint."""
+    """What `write_plan` wrote: the number of shards, the digest of the listing, and the fingerprint."""
 
     shards: int
     listing_digest: str
@@ -172,11 +172,11 @@ def write_plan(
     facts: Mapping[str, PlateFacts] = NO_FACTS,
     schema: pa.Schema | None = None,
 ) -> Written:
-    """Write the plan to a local file, shard by shard. `facts` is what metadata files state, by plate; `schema` has the columns, by
-    default those that the facts need.
+    """Write the plan to a local file, shard by shard. Equal plans give equal bytes.
 
-    `name_of` gives the fingerprint from the listing digest: SHA-256 over the rows without their shard and over the facts,
-    so that neither the order of the listing nor the size of the shards can change it. Equal plans give equal bytes.
+    `facts` is what metadata files state, by plate. `schema` has the columns; if it is None, they are those that the facts need. `name_of` makes
+    the fingerprint from the digest of the listing, a SHA-256 over the facts and over the rows without their shard. Neither the order of
+    the listing nor the size of the shards can therefore change it.
     """
     if schema is None:
         schema = WITH_FACTS if facts else SCHEMA
@@ -208,9 +208,9 @@ def write_plan(
 
 
 def read_shards(plan: Path | bytes, wanted: Container[int] | None = None) -> Iterator[Shard]:
-    """The shards of a plan in order, one at a time; only those whose numbers are in `wanted`, if given.
+    """The shards of a plan in order, one at a time; if `wanted` is given, only those whose numbers are in it.
 
-    Raises OutputFault where the file is not a plan.
+    Raises OutputFault if the file is not a plan.
     """
     with _opened(plan) as file:
         for number in range(file.num_row_groups):
@@ -219,13 +219,13 @@ def read_shards(plan: Path | bytes, wanted: Container[int] | None = None) -> Ite
 
 
 def shard_count(plan: Path | bytes) -> int:
-    """Number of shards of a plan. Raises OutputFault where the file is not a plan."""
+    """The number of shards of a plan. Raises OutputFault if the file is not a plan."""
     with _opened(plan) as file:
         return int(file.num_row_groups)
 
 
 def plan_fingerprint(plan: Path | bytes) -> str:
-    """Fingerprint of the run that a plan was made for. Raises OutputFault where the file is not a plan."""
+    """The fingerprint of the run that a plan was made for. Raises OutputFault if the file is not a plan."""
     with _opened(plan) as file:
         metadata = file.metadata.metadata or {}
         return bytes(metadata[FINGERPRINT_META]).decode()
@@ -329,9 +329,9 @@ _Pair = tuple[PlannedField | None, PlannedField | None]
 
 
 def with_gone(now: Iterable[PlannedField], before: Iterable[Shard]) -> Iterator[PlannedField]:
-    """The fields of `now`, and those of the plan `before` that had files and are not among them: expected, and absent.
+    """The fields of `now`, and those that had files in the plan `before` and are not in `now`: they are expected, and absent.
 
-    Both come in key order, and so does what is given.
+    Both must come in key order, and the result does too.
     """
     for old, new in paired(fields_of(before), now):
         if new is not None:
@@ -346,7 +346,7 @@ def is_gone(planned: PlannedField) -> bool:
 
 
 def paired(before: Iterable[PlannedField], now: Iterable[PlannedField]) -> Iterator[_Pair]:
-    """Fields of the same key together, None where there is none; both in key order."""
+    """Pairs of the fields with the same key, None on the side that has none. Both must come in key order."""
     left, right = iter(before), iter(now)
     old, new = next(left, None), next(right, None)
     while old is not None or new is not None:

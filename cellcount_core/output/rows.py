@@ -48,13 +48,13 @@ ObjectColumn = NDArray[np.generic] | Sequence[str | None]
 
 @dataclass(frozen=True, slots=True)
 class FieldRow:
-    """One row of the fields table: the ledger's own columns, and the values of the others by the names that the run's schema has.
+    """One row of the fields table: the columns of the ledger, and the `values` of the others by their names in the run's schema.
 
-    A column without a value is null, and so is a nan. `moments` are those of the measured columns of the field's objects, by
-    the column's full name ("Nuclei_AreaShape_Area"). `fields_table` checks values and moments against the schema.
+    A column without a value is null, and so is a nan. `moments` are those of the measured columns of the field's objects, by the full name of
+    the column ("Nuclei_AreaShape_Area"). `fields_table` checks both against the schema.
 
-    Raises ValueError unless exactly the rows that are not ok have a reason, one of that status, or if `domain.doubts` has no
-    sentence for a warning.
+    Raises ValueError if status and reason contradict each other (exactly the rows that are not ok have a reason, of the same status), or if
+    `domain.doubts` has no sentence for a warning.
     """
 
     key: FieldKey
@@ -77,9 +77,9 @@ class FieldRow:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRows:
-    """The objects of one field: columns of n values by the names of the run's schema, the key columns apart.
+    """The objects of one field: columns of n values by their names in the run's schema, without the key columns.
 
-    Columns that are not there are null, and so is a nan in a float column.
+    Columns that are left out are null, and so is a nan in a float column.
     """
 
     key: FieldKey
@@ -87,15 +87,15 @@ class ObjectRows:
 
     @property
     def count(self) -> int:
-        """Number of objects."""
+        """Number of objects (n)."""
         return len(self.columns[OBJECT_NUMBER.name])
 
 
 def fields_table(rows: Sequence[FieldRow], schema: Schema, fingerprint: str) -> pa.Table:
     """The fields table of `rows`, in their order.
 
-    Raises ValueError if a row has a value or moments of a column that the schema does not have, or if what is null unless a field
-    is ok contradicts its status.
+    Raises ValueError if a row has a value or moments of a column that the schema lacks, or if a column that only counted fields may have
+    contradicts the row's status.
     """
     columns = {column.name: column for column in schema.fields}
     measured = names(schema.measured)
@@ -104,7 +104,7 @@ def fields_table(rows: Sequence[FieldRow], schema: Schema, fingerprint: str) -> 
 
 
 def key_values(key: FieldKey) -> dict[str, Value]:
-    """The key of a field as the columns of every table have it."""
+    """The key of a field, by the column names that every table has."""
     return dict(zip(KEY_COLUMNS, (key.plate, key.well, key.site, key.timepoint, key.field_id), strict=True))
 
 
@@ -146,7 +146,7 @@ def _cell(value: Value, kind: Kind) -> Value:
 def objects_table(objects: Sequence[ObjectRows], schema: Schema, fingerprint: str) -> pa.Table:
     """The objects table of some fields, in their order.
 
-    Raises ValueError if a field has a column that the schema does not have, columns of different length, or lacks a required one.
+    Raises ValueError if a field has a column that the schema lacks, has columns of different length, or lacks a required one.
     """
     written = table_schema(TableName.OBJECTS, schema, fingerprint)
     for rows in objects:
@@ -183,7 +183,7 @@ _KEYS = {column.name for column in KEY}
 
 
 class RowDigest:
-    """Running SHA-256 of a table's rows; update it with pieces in row order."""
+    """Running SHA-256 of the rows of a table. Update it with pieces in row order."""
 
     def __init__(self) -> None:
         self._columns: dict[str, list[hashlib._Hash]] = {}
@@ -199,7 +199,7 @@ class RowDigest:
                 hasher.update(stream)
 
     def hexdigest(self) -> str:
-        """The digest of all rows so far (64 hex digits)."""
+        """The digest (64 hex digits) of all rows so far."""
         columns = {
             name: [hasher.hexdigest() for hasher in hashers] for name, hashers in self._columns.items()
         }
@@ -207,10 +207,10 @@ class RowDigest:
 
 
 def object_digests(table: pa.Table, counts: Sequence[int]) -> list[str]:
-    """One digest (32 hex digits) a field over its rows of the objects table, the key columns apart.
+    """For each field a digest (32 hex digits) of its rows of the objects table, without the key columns.
 
-    `table` holds the objects of all fields in order, `counts` how many each has; their sum is the number of rows.
-    Raises ValueError where it is not.
+    `table` holds the objects of all fields in order; `counts` says how many each field has.
+    Raises ValueError if the counts do not add up to the number of rows.
     """
     if sum(counts) != table.num_rows:
         raise ValueError(
@@ -232,18 +232,18 @@ def object_digests(table: pa.Table, counts: Sequence[int]) -> list[str]:
 
 
 class ObjectsDigest:
-    """Running SHA-256 over the object digests of fields, in key order."""
+    """Running SHA-256 over the object digests of fields, which must come in key order."""
 
     def __init__(self) -> None:
         self._hasher = hashlib.sha256()
 
     def update(self, field_ids: Sequence[str], digests: Sequence[str]) -> None:
-        """Add fields. Raises ValueError where the two differ in length."""
+        """Add fields. Raises ValueError if there are not as many digests as fields."""
         for field_id, digest in zip(field_ids, digests, strict=True):
             self._hasher.update(f"{field_id}\x1f{digest}\n".encode())
 
     def hexdigest(self) -> str:
-        """The digest of all objects so far (64 hex digits)."""
+        """The digest (64 hex digits) of all objects so far."""
         return self._hasher.hexdigest()
 
 

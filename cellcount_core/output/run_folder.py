@@ -38,14 +38,14 @@ NAMED = 10
 
 @dataclass(slots=True)
 class Files:
-    """Some files: how many, and the names of the first in order of their fields."""
+    """Some files: how many, and the names of the first ones, in the order of their fields."""
 
     number: int = 0
     first: list[str] = field(default_factory=list)
     last: str = ""
 
     def add(self, key: str) -> None:
-        """One more; a file of several fields that follow each other is one file."""
+        """Add one file. Several fields in a row from the same file are one file."""
         if self.number and self.last == key:
             return
         self.number, self.last = self.number + 1, key
@@ -63,8 +63,8 @@ class Files:
 class Changes:
     """The difference between two plans of the same settings.
 
-    `other` counts fields that differ in something else than their files, `same` fields that still have an unchanged file.
-    `folders` are those in which files were added, changed or removed.
+    `other` counts the fields that differ in something besides their files, `same` the fields that still have an unchanged file. `folders` are
+    those in which files were added, changed or removed.
     """
 
     added: Files = field(default_factory=Files)
@@ -81,7 +81,7 @@ class Changes:
 
     @property
     def elsewhere(self) -> str:
-        """Why an update cannot lead from one plan to the other (they have nothing in common), or "" if it can."""
+        """Why an update cannot lead from one plan to the other, which have nothing in common; "" if it can."""
         if self.same or self.changed.number or not self.gone.number:
             return ""
         if (self.added.number, self.added.first) == (self.gone.number, self.gone.first):
@@ -95,14 +95,14 @@ class Changes:
         )
 
     def lines(self) -> list[str]:
-        """A line for each kind there is."""
+        """One line for each kind of change that there is."""
         kinds = ((self.added, "added"), (self.changed, "changed"), (self.gone, "removed"))
         lines = [files.told(what) for files, what in kinds if files.number]
         return lines or ([f"{self.other} fields are planned otherwise"] if self.other else [])
 
 
 def changes(before: Iterable[Shard], now: Iterable[Shard]) -> Changes:
-    """What differs between the plan of an output and one made now. Files that the first already knows to be gone do not count."""
+    """What differs between the plan of an output and one made now. Files that the first one already knows to be gone do not count."""
     found = Changes()
     for old, new in paired(fields_of(before), fields_of(now)):
         if old is not None and is_gone(old) and new in (None, old):
@@ -140,7 +140,7 @@ _SHOWN_DIFFERENCES = 12
 
 
 class InputChanged(OutputFault):
-    """The input is not what the output was counted from, and nothing else differs; `changes` says what became of it."""
+    """The input is not what the output was counted from, and nothing else differs. `changes` says how."""
 
     def __init__(self, url: str, changes: Changes) -> None:
         lines = "\n".join(f"  {line}" for line in changes.lines())
@@ -160,10 +160,10 @@ class MadePlan(Protocol):
 def open_or_create_run(store_out: Store, plan: MadePlan) -> RunFile:
     """Bind `plan` to the output folder, or go on with the run that the folder belongs to.
 
-    A new folder gets run/plan.parquet, then run/run.json by conditional create: that is the commit, and of several drivers
-    that start at once one wins and the others go on with its plan. A folder of the same fingerprint keeps its plan (and
-    shards), and so does one whose plan differs only in fields it knows to be gone. Raises InputChanged, naming the files, where the
-    input alone is another one, and OutputFault, listing what differs and the ways out, for a folder of another run.
+    A new folder gets run/plan.parquet, then run/run.json by a conditional create, which is the commit: if several drivers start at once, one
+    wins and the others go on with its plan. A folder of the same fingerprint keeps its plan and shards, and so does one whose plan differs
+    only in fields it knows to be gone. Raises InputChanged, naming the files, if only the input differs; raises OutputFault, with what
+    differs and the ways out, if the folder belongs to another run.
     """
     stored = _stored_run(store_out)
     if stored is None:
@@ -180,10 +180,10 @@ def open_or_create_run(store_out: Store, plan: MadePlan) -> RunFile:
 
 
 def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFile | None:
-    """The run that an output folder belongs to; None where it belongs to none.
+    """The run that an output folder belongs to; None if it belongs to none.
 
-    Raises OutputFault, as `open_or_create_run` does, if the folder's run has other settings or another model: that is known
-    before the input is listed. `model.engine` may be "auto", which stands for the engine that the run began with.
+    Raises OutputFault, as `open_or_create_run` does, if that run has other settings or another model. This is known before the input is
+    listed. A `model.engine` of "auto" stands for the engine that the run began with.
     """
     stored = _stored_run(store_out)
     if stored is None:
@@ -203,7 +203,7 @@ def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFil
 
 
 def load_plan(store_out: Store, run: RunFile) -> bytes:
-    """The bytes of the stored plan of `run`, for `read_shards`. Raises OutputFault where it is missing or another one."""
+    """The bytes of the stored plan of `run`, for `read_shards`. Raises OutputFault if it is missing or is not that plan."""
     try:
         body = store_out.get(PLAN_KEY)
     except Absent:

@@ -33,7 +33,7 @@ _DISTRIBUTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """The model of a run: its package by name, version and digest, and the engine that runs it (never "auto")."""
+    """The model of a run: name, version and digest of its package, and the engine that runs it (never "auto" in run.json)."""
 
     name: str
     version: str
@@ -43,8 +43,9 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """How much was planned: fields, sources (files read), shards, bytes to read, fields by planned reason, files ignored by
-    why, images whose name did not parse."""
+    """What was planned: numbers of fields, sources (files read) and shards, bytes to read, fields by the reason that planning found,
+    files ignored by why, and images whose name could not be parsed.
+    """
 
     fields: int
     sources: int
@@ -59,10 +60,10 @@ class Numbers:
 class RunFile:
     """The content of run.json.
 
-    `run` is the run section of the configuration as plain data, `input` the URL it was counted from, `listing_digest` the
-    SHA-256 of what was listed there, `plan_sha256` that of plan.parquet. `channels` maps the model's roles, in their order, to the
-    channels counted; `schema` is that of the tables. `scales` are the object sizes found when planning (empty
-    unless `run.diameter` is "auto" and the model has a scale).
+    `run` is the run section of the settings as plain data, `input` the URL that was counted. `listing_digest` is the SHA-256 of what was
+    listed there, `plan_sha256` that of plan.parquet. `channels` maps the roles of the model, in their order, to the channels counted.
+    `schema` describes the tables. `scales` are the object sizes found when planning; it is empty unless `run.diameter` is "auto" and the
+    model has a scale.
     """
 
     fingerprint: str
@@ -80,12 +81,12 @@ class RunFile:
 
     @property
     def noun(self) -> str:
-        """What the fields are called: images where the layout knows no wells."""
+        """What a field is called: "image" if the layout knows no wells, else "field"."""
         layout = self.run.get("layout", {})
         return "image" if isinstance(layout, dict) and layout.get("kind") == "flat" else "field"
 
     def decided(self) -> dict[str, object]:
-        """Everything that the fingerprint covers, as nested plain data: what to compare two runs by."""
+        """Everything that the fingerprint covers, as nested plain data, to compare two runs by."""
         return {
             "run": {key: value for key, value in self.run.items() if key != "model"},
             "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
@@ -96,7 +97,7 @@ class RunFile:
 
 
 def to_json(run: RunFile) -> bytes:
-    """The bytes of run.json. Keys keep their order: that of `channels` is the order of the model's inputs."""
+    """The bytes of run.json. Keys keep their order, because the order of `channels` is that of the model's inputs."""
     data = {**asdict(run), "schema_version": run.schema.version}
     del data["schema"]
     data["schema"] = _schemas().dump_python(run.schema, mode="json", exclude_defaults=True)
@@ -104,7 +105,7 @@ def to_json(run: RunFile) -> bytes:
 
 
 def from_json(body: bytes) -> RunFile:
-    """Read run.json. Raises OutputFault where it is not one that this version can read."""
+    """The run that the bytes of a run.json describe. Raises OutputFault if this version cannot read them."""
     try:
         data = _mapping(json.loads(body))
         version = int(str(data.pop("schema_version")))
@@ -148,7 +149,7 @@ def _schemas() -> TypeAdapter[Schema]:
 def read_run(store: Store) -> RunFile:
     """The run that the output in `store` belongs to.
 
-    Raises NoRunFault if there is none, OutputFault for one of a schema version that is not read.
+    Raises NoRunFault if there is none, OutputFault if its run.json cannot be read or is of a version that is not read.
     """
     try:
         body = store.get(RUN_KEY)
@@ -164,7 +165,7 @@ def read_run(store: Store) -> RunFile:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of cellcount, Python and the libraries that numbers depend on; "" for what is not installed."""
+    """Versions of cellcount, Python and the libraries that numbers depend on; "" for one that is not installed."""
     found = {"python": platform.python_version()}
     for name, distribution in _DISTRIBUTIONS.items():
         try:

@@ -71,9 +71,9 @@ def columns_of(table: TableName, schema: Schema) -> tuple[Column, ...]:
 
 
 def table_schema(table: TableName, schema: Schema, fingerprint: str) -> pa.Schema:
-    """The Arrow schema: what is declared of each column in its metadata, the identity of the run and its task in the table's.
+    """The Arrow schema of a table. Column metadata hold what is declared of the column, table metadata which run and task it is of.
 
-    Columns that are never null are declared so.
+    Columns that are never null are declared non-nullable.
     """
     arrow = [
         pa.field(
@@ -112,14 +112,14 @@ def schema_texts(schema: pa.Schema) -> dict[str, str]:
 
 
 def with_texts(table: pa.Table, texts: Mapping[str, str]) -> pa.Table:
-    """The table with `texts` added to its schema's metadata."""
+    """The table with `texts` added to the metadata of its schema."""
     return table.replace_schema_metadata({**schema_texts(table.schema), **texts})
 
 
 def table_from_rows(rows: Sequence[Mapping[str, Value]], schema: pa.Schema) -> pa.Table:
-    """A table of `rows`; a column that a row does not have is null there.
+    """A table of `rows`. A column that a row lacks is null there.
 
-    Raises ValueError naming the column where a row has one that the schema has not, or lacks a required value.
+    Raises ValueError, naming the column, if a row has one that the schema lacks or has no value where one is required.
     """
     known = set(schema.names)
     for row in rows:
@@ -132,7 +132,7 @@ def table_from_rows(rows: Sequence[Mapping[str, Value]], schema: pa.Schema) -> p
 
 
 def check_required(table: pa.Table) -> None:
-    """Raise ValueError naming the first column that holds a null and must not."""
+    """Raises ValueError naming the first required column that holds a null."""
     for field in table.schema:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(
@@ -141,7 +141,7 @@ def check_required(table: pa.Table) -> None:
 
 
 class TableWriter:
-    """Writes one Parquet file in memory, from tables that arrive in any pieces."""
+    """Writes one Parquet file in memory. The rows may arrive in pieces of any size."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -162,7 +162,7 @@ class TableWriter:
         self._rows = 0
 
     def write(self, table: pa.Table) -> None:
-        """Add rows. Raises ValueError where a required column holds a null."""
+        """Add rows. Raises ValueError if a required column holds a null."""
         check_required(table)
         self._waiting.append(table)
         self._rows += table.num_rows
@@ -170,7 +170,7 @@ class TableWriter:
             self._flush(ROW_GROUP)
 
     def finish(self) -> bytes:
-        """The whole file."""
+        """The bytes of the whole file. Nothing can be written after."""
         if self._rows:
             self._flush(self._rows)
         self._writer.close()
@@ -185,9 +185,9 @@ class TableWriter:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file; equal tables with equal metadata give equal bytes.
+    """The table as a Parquet file. Equal tables with equal metadata give equal bytes.
 
-    Raises ValueError where a required column holds a null.
+    Raises ValueError if a required column holds a null.
     """
     writer = TableWriter(table.schema)
     writer.write(table)
@@ -195,9 +195,9 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def read_table_bytes(key: str, body: bytes) -> pa.Table:
-    """The table in a Parquet file of this package, its page checksums and text verified.
+    """The table in a Parquet file of this package; page checksums and text are verified.
 
-    Raises LedgerFault naming `key` where the bytes are no whole Parquet file.
+    Raises LedgerFault naming `key` if the bytes are not a whole Parquet file.
     """
     try:
         table = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True).read()
@@ -208,7 +208,7 @@ def read_table_bytes(key: str, body: bytes) -> pa.Table:
 
 
 def misfits(table: pa.Table, schema: pa.Schema) -> Iterator[str]:
-    """What is wrong with the names, types and nulls of a table's columns, one sentence each; nothing if they agree."""
+    """What is wrong with the names, types and nulls of a table's columns, one sentence each; nothing if they fit the schema."""
     if table.schema.names != schema.names:
         extra = sorted(set(table.schema.names) - set(schema.names))
         lacking = sorted(set(schema.names) - set(table.schema.names))

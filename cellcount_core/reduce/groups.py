@@ -46,7 +46,7 @@ from cellcount_core.output.schema import TableName, misfits, table_schema
 
 @dataclass(frozen=True, slots=True)
 class CountedField:
-    """What the larger tables need of one row of the fields table; `values` are what it gives to the totals, in their order."""
+    """What the larger tables need of one row of the fields table. `values` are what the row contributes to the totals, in their order."""
 
     key: FieldKey
     status: str
@@ -57,7 +57,7 @@ class CountedField:
 
 @dataclass(slots=True)
 class Tally:
-    """Running totals of a group: how its fields ended, what they warn of, and what those that were counted come to."""
+    """Running totals of a group: how many fields ended with each status, what they warn of, and what the counted ones come to."""
 
     totals: list[Total]
     statuses: Counter[str] = field(default_factory=Counter)
@@ -87,17 +87,17 @@ class Tally:
 
     @property
     def fields(self) -> int:
-        """Fields expected."""
+        """Number of fields expected."""
         return self.statuses.total()
 
     @property
     def ok(self) -> int:
-        """Fields counted."""
+        """Number of fields counted."""
         return self.statuses[Status.OK.value]
 
     @property
     def counts(self) -> list[SumTotal]:
-        """The totals of what is counted."""
+        """The totals of the columns that count something."""
         return [
             total
             for total in self.totals
@@ -105,7 +105,7 @@ class Tally:
         ]
 
     def columns(self) -> dict[str, Value]:
-        """The columns that wells and plates share, by name."""
+        """The cells that the wells and plates tables share, by name."""
         return {
             "fields_expected": self.fields,
             **{f"fields_{status.value}": self.statuses[status.value] for status in Status},
@@ -116,7 +116,7 @@ class Tally:
 
 
 def empty_tally(schema: Schema) -> Tally:
-    """The tally of no fields."""
+    """The tally of a group that has no fields yet."""
     return Tally(empty_totals(schema))
 
 
@@ -157,7 +157,7 @@ def _moments(values: Sequence[float | None]) -> Moments:
 
 @dataclass(frozen=True, slots=True)
 class WellTotals:
-    """A well with the tally of each of its time points, in their order."""
+    """A well, with the tally of each of its time points in their order."""
 
     plate: str
     name: str
@@ -165,7 +165,7 @@ class WellTotals:
 
 
 def wells(fields: Iterable[CountedField], schema: Schema) -> Iterator[WellTotals]:
-    """The wells of `fields`, which come in key order, so that one well is held at a time."""
+    """The wells of `fields`, which must come in key order. One well is held at a time."""
     for (plate, name), group in groupby(fields, key=attrgetter("key.plate", "key.well")):
         timepoints: dict[int, Tally] = {}
         for counted in group:
@@ -176,7 +176,7 @@ def wells(fields: Iterable[CountedField], schema: Schema) -> Iterator[WellTotals
 
 
 def well_rows(well: WellTotals) -> list[dict[str, Value]]:
-    """The rows of the wells table for one well."""
+    """The rows of the wells table for one well, one for each time point."""
     return [
         {PLATE.name: well.plate, WELL.name: well.name, TIMEPOINT.name: timepoint, **tally.columns()}
         for timepoint, tally in well.timepoints.items()
@@ -185,7 +185,7 @@ def well_rows(well: WellTotals) -> list[dict[str, Value]]:
 
 @dataclass(slots=True)
 class PlateTotals:
-    """Running totals of a plate, or of the whole run. A well is complete where every field of it was counted."""
+    """Running totals of a plate, or of the whole run. A well is `complete` if every field of it was counted."""
 
     name: str
     tally: Tally
@@ -217,8 +217,11 @@ _HUNDREDS = 100
 
 
 def plates_in_doubt(plates: Sequence[PlateTotals]) -> dict[str, Doubt]:
-    """Plates whose counts cannot be believed as they are, by name, with why: most counted fields are out of domain, of the
-    other kind of background, masks, or of an absurd or other size than the model is for, or there is hardly an object where the other plates have hundreds."""
+    """The plates whose counts cannot be trusted as they are: name and reason.
+
+    Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, or one that the
+    model is not made for), or the plate has hardly an object where the other plates have hundreds.
+    """
     hardly = {name for number in range(_counted(plates)) for name in _hardly_any(plates, number)}
     found: dict[str, Doubt] = {}
     for plate in plates:
@@ -256,7 +259,7 @@ def _median_without(ordered: Sequence[float], value: float) -> float:
 
 
 def plate_row(plate: PlateTotals, doubts: Mapping[str, Doubt]) -> dict[str, Value]:
-    """The row of the plates table; `doubts` are the plates in doubt."""
+    """The row of the plates table for one plate. `doubts` maps the plates in doubt to the reason."""
     return {
         PLATE.name: plate.name,
         "wells_expected": plate.wells,

@@ -23,10 +23,10 @@ _NAMED = 5
 
 
 def uncommitted(store: Store, shards: int) -> list[int]:
-    """Numbers of the shards that are not committed, in order; empty only where all are.
+    """Numbers of the shards that are not committed, in order; empty only if all are.
 
-    One listing. Listings may lag behind puts, so the parts that it lacks are looked at one by one, up to the first that is not
-    there; of those behind that one the listing is believed.
+    One listing is made. Listings may lag behind puts, so the parts that it lacks are looked up one by one, up to the first that is really
+    not there; for those after it the listing is trusted.
     """
     listed = committed_parts(store)
     unlisted = (number for number in range(shards) if number not in listed)
@@ -34,9 +34,9 @@ def uncommitted(store: Store, shards: int) -> list[int]:
 
 
 def fields_parts(store: Store, run: RunFile) -> Iterator[FieldsPart]:
-    """The fields parts of all shards in order, which is the order of keys; a few are held at a time.
+    """The fields parts of all shards in order, which is the order of keys. A few are held in memory at a time.
 
-    Raises LedgerFault where a shard is not counted yet, or a part is damaged or belongs to another run or shard.
+    Raises LedgerFault if a shard is not counted yet, or if a part is damaged or belongs to another run or shard.
     """
     lacking = uncommitted(store, run.numbers.shards)
     if lacking:
@@ -59,7 +59,7 @@ def fields_parts(store: Store, run: RunFile) -> Iterator[FieldsPart]:
 
 
 def check_identity(part: FieldsPart, run: RunFile, number: int) -> None:
-    """Raise LedgerFault where a part does not belong to shard `number` of `run`, or its rows were changed."""
+    """Raises LedgerFault if a part does not belong to shard `number` of `run`, or if its rows were changed."""
     if part.fingerprint != run.fingerprint:
         raise LedgerFault(
             f"{part.key}: belongs to run {part.fingerprint[:12]}, this output to run {run.fingerprint[:12]}"

@@ -1,8 +1,8 @@
 """From the fields parts to wells, plates and summary.
 
-The parts are read in shard order, which is the order of keys, so that groups are contiguous: memory holds a few parts, one
-well, a row a plate and the compressed wells table, however many fields there are. Objects parts are not read; what is needed of
-them stands in the fields parts as moments and digests.
+The parts are read in shard order, which is the order of keys, so the fields of a group follow each other. Memory holds a few parts, one
+well, one row for each plate and the compressed wells table, however many fields there are. Objects parts are not read: the fields
+parts hold the moments and digests that are needed of them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _WELL_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """The reduced tables of a run: file bodies by key, in the order they are written, and the summary they stand for.
+    """The reduced tables of a run: bytes of the files by key, in the order in which they are written, and the summary that they stand for.
 
     `objects_parts` are the objects parts that the fields parts name.
     """
@@ -64,10 +64,10 @@ class Reduced:
 
 
 def reduce_run(store: Store, replaced: Iterable[str] = ()) -> Summary:
-    """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove what crashes left.
+    """Write wells.parquet, plates.parquet, summary.csv and summary.json of a finished run, and remove what crashes left behind.
 
-    `replaced` are objects parts that no fields part may name any more, to be removed even where no listing shows them.
-    Raises OutputFault where `store` is no output, LedgerFault where a shard is not counted yet or a part is damaged.
+    `replaced` are objects parts that no fields part names any more; they are removed even if no listing shows them.
+    Raises OutputFault if `store` holds no run, LedgerFault if a shard is not counted yet or a part is damaged.
     """
     reduced = reduce_tables(store)
     sweep(store, reduced.objects_parts, replaced)
@@ -78,7 +78,7 @@ def reduce_run(store: Store, replaced: Iterable[str] = ()) -> Summary:
 
 
 def reduce_tables(store: Store) -> Reduced:
-    """What `reduce_run` would write, without writing it. Raises as `reduce_run`."""
+    """What `reduce_run` would write, without writing it. Raises the same faults."""
     run = read_run(store)
     reading = _Reading(store, run)
     every_plate: list[PlateTotals] = []

@@ -36,7 +36,7 @@ _SHOWN_PLATES = 10
 
 @dataclass(frozen=True, slots=True)
 class PlateDoubt:
-    """A plate in doubt as a whole: why, and how many of its counted fields (`ok`) say so."""
+    """A plate in doubt as a whole: why, and how many (`fields`) of its `ok` counted fields say so."""
 
     plate: str
     doubt: Doubt
@@ -48,14 +48,13 @@ class PlateDoubt:
 class Summary:
     """What a run came to.
 
-    `model` is the name of the package it was counted with, `noun` what its fields are called ("image", "field").
-    `fields` = ok + failed + missing + skipped of `statuses`; `reasons` counts the fields that are not ok, `warnings` the counted
-    fields by the codes of their warnings, `warned` those that have any. `doubts` are the plates in doubt. `totals` are what the
-    columns of the schema come to, by the names that `total_columns` gives them and in that order; None if no field was counted.
-    `digests`: SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`), and of the
-    rows of the fields and objects tables (`fields_rows`, `objects_rows`), which no cut into parts can change.
-    `moments` are those of what is measured, by the column's name. `examples`: for each reason, what was
-    said of the first field that has it.
+    `model` is the name of the package it was counted with, `noun` what its fields are called ("image" or "field").
+    `fields` = ok + failed + missing + skipped of `statuses`. `reasons` counts the fields that are not ok, `warnings` the counted fields by the
+    codes of their warnings, and `warned` the fields that have any. `doubts` are the plates in doubt. `totals` holds what the columns of the
+    schema come to, with the names and in the order of `total_columns`; the values are None if no field was counted. `moments` are those of
+    the measured columns, by name. `digests` are SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`) and of the rows of
+    the fields and objects tables (`fields_rows`, `objects_rows`), which do not depend on the cut into parts. `examples` holds, for each
+    reason, the detail of the first field that has it.
     """
 
     fingerprint: str
@@ -85,7 +84,7 @@ def summarise(
     digests: Mapping[str, str],
     examples: Mapping[str, str],
 ) -> Summary:
-    """The summary of a run from its plates, the totals over all of them and the plates in doubt."""
+    """The summary of a run, from its plates, the totals over all of them (`everything`) and the plates in doubt."""
     tally = everything.tally
     values = total_values(tally.totals)
     return Summary(
@@ -141,8 +140,9 @@ def _told(column: Column, totals: Mapping[str, Value]) -> str:
 
 
 def told_doubts(summary: Summary) -> list[str]:
-    """What the rows warn of, in words, a line a code, the most frequent first; then a line for each plate in doubt, where there
-    are several plates. Each says what can be done about it, and names the shipped package that fits where there is one."""
+    """What the rows warn of, in words: one line for each code, the most frequent first, then one for each plate in doubt if the run has
+    several plates. Each line says what can be done, and names the shipped package that fits, if one does.
+    """
     ok, noun, model = summary.statuses[Status.OK.value], summary.noun, summary.model
     shown = summary.doubts[: _SHOWN_PLATES if summary.plates > 1 else 0]
     codes = {*summary.warnings, *(one.doubt.value for one in shown)}
@@ -161,10 +161,10 @@ def told_doubts(summary: Summary) -> list[str]:
 
 
 def better_package(code: str, warnings: Mapping[str, int], model: str) -> str:
-    """The shipped package that settles the doubt `code` about images counted with `model`; "" where none is known to.
+    """The shipped package that settles the doubt `code` about images counted with `model`; "" if none is known to.
 
-    What speaks for another one is a background of the other kind: bright under a model for fluorescence, dark under one for stains. A
-    model of any scale cannot be told a size; one of the same modality that has a size can.
+    Another package fits if the background is of the other kind: bright under a model for fluorescence, or dark under one for stains. A
+    model that counts at any scale cannot be told an object size; a package of the same modality that has a size can.
     """
     if code not in PACKAGE_HELPS:
         return ""
@@ -211,9 +211,9 @@ def summary_json(summary: Summary) -> bytes:
 def summary_csv(
     plates: Sequence[PlateTotals], everything: PlateTotals, doubts: Mapping[str, Doubt], schema: Schema
 ) -> bytes:
-    """The bytes of summary.csv: the plates table with the unit in each header that has one, and a last row "all".
+    """The bytes of summary.csv: the plates table, with the unit in each header that has one, and a last row "all".
 
-    Unknown cells are empty. Lines end with a line feed.
+    Cells that are not known are empty. Lines end with a line feed.
     """
     columns = plates_columns(schema)
     sink = io.StringIO()
@@ -238,12 +238,12 @@ def _spread(moments: Moments) -> dict[str, float | int | None]:
 
 
 def results_csv(store: Store) -> str:
-    """`index` and the results of the run's task, a row a field in key order, `index` from 0: `index,count` where objects are counted.
+    """A plain table of a run's results, one row for each field in key order: `index,count` if objects are counted.
 
-    For one stack of images the index is that of the image in the stack. The results of a field that could not be counted are
-    empty, never 0; why it is stands in the fields table. A list of numbers has a column for each of its classes.
+    `index` counts from 0; for one stack of images it is the index of the image in the stack. The results of a field that could not be counted
+    are empty, never 0; the fields table says why. A list of numbers has one column for each of its classes.
 
-    Raises OutputFault if `store` is no output, LedgerFault if a shard is not counted yet.
+    Raises OutputFault if `store` holds no run, LedgerFault if a shard is not counted yet.
     """
     run = read_run(store)
     columns = [run.schema.field(name) for name in run.schema.results]

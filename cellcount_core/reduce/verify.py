@@ -1,7 +1,7 @@
 """The proof of the ledger: the plan joined with the parts, every digest, every row count, every reduced table.
 
-Findings are collected, never raised, so that one report names all that is wrong; a run without findings has every planned
-field exactly once, each object in a field that counts it, and tables that are what a fresh reduction gives.
+Findings are collected and not raised, so that one report names everything that is wrong. A run without findings has every planned field
+exactly once, each object in a field that counts it, and the tables that a fresh reduction gives.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _Body = bytes | Absent | Denied
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One contradiction: the file it was found in and what is wrong there."""
+    """One contradiction: the file in which it was found, and what is wrong there."""
 
     key: str
     what: str
@@ -79,10 +79,10 @@ class Finding:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was compared and what was found wrong; `findings` holds the first SHOWN of `found`.
+    """What was compared and what was found wrong. `findings` holds the first SHOWN of `found`.
 
-    `statuses` counts the rows that are in the parts and `warnings` those that warn, by code; `fields` are the planned ones. `told`
-    are the warnings in words. `objects` is None for a task without objects.
+    `fields` counts the planned fields, `statuses` the rows in the parts, and `warnings` those that warn, by code. `told` are the warnings in
+    words. `objects` is None for a task without objects.
     """
 
     fields: int = 0
@@ -96,7 +96,7 @@ class VerifyReport:
 
     @property
     def proven(self) -> bool:
-        """Whether nothing was found."""
+        """Whether nothing was found wrong."""
         return self.found == 0
 
     def add(self, key: str, what: str) -> None:
@@ -115,10 +115,9 @@ class _Planned:
 
 
 def verify(store: Store) -> VerifyReport:
-    """Prove the output in `store`; reads every part once, holding a few at a time.
+    """Prove the output in `store`. Every part is read once; a few are held at a time.
 
-    Raises OutputFault where `store` is no output, LedgerFault where its plan cannot be read, so that there is nothing to
-    compare with.
+    Raises OutputFault if `store` holds no run, LedgerFault if the plan cannot be read, so that there is nothing to compare with.
     """
     run = read_run(store)
     shards, objects = run.numbers.shards, bool(run.schema.objects)
