@@ -15,7 +15,8 @@ of one, so planning then calls the plates `<plate>@<folder>`.
 
 The `.HTD` (read by Bio-Formats' CellWorxReader.java too) lies in the folder of the plate, with a copy in each subfolder. It
 has one line a key: `"XWells", 12`. It states wells, sites, channels, time points and z steps that were selected, and no
-pixel size: that stands in the TIFFs. A wavelength of `WaveCollect` 0 was not acquired, and is not missing. Site numbers
+pixel size: that stands in the TIFFs. Its last line is `"EndFile"`: without it, or without a line that each HTD has, the file
+was cut short, and what is left of it would hide missing fields; it is refused. A wavelength of `WaveCollect` 0 was not acquired, and is not missing. Site numbers
 run over the selected cells of the grid of sites, in reading order.
 """
 
@@ -140,30 +141,43 @@ class _Htd:
         if not lines or _line(key, lines[0])[0] != "HTSInfoFile":
             found = lines[0][:40] if lines else ""
             raise Unreadable(key, f'an HTD file begins with "HTSInfoFile" (found {found!r})')
+        if _line(key, lines[-1])[0] != "EndFile":
+            raise Unreadable(
+                key, f'is cut short: an HTD file ends with "EndFile", and its last line is {lines[-1][:40]!r}'
+            )
         self._values: dict[str, list[str]] = {}
         for line in lines:
             name, *values = _line(key, line)
-            self._values.setdefault(name, values)
+            if self._values.setdefault(name, values) != values:
+                raise Unreadable(key, f"states {name} twice, and not the same")
 
-    def number(self, name: str, default: int, most: int) -> int:
-        """The whole number of `name`, at most `most`."""
+    def number(self, name: str, default: int | None, most: int) -> int:
+        """The whole number of `name`, at most `most`; the line must be there where `default` is None."""
         values = self._values.get(name)
-        if values is None:
+        if values is None and default is not None:
             return default
+        values = self._required(name)
         if len(values) != 1 or not re.fullmatch(r"[0-9]{1,6}", values[0]) or int(values[0]) > most:
             raise Unreadable(
                 self._key, f"{name} is {', '.join(values)!r}; a whole number up to {most} was expected"
             )
         return int(values[0])
 
-    def flag(self, name: str, default: str) -> bool:
-        """Whether `name` is TRUE."""
-        return self._truth(name, self._values.get(name, [default]), 1)[0]
-
-    def flags(self, name: str, columns: int) -> list[bool] | None:
-        """TRUE or FALSE for each of `columns` columns; None where there is no line `name`."""
+    def flag(self, name: str, default: str | None = None) -> bool:
+        """Whether `name` is TRUE; the line must be there where `default` is None."""
         values = self._values.get(name)
-        return None if values is None else self._truth(name, values, columns)
+        if values is None and default is not None:
+            values = [default]
+        return self._truth(name, self._required(name) if values is None else values, 1)[0]
+
+    def flags(self, name: str, columns: int) -> list[bool]:
+        """TRUE or FALSE for each of `columns` columns."""
+        return self._truth(name, self._required(name), columns)
+
+    def _required(self, name: str) -> list[str]:
+        if name not in self._values:
+            raise Unreadable(self._key, f"has no line {name}, which each HTD file has")
+        return self._values[name]
 
     def text(self, name: str) -> str:
         """The text of `name`, "" where there is none."""
@@ -186,12 +200,9 @@ def _line(key: str, line: str) -> list[str]:
 
 def _read_htd(key: str, body: bytes) -> PlateFacts:
     htd = _Htd(key, body)
-    rows, columns = htd.number("YWells", 0, 32), htd.number("XWells", 0, 48)
-    name = file_name(key)
-    expected: tuple[ExpectedFields, ...] = ()
-    if (wells := _selected_wells(htd, rows, columns)) is not None:
-        why = f"no file; {name} states that this well and site were acquired"
-        expected = (ExpectedFields(wells, _selected_sites(htd), why),)
+    rows, columns = htd.number("YWells", None, 32), htd.number("XWells", None, 48)
+    why = f"no file; {file_name(key)} states that this well and site were acquired"
+    expected = (ExpectedFields(_selected_wells(htd, rows, columns), _selected_sites(htd), why),)
     stacked = htd.flag("ZSeries", "FALSE")
     return PlateFacts(
         folder=_place(parent(key))[0],
@@ -206,33 +217,27 @@ def _read_htd(key: str, body: bytes) -> PlateFacts:
     )
 
 
-def _selected_wells(htd: _Htd, rows: int, columns: int) -> tuple[str, ...] | None:
-    """None where the file does not say which."""
-    lines = [htd.flags(f"WellsSelection{row + 1}", columns) for row in range(rows)]
-    if not any(line is not None for line in lines):
-        return None
+def _selected_wells(htd: _Htd, rows: int, columns: int) -> tuple[str, ...]:
     return tuple(
         WellPosition(row, column).name
-        for row, line in enumerate(lines)
-        for column, selected in enumerate(line or ())
+        for row in range(rows)
+        for column, selected in enumerate(htd.flags(f"WellsSelection{row + 1}", columns))
         if selected
     )
 
 
 def _selected_sites(htd: _Htd) -> tuple[int, ...]:
     """Without `Sites` there is one, whatever the size of the grid."""
-    if not htd.flag("Sites", "FALSE"):
+    if not htd.flag("Sites"):
         return (1,)
-    across, down = htd.number("XSites", 1, _MOST_SITES), htd.number("YSites", 1, _MOST_SITES)
-    lines = [htd.flags(f"SiteSelection{row + 1}", across) for row in range(min(down, _MOST_SITES))]
-    stated = [line for line in lines if line is not None]
-    number = sum(map(sum, stated)) if stated else across * down
-    return tuple(range(1, min(number, _MOST_SITES) + 1))
+    across, down = htd.number("XSites", None, _MOST_SITES), htd.number("YSites", None, _MOST_SITES)
+    number = sum(sum(htd.flags(f"SiteSelection{row + 1}", across)) for row in range(down))
+    return tuple(range(1, number + 1))
 
 
 def _channels(htd: _Htd) -> tuple[tuple[str, str], ...]:
     """Those that were collected. Without `Waves` there is one."""
-    number = htd.number("NWavelengths", 0, _MOST_CHANNELS) if htd.flag("Waves", "TRUE") else 1
+    number = htd.number("NWavelengths", None, _MOST_CHANNELS) if htd.flag("Waves") else 1
     return tuple(
         (f"w{wave}", htd.text(f"WaveName{wave}").strip())
         for wave in range(1, number + 1)

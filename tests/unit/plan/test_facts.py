@@ -27,6 +27,12 @@ def run_of(**settings: object) -> RunConfig:
     return RunConfig.model_validate({"layout": ImageXpressSettings(), **settings})
 
 
+def without(name: str) -> bytes:
+    """HTD without its line `name`."""
+    lines = HTD.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.startswith(f'"{name}",'.encode()))
+
+
 def planned(
     files: Mapping[str, bytes], images: tuple[str, ...] = IMAGES, **settings: object
 ) -> tuple[list[PlannedField], PlanSummary]:
@@ -84,6 +90,13 @@ def test_files_that_were_set_aside_are_not_missing() -> None:
         (b"\x89PNG\r\n\x1a\n", "an HTD file begins with"),
         (HTD.replace(b"FALSE, TRUE, TRUE, TRUE", b"FALSE, TRUE"), "WellsSelection2 is"),
         (HTD.replace(b'"XWells", 12', b'"XWells", 100000'), "XWells is '100000'; a whole number up to 48"),
+        (HTD[: HTD.index(b'"WellsSelection3"')], 'is cut short: an HTD file ends with "EndFile"'),
+        (HTD.replace(b'"EndFile"', b""), "is cut short"),
+        *(
+            (without(name), f"has no line {name}")
+            for name in ("XWells", "WellsSelection4", "Sites", "YSites", "SiteSelection2", "NWavelengths")
+        ),
+        (HTD.replace(b'"ZSteps", 0', b'"XWells", 24'), "states XWells twice, and not the same"),
         (
             b'"HTSInfoFile", Version 1.0\n' + b"#" * (4 * 2**20),
             "has 4 MiB, and metadata files of up to 4 MiB",
