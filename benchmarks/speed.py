@@ -37,7 +37,7 @@ from cellcount_core.demo.scene import plant
 from cellcount_core.evaluation.evaluate import count_plane
 from cellcount_core.evaluation.suites.base import open_counters
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.scale import resize
+from cellcount_core.images.pixels import resize
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU, Engine, load_engine

@@ -31,7 +31,6 @@ from cellcount_core.domain.errors import (
     RunFault,
     likely,
 )
-from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.stores.base import Absent, Denied, Store
 from cellcount_core.stores.wrapped import SingleFile
 
@@ -336,6 +335,8 @@ def _beside(path: Path) -> str:
 
 def _checked(array: NDArray[np.generic], job: JobConfig, settings: Settings) -> NDArray[np.generic]:
     """The array itself, if it can be one image. Raises FieldFault saying what it is and what was expected."""
+    from cellcount_core.images.quality import looks_like_mask
+
     described = f"it is {' x '.join(map(str, array.shape)) or 'a single value'} of {array.dtype.name}"
     axes = job.run.axes
     if array.dtype.kind not in "biuf":

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.pixels import bit_max_of
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
+from cellcount_core.images.pixels import LARGEST_FACTOR, SMALLEST_FACTOR, bit_max_of
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package

@@ -11,8 +11,7 @@ from types import ModuleType
 
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images import npz, png_jpeg, tiff
-from cellcount_core.images.axes import UNDECLARED, Declared
-from cellcount_core.images.imagefile import Beside, ImageFile, Plane, alone
+from cellcount_core.images.imagefile import UNDECLARED, Beside, Declared, ImageFile, Plane, alone
 from cellcount_core.images.reader import Reader, Whole
 
 __all__ = ["ImageFile", "Plane", "open_image", "stack_length"]

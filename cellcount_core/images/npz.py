@@ -14,12 +14,15 @@ from typing import IO
 import numpy as np
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.axes import UNDECLARED, Axes, Declared, array_axes
 from cellcount_core.images.imagefile import (
     COLOURS,
+    UNDECLARED,
+    Axes,
     Beside,
+    Declared,
     Plane,
     alone,
+    array_axes,
     channel_number,
     check_pixels,
     check_position,
@@ -53,7 +56,7 @@ _STREAM_FAULTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _ArrayHeader:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     fortran: bool
@@ -69,7 +72,7 @@ class ArrayStack:
 
     body: bytes
     key: str
-    header: _Header
+    header: _ArrayHeader
     member: str | None
     axes: Axes
     warnings: tuple[str, ...] = ()
@@ -213,7 +216,13 @@ def open_bytes(
 
 
 def _opened(
-    body: bytes, key: str, header: _Header, member: str | None, size: int, max_pixels: int, declared: Declared
+    body: bytes,
+    key: str,
+    header: _ArrayHeader,
+    member: str | None,
+    size: int,
+    max_pixels: int,
+    declared: Declared,
 ) -> ArrayStack:
     if any(isinstance(side, bool) for side in header.shape):
         raise FieldFault(Reason.UNREADABLE, f"the array's header gives the shape {header.shape}", key)
@@ -254,7 +263,7 @@ def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
     )
 
 
-def _npy_header(stream: IO[bytes], key: str) -> _Header:
+def _npy_header(stream: IO[bytes], key: str) -> _ArrayHeader:
     """The header of NumPy's format (NEP 1); `start` is the number of bytes before the pixels."""
     try:
         version = np.lib.format.read_magic(stream)
@@ -266,10 +275,10 @@ def _npy_header(stream: IO[bytes], key: str) -> _Header:
         if "EOF" in str(error):
             raise FieldFault(Reason.TRUNCATED, "the file ends inside the header of its array", key) from error
         raise FieldFault(Reason.UNREADABLE, f"the header of the array is damaged: {error}", key) from error
-    return _Header(shape, np.dtype(dtype), fortran and len(shape) > 1, stream.tell())
+    return _ArrayHeader(shape, np.dtype(dtype), fortran and len(shape) > 1, stream.tell())
 
 
-def _check(header: _Header, axes: Axes, size: int, max_pixels: int, key: str) -> None:
+def _check(header: _ArrayHeader, axes: Axes, size: int, max_pixels: int, key: str) -> None:
     shape = header.shape
     check_pixels(*axes.shape, max_pixels, key)
     if prod(axes.block) > _BLOCKS * max_pixels:

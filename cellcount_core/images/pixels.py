@@ -1,16 +1,21 @@
-"""Pixel types: from whatever a file holds to uint8, uint16 or float32, and from colour to one channel."""
+"""What is done to the pixels of a plane before it is counted: type, colour, z planes, size.
+
+- `countable` converts what a file holds to uint8, uint16 or float32; `colour_channel` takes one channel of a colour image.
+- `project` joins the z planes of a field into the one plane that is counted.
+- `resize` brings a plane to the model's scale. A field is always resized whole, so that every tile sees the same pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.images.imagefile import COLOURS, Plane
 
 _ROWS_AT_ONCE = 1 << 22
@@ -165,3 +170,107 @@ def is_ramp(palette: NDArray[np.generic]) -> bool:
     steps = np.diff(palette.astype(np.int64), axis=0)
     rising = int(np.count_nonzero(steps.sum(axis=1)))
     return bool(len(palette) > 1 and (steps >= 0).all() and rising >= _RISING * len(steps))
+
+
+ZMode = Literal["max", "mean", "first"] | int
+"""How planes are joined: largest value, mean, the first plane, or the plane of that position (from 0)."""
+
+
+def project(planes: Iterable[Plane], mode: ZMode) -> Plane:
+    """One plane (H, W) from planes of one shape and type; the type is kept (a mean of integers is rounded half to even).
+
+    `planes` may be a generator: one plane and one running plane are held at a time, and a single plane is given back as
+    it is. Raises FieldFault WRONG_SHAPE where planes differ in shape or type, or where the one asked for is not there.
+    """
+    if mode == "max":
+        return _largest(planes)
+    if mode == "mean":
+        return _mean(planes)
+    wanted = 0 if mode == "first" else int(mode)
+    seen = 0
+    for position, plane in enumerate(planes):
+        if position == wanted:
+            return plane
+        seen = position + 1
+    raise FieldFault(Reason.WRONG_SHAPE, f"plane {wanted} was asked for (run.z) and there are {seen}, from 0")
+
+
+def _largest(planes: Iterable[Plane]) -> Plane:
+    first: Plane | None = None
+    largest: Plane | None = None
+    for number, plane in enumerate(planes):
+        if first is None:
+            first = plane
+            continue
+        _check_same(first, plane, number)
+        largest = np.maximum(first if largest is None else largest, plane, out=largest)
+    return _some(first if largest is None else largest)
+
+
+def _mean(planes: Iterable[Plane]) -> Plane:
+    first: Plane | None = None
+    total: np.ndarray | None = None
+    count = 0
+    for plane in planes:
+        if first is None:
+            first = plane
+        _check_same(first, plane, count)
+        count += 1
+        if count == 2:
+            # Sums of 65535-valued planes stay exact in uint64; float planes are summed in double precision.
+            total = first.astype(np.float64 if first.dtype.kind == "f" else np.uint64)
+        if total is not None:
+            np.add(total, plane, out=total, casting="unsafe")
+    if total is None:
+        return _some(first)
+    mean = total / count
+    return (np.rint(mean) if _some(first).dtype.kind in "iu" else mean).astype(_some(first).dtype)
+
+
+def _some(plane: Plane | None) -> Plane:
+    if plane is None:
+        raise FieldFault(Reason.WRONG_SHAPE, "the field has no plane")
+    return plane
+
+
+def _check_same(first: Plane, plane: Plane, number: int) -> None:
+    if plane.shape != first.shape or plane.dtype != first.dtype:
+        detail = f"plane {number} is {plane.shape} {plane.dtype} and plane 0 is {first.shape} {first.dtype}"
+        raise FieldFault(Reason.WRONG_SHAPE, f"{detail}; planes of a field must be alike")
+
+
+SMALLEST_FACTOR = 1 / 32
+LARGEST_FACTOR = 16.0
+
+
+def resized_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+    """(H, W) after `resize`: max(1, round(side * factor)). Raises ConfigFault as `resize` does."""
+    if not SMALLEST_FACTOR <= factor <= LARGEST_FACTOR:
+        raise ConfigFault(
+            f"an image would have to be resized by {factor:g}; {SMALLEST_FACTOR:g} to {LARGEST_FACTOR:g} are possible"
+            " (run.diameter is the diameter of the objects in px of the image)"
+        )
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def resize(plane: Plane, factor: float) -> Plane:
+    """Plane (H, W) of uint8, uint16 or float32 resized by `factor`, same type: pixel areas down, bilinear up.
+
+    Factor 1 gives the same array. Raises ConfigFault for a factor outside 1/32 to 16.
+    """
+    height, width = resized_shape((plane.shape[0], plane.shape[1]), factor)
+    if factor == 1:
+        return plane
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    pixels = cast("NDArray[np.float32]", plane)
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=method))
+
+
+def resize_to(plane: Plane, shape: tuple[int, int]) -> Plane:
+    """Plane (H, W) of uint8, uint16 or float32 brought to another `shape` (h, w), whatever its sides' ratio, same type: pixel areas
+    where it becomes smaller, bilinear where it does not."""
+    if plane.shape == shape:
+        return plane
+    method = cv2.INTER_AREA if shape[0] * shape[1] < plane.size else cv2.INTER_LINEAR
+    pixels = cast("NDArray[np.float32]", plane)
+    return np.asarray(cv2.resize(pixels, (shape[1], shape[0]), interpolation=method))

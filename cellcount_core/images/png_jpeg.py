@@ -1,4 +1,8 @@
-"""PNG, JPEG and BMP: sizes and completeness from the headers, pixels from OpenCV and libjpeg-turbo."""
+"""PNG, JPEG and BMP files: sizes and completeness are checked in the headers, OpenCV and libjpeg-turbo decode the pixels.
+
+A JPEG has no checksum. Where its stream is damaged, libjpeg writes a warning to standard error and fills the rest with grey; such an
+image would be counted. simplejpeg reports these warnings, OpenCV does not, so simplejpeg decodes. A JPEG inside a TIFF is checked here too.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images import jpeg
-from cellcount_core.images.axes import UNDECLARED, Declared
 from cellcount_core.images.imagefile import (
     COLOURS,
+    UNDECLARED,
     Beside,
+    Declared,
     Plane,
     alone,
     channel_number,
@@ -22,6 +27,110 @@ from cellcount_core.images.imagefile import (
     check_position,
 )
 from cellcount_core.images.pixels import colour_channel, countable, is_ramp
+
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_END = b"\xff\xd9"
+_JPEG_SCAN = b"\xff\xda"
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+_MOST_SCANS = 100
+"""Each scan goes over the whole image; progressive files have about ten."""
+
+_HARMLESS = ("Warning", "Unknown Adobe", "Invalid SOS parameters")
+"""How libjpeg begins what it says of oddities in headers, after which the pixels are whole all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class JpegFrame:
+    """What the frame header says; `components` are 1 for grey, 3 for colour, 4 for print."""
+
+    height: int
+    width: int
+    bits: int
+    components: int
+
+
+def read_jpeg_frame(body: bytes, key: str) -> JpegFrame:
+    """Walk the segments up to the first scan (ITU-T T.81, annex B); after it, an end-of-image marker must come.
+
+    Raises FieldFault TRUNCATED, UNREADABLE.
+    """
+    frame: JpegFrame | None = None
+    at = 2
+    while at + 4 <= len(body):
+        if body[at] != 0xFF:
+            raise FieldFault(Reason.UNREADABLE, f"a JPEG marker is expected at byte {at}", key)
+        marker = body[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _JPEG_BARE:
+            at += 2
+            continue
+        length = int.from_bytes(body[at + 2 : at + 4], "big")
+        if marker in _JPEG_FRAMES:
+            if frame is not None:
+                raise FieldFault(Reason.UNREADABLE, "the JPEG has two frame headers", key)
+            frame = _jpeg_frame(body[at + 4 : at + 2 + length], key)
+        if marker == 0xDA:
+            return _complete_jpeg(body, at, frame, key)
+        at += 2 + length
+    raise FieldFault(Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes, before its pixels", key)
+
+
+def _check_jpeg_frame(frame: JpegFrame, max_pixels: int, key: str) -> None:
+    """Raises FieldFault WRONG_SHAPE, TOO_MANY_PIXELS, and UNSUPPORTED for what `decode_jpeg` does not read."""
+    check_pixels(frame.height, frame.width, max_pixels, key)
+    if frame.bits != 8 or frame.components not in (1, 3):
+        found = f"{frame.components} components of {frame.bits} bits"
+        raise FieldFault(
+            Reason.UNSUPPORTED, f"a JPEG of {found}; 1 or 3 components of 8 bits are expected", key
+        )
+
+
+def decode_jpeg(body: bytes, frame: JpegFrame, key: str) -> Plane:
+    """Pixels (H, W), or (H, W, 3) in the order red, green, blue; uint8. Raises FieldFault UNREADABLE for a damaged stream."""
+    try:
+        found = np.asarray(
+            simplejpeg.decode_jpeg(body, "GRAY" if frame.components == 1 else "RGB", strict=True)
+        )
+    except ValueError as said:
+        if not str(said).startswith(_HARMLESS):
+            raise FieldFault(Reason.UNREADABLE, f"the JPEG is damaged: {said}", key) from said
+        found = _jpeg_by_opencv(body, frame)
+    if found.shape[:2] != (frame.height, frame.width):
+        detail = f"the JPEG unpacks to {found.shape} and its header says {frame.width} x {frame.height} px"
+        raise FieldFault(Reason.UNREADABLE, detail, key)
+    return found[:, :, 0] if frame.components == 1 else found
+
+
+def _jpeg_by_opencv(body: bytes, frame: JpegFrame) -> Plane:
+    """Pixels (H, W, 1) or (H, W, 3), red first; (0, 0, 0) where there are none. simplejpeg takes no oddity in a header."""
+    mode = cv2.IMREAD_GRAYSCALE if frame.components == 1 else cv2.IMREAD_COLOR_RGB
+    pixels = cv2.imdecode(np.frombuffer(body, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    return np.zeros((0, 0, 0), np.uint8) if pixels is None else np.atleast_3d(np.asarray(pixels))
+
+
+def _jpeg_frame(segment: bytes, key: str) -> JpegFrame:
+    if len(segment) < 6:
+        raise FieldFault(Reason.TRUNCATED, "the JPEG ends inside its frame header", key)
+    bits, height, width, components = struct.unpack_from(">BHHB", segment)
+    return JpegFrame(height, width, bits, components)
+
+
+def _complete_jpeg(body: bytes, scan: int, frame: JpegFrame | None, key: str) -> JpegFrame:
+    if frame is None:
+        raise FieldFault(Reason.UNREADABLE, "the JPEG has a scan without a frame header", key)
+    if body.rfind(_JPEG_END, scan) < 0:
+        raise FieldFault(
+            Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes without its end marker", key
+        )
+    if (scans := body.count(_JPEG_SCAN, scan)) > _MOST_SCANS:
+        detail = f"the JPEG has {scans} scans over its pixels; {_MOST_SCANS} at most are read"
+        raise FieldFault(Reason.UNREADABLE, detail, key)
+    return frame
+
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
@@ -45,12 +154,12 @@ class _Indexed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _RasterHeader:
     height: int
     width: int
     grey: bool
     bits: int
-    frame: jpeg.Frame | None = None
+    frame: JpegFrame | None = None
     indexed: _Indexed | None = None
 
 
@@ -60,7 +169,7 @@ class RasterImage:
 
     body: bytes
     key: str
-    header: _Header
+    header: _RasterHeader
     planes: int = 1
     images: int = 1
     um_per_px: float | None = None
@@ -106,7 +215,7 @@ class RasterImage:
     def _decode(self) -> Plane:
         """(H, W), or (H, W, samples) with blue first."""
         if self.header.frame is not None:
-            decoded = jpeg.decode(self.body, self.header.frame, self.key)
+            decoded = decode_jpeg(self.body, self.header.frame, self.key)
             return decoded if decoded.ndim == 2 else decoded[:, :, ::-1]
         if self.header.indexed is not None:
             return self._looked_up(self.header.indexed)
@@ -138,7 +247,7 @@ class RasterImage:
 
 def opens(body: bytes) -> bool:
     """Whether the first bytes are those of a PNG, JPEG or BMP."""
-    if body.startswith((_PNG, jpeg.START)):
+    if body.startswith((_PNG, _JPEG_START)):
         return True
     return (
         body.startswith(b"BM") and len(body) >= 18 and struct.unpack_from("<I", body, 14)[0] in _BMP_HEADERS
@@ -151,22 +260,22 @@ def open_bytes(
     """Open from headers, which say all that there is to say of the axes. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS."""
     if body.startswith(_PNG):
         header, body = _png(body, key, max_pixels)
-    elif body.startswith(jpeg.START):
-        frame = jpeg.read_frame(body, key)
-        jpeg.check_frame(frame, max_pixels, key)
-        header = _Header(frame.height, frame.width, frame.components == 1, frame.bits, frame)
+    elif body.startswith(_JPEG_START):
+        frame = read_jpeg_frame(body, key)
+        _check_jpeg_frame(frame, max_pixels, key)
+        header = _RasterHeader(frame.height, frame.width, frame.components == 1, frame.bits, frame)
     else:
         header = _bmp_header(body, key, max_pixels)
     return RasterImage(body, key, header)
 
 
-def _png(body: bytes, key: str, max_pixels: int) -> tuple[_Header, bytes]:
+def _png(body: bytes, key: str, max_pixels: int) -> tuple[_RasterHeader, bytes]:
     """Walk all chunks (W3C PNG, section 5): a missing IEND is a cut file, a wrong checksum a damaged one.
 
     Returns a file of the chunks that make the pixels. OpenCV would show the frames of an animation instead of the image,
     black where they are not there, and libpng complains on standard error about comments and profiles.
     """
-    header: _Header | None = None
+    header: _RasterHeader | None = None
     colour_type = 0
     kept = [_PNG]
     kinds: set[bytes] = set()
@@ -202,17 +311,17 @@ def _png(body: bytes, key: str, max_pixels: int) -> tuple[_Header, bytes]:
     raise FieldFault(Reason.TRUNCATED, f"the PNG ends after {len(body)} bytes without its IEND chunk", key)
 
 
-def _png_header(data: bytes, key: str, max_pixels: int) -> tuple[_Header, int]:
+def _png_header(data: bytes, key: str, max_pixels: int) -> tuple[_RasterHeader, int]:
     """What an IHDR chunk says, and the colour type."""
     width, height, bits, colour, compression, filters, interlace = struct.unpack(">IIBBBBB", data)
     check_pixels(height, width, max_pixels, key)
     if bits not in _PNG_BITS.get(colour, ()) or compression or filters or interlace > 1:
         detail = f"the PNG's header is wrong ({bits} bits of colour type {colour}, methods {compression}, {filters}, {interlace})"
         raise FieldFault(Reason.UNREADABLE, detail, key)
-    return _Header(height, width, colour in (0, 4), bits), colour
+    return _RasterHeader(height, width, colour in (0, 4), bits), colour
 
 
-def _bmp_header(body: bytes, key: str, max_pixels: int) -> _Header:
+def _bmp_header(body: bytes, key: str, max_pixels: int) -> _RasterHeader:
     if len(body) < _BMP_LEAST:
         raise FieldFault(Reason.TRUNCATED, f"the BMP ends after {len(body)} bytes, inside its header", key)
     start, _, width, signed_height, _, bits, compression = struct.unpack_from("<IIiiHHI", body, 10)
@@ -228,13 +337,15 @@ def _bmp_header(body: bytes, key: str, max_pixels: int) -> _Header:
     if start < _BMP_LEAST:
         raise FieldFault(Reason.UNREADABLE, f"the BMP's pixels stand at byte {start}, in its header", key)
     if not indexed:
-        return _Header(height, width, False, 8)
+        return _RasterHeader(height, width, False, 8)
     colours = _bmp_palette(body, start, bits, key)
     grey = bool((colours == colours[:, :1]).all())
     # A palette that only tints stands for grey values, as in a TIFF; the numbers are then the pixels.
     tinted = not grey and is_ramp(colours)
     table = np.arange(len(colours), dtype=np.uint8) if tinted else colours[:, 0] if grey else colours
-    return _Header(height, width, grey or tinted, 8, None, _Indexed(start, bits, signed_height > 0, table))
+    return _RasterHeader(
+        height, width, grey or tinted, 8, None, _Indexed(start, bits, signed_height > 0, table)
+    )
 
 
 def _bmp_row(width: int, bits: int) -> int:

@@ -15,23 +15,21 @@ import numpy as np
 import tifffile
 
 from cellcount_core.domain.errors import FieldFault, Reason, matching
-from cellcount_core.images.axes import (
-    UNDECLARED,
-    Axes,
-    Declared,
-    check_sides,
-    many_times,
-    page_axes,
-    renamed_axes,
-)
 from cellcount_core.images.imagefile import (
     COLOURS,
+    UNDECLARED,
+    Axes,
     Beside,
+    Declared,
     Plane,
     alone,
     channel_number,
     check_pixels,
     check_position,
+    check_sides,
+    many_times,
+    page_axes,
+    renamed_axes,
     usable_names,
 )
 from cellcount_core.images.ome import (
@@ -45,10 +43,8 @@ from cellcount_core.images.ome import (
 )
 from cellcount_core.images.pixels import bit_max_of, check_dtype, colour_channel, countable, is_ramp
 from cellcount_core.images.reader import Reader, Whole
-from cellcount_core.images.tiff_chain import opens
 from cellcount_core.images.tiff_metadata import Described, describe
-from cellcount_core.images.tiff_planes import OmePlanes, PageFile, Stack, translated
-from cellcount_core.images.tiff_segments import check_encoding
+from cellcount_core.images.tiff_pages import OmePlanes, PageFile, Stack, check_encoding, opens, translated
 
 __all__ = ["TiffImage", "open_reader", "opens"]
 

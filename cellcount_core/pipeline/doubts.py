@@ -8,10 +8,9 @@ from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.domain.statistics import is_out_of_domain
 from cellcount_core.images.debris import View, longest_edge
-from cellcount_core.images.drawn import looks_like_mask
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
-from cellcount_core.images.quality import Quality, padding, unevenness, zero_tail
+from cellcount_core.images.quality import Quality, looks_like_mask, padding, unevenness, zero_tail
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import FieldView

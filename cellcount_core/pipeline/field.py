@@ -20,8 +20,8 @@ from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import FieldScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import without_debris
+from cellcount_core.images.pixels import resize, resized_shape
 from cellcount_core.images.quality import assess
-from cellcount_core.images.scale import resize, resized_shape
 from cellcount_core.models.engines import Engine, check_golden, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.output.labels import label_key, label_tiff

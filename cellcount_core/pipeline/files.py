@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField, Source, SourcePart
-from cellcount_core.images.axes import UNDECLARED, Declared, as_declared
 from cellcount_core.images.decode import ImageFile, open_image
-from cellcount_core.images.imagefile import Beside, alone
+from cellcount_core.images.imagefile import UNDECLARED, Beside, Declared, alone, as_declared
 from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, Reader, Whole, not_had
 from cellcount_core.stores.base import Absent, Denied, Store, files_beside
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
-from cellcount_core.images.scale import resize, resize_to
+from cellcount_core.images.pixels import resize, resize_to
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.pipeline.device import DeviceFull, TileDevice

@@ -11,8 +11,7 @@ from cellcount_core.domain.errors import FieldFault, Reason, matching
 from cellcount_core.domain.fields import PlannedField, Selection, Source
 from cellcount_core.images.decode import ImageFile, Plane
 from cellcount_core.images.imagefile import COLOURS, GREYS
-from cellcount_core.images.pixels import colours_differ
-from cellcount_core.images.project import ZMode, project
+from cellcount_core.images.pixels import ZMode, colours_differ, project
 from cellcount_core.images.quality import zero_tail_of_stack
 from cellcount_core.pipeline.files import Loaded
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import FieldFault
-from cellcount_core.images.drawn import is_label_map
 from cellcount_core.layouts.base import derived_why, extension, mask_name, mask_within
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -145,6 +144,9 @@ def _is_drawn(suspect: Suspect, store: Store, max_pixels: int) -> bool | None:
     pixels = _pixels(suspect.row, store, max_pixels)
     if pixels is None:
         return False
+    # Late, as in `_pixels`: most listings have nothing to look into.
+    from cellcount_core.images.quality import is_label_map
+
     drawn = is_label_map(pixels)
     if not drawn or suspect.beside is None:
         return drawn

@@ -299,8 +299,8 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
 
     Time points are told apart by the field's time point, other images by its site.
     """
-    from cellcount_core.images.axes import as_declared
     from cellcount_core.images.decode import stack_length
+    from cellcount_core.images.imagefile import as_declared
 
     plain = _listed_row(listed, parsed)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR
+from cellcount_core.images.pixels import LARGEST_FACTOR, SMALLEST_FACTOR
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import FLOAT_NODES, Weights, write_onnx

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.images.normalise import estimate
-from cellcount_core.images.scale import resized_shape
+from cellcount_core.images.pixels import resized_shape
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.families.unet import stride
 from cellcount_core.objects.separators import build_separator

@@ -16,7 +16,7 @@ from scipy import optimize
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import apply, estimate, without_debris
-from cellcount_core.images.scale import resize_to
+from cellcount_core.images.pixels import resize_to
 from cellcount_core.models.manifest import FORMAT
 from cellcount_core.models.package import InputSpec, Package, write_package
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply, estimate, without_debris
-from cellcount_core.images.scale import LARGEST_FACTOR, SMALLEST_FACTOR, resize
+from cellcount_core.images.pixels import LARGEST_FACTOR, SMALLEST_FACTOR, resize
 from cellcount_core.images.tiles import cut, plan_tiles
 from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.images.scale import SMALLEST_FACTOR
+from cellcount_core.images.pixels import SMALLEST_FACTOR
 from cellcount_core.models.package import Package
 from cellcount_core.objects.labels import number_in_raster_order
 from cellcount_core.objects.outline import labels_to_original, objects_to_original

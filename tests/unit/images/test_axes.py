@@ -7,8 +7,8 @@ import pytest
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.axes import Declared
 from cellcount_core.images.decode import open_image
+from cellcount_core.images.imagefile import Declared
 from tests.unit.images.encoded import Array, noise, npy, npz, opened, refusal, tiff
 
 RGB = ("red", "green", "blue")

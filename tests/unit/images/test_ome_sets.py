@@ -10,8 +10,8 @@ import pytest
 import tifffile
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images.axes import UNDECLARED, Declared
 from cellcount_core.images.decode import ImageFile, open_image
+from cellcount_core.images.imagefile import UNDECLARED, Declared
 from tests.unit.images.encoded import Array
 
 A, B = ("s_a.ome.tif", "urn:uuid:0a"), ("s_b.ome.tif", "urn:uuid:0b")

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
-from cellcount_core.images.project import project
-from cellcount_core.images.scale import resize
+from cellcount_core.images.pixels import project, resize
 
 PLANES = [
     np.array([[0, 65535, 3]], np.uint16),

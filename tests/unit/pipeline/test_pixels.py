@@ -11,7 +11,7 @@ import pytest
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Selection, Source
-from cellcount_core.images.axes import as_declared
+from cellcount_core.images.imagefile import as_declared
 from cellcount_core.images.normalise import estimate
 from cellcount_core.pipeline.doubts import colour_doubts
 from cellcount_core.pipeline.files import LoadedFile

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cellcount_core.cli.counting import plan_lines
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.images.drawn import is_label_map
+from cellcount_core.images.quality import is_label_map
 from cellcount_core.plan.planner import make_plan
 from tests.unit.plan.listings import LIMITS, MODEL, MemoryStore
 
