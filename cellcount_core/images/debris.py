@@ -1,8 +1,10 @@
-"""What in a plane is far brighter than its objects and is none: fibres, grains, hot pixels, a bright edge.
+"""Debris: whatever in a plane is far brighter than the objects and is none of them, such as fibres, grains, hot
+pixels or a bright edge.
 
-Full scale is a level that few pixels are above, so a little debris can set it, and objects at a hundredth of full scale are not
-seen. Number tells debris: where most of the pieces that stand out of the background stay below a third of full scale, full
-scale is not the objects' own. In images without debris hardly a piece does (`apart` says nothing of them).
+Full scale is a level that few pixels exceed. A little debris can therefore set it, and objects at a hundredth of full
+scale are not found. Debris is recognised by numbers: if most of the pieces that stand out from the background stay
+below a third of full scale, full scale is not the level of the objects. Without debris hardly any piece does
+(`View.apart` then gives None).
 """
 
 from __future__ import annotations
@@ -15,54 +17,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 _VIEW_PX = 1 << 20
-"""Pixels of the reduced view, at most."""
+"""Most pixels of the reduced view."""
 
 _STRIP_PX = 1 << 19
 
 RUNG = 3.0
-"""Pieces are told apart by their peaks in steps of so many times."""
+"""Pieces are sorted by their peaks into steps that differ by this factor."""
 
 _RISES = 1.25
-"""Times the level that a piece is cut out at which its peak reaches: where a slope crosses the level, noise makes pieces that do not."""
+"""The peak of a piece must reach this many times the level at which the piece is cut out: where a slope crosses the
+level, noise makes pieces that do not."""
 
 _LEAST_PX = 16
-"""Pixels of the plane in the least piece that counts: noise is smaller."""
+"""Pixels (of the plane) in the smallest piece that counts; noise makes smaller ones."""
 
 _FEWEST = 3
-"""Fewer objects are no evidence against what is brighter."""
+"""Fewer objects are no evidence against what is brighter than they are."""
 
 _OUTNUMBERED = 2
-"""Objects for each piece above them from which on that is not what sets their level; one is enough where nothing lies between."""
+"""Full scale is not the objects' level if there are this many objects for each piece above them; if no piece lies
+between, one is enough."""
 
 _MOST_SHARE = 0.05
-"""Of the view: what covers more is no debris."""
+"""Share of the view. Whatever covers more is no debris."""
 
 _HALO = 3
-"""Pixels of the view around debris that its light reaches: they tell no level."""
+"""Pixels of the view around debris that its light reaches. They are not used for levels."""
 
 _LARGE = 2.5
-"""Debris of up to so many times the objects' median area, and up to `_LONG` times as long as broad, may be an object itself."""
+"""Debris may be an object after all if it has at most this many times the objects' median area and is at most `_LONG`
+times as long as broad."""
 
 _LONG = 2.5
 
 _EDGE_PX = 4
 
 _COVERED = 0.2
-"""Share of an object's pixels in debris from which on the object is debris."""
+"""An object is debris if at least this share of its pixels is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Debris:
-    """Debris in a plane, but for pieces that have the size and shape of an object.
+    """The debris in a plane, without pieces that have the size and shape of an object.
 
-    `mask` (h, w) bool: one pixel shows `step` x `step` of the plane's.
+    `mask` (h, w) is bool; each of its pixels stands for `step` x `step` pixels of the plane.
     """
 
     mask: NDArray[np.bool_]
     step: int
 
     def owning(self, labels: NDArray[np.int32], origin: tuple[int, int]) -> NDArray[np.bool_]:
-        """Which numbers (n + 1,) of a window's label image (h, w) are debris; `origin` is its first pixel's (y, x) in the plane."""
+        """Which of the labels 0 to n in a window's label image (h, w) are debris: an array (n + 1,) of bool. `origin`
+        is the (y, x) of the window's first pixel in the plane."""
         places = np.flatnonzero(labels != 0)
         owners = labels.ravel()[places]
         y, x = np.divmod(places, max(1, labels.shape[1]))
@@ -75,7 +81,8 @@ class Debris:
 
 
 class View:
-    """A plane (H, W) of any integer or float type, reduced to the means of squares, twofold at least where it is not tiny."""
+    """A plane (H, W) of any integer or float type, reduced to the means of squares; at least twofold unless it is
+    tiny."""
 
     def __init__(self, plane: NDArray[np.generic]) -> None:
         height, width = plane.shape
@@ -97,9 +104,10 @@ class View:
         self._least = max(2, _LEAST_PX // self.step**2)
 
     def apart(self, background: float, full: float, floor: float) -> NDArray[np.bool_] | None:
-        """Where (h, w) the view is above a third of full scale, if that is not the level of its objects; None if it is.
+        """Where (h, w) the view is above a third of full scale, if full scale is not the level of the objects; None
+        if it is.
 
-        `full` and `floor` are full scale and what noise does not reach, both above the `background`.
+        `full` (full scale) and `floor` (the level that noise does not reach) are both measured from `background`.
         """
         level, above, pieces = full / (RUNG * _RISES), None, []
         while True:
@@ -117,21 +125,23 @@ class View:
         return mask if np.count_nonzero(mask) <= _MOST_SHARE * mask.size else None
 
     def pieces(self, level: float) -> int:
-        """Connected pieces that lie above a level of the plane and are no noise."""
+        """Number of connected pieces above `level` (in units of the plane) that are larger than noise."""
         high = self._smooth > level
         return _count(high, high, None, self._least)
 
     def near(
         self, mask: NDArray[np.bool_], down: int, across: int, shape: tuple[int, int]
     ) -> NDArray[np.bool_]:
-        """Which pixels of the plane's every `down`-th row and `across`-th column, `shape` of them, lie in a mask or its halo."""
+        """Which pixels lie in `mask` or its halo, among every `down`-th row and `across`-th column of the plane;
+        `shape` is their number along each axis."""
         wide = cv2.dilate(mask.view(np.uint8), np.ones((2 * _HALO + 1, 2 * _HALO + 1), np.uint8))
         rows = np.minimum(np.arange(shape[0]) * down // self.step, wide.shape[0] - 1)
         columns = np.minimum(np.arange(shape[1]) * across // self.step, wide.shape[1] - 1)
         return np.asarray(wide[rows][:, columns], np.bool_)
 
     def debris(self, background: float, full: float) -> Debris:
-        """What is above `RUNG` times full scale, once that is the objects' own, and has not their size and shape."""
+        """What is above `RUNG` times full scale, which must now be that of the objects, and does not have the size
+        and shape of an object."""
         objects = self._smooth > background + full / RUNG
         far = self._smooth > background + full * RUNG
         _, labels, stats, _ = cv2.connectedComponentsWithStats(objects.view(np.uint8), connectivity=8)
@@ -150,9 +160,10 @@ class View:
 
 
 def longest_edge(plane: NDArray[np.generic], level: float, smooth: int) -> tuple[int, int]:
-    """The longest stretch (px) along one border of a plane (H, W) whose outermost pixels lie above `level`, and the border's length.
+    """The longest bright stretch (px) along one border of a plane (H, W), and the length of that border; (0, side) if
+    there is none.
 
-    They are averaged over `_EDGE_PX` px inwards and `smooth` px along the border. (0, side) where there is none.
+    Bright means above `level`, after averaging over `_EDGE_PX` px inwards and `smooth` px along the border.
     """
     found = (0, min(plane.shape))
     for strip in (plane[:_EDGE_PX], plane[-_EDGE_PX:], plane[:, :_EDGE_PX].T, plane[:, -_EDGE_PX:].T):
@@ -167,7 +178,7 @@ def longest_edge(plane: NDArray[np.generic], level: float, smooth: int) -> tuple
 
 
 def _box(labels: NDArray[np.generic], stats: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The part of a label image that a component of those statistics lies in."""
+    """The part of a label image that holds the component with these statistics."""
     left, top, width, height = (int(value) for value in stats[:4])
     return labels[top : top + height, left : left + width]
 
@@ -181,7 +192,8 @@ def _length_to_breadth(own: NDArray[np.bool_]) -> float:
 def _count(
     high: NDArray[np.bool_], top: NDArray[np.bool_], above: NDArray[np.bool_] | None, least: int
 ) -> int:
-    """Connected pieces of at least `least` pixels that rise to the `top`, without those that hold a pixel of `above`."""
+    """Number of connected pieces of at least `least` pixels that reach into `top`, without those that hold a pixel of
+    `above`."""
     count, labels = cv2.connectedComponents(high.view(np.uint8), connectivity=8)
     flat, kept = labels.ravel(), np.zeros(count, np.bool_)
     # Taken by their indices: by truth values it takes several times as long.

@@ -1,7 +1,8 @@
-"""Opening an image from its bytes: the format is told by the first bytes, never by the file's name.
+"""Opening an image from its bytes. The first bytes decide which format it is, never the file's name.
 
-A new format is one module that provides `opens(body) -> bool` and `open_bytes(body, key, max_pixels, declared, beside) ->
-ImageFile`, and one line in `_FORMATS`. TIFF is opened on a `Reader`, and reads only what is asked for.
+To add a format, write a module with `opens(body) -> bool` and `open_bytes(body, key, max_pixels, declared, beside) ->
+ImageFile`, and add it to `_FORMATS`. TIFF is opened on a `Reader` instead, so that only the parts that are asked for
+are read.
 """
 
 from __future__ import annotations
@@ -59,12 +60,13 @@ def open_image(
     declared: Declared = UNDECLARED,
     beside: Beside = alone,
 ) -> ImageFile:
-    """Open the image in `body`; `key` is the file's name in messages.
+    """Open the image in `body`. Only its headers are read. `key` is the file's name in messages.
 
-    `declared` is what the user says of its axes; `beside` gives the other files of a set that its header names.
-    Reads headers only. `max_pixels` bounds height x width of one plane before anything is decoded.
-    Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED, UNREADABLE,
-    and ABSENT where another file that describes it is not there.
+    `max_pixels` limits height x width of one plane, before anything is decoded. `declared` is what the user says
+    about the axes. `beside` gives the other files of a set that the header names.
+
+    Raises FieldFault: EMPTY_FILE, NOT_AN_IMAGE, TRUNCATED, TOO_MANY_PIXELS, WRONG_SHAPE, WRONG_DTYPE, UNSUPPORTED,
+    UNREADABLE, and ABSENT if another file that describes this one is not there.
     """
     reader = Whole(body) if isinstance(body, bytes) else body
     if not reader.size:
@@ -86,9 +88,10 @@ def open_image(
 def stack_length(
     body: bytes | Reader, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> int:
-    """Number of images that are fields of their own, from the header: of a stack (N, H, W, …), or declared time points; else 1.
+    """Number of images in the file that are fields of their own, from its header: those of a stack (N, H, W, …), or
+    declared time points. Otherwise 1.
 
-    Raises as `open_image`.
+    Raises what `open_image` raises.
     """
     return open_image(body, key, max_pixels=max_pixels, declared=declared, beside=beside).images
 

@@ -21,67 +21,74 @@ Plane = NDArray[np.generic]
 """One grey plane: (H, W) of uint8, uint16 or float32."""
 
 Beside = Callable[[str], bytes | None]
-"""Gives the bytes of a file that lies beside the one that is open, by its name; None where there is none."""
+"""A function that takes the name of a file and gives the bytes of the file of that name in the same folder, or None
+if there is none."""
 
 
 def alone(_: str) -> bytes | None:
-    """For a file that is read without those beside it."""
+    """A `Beside` for a file that is read by itself: there is never another file."""
     return None
 
 
 COLOURS = ("red", "green", "blue")
 GREYS = ("", "grey", "gray", "luminance")
-"""Names under which the luminance of a colour image, or the only channel of a grey one, is read."""
+"""Channel names that mean the luminance of a colour image, or the only channel of a grey one."""
 
 
 class ImageFile(Protocol):
-    """An open image file. Attributes come from its headers; `read` decodes."""
+    """An opened image file. Its attributes come from the headers; only `read` decodes pixels."""
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names in file order.
+        """Names of the channels in this file, in file order.
 
-        From OME-XML, ImageJ labels or MetaSeries; "red", "green", "blue" of a colour image; ("",) for one unnamed channel;
-        "0", "1", … for several. Pages that nothing describes are channels too: taking them for z planes would join
-        different stains without a word. Of a file of an OME set, the channels that lie in it.
+        The names come from OME-XML, ImageJ labels, MetaSeries or STK tags. A colour image has "red", "green" and
+        "blue"; one channel without a name is ("",), several are "0", "1", …. Pages that nothing describes are taken
+        for channels: as z planes, different stains would be merged without a warning. Of a file that belongs to an
+        OME set, these are the channels stored in this file.
         """
         ...
 
     @property
     def whole(self) -> tuple[str, ...]:
-        """Names of all channels of the image; more than `channels` where it is spread over a set of files."""
+        """Names of all channels of the image. There are more than `channels` if the image is spread over several
+        files."""
         ...
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
-        """The planes of a channel that lie in this file: all, unless it is one of an OME set; none where the first lies in another file of it.
+        """The z planes (from 0) of a channel that are stored in this file.
 
-        Raises FieldFault as `read`, and CHANNEL_MISSING where nothing says where the channel lies.
+        That is all of them, except in an OME set: there it is () if the first plane of the channel lies in another
+        file. Raises what `read` raises, and FieldFault(CHANNEL_MISSING) if the headers do not say where the channel
+        lies.
         """
         ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Codes of what its headers say that was not believed."""
+        """Codes for what the headers say that cannot be right and was not used, such as an impossible pixel size."""
         ...
 
     @property
     def planes(self) -> int:
-        """Number of z planes; 1 where there is none."""
+        """Number of z planes, at least 1."""
         ...
 
     @property
     def images(self) -> int:
-        """Images that are fields of their own: of a stack (NPZ or NPY), or declared time points; 1 otherwise."""
+        """Number of images that are fields of their own: the images of an NPZ or NPY stack, or declared time points.
+        Otherwise 1."""
         ...
 
     @property
     def um_per_px(self) -> float | None:
-        """Pixel size in um; None where the file does not say it, or says what cannot be (then `warnings` tells)."""
+        """Pixel size in um. None if the file does not give one, or gives an impossible one (then `warnings` says so)."""
         ...
 
     @property
     def bit_max(self) -> int:
-        """Largest value a pixel can hold (4095 where the file says 12 bits); 0 for float pixels, which have none."""
+        """Largest value that a pixel can have, for example 4095 if the file says 12 bits. 0 for float pixels, which
+        have no largest value."""
         ...
 
     @property
@@ -90,20 +97,26 @@ class ImageFile(Protocol):
         ...
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
-        """One plane (H, W): uint8, uint16 or float32, perhaps a read-only view of the file's bytes.
+        """One plane (H, W) of uint8, uint16 or float32. It may be a read-only view of the file's bytes.
 
-        `channel` is one of `channels`; "" is the only channel there is, or the luminance of a colour image (also "grey",
-        "gray", "luminance"), or one of `whole`, which is read where it lies; letters may be small or capital where one channel alone is meant. `plane` and `index` count from 0. Integers of 32 bits and more become uint16 where every
-        value fits, else float32 (nearest); float64 becomes float32. MINISWHITE is inverted, bool is 0 and 1.
+        `channel` is one of `channels`. "" (or "grey", "gray", "luminance") is the only channel of a grey image or the
+        luminance of a colour image. A channel of `whole` that lies in another file of the set is read from there.
+        Upper and lower case do not matter if the name is still unique. `plane` and `index` (the image) count from 0.
 
-        Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or index), ABSENT (another file of the set), TRUNCATED, UNREADABLE, UNSUPPORTED,
-        WRONG_DTYPE, NON_FINITE.
+        Integers of 32 or 64 bits become uint16 if every value fits, otherwise float32 (nearest value); float64
+        becomes float32. MINISWHITE pixels are inverted; bool becomes 0 and 1.
+
+        Raises FieldFault: CHANNEL_UNKNOWN, WRONG_SHAPE (no such plane or image), ABSENT (another file of the set is
+        not there), TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_DTYPE, NON_FINITE.
         """
         ...
 
 
 def channel_number(channels: Sequence[str], wanted: str, key: str) -> int:
-    """Position of channel `wanted`; -1 for the luminance of a colour image. Raises FieldFault CHANNEL_UNKNOWN."""
+    """Position of the channel `wanted` in `channels`, or -1 for the luminance of a colour image.
+
+    Raises FieldFault(CHANNEL_UNKNOWN) if there is no such channel; the message lists those that there are.
+    """
     if (name := matching(wanted, channels)) is not None:
         return list(channels).index(name)
     if wanted.casefold() in GREYS:
@@ -127,7 +140,7 @@ def _listed(channels: Sequence[str]) -> str:
 
 
 def _numbered(channels: Sequence[str]) -> str:
-    """What to know of channels without a name."""
+    """A sentence for messages if the channels have no names, else ""."""
     if tuple(channels) != tuple(str(number) for number in range(len(channels))):
         return ""
     return ". They have no names and are numbered from 0; if they are z planes or time points, say so: --set run.pages=z (or time)"
@@ -140,14 +153,15 @@ def _there(wanted: str, channels: Sequence[str]) -> str:
 
 
 def usable_names(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """`names` where there are `count` of them, all different; else "" for one channel, "0", "1", … for several."""
+    """`names` if there are `count` of them, all different and none empty. Otherwise ("",) for one channel and "0",
+    "1", … for several."""
     if len(names) == count and all(names) and len(set(names)) == count:
         return tuple(names)
     return ("",) if count == 1 else tuple(str(number) for number in range(count))
 
 
 def check_position(plane: int, planes: int, index: int, images: int, key: str) -> None:
-    """Raises FieldFault WRONG_SHAPE unless 0 <= plane < planes and 0 <= index < images."""
+    """Raises FieldFault(WRONG_SHAPE) unless 0 <= plane < planes and 0 <= index < images."""
     if not 0 <= plane < planes:
         raise FieldFault(
             Reason.WRONG_SHAPE, f"there is no plane {plane + 1}: the file holds {planes}, counted from 1", key
@@ -159,9 +173,10 @@ def check_position(plane: int, planes: int, index: int, images: int, key: str) -
 
 
 def check_pixels(height: int, width: int, max_pixels: int, key: str) -> None:
-    """The pixel limit, checked from headers before anything is decoded.
+    """Check the height and width (px) that headers declare, before anything is decoded.
 
-    Raises FieldFault WRONG_SHAPE for an image without pixels, TOO_MANY_PIXELS above `max_pixels`.
+    Raises FieldFault(WRONG_SHAPE) if the image has no pixels, FieldFault(TOO_MANY_PIXELS) if it has more than
+    `max_pixels`.
     """
     if height < 1 or width < 1:
         raise FieldFault(Reason.WRONG_SHAPE, f"the image has no pixels ({width} x {height} px)", key)
@@ -173,16 +188,17 @@ def check_pixels(height: int, width: int, max_pixels: int, key: str) -> None:
 Pages = Literal["", "z", "time", "channel"]
 
 MOST_CHANNELS = 16
-"""Channels that pages or samples are taken for unasked: no instrument has more filters, and stacks are longer."""
+"""Undeclared pages or samples are taken for channels up to this number: no instrument has more filters, and stacks
+are longer."""
 
 _LEAST_SIDE = 8
-"""Px: pages of a stack that are narrower are no images."""
+"""Px. If the pages of a stack are narrower, the array was taken apart wrongly: they are no images."""
 
 _WIDER = 8
-"""An axis is that of the channels, behind those of the image, where both of those are so many times longer."""
+"""The last axis is taken for channels if both axes before it are at least this many times as long."""
 
 _LINE = 32
-"""A single image, narrower than that, is none if it is so many times longer."""
+"""A single image narrower than `_LEAST_SIDE` is refused if it is more than this many times as long as wide."""
 
 _LETTER = {"z": "Z", "time": "T", "channel": "C"}
 _UNNAMED = "IQ"
@@ -190,7 +206,8 @@ _UNNAMED = "IQ"
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What the user says the axes are: `axes` one letter an axis in the order of the file, `pages` what its pages are; "" for nothing."""
+    """What the user declares: `axes`, one letter for each axis in file order, and `pages`, what the pages of a file
+    are. "" means nothing."""
 
     axes: str = ""
     pages: Pages = ""
@@ -200,19 +217,24 @@ UNDECLARED = Declared()
 
 
 def as_declared(axes: str | None, pages: Literal["z", "time", "channel"] | None) -> Declared:
-    """What the settings `run.axes` and `run.pages` declare; None where one is not given."""
+    """The settings `run.axes` and `run.pages` as one value; None means that a setting is not given."""
     return Declared(axes or "", pages or "")
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Axes of an array in C order, one letter and one size each. What stands before Y, X and S chooses a block; the rest lies in it."""
+    """The axes of an array in C order: one letter and one size for each.
+
+    The axes from the first Y, X or S on form a block, which is read as one piece; the axes before it choose the
+    block.
+    """
 
     letters: str
     sizes: tuple[int, ...]
 
     def size(self, letters: str) -> int:
-        """Length of the axis, or product of the axes, of these letters; 1 where there is none."""
+        """Length of the axis with this letter; with several letters, the product of their lengths. 1 if there is no
+        such axis."""
         return prod(size for letter, size in zip(self.letters, self.sizes, strict=True) if letter in letters)
 
     @property
@@ -222,17 +244,17 @@ class Axes:
 
     @property
     def images(self) -> int:
-        """Images, each a field of its own: time points or images of a stack."""
+        """Number of images that are fields of their own: time points, or images of a stack."""
         return self.size("NT")
 
     @property
     def block(self) -> tuple[int, ...]:
-        """Shape of what one image, channel and plane is read from: all axes from the first of Y, X and S on."""
+        """Shape of one block: all axes from the first Y, X or S on."""
         return self.sizes[self._lead :]
 
     @property
     def inside(self) -> str:
-        """Letters of the axes of a block."""
+        """Letters of the axes within a block."""
         return self.letters[self._lead :]
 
     @property
@@ -240,7 +262,7 @@ class Axes:
         return min(self.letters.index(letter) for letter in self.letters if letter in "YXS")
 
     def number(self, channel: int, plane: int, index: int) -> int:
-        """Number of the block that holds this channel, plane and image (from 0)."""
+        """Number (from 0) of the block that holds this channel, z plane and image."""
         at = {"C": channel, "S": channel, "Z": plane, "N": index, "T": index}
         number = 0
         for letter, size in list(zip(self.letters, self.sizes, strict=True))[: self._lead]:
@@ -248,7 +270,7 @@ class Axes:
         return number
 
     def plane(self, block: Plane, channel: int, plane: int, index: int) -> Plane:
-        """One plane (H, W) of a block of shape `block`; -1 as channel gives all samples, (H, W, S)."""
+        """Cut one plane (H, W) out of a block. With channel -1, all samples of a colour are given: (H, W, S)."""
         at = {"C": channel, "S": channel, "Z": plane, "N": index, "T": index}
         chosen: list[int | slice] = []
         left = ""
@@ -263,7 +285,11 @@ class Axes:
 
 
 def declared_axes(letters: str, shape: tuple[int, ...], key: str) -> Axes:
-    """The axes that `run.axes` names. Raises FieldFault WRONG_SHAPE where there are more or fewer."""
+    """The axes that the setting `run.axes` names, for an array of this shape.
+
+    Raises FieldFault(WRONG_SHAPE) if it names more or fewer axes than the array has, or a colour that does not have
+    1, 3 or 4 samples.
+    """
     if len(letters) != len(shape):
         found = f"the file has {len(shape)} axes {shape} and run.axes names {len(letters)} ({letters})"
         raise FieldFault(Reason.WRONG_SHAPE, found, key)
@@ -275,11 +301,12 @@ def declared_axes(letters: str, shape: tuple[int, ...], key: str) -> Axes:
 
 
 def array_axes(shape: tuple[int, ...], declared: Declared, key: str) -> Axes:
-    """The axes of an array of an NPY or NPZ.
+    """The axes of an array from an NPY or NPZ file.
 
-    Unasked, (H, W) is an image, (N, H, W) a stack of N, (N, H, W, 1) too, (N, H, W, 3) one of colour images; (H, W, C) and
-    (N, H, W, C) are told by their last axis being short where the two before it are long. Raises FieldFault WRONG_SHAPE for what
-    could be two things, naming the setting that says which.
+    If nothing is declared, the shape decides: (H, W) is an image, (N, H, W) and (N, H, W, 1) are stacks of N images,
+    (N, H, W, 3) is a stack of colour images. In (H, W, C) and (N, H, W, C) the last axis is short and the two before
+    it are long. Raises FieldFault(WRONG_SHAPE) if a shape can mean two things; the message names the setting that
+    decides.
     """
     if declared.axes:
         return declared_axes(declared.axes, shape, key)
@@ -305,11 +332,12 @@ def array_axes(shape: tuple[int, ...], declared: Declared, key: str) -> Axes:
 def page_axes(
     letters: str, shape: tuple[int, ...], page: str, named: int, declared: Declared, key: str
 ) -> Axes:
-    """The axes of a TIFF's series of pages, those of a page (`page`, such as YX or YXS) last; `named` is the number of channel names.
+    """The axes of a series of TIFF pages. `page` holds the axes of one page, such as YX or YXS, which come last;
+    `named` is the number of channel names in the headers.
 
-    Pages that nothing describes are channels, unless `run.pages` says otherwise: taking them for planes would join different
-    stains without a word. Raises FieldFault WRONG_SHAPE for axes that a count cannot choose from, and for shapes that no image has,
-    naming the setting that says what they are.
+    Pages that nothing describes are taken for channels unless `run.pages` says otherwise: as z planes, different
+    stains would be merged without a warning. Raises FieldFault(WRONG_SHAPE) for axes that a count cannot choose from
+    and for shapes that no image has; the message names the setting that says what they are.
     """
     if declared.axes:
         return declared_axes(declared.axes, shape, key)
@@ -346,7 +374,8 @@ def page_axes(
 
 
 def check_sides(shape: tuple[int, int], pages: int, key: str) -> None:
-    """Raises FieldFault WRONG_SHAPE for `pages` planes (H, W) of a file that are no images: slivers of an array taken apart wrongly."""
+    """Raises FieldFault(WRONG_SHAPE) if `pages` planes of `shape` (H, W) cannot be images: thin strips of an array
+    that was taken apart wrongly."""
     height, width = shape
     if _is_sliver((pages, height, width)):
         detail = f"by its headers the file is {pages} pages of {width} x {height} px, which are hardly images"
@@ -358,7 +387,8 @@ def check_sides(shape: tuple[int, int], pages: int, key: str) -> None:
 
 
 def renamed_axes(kinds: str, named: int, pages: Pages) -> str:
-    """The letters of the axes before a page, longer than 1, with those that nothing describes and those that `pages` contradicts renamed."""
+    """The letters of the axes before a page that are longer than 1. A letter that nothing describes, or that `pages`
+    contradicts, is replaced by what `pages` declares (channels if it declares nothing)."""
     said = _LETTER.get(pages, "C")
     if any(letter in _UNNAMED for letter in kinds):
         return "".join(said if letter in _UNNAMED else letter for letter in kinds)
@@ -373,7 +403,7 @@ def renamed_axes(kinds: str, named: int, pages: Pages) -> str:
 
 
 def _is_last(shape: tuple[int, ...]) -> bool:
-    """Whether the last of three axes is that of channels: short, and the two before it long."""
+    """Whether the last of three axes is the channels: it is short and the two before it are long."""
     height, width, last = shape
     return (
         1 <= last <= MOST_CHANNELS
@@ -383,7 +413,8 @@ def _is_last(shape: tuple[int, ...]) -> bool:
 
 
 def _is_sliver(shape: tuple[int, ...]) -> bool:
-    """Whether (N, H, W) are hardly N images: too narrow, or as many as they are high and much narrower than high."""
+    """Whether (N, H, W) is unlikely to be N images: too narrow, or N equals a side and the images are much longer
+    than wide."""
     number, height, width = shape
     if number == 1:
         return _is_line(height, width)
@@ -396,7 +427,7 @@ def _is_line(height: int, width: int) -> bool:
 
 
 def many_times(number: int) -> str:
-    """Why a file of several time points is not counted unasked."""
+    """The message for a file with several time points, which are counted only if `run.pages` says so."""
     return f"the file holds {number} time points; write each to a file of its own, or count each as a field (run.pages: time)"
 
 

@@ -1,8 +1,10 @@
-"""Normalisation by the noise floor: background to 0, the bright end of the objects to 1, noise never to full scale.
+"""Normalisation of a plane by its noise: the background becomes 0, the bright end of the objects 1, and noise never
+reaches full scale.
 
-Percentile stretching turns the noise of an empty image into objects and loses the few objects of a sparse one. Here the
-range of an image is at least `floor_sigmas` times its own noise, and what is brighter than the range is compressed, not cut.
-Where objects are darker than the background (inverted contrast, stains on white) the range is negative: they come out bright.
+Stretching between percentiles would turn the noise of an empty image into objects, and lose the few objects of a
+sparse one. Here the range of an image is at least `floor_sigmas` times its own noise, and pixels brighter than the
+range are compressed, not cut off. If objects are darker than the background (inverted contrast, stains on white) the
+range is negative, so that they come out bright.
 """
 
 from __future__ import annotations
@@ -20,52 +22,58 @@ from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.debris import RUNG, Debris, View
 
 _SAMPLE = 1 << 20
-"""Pixels an estimate looks at, at most."""
+"""Most pixels that an estimate uses."""
 
 _NOISE_SAMPLE = 1 << 15
-"""Pairs of pixels that noise is measured on, at most, for each distance and direction."""
+"""Most pairs of pixels from which noise is measured, for each distance and direction."""
 
 _LAGS = (1, 2, 4)
 """Distances (px) over which noise is measured: blurred or compressed noise shows only at the longer ones."""
 
 _QUANTILES = (0.5, 0.7, 0.85, 0.95, 0.99)
-"""Of the differences; the first that is above 0 tells the noise, since most pixels of a quantised image may be equal."""
+"""Quantiles of the differences. The first one above 0 gives the noise, since most pixels of an image with few grey
+levels may be equal."""
 
 _MOST_NOISE = 0.5
-"""Sigma of noise, of the distance from the dark end to the bright end, at most: 0.18 for Gaussian noise, 0.29 for a uniform one."""
+"""Largest possible sigma of noise, as a share of the distance from the dark end to the bright end: it is 0.18 for
+Gaussian noise and 0.29 for uniform noise."""
 
 _LOW_SHARE = 0.6
-"""The background is looked for among this share of the pixels, the darkest."""
+"""The background is searched for in this share of the pixels, the darkest ones."""
 
 _MODE_SHARE = 0.1
-"""Share of the pixels whose narrowest range of values is the background."""
+"""The background is the narrowest range of values that holds this share of the pixels."""
 
 _SIGNAL_SHARE = 0.9
-"""Quantile, of the pixels above the noise floor, that is full scale where objects are few."""
+"""If objects are few, full scale is this quantile of the pixels above the noise."""
 
 _TAKEN_APART = 12
-"""How often what is brightest may be set aside: each time full scale falls, from 65,535 to noise in eleven thirds."""
+"""How often the brightest pieces may be set aside. Each time full scale falls to a third: eleven times lead from
+65,535 down to noise."""
 
 _PROVEN = 2.0
-"""Times by which full scale must fall for what was set aside to be debris; nearer, it stays as it was."""
+"""Pieces that were set aside are debris only if full scale falls by at least this factor; otherwise it stays as it
+was."""
 
 _Raw = TypeVar("_Raw", bound=np.generic)
 
 _LOWEST = -1.0
+"""The least normalised value."""
 
 _BYTES = np.arange(256, dtype=np.uint8)
-"""Every value of 8 bits: what is worked out for them is worked out for each of an image's pixels."""
+"""Every 8-bit value. What is computed once for these serves all pixels of an 8-bit image."""
 
 _DARK_SHARE = 0.005
-"""Quantile that tells how far an image reaches below its background."""
+"""The quantile that tells how far an image reaches below its background."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Levels of one plane in raw units: `background`, `range` and `noise` (one sigma).
+    """The levels of one plane, in its own units: `background`, `range` and `noise` (one sigma).
 
-    `range` leads from the background to full scale: above 0 where objects are brighter than the background, below 0 where
-    they are darker. `debris` is what was set aside since it is far brighter than the objects; None in most planes.
+    `range` is the distance from the background to full scale: positive if objects are brighter than the background,
+    negative if they are darker. `debris` is what was set aside because it is far brighter than the objects; None for
+    most planes.
     """
 
     background: float
@@ -86,17 +94,22 @@ def estimate(
     floor_sigmas: float = 12.0,
     polarity: Polarity = "bright",
 ) -> Normalisation:
-    """Levels of a whole plane (H, W) of any integer or float type, finite values.
+    """The levels of a whole plane (H, W) of any integer or float type with finite values.
 
-    The plane is looked at on a regular grid of about a million pixels at most, so time and memory are bounded and the
-    result is the same every time. `background` is the centre of the densest tenth of the lower pixels, `noise` the robust
-    sigma of differences between near pixels of the darker half, and `range` the `percentile` above the background, or the
-    level of what rises above the noise floor where that is less than the percentile leaves, but no less than
-    `floor_sigmas` * `noise`. For dark objects all of that is done on the negative. With `polarity` "auto" an image counts as
-    dark where its darkest half percent lies further below the background than its bright end lies above it, and further
-    than the noise floor.
+    At most about a million pixels on a regular grid are used, so time and memory are bounded and the result is always
+    the same.
 
-    Raises ValueError where the plane has not two axes or has no pixel.
+    - `background` is the centre of the narrowest range of values that holds a tenth of the pixels, among the darker
+      ones.
+    - `noise` is the robust sigma of the differences between nearby pixels in the darker half.
+    - `range` reaches from the background to the `percentile`, or to the level of what stands above the noise if that
+      is higher; it is at least `floor_sigmas` * `noise`.
+
+    For dark objects (`polarity` "dark") this is computed on the negative. With "auto" an image is dark if its darkest
+    half percent lies further below the background than its bright end lies above it, and further than the noise
+    reaches.
+
+    Raises ValueError if the plane does not have two axes, or has no pixel.
     """
     if plane.ndim != 2 or plane.size == 0:
         raise ValueError(f"a plane of shape (H, W) with at least one pixel is expected (got {plane.shape})")
@@ -135,7 +148,8 @@ def _levels(
 
 
 def _scale(values: NDArray[np.float64], percentile: float, floor: float) -> tuple[float, float]:
-    """Background and full scale above it, of values in ascending order, given how far above it noise reaches."""
+    """The background, and the distance from it to full scale. `values` are in ascending order; noise reaches up to
+    `floor` above the background."""
     background = _background(values)
     bright = _quantile(values, percentile / 100.0) - background
     signal = values[np.searchsorted(values, background + floor, side="right") :]
@@ -148,7 +162,8 @@ def _scale(values: NDArray[np.float64], percentile: float, floor: float) -> tupl
 def _rest(
     plane: NDArray[np.generic], view: View, aside: NDArray[np.bool_], level: float
 ) -> NDArray[np.float64]:
-    """The ordered sample without what is set aside and its halo, and without the hot pixels above the level."""
+    """The pixels of the sample, in ascending order, without those set aside, those in their halo, and hot pixels
+    above `level`."""
     down, across = _steps(plane.shape, _SAMPLE)
     sample = plane[::down, ::across]
     kept = np.less_equal(sample, level)
@@ -157,9 +172,10 @@ def _rest(
 
 
 def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]:
-    """Normalised copy of a tile of any shape: float32, 0 at the background, linear from -1 to 1, then 1 + log(x).
+    """The normalised pixels of a tile of any shape, as a float32 copy: 0 at the background, linear from -1 to 1,
+    above that 1 + log(x).
 
-    What the objects are is above 0, whether they are brighter than the background or darker.
+    Objects are above 0, whether they are brighter or darker than the background.
     """
     if tile.dtype == np.uint8 and tile.size > _BYTES.size:
         found = cv2.LUT(tile.view(np.uint8), apply(_BYTES, norm))
@@ -169,10 +185,11 @@ def apply(tile: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float32]
 
 
 def without_debris(plane: NDArray[_Raw], norm: Normalisation) -> NDArray[_Raw]:
-    """The plane (H, W) as objects are looked for in it: hot pixels taken for their neighbours' median, all else that is far
-    brighter than objects no brighter than `RUNG` times full scale. The plane itself where its levels tell of no debris.
+    """The plane (H, W) in which objects are searched: hot pixels have the median of their neighbours, and whatever
+    else is far brighter than the objects is limited to `RUNG` times full scale. If the levels tell of no debris, it
+    is the plane itself.
 
-    A pixel depends on its eight neighbours alone.
+    Each pixel depends only on its eight neighbours.
     """
     if norm.debris is None:
         return plane
@@ -191,7 +208,8 @@ def without_debris(plane: NDArray[_Raw], norm: Normalisation) -> NDArray[_Raw]:
 
 
 def compress(linear: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The compression of `apply` on values that are already 0 at the background and 1 at full scale (in place)."""
+    """The compression that `apply` uses, in place, on values that are already 0 at the background and 1 at full
+    scale."""
     np.maximum(linear, np.float32(_LOWEST), out=linear)
     bright = linear > 1
     linear[bright] = 1 + np.log(linear[bright])
@@ -216,13 +234,14 @@ def _ordered_sample(plane: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def _ascending(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """All values in ascending order, in their own type: integers of 8 and 16 bits in linear time, which "stable" is for them."""
+    """All values in ascending order, in their own type. Integers of 8 and 16 bits are sorted in linear time, which
+    "stable" does for them."""
     small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
     return np.sort(values, axis=None, kind="stable" if small else None)
 
 
 def _held(values: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """How often each value of 8 bits occurs in (H, W): (256,)."""
+    """How often each 8-bit value occurs in (H, W), as an array (256,)."""
     # OpenCV counts in float32, which holds every number up to 2^24: more than a sample has pixels.
     return cv2.calcHist([values], [0], None, [256], [0, 256]).ravel().astype(np.intp)
 
@@ -257,7 +276,8 @@ def _noise(plane: NDArray[np.generic], median: float, reach: float) -> float:
 
 
 def _sigma_of_spikes(plane: NDArray[np.generic]) -> float:
-    """Sigma of what a median of three pixels in a row takes away; edges and plateaus of objects pass it unchanged."""
+    """Sigma of what a median over three pixels in a row removes. Edges and plateaus of objects pass such a median
+    unchanged."""
     if plane.shape[1] < 3:
         return 0.0
     down, across = _steps(plane.shape, _NOISE_SAMPLE)
@@ -283,8 +303,8 @@ def _sigma_of_differences(plane: NDArray[np.generic], lag: int, axis: int, media
 def _differences(
     first: NDArray[np.generic], second: NDArray[np.generic], median: float
 ) -> NDArray[np.generic]:
-    """The `_QUANTILES` of how far two values lie apart, over the pairs of (H, W) whose mean is no more than `median`; none
-    where there is no such pair."""
+    """The `_QUANTILES` of the difference between two values, over those pairs of pixels (H, W) whose mean is at most
+    `median`. Empty if there is no such pair."""
     one, two = _wide(first), _wide(second)
     # Of two Gaussian values sum and difference are independent: choosing dark pairs by their sum leaves sigma unbiased.
     # Taken by their indices: by truth values it takes several times as long.
@@ -296,7 +316,7 @@ def _differences(
 def _differences_of_bytes(
     first: NDArray[np.generic], second: NDArray[np.generic], median: float
 ) -> NDArray[np.generic]:
-    """The same of values of 8 bits, without sorting them."""
+    """The same as `_differences` for 8-bit values, without sorting them."""
     one, two = np.ascontiguousarray(first), np.ascontiguousarray(second)
     bright = np.add(one, two, dtype=np.uint16) > int(2 * median)
     # Counting among some takes five times as long as counting all: the others go to the last value, and are taken off there.
@@ -307,6 +327,7 @@ def _differences_of_bytes(
 
 
 def _wide(values: NDArray[np.generic]) -> NDArray[np.int32] | NDArray[np.float64]:
-    """A type in which sums and differences are exact: int32 for integers of 8 and 16 bits, float64 for the rest."""
+    """The values in a type in which sums and differences are exact: int32 for integers of 8 and 16 bits, otherwise
+    float64."""
     small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2
     return values.astype(np.int32) if small else values.astype(np.float64)

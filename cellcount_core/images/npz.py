@@ -1,4 +1,8 @@
-"""NPZ and NPY: an image (H, W) or (H, W, C), a stack (N, H, W) or (N, H, W, C), or axes that `run.axes` names, read block by block."""
+"""NPZ and NPY files: an image (H, W) or (H, W, C), a stack (N, H, W) or (N, H, W, C), or the axes that `run.axes`
+declares.
+
+They are read one block at a time; of a compressed array nothing is held but the block.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +41,12 @@ _END_OF_DIRECTORY = b"PK\x05\x06"
 _END_BYTES = 22
 _CHUNK = 1 << 20
 _BLOCKS = 4
-"""How many times the largest image may be read at once: an image of several channels or planes that lie interleaved."""
+"""A block of several channels or planes may hold this many times `max_pixels`."""
 
 _FEW = 4
 FEW_IMAGES = "images_or_channels"
-"""A stack of two to four images, counted one by one, which might be the channels or planes of one."""
+"""Warning: the file is a stack of two to four images, counted one by one, but they might be the channels or planes of
+one image."""
 
 _HEADER_FAULTS = (ValueError, SyntaxError, TypeError, KeyError, TokenError, RecursionError, OverflowError)
 _STREAM_FAULTS = (
@@ -57,6 +62,8 @@ _STREAM_FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class _ArrayHeader:
+    """The header of an array; its data begin at byte `start`, in Fortran order if `fortran`."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     fortran: bool
@@ -65,9 +72,10 @@ class _ArrayHeader:
 
 @dataclass(slots=True)
 class ArrayStack:
-    """Images of one shape in one array. See `ImageFile`.
+    """The images of one array. See `ImageFile`.
 
-    A compressed member is decompressed as a stream: reading the images in order costs one pass and one image of memory.
+    A compressed array is decompressed as a stream: if the images are read in order, it takes one pass and the memory
+    of one image.
     """
 
     body: bytes
@@ -99,17 +107,17 @@ class ArrayStack:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """("",) for one, the three colours of a colour image, "0", "1", … for several channels."""
+        """("",) for one channel, "red", "green", "blue" for a colour image, otherwise "0", "1", …."""
         return COLOURS if self._colour else usable_names((), self.axes.size("C"))
 
     @property
     def whole(self) -> tuple[str, ...]:
-        """As `channels`."""
+        """The same as `channels`: an array is one file."""
         return self.channels
 
     @property
     def bit_max(self) -> int:
-        """Largest value of the stored type; 0 for floats, 1 for bool."""
+        """Largest value of the stored type; 1 for bool, 0 for floats."""
         return bit_max_of(self.header.dtype)
 
     @property
@@ -117,11 +125,11 @@ class ArrayStack:
         return self.axes.size("S") >= len(COLOURS)
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
-        """Every plane."""
+        """All planes."""
         return tuple(range(self.planes))
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
-        """See `ImageFile.read`; images are best read in ascending order."""
+        """See `ImageFile.read`. Reading the images in ascending order is fastest."""
         number = channel_number(self.channels, channel, self.key)
         check_position(plane, self.planes, index, self.images, self.key)
         block = self._block(self.axes.number(max(0, number), plane, index))
@@ -130,11 +138,12 @@ class ArrayStack:
         return countable(self.axes.plane(block, number, plane, index), self.key)
 
     def has_alpha(self) -> bool:
-        """Whether the last of four samples is that of an image without transparency: all 255."""
+        """Whether the last of four samples is the alpha of an opaque image: all 255."""
         return bool((self._block(0).reshape(self.axes.block)[..., 3] == 255).all())
 
     def _block(self, number: int) -> Plane:
-        """Block `number` of the array, flat or in its shape; one that holds several planes is kept for the next read."""
+        """Block `number` of the array, flat or in its own shape. A block that holds several planes is kept for the
+        next read."""
         held = self._held
         if held is not None and held[0] == number:
             return held[1]
@@ -185,16 +194,18 @@ class ArrayStack:
 
 
 def opens(body: bytes) -> bool:
-    """Whether the first bytes are those of an NPY, or of a ZIP archive that names an .npy member (or ends before it could)."""
+    """Whether `body` begins like an NPY, or like a ZIP archive that names an .npy member (or is cut off before it
+    could)."""
     return body.startswith(_NPY) or (body.startswith(_ZIP) and (b".npy" in body or len(body) < _LOCAL_HEADER))
 
 
 def open_bytes(
     body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> ArrayStack:
-    """Open from headers: of an NPZ the array "X", else "arr_0", else the only one. Pickled objects are never loaded.
+    """Open an array from its header. Of an NPZ it is "X", else "arr_0", else the only array. Pickled objects are
+    never loaded.
 
-    Raises FieldFault TRUNCATED, UNREADABLE, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS.
+    Raises FieldFault: TRUNCATED, UNREADABLE, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS.
     """
     if body.startswith(_NPY):
         header = _npy_header(io.BytesIO(body), key)
@@ -264,7 +275,7 @@ def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
 
 
 def _npy_header(stream: IO[bytes], key: str) -> _ArrayHeader:
-    """The header of NumPy's format (NEP 1); `start` is the number of bytes before the pixels."""
+    """Read the header of NumPy's format (NEP 1)."""
     try:
         version = np.lib.format.read_magic(stream)
         if version[0] == 1:

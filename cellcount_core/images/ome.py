@@ -1,9 +1,11 @@
-"""OME-XML in the header of a TIFF: what it says of the image, where each plane of it lies, and whether it may be believed.
+"""OME-XML in the header of a TIFF: what it says about the image, and in which file and on which page each plane lies.
 
-Which page is which plane is what the TiffData elements say, never the position of a page: in a set of files each names the
-file (by its name, its UUID or both) and the page there. tifffile is not asked: it gives zeros for what lies in another
-file, and goes by position where it cannot follow. An XML with a document type can name entities that grow without bound or
-stand for a file; no OME-XML has one, so it is refused, and so are numbers that no file holds.
+The TiffData elements alone say which page is which plane, never the position of a page. In a set of files each
+element also names the file, by its name, its UUID or both. tifffile is not used for this: it gives zeros for planes
+in other files, and goes by position where it cannot follow the XML.
+
+XML with a document type can define entities that grow without bound or that read files. No OME-XML has one, so it is
+refused, and so are numbers that no file can reach.
 """
 
 from __future__ import annotations
@@ -19,22 +21,23 @@ from xml.parsers import expat
 from cellcount_core.domain.errors import FieldFault, Reason
 
 _MOST_PLANES = 1_000_000
-"""Planes of all images in one file together, and labels along an axis."""
+"""Most planes that all images of one file together may have; also most labels along an axis."""
 
 _MORE_THAN_PAGES = 16
-"""How many times over the TiffData elements may go through the pages of the file."""
+"""The TiffData elements may go through the pages of the file at most this many times."""
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 Position = tuple[int, int, int]
-"""Channel, z plane and time point of a plane, from 0."""
+"""Channel, z plane and time point of a plane, each from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class TiffData:
-    """One TiffData element: `count` pages from page `ifd` on are the planes from `first` on, in the image's order.
+    """One TiffData element: the `count` pages from page `ifd` on hold the planes from `first` on, in the image's
+    order.
 
-    `count` is 0 where it is all pages that there are. `file` and `uuid` name the file, "" where they do not.
+    `count` is 0 if it means all pages that there are. `file` and `uuid` name the file; "" if the element does not.
     """
 
     ifd: int = 0
@@ -46,7 +49,8 @@ class TiffData:
 
 @dataclass(slots=True)
 class OmeImage:
-    """One Image: attributes of its Pixels, names of its channels ("" where one has none), samples a pixel of each, its TiffData."""
+    """One Image element: the attributes of its Pixels, its sizes by axis, the names of its channels ("" for one
+    without), their samples per pixel, and its TiffData."""
 
     pixels: dict[str, str]
     sizes: dict[str, int]
@@ -55,23 +59,25 @@ class OmeImage:
     data: list[TiffData] = field(default_factory=list)
 
     def channels(self, samples: int) -> int:
-        """Number of channels in pages of `samples` a pixel: several samples (red, green, blue) are one channel, and one plane."""
+        """Number of channels if pages have `samples` per pixel: several samples (red, green, blue) are one channel
+        and one plane."""
         channels = self.sizes["C"]
         return channels // samples if channels % samples == 0 else min(len(self.names), channels) or channels
 
     @property
     def pixels_of_plane(self) -> int:
-        """Pixels of one plane."""
+        """Pixels in one plane."""
         return self.sizes["X"] * self.sizes["Y"]
 
     def names_file(self, name: str) -> bool:
-        """Whether any of its TiffData calls its file so."""
+        """Whether one of the TiffData elements has this name for its file."""
         return any(_named(block) == name for block in self.data)
 
 
 @dataclass(slots=True)
 class Ome:
-    """What an OME-XML says: its images, the UUID of its own file, and the file that holds the metadata instead ("" if none)."""
+    """The contents of an OME-XML: its images, the UUID of its own file, and the name of the file that holds the
+    metadata instead ("" if none)."""
 
     images: list[OmeImage] = field(default_factory=list)
     uuid: str = ""
@@ -80,7 +86,8 @@ class Ome:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a plane lies: the page `ifd` of this file (`file` is ""), or of the one of that name; `uuid` is what it is to have."""
+    """Where a plane lies: on page `ifd` of the file named `file`, which must have the UUID `uuid`. `file` is "" for
+    the file that is open."""
 
     file: str
     ifd: int
@@ -89,7 +96,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """`count` pages of `file` from `ifd` on are the planes from number `start` on."""
+    """The `count` pages of `file` from `ifd` on hold the planes from number `start` on."""
 
     start: int
     ifd: int
@@ -100,7 +107,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class PlaneMap:
-    """Where the planes of one image lie, and the sizes of its axes; `files` is how many files they are spread over."""
+    """Where the planes of one image lie, the order and sizes of its axes, and over how many `files` it is spread."""
 
     runs: tuple[_Run, ...]
     order: tuple[str, ...]
@@ -108,7 +115,7 @@ class PlaneMap:
     files: int
 
     def place(self, position: Position) -> Place | None:
-        """Where a plane lies; None where the XML does not say it."""
+        """Where a plane lies; None if the XML does not say."""
         rank = _rank(position, self.order, self.sizes)
         if rank is None:
             return None
@@ -119,7 +126,7 @@ class PlaneMap:
         return Place(run.file, run.ifd + rank - run.start, run.uuid)
 
     def held(self) -> list[Position]:
-        """The planes that lie in this file, sorted."""
+        """The planes that lie in the file that is open, sorted."""
         own = (run for run in self.runs if not run.file)
         return sorted(
             _unrank(run.start + step, self.order, self.sizes) for run in own for step in range(run.count)
@@ -127,9 +134,9 @@ class PlaneMap:
 
 
 def read_ome(xml: str, pages: int, key: str) -> Ome | None:
-    """What `xml` says; None where it is not well-formed. `pages` are those of the file.
+    """Read the OME-XML `xml` of a file with `pages` pages. None if it is not well-formed XML.
 
-    Raises FieldFault UNREADABLE for a document type, and for numbers that are none or that no file holds.
+    Raises FieldFault(UNREADABLE) for a document type, and for numbers that are malformed or that no file can reach.
     """
     reader = _Reader(pages, key)
     try:
@@ -140,7 +147,7 @@ def read_ome(xml: str, pages: int, key: str) -> Ome | None:
 
 
 def refuse_document_type(text: str, key: str) -> None:
-    """Raises FieldFault UNREADABLE where the XML `text` has a document type; nothing else is looked at."""
+    """Raises FieldFault(UNREADABLE) if the XML `text` has a document type. Nothing else is checked."""
     try:
         _walk(text, key, lambda _, __: None, lambda _: None, lambda _: None)
     except expat.ExpatError:
@@ -148,11 +155,11 @@ def refuse_document_type(text: str, key: str) -> None:
 
 
 def map_planes(image: OmeImage, own: str | None, pages: int, samples: int, key: str) -> PlaneMap:
-    """The places of the planes of `image`. `own` is what its TiffData call this file, of `pages` pages of `samples` a pixel; None where
-    they name one file only.
+    """Find the page of every plane of `image`.
 
-    Raises FieldFault WRONG_SHAPE where two elements place one plane or one page is to be two, UNREADABLE for more planes than
-    there can be.
+    `own` is the name that the TiffData elements have for the open file, which has `pages` pages of `samples` per
+    pixel; None if they name only one file. Raises FieldFault(WRONG_SHAPE) if two elements place the same plane, or
+    one page is to be two planes; FieldFault(UNREADABLE) for more planes than possible.
     """
     sizes = {"C": image.channels(samples), "Z": image.sizes["Z"], "T": image.sizes["T"]}
     data = image.data or [TiffData()]
@@ -205,9 +212,11 @@ def _twice(run: _Run, what: str, claimed: str) -> str:
 
 
 def own_name(images: Sequence[OmeImage], uuid: str, file: str, key: str) -> str | None:
-    """By which name the TiffData of a set of files call the file `file` whose XML has `uuid`; None where they name one file at most.
+    """The name that the TiffData elements of a set have for the open file, whose name is `file` and whose XML has the
+    UUID `uuid`. None if they name at most one file.
 
-    Raises FieldFault WRONG_SHAPE where none of the names can be its own, or its name and its UUID are those of two files.
+    Raises FieldFault(WRONG_SHAPE) if no name can be that of the open file, or if its name and its UUID belong to
+    different files of the set.
     """
     blocks = [block for image in images for block in image.data]
     names = {_named(block) for block in blocks}
@@ -240,7 +249,8 @@ def _named(block: TiffData) -> str:
 
 
 def _rank(position: Position, order: Sequence[str], sizes: Mapping[str, int]) -> int | None:
-    """The number of a plane in the order of the image, None where it lies outside it (ImageJ writes such where it crops)."""
+    """The number of a plane in the image's order; None if it lies outside the image (ImageJ writes such positions
+    after cropping)."""
     at = dict(zip("CZT", position, strict=True))
     if any(at[axis] >= sizes[axis] for axis in "CZT"):
         return None
@@ -274,7 +284,8 @@ def _walk(
 
 
 class _Reader:
-    """Takes the elements of one document in order. Sizes are checked as they come, before anything is made of them."""
+    """Collects what one document says, element by element. Sizes are checked as they come, before anything is built
+    from them."""
 
     def __init__(self, pages: int, key: str) -> None:
         self.found = Ome()
@@ -318,7 +329,7 @@ class _Reader:
             self._uuid = None
 
     def finished(self) -> Ome:
-        """What was found, checked as a whole."""
+        """The result, after a check of all images together."""
         named = {_named(block) for image in self.found.images for block in image.data}
         if self._all_planes > _MOST_PLANES and len(named) < 2:
             self._refuse(f"{self._all_planes} planes", f"the file has {self._pages} pages")

@@ -19,44 +19,49 @@ from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.images.imagefile import COLOURS, Plane
 
 _ROWS_AT_ONCE = 1 << 22
-"""Pixels checked or converted at a time: bounds what is needed beside the image."""
+"""Pixels that are checked at a time. It bounds the memory needed beside the image."""
 
 _RISING = 15 / 16
+"""The sum of a palette's colours rises in at least this share of its steps if the palette only tints grey values."""
 
 _LARGEST = float(1 << 60)
-"""Values beyond it have squares that no 32-bit float holds; no instrument gives them."""
+"""Larger pixel values are refused: their squares do not fit into 32-bit floats, and no instrument writes them."""
 
 _VIEW = 512
+"""Side (px) of the reduced image in which colours are compared."""
 _CARRIES = 0.02
-"""Spread of a colour, as a part of that of the widest, from which on it carries a signal."""
+"""A colour carries a signal only if its spread is at least this share of the widest colour's spread."""
 
 _OVER_NOISE = 1.5
-"""How many times its own noise a colour must spread to carry a signal: the noise of three colours is never alike."""
+"""A colour carries a signal only if it spreads more than this many times its own noise: the noise of two colours
+never correlates."""
 
 _TOGETHER = 0.9
+"""Two colours with a lower correlation show different things."""
 
 _COUNTABLE = frozenset({"uint8", "uint16", "float32"})
 
 
 def bit_max_of(dtype: np.dtype[np.generic]) -> int:
-    """Largest value of an integer type, 1 for bool, 0 for float types."""
+    """Largest value of an integer type; 1 for bool, 0 for float types."""
     if dtype.kind == "b":
         return 1
     return int(np.iinfo(dtype.name).max) if dtype.kind in "iu" else 0
 
 
 def check_dtype(dtype: np.dtype[np.generic], key: str) -> None:
-    """Raises FieldFault WRONG_DTYPE for what is neither bool, integer nor real."""
+    """Raises FieldFault(WRONG_DTYPE) unless the type is bool, an integer of 8 to 64 bits or a float of 16 to 64 bits."""
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         expected = "8 to 64-bit integers, 16 to 64-bit floats or bool are expected"
         raise FieldFault(Reason.WRONG_DTYPE, f"pixels are of type {dtype.name}; {expected}", key)
 
 
 def countable(plane: Plane, key: str) -> Plane:
-    """The plane (H, W) as uint8, uint16 or float32 in native byte order, C-contiguous and aligned.
+    """The plane (H, W) as uint8, uint16 or float32, in native byte order, C-contiguous and aligned.
 
-    Nothing is copied where nothing has to change. Negative integers and those above 65535 become float32 (nearest
-    value: relative error below 6e-8). Raises FieldFault WRONG_DTYPE, NON_FINITE.
+    It is copied only if something has to change. Integers that are negative or above 65535 become float32 (the
+    nearest value: relative error below 6e-8). Raises FieldFault(WRONG_DTYPE) for other types and for values too large
+    to compute with, FieldFault(NON_FINITE) for NaN and infinity.
     """
     check_dtype(plane.dtype, key)
     if plane.dtype.kind == "b":
@@ -109,9 +114,10 @@ def _check_finite(plane: Plane, start: int, rows: int, key: str) -> None:
 
 
 def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
-    """Channel `number` of (H, W, 3) red, green, blue; -1 is the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+    """One channel (H, W) of a colour image (H, W, 3) in the order red, green, blue.
 
-    uint8 and uint16 luminance is rounded and keeps its type. Raises what `countable` raises.
+    `number` is 0, 1 or 2; -1 is the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), which is rounded and keeps
+    its type for uint8 and uint16. Raises what `countable` raises.
     """
     if number >= 0:
         return countable(np.ascontiguousarray(rgb[:, :, number]), key)
@@ -123,10 +129,11 @@ def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
 
 
 def colours_differ(planes: Iterable[Plane]) -> bool:
-    """Whether the planes red, green and blue (H, W) show different things, as in a merge of stains: two that carry a signal rise and
-    fall apart (correlation below 0.9). Grey saved as colours, and a grey image tinted in one colour, do not.
+    """Whether the red, green and blue planes (H, W) show different things, as in an overlay of several stains.
 
-    Looked at in a view of at most 512 px a side, whose means are hardly touched by noise. One plane is held at a time.
+    They do if two colours that carry a signal correlate by less than 0.9. A grey image saved in colour, or tinted in
+    one colour, does not. The planes are compared at most 512 px a side, where noise hardly matters, and only one
+    plane is held in full at a time.
     """
     small = []
     least = 0.0
@@ -144,7 +151,8 @@ def colours_differ(planes: Iterable[Plane]) -> bool:
 
 
 def _view(plane: Plane) -> NDArray[np.float32]:
-    """The plane made small: of a large one every nth pixel is taken, and means of those."""
+    """The plane reduced to at most `_VIEW` px a side: of a large plane every nth pixel is taken, then pixels are
+    averaged."""
     step = max(1, max(plane.shape) // (4 * _VIEW))
     thin = np.asarray(plane[::step, ::step], np.float32)
     share = min(1.0, _VIEW / max(thin.shape))
@@ -153,7 +161,7 @@ def _view(plane: Plane) -> NDArray[np.float32]:
 
 
 def _noise(plane: Plane) -> float:
-    """Standard deviation of noise from the differences of neighbours, whose median signal hardly touches."""
+    """Standard deviation of the noise, from the median difference of neighbours, which the signal hardly changes."""
     return (
         float(np.median(np.abs(np.diff(np.asarray(plane, np.float32), axis=1)))) / (0.6745 * 2**0.5)
         if plane.shape[1] > 1
@@ -162,10 +170,10 @@ def _noise(plane: Plane) -> float:
 
 
 def is_ramp(palette: NDArray[np.generic]) -> bool:
-    """Whether a palette (n, 3) only tints grey values: no colour falls and their sum rises, with few repeats.
+    """Whether a palette (n, 3) only tints grey values: no colour ever falls, and their sum rises with few repeats.
 
-    Microscopes save grey planes with such a palette (grey, green, "fire"; Leica repeats an entry); the indices are then
-    the pixel values.
+    Microscopes save grey planes with such palettes (grey, green, "fire"; Leica repeats an entry). The palette indices
+    are then the pixel values.
     """
     steps = np.diff(palette.astype(np.int64), axis=0)
     rising = int(np.count_nonzero(steps.sum(axis=1)))
@@ -173,14 +181,16 @@ def is_ramp(palette: NDArray[np.generic]) -> bool:
 
 
 ZMode = Literal["max", "mean", "first"] | int
-"""How planes are joined: largest value, mean, the first plane, or the plane of that position (from 0)."""
+"""How z planes are joined: the largest value, the mean, the first plane, or the plane at that position (from 0)."""
 
 
 def project(planes: Iterable[Plane], mode: ZMode) -> Plane:
-    """One plane (H, W) from planes of one shape and type; the type is kept (a mean of integers is rounded half to even).
+    """Join the z planes of a field into one plane (H, W). The planes must have one shape and type; the type is kept,
+    and a mean of integers is rounded half to even.
 
-    `planes` may be a generator: one plane and one running plane are held at a time, and a single plane is given back as
-    it is. Raises FieldFault WRONG_SHAPE where planes differ in shape or type, or where the one asked for is not there.
+    `planes` may be a generator: at most one plane and one running result are held. A single plane is given back as it
+    is. Raises FieldFault(WRONG_SHAPE) if the planes differ in shape or type, or if there is no plane at the position
+    asked for.
     """
     if mode == "max":
         return _largest(planes)
@@ -240,11 +250,14 @@ def _check_same(first: Plane, plane: Plane, number: int) -> None:
 
 
 SMALLEST_FACTOR = 1 / 32
+"""An image is never resized by a smaller factor."""
 LARGEST_FACTOR = 16.0
+"""An image is never resized by a larger factor."""
 
 
 def resized_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
-    """(H, W) after `resize`: max(1, round(side * factor)). Raises ConfigFault as `resize` does."""
+    """The shape (H, W) that `resize` gives: max(1, round(side * factor)) for each side. Raises ConfigFault if the
+    factor is not within 1/32 to 16."""
     if not SMALLEST_FACTOR <= factor <= LARGEST_FACTOR:
         raise ConfigFault(
             f"an image would have to be resized by {factor:g}; {SMALLEST_FACTOR:g} to {LARGEST_FACTOR:g} are possible"
@@ -254,9 +267,10 @@ def resized_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def resize(plane: Plane, factor: float) -> Plane:
-    """Plane (H, W) of uint8, uint16 or float32 resized by `factor`, same type: pixel areas down, bilinear up.
+    """The plane (H, W) of uint8, uint16 or float32 resized by `factor`; the type is kept. Smaller by averaging pixel
+    areas, larger by bilinear interpolation.
 
-    Factor 1 gives the same array. Raises ConfigFault for a factor outside 1/32 to 16.
+    Factor 1 gives the array itself. Raises ConfigFault if the factor is not within 1/32 to 16.
     """
     height, width = resized_shape((plane.shape[0], plane.shape[1]), factor)
     if factor == 1:
@@ -267,8 +281,11 @@ def resize(plane: Plane, factor: float) -> Plane:
 
 
 def resize_to(plane: Plane, shape: tuple[int, int]) -> Plane:
-    """Plane (H, W) of uint8, uint16 or float32 brought to another `shape` (h, w), whatever its sides' ratio, same type: pixel areas
-    where it becomes smaller, bilinear where it does not."""
+    """The plane (H, W) of uint8, uint16 or float32 resized to `shape` (h, w), also if the ratio of the sides changes;
+    the type is kept.
+
+    Pixel areas are averaged if it gets fewer pixels; otherwise the interpolation is bilinear.
+    """
     if plane.shape == shape:
         return plane
     method = cv2.INTER_AREA if shape[0] * shape[1] < plane.size else cv2.INTER_LINEAR

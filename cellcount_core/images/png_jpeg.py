@@ -35,15 +35,15 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 _MOST_SCANS = 100
-"""Each scan goes over the whole image; progressive files have about ten."""
+"""Each scan goes over the whole image, so many scans take long. Progressive files have about ten."""
 
 _HARMLESS = ("Warning", "Unknown Adobe", "Invalid SOS parameters")
-"""How libjpeg begins what it says of oddities in headers, after which the pixels are whole all the same."""
+"""How libjpeg's messages begin that are about oddities in the header only: the pixels are complete nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)
 class JpegFrame:
-    """What the frame header says; `components` are 1 for grey, 3 for colour, 4 for print."""
+    """The frame header of a JPEG: size in px, bits, and components (1 for grey, 3 for colour, 4 for print)."""
 
     height: int
     width: int
@@ -52,9 +52,10 @@ class JpegFrame:
 
 
 def read_jpeg_frame(body: bytes, key: str) -> JpegFrame:
-    """Walk the segments up to the first scan (ITU-T T.81, annex B); after it, an end-of-image marker must come.
+    """The frame header of a JPEG. Its segments are read up to the first scan (ITU-T T.81, annex B), and an
+    end-of-image marker must follow.
 
-    Raises FieldFault TRUNCATED, UNREADABLE.
+    Raises FieldFault(TRUNCATED) or FieldFault(UNREADABLE).
     """
     frame: JpegFrame | None = None
     at = 2
@@ -80,7 +81,8 @@ def read_jpeg_frame(body: bytes, key: str) -> JpegFrame:
 
 
 def _check_jpeg_frame(frame: JpegFrame, max_pixels: int, key: str) -> None:
-    """Raises FieldFault WRONG_SHAPE, TOO_MANY_PIXELS, and UNSUPPORTED for what `decode_jpeg` does not read."""
+    """Raises FieldFault(WRONG_SHAPE), FieldFault(TOO_MANY_PIXELS), or FieldFault(UNSUPPORTED) for a JPEG that
+    `decode_jpeg` cannot read."""
     check_pixels(frame.height, frame.width, max_pixels, key)
     if frame.bits != 8 or frame.components not in (1, 3):
         found = f"{frame.components} components of {frame.bits} bits"
@@ -90,7 +92,8 @@ def _check_jpeg_frame(frame: JpegFrame, max_pixels: int, key: str) -> None:
 
 
 def decode_jpeg(body: bytes, frame: JpegFrame, key: str) -> Plane:
-    """Pixels (H, W), or (H, W, 3) in the order red, green, blue; uint8. Raises FieldFault UNREADABLE for a damaged stream."""
+    """The pixels of a JPEG: uint8, (H, W) or (H, W, 3) in the order red, green, blue. Raises FieldFault(UNREADABLE)
+    if the stream is damaged."""
     try:
         found = np.asarray(
             simplejpeg.decode_jpeg(body, "GRAY" if frame.components == 1 else "RGB", strict=True)
@@ -106,7 +109,8 @@ def decode_jpeg(body: bytes, frame: JpegFrame, key: str) -> Plane:
 
 
 def _jpeg_by_opencv(body: bytes, frame: JpegFrame) -> Plane:
-    """Pixels (H, W, 1) or (H, W, 3), red first; (0, 0, 0) where there are none. simplejpeg takes no oddity in a header."""
+    """The pixels (H, W, 1), or (H, W, 3) with red first; (0, 0, 0) if there are none. Used for headers that
+    simplejpeg refuses."""
     mode = cv2.IMREAD_GRAYSCALE if frame.components == 1 else cv2.IMREAD_COLOR_RGB
     pixels = cv2.imdecode(np.frombuffer(body, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     return np.zeros((0, 0, 0), np.uint8) if pixels is None else np.atleast_3d(np.asarray(pixels))
@@ -145,7 +149,8 @@ _BMP_HEADERS = frozenset({40, 52, 56, 64, 108, 124})
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """Rows of palette indices in a BMP: where they begin, bits of each, whether the lowest row comes first, colours (n, 3) with blue first."""
+    """The palette of a BMP: `start` of its rows in the file, `bits` of each pixel, whether the lowest row comes first
+    (`upwards`), and the `colours` (n, 3), blue first, or (n,) grey values."""
 
     start: int
     bits: int
@@ -155,6 +160,8 @@ class _Indexed:
 
 @dataclass(frozen=True, slots=True)
 class _RasterHeader:
+    """What the header of a PNG, JPEG or BMP says; `frame` is a JPEG's, `indexed` the palette of a BMP."""
+
     height: int
     width: int
     grey: bool
@@ -165,7 +172,7 @@ class _RasterHeader:
 
 @dataclass(slots=True)
 class RasterImage:
-    """A PNG, JPEG or BMP: one image, grey or red, green, blue; alpha is dropped. See `ImageFile`."""
+    """A PNG, JPEG or BMP: one image, grey or colour. Alpha is dropped. See `ImageFile`."""
 
     body: bytes
     key: str
@@ -178,12 +185,12 @@ class RasterImage:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """("",) for grey, the three colours otherwise."""
+        """("",) for a grey image; "red", "green" and "blue" for a colour image."""
         return ("",) if self.header.grey else COLOURS
 
     @property
     def whole(self) -> tuple[str, ...]:
-        """As `channels`."""
+        """The same as `channels`: such an image is one file."""
         return self.channels
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
@@ -192,7 +199,7 @@ class RasterImage:
 
     @property
     def bit_max(self) -> int:
-        """255, or 65535 for a 16-bit PNG (fewer bits than 8 are spread over 0..255)."""
+        """65535 for a 16-bit PNG, otherwise 255 (values of fewer than 8 bits are scaled to 0..255)."""
         return 65535 if self.header.bits == 16 else 255
 
     @property
@@ -246,7 +253,7 @@ class RasterImage:
 
 
 def opens(body: bytes) -> bool:
-    """Whether the first bytes are those of a PNG, JPEG or BMP."""
+    """Whether `body` begins like a PNG, JPEG or BMP."""
     if body.startswith((_PNG, _JPEG_START)):
         return True
     return (
@@ -257,7 +264,10 @@ def opens(body: bytes) -> bool:
 def open_bytes(
     body: bytes, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> RasterImage:
-    """Open from headers, which say all that there is to say of the axes. Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS."""
+    """Open a PNG, JPEG or BMP from its headers. Their axes are fixed, so `declared` and `beside` are not needed.
+
+    Raises FieldFault: TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS.
+    """
     if body.startswith(_PNG):
         header, body = _png(body, key, max_pixels)
     elif body.startswith(_JPEG_START):
@@ -270,10 +280,12 @@ def open_bytes(
 
 
 def _png(body: bytes, key: str, max_pixels: int) -> tuple[_RasterHeader, bytes]:
-    """Walk all chunks (W3C PNG, section 5): a missing IEND is a cut file, a wrong checksum a damaged one.
+    """Check all chunks of a PNG (W3C PNG, section 5): without an IEND the file is cut short, with a wrong checksum it
+    is damaged.
 
-    Returns a file of the chunks that make the pixels. OpenCV would show the frames of an animation instead of the image,
-    black where they are not there, and libpng complains on standard error about comments and profiles.
+    Returns the header and a PNG that holds only the chunks the pixels need. From an animation OpenCV would give its
+    frames instead of the image, black if they are missing, and libpng writes to standard error about comments and
+    profiles.
     """
     header: _RasterHeader | None = None
     colour_type = 0
@@ -349,12 +361,12 @@ def _bmp_header(body: bytes, key: str, max_pixels: int) -> _RasterHeader:
 
 
 def _bmp_row(width: int, bits: int) -> int:
-    """Bytes of a row, a multiple of four."""
+    """Bytes of a row of a BMP, a multiple of four."""
     return (width * bits + 31) // 32 * 4
 
 
 def _bmp_palette(body: bytes, start: int, bits: int, key: str) -> Plane:
-    """Colours (n, 3) uint8, blue first, between the header and the pixels."""
+    """The colours (n, 3) of a BMP, uint8, blue first; they stand between the header and the pixels."""
     (header,) = struct.unpack_from("<I", body, _BMP_FILE_HEADER)
     (used,) = struct.unpack_from("<I", body, 46)
     count = used or 1 << bits

@@ -18,7 +18,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 
 _ROWS_AT_ONCE = 1 << 19
-"""Pixels looked at together: what a strip needs beside the plane stays within a few MB."""
+"""Pixels that are processed together, so that a strip needs only a few MB beside the plane."""
 
 _SMOOTH = np.array([0.25, 0.5, 0.25], np.float32)
 _REACH = 2
@@ -38,10 +38,11 @@ _PADDING_SAMPLE = 1 << 18
 _PADDING_BLOCK = 8
 _EQUAL_IN_PADDING = 0.05
 _OF_PADDING_INSIDE = 0.05
-"""What is clipped to black has its one value among the objects too: this part of the pixels away from padding may have padding's value."""
+"""A background clipped to black also has its one value among the objects. Padding does not: away from it, at most
+this share of the pixels has its value."""
 
 _ONE_IMAGE = 0.8
-"""Of what is not padding, at least: one piece, the image that was padded."""
+"""What is not padding must be one image: its largest piece is at least this share of it."""
 
 _LIGHT_SAMPLE = 1 << 16
 _LIGHT_TILES = 8
@@ -50,19 +51,21 @@ _LIGHT_FIT = 0.7
 
 
 _LEAST_TAIL = 0.005
-"""Of a plane: fewer zeros at its end are no tail, and hardly lose an object."""
+"""Share of a plane. Fewer zeros at the end hardly cost an object and are no tail."""
 
 _MOST_ZEROS = 0.01
-"""Of the pixels before a tail: where more are 0, zeros are what the image holds."""
+"""Share of the pixels before the tail. If more of them are 0, zeros are part of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Quality of one plane.
+    """The quality of one plane.
 
-    `focus` (1/px, about 0.05 to 1) is the inverse width of edges, None where there is no structure to judge; `saturation`
-    the part of pixels at the largest value; `background`, `noise` (one sigma) and `signal` (how far the objects' level lies
-    from the background) in raw units; `empty` says that the signal does not rise above the noise.
+    - `focus` (1/px, about 0.05 to 1) is the inverse width of edges; None if there is no structure to judge by.
+    - `saturation` is the share of pixels at the largest value.
+    - `background`, `noise` (one sigma) and `signal` (the distance from the background to the level of the objects)
+      are in the plane's own units.
+    - `empty` means that the signal is not above the noise.
     """
 
     focus: float | None
@@ -74,10 +77,10 @@ class Quality:
 
 
 def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
-    """Quality of a plane (H, W) of uint8, uint16 or float32.
+    """The quality of a plane (H, W) of uint8, uint16 or float32.
 
-    `bit_max` is the largest value a pixel can hold (0 where there is none), `norm` the plane's levels. Linear in pixels,
-    the same result every time.
+    `bit_max` is the largest value that a pixel can have (0 if there is none), `norm` holds the plane's levels. Takes
+    time in proportion to the pixels and always gives the same result.
     """
     signal = _signal(plane, norm)
     floor = max(norm.noise, _ROUNDING_SIGMA) if plane.dtype.kind in "iu" else norm.noise
@@ -88,9 +91,11 @@ def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
 
 
 def _signal(plane: Plane, norm: Normalisation) -> float:
-    """The second-brightest 4 x 4 block of the 3 x 3 median, above the background; the second-darkest where objects are dark.
+    """The height above the background of the second-brightest 4 x 4 block after a 3 x 3 median; for dark objects, the
+    depth of the second-darkest.
 
-    A percentile would not see three nuclei in a large field; the median drops hot pixels, the block mean the noise.
+    A percentile would miss three nuclei in a large field. The median removes hot pixels, the mean of a block removes
+    noise.
     """
     rows = max(_BLOCK, _ROWS_AT_ONCE // plane.shape[1] // _BLOCK * _BLOCK)
     brightest: list[float] = []
@@ -112,12 +117,13 @@ def _contiguous(plane: Plane) -> NDArray[np.float32]:
 
 
 def _focus(plane: Plane) -> float | None:
-    """sqrt(energy of the Laplacian / energy of the gradient) after a 3 x 3 binomial filter, less the noise's part in each.
+    """sqrt(energy of the Laplacian / energy of the gradient) after a 3 x 3 binomial filter, with the share of noise
+    subtracted from each.
 
-    Both energies are classic focus measures (Laplacian and Tenengrad; Pertuz et al., Pattern Recognition 46, 2013). Their
-    ratio cancels brightness, offset, slow illumination and the number of objects; for an edge blurred by a Gaussian of
-    sigma s it falls as 1 / s. The noise's part is the squared robust sigma (1.4826 MAD) of each derivative over the plane,
-    of which objects are the lesser part.
+    Both energies are classic focus measures (Laplacian and Tenengrad; Pertuz et al., Pattern Recognition 46, 2013).
+    Their ratio does not depend on brightness, offset, slow changes of illumination or the number of objects; for an
+    edge blurred by a Gaussian of sigma s it falls as 1 / s. The share of noise is the squared robust sigma (1.4826
+    MAD) of each derivative over the plane, of which objects are the smaller part.
     """
     sums = np.zeros(3)
     rows = max(8, _ROWS_AT_ONCE // plane.shape[1])
@@ -140,7 +146,7 @@ def _focus(plane: Plane) -> float | None:
 
 
 def _derivatives(smooth: NDArray[np.float32], own: slice) -> tuple[NDArray[np.float32], ...]:
-    """Laplacian and forward differences along x and y, over the inner columns of the rows `own`."""
+    """The Laplacian and the forward differences along x and y, in the rows `own` and all but the outer columns."""
     centre = smooth[own, 1:-1]
     across = smooth[own, 2:] - centre
     down = smooth[own.start + 1 : own.stop + 1, 1:-1] - centre
@@ -160,7 +166,8 @@ def _noise_energy(kept: list[NDArray[np.float32]]) -> float:
 
 
 def _median(values: NDArray[np.float32]) -> np.float32:
-    """The median of n > 0 values, as NumPy's: what lies beside two values that a sample puts around it is only counted."""
+    """The median of n > 0 values, the same as NumPy's. To be faster, only the values near it are sorted: a sample
+    gives two bounds around it, and the values outside are merely counted."""
     low_rank, rank = (values.size - 1) // 2, values.size // 2
     while values.size > 4 * _MEDIAN_SAMPLE:
         guess = np.sort(values[:: values.size // _MEDIAN_SAMPLE])
@@ -178,11 +185,12 @@ def _median(values: NDArray[np.float32]) -> np.float32:
 
 
 def _saturation(plane: Plane, bit_max: int, background: float) -> float:
-    """Part of the pixels at `bit_max`; below it, part at the image's largest value where that is a plateau.
+    """Share of the pixels at `bit_max`, if the brightest pixel has that value; otherwise, of those at the largest
+    value if it is a plateau.
 
-    Where values exceed `bit_max`, what the file declares is wrong and the plateau decides. A plateau (12 bits in 16, an
-    offset added) holds at least 16 pixels and more than the 64th of the range just below it:
-    light falls off towards its largest value, clipping piles it up there.
+    A value above `bit_max` means that the file declares it wrongly; then too a plateau decides. A plateau (12 bits
+    stored in 16, an offset added) holds at least 16 pixels, and more than the 64th of the range just below it: light
+    falls off towards its largest value, while clipping piles pixels up there.
     """
     largest = float(cast("NDArray[np.float32]", plane).max())
     if 0 < bit_max == largest:
@@ -206,10 +214,12 @@ def _at_least(plane: Plane, level: float) -> int:
 
 
 def padding(plane: Plane) -> float:
-    """Part of a plane (H, W) that is padding: blocks of 8 x 8 px of one and the same value, which what lies apart from them hardly has.
+    """Share of a plane (H, W) that is padding: blocks of 8 x 8 px that all have one value, which hardly occurs
+    elsewhere.
 
-    So a background that was clipped to black is none, for it has that value between the objects too; nor is one that JPEG smoothed to one
-    value, for what it leaves are islands. Of a large plane every n-th pixel is looked at.
+    A background clipped to black is not padding, because it also has its value between the objects. A background that
+    JPEG smoothed to one value is not either, because what it leaves are many islands. Of a large plane every nth
+    pixel is used.
     """
     step = max(1, math.isqrt(plane.size // _PADDING_SAMPLE))
     side = _PADDING_BLOCK
@@ -239,16 +249,17 @@ def padding(plane: Plane) -> float:
 
 
 def _equal_neighbours(sample: Plane) -> float:
-    """Part of the pixels of (H, W) that have the value of the one before them in their row."""
+    """Share of the pixels of (H, W) that equal the pixel before them in their row."""
     equal = sample[:, 1:] == sample[:, :-1]
     return int(np.count_nonzero(equal)) / equal.size if equal.size else 0.0
 
 
 def unevenness(plane: Plane, norm: Normalisation) -> float:
-    """How far the background rises across a plane (H, W), as a part of the range from background to full scale.
+    """How much the background rises across a plane (H, W), as a share of the range from background to full scale.
 
-    The dark fifth of each of 8 x 8 tiles (the bright fifth, where objects are dark) is fitted by a surface of second degree, which is how
-    light falls off. 0 where the surface does not explain seven tenths of what differs: then it is objects.
+    The darkest fifth of each of 8 x 8 tiles (the brightest, if objects are dark) is fitted with a surface of second
+    degree, which is how illumination falls off. 0 if the surface explains less than seven tenths of the variance:
+    then the differences come from objects.
     """
     step = max(1, math.isqrt(plane.size // _LIGHT_SAMPLE))
     sample = plane[::step, ::step]
@@ -277,10 +288,11 @@ def unevenness(plane: Plane, norm: Normalisation) -> float:
 
 
 def zero_tail(plane: Plane) -> bool:
-    """Whether a plane (H, W) ends in zeros as a file does that is not written to its end, though it has its full size.
+    """Whether a plane (H, W) ends in zeros, as it does if its file has the full size but was not written to the end.
 
-    Its last rows are zeros, and of the row before (of a tiled image, of the last tiles' rows) what is written last; hardly a pixel is 0
-    elsewhere. Where the background is clipped at 0, or parts of the image are black, its end may well be. A plane of zeros alone is empty.
+    The last rows are zeros, and so is the end of the row before them (in a tiled image, of the last row of tiles),
+    while hardly a pixel is 0 elsewhere. If the background is clipped at 0 or parts of the image are black, zeros at
+    the end prove nothing. A plane of zeros only is empty and has no tail.
     """
     if plane[-1, -1] != 0 or not plane.any():
         return False
@@ -295,7 +307,8 @@ def zero_tail(plane: Plane) -> bool:
 
 
 def zero_tail_of_stack(first: Plane, last: Plane) -> bool:
-    """Whether a stack of planes (H, W) ends so, in its last plane or with it: planes that are joined hide that."""
+    """Whether a stack of planes (H, W) ends in zeros, within its last plane or with that plane. Once planes are
+    joined this can no longer be seen."""
     if last.any():
         return zero_tail(last)
     return int(np.count_nonzero(first)) >= (1 - _MOST_ZEROS) * first.size
@@ -307,25 +320,29 @@ _FLAT_VALUES = 0.8
 
 _ROWS_APART = 16
 _EQUAL_NEIGHBOURS = 0.5
-"""Of a mask more pixels than this have the value of the one before them; of an image with noise in it hardly any."""
+"""In a mask, more than this share of the pixels equal the pixel before them; in an image with noise hardly any do."""
 
 _EDGES = 1.5
-"""Pairs of pixels that differ, for one pixel of a piece, at most: discs of 4 px have 1.3, single pixels 4."""
+"""In a mask, at most this many pairs of neighbours differ per pixel of its pieces: 1.3 for discs of 4 px, 4 for
+single pixels."""
 
 
 def is_label_map(pixels: NDArray[np.generic]) -> bool | None:
-    """Whether the pixels (H, W), or (H, W, 3) of colours, are pieces of one value each on a background of one value; None for one value alone.
+    """Whether the pixels, (H, W) or (H, W, 3) in colour, are pieces of one value each on a background of one value.
+    None if there is only one value.
 
-    Looked at is the middle (1024 px). A mask and the outlines of a mask are label maps too; a photograph is not, however dark or
-    overexposed: values between those of pieces and background stand at its edges.
+    Only the middle (1024 px) is used. Masks and their outlines are label maps too. A photograph is not, however dark
+    or overexposed: at the edges of its objects it has values between theirs and the background's.
     """
     return _flat(_codes(pixels))
 
 
 def looks_like_mask(plane: Plane) -> bool:
-    """Whether a plane (H, W) that is to be counted is a label image or a mask: a label map whose pieces are solid.
+    """Whether a plane (H, W) that is to be counted is in truth a label image or a mask: a label map with solid
+    pieces.
 
-    Most images are told by every sixteenth row; grains of two values, as dim images of 8 bits have, are no pieces.
+    For most images every sixteenth row suffices to say no. Grains of two values, as in dim 8-bit images, are no solid
+    pieces.
     """
     rows = plane[::_ROWS_APART]
     if np.count_nonzero(rows[:, 1:] == rows[:, :-1]) < _EQUAL_NEIGHBOURS * rows[:, 1:].size:
@@ -340,7 +357,8 @@ def looks_like_mask(plane: Plane) -> bool:
 
 
 def _flat(codes: NDArray[np.int64]) -> bool | None:
-    """Whether equal values lie together, away from the background; None where there is nothing but background, or single pixels."""
+    """Whether equal values lie together, away from the background. None if there is only background, or only single
+    pixels."""
     background = _background(codes)
     inside: list[NDArray[np.int64]] = []
     equal: list[NDArray[np.int64]] = []
@@ -361,7 +379,7 @@ def _background(codes: NDArray[np.int64]) -> int:
 
 
 def _codes(pixels: NDArray[np.generic]) -> NDArray[np.int64]:
-    """The middle of the pixels, each value replaced by its rank."""
+    """The middle of the pixels, with each value replaced by its rank."""
     top, left = (max(0, (side - _WINDOW) // 2) for side in pixels.shape[:2])
     middle = pixels[top : top + _WINDOW, left : left + _WINDOW]
     if middle.ndim == 3:

@@ -1,7 +1,7 @@
-"""The bytes of one object, held whole or read where they are asked for.
+"""The bytes of one stored object, held in memory whole or read in parts as they are needed.
 
-Formats that keep their pixels in pieces (pages of a TIFF, shards of a Zarr array) are opened on a `Reader`: of a large object
-only the headers and the pieces that are counted are then read. Small objects come whole, in one request.
+Formats that keep their pixels in pieces (pages of a TIFF, shards of a Zarr array) are opened on a `Reader`. Of a
+large object only the headers and the pieces that are counted are read; a small one is read whole, in one request.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.stores.base import Absent, Denied, Store
 
 WHOLE_LIMIT = 64 << 20
-"""Bytes up to which an object is read whole, in one request, ahead of need. Also what is held at most of a larger one between
-two reads."""
+"""Bytes. Objects up to this size are read whole, in one request, ahead of need. Of a larger one, at most this much is
+held between two reads."""
 
 Span = tuple[int, int]
-"""First byte, and the one after the last."""
+"""The first byte, and the one after the last."""
 
 _BLOCK = 16 << 10
-"""Bytes in which headers are read: a page directory with its values fits into one."""
+"""Bytes. Headers are read in blocks of this size: a page directory and its values fit into one."""
 
 _MOST_BLOCKS = (WHOLE_LIMIT // 2) // _BLOCK
 _LONGEST = 8 << 20
-"""Bytes asked for at once: larger spans are read in parallel."""
+"""Bytes. Longer spans are split into parts that are read in parallel."""
 
 _GAP = 64 << 10
-"""Bytes between two spans that are rather read than asked around."""
+"""Bytes. If two spans are closer than this, the bytes between them are read too, to save a request."""
 
 _AHEAD = 4
+"""Parts that are read in parallel."""
 
 
 class Reader(Protocol):
-    """The bytes of one object."""
+    """The bytes of one stored object."""
 
     @property
     def size(self) -> int:
@@ -46,28 +47,31 @@ class Reader(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> bytes | memoryview:
-        """The bytes `start` to `stop`, fewer where the object ends before; no copy is made of what is held.
+        """The bytes from `start` up to, not including, `stop`; fewer if the object ends before. What is in memory is
+        not copied.
 
-        Raises FieldFault ABSENT, ACCESS_DENIED or CHANGED where the object is no longer the one that was planned.
+        Raises FieldFault(ABSENT), FieldFault(ACCESS_DENIED), or FieldFault(CHANGED) if the object is no longer the
+        one that was planned.
         """
         ...
 
     def holding(self, spans: Sequence[Span]) -> AbstractContextManager[None]:
-        """Reads within `spans` are answered from memory inside this context: they are fetched at once, in parallel."""
+        """A context in which reads within `spans` are answered from memory. The spans are fetched on entry, in
+        parallel."""
         ...
 
     def whole(self) -> bytes:
-        """All bytes. Raises as `read`."""
+        """All bytes. Raises what `read` raises."""
         ...
 
     def stream(self) -> io.IOBase:
-        """A seekable binary file over the bytes, for libraries that want one."""
+        """A seekable binary file over the bytes, for libraries that need one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """An object that is held whole."""
+    """An object that is in memory whole."""
 
     body: bytes
 
@@ -94,10 +98,10 @@ class Whole:
 
 
 class Ranged:
-    """The object `key` of `size` bytes, read by ranges. Thread-safe.
+    """The object `key` of `size` bytes in a store, read in ranges. Thread-safe.
 
-    Every range must be of the object that the first one was of, and of the size that was planned: bytes of two versions are
-    never put together. `bytes_read` tells how much was asked for.
+    All ranges must come from the same version of the object, with the size that was planned, so that bytes of two
+    versions are never mixed. `bytes_read` is the number of bytes fetched so far.
     """
 
     def __init__(self, store: Store, key: str, size: int) -> None:
@@ -110,7 +114,7 @@ class Ranged:
         self._lock = threading.RLock()
 
     def read(self, start: int, stop: int) -> bytes | memoryview:
-        """See `Reader.read`. Short reads come from blocks that are kept; long ones are not kept."""
+        """See `Reader.read`. Short reads come from blocks that are kept in memory; long ones are not kept."""
         start, stop = max(0, start), min(stop, self.size)
         if start >= stop:
             return b""
@@ -124,7 +128,7 @@ class Ranged:
 
     @contextmanager
     def holding(self, spans: Sequence[Span]) -> Iterator[None]:
-        """See `Reader.holding`. Neighbouring spans are read as one."""
+        """See `Reader.holding`. Spans that lie close together are fetched as one."""
         with self._lock:
             joined = coalesced([(start, min(stop, self.size)) for start, stop in spans if start < self.size])
             pieces = [_cut(start, stop) for start, stop in joined]
@@ -163,7 +167,8 @@ class Ranged:
         return b"".join(blocks)[start - first : stop - first]
 
     def _fetch(self, spans: Sequence[Span]) -> Iterator[bytes]:
-        """The bytes of `spans`, in order, each of the version of the object that was planned."""
+        """The bytes of each of `spans`, in order. Raises FieldFault(CHANGED) if the object was replaced since
+        planning or while reading."""
         try:
             for (start, stop), piece in zip(
                 spans, self._store.get_ranges(self._key, spans, ahead=_AHEAD), strict=True
@@ -216,14 +221,14 @@ class _Stream(io.RawIOBase):
 
 
 def not_had(missing: Absent | Denied) -> FieldFault:
-    """The fault of a field one of whose planned objects cannot be had."""
+    """The FieldFault for a planned object that cannot be read: ACCESS_DENIED if access is denied, otherwise ABSENT."""
     if isinstance(missing, Denied):
         return FieldFault(Reason.ACCESS_DENIED, missing.detail, missing.key)
     return FieldFault(Reason.ABSENT, "it was listed when the run was planned and is gone now", missing.key)
 
 
 def coalesced(spans: Sequence[Span], gap: int = _GAP) -> list[Span]:
-    """The spans in order, those less than `gap` bytes apart made one.
+    """The spans in ascending order; spans less than `gap` bytes apart are joined.
 
     >>> coalesced([(500, 600), (0, 100), (110, 200)], gap=50)
     [(0, 200), (500, 600)]

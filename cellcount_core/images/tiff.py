@@ -1,7 +1,8 @@
-"""TIFF: grey, colour or palette, one page or many, striped or tiled, ImageJ, OME-TIFF, BigTIFF, MetaSeries.
+"""TIFF files: grey, colour or palette, one page or many, in strips or tiles; ImageJ, OME-TIFF, BigTIFF, MetaSeries,
+STK.
 
-Decoding is tifffile's. What it takes lightly is checked here first: pages or strips beyond the end of the file, which it
-gives as zeros, and axes that a count cannot take one of in silence.
+tifffile decodes. Checked before that: pages and strips beyond the end of the file, which tifffile gives as zeros
+(`tiff_pages`), and axes of which a count would have to choose one without being told.
 """
 
 from __future__ import annotations
@@ -52,16 +53,18 @@ _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR = 0, 1, 2, 3, 4, 6
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _NO_COMPRESSION = 1
 _COMPRESSIONS = frozenset(map(int, tifffile.COMPRESSION))
-"""Codes that are known. A page that leaves the tag out, as ImageJ writes it, has the plain number 1."""
+"""The compression codes that tifffile knows. They are compared as plain numbers: a page without the tag, as ImageJ
+writes it, has the number 1."""
 
 _LARGEST_TILE = 1 << 24
+"""Pixels in a tile that are always allowed, even if `max_pixels` is smaller."""
 _BLOCKS = 4
-"""How many times the largest image may be read at once, where its axes are not in the order of pages."""
+"""A block of several channels or planes may hold this many times `max_pixels`."""
 
 
 @dataclass(slots=True)
 class TiffImage:
-    """The first image series of a TIFF, or the image of an OME set that the file is part of. See `ImageFile`."""
+    """The first image series of a TIFF, or the image of an OME set that the file belongs to. See `ImageFile`."""
 
     key: str
     channels: tuple[str, ...]
@@ -91,7 +94,7 @@ class TiffImage:
         return planes
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
-        """See `ImageFile.read`. Pages that hold several channels stay decoded between their reads."""
+        """See `ImageFile.read`. A page that holds several channels stays decoded between their reads."""
         number = self._channel(channel)
         check_position(plane, self.planes, index, self.images, self.key)
         block = self._block(max(0, number) if self._apart else 0, plane, index)
@@ -107,18 +110,18 @@ class TiffImage:
 
     @property
     def _apart(self) -> bool:
-        """Whether the channels lie in blocks of their own."""
+        """Whether each channel lies in blocks of its own."""
         return not {"C", "S"} & set(self._axes.inside)
 
     def _channel(self, name: str) -> int:
-        """Number of a channel among those of the whole image, wherever it lies; -1 for the luminance."""
+        """Number of a channel among all channels of the image, whichever file it lies in; -1 for the luminance."""
         if matching(name, self.whole) is None and len(self.channels) == 1:
             channel_number(self.channels, name, self.key)
             name = self.channels[0]
         return channel_number(self.whole, name, self.key)
 
     def _block(self, channel: int, plane: int, index: int) -> Plane:
-        """The block of a plane, in the shape that `_axes` give it."""
+        """The block that holds a plane, in the shape that `_axes` gives."""
         with self._lock:
             wanted = (channel, plane, index)
             if self._held is not None and self._held[0] == wanted:
@@ -136,10 +139,10 @@ def _quoted(names: Sequence[str]) -> str:
 def open_reader(
     reader: Reader, key: str, max_pixels: int, declared: Declared = UNDECLARED, beside: Beside = alone
 ) -> TiffImage:
-    """Open from headers; pixels are read when a plane is asked for.
+    """Open a TIFF from its headers. Pixels are read when a plane is asked for.
 
-    Raises FieldFault TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS, and ABSENT where the file that
-    describes its pages is not there.
+    Raises FieldFault: TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE, TOO_MANY_PIXELS, and ABSENT if
+    another file that describes the pages is not there.
     """
     file = PageFile(reader, key)
     with translated(key):
@@ -181,7 +184,10 @@ def open_reader(
 def _described_by_ome(
     file: PageFile, declared: Declared, beside: Beside
 ) -> tuple[OmeImage | None, PlaneMap | None]:
-    """The image of the OME-XML that this file holds (part of) and where its planes lie; (image, None) where `run.axes` says it instead."""
+    """The image of the OME-XML to which this file belongs, and where its planes lie.
+
+    (None, None) without OME-XML; (image, None) if `run.axes` declares the axes instead.
+    """
     tif, key = file.tif, file.key
     description = str(file.first.description or "")
     if not tif.is_ome:
@@ -214,7 +220,8 @@ def _described_by_ome(
 
 
 def _companion(file: PageFile, ome: Ome, name: str, declared: Declared, beside: Beside) -> Ome | None:
-    """The OME-XML of the file `name`, which describes this one; None where it is not needed, since the pages are declared."""
+    """The OME-XML of the file `name`, which describes this one. None if that file is not there and is not needed,
+    because the pages are declared."""
     body = beside(name)
     if body is None:
         if declared.axes or declared.pages:
@@ -267,7 +274,7 @@ def _not_together(number: int) -> str:
 
 
 def _series(tif: tifffile.TiffFile, key: str) -> tifffile.TiffPageSeries:
-    """The one image series there is to count, beside smaller ones such as thumbnails."""
+    """The series of pages to count, the largest one: smaller ones, such as thumbnails, are ignored."""
     if not tif.series:
         raise FieldFault(Reason.UNREADABLE, "the TIFF holds no image", key)
     series, *others = tif.series
@@ -331,7 +338,7 @@ def _is_colour(page: tifffile.TiffPage) -> bool:
 
 
 def _palette(page: tifffile.TiffPage, key: str) -> Plane | None:
-    """Colours (n, 3) uint8 of a palette image; None where there is no palette or one that only tints grey values."""
+    """The colours (n, 3), uint8, of a palette image. None without a palette, and for one that only tints grey values."""
     if int(page.photometric) != _PALETTE:
         return None
     colours = page.colormap

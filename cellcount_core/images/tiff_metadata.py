@@ -1,4 +1,9 @@
-"""What OME-XML, ImageJ, MetaSeries and MetaMorph STK headers say of a TIFF: channel names, pixel size, significant bits."""
+"""What the headers of a TIFF say about its image: channel names, pixel size, bits in use (OME-XML, ImageJ,
+MetaSeries, STK).
+
+A pixel size is used only if it is possible for a microscope and nothing in the file contradicts it; otherwise a
+warning says why not.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +22,23 @@ _UM = {
     "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3, "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
     "m": 1e6, "meter": 1e6, "metre": 1e6, "inch": 25400.0, "inche": 25400.0, "in": 25400.0,
 }  # fmt: skip
-"""um in one of a unit, as writers spell it; ImageJ may write mu as an escape."""
+"""How many um each unit is, by the names that writers use for it. ImageJ may write the letter mu as an escape
+sequence."""
 
 _GARBLED = {"Âµ": "µ", "Î¼": "μ"}
-"""A mu that was written as UTF-8 and read as Latin-1."""
+"""The letter mu, written as UTF-8 and read as Latin-1."""
 
 _NO_UNIT = frozenset({"", "pixel", "px", "reference frame", "none", "null", "unknown"})
 
 _ALIKE = 0.01
+"""Relative difference up to which the pixel sizes along x and y count as equal."""
 _TAG_ALIKE = 0.02
+"""Relative difference up to which a pixel size agrees with the resolution tags."""
 _LEAST_UM, _MOST_UM = 0.01, 100.0
-"""um per px that a microscope's image can have."""
+"""An image from a microscope has `_LEAST_UM` to `_MOST_UM` um per px."""
 
 _PRINTED_UM = 20.0
-"""A resolution tag of more um per px (fewer than 1,270 dots an inch) is one for printing."""
+"""Resolution tags that mean more um per px than this (fewer than 1,270 dots an inch) are about printing."""
 
 CALIBRATION_OUT_OF_RANGE = "calibration_out_of_range"
 CALIBRATION_CONTRADICTORY = "calibration_contradictory"
@@ -40,8 +48,12 @@ CALIBRATION_UNIT_UNKNOWN = "calibration_unit_unknown"
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """`names` of the channels ("" where one has none; empty where no header names them), pixel size in um, bits in use, and codes of
-    what is said of the pixel size and cannot be."""
+    """What the headers say.
+
+    `names` are the channels' names ("" for one without a name; an empty tuple if no header names any), `um_per_px`
+    the pixel size in um, `bits` the bits in use, and `warnings` the codes of what is said about the pixel size but
+    cannot be right.
+    """
 
     names: tuple[str, ...] = ()
     um_per_px: float | None = None
@@ -50,7 +62,10 @@ class Described:
 
 
 def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
-    """What the headers of an open TIFF say, `image` of its OME-XML among them; dots per inch are for printing and are not looked at."""
+    """What the headers of an open TIFF say; `image` is the image of its OME-XML, if any.
+
+    Resolution tags in dots per inch are meant for printing and are never used as the pixel size, only to check one.
+    """
     if image is not None:
         return _of_ome(image, tif.pages.first)
     if tif.is_ome:
@@ -67,7 +82,12 @@ def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
 def calibrated(
     names: tuple[str, ...], bits: int | None, sides: Sequence[tuple[float | None, str]], tag: float | None
 ) -> Described:
-    """With the pixel size that `sides` (x and y: a number and its unit) give, where it can be and `tag` (um) does not contradict it."""
+    """A `Described` with the pixel size that `sides` gives: a number and its unit, along x and along y.
+
+    The pixel size is left out, with a warning where something was said, if it is incomplete, impossible, in an
+    unknown unit, not the same along x and y, or contradicted by `tag` (um per px from resolution tags, None if there
+    are none).
+    """
     units = [_unit(unit) for value, unit in sides if value is not None]
     if not units or all(unit in _NO_UNIT for unit in units):
         return Described(names, None, bits)
@@ -85,7 +105,7 @@ def calibrated(
 
 
 def _unit(text: str) -> str:
-    """The unit as `_UM` spells it."""
+    """The unit in the spelling that `_UM` has."""
     for garbled, meant in _GARBLED.items():
         text = text.replace(garbled, meant)
     plain = normalize("NFKC", text.strip().strip('"\0')).lower()
@@ -104,7 +124,7 @@ def _of_ome(image: OmeImage, page: tifffile.TiffPage) -> Described:
 
 
 def _tagged(page: tifffile.TiffPage) -> float | None:
-    """um per px by the resolution tags, where they are of the image and not of its print; None for no such."""
+    """um per px from the resolution tags, or None if there are none or they are about printing."""
     unit = {2: 25400.0, 3: 1e4}.get(int(page.tags.valueof("ResolutionUnit") or 0))
     x, y = (_per_unit(page, tag) for tag in ("XResolution", "YResolution"))
     if unit is None or x is None or y is None or abs(x - y) > _ALIKE * max(x, y):
@@ -113,7 +133,7 @@ def _tagged(page: tifffile.TiffPage) -> float | None:
 
 
 def _number(text: object) -> float | None:
-    """What an attribute says; None where it is not there, not-a-number where it is none ("0,5")."""
+    """The number in a header's value: None if there is no value, NaN if it is no number ("0,5")."""
     try:
         return float(text) if isinstance(text, str | int | float) and text != "" else None
     except (ValueError, OverflowError):
@@ -130,7 +150,7 @@ def _imagej(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
 
 
 def _per_unit(page: tifffile.TiffPage, tag: str) -> float | None:
-    """Units per px from a resolution tag: pixels per unit, a fraction."""
+    """Units per px from a resolution tag, which holds pixels per unit as a fraction."""
     value = page.tags.valueof(tag)
     if not isinstance(value, tuple) or len(value) != 2 or not value[0]:
         return None
@@ -138,7 +158,8 @@ def _per_unit(page: tifffile.TiffPage, tag: str) -> float | None:
 
 
 def _imagej_names(meta: Mapping[str, object]) -> tuple[str, ...]:
-    """Slice labels name channels only where each channel has one label, the same on all its planes."""
+    """Channel names from ImageJ's slice labels. They are names only if each channel has one label, the same on all
+    its planes."""
     labels = meta.get("Labels")
     counts = [meta.get("channels", 1), meta.get("slices", 1), meta.get("frames", 1)]
     channels = counts[0]
@@ -162,7 +183,8 @@ def _metaseries(meta: Mapping[str, object], page: tifffile.TiffPage) -> Describe
 
 
 def _stk(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
-    """The UIC tags of MetaMorph and of ImageXpress before MetaSeries: `Name` is the wavelength's, `SpatialCalibration` is 1 where it is on."""
+    """The UIC tags of MetaMorph, and of ImageXpress before MetaSeries. `Name` is the wavelength's name;
+    `SpatialCalibration` is 1 if the pixel size is valid."""
     name = str(meta.get("Name") or "").strip()
     unit = str(meta.get("CalibrationUnits", ""))
     on = meta.get("SpatialCalibration") == 1

@@ -35,7 +35,8 @@ _FIRST_PRIVATE_TAG = 32768
 
 
 class _Widths(NamedTuple):
-    """struct formats of an entry count and an offset, and the bytes of an entry: TIFF 6.0 section 2, BigTIFF."""
+    """The layout of a TIFF or BigTIFF directory: byte order, struct formats of an entry count and of an offset, bytes
+    of an entry, and the place of the first directory's offset (TIFF 6.0 section 2, BigTIFF)."""
 
     order: str
     entries: str
@@ -45,12 +46,16 @@ class _Widths(NamedTuple):
 
 
 def opens(head: bytes) -> bool:
-    """Whether the first bytes are those of a TIFF or BigTIFF of either byte order."""
+    """Whether a file begins like a TIFF or BigTIFF, of either byte order."""
     return head[:4] in _CLASSIC or head[:4] in _BIG
 
 
 def _check_chain(reader: Reader, key: str) -> int:
-    """Number of pages. Raises FieldFault TRUNCATED where a directory lies beyond the end of the file, UNREADABLE for a loop."""
+    """Follow the chain of page directories and return the number of pages.
+
+    Raises FieldFault(TRUNCATED) if a directory lies beyond the end of the file or the header names no page,
+    FieldFault(UNREADABLE) for a loop or more than 100,000 pages.
+    """
     widths = _widths(bytes(reader.read(0, 4)))
     if reader.size < widths.first + struct.calcsize(widths.offset):
         raise FieldFault(Reason.TRUNCATED, f"the TIFF ends after {reader.size} bytes, inside its header", key)
@@ -95,7 +100,8 @@ def _next(reader: Reader, at: int, widths: _Widths, page: int, key: str) -> int:
 
 
 def _check_values(reader: Reader, table: int, entries: int, widths: _Widths, page: int, key: str) -> None:
-    """Values too long for their entry must lie within the file: decoders do without those that do not."""
+    """Values that are too long for their directory entry must lie within the file: decoders silently do without those
+    that do not."""
     entry = struct.Struct(f"{widths.order}HH{widths.offset}{widths.offset}")
     inline = struct.calcsize(widths.offset)
     for tag, kind, count, offset in entry.iter_unpack(reader.read(table, table + entries * widths.entry)):
@@ -115,10 +121,8 @@ _BOX_OF_PIXELS = b"jp2c"
 
 
 def check_encoding(page: tifffile.TiffPage, key: str) -> None:
-    """Of the compressions that are images of their own, JPEG and JPEG 2000 are read: those whose size can be told beforehand.
-
-    Raises FieldFault UNSUPPORTED.
-    """
+    """Raises FieldFault(UNSUPPORTED) if strips or tiles are compressed as images of their own in a format other than
+    JPEG and JPEG 2000, the two whose size can be read beforehand."""
     code = int(page.compression)
     own = code in tifffile.TIFF.IMAGE_COMPRESSIONS or code == _LERC
     if own and code != _JPEG and code not in _JPEG_2000:
@@ -130,7 +134,11 @@ def check_encoding(page: tifffile.TiffPage, key: str) -> None:
 def _check_written(
     page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, key: str
 ) -> None:
-    """Raw pixels: the strips must hold as many bytes as the image has, and each must have its place. Raises FieldFault TRUNCATED."""
+    """The strips of an uncompressed page must hold as many bytes as its pixels need, and each strip must have a place
+    in the file.
+
+    Raises FieldFault(TRUNCATED).
+    """
     if keyframe.compression != _NONE:
         return
     strips, places = len(page.databytecounts), len(page.dataoffsets)
@@ -149,7 +157,8 @@ def _check_written(
 def _check_segments(
     page: tifffile.TiffPage | tifffile.TiffFrame, keyframe: tifffile.TiffPage, size: int, key: str
 ) -> list[Span]:
-    """Where the strips or tiles that are needed stand in the file of `size` bytes: each is there. Raises FieldFault TRUNCATED."""
+    """Where the strips or tiles of a page stand in a file of `size` bytes. Raises FieldFault(TRUNCATED) if one is
+    missing or ends beyond the file."""
     offsets, counts = page.dataoffsets, page.databytecounts
     needed = prod(keyframe.chunked)
     if min(len(offsets), len(counts)) < needed:
@@ -168,7 +177,10 @@ def _check_segments(
 
 
 def _check_images(spans: list[Span], keyframe: tifffile.TiffPage, reader: Reader, key: str) -> None:
-    """Where strips or tiles are images of their own, each has the size its page gives it. Raises FieldFault UNREADABLE, TRUNCATED."""
+    """Strips or tiles that are JPEG or JPEG 2000 images must have the size that their page gives them.
+
+    Raises FieldFault(UNREADABLE) or FieldFault(TRUNCATED).
+    """
     code = int(keyframe.compression)
     if code != _JPEG and code not in _JPEG_2000:
         return
@@ -190,7 +202,8 @@ def _check_jpeg(segment: bytes, keyframe: tifffile.TiffPage, number: int, key: s
 
 
 def _size_of_jpeg_2000(segment: bytes, number: int, key: str) -> tuple[int, int]:
-    """(height, width) from the codestream's SIZ (ISO 15444-1, annex A.5.1), in the file format's boxes (annex I) or bare."""
+    """(height, width) from the SIZ segment of a JPEG 2000 codestream (ISO 15444-1, annex A.5.1), bare or within the
+    boxes of a JP2 file (annex I)."""
     at = 0
     while segment[at : at + 4] != _SIZ:
         length, kind = int.from_bytes(segment[at : at + 4], "big"), segment[at + 4 : at + 8]
@@ -226,7 +239,8 @@ _DECODER_FAULTS = (
 
 @contextmanager
 def translated(key: str) -> Iterator[None]:
-    """What decoders raise on damaged bytes becomes a FieldFault UNREADABLE; a store that fails while they read does not."""
+    """Turn what decoders raise on damaged bytes into FieldFault(UNREADABLE). Faults of a store that fails meanwhile
+    pass unchanged."""
     try:
         yield
     except CellcountError:
@@ -237,7 +251,10 @@ def translated(key: str) -> Iterator[None]:
 
 
 class PageFile:
-    """One TIFF file, its headers read: its pages are read and decoded one at a time, each checked first."""
+    """One TIFF file, opened: its headers are read. Pages are checked and decoded one at a time.
+
+    Raises FieldFault(TRUNCATED) or FieldFault(UNREADABLE) if the headers are damaged.
+    """
 
     def __init__(self, reader: Reader, key: str) -> None:
         _check_chain(reader, key)
@@ -249,7 +266,8 @@ class PageFile:
             self.first = self.tif.pages.first
 
     def page(self, number: int, like: tifffile.TiffPage) -> Plane:
-        """Page `number`, which is to be of the shape and type of `like`."""
+        """The pixels of page `number` (from 0). Raises FieldFault(WRONG_SHAPE) unless it has the shape and type of
+        the page `like`, FieldFault(TRUNCATED) if there is no such page."""
         with translated(self.key):
             if number >= len(self.tif.pages):
                 detail = (
@@ -277,7 +295,7 @@ class PageFile:
             return np.asarray(page.asarray(maxworkers=1)).reshape(keyframe.shape)
 
     def raw(self, offset: int, keyframe: tifffile.TiffPage) -> Plane:
-        """The pixels of a page that stand as they are at `offset`: a view, no copy."""
+        """The uncompressed pixels of a page that stand at byte `offset`: a view, nothing is copied."""
         if offset < _HEADER_BYTES:
             raise FieldFault(
                 Reason.UNREADABLE, f"a plane stands at byte {offset}, in the file's header", self.key
@@ -293,8 +311,11 @@ class PageFile:
 
 
 class Stack:
-    """The pages of one file in the order of an array, which `axes` describe; `channels` are those that it holds, `apart` how many lie in
-    blocks of their own."""
+    """The pages of one file, which together are an array with the axes `axes`.
+
+    `apart` is the number of channels that lie in blocks of their own, `channels` the numbers of those that this file
+    holds (all of them).
+    """
 
     def __init__(self, file: PageFile, series: tifffile.TiffPageSeries, axes: Axes) -> None:
         self.keyframe, self.axes = series.keyframe, axes
@@ -304,7 +325,7 @@ class Stack:
         self._file, self._series = file, series
 
     def block(self, channel: int, plane: int, index: int) -> Plane:
-        """The block that holds a plane, see `Axes`; it may be part of a page or several pages."""
+        """The block that holds a plane (see `Axes`). A block may be part of a page, or several pages."""
         size, page = prod(self.axes.block), prod(self.keyframe.shape)
         start = self.axes.number(channel, plane, index) * size
         first, last = start // page, (start + size - 1) // page
@@ -326,13 +347,16 @@ class Stack:
         return self._file.decode(page, self.keyframe)
 
     def own(self, channel: int, index: int) -> tuple[int, ...]:
-        """The planes of a channel that lie in the file."""
+        """The z planes of a channel that lie in this file: all."""
         return tuple(range(self.axes.size("Z")))
 
 
 class OmePlanes:
-    """The pages that TiffData elements name, in this file and in those of its set. `roles` say what the XML's C, Z and T stand for; of the
-    `apart` channels of the image this file holds `channels`."""
+    """The pages that the TiffData elements of OME-XML name, in this file and in the others of its set.
+
+    `roles` says what the XML's C, Z and T stand for. The image has `apart` channels, of which this file holds those
+    with the numbers `channels`.
+    """
 
     def __init__(
         self, file: PageFile, plan: PlaneMap, roles: Mapping[str, str], beside: Beside, key: str
@@ -347,12 +371,16 @@ class OmePlanes:
         self.channels: Sequence[int] = sorted({at["C"] for at in self.held})
 
     def own(self, channel: int, index: int) -> tuple[int, ...]:
-        """The planes of a channel that lie in this file."""
+        """The z planes of a channel that lie in this file."""
         held = (at for at in self.held if (at["C"], at["T"]) == (channel, self._times[index]))
         return tuple(sorted(at["Z"] for at in held))
 
     def block(self, channel: int, plane: int, index: int) -> Plane:
-        """The page of a plane, wherever it lies."""
+        """The page of a plane, in whichever file it lies.
+
+        Raises FieldFault(TRUNCATED) if the XML names no page for it, FieldFault(ABSENT) if the other file is not
+        there, and FieldFault(WRONG_SHAPE) if that file has another UUID.
+        """
         place = self.place(channel, plane, index)
         if place is None:
             detail = f"the OME-XML names no page for plane {plane + 1} of channel number {channel} (from 0)"
@@ -360,7 +388,7 @@ class OmePlanes:
         return (self._other(place) if place.file else self._file).page(place.ifd, self.keyframe)
 
     def place(self, channel: int, plane: int, index: int) -> Place | None:
-        """Where a plane lies, None where the XML does not say it."""
+        """Where a plane lies; None if the XML does not say."""
         at = {"C": channel, "Z": plane, "T": self._times[index]}
         return self.plan.place((at[self._roles["C"]], at[self._roles["Z"]], at[self._roles["T"]]))
 

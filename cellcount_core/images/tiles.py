@@ -1,8 +1,8 @@
-"""Cutting a field into tiles such that the assembled map equals the map of the uncut field, bit for bit.
+"""Cutting a field into tiles so that the map assembled from them equals, bit for bit, the map of the whole field.
 
-Tile origins are multiples of the network's total stride, and every pixel a tile answers for (its core) is at least the
-network's receptive radius away from any edge at which the tile was cut. Edges of the canvas are no cuts: there the
-network's own padding acts in the uncut field too.
+Tiles begin at multiples of the network's total stride. Each tile gives its own part of the map (its core), and every
+pixel of the core lies at least the network's receptive radius away from each edge at which the tile was cut. An edge
+of the canvas is no cut: there the network's own padding acts on the whole field too.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, apply
 
 Window = tuple[int, int, int, int]
-"""(y0, y1, x0, x1) in px of the canvas, half-open."""
+"""(y0, y1, x0, x1) in px of the canvas; y1 and x1 are not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: its origin on the canvas and `core`, the part of the map it answers for."""
+    """One tile: its first pixel (y, x) on the canvas, and `core`, the part of the map that is taken from it."""
 
     y: int
     x: int
@@ -33,10 +33,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """All tiles of a field in raster order.
+    """All tiles of a field, row by row.
 
-    `shape` is the field (H, W); `canvas` the field padded at the bottom and right to multiples of the stride; `tile` the
-    (h, w) all tiles share. The cores are a partition of the canvas.
+    `shape` is the field's (H, W); `canvas` is that shape, padded at the bottom and right to multiples of the stride;
+    `tile` is the (h, w) of every tile. Each pixel of the canvas belongs to exactly one core.
     """
 
     shape: tuple[int, int]
@@ -45,7 +45,7 @@ class TileGrid:
     tiles: tuple[Tile, ...]
 
     def tiles_in(self, window: Window) -> tuple[Tile, ...]:
-        """The tiles whose cores meet `window`, in raster order."""
+        """The tiles whose cores overlap `window`, row by row."""
         return tuple(tile for tile in self.tiles if _meet(tile.core, window) is not None)
 
 
@@ -57,10 +57,12 @@ class _Axis:
 
 
 def plan_tiles(shape: tuple[int, int], *, stride: int, radius: int, max_tile: int) -> TileGrid:
-    """The fewest equal tiles of at most `max_tile` px a side, each as small as that number allows.
+    """The fewest tiles of equal size with sides of at most `max_tile` px, each as small as that number of tiles
+    allows.
 
-    `stride` and `radius` (px) are the network's total stride and receptive radius. Raises ConfigFault where no tile of
-    `max_tile` can have a core, naming the smallest that can; ValueError for a shape, stride or radius out of range.
+    `stride` and `radius` (px) are the network's total stride and receptive radius. Raises ConfigFault if a tile of
+    `max_tile` px leaves no room for a core (the message names the smallest that does), ValueError if shape, stride or
+    radius is out of range.
     """
     if min(shape) < 1 or stride < 1 or radius < 0:
         raise ValueError(f"shape {shape}, stride {stride} and radius {radius} must be at least 1, 1 and 0")
@@ -71,12 +73,13 @@ def plan_tiles(shape: tuple[int, int], *, stride: int, radius: int, max_tile: in
 
 
 def smallest_tile(stride: int, radius: int) -> int:
-    """The side (px) of the smallest tile that has a core: the receptive radius in whole strides on both sides of one stride."""
+    """The side (px) of the smallest tile with a core: one stride, and on both sides of it the receptive radius in
+    whole strides."""
     return (2 * -(-radius // stride) + 1) * stride
 
 
 def _plan_axis(side: int, stride: int, radius: int, max_tile: int) -> _Axis:
-    """One axis in units of the stride: origins spread evenly, cores cut in the middle of each overlap."""
+    """One axis in units of the stride: tiles are spread evenly, and cores meet in the middle of each overlap."""
     length = -(-side // stride)
     margin = -(-radius // stride)
     largest = max_tile // stride
@@ -102,10 +105,11 @@ def _plan_axis(side: int, stride: int, radius: int, max_tile: int) -> _Axis:
 def cut(
     planes: Sequence[Plane], norms: Sequence[Normalisation], grid: TileGrid, tile: Tile
 ) -> NDArray[np.float32]:
-    """Normalised input (h, w, C) of one tile from C raw planes of the field's shape, with a `Normalisation` for each.
+    """The normalised input (h, w, C) of one tile, from C raw planes of the field's shape and a `Normalisation` for
+    each.
 
-    Only the tile is copied. Beyond the field pixels are reflected about the last one (reflect101), or the last one is
-    repeated where the field is too small to reflect.
+    Only the tile is copied. Beyond the field, pixels are reflected at the last one (reflect101), or the last one is
+    repeated if the field is too small to reflect. Raises ValueError if a plane has another shape.
     """
     rows = _source_indices(tile.y, grid.tile[0], grid.shape[0], grid.canvas[0])
     columns = _source_indices(tile.x, grid.tile[1], grid.shape[1], grid.canvas[1])
@@ -134,7 +138,8 @@ def place(
 ) -> None:
     """Write the core of `tile_map` (h, w, K) into `out` (H, W, K), the map of `window` of the canvas.
 
-    After all of `grid.tiles_in(window)` were placed, every pixel of `out` was written exactly once.
+    Once all of `grid.tiles_in(window)` are placed, every pixel of `out` has been written exactly once. Raises
+    ValueError if the shapes do not fit.
     """
     if tile_map.shape[:2] != grid.tile or out.shape[:2] != (window[1] - window[0], window[3] - window[2]):
         raise ValueError(

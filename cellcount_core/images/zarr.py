@@ -1,8 +1,9 @@
-"""OME-Zarr: one resolution of an image, its planes put together from the chunks that were read for it.
+"""OME-Zarr: one resolution level of an image, with its planes assembled from the chunks that were read for it.
 
-Zarr 2 and 3 (also sharded), with the compressions that imagecodecs has. Sizes come from the metadata and bound every decoder, so
-that no chunk can ask for more memory than its array says. A chunk that was never written has the array's fill value by the
-specification; that is told (`Doubt.CHUNKS_MISSING`), and planning does not take an image of such chunks alone for an image.
+Zarr 2 and 3 (also sharded) are read, with the compressions that imagecodecs has. Sizes come from the metadata and
+limit every decoder, so that no chunk can ask for more memory than its array declares. By the specification, a chunk
+that was never written has the array's fill value; a warning says so (`Doubt.CHUNKS_MISSING`), and planning does not
+accept an image of which no chunk was written.
 """
 
 from __future__ import annotations
@@ -43,13 +44,14 @@ from cellcount_core.images.reader import Reader, Span
 from cellcount_core.images.tiff_metadata import calibrated
 
 _MOST_INNER = 1 << 20
-"""Chunks in a shard."""
+"""Most chunks in a shard."""
 
 _NEVER_WRITTEN = (1 << 64) - 1
 _BLOCKS = 4
-"""How many times the largest image a chunk may be: chunks may hold several planes."""
+"""A chunk may hold several planes, together at most this many times `max_pixels`."""
 
 _SLACK = 1 << 20
+"""Bytes that an intermediate compression step may give beyond the size of the chunk."""
 _BLOSC_HEADER = 16
 _V3_TYPES = {
     "bool": "|b1", "int8": "|i1", "uint8": "|u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
@@ -62,7 +64,7 @@ _FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 class ArrayImage:
     """One level of an image in OME-Zarr. See `ImageFile`.
 
-    `warnings` say of what was read so far whether chunks of it were never written.
+    `warnings` tell whether chunks are missing among those that were read so far.
     """
 
     key: str
@@ -80,16 +82,16 @@ class ArrayImage:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names that `omero` gives, else ("",) for one and "0", "1", … for several."""
+        """The names in the `omero` metadata, or ("",) for one channel and "0", "1", … for several."""
         return self.group.names(self._size("c"))
 
     @property
     def whole(self) -> tuple[str, ...]:
-        """As `channels`."""
+        """The same as `channels`: the array holds all of them."""
         return self.channels
 
     def own(self, channel: str, index: int = 0) -> tuple[int, ...]:
-        """Every plane."""
+        """All planes."""
         return tuple(range(self.planes))
 
     @property
@@ -104,7 +106,7 @@ class ArrayImage:
 
     @property
     def images(self) -> int:
-        """Time points."""
+        """Number of time points."""
         return self._size("t")
 
     @property
@@ -118,7 +120,7 @@ class ArrayImage:
         return self._size("y"), self._size("x")
 
     def read(self, channel: str, plane: int, index: int = 0) -> Plane:
-        """See `ImageFile.read`. Chunks that hold several planes stay decoded until a plane of others is read."""
+        """See `ImageFile.read`. Chunks that hold several planes stay decoded until a plane from other chunks is read."""
         number = channel_number(self.channels, channel, self.key)
         check_position(plane, self.planes, index, self.images, self.key)
         at = {"c": number, "z": plane, "t": index}
@@ -154,7 +156,8 @@ class ArrayImage:
         return plane
 
     def _chunk(self, at: tuple[int, ...], chosen: Mapping[int, int]) -> Plane | None:
-        """A chunk, None where it was never written; of a shard the chunks that `chosen` needs, see `_Decoder.chunk`."""
+        """A chunk, or None if it was never written. Of a shard, only the chunks that `chosen` needs: see
+        `_Decoder.chunk`."""
         key = f"{self.key}/{self.array.chunk_name(at)}"
         if (reader := self._parts.get(key)) is None:
             return None
@@ -169,10 +172,11 @@ class ArrayImage:
 
 
 def open_array(parts: Mapping[str, Reader], key: str, max_pixels: int) -> ArrayImage:
-    """Open the array at `key` from the objects `parts` that were read for it: its own metadata, that of its image, and chunks.
+    """Open the array at `key` from `parts`, the objects that were read for it: its own metadata, its image's
+    metadata, and chunks.
 
-    Chunks that are not among them were never written. Raises FieldFault UNREADABLE, UNSUPPORTED, WRONG_SHAPE, WRONG_DTYPE,
-    TOO_MANY_PIXELS.
+    A chunk that is not in `parts` was never written. Raises FieldFault: UNREADABLE, UNSUPPORTED, WRONG_SHAPE,
+    WRONG_DTYPE, TOO_MANY_PIXELS.
     """
     own = next((name for name in (NODE_V3, ARRAY_V2) if f"{key}/{name}" in parts), None)
     if own is None:
@@ -200,13 +204,13 @@ def open_array(parts: Mapping[str, Reader], key: str, max_pixels: int) -> ArrayI
 
 
 def group_scale(group: ImageGroup, level: int, axis: int) -> float | None:
-    """Size of a pixel of a level along an axis, in the axis's unit; None where the metadata does not give it."""
+    """Size of a pixel of a level along an axis, in the unit of the axis. None if the metadata does not give it."""
     scale = group.levels[level].scale
     return scale[axis] if scale else None
 
 
 def _image(parts: Mapping[str, Reader], key: str) -> tuple[ImageGroup, int]:
-    """The image that an array is a level of, and the number of the level."""
+    """The image to which an array belongs as a level, and the number of that level."""
     for name in (ATTRIBUTES_V2, NODE_V3):
         for path, reader in parts.items():
             folder, _, file = path.rpartition("/")
@@ -222,7 +226,8 @@ def _image(parts: Mapping[str, Reader], key: str) -> tuple[ImageGroup, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """How the chunks of an array, or those within its shards, become arrays: (shape of a chunk, steps in the order of writing)."""
+    """How the stored chunks of an array, or those within its shards, become arrays: the shape of a chunk, its type
+    and fill value, the order of its axes as written, and its compressions."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
@@ -233,13 +238,14 @@ class _Decoder:
 
     @property
     def depth(self) -> tuple[int, ...]:
-        """Elements that are decoded together along each axis."""
+        """Number of elements along each axis that are decoded together."""
         return self.shape if self.shards is None else self.shards.inner.shape
 
     def chunk(self, reader: Reader, key: str, chosen: Mapping[int, int]) -> tuple[Plane, bool]:
-        """The elements of a stored object, and whether all were written.
+        """The elements of one stored object, and whether all of them were written.
 
-        Of a shard those alone that lie in its chunks with the indices `chosen`: along those axes it is as long as one of its chunks.
+        Of a shard only the chunks that hold the indices `chosen` are decoded; along those axes the result is as long
+        as one chunk.
         """
         if self.shards is None:
             return self._decoded(reader.whole(), key), True
@@ -261,7 +267,8 @@ class _Decoder:
 
 @dataclass(frozen=True, slots=True)
 class _Shards:
-    """The stored objects are shards: chunks of an array of their own, after or before an index of where each lies."""
+    """The stored objects are shards: each holds chunks of its own, and before or after them an index of where each
+    lies."""
 
     shape: tuple[int, ...]
     inner: _Decoder
@@ -290,7 +297,8 @@ class _Shards:
         return whole, len(spans) == len(wanted)
 
     def _index(self, reader: Reader, grid: tuple[int, ...], key: str) -> Plane:
-        """(…, 2): first byte and number of bytes of each chunk."""
+        """First byte and number of bytes of each chunk in the shard, (…, 2). Raises FieldFault(TRUNCATED) if the
+        shard is shorter than its index."""
         length = 16 * math.prod(grid) + (4 if self.checked else 0)
         if length > reader.size:
             detail = f"the shard has {reader.size:,} bytes and its index alone needs {length:,}"
@@ -312,7 +320,8 @@ class _Shards:
 
 
 def _decoder(array: ZarrArray, key: str) -> _Decoder:
-    """Raises FieldFault UNSUPPORTED for a type or codec that is not read, UNREADABLE for ones that do not fit together."""
+    """The decoder of an array. Raises FieldFault(UNSUPPORTED) for a type or codec that is not read,
+    FieldFault(UNREADABLE) for ones that do not fit together."""
     dtype = _dtype(array, key)
     try:
         return _chain(array.codecs, array.chunks, dtype, _fill(array.fill, dtype), key, nested=False)
@@ -382,7 +391,7 @@ def _dtype(array: ZarrArray, key: str) -> np.dtype[np.generic]:
 
 
 def _fill(value: Json, dtype: np.dtype[np.generic]) -> object:
-    """The value of what is not stored, 0 where the array says none or one that its type does not hold."""
+    """The value of elements that are not stored: 0 if the array gives none, or one that its type cannot hold."""
     if isinstance(value, str):
         value = _FLOATS.get(value, 0)
     try:
@@ -416,7 +425,8 @@ _COMPRESSIONS: dict[str, Callable[[Raw, int], Raw]] = {
     "lz4": _bounded("lz4_decode", header=True),
     "bz2": _bounded("bz2_decode"),
 }
-"""Bytes to bytes, with the most there can be: codecs of Zarr 3 and compressors of numcodecs (Zarr 2)."""
+"""Decompressors by name (codecs of Zarr 3 and compressors of numcodecs for Zarr 2). Each takes the bytes and the
+largest size that they may decompress to."""
 
 _CHECKSUM = "crc32c"
 
