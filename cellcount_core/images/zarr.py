@@ -33,12 +33,7 @@ from cellcount_core.domain.ngff import (
     codecs_of,
     image_of,
 )
-from cellcount_core.images.imagefile import (
-    Plane,
-    channel_number,
-    check_pixels,
-    check_position,
-)
+from cellcount_core.images.imagefile import Plane, channel_number, check_pixels, check_position
 from cellcount_core.images.pixels import bit_max_of, check_dtype, countable
 from cellcount_core.images.reader import Reader, Span
 from cellcount_core.images.tiff_metadata import calibrated
@@ -198,15 +193,10 @@ def open_array(parts: Mapping[str, Reader], key: str, max_pixels: int) -> ArrayI
     if math.prod(together) > _BLOCKS * max_pixels:
         detail = f"chunks of {tuple(together)} must be decoded at once; run.max_pixels allows {max_pixels:,} in one image"
         raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)
-    sides = [(group_scale(group, level, axis), group.units[axis]) for axis in (x, y)]
+    scale = group.levels[level].scale
+    sides = [(scale[axis] if scale else None, group.units[axis]) for axis in (x, y)]
     said = calibrated((), None, sides, None)
     return ArrayImage(key, array, group, said.um_per_px, said.warnings, parts, decoder)
-
-
-def group_scale(group: ImageGroup, level: int, axis: int) -> float | None:
-    """Size of a pixel of a level along an axis, in the unit of the axis. None if the metadata does not give it."""
-    scale = group.levels[level].scale
-    return scale[axis] if scale else None
 
 
 def _image(parts: Mapping[str, Reader], key: str) -> tuple[ImageGroup, int]:
