@@ -254,7 +254,7 @@ def measured_plan(run: RunConfig, store: MadeUpStore) -> list[str]:
 class MadeUpStore(Protocol):
     """A store whose `objects` objects are listed in shuffled order."""
 
-    url = "memory://made-up"
+    url: str = "memory://made-up"
     objects: int
 
     def listed(self, number: int) -> Listed:
