@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from benchmarks.record import passed, record
 from benchmarks.separation import separate_and_draw
-from cellcount_core.demo.examples import made_up_image
 from cellcount_core.demo.optics import Stain, build_instrument, expose
+from cellcount_core.demo.plate import made_up_image
 from cellcount_core.demo.scene import plant
 from cellcount_core.evaluation.evaluate import count_plane
 from cellcount_core.evaluation.suites.base import open_counters

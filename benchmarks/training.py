@@ -30,7 +30,7 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import COUNTS
-from cellcount_core.training.trainer import compiled, prepare_backend
+from cellcount_core.training.network import compiled, prepare_backend
 
 RECIPE = Path("conf/train_seed_unet.yaml")
 _SEED = 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellcount_core.api.calls import count, evaluate, plan, run
     from cellcount_core.api.result import DoubtfulCount, Result
-    from cellcount_core.demo.examples import made_up_image, made_up_labelled, made_up_plate
+    from cellcount_core.demo.plate import made_up_image, made_up_labelled, made_up_plate
     from cellcount_core.output.open import Output
     from cellcount_core.output.open import open_output as open  # noqa: A004
 
@@ -35,9 +35,9 @@ _HOMES = {
     "Result": "cellcount_core.api.result",
     "DoubtfulCount": "cellcount_core.api.result",
     "Output": "cellcount_core.output.open",
-    "made_up_image": "cellcount_core.demo.examples",
-    "made_up_labelled": "cellcount_core.demo.examples",
-    "made_up_plate": "cellcount_core.demo.examples",
+    "made_up_image": "cellcount_core.demo.plate",
+    "made_up_labelled": "cellcount_core.demo.plate",
+    "made_up_plate": "cellcount_core.demo.plate",
 }
 """In which module each public name is defined."""
 

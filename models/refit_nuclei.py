@@ -21,9 +21,9 @@ from cellcount_core.objects.separators import build_separator
 from cellcount_core.tasks.instances.task import section_of
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
-from cellcount_core.training.fit import GRIDS, START, fit_cores, score
-from cellcount_core.training.goldens import put_labels
-from cellcount_core.training.images import load_images
+from cellcount_core.training.fit import SEPARATOR_GRIDS, SEPARATOR_START, fit_cores, score
+from cellcount_core.training.variants import put_labels
+from cellcount_core.training.batches import load_images
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "models" / "nuclei"
@@ -32,7 +32,7 @@ FOLDER = ROOT / "models" / "nuclei"
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("version", help="of the new package")
-    made.add_argument("--names", nargs="+", default=list(GRIDS), choices=list(GRIDS))
+    made.add_argument("--names", nargs="+", default=list(SEPARATOR_GRIDS), choices=list(SEPARATOR_GRIDS))
     made.add_argument("--dry", action="store_true", help="print what would be fitted and write nothing")
     arguments = made.parse_args()
     config = TrainConfig.model_validate(read_yaml(ROOT / "conf" / "train_nuclei.yaml"))
@@ -45,7 +45,7 @@ def main() -> None:
     fit, maps = as_counted(package, engine, fitting_images(config, images), print)
     stated = {name: value for name, value in section_of(package).separator.items() if name != "kind"}
     before = {name: float(str(value)) for name, value in stated.items() if value is not None}
-    start = {**{name: START[name] for name in arguments.names}, **before}
+    start = {**{name: SEPARATOR_START[name] for name in arguments.names}, **before}
     fitted = fit_cores(fit, maps, print, start=start, names=arguments.names)
     for name, numbers in ((package.version, before), (arguments.version, fitted)):
         found = score(fit, maps, numbers)

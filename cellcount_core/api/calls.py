@@ -227,8 +227,7 @@ def evaluate(
     >>> len(measured.rows), 0 <= measured.figures["f1_50"].value <= 1
     (2, True)
     """
-    from cellcount_core.evaluation.assess import assess
-    from cellcount_core.evaluation.data import list_data
+    from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import write_result
     from cellcount_core.models.package import find_package
     from cellcount_core.output.planfile import usable_cores

@@ -102,9 +102,8 @@ def demonstrate(folder: Path, wells: int, runner: str) -> int:
     from rich.console import Console
 
     from cellcount_core.config import JobConfig
-    from cellcount_core.demo.compare import compare
+    from cellcount_core.demo.compare import compare, print_comparison
     from cellcount_core.demo.plate import render_plate
-    from cellcount_core.demo.table import print_comparison
     from cellcount_core.report.pictures import draw_pictures
     from cellcount_core.runners.job import run_job
     from cellcount_core.stores.base import StorageOptions

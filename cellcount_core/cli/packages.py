@@ -69,8 +69,7 @@ def evaluate(
 
     Raises ConfigFault or OutputFault if an argument is not valid.
     """
-    from cellcount_core.evaluation.assess import assess
-    from cellcount_core.evaluation.data import list_data
+    from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
     from cellcount_core.tasks.task import task_of
@@ -138,7 +137,7 @@ def evaluate_suites(
     limit: int | None,
 ) -> int:
     """Run suites of measurements on a package; write the JSON and Markdown of each, and print them."""
-    from cellcount_core.evaluation.data import list_data
+    from cellcount_core.evaluation.assess import list_data
     from cellcount_core.evaluation.suites import run
     from cellcount_core.models.package import find_package
 
@@ -275,8 +274,8 @@ def package_now(config: Path, assignments: Sequence[str]) -> int:
 def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
     """Measure again what a package states about its counts, with the present code, and give it the version of the configuration."""
     from cellcount_core.pipeline.context import prepare_process
+    from cellcount_core.training.batches import load_images
     from cellcount_core.training.export import refit_package
-    from cellcount_core.training.images import load_images
 
     prepare_process()
     settings = _settings(config, assignments)

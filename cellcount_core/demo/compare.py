@@ -1,6 +1,7 @@
-"""Counted against true: what a finished run found on a plate whose counts are known.
+"""Compare what a finished run counted with a plate's true counts, and show the comparison as a plate on a terminal.
 
-Only fields with a count are compared, so that a file that could not be read is a failure in the ledger and no error of the count.
+Only fields with a count are compared, so a file that could not be read is a failure in the ledger and not a counting
+error.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from cellcount_core.demo.truth import FileFault, Treatment, TruthField, read_truth
+from cellcount_core.demo.plate import FileFault, Treatment, TruthField, read_truth
 from cellcount_core.domain.columns import PLATE, SITE, WELL
 from cellcount_core.domain.errors import ConfigFault, Status
+from cellcount_core.domain.plates import FORMATS, WellPosition, row_name
 
 _WELL_COLUMNS = [PLATE.name, WELL.name, "fields_expected", "fields_ok", "count"]
 _FIELD_COLUMNS = [PLATE.name, WELL.name, SITE.name, "status", "reason", "reason_detail", "count"]
@@ -22,7 +28,7 @@ _FIELD_COLUMNS = [PLATE.name, WELL.name, SITE.name, "status", "reason", "reason_
 
 @dataclass(frozen=True, slots=True)
 class WellResult:
-    """One well. `counted` is None where no field was counted; `true` sums the fields that were counted only."""
+    """One well. `counted` is None if none of its fields was counted; `true` sums only the fields that were counted."""
 
     well: str
     treatment: Treatment
@@ -39,7 +45,7 @@ class WellResult:
 
 @dataclass(frozen=True, slots=True)
 class Uncounted:
-    """A field without a count: why the run says so, and what had been done to its file."""
+    """A field without a count: why, according to the run, and what had been done to its file."""
 
     well: str
     site: int
@@ -51,9 +57,9 @@ class Uncounted:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Counted against true of one plate; wells and uncounted fields in key order.
+    """Counted and true numbers of one plate, with wells and uncounted fields in key order.
 
-    `unnoticed` are damaged files whose field has a count all the same: there must be none.
+    `unnoticed` are damaged files whose field has a count all the same; there must be none.
     """
 
     plate: str
@@ -73,12 +79,12 @@ class Comparison:
 
     @property
     def bias(self) -> float:
-        """(counted - true) / true over all counted fields; nan where nothing was planted."""
+        """(counted - true) / true over all counted fields; NaN if nothing was planted."""
         return (self.counted - self.true) / self.true if self.true else float("nan")
 
     @property
     def mape(self) -> float:
-        """Mean over wells with cells of |counted - true| / true (a fraction); nan where there is none."""
+        """Mean of |counted - true| / true over the wells with cells, as a fraction; NaN if there is no such well."""
         errors = [
             abs(well.counted - well.true) / well.true
             for well in self.wells
@@ -88,14 +94,15 @@ class Comparison:
 
     @property
     def counted_in_empty(self) -> int:
-        """Objects counted in wells that hold none."""
+        """Objects counted in wells that hold no cells."""
         return sum(well.counted or 0 for well in self.wells if well.treatment is Treatment.EMPTY)
 
 
 def compare(run: Path, truth: Path) -> Comparison:
     """Compare the tables of the finished run in `run` with the true counts in the file `truth`.
 
-    Raises ConfigFault where a table is not there, the fields of the two differ, or wells and fields contradict each other.
+    Raises ConfigFault if a table cannot be read, if the fields of the two differ, or if the run's wells and fields
+    contradict each other.
     """
     planted = {(each.plate, each.well, each.site): each for each in read_truth(truth)}
     fields = _rows(run / "fields", _FIELD_COLUMNS)
@@ -129,10 +136,12 @@ def compare(run: Path, truth: Path) -> Comparison:
 
 
 _Key = tuple[str, str, int]
-_Row = dict[str, object]
+_TableRow = dict[str, object]
 
 
-def _wells(run: Path, found: dict[_Key, _Row], planted: dict[_Key, TruthField]) -> tuple[WellResult, ...]:
+def _wells(
+    run: Path, found: dict[_Key, _TableRow], planted: dict[_Key, TruthField]
+) -> tuple[WellResult, ...]:
     true: dict[str, int] = defaultdict(int)
     counted: dict[str, int] = defaultdict(int)
     treatment = {each.well: each.treatment for each in planted.values()}
@@ -161,14 +170,117 @@ def _wells(run: Path, found: dict[_Key, _Row], planted: dict[_Key, TruthField]) 
     return tuple(sorted(results, key=lambda each: each.well))
 
 
-def _key(row: _Row) -> _Key:
+def _key(row: _TableRow) -> _Key:
     return str(row[PLATE.name]), str(row[WELL.name]), int(str(row[SITE.name]))
 
 
-def _rows(path: Path, columns: list[str]) -> list[_Row]:
-    """Rows of a Parquet file, or of all files of a folder."""
+def _rows(path: Path, columns: list[str]) -> list[_TableRow]:
+    """The rows of a Parquet file, or of all files of a folder."""
     try:
-        rows: list[_Row] = ds.dataset(path, format="parquet").to_table(columns=columns).to_pylist()
+        rows: list[_TableRow] = ds.dataset(path, format="parquet").to_table(columns=columns).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise ConfigFault(f"{path}: the table cannot be read; is the run finished? ({error})") from error
     return rows
+
+
+_WIDE = 112
+_CLOSE, _FAR = 0.05, 0.15
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print plate, legend, totals and failures.
+
+    A console of at least 112 columns shows "counted/true" for each well; a narrower one (down to about 70) shows the
+    count alone.
+    """
+    console.print(plate_table(comparison, console.width))
+    console.print(_legend(comparison, console))
+    console.print()
+    for line in (*summary_lines(comparison), *failure_lines(comparison)):
+        # What stands in brackets is a reason or a name, no markup.
+        console.print(line, markup=False, highlight=False)
+
+
+def plate_table(comparison: Comparison, width: int) -> Table:
+    """The plate for a console of `width` columns. Wells that were not rendered stay blank."""
+    rows, columns = FORMATS[96]
+    wells = {well.well: well for well in comparison.wells}
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=comparison.plate,
+        title_justify="left",
+    )
+    table.add_column("", style="bold", justify="right")
+    for column in range(columns):
+        table.add_column(str(column + 1), justify="right", no_wrap=True)
+    for row in range(rows):
+        cells = [wells.get(WellPosition(row, column).name) for column in range(columns)]
+        table.add_row(row_name(row), *(_cell(well, width) for well in cells))
+    return table
+
+
+def summary_lines(comparison: Comparison) -> list[str]:
+    """The totals in plain words."""
+    empty = [well for well in comparison.wells if well.treatment is Treatment.EMPTY]
+    fields = sum(well.fields_expected for well in comparison.wells)
+    counted = sum(well.fields_ok for well in comparison.wells)
+    lines = [
+        f"{counted} of {fields} fields counted: {comparison.counted:,} nuclei, true {comparison.true:,} "
+        f"({comparison.bias:+.1%}); mean error of a well {comparison.mape:.1%}",
+    ]
+    if empty:
+        lines.append(
+            f"{len(empty)} empty wells: {comparison.counted_in_empty} nuclei counted in them, true 0"
+        )
+    return lines
+
+
+def failure_lines(comparison: Comparison) -> list[str]:
+    """One line for each field without a count, and one for each damaged file that was counted all the same."""
+    lines = [_failure(each) for each in comparison.uncounted]
+    lines += [
+        f"well {each.well} site {each.site}: the file was {each.file_fault.value} and was counted all the same"
+        for each in comparison.unnoticed
+    ]
+    return lines
+
+
+def _failure(each: Uncounted) -> str:
+    planted = f" (planted: {each.planted.value} file)" if each.planted.value != "none" else ""
+    detail = f": {each.detail}" if each.detail else ""
+    return f"well {each.well} site {each.site}: {each.status}, {each.reason}{planted}{detail}"
+
+
+def _cell(well: WellResult | None, width: int) -> Text:
+    if well is None:
+        return Text("")
+    if well.counted is None:
+        return Text("failed", style="bold red")
+    mark = "" if well.complete else "!"
+    count = f"{well.counted}/{well.true}" if width >= _WIDE else str(well.counted)
+    return Text(count + mark, style=_style(well))
+
+
+def _style(well: WellResult) -> str:
+    if well.treatment is Treatment.EMPTY:
+        return "dim" if well.counted == 0 else "bold red"
+    style = "bold " if not well.complete else ""
+    error = abs((well.counted or 0) - well.true) / well.true if well.true else 0.0
+    colour = "green" if error <= _CLOSE else "yellow" if error <= _FAR else "red"
+    return style + colour
+
+
+def _legend(comparison: Comparison, console: Console) -> Text:
+    wide = console.width >= _WIDE
+    legend = Text("counted/true nuclei of a well" if wide else "counted nuclei of a well")
+    if console.color_system is not None:
+        for text, style in (("within 5 %", "green"), ("within 15 %", "yellow"), ("beyond", "red")):
+            legend.append("  ").append(text, style=style)
+    legend.append("  " if wide else "\n").append(
+        "0/0 = empty well" if wide else "0 = empty well", style="dim"
+    )
+    if any(not well.complete for well in comparison.wells):
+        legend.append("  ! = a field not counted")
+    return legend

@@ -1,7 +1,8 @@
-"""From a scene to what the camera saw: texture, dirt, blur, haze, uneven light, offset and noise, in two channels.
+"""From a scene to what the camera records: texture, dirt, blur, haze, uneven light, offset and noise, in two
+channels.
 
-Levels are in electrons until the camera turns them into counts. The light falls off towards one corner and is the same in every
-field of a plate, as in an instrument; the dirt is another in every field and lies in both channels.
+Levels are in electrons until the camera turns them into counts. The light falls off towards one corner and is the
+same in every field of a plate, as in an instrument. The dirt differs from field to field and lies in both channels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Stain(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """`offset` in counts, `gain` in counts an electron, `read_noise` in electrons (standard deviation)."""
+    """A camera: `offset` in counts, `gain` in counts per electron, `read_noise` in electrons (standard deviation)."""
 
     offset: float = 300.0
     gain: float = 2.2
@@ -38,7 +39,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class _Exposure:
-    """Electrons of a bright object and of the background, and the blur (sigma, px) of one channel."""
+    """One channel's electrons in a bright object and in the background, and its blur (sigma, px)."""
 
     peak: float
     background: float
@@ -55,8 +56,9 @@ _EXPOSURES = {
 class Instrument:
     """What all fields of a plate share.
 
-    `light` is the relative illumination (H, W) float32 of each channel (1 at its brightest), `grain` two float32
-    textures (fine, coarse) of mean 0 and standard deviation 1, larger than a field: each field takes another cut.
+    `light` is the relative illumination (H, W) float32 of each channel, 1 at its brightest. `grain` are two float32
+    textures (fine, coarse) with mean 0 and standard deviation 1, larger than a field: each field takes another cut of
+    them.
     """
 
     camera: Camera
@@ -65,14 +67,14 @@ class Instrument:
 
 
 def build_instrument(rng: np.random.Generator, shape: tuple[int, int]) -> Instrument:
-    """Illumination and textures for fields of `shape` (H, W) px."""
+    """Draw illumination and textures for fields of `shape` (H, W) px."""
     light = {stain: _fall_off(rng, shape) for stain in Stain}
     size = (shape[0] + _GRAIN_MARGIN, shape[1] + _GRAIN_MARGIN)
     return Instrument(Camera(), light, (_grain(rng, size, 1.5), _grain(rng, size, 5.0)))
 
 
 def expose(rng: np.random.Generator, instrument: Instrument, scene: Scene) -> dict[Stain, NDArray[np.uint16]]:
-    """The images (H, W) uint16 of a scene, by channel."""
+    """Take the images (H, W) uint16 of a scene, by channel."""
     fine, coarse = (_cut(rng, grain, scene.stain.shape) for grain in instrument.grain)
     dirt = _dirt(rng, scene.stain.shape)
     shares = {
@@ -106,7 +108,7 @@ def _cut(rng: np.random.Generator, grain: NDArray[np.float32], shape: tuple[int,
 
 
 def _cytoplasm(rng: np.random.Generator, scene: Scene) -> NDArray[np.float32]:
-    """Marker around each nucleus, fading outwards and ending where the neighbour's begins."""
+    """A marker around each nucleus that fades outwards and ends where the neighbour's begins."""
     if not scene.nuclei:
         return np.zeros(scene.stain.shape, np.float32)
     outside = (scene.owners == 0).astype(np.uint8)
@@ -124,7 +126,7 @@ def _cytoplasm(rng: np.random.Generator, scene: Scene) -> NDArray[np.float32]:
 
 
 def _dirt(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Bright specks far smaller than a nucleus, and now and then a thin fibre; nothing of it is counted."""
+    """Bright specks far smaller than a nucleus and, now and then, a thin fibre. None of it is to be counted."""
     dirt = np.zeros(shape, np.float32)
     height, width = shape
     for _ in range(int(rng.poisson(_SPECKS))):
@@ -161,7 +163,7 @@ def _photograph(
 
 
 def _haze(share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Light from out of focus: a wide blur, made at a quarter of the size."""
+    """Light from out of focus: a wide blur, computed at a quarter of the size."""
     height, width = share.shape
     small = cv2.resize(share, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
     wide = cv2.GaussianBlur(small, (0, 0), 4.0)

@@ -1,16 +1,20 @@
-"""A made-up fluorescence plate with known counts, written as an ImageXpress would.
+"""Made-up fluorescence plates and images with known counts, so that a first try needs no download.
 
-Columns 1 and 12 are untreated (DMSO); columns 2 to 11 are ten rising doses of eight compounds, a compound a row, so that the
-number of nuclei falls along the columns. A few wells hold no cells. One file of the counted channel is cut off and one is not
-there. The true counts stand beside the images, in `truth.csv`, where no discovery of the images can find them.
+A plate is written as an ImageXpress would write it. Columns 1 and 12 are untreated (DMSO); columns 2 to 11 are ten
+rising doses of eight compounds, one compound per row, so that the number of nuclei falls along the columns. A few
+wells hold no cells. One file of the counted channel is cut off and one is missing. The true counts stand beside the
+images in `truth.csv`, where no discovery of the images can find them.
 """
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
+from enum import StrEnum
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,81 @@ from numpy.typing import NDArray
 
 from cellcount_core.demo.optics import Instrument, Stain, build_instrument, expose
 from cellcount_core.demo.scene import plant
-from cellcount_core.demo.truth import FileFault, Treatment, TruthField, truth_csv
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.plates import WellPosition
+
+TRUTH_COLUMNS = ("plate", "well", "site", "true_count", "treatment", "file_fault")
+
+
+class Treatment(StrEnum):
+    """What is in a well."""
+
+    DMSO = "dmso"
+    DOSE = "dose"
+    EMPTY = "empty"
+
+
+class FileFault(StrEnum):
+    """What was done to the file of the counted channel."""
+
+    NONE = "none"
+    TRUNCATED = "truncated"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class TruthField:
+    """One field: where it is, how many nuclei were planted, and what was done to its file."""
+
+    plate: str
+    well: str
+    site: int
+    true_count: int
+    treatment: Treatment
+    file_fault: FileFault
+
+
+def truth_csv(fields: tuple[TruthField, ...]) -> str:
+    """The fields as CSV with a header, in their order."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(TRUTH_COLUMNS)
+    for each in fields:
+        writer.writerow(
+            (each.plate, each.well, each.site, each.true_count, each.treatment.value, each.file_fault.value)
+        )
+    return out.getvalue()
+
+
+def read_truth(path: Path) -> tuple[TruthField, ...]:
+    """Read the fields of a file written by `truth_csv`.
+
+    Raises ConfigFault, naming file and line, if the file cannot be read or a value is not valid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigFault(f"{path}: the true counts cannot be read: {error.strerror}") from error
+    rows = csv.DictReader(StringIO(text))
+    if tuple(rows.fieldnames or ()) != TRUTH_COLUMNS:
+        raise ConfigFault(f"{path}: columns {', '.join(TRUTH_COLUMNS)} are expected (got {rows.fieldnames})")
+    fields = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            fields.append(
+                TruthField(
+                    plate=row["plate"],
+                    well=row["well"],
+                    site=int(row["site"]),
+                    true_count=int(row["true_count"]),
+                    treatment=Treatment(row["treatment"]),
+                    file_fault=FileFault(row["file_fault"]),
+                )
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigFault(f"{path}: line {number} is no row of true counts: {error}") from error
+    return tuple(fields)
+
 
 PLATE = "Demo-Plate"
 UM_PER_PX = 0.65
@@ -48,7 +125,7 @@ class DemoPlate:
 
     @property
     def true_count(self) -> int:
-        """Nuclei planted on the whole plate, in damaged files too."""
+        """Nuclei planted on the whole plate, damaged files included."""
         return sum(field.true_count for field in self.fields)
 
 
@@ -57,12 +134,12 @@ def render_plate(
 ) -> DemoPlate:
     """Write `folder`/Demo-Plate/TimePoint_1/Demo-Plate_A01_s1_w1.TIF … and `folder`/truth.csv.
 
-    The first `wells` wells row by row, `sites` sites each, two channels (w1 nuclei, w2 cytoplasm), fields of `size`
-    (H, W) px, 16-bit LZW TIFF with MetaSeries metadata. Equal arguments give equal bytes; a file that is already there with
-    these bytes is left alone, and images of another rendering in the same folder are removed. Plates of fewer than
-    four fields with cells have no damaged files. Nuclei a field at 512 x 512 px: 0, or about 5 to 250; in proportion else.
+    The first `wells` wells, row by row, get `sites` sites each, in two channels (w1 nuclei, w2 cytoplasm). Fields are
+    `size` (H, W) px, 16-bit LZW TIFF with MetaSeries metadata. At 512 x 512 px a field holds 0 or about 5 to 250
+    nuclei, and in proportion at other sizes. Plates of fewer than four fields with cells have no damaged files.
 
-    Raises ValueError where `wells`, `sites` or `size` are out of range.
+    Equal arguments give equal bytes. A file that already has these bytes is left alone, and images of another
+    rendering in the same folder are removed. Raises ValueError if `wells`, `sites` or `size` is out of range.
     """
     if not 1 <= wells <= _ROWS * _COLUMNS or sites < 1 or min(size) < _MIN_SIDE_PX:
         raise ValueError(
@@ -84,12 +161,12 @@ def render_plate(
 
 
 def image_name(well: str, site: int, stain: Stain) -> str:
-    """File name of one image."""
+    """The file name of one image."""
     return f"{PLATE}_{well}_s{site}_w{stain.value}.TIF"
 
 
 def _design(seed: int, wells: int, sites: int, size: tuple[int, int]) -> Iterator[TruthField]:
-    """The fields in key order, with the number of nuclei that is aimed at."""
+    """The fields in key order, with the number of nuclei aimed at."""
     rng = np.random.default_rng((seed, 1))
     positions = [WellPosition(*divmod(index, _COLUMNS)) for index in range(wells)]
     empty = set(rng.permutation(wells)[: -(-wells // _WELLS_AN_EMPTY)].tolist()) if wells > 1 else set()
@@ -113,7 +190,7 @@ def _design(seed: int, wells: int, sites: int, size: tuple[int, int]) -> Iterato
 
 
 def _expected(position: WellPosition) -> float:
-    """Mean nuclei of a 512 x 512 px field: a Hill curve over the dose, with another EC50 in every row."""
+    """Mean number of nuclei in a 512 x 512 px field: a Hill curve over the dose, with another EC50 in each row."""
     if position.column in _UNTREATED:
         return _MOST
     dose: float = position.column / _EC50_DOSE[position.row]
@@ -200,3 +277,54 @@ def _remove_others(series: Path, fields: list[TruthField]) -> None:
     for path in series.glob(f"{PLATE}_*.TIF"):
         if path.name not in wanted:
             path.unlink()
+
+
+_PX = (512, 512)
+
+
+def made_up_image(
+    objects: int = 100, *, shape: tuple[int, int] = _PX, seed: int = 0
+) -> tuple[NDArray[np.uint16], int]:
+    """A made-up fluorescence field (H, W) uint16 of nuclei about 18 px wide, and how many there are.
+
+    There are fewer than `objects` if they do not fit beside each other. Equal arguments give equal pixels.
+
+    >>> image, planted = made_up_image(objects=25)
+    >>> image.shape, image.dtype.name, planted
+    ((512, 512), 'uint16', 25)
+    """
+    rng = np.random.default_rng(seed)
+    scene = plant(rng, shape, objects)
+    return expose(rng, build_instrument(rng, shape), scene)[Stain.NUCLEI], scene.count
+
+
+def made_up_plate(folder: str | os.PathLike[str], *, wells: int = 6, seed: int = 0) -> Path:
+    """Write a made-up plate as an ImageXpress would, with two sites per well and two channels (w1 nuclei, w2
+    cytoplasm).
+
+    Returns the folder of the images. The true counts are in `truth.csv` beside it.
+
+    >>> images = made_up_plate("made-up plate", wells=2)
+    >>> len(list(images.rglob("*.TIF")))
+    8
+    """
+    return render_plate(Path(folder), seed, wells=wells).images
+
+
+def made_up_labelled(file: str | os.PathLike[str], *, images: int = 4, seed: int = 0) -> Path:
+    """Write made-up images with their true label images to an `.npz` file: `X` and `y`, both (N, H, W). Returns its
+    path.
+
+    >>> import numpy
+    >>> stored = numpy.load(made_up_labelled("labelled.npz", images=2))
+    >>> stored["X"].shape == stored["y"].shape
+    True
+    """
+    rng = np.random.default_rng(seed)
+    instrument = build_instrument(rng, _PX)
+    scenes = [plant(rng, _PX, 60) for _ in range(images)]
+    pixels = np.stack([expose(rng, instrument, scene)[Stain.NUCLEI] for scene in scenes])
+    path = Path(file)
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, X=pixels, y=np.stack([scene.owners for scene in scenes]))
+    return path

@@ -1,8 +1,9 @@
 """Nuclei in a field, planted one by one so that their number is known.
 
-What is planted is geometry and amount of stain; light, optics and camera come in `optics.py`. A nucleus is a smooth closed
-outline (an ellipse with a few harmonics), and is planted only where it leaves every nucleus, itself included, at least
-`MIN_VISIBLE` of its area in view: inside the field and not below a later one. So the number of nuclei is no matter of opinion.
+What is planted is geometry and amount of stain; light, optics and camera come in `optics.py`. A nucleus is a smooth
+closed outline, an ellipse with a few harmonics. It is planted only if it leaves every nucleus, itself included, at
+least `MIN_VISIBLE` of its area in view: inside the field and not below a later nucleus. So the true number of nuclei
+is beyond doubt.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_VISIBLE = 0.7
-"""Part of its area that each planted nucleus keeps in view."""
+"""The share of its area that each planted nucleus keeps in view."""
 
 _MARGIN = 40
-"""Pixels around the field in which outlines may lie; more than the largest nucleus' half length."""
+"""Pixels around the field in which outlines may lie; more than half the length of the largest nucleus."""
 
 _RADIUS_PX, _RADIUS_SPREAD = 9.3, 0.15
 _RADIUS_LIMITS = (6.0, 13.5)
@@ -30,7 +31,7 @@ _CORNERS = 28
 
 
 class Phase(Enum):
-    """What a nucleus looks like."""
+    """The cell cycle phase, which decides what a nucleus looks like."""
 
     INTERPHASE = "interphase"
     MITOTIC = "mitotic"
@@ -38,7 +39,8 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Nucleus:
-    """One planted nucleus: its label in `Scene.owners`, centre and mean radius in px, phase, relative brightness."""
+    """One planted nucleus: its label in `Scene.owners`, its centre and mean radius in px, its phase, and its relative
+    brightness."""
 
     label: int
     y: float
@@ -52,9 +54,9 @@ class Nucleus:
 class Scene:
     """What lies in one field.
 
-    `owners` (H, W) int32 holds the label of the topmost nucleus, 0 where there is none; `stain` (H, W) float32 is the
-    amount of nuclear stain, about 1 in a usual nucleus; `areas` are the whole areas (px) of the nuclei, hidden and outer
-    parts included, in label order.
+    `owners` (H, W) int32 holds the label of the topmost nucleus, 0 where there is none. `stain` (H, W) float32 is the
+    amount of nuclear stain, about 1 in a usual nucleus. `areas` are the whole areas (px) of the nuclei in label
+    order, including parts that are hidden or outside.
     """
 
     owners: NDArray[np.int32]
@@ -80,7 +82,7 @@ class _Canvas:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """An outline's pixels: `mask` (h, w) bool with its upper left corner at (top, left) of the canvas."""
+    """The pixels of an outline: `mask` (h, w) bool, with its upper left corner at (top, left) of the canvas."""
 
     top: int
     left: int
@@ -93,9 +95,9 @@ class _Shape:
 
 
 def plant(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Scene:
-    """A field (H, W) px with `count` nuclei, or with as many as there is room for.
+    """Plant `count` nuclei in a field (H, W) px, or as many as there is room for.
 
-    About a third are set against one that is already there, which gives the clumps; the others where nothing lies.
+    About a third are set against an existing nucleus, which makes clumps; the others are set on free ground.
     """
     canvas = _empty_canvas(shape)
     for _ in range(count):
@@ -165,7 +167,7 @@ def _beside(rng: np.random.Generator, canvas: _Canvas, radius: float) -> tuple[f
 
 
 def _rasterise(outline: NDArray[np.float64], y: float, x: float) -> _Shape:
-    """The outline's pixels with its centre at (y, x) of the canvas."""
+    """The pixels of the outline with its centre at (y, x) of the canvas."""
     corners = outline + np.array([y, x])
     top, left = np.floor(corners.min(axis=0)).astype(int)
     bottom, right = np.ceil(corners.max(axis=0)).astype(int) + 1
@@ -176,7 +178,7 @@ def _rasterise(outline: NDArray[np.float64], y: float, x: float) -> _Shape:
 
 
 def _in_view(canvas: _Canvas, shape: _Shape) -> int:
-    """Pixels of the shape that lie in the field."""
+    """The number of pixels of the shape that lie in the field."""
     rows, columns = shape.box
     inner_rows, inner_columns = canvas.field
     top, bottom = max(rows.start, inner_rows.start), min(rows.stop, inner_rows.stop)
@@ -189,7 +191,7 @@ def _in_view(canvas: _Canvas, shape: _Shape) -> int:
 
 
 def _fits(canvas: _Canvas, shape: _Shape, overlap: float) -> bool:
-    """Whether all nuclei stay in view with the new one on top, and it covers at most `overlap` of any."""
+    """Whether all nuclei stay in view with the new one on top, and the new one covers at most `overlap` of any other."""
     rows, columns = shape.box
     height, width = canvas.owners.shape
     if rows.start < 0 or columns.start < 0 or rows.stop > height or columns.stop > width:
@@ -226,7 +228,8 @@ def _paint(rng: np.random.Generator, canvas: _Canvas, shape: _Shape, nucleus: Nu
 
 
 def _thickness(rng: np.random.Generator, mask: NDArray[np.bool_], phase: Phase) -> NDArray[np.float32]:
-    """Stain per pixel of a nucleus of brightness 1: thicker in the middle, with darker nucleoli unless mitotic."""
+    """Stain per pixel of a nucleus of brightness 1: more in the middle, and less in the nucleoli unless it is
+    mitotic."""
     padded = np.pad(mask.astype(np.uint8), 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     top = float(depth.max()) or 1.0

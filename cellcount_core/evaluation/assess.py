@@ -1,4 +1,5 @@
-"""One evaluation: a package counts labelled images, and what came out is scored, measured and grouped."""
+"""One evaluation: the labelled images it is made on, a package that counts them, and the results scored, measured and
+grouped."""
 
 from __future__ import annotations
 
@@ -6,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.data import Data
+from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.evaluation.evaluate import (
     Diameter,
     ImageScore,
@@ -21,18 +22,63 @@ from cellcount_core.evaluation.evaluate import (
     labels_of,
     score_image,
 )
-from cellcount_core.evaluation.figures import Interval, measure
-from cellcount_core.evaluation.groups import grouped, groupings
-from cellcount_core.labelled.image import Entry, LabelledImage
+from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure
+from cellcount_core.labelled.dataset import Listing, choose, list_labelled
+from cellcount_core.labelled.image import LabelledEntry, LabelledImage
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.tasks.object_size.looks import tells_sizes
 
+ALL = "all"
+HELD_OUT = "val"
+"""The split that is taken if none is named and the data has it: images that trained a model must not measure it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Labelled images, not yet read, and where they come from.
+
+    `path` is as it was given, `kind` is its layout, `split` is "" if all splits were taken, and `modality` is () if
+    all modalities were.
+    """
+
+    path: str
+    kind: str
+    split: str
+    modality: tuple[str, ...]
+    entries: tuple[LabelledEntry, ...]
+
+
+def list_data(path: Path, *, split: str | None, modality: Sequence[str], limit: int | None) -> Data:
+    """List the labelled images of a folder or file, in any layout that training can read.
+
+    `split` None takes "val" if the data has it and otherwise everything; "all" takes everything. `modality` () takes
+    every modality. `limit` keeps so many images, evenly spread. Raises ConfigFault naming path and value, what was
+    expected, and what is there.
+    """
+    if not path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ConfigFault(
+            f"{path}: there is no such folder or file; expected labelled images (a folder with index.csv, an .npz archive, …)"
+            f"{nearest(path.name, beside)}"
+        )
+    listing = list_labelled(path)
+    chosen = _default_split(listing) if split is None else "" if split == ALL else split
+    entries = choose(listing, chosen, modality)
+    if limit is not None and limit < len(entries):
+        entries = [entries[at * len(entries) // limit] for at in range(limit)]
+    return Data(str(path), listing.kind, chosen, tuple(modality), tuple(entries))
+
+
+def _default_split(listing: Listing) -> str:
+    return HELD_OUT if any(entry.split == HELD_OUT for entry in listing.entries) else ""
+
+
 WORST = 10
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the number of images done and their total."""
 
 
@@ -56,8 +102,8 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Figures of the images of one group."""
+class GroupFigures:
+    """The figures of the images of one group."""
 
     name: str
     images: int
@@ -71,13 +117,16 @@ class GroupTable:
 
     key: str
     title: str
-    groups: tuple[Group, ...]
+    groups: tuple[GroupFigures, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SizeCheck:
-    """How well the object size was told, over the `images` with objects: shares within 1.25 and 1.5 times the true median
-    diameter, and how many images gave no estimate and were counted as they are."""
+    """How well object sizes were estimated, over the `images` with objects.
+
+    The shares of estimates within 1.25 and 1.5 times the true median diameter, and `not_told`, the number of images
+    that gave no estimate and were counted as they are.
+    """
 
     images: int
     within_1_25: float
@@ -87,7 +136,8 @@ class SizeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that an evaluation found. `worst` are the images of lowest AP at IoU 0.5, the worst first, none of them perfect."""
+    """Everything an evaluation found. `worst` are the images with the lowest AP at IoU 0.5, the worst first; images
+    with AP 1 are left out."""
 
     package: Package
     engine: str
@@ -111,12 +161,13 @@ class Evaluation:
 
 
 def assess(
-    package: Package, data: Data, *, engine: str, threads: int, diameter: Diameter, progress: Progress
+    package: Package, data: Data, *, engine: str, threads: int, diameter: Diameter, progress: ProgressCallback
 ) -> Evaluation:
-    """Count every image of `data` and measure what came out.
+    """Count every image of `data`, and measure the result.
 
-    `engine` "auto" is the package's own for a CPU. Raises ConfigFault if an image has other channels than the package, or if that
-    has no such engine, or has no scale that a diameter in px could lead to; ModelFault where it fails its golden tensors.
+    `engine` "auto" takes the package's own engine for a CPU. Raises ConfigFault if an image has other channels than
+    the package, if the package lacks the engine, or if it has no scale that a diameter in px could lead to. Raises
+    ModelFault if the package fails its golden tensors.
     """
     prepare_process()
     name = resolve_engine(package, engine, gpus=0)
@@ -145,7 +196,7 @@ def assess(
     )
 
 
-def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
+def _assessed(kit: PlanesKit, entry: LabelledEntry) -> tuple[ImageRow, Shown]:
     image = entry.load(len(kit.counted))
     seen = count_image(kit, image)
     labels = labels_of(seen)
@@ -155,7 +206,7 @@ def _assessed(kit: PlanesKit, entry: Entry) -> tuple[ImageRow, Shown]:
 
 
 def check_package(package: Package, diameter: Diameter) -> None:
-    """Raise ConfigFault if the package has no scale that a diameter could lead to."""
+    """Raise ConfigFault if a diameter in px is given and the package has no scale that it could lead to."""
     if package.input.diameter_px is None and isinstance(diameter, float | int):
         raise ConfigFault(
             f"--diameter {diameter:g}: package {package.name!r} counts at any scale and has no diameter to bring images to; "
@@ -179,13 +230,15 @@ def _tables(scores: Sequence[ImageScore]) -> tuple[GroupTable, ...]:
         groups = []
         for name, places in grouped(scores, grouping).items():
             members = [scores[at] for at in places]
-            groups.append(Group(name, len(members), sum(score.true for score in members), measure(members)))
+            groups.append(
+                GroupFigures(name, len(members), sum(score.true for score in members), measure(members))
+            )
         tables.append(GroupTable(key, grouping.title, tuple(groups)))
     return tuple(tables)
 
 
 def check_sizes(rows: Sequence[ImageRow]) -> SizeCheck | None:
-    """How well the sizes that images were counted at agree with the truth; None where no image has an object."""
+    """How well the sizes that images were counted at agree with the true ones. None if no image has an object."""
     some = [row for row in rows if row.score.diameter_px > 0]
     if not some:
         return None

@@ -1,6 +1,7 @@
-"""Evaluation of a counter against labelled images: overlap of objects, and counts.
+"""Count labelled images with a package, and score what it counts: overlap of objects, and counts.
 
-Images are counted by `examine`, the function that counts the fields of a run: what is evaluated is what is counted.
+Images are counted by `examine`, the function that counts the fields of a run, so what is evaluated is what is
+counted.
 """
 
 from __future__ import annotations
@@ -37,22 +38,23 @@ from cellcount_core.tasks.instances.score import (
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 _IN_HAND = 3
-"""Images counted at once, as in a worker: one waits for the device, one is read, one is separated and measured."""
+"""Images counted at the same time, as in a worker: one waits for the device, one is read, one is separated and
+measured."""
 
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
 Predict = Callable[[LabelledImage], NDArray[np.int32]]
 Diameter = float | Literal["auto", "model"]
-"""Median object diameter of the images in px; "auto": each image's own estimate; "model": every image as it is."""
+"""Median object diameter of the images in px; or "auto", each image's own estimate; or "model", every image as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image: objects labelled, objects counted, and the match at each of `THRESHOLDS`.
+    """The score of one image: true objects, counted objects, and the match at each of `THRESHOLDS`.
 
-    `matched_iou` is the summed IoU of the pairs at IoU 0.5; `splits` and `merges` are objects (matching.py); `diameter_px` is
-    the median diameter of the true objects, 0.0 where there is none.
+    `matched_iou` is the summed IoU of the pairs at IoU 0.5. `splits` and `merges` are numbers of objects (see
+    tasks/instances/score.py). `diameter_px` is the median diameter of the true objects, 0.0 if there are none.
     """
 
     id: str
@@ -67,22 +69,22 @@ class ImageScore:
 
     @property
     def panoptic_quality(self) -> float:
-        """PQ at IoU 0.5; 1.0 where there is nothing and nothing was counted."""
+        """Panoptic quality at IoU 0.5; 1.0 if the image holds no object and none was counted."""
         return self.matches[0].panoptic_quality(self.matched_iou)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Scores of a set of images. Means are over images, as in the published comparisons on this kind of data."""
+    """The scores of a set of images. Means are over images, as in published comparisons on this kind of data."""
 
     images: tuple[ImageScore, ...]
 
     def f1(self, threshold: float = 0.5) -> float:
-        """Mean F1 at an IoU threshold of `THRESHOLDS`."""
+        """Mean F1 at an IoU threshold, one of `THRESHOLDS`."""
         return _mean([score.matches[THRESHOLDS.index(threshold)].f1 for score in self.images])
 
     def ap(self, threshold: float = 0.5) -> float:
-        """Mean average precision, hits / (hits + misses + extras), at an IoU threshold of `THRESHOLDS`."""
+        """Mean average precision, hits / (hits + misses + extras), at an IoU threshold, one of `THRESHOLDS`."""
         return _mean([score.matches[THRESHOLDS.index(threshold)].ap for score in self.images])
 
     def mean_ap(self) -> float:
@@ -90,11 +92,12 @@ class Report:
         return _mean([self.ap(threshold) for threshold in THRESHOLDS])
 
     def count_mape(self) -> float:
-        """Mean over images with objects of |counted - true| / true, as a fraction."""
+        """Mean of |counted - true| / true over the images with objects, as a fraction."""
         return _mean([abs(s.counted - s.true) / s.true for s in self.images if s.true])
 
     def count_bias(self) -> float:
-        """(counted - true) / true over all objects of all images, as a signed fraction."""
+        """(counted - true) / true over all objects of all images, as a signed fraction; 0.0 if there are no true
+        objects."""
         true = sum(score.true for score in self.images)
         return (sum(score.counted for score in self.images) - true) / true if true else 0.0
 
@@ -117,15 +120,16 @@ def _mean(values: list[float]) -> float:
 
 
 def evaluate(predict: Predict, dataset: Iterable[LabelledImage]) -> Report:
-    """Count every image with `predict` (labels (H, W) int32 of the image's own size) and compare with its labels.
+    """Count every image with `predict`, which returns labels (H, W) int32 of the image's size, and compare with the
+    true labels.
 
-    A few images are counted at once. Raises ValueError where a label image comes back in another size.
+    A few images are counted at the same time. Raises ValueError if a label image has another size than its image.
     """
     return Report(tuple(in_turn(lambda image: score_image(image, predict(image)), dataset)))
 
 
 def in_turn(work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[_Done]:
-    """What the work makes of each item, in their order; a few are worked on ahead of the one given out."""
+    """Yield the result of `work` for each item, in the order of the items, while a few further items are worked on."""
     with ThreadPoolExecutor(_IN_HAND, thread_name_prefix="counting") as pool:
         waiting: deque[Future[_Done]] = deque()
         try:
@@ -141,7 +145,7 @@ def in_turn(work: Callable[[_Item], _Done], items: Iterable[_Item]) -> Iterator[
 
 
 def score_image(image: LabelledImage, counted: NDArray[np.int32]) -> ImageScore:
-    """Match one image's labels with counted ones of the same shape."""
+    """Compare an image's true labels with counted ones (H, W) int32 of the same shape."""
     shared = shared_pixels(image.labels, counted)
     iou = intersection_over_union(shared)
     found = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
@@ -160,20 +164,21 @@ def score_image(image: LabelledImage, counted: NDArray[np.int32]) -> ImageScore:
 
 @contextmanager
 def package_predictor(package: Package, engine: Engine, diameter: Diameter = "model") -> Iterator[Predict]:
-    """A counter of labelled images that counts as a run does, each image by itself; it ends with the block."""
+    """A function that counts labelled images as a run does, each by itself. It is valid inside the `with` block."""
     with closing(planes_kit(package, engine, counting_of(diameter))) as kit:
         yield lambda image: labels_of(count_image(kit, image))
 
 
 @contextmanager
 def at_true_diameter(package: Package, engine: Engine) -> Iterator[Predict]:
-    """A counter of images brought to the model's scale by their labels: an upper bound, no method."""
+    """A function that counts images brought to the model's scale by their own labels. This is an upper bound, not a
+    way to count."""
     with closing(planes_kit(package, engine, counting_of("model"))) as kit:
         yield lambda image: labels_of(count_image(at_true_size(kit, image), image))
 
 
 def at_true_size(kit: PlanesKit, image: LabelledImage) -> PlanesKit:
-    """The kit with the image's true object size given, as far as an image can be resized."""
+    """The kit with the image's true object size as its diameter, limited to sizes that an image can be resized for."""
     own = kit.package.input.diameter_px
     diameter: Diameter = "model"
     if own is not None and image.diameter_px > 0:
@@ -182,12 +187,12 @@ def at_true_size(kit: PlanesKit, image: LabelledImage) -> PlanesKit:
 
 
 def counting_of(diameter: Diameter) -> RunConfig:
-    """The settings of a run that counts images by this diameter and keeps their label images."""
+    """The settings of a run that counts images with this diameter and keeps their label images."""
     return RunConfig(diameter=diameter, labels="tiff")
 
 
 def count_image(kit: PlanesKit, image: LabelledImage) -> Examined:
-    """Count one labelled image as a field is counted. Raises ConfigFault naming the image that cannot be."""
+    """Count one labelled image as a field is counted. Raises ConfigFault naming the image if it cannot be counted."""
     try:
         return examine(kit, pixels_of(kit, image))
     except FieldFault as fault:
@@ -195,14 +200,18 @@ def count_image(kit: PlanesKit, image: LabelledImage) -> Examined:
 
 
 def pixels_of(kit: PlanesKit, image: LabelledImage) -> Pixels:
-    """The image's pixels as the kit's counted channels: by the names of its channels if the package's roles are called so, else in their
-    order. Raises ConfigFault naming the image if it has other channels."""
+    """The image's pixels under the names of the channels that the kit counts.
+
+    Channels are matched by name if the image's channels are called as the package's roles are, and otherwise by
+    order. Raises ConfigFault naming the image if it has another number of channels.
+    """
     planes = {image.channel: image.plane, **image.further}
     return pixels_of_channels(kit, image.id, Pixels(planes, image.um_per_px, image.bit_max, ()))
 
 
 def pixels_of_channels(kit: PlanesKit, name: str, pixels: Pixels) -> Pixels:
-    """The pixels of the image `name` with the kit's roles for the names of its channels, as `pixels_of` has them."""
+    """Match the channels of `pixels` to the kit's roles, as `pixels_of` does. `name` is the image's name in error
+    messages."""
     roles = [selection.name for selection in kit.counted]
     if len(roles) != len(pixels.planes):
         raise ConfigFault(
@@ -216,17 +225,18 @@ def pixels_of_channels(kit: PlanesKit, name: str, pixels: Pixels) -> Pixels:
 
 
 def count_plane(kit: PlanesKit, plane: Plane) -> Examined:
-    """Count one raw plane (H, W) of uint8, uint16 or float32 that nothing is known of. Raises as `examine` does."""
+    """Count one raw plane (H, W) of uint8, uint16 or float32 without any metadata. Raises the same errors as
+    `examine`."""
     return examine(kit, Pixels({kit.counted[0].name: plane}, None, bit_max_of(plane.dtype), ()))
 
 
 def labels_of(seen: Examined) -> NDArray[np.int32]:
-    """The label image (H, W) of an image counted with a kit that keeps it."""
+    """The label image (H, W) int32 of an image counted with a kit that keeps label images."""
     assert seen.found.labels is not None
     return np.asarray(seen.found.labels, np.int32)
 
 
 def group_scores(report: Report) -> Mapping[str, Report]:
-    """The report of each modality by itself."""
+    """The report of each modality by itself, by the modality's name."""
     names = sorted({score.modality for score in report.images})
     return {name: Report(tuple(score for score in report.images if score.modality == name)) for name in names}

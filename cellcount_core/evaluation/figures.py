@@ -1,14 +1,17 @@
-"""Figures of a set of scored images, each with its bootstrap interval over images.
+"""The figures of a set of scored images, each with its bootstrap interval, and the groups that images fall into.
 
-A figure is a function of how often each image is taken: (R, n) weights give (R,) values. Weights of 1 give the figure itself,
-and multinomial weights its bootstrap sample (Efron 1979), so that one definition serves both.
+A figure is a function of how often each image is taken: weights (R, n) give values (R,). Weights of 1 give the figure
+itself, and multinomial weights give its bootstrap sample (Efron 1979), so one definition serves both. Images are
+grouped by modality, by the size of their objects and by how many objects they hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +22,15 @@ RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
 _BLOCK = 1 << 22
-"""Weights held at once, at most."""
+"""The most weights held in memory at once."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the ends of its bootstrap interval; None where it is not defined ("share of objects" without any)."""
+    """A figure and the ends of its bootstrap interval. None if undefined, such as a share of objects where there are
+    none."""
 
     value: float | None
     low: float | None
@@ -35,7 +39,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What the images of a set contribute, one entry an image, all (n,) float64; `ap` and `f1` (n, thresholds)."""
+    """What each image of a set contributes, as arrays (n,) float64; `ap` and `f1` are (n, thresholds)."""
 
     true: Floats
     counted: Floats
@@ -48,12 +52,13 @@ class Columns:
     f1: Floats
 
 
-Figure = Callable[[Columns, Floats], Floats]
+WeightedFigure = Callable[[Columns, Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """How a figure is shown: its title, whether it is a share (shown in %) and signed, and what it is."""
+class FigureText:
+    """How a figure is shown: its title, whether it is a share (shown in %), whether it has a sign, and a sentence
+    that explains it."""
 
     title: str
     share: bool
@@ -62,7 +67,7 @@ class Meaning:
 
 
 def columns(scores: Sequence[ImageScore]) -> Columns:
-    """The columns of these images; misses and extras at IoU 0.5."""
+    """The columns of these images. Misses and extras are those at IoU 0.5."""
 
     def floats(values: list[float] | list[int]) -> Floats:
         return np.array(values, np.float64)
@@ -86,11 +91,11 @@ def _ratio(over: Floats, under: Floats) -> Floats:
     return np.divide(over, under, out=np.full_like(over, np.nan), where=under > 0)
 
 
-def _mean(pick: Callable[[Columns], Floats]) -> Figure:
+def _mean(pick: Callable[[Columns], Floats]) -> WeightedFigure:
     return lambda data, weights: _ratio(weights @ pick(data), weights.sum(axis=1))
 
 
-def _per_true(pick: Callable[[Columns], Floats]) -> Figure:
+def _per_true(pick: Callable[[Columns], Floats]) -> WeightedFigure:
     return lambda data, weights: _ratio(weights @ pick(data), weights @ data.true)
 
 
@@ -113,15 +118,15 @@ def _pearson(data: Columns, weights: Floats) -> Floats:
     return np.clip(_ratio(weights @ (x * y) / total - mean_x * mean_y, spread), -1.0, 1.0)
 
 
-def _ap(at: int) -> Figure:
+def _ap(at: int) -> WeightedFigure:
     return _mean(lambda data: data.ap[:, at])
 
 
-def _f1(at: int) -> Figure:
+def _f1(at: int) -> WeightedFigure:
     return _mean(lambda data: data.f1[:, at])
 
 
-FIGURES: Mapping[str, Figure] = {
+FIGURES: Mapping[str, WeightedFigure] = {
     **{f"ap_{round(100 * threshold)}": _ap(at) for at, threshold in enumerate(THRESHOLDS)},
     "ap_mean": _mean(lambda data: data.ap.mean(axis=1)),
     **{f"f1_{round(100 * threshold)}": _f1(at) for at, threshold in enumerate(THRESHOLDS)},
@@ -135,30 +140,30 @@ FIGURES: Mapping[str, Figure] = {
     "split": _per_true(lambda data: data.splits),
     "merged": _per_true(lambda data: data.merges),
 }
-"""Every figure by the name it has in evaluation.json."""
+"""Every figure, by its name in evaluation.json."""
 
 _HEADLINE = {
-    "ap_mean": Meaning("mean AP 0.5–0.9", False, False, "mean of AP at IoU 0.5, 0.6, 0.7, 0.8 and 0.9"),
-    "pq": Meaning("PQ", False, False, "panoptic quality at IoU 0.5: mean IoU of the pairs times F1, mean over images"),
-    "count_mae": Meaning("count MAE", False, False, "mean over images of |counted − true|, in objects"),
-    "count_mape": Meaning("count MAPE", True, False, "mean over images with objects of |counted − true| / true"),
-    "count_bias": Meaning("count bias", True, True, "(counted − true) / true over all objects of all images"),
-    "count_r": Meaning("count R", False, False, "Pearson correlation of counted with true over images"),
-    "missed": Meaning("missed", True, False, "true objects without a counted one at IoU 0.5, of the true objects"),
-    "extra": Meaning("extra", True, False, "counted objects without a true one at IoU 0.5, per true object"),
-    "split": Meaning("split", True, False, "true objects that two or more counted objects lie in by more than half, of the true objects"),
-    "merged": Meaning("merged", True, False, "counted objects that two or more true objects lie in by more than half, per true object"),
+    "ap_mean": FigureText("mean AP 0.5–0.9", False, False, "mean of AP at IoU 0.5, 0.6, 0.7, 0.8 and 0.9"),
+    "pq": FigureText("PQ", False, False, "panoptic quality at IoU 0.5: mean IoU of the pairs times F1, mean over images"),
+    "count_mae": FigureText("count MAE", False, False, "mean over images of |counted − true|, in objects"),
+    "count_mape": FigureText("count MAPE", True, False, "mean over images with objects of |counted − true| / true"),
+    "count_bias": FigureText("count bias", True, True, "(counted − true) / true over all objects of all images"),
+    "count_r": FigureText("count R", False, False, "Pearson correlation of counted with true over images"),
+    "missed": FigureText("missed", True, False, "true objects without a counted one at IoU 0.5, of the true objects"),
+    "extra": FigureText("extra", True, False, "counted objects without a true one at IoU 0.5, per true object"),
+    "split": FigureText("split", True, False, "true objects that two or more counted objects lie in by more than half, of the true objects"),
+    "merged": FigureText("merged", True, False, "counted objects that two or more true objects lie in by more than half, per true object"),
 }  # fmt: skip
 
 
-def meaning(name: str) -> Meaning:
+def meaning(name: str) -> FigureText:
     """How a figure of `FIGURES` is shown."""
     if name in _HEADLINE:
         return _HEADLINE[name]
     kind, _, percent = name.partition("_")
     threshold = f"{int(percent) / 100:g}"
     formula = "hits / (hits + misses + extras)" if kind == "ap" else "2 hits / (2 hits + misses + extras)"
-    return Meaning(
+    return FigureText(
         f"{kind.upper()} @ {threshold}", False, False, f"{formula} at IoU {threshold}, mean over images"
     )
 
@@ -166,10 +171,10 @@ def meaning(name: str) -> Meaning:
 def measure(
     scores: Sequence[ImageScore], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> dict[str, Interval]:
-    """Every figure of these images (at least one) with the middle 95 % of its bootstrap sample.
+    """Every figure of these images, with the middle 95 % of its bootstrap sample as interval.
 
-    `resamples` times as many images as there are, drawn with replacement by a generator of this `seed`. One image tells
-    nothing of the spread and has no interval. Raises ValueError where there is no image.
+    The bootstrap draws as many images as there are, with replacement, `resamples` times; `seed` seeds its generator.
+    A single image says nothing about the spread and has no interval. Raises ValueError if there is no image.
     """
     if not scores:
         raise ValueError("figures need at least one image")
@@ -198,7 +203,7 @@ def _interval(value: float, sample: Floats) -> Interval:
 
 
 def shown(name: str, value: float | None) -> str:
-    """A figure as people read it: "12.3 %", "-2.1 %" (a true minus sign), "0.872", "–" where it is not defined."""
+    """A figure in words: "12.3 %", "−2.1 %" (with a true minus sign), "0.872", or "–" if it is not defined."""
     how = meaning(name)
     if value is None:
         return "–"
@@ -210,8 +215,96 @@ def shown(name: str, value: float | None) -> str:
 
 
 def shown_with_interval(name: str, interval: Interval) -> str:
-    """A figure and, in brackets, the ends of its interval: "0.872 (0.851 – 0.890)"."""
+    """A figure followed by the ends of its interval in brackets: "0.872 (0.851 – 0.890)"."""
     if interval.low is None or interval.high is None:
         return shown(name, interval.value)
     low, high = shown(name, interval.low), shown(name, interval.high)
     return f"{shown(name, interval.value)} ({low.removesuffix(' %')} – {high.removesuffix(' %')})"
+
+
+SIZE_EDGES_PX = (8, 12, 16, 24, 32, 48)
+"""Median diameters (px) at which the size bins meet. A diameter on an edge belongs to the upper bin."""
+
+DENSITY_EDGES = (5, 20, 50, 100)
+"""The most objects an image of each density bin holds. The last bin has no upper end."""
+
+_EMPTY = "no object"
+_UNNAMED = "not stated"
+
+
+class Scored(Protocol):
+    """The values that decide which groups an image falls into."""
+
+    @property
+    def modality(self) -> str:
+        """Its modality, "" if none is stated."""
+        ...
+
+    @property
+    def true(self) -> int:
+        """Its number of true objects."""
+        ...
+
+    @property
+    def diameter_px(self) -> float:
+        """The median diameter of its true objects in px."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """One way to group images: the `title` of its table, the groups' `names` in the order shown, and a function that
+    names an image's group."""
+
+    title: str
+    names: tuple[str, ...]
+    of: Callable[[Scored], str]
+
+
+def groupings(images: Sequence[Scored]) -> dict[str, Grouping]:
+    """The three groupings of these images, by their names in evaluation.json."""
+    modalities = sorted({modality_of(image) for image in images})
+    return {
+        "modality": Grouping("modality", tuple(modalities), modality_of),
+        "size": Grouping("median object diameter, px", (_EMPTY, *size_names()), size_of),
+        "density": Grouping("objects an image", (_EMPTY, *density_names()), density_of),
+    }
+
+
+def modality_of(image: Scored) -> str:
+    """The image's modality in words."""
+    return image.modality or _UNNAMED
+
+
+def size_names() -> tuple[str, ...]:
+    """The names of the size bins, from small to large."""
+    inner = [f"{low} to {high}" for low, high in pairwise(SIZE_EDGES_PX)]
+    return (f"below {SIZE_EDGES_PX[0]}", *inner, f"{SIZE_EDGES_PX[-1]} and more")
+
+
+def size_of(image: Scored) -> str:
+    """The name of the image's size bin."""
+    if not image.true:
+        return _EMPTY
+    return size_names()[sum(image.diameter_px >= edge for edge in SIZE_EDGES_PX)]
+
+
+def density_names() -> tuple[str, ...]:
+    """The names of the density bins, from few objects to many."""
+    edges = (0, *DENSITY_EDGES)
+    return (*(f"{low + 1} to {high}" for low, high in pairwise(edges)), f"above {DENSITY_EDGES[-1]}")
+
+
+def density_of(image: Scored) -> str:
+    """The name of the image's density bin."""
+    if not image.true:
+        return _EMPTY
+    return density_names()[sum(image.true > edge for edge in DENSITY_EDGES)]
+
+
+def grouped(images: Sequence[Scored], grouping: Grouping) -> Mapping[str, list[int]]:
+    """The positions of the images of each group, in the order of the grouping's names; empty groups are left out."""
+    places: dict[str, list[int]] = {name: [] for name in grouping.names}
+    for at, image in enumerate(images):
+        places[grouping.of(image)].append(at)
+    return {name: members for name, members in places.items() if members}

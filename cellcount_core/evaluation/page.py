@@ -1,11 +1,12 @@
-"""The page of an evaluation: what it shows as one value, and that value as one HTML file without scripts, its pictures inside it."""
+"""The page of an evaluation: first everything it shows as one value, then that value as one HTML file without
+scripts, with its pictures inside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cellcount_core.evaluation.assess import Evaluation, Group, Shown
+from cellcount_core.evaluation.assess import Evaluation, GroupFigures, Shown
 from cellcount_core.evaluation.figures import (
     FIGURES,
     RESAMPLES,
@@ -15,8 +16,14 @@ from cellcount_core.evaluation.figures import (
     shown,
     shown_with_interval,
 )
-from cellcount_core.evaluation.outlines import BOTH, COUNTED, TRUE, outlines_png
-from cellcount_core.evaluation.plots import calibration_png, f1_by_size_png
+from cellcount_core.evaluation.pictures import (
+    BOTH,
+    COUNTED,
+    TRUE,
+    calibration_png,
+    f1_by_size_png,
+    outlines_png,
+)
 from cellcount_core.report.html import Card, inline_png, render
 from cellcount_core.tasks.object_size.looks import tells_sizes
 
@@ -29,7 +36,7 @@ GROUP_FIGURES = ("ap_50", "ap_mean", "f1_50", "pq", "count_mape", "count_bias", 
 
 @dataclass(frozen=True, slots=True)
 class ShownFigure:
-    """A figure in words: its title, its value, the ends of its interval ("" where it has none), and what it is."""
+    """A figure in words: its title, its value, the ends of its interval ("" if it has none), and what it means."""
 
     title: str
     value: str
@@ -57,7 +64,7 @@ class ShownGroups:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture within the page: what it shows, and the picture itself as the `src` of an image."""
+    """A picture in the page: what it shows, and the picture itself as the `src` of an image."""
 
     text: str
     source: str
@@ -65,7 +72,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a colour of an outline means."""
+    """What one colour of outline means."""
 
     colour: str
     text: str
@@ -73,7 +80,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class WorstImage:
-    """An image to look at, with its true and its counted outlines, `width` x `height` px."""
+    """An image to look at, with true and counted outlines, `width` x `height` px."""
 
     name: str
     about: str
@@ -86,7 +93,7 @@ class WorstImage:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPage:
-    """Everything the page of an evaluation shows, in words."""
+    """Everything that the page of an evaluation shows, in words."""
 
     name: str
     digest: str
@@ -112,7 +119,7 @@ def page(evaluation: Evaluation) -> str:
 
 
 def evaluation_page(evaluation: Evaluation) -> EvaluationPage:
-    """What the page of this evaluation shows."""
+    """Put everything that the page of this evaluation shows into words and pictures."""
     package = evaluation.package
     return EvaluationPage(
         name=f"{package.name} {package.version}",
@@ -141,7 +148,7 @@ def evaluation_page(evaluation: Evaluation) -> EvaluationPage:
 
 
 def diameter_words(evaluation: Evaluation) -> str:
-    """How images were brought to the model's scale."""
+    """A sentence on how images were brought to the model's scale."""
     own = evaluation.package.input.diameter_px
     if own is None:
         return "images as they are (the package counts at any scale)"
@@ -155,7 +162,7 @@ def diameter_words(evaluation: Evaluation) -> str:
 
 
 def data_words(evaluation: Evaluation) -> str:
-    """What the images are: path, split, modalities, numbers."""
+    """A sentence on the images: path, split, modalities and numbers."""
     data = evaluation.data
     split = f", split {data.split}" if data.split else ""
     modality = f", {', '.join(data.modality)}" if data.modality else ""
@@ -167,7 +174,7 @@ def data_words(evaluation: Evaluation) -> str:
 
 
 def notices(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before the figures."""
+    """What a reader must know before reading the figures."""
     told = []
     meant = evaluation.package.modality
     others = sorted({row.score.modality for row in evaluation.rows} - {*meant, ""})
@@ -197,7 +204,7 @@ def _figures(figures: Mapping[str, Interval], names: Iterable[str]) -> tuple[Sho
     )
 
 
-def _group(group: Group) -> ShownGroup:
+def _group(group: GroupFigures) -> ShownGroup:
     return ShownGroup(
         group.name, f"{group.images:,}", f"{group.objects:,}", _figures(group.figures, GROUP_FIGURES)
     )
@@ -239,6 +246,6 @@ def _worst(each: Shown) -> WorstImage:
 
 
 def _ends(name: str, interval: Interval) -> str:
-    """The ends of an interval, "0.851 – 0.890"; "" where there are none."""
+    """The ends of an interval as "0.851 – 0.890", or "" if it has none."""
     _, bracket, rest = shown_with_interval(name, interval).partition("(")
     return rest.rstrip(")") if bracket else ""

@@ -1,4 +1,4 @@
-"""What an evaluation writes: evaluation.json, images.csv and evaluation.html."""
+"""The files an evaluation writes: evaluation.json, images.csv and evaluation.html."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cellcount_core import __version__
 from cellcount_core.domain.errors import OutputFault
-from cellcount_core.evaluation.assess import Evaluation, Group, ImageRow
+from cellcount_core.evaluation.assess import Evaluation, GroupFigures, ImageRow
 from cellcount_core.evaluation.evaluate import THRESHOLDS
 from cellcount_core.evaluation.figures import LEVEL, RESAMPLES, SEED, Interval
 from cellcount_core.evaluation.page import page
@@ -21,9 +21,10 @@ _DIGITS = 6
 
 
 def write_result(evaluation: Evaluation, folder: Path) -> Path:
-    """Write the three files into `folder`, which is made, and return the path of the page.
+    """Write the three files into `folder`, which is created if needed, and return the path of the page.
 
-    They hold no time and no host: equal evaluations give equal files. Raises OutputFault naming what cannot be written.
+    They hold neither time nor host, so equal evaluations give equal files. Raises OutputFault naming the file that
+    cannot be written.
     """
     files = {
         JSON: json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -43,7 +44,7 @@ def write_result(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:
-    """All figures as plain values, rounded to six digits; null where a figure is not defined."""
+    """All figures as plain values, rounded to six digits; null if a figure is not defined."""
     package, data, sizes = evaluation.package, evaluation.data, evaluation.sizes
     return {
         "format": FORMAT,
@@ -74,7 +75,7 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
 
 
 def images_csv(evaluation: Evaluation) -> str:
-    """A row an image, in the order of the data."""
+    """The images as CSV, one row each, in the order of the data."""
     rows = [image_row(row) for row in evaluation.rows]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
@@ -84,7 +85,7 @@ def images_csv(evaluation: Evaluation) -> str:
 
 
 def image_row(row: ImageRow) -> dict[str, str | int | float | None]:
-    """One image by column name; `misses` and `extras` at IoU 0.5."""
+    """The values of one image by column name. `misses` and `extras` are those at IoU 0.5."""
     score = row.score
     by_threshold: dict[str, float] = {}
     for kind in ("ap", "f1"):
@@ -121,7 +122,7 @@ def _totals(evaluation: Evaluation) -> dict[str, int]:
     }
 
 
-def _group(group: Group) -> dict[str, object]:
+def _group(group: GroupFigures) -> dict[str, object]:
     return {"images": group.images, "objects": group.objects, "figures": _intervals(group.figures)}
 
 

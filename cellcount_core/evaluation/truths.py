@@ -1,6 +1,8 @@
-"""Evaluation by a table of truths: for tasks whose answer about an image is a class, labels or numbers, and no label image.
+"""Evaluation against a table of true answers, for tasks whose answer about an image is a class, labels or numbers and
+not a label image.
 
-Images are looked at by `examine`, the function that counts the fields of a run. What is compared, and what it comes to, the task says.
+Images are examined by `examine`, the function that counts the fields of a run. The task says what is compared, and
+what figures follow from it.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +20,9 @@ from cellcount_core import __version__
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault, FieldFault, OutputFault
+from cellcount_core.evaluation.assess import ProgressCallback
 from cellcount_core.evaluation.evaluate import in_turn, pixels_of_channels
-from cellcount_core.labelled.folders import Row, read_truths
+from cellcount_core.labelled.folders import TableRow, read_truths
 from cellcount_core.labelled.image import read_pixels
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
@@ -31,12 +34,10 @@ JSON, TABLE = "evaluation.json", "images.csv"
 FORMAT = 1
 _DIGITS = 6
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What an evaluation by truths found: a row an image, and what they come to."""
+    """What an evaluation against a table found: one row per image, and the figures of all of them."""
 
     package: Package
     engine: str
@@ -54,12 +55,12 @@ def compare(
     threads: int,
     split: str | None,
     limit: int | None,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Compared:
-    """Look at every image of the table at `path` (or the `index.csv` of that folder) and compare it with its row.
+    """Examine every image of the table at `path` (or of the `index.csv` in that folder), and compare it with its row.
 
-    `split` and `limit` choose among the rows as for label images. Raises ConfigFault naming table, row and column, or an image that cannot
-    be looked at; ModelFault if the package fails its golden tensors.
+    `split` and `limit` choose rows as they choose label images in `list_data`. Raises ConfigFault naming table, row
+    and column, or the image that cannot be examined, and ModelFault if the package fails its golden tensors.
     """
     prepare_process()
     name = resolve_engine(package, engine, gpus=0)
@@ -76,7 +77,7 @@ def compare(
     return Compared(package, name, path, tuple(rows), scoring.figures(rows))
 
 
-def _compared(kit: PlanesKit, scoring: Scoring, truth: tuple[Path, Row]) -> Mapping[str, Value]:
+def _compared(kit: PlanesKit, scoring: Scoring, truth: tuple[Path, TableRow]) -> Mapping[str, Value]:
     file, row = truth
     try:
         seen = examine(kit, pixels_of_channels(kit, file.name, read_pixels(file)))
@@ -89,9 +90,9 @@ def _compared(kit: PlanesKit, scoring: Scoring, truth: tuple[Path, Row]) -> Mapp
 
 
 def write_compared(compared: Compared, folder: Path) -> list[Path]:
-    """Write evaluation.json and images.csv into `folder`, which is made, and return their paths.
+    """Write evaluation.json and images.csv into `folder`, which is created if needed, and return their paths.
 
-    They hold no time and no host. Raises OutputFault naming what cannot be written.
+    They hold neither time nor host. Raises OutputFault naming the file that cannot be written.
     """
     table = io.StringIO()
     writer = csv.DictWriter(table, list(compared.rows[0]), lineterminator="\n")
@@ -113,7 +114,7 @@ def write_compared(compared: Compared, folder: Path) -> list[Path]:
 
 
 def as_plain(compared: Compared) -> dict[str, object]:
-    """All of it as plain values, rounded to six digits."""
+    """The whole result as plain values, rounded to six digits."""
     package = compared.package
     return {
         "format": FORMAT,
@@ -128,7 +129,7 @@ def as_plain(compared: Compared) -> dict[str, object]:
 
 
 def told(compared: Compared) -> list[str]:
-    """What the console shows."""
+    """The lines that the console shows."""
     package = compared.package
     lines = [f"{package.name} {package.version} ({package.digest[:12]}), engine {compared.engine}", ""]
     for name, value in compared.figures.items():

@@ -1,1 +1,1 @@
-"""Images with label images: the layouts they come in, and reading them as the fields of a run are read."""
+"""Images with label images: the layouts they come in, and how they are read (in the same way as the fields of a run)."""

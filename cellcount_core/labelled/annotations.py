@@ -1,4 +1,4 @@
-"""Data sets with annotations of their own kind: COCO instances and Pascal VOC segmentation.
+"""Data sets with annotation formats of their own: COCO instances and Pascal VOC segmentation.
 
 - COCO: a JSON of images and of objects, each a polygon or run lengths, plain or compressed (pycocotools, common/maskApi.c)
 - Pascal VOC: `JPEGImages/`, `SegmentationObject/` (palette PNG), `ImageSets/Segmentation/<split>.txt`
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.folders import by_stem
 from cellcount_core.labelled.image import (
-    Entry,
+    LabelledEntry,
     Labels,
     plane_of,
     read_indices,
@@ -30,17 +30,19 @@ from cellcount_core.labelled.image import (
 from cellcount_core.pipeline.pixels import Pixels
 
 Mask = NDArray[np.bool_]
-Json = Mapping[str, object]
+JsonObject = Mapping[str, object]
 
 _ANNOTATIONS = "annotations"
 _SPLIT_IN_NAME = re.compile(r"(?:^|[_-])(train|val|valid|validation|test)(?:\d*)(?:$|[_-])")
 
 
-def list_coco(path: Path) -> list[Entry]:
-    """List the images of a COCO JSON file, or of every JSON file of a folder or of its `annotations/`; a file's name gives its split.
+def list_coco(path: Path) -> list[LabelledEntry]:
+    """List the images of a COCO JSON file, or of every JSON file of a folder or of its `annotations/`. A file's name
+    gives its split.
 
-    Every annotation is one object, also if it is marked as a crowd: several tools mark all run lengths so. Images are looked for
-    beside the file, in images/ and in folders named by the split. Raises ConfigFault naming file, image and annotation.
+    Every annotation is one object, even if it is marked as a crowd, because several tools mark all run lengths so.
+    Images are looked for beside the file, in images/, and in folders named after the split. Raises ConfigFault naming
+    file, image and annotation if something is wrong.
     """
     files = annotation_files(path) if path.is_dir() else [path]
     if not files:
@@ -50,7 +52,7 @@ def list_coco(path: Path) -> list[Entry]:
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """The JSON files of a folder or of its annotations/."""
+    """The JSON files of a folder, or of its annotations/ if it has one."""
     inside = folder / _ANNOTATIONS
     return sorted((inside if inside.is_dir() else folder).glob("*.json"))
 
@@ -60,7 +62,7 @@ def _split_of(path: Path) -> str:
     return found.group(1) if found else path.stem
 
 
-def _coco_entries(path: Path, split: str) -> list[Entry]:
+def _coco_entries(path: Path, split: str) -> list[LabelledEntry]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -74,18 +76,19 @@ def _coco_entries(path: Path, split: str) -> list[Entry]:
     ):
         raise ConfigFault(f"{path}: expected COCO's lists `images` and `annotations`")
     try:
-        objects: dict[object, list[Json]] = defaultdict(list)
+        objects: dict[object, list[JsonObject]] = defaultdict(list)
         for annotation in data["annotations"]:
             objects[annotation["image_id"]].append(annotation)
         strange = sorted(str(number) for number in set(objects) - {image["id"] for image in data["images"]})
         if strange:
             raise ConfigFault(f"{path}: annotations of image {strange[0]}, which `images` does not list")
         return [
-            Entry(
+            LabelledEntry(
                 Path(image["file_name"]).stem,
                 partial(_read_coco, path, split or _split_of(path), image, objects[image["id"]]),
                 split=split,
                 group=str(image.get("group", "")),
+                file=str(image["file_name"]),
             )
             for image in data["images"]
         ]
@@ -95,7 +98,9 @@ def _coco_entries(path: Path, split: str) -> list[Entry]:
         ) from error
 
 
-def _read_coco(path: Path, split: str, image: Json, objects: Sequence[Json]) -> tuple[Pixels, Labels]:
+def _read_coco(
+    path: Path, split: str, image: JsonObject, objects: Sequence[JsonObject]
+) -> tuple[Pixels, Labels]:
     file = _find(path, split, str(image["file_name"]))
     pixels = read_pixels(file)
     height, width = plane_of(pixels).shape
@@ -119,7 +124,7 @@ def _find(path: Path, split: str, name: str) -> Path:
     return found
 
 
-def _mask(path: Path, annotation: Json, shape: tuple[int, int]) -> Mask:
+def _mask(path: Path, annotation: JsonObject, shape: tuple[int, int]) -> Mask:
     drawn = annotation.get("segmentation")
     try:
         if isinstance(drawn, dict):
@@ -134,7 +139,7 @@ def _mask(path: Path, annotation: Json, shape: tuple[int, int]) -> Mask:
     )
 
 
-def _mask_of_runs(drawn: Json, shape: tuple[int, int]) -> Mask:
+def _mask_of_runs(drawn: JsonObject, shape: tuple[int, int]) -> Mask:
     size, counts = drawn["size"], drawn["counts"]
     if not isinstance(size, list) or tuple(size) != shape:
         raise ValueError(f"size {size}, the image is {list(shape)} (height, width)")
@@ -146,9 +151,10 @@ def _mask_of_runs(drawn: Json, shape: tuple[int, int]) -> Mask:
 
 
 def decode_counts(text: str) -> list[int]:
-    """Decode COCO's compressed run lengths: five bits a character, sign extended; from the fourth number on they are differences.
+    """Decode COCO's compressed run lengths: five bits a character, sign extended. From the fourth number on they are
+    differences.
 
-    Raises ValueError if the text ends inside a number or holds a character that does not belong to it.
+    Raises ValueError if the text ends inside a number or holds a character that cannot be part of one.
     """
     counts: list[int] = []
     value = shift = 0
@@ -170,9 +176,10 @@ def decode_counts(text: str) -> list[int]:
 
 
 def mask_of_runs(counts: Sequence[int], shape: tuple[int, int]) -> Mask:
-    """The mask (H, W) of run lengths that go down the columns and begin with background.
+    """The mask (H, W) bool of run lengths that run down the columns and begin with background.
 
-    Raises ValueError if they do not add up to the image. The first column of two pixels, then the second:
+    Raises ValueError if they do not add up to the image. Here the first column has the second pixel set, the second
+    column the first:
 
     >>> mask_of_runs([1, 2, 1], (2, 2)).astype(int).tolist()
     [[0, 1], [1, 0]]
@@ -187,9 +194,10 @@ def mask_of_runs(counts: Sequence[int], shape: tuple[int, int]) -> Mask:
 
 
 def mask_of_polygon(points: Sequence[float], shape: tuple[int, int]) -> Mask:
-    """The mask (H, W) of the pixels whose centres lie inside a polygon [x0, y0, x1, y1, …], in px from the image's corner.
+    """The mask (H, W) bool of the pixels whose centres lie inside a polygon [x0, y0, x1, y1, …], in px from the
+    image's corner.
 
-    Raises ValueError for fewer than three points.
+    Raises ValueError if it has fewer than three points.
     """
     if len(points) < 6 or len(points) % 2:
         raise ValueError(
@@ -214,11 +222,12 @@ VOC_IMAGES = "JPEGImages"
 VOC_OBJECTS = "SegmentationObject"
 _VOC_LISTS = Path("ImageSets") / "Segmentation"
 _VOC_VOID = 255
-"""Index of the rim that the annotators left undecided; it counts as background."""
+"""Index of the rim that the annotators left undecided. It counts as background."""
 
 
-def list_voc(folder: Path) -> list[Entry]:
-    """List the images of every object mask. Raises ConfigFault if there are only boxes, or a mask has no image."""
+def list_voc(folder: Path) -> list[LabelledEntry]:
+    """List the images that have an object mask. Raises ConfigFault if there are only boxes, or if an image or a mask
+    is missing."""
     if not (folder / VOC_OBJECTS).is_dir():
         boxes = (
             " (Annotations/ has boxes, which give no outlines)" if (folder / "Annotations").is_dir() else ""
@@ -238,13 +247,19 @@ def list_voc(folder: Path) -> list[Entry]:
                 f"{folder / VOC_OBJECTS / stem}.png: not there, though a list of images names it"
             )
     return [
-        Entry(stem, partial(_read_voc, images[stem], masks[stem]), split=splits.get(stem, ""))
+        LabelledEntry(
+            stem,
+            partial(_read_voc, images[stem], masks[stem]),
+            split=splits.get(stem, ""),
+            file=str(images[stem]),
+        )
         for stem in sorted(masks)
     ]
 
 
 def _voc_splits(folder: Path) -> dict[str, str]:
-    """Split by image, of the lists train.txt, val.txt … (trainval.txt, which joins two, is left out)."""
+    """The split of each image, from the lists train.txt, val.txt and so on. trainval.txt, which joins two lists, is
+    left out."""
     return {
         line.split()[0]: path.stem
         for path in sorted((folder / _VOC_LISTS).glob("*.txt"))

@@ -1,4 +1,4 @@
-"""Labelled images to train on and to measure with: what a path holds, in which of the known layouts, and reading it."""
+"""Labelled images to train on and to evaluate with: which layout a path has, which images it holds, and reading them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from cellcount_core.labelled.folders import (
     list_table,
     split_folders,
 )
-from cellcount_core.labelled.image import Entry, LabelledImage
+from cellcount_core.labelled.image import LabelledEntry, LabelledImage
 
 AUTO = "auto"
-KINDS: dict[str, Callable[[Path], list[Entry]]] = {
+KINDS: dict[str, Callable[[Path], list[LabelledEntry]]] = {
     "folder": list_folder,
     "npz": list_archive,
     "coco": list_coco,
@@ -30,36 +30,38 @@ KINDS: dict[str, Callable[[Path], list[Entry]]] = {
     "masks": list_masks,
     "table": list_table,
 }
-"""Every layout by its name, and what lists its images."""
+"""Every layout by its name, with the function that lists its images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a path holds: its layout (a name of `KINDS`) and its images, not yet read."""
+    """What a path holds: its layout (a name in `KINDS`) and its images, not yet read."""
 
     path: Path
     kind: str
-    entries: tuple[Entry, ...]
+    entries: tuple[LabelledEntry, ...]
 
     @property
     def has_splits(self) -> bool:
-        """Whether the data says which images are to train and which to measure."""
+        """Whether the data says which images are for training and which for evaluation."""
         return any(entry.split for entry in self.entries)
 
 
 def load_labelled(
     path: Path, kind: str = AUTO, split: str = "", modality: Sequence[str] = ()
 ) -> list[LabelledImage]:
-    """Read the labelled images of `path` in the layout `kind`; `split` and `modality` choose among them ("" and (): all).
+    """Read the labelled images of `path`, whose layout is `kind`. `split` and `modality` choose among them ("" and
+    (): all).
 
-    Colour images become grey. A label image without any object is an empty image. Raises ConfigFault naming the file and what
-    was expected of it.
+    Colour images become grey. A label image without any object is an empty image. Raises ConfigFault naming the file
+    and what was expected of it.
     """
     return [entry.load() for entry in choose(list_labelled(path, kind), split, modality)]
 
 
 def list_labelled(path: Path, kind: str = AUTO) -> Listing:
-    """List the images of `path` without reading them. Raises ConfigFault if the layout is unknown or the files do not fit it."""
+    """List the images of `path` without reading them. Raises ConfigFault if the layout is unknown or the files do not
+    fit it."""
     if kind != AUTO and kind not in KINDS:
         raise ConfigFault(f"data kind {kind!r} is unknown{nearest(kind, [*KINDS, AUTO])}")
     if not path.exists():
@@ -72,8 +74,9 @@ def list_labelled(path: Path, kind: str = AUTO) -> Listing:
     return Listing(path, chosen, tuple(entries))
 
 
-def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[Entry]:
-    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault if there is none, naming what there is."""
+def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[LabelledEntry]:
+    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault, naming the known ones, if
+    none remains."""
     entries = listing.entries
     chosen = [
         e for e in entries if (not split or e.split == split) and (not modality or e.modality in modality)
@@ -87,12 +90,12 @@ def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[Entry]
 
 
 def load_folder(path: Path, *, split: str = "", modality: Sequence[str] = ()) -> list[LabelledImage]:
-    """`load_labelled` of a folder of images and labels."""
+    """Read the labelled images of a folder of images and labels, as `load_labelled` does."""
     return load_labelled(path, "folder", split, modality)
 
 
 def load_npz(path: Path) -> list[LabelledImage]:
-    """`load_labelled` of an NPZ archive."""
+    """Read the labelled images of an NPZ archive, as `load_labelled` does."""
     return load_labelled(path, "npz")
 
 
@@ -134,7 +137,8 @@ _LOOKS: tuple[tuple[str, Callable[[Path], bool]], ...] = (
     ("npz", lambda path: len(_files_of(path, "npz")) == 1),
     ("masks", lambda path: bool(image_folders(path))),
 )
-"""Asked in this order: an index.csv is a table too, and train/images/ is an image folder of the Data Science Bowl's kind."""
+"""Tried in this order, because an index.csv is a table too, and train/images/ looks like a folder of the Data Science
+Bowl."""
 
 
 def _files_of(path: Path, kind: str) -> list[Path]:
@@ -142,7 +146,8 @@ def _files_of(path: Path, kind: str) -> list[Path]:
 
 
 def _only_file(path: Path, kind: str) -> Path:
-    """The one file of a folder, for layouts that are a single file. Raises ConfigFault if the folder holds none or several."""
+    """The single file of a folder, for layouts that are one file. Raises ConfigFault if the folder holds none or
+    several."""
     if kind not in ("npz", "table") or path.is_file():
         return path
     found = _files_of(path, kind)

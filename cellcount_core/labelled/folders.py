@@ -1,8 +1,9 @@
-"""Image files with label files beside them, and archives of arrays: four layouts, each listed without its images being read.
+"""Image files with label files beside them, and archives of arrays: four layouts, listed without reading their
+images.
 
-- a folder with an `index.csv`, or with `images/` beside `labels/` (or `masks/`), paired by their names
-- a CSV or Parquet table with a row an image
-- `<id>/images/x.png` with `<id>/masks/*.png`, one mask an object, as the 2018 Data Science Bowl gave its nuclei
+- a folder with an `index.csv`, or with `images/` beside `labels/` (or `masks/`), paired by name
+- a CSV or Parquet table with one row per image
+- `<id>/images/x.png` with `<id>/masks/*.png`, one mask per object, as in the 2018 Data Science Bowl
 - an NPZ archive with images `X` and masks or label images `y`
 """
 
@@ -22,7 +23,7 @@ from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
-    Entry,
+    LabelledEntry,
     Labels,
     components,
     file_entry,
@@ -44,8 +45,9 @@ SPLITS = ("train", "val", "validation", "valid", "test")
 _ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg")
 
 
-def list_folder(folder: Path) -> list[Entry]:
-    """List the images of a folder: the rows of its `index.csv`, else pairs by name, else pairs in folders named by a split.
+def list_folder(folder: Path) -> list[LabelledEntry]:
+    """List the images of a folder: the rows of its `index.csv`, or else pairs by name, or else pairs in folders named
+    after a split.
 
     Raises ConfigFault naming what is missing, or a file without its partner.
     """
@@ -64,17 +66,18 @@ def list_folder(folder: Path) -> list[Entry]:
 
 
 def is_paired(folder: Path) -> bool:
-    """Whether a folder has images/ and labels/ or masks/."""
+    """Whether a folder has images/ and one of labels/ and masks/."""
     return (folder / IMAGES).is_dir() and any((folder / name).is_dir() for name in LABELS)
 
 
 def split_folders(folder: Path) -> list[Path]:
-    """The folders train/, val/ … inside that hold pairs."""
+    """The folders train/, val/ and so on inside that hold pairs."""
     return [folder / name for name in SPLITS if is_paired(folder / name)] if folder.is_dir() else []
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by their names without the ending, in order. Raises ConfigFault if two share one."""
+    """The image files of a folder by their names without extension, in order. Raises ConfigFault if two share such a
+    name."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
@@ -87,7 +90,7 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _paired_entries(folder: Path, split: str) -> list[Entry]:
+def _paired_entries(folder: Path, split: str) -> list[LabelledEntry]:
     beside = next(folder / name for name in LABELS if (folder / name).is_dir())
     images, labels = by_stem(folder / IMAGES), by_stem(beside)
     partners = {stem: next((stem + end for end in _ENDINGS if stem + end in labels), "") for stem in images}
@@ -106,19 +109,20 @@ def _paired_entries(folder: Path, split: str) -> list[Entry]:
     ]
 
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
-def list_table(path: Path) -> list[Entry]:
-    """List the images of a table with the columns image and label, and, if wanted, id, split, modality and group.
+def list_table(path: Path) -> list[LabelledEntry]:
+    """List the images of a table with the columns image and label and, optionally, id, split, modality and group.
 
-    Files are relative to the table's folder. Raises ConfigFault naming table, row and column.
+    File names are relative to the table's folder. Raises ConfigFault naming table, row and column if something is
+    wrong.
     """
     return entries_of_rows(path, read_rows(path), image="image", needed=("image", "label"))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV or Parquet file as text; empty cells are "". Raises ConfigFault if the file is neither."""
+def read_rows(path: Path) -> list[TableRow]:
+    """The rows of a CSV or Parquet file as text, with "" for empty cells. Raises ConfigFault if the file is neither."""
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path)
@@ -130,7 +134,7 @@ def read_rows(path: Path) -> list[Row]:
         raise ConfigFault(f"{path}: not a CSV table: {error}") from error
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> list[TableRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,8 +145,11 @@ def _read_parquet(path: Path) -> list[Row]:
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 
-def entries_of_rows(path: Path, rows: Sequence[Row], *, image: str, needed: Sequence[str]) -> list[Entry]:
-    """The entries of a table's rows; the column `image` names the image file. Raises ConfigFault naming row and column."""
+def entries_of_rows(
+    path: Path, rows: Sequence[TableRow], *, image: str, needed: Sequence[str]
+) -> list[LabelledEntry]:
+    """The entries of a table's rows. The column named by `image` holds the image file. Raises ConfigFault naming row
+    and column."""
     for column in needed:
         if not rows or column not in rows[0]:
             raise ConfigFault(
@@ -166,11 +173,12 @@ def entries_of_rows(path: Path, rows: Sequence[Row], *, image: str, needed: Sequ
     ]
 
 
-def read_truths(path: Path, columns: Sequence[str], split: str | None) -> list[tuple[Path, Row]]:
-    """Image files with what is true of each: the rows of a table, or of the `index.csv` of a folder, with `image` (or `file`) and `columns`.
+def read_truths(path: Path, columns: Sequence[str], split: str | None) -> list[tuple[Path, TableRow]]:
+    """Image files and what is true of each: the rows of a table, or of a folder's `index.csv`, with `image` (or
+    `file`) and `columns`.
 
-    `split` None takes the rows of the split "val" if the table has any and else all, "all" takes all. Raises ConfigFault naming table, row
-    and column.
+    `split` None takes the split "val" if the table has it and otherwise all rows; "all" takes all rows. Raises
+    ConfigFault naming table, row and column if something is missing.
     """
     table = path / INDEX if path.is_dir() else path
     rows = read_rows(table)
@@ -195,21 +203,25 @@ def read_truths(path: Path, columns: Sequence[str], split: str | None) -> list[t
 MASKS = "masks"
 
 
-def list_masks(folder: Path) -> list[Entry]:
-    """List the images of a folder of `<id>/images/` and `<id>/masks/`; everything above 0 in a mask is one object.
+def list_masks(folder: Path) -> list[LabelledEntry]:
+    """List the images of a folder of `<id>/images/` and `<id>/masks/`. Everything above 0 in a mask is one object.
 
-    An image without any object has an empty folder of masks. Raises ConfigFault naming a folder that lacks its image or its masks.
+    An image without objects has an empty folder of masks. Raises ConfigFault naming a folder without its image or its
+    masks.
     """
     inner = image_folders(folder)
     if not inner:
         raise ConfigFault(
             f"{folder}: no folder in it has {IMAGES}/ (one image) and {MASKS}/ (a mask an object)"
         )
-    return [Entry(each.name, partial(_read_masks, _only_image(each), _masks(each))) for each in inner]
+    return [
+        LabelledEntry(each.name, partial(_read_masks, image, _masks(each)), file=str(image))
+        for each, image in zip(inner, map(_only_image, inner), strict=True)
+    ]
 
 
 def image_folders(folder: Path) -> list[Path]:
-    """The folders inside that have images/, in order."""
+    """The folders inside that contain images/, in order."""
     return sorted(each for each in folder.iterdir() if (each / IMAGES).is_dir()) if folder.is_dir() else []
 
 
@@ -233,11 +245,13 @@ def _read_masks(image: Path, masks: list[Path]) -> tuple[Pixels, Labels]:
     return pixels, stack_masks(drawn, (height, width))
 
 
-def list_archive(path: Path) -> list[Entry]:
-    """List the images of an archive with `X` (N, H, W[, 1]) and masks or label images `y` of the same shape.
+def list_archive(path: Path) -> list[LabelledEntry]:
+    """List the images of an archive with `X` (N, H, W) or (N, H, W, 1), and masks or label images `y` of the same
+    shape.
 
-    A `y` that holds two values, whatever they are, is a mask; its objects are its connected components. An array `group` (N,), if there is
-    one, names what must stay on one side of a split: the image that crops were cut from. Raises ConfigFault naming what is missing.
+    A `y` with only two values, whatever they are, is a mask; its objects are its connected components. An optional
+    array `group` (N,) names what must stay on one side of a split, such as the image that crops were cut from. Raises
+    ConfigFault naming what is missing or has the wrong shape.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -259,7 +273,7 @@ def list_archive(path: Path) -> list[Entry]:
         raise ConfigFault(f"{path}: group must hold one name an image, ({len(images)},) (got {groups.shape})")
     binary = len(np.unique(masks)) <= 2
     return [
-        Entry(
+        LabelledEntry(
             f"{index:06d}",
             partial(_read_from_archive, plane, mask, "mask" if binary else "labels", path, index),
             group="" if groups is None else str(groups[index]),

@@ -1,7 +1,7 @@
-"""A labelled image, and reading its two files.
+"""A labelled image, and how its two files are read.
 
-The image file is read exactly as a run reads a field, so that what is evaluated is what is counted. Label files are read here, because
-their numbers themselves are wanted: no palette, no scaling.
+The image file is read exactly as a run reads a field, so that what is evaluated is what is counted. Label files are
+read here, because their stored numbers are needed: no palette is applied and nothing is scaled.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ _COMPACT_ABOVE = 2**16
 class LabelledImage:
     """One image with its label image.
 
-    `plane` (H, W) in raw units is its only channel, or the first of several; `further` are the others by name, and `channel` is the
-    name of the first ("" if the file gives it none). `labels` (H, W) int32 with 0 as background and 1..n as objects. `group` names what must
-    stay on one side of a split; `diameter_px` is the median equivalent diameter (0.0 where there is no object). `um_per_px`
-    and `bit_max` are what the image file says, as for a field that is counted (pipeline/pixels.py).
+    `plane` (H, W), in raw units, is its only channel or the first of several. `further` holds the other channels by
+    name, and `channel` is the name of the first ("" if the file gives none). `labels` (H, W) int32 has 0 as
+    background and 1..n as objects. `group` names what must stay on one side of a split. `diameter_px` is the median
+    equivalent diameter (0.0 without objects). `um_per_px` and `bit_max` are what the image file says, as for a field
+    that is counted (see pipeline/pixels.py).
     """
 
     id: str
@@ -61,10 +62,12 @@ class LabelledImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An image that a data set lists and that has not been read yet. `split`, `modality` and `group` are "" if the data gives none.
+class LabelledEntry:
+    """An image that a data set lists and that has not been read yet. `split`, `modality` and `group` are "" if the
+    data gives none; `file` names the image file in error messages ("": `id` is used).
 
-    `read` returns the pixels of its channels and the labels (H, W) int32. It raises ConfigFault naming the file that is wrong.
+    `read` returns the pixels of its channels and the labels (H, W) int32. It raises ConfigFault naming the file that
+    is wrong.
     """
 
     id: str
@@ -72,17 +75,18 @@ class Entry:
     split: str = ""
     modality: str = ""
     group: str = ""
+    file: str = ""
 
     def load(self, channels: int = 1) -> LabelledImage:
-        """Read the image. Raises ConfigFault naming a file that cannot be read, a label file of another size than its image, or an image
-        that does not have so many channels."""
+        """Read the image. Raises ConfigFault if a file cannot be read, if image and labels differ in size, or if the
+        image has another number of channels than `channels`."""
         pixels, labels = self.read()
         first, *others = pixels.planes
         if len(pixels.planes) != channels:
             names = ", ".join(map(repr, [first, *others][:12]))
             wanted = "one plane, or the colours of one," if channels == 1 else f"{channels} channels"
             raise ConfigFault(
-                f"{self.id}: an image of {len(pixels.planes)} channels ({names}); {wanted} expected beside a label image"
+                f"{self.file or self.id}: an image of {len(pixels.planes)} channels ({names}); {wanted} expected beside a label image"
             )
         return LabelledImage(
             self.id,
@@ -107,17 +111,17 @@ def file_entry(
     split: str = "",
     modality: str = "",
     group: str = "",
-) -> Entry:
-    """The entry of an image file and its label file, which is read by `reader` (by default `read_labels`)."""
+) -> LabelledEntry:
+    """The entry of an image file and its label file. `reader` reads the label file (by default `read_labels`)."""
 
     def read() -> tuple[Pixels, Labels]:
         return same_size(read_pixels(image), (reader or read_labels)(label), label)
 
-    return Entry(name, read, split, modality, group)
+    return LabelledEntry(name, read, split, modality, group, str(image))
 
 
 def same_size(pixels: Pixels, labels: Labels, label: Path) -> tuple[Pixels, Labels]:
-    """Return both if they have the same shape. Raises ConfigFault naming the label file if they have not."""
+    """Return both unchanged. Raises ConfigFault naming the label file if they differ in shape."""
     shape = plane_of(pixels).shape
     if shape != labels.shape:
         raise ConfigFault(
@@ -138,14 +142,15 @@ def median_diameter(labels: Labels) -> float:
 
 
 def read_plane(path: Path) -> Plane:
-    """The plane (H, W) of an image file, in raw units. Raises as `read_pixels` does."""
+    """The plane (H, W) of an image file, in raw units. Raises the same errors as `read_pixels`."""
     return plane_of(read_pixels(path))
 
 
 def read_pixels(path: Path) -> Pixels:
-    """Read an image file as a run with default settings does: colours as luminance, z planes projected. Of several channels each is read.
+    """Read an image file as a run with default settings does: colours become luminance, z planes are projected.
 
-    Raises ConfigFault naming the file if it cannot be decoded.
+    If the file has several channels, all of them are read. Raises ConfigFault naming the file if it cannot be
+    decoded.
     """
     key = str(path)
     body = _body(path)
@@ -165,7 +170,8 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def pixels_in_memory(plane: NDArray[np.generic], where: str) -> Pixels:
-    """An array (H, W) as the pixels that its file would give. Raises ConfigFault naming `where`."""
+    """An array (H, W) as the pixels that a file of it would give. Raises ConfigFault naming `where` if it cannot be
+    counted."""
     try:
         return Pixels({_ONLY.name: countable(plane, where)}, None, bit_max_of(plane.dtype), ())
     except FieldFault as fault:
@@ -173,14 +179,16 @@ def pixels_in_memory(plane: NDArray[np.generic], where: str) -> Pixels:
 
 
 def plane_of(pixels: Pixels) -> Plane:
-    """The plane (H, W) of the only channel of these pixels, or of the first."""
+    """The plane (H, W) of the only channel of these pixels, or of the first one."""
     return next(iter(pixels.planes.values()))
 
 
 def read_indices(path: Path) -> Labels:
-    """The numbers of a label file as they are stored, (H, W) int32: greys of 8, 16 or 32 bits, palette indices, whole floats.
+    """The numbers of a label file as they are stored, (H, W) int32: greys of 8, 16 or 32 bits, palette indices, or
+    whole floats.
 
-    Raises ConfigFault naming the file. Colours are refused: nobody can tell whether a colour means an object or a class.
+    Raises ConfigFault naming the file if it cannot be read. Colours are refused, because nothing tells whether a
+    colour means an object or a class.
     """
     pixels = _numbers(path)
     if pixels.ndim == 3:
@@ -197,20 +205,21 @@ def read_indices(path: Path) -> Labels:
 def read_labels(path: Path) -> Labels:
     """A label file as (H, W) int32: 0 is background, every other number an object.
 
-    A file that holds only 0 and 255 is a mask; its objects are its connected components. Raises as `read_indices` does.
+    A file that holds only 0 and 255 is a mask; its objects are its connected components. Raises the same errors as
+    `read_indices`.
     """
     labels = read_indices(path)
     return components(labels) if set(np.unique(labels).tolist()) == {0, 255} else labels
 
 
 def read_mask(path: Path) -> Labels:
-    """As `read_labels`, for folders called masks: a file that holds 0 and any one other number is a mask too."""
+    """The same for folders called masks, where a file that holds 0 and any single other number is a mask as well."""
     labels = read_indices(path)
     return components(labels) if len(np.unique(labels[labels > 0])) == 1 else labels
 
 
 def whole_numbers(values: NDArray[np.generic], where: str) -> Labels:
-    """Labels of any real type as int32; numbers above 65,536 are renumbered in their order.
+    """Labels of any real type as int32. If any is above 65,536, all are renumbered in their order.
 
     Raises ConfigFault naming `where` if they are not whole numbers from 0 to 2^31 - 1.
     """
@@ -235,12 +244,13 @@ def whole_numbers(values: NDArray[np.generic], where: str) -> Labels:
 
 
 def components(mask: Labels | NDArray[np.uint8]) -> Labels:
-    """Connected components (8 neighbours) of what is above 0 in a mask (H, W)."""
+    """The connected components (8 neighbours) of the pixels above 0 in a mask (H, W), as labels (H, W) int32."""
     return np.asarray(cv2.connectedComponents((mask > 0).astype(np.uint8))[1], np.int32)
 
 
 def stack_masks(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> Labels:
-    """The label image of several masks, one an object, numbered in their order. Where they overlap, the smaller one is on top."""
+    """The label image (H, W) int32 of several masks, one per object, numbered in their order. Where masks overlap, the
+    smaller one is on top."""
     labels = np.zeros(shape, np.int32)
     for index in sorted(range(len(masks)), key=lambda index: -int(masks[index].sum())):
         labels[masks[index]] = index + 1
@@ -248,7 +258,7 @@ def stack_masks(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, int]) -> L
 
 
 def _numbers(path: Path) -> NDArray[np.generic]:
-    """What a label file holds, (H, W) or (H, W, 3 or more)."""
+    """The stored numbers of a label file, (H, W), or (H, W, 3 or more) for colours."""
     body = _body(path)
     if body[:4] in _TIFF_MAGIC:
         return _decode_tiff(path)
@@ -273,7 +283,7 @@ def _body(path: Path) -> bytes:
 
 
 def _decode_tiff(path: Path) -> NDArray[np.generic]:
-    """Palette indices and all 32 bits of a number, which are no pixels to count."""
+    """The stored numbers of a TIFF: palette indices, and all 32 bits of a number, which pixels to count do not have."""
     import tifffile
 
     try:
@@ -290,7 +300,8 @@ def _decode_tiff(path: Path) -> NDArray[np.generic]:
 
 
 def _without_palette(data: bytes) -> tuple[bytes, int]:
-    """A palette PNG as a grey one of the same indices, and by what a decoder then multiplies them (PNG specification 11.2)."""
+    """A palette PNG as a grey one with the same indices, and the factor by which a decoder then multiplies them (PNG
+    specification 11.2)."""
     depth, kind = data[24], data[25]
     if kind != _PALETTE:
         return data, 1

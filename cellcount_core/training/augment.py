@@ -1,6 +1,7 @@
-"""Augmentation for microscopy: geometry on image and labels alike, then what optics and cameras do to intensities.
+"""Augmentation for microscopy: geometry applied to image and labels alike, then what optics and cameras do to
+intensities.
 
-Images come in normalised but not yet compressed (0 the background, 1 full scale); `compress` comes last, as at counting time.
+Images come in normalised but not yet compressed (0 the background, 1 full scale). `compress` comes last, as in a run.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import compress
+from cellcount_core.labelled.image import Labels
 
 Image = NDArray[np.float32]
-Labels = NDArray[np.int32]
 
 _LEAST_COPIED = 12
-"""Px of the smallest object that is copied."""
+"""Area, in px, of the smallest object that is copied."""
 
 _MOST_COPIES = 8
 _MOST_COVERED = 0.3
@@ -25,10 +26,11 @@ _MOST_COVERED = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """An augmented crop of S x S px: `pixels` float32 (compressed), `labels` int32, `valid` float32 (1 inside the image).
+    """An augmented crop of S x S px: `pixels` float32 (compressed), `labels` int32, `valid` float32 (1 inside the
+    image).
 
-    `sizes` are the whole objects' diameters by label number, in px of the crop.
-    Beyond the image's edge labels are mirrored. `blank` says that the pixels there are background instead.
+    `sizes` are the diameters of the whole objects by label number, in px of the crop. Beyond the image's edge labels
+    are mirrored; `blank` says that the pixels there are background instead of mirrored.
     """
 
     pixels: Image
@@ -40,9 +42,10 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a crop lies: centre (x, y) in px of the source, factor to the crop's scale, rotation in degrees, mirrored (-1).
+    """Where a crop lies: its centre (x, y) in px of the source, the factor to the crop's scale, rotation in degrees,
+    and `mirror` (-1 or 1).
 
-    `bend` (n, n, 2) float32, or None, are displacements in px of the crop on a coarse grid: the elastic part.
+    `bend` (n, n, 2) float32, or None, is the elastic part: displacements in px of the crop on a coarse grid.
     """
 
     x: float
@@ -55,7 +58,7 @@ class Placement:
 
 
 def place(rng: np.random.Generator, labels: Labels, scale: float, size: int) -> Placement:
-    """Draw a placement: mostly around an object and inside the image, any quarter turn, sometimes a free rotation."""
+    """Draw a placement: mostly around an object and inside the image, at any quarter turn, sometimes at any angle."""
     height, width = labels.shape
     x, y = rng.uniform(0, width), rng.uniform(0, height)
     objects = int(labels.max(initial=0))
@@ -84,7 +87,8 @@ def _inside(centre: float, length: int, wanted: float) -> float:
 def cut(
     image: Image, labels: Labels, where: Placement, size: int, border: int
 ) -> tuple[Image, Labels, Image]:
-    """The crop (size, size) of image, labels and validity at a placement; `border` is OpenCV's for the image's edge."""
+    """Cut the crop (size, size) of image, labels and validity at a placement. `border` is OpenCV's code for what lies
+    beyond the edge."""
     reach = int(np.ceil(size / 2 / where.scale * 1.5)) + 8
     top, left = max(0, int(where.y) - reach), max(0, int(where.x) - reach)
     image = image[top : int(where.y) + reach, left : int(where.x) + reach]
@@ -120,7 +124,7 @@ def cut(
 def _source_places(
     matrix: NDArray[np.float64], size: int, bend: NDArray[np.float32] | None
 ) -> tuple[Image, Image]:
-    """For every pixel of a crop (size, size), x and y of the source it shows (float32)."""
+    """The x and y (float32) of the source that each pixel of a crop (size, size) shows."""
     x, y = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
     if bend is not None:
         moved = cv2.resize(bend, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -134,7 +138,8 @@ def _blur(image: Image, sigma: float) -> Image:
 
 
 def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Image:
-    """Gain, gamma, objects of different brightness, blur, illumination, debris, noise and quantisation, each by chance."""
+    """Vary, each by chance: gain, gamma, brightness of single objects, blur, illumination, debris, noise and
+    quantisation."""
     if rng.random() < 0.25:
         crop = np.sign(crop) * np.abs(crop) ** np.float32(rng.uniform(0.7, 1.4))
     gain = float(np.exp(rng.normal(0, 0.25)))
@@ -162,7 +167,7 @@ def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Ima
 
 
 def _saturate(rng: np.random.Generator, crop: Image) -> Image:
-    """The brightest pixels all alike, and full scale, as normalisation leaves a clipped image."""
+    """Set the brightest pixels to one value, which becomes full scale, as normalisation does with a clipped image."""
     level = max(0.2, float(np.quantile(crop, 1 - rng.uniform(0.005, 0.12))))
     return np.asarray(np.minimum(crop, level) / np.float32(level), np.float32)
 
@@ -217,9 +222,10 @@ def _add_noise(rng: np.random.Generator, crop: Image) -> Image:
 
 
 def empty_crop(rng: np.random.Generator, size: int) -> Image:
-    """A crop (size, size) without objects: noise up to the normalisation's floor, gradients, diffuse light, debris.
+    """A crop (size, size) float32 without objects: noise up to the normalisation's floor, gradients, diffuse light,
+    debris.
 
-    Where an image holds nothing but a gradient, normalisation stretches that to full scale.
+    Gradients may reach full scale, because normalisation stretches them so in an image that holds nothing else.
     """
     crop = np.zeros((size, size), np.float32)
     if rng.random() < 0.6:
@@ -238,10 +244,12 @@ def empty_crop(rng: np.random.Generator, size: int) -> Image:
 def crowd(
     rng: np.random.Generator, crop: Image, labels: Labels, sizes: Image, whole: NDArray[np.bool_]
 ) -> tuple[Image, Labels, Image]:
-    """Put turned copies of a crop's own objects beside others, touching or overlapping by up to three tenths of either.
+    """Put turned copies of a crop's own objects beside others, touching or overlapping by up to three tenths of
+    either.
 
-    Takes and gives pixels (S, S), labels (S, S) and diameters by label number. Copied are objects that lie within `whole`
-    (S, S), the part of the crop that shows the image. Light adds up, or the brighter covers the other, by chance.
+    Takes and returns pixels (S, S), labels (S, S) and diameters by label number. Only objects inside `whole` (S, S),
+    the part of the crop that shows the image, are copied. By chance, light adds up or the brighter object covers the
+    other.
     """
     held = np.bincount(labels.ravel(), minlength=2)
     held[0] = 0
@@ -282,7 +290,7 @@ def crowd(
 def _turned(
     rng: np.random.Generator, crop: Image, mask: NDArray[np.bool_]
 ) -> tuple[Image, NDArray[np.bool_]]:
-    """One object's light, fading out at its edge, and its mask, turned and mirrored by chance."""
+    """One object's light, fading out at its edge, and its mask, both turned and mirrored by chance."""
     rows, columns = np.nonzero(mask)
     box = np.s_[max(0, rows.min() - 3) : rows.max() + 4, max(0, columns.min() - 3) : columns.max() + 4]
     wider = np.asarray(cv2.dilate(mask[box].astype(np.float32), np.ones((3, 3), np.uint8)), np.float32)
@@ -303,7 +311,8 @@ def draw_crop(
     *,
     crowded: float = 0.0,
 ) -> Crop:
-    """One augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at a factor `scale`.
+    """Draw one augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at the factor
+    `scale`.
 
     `crowded` is the chance that objects are copied beside others.
     """
@@ -317,7 +326,7 @@ def draw_crop(
 
 
 def draw_empty(rng: np.random.Generator, size: int) -> Crop:
-    """One crop without objects."""
+    """Draw one crop without objects."""
     ones = np.ones((size, size), np.float32)
     labels, sizes = np.zeros((size, size), np.int32), np.zeros(1, np.float32)
     return Crop(compress(empty_crop(rng, size)), labels, sizes, ones, blank=True)

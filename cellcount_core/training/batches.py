@@ -1,22 +1,72 @@
-"""Batches: which image, at which scale, drawn from the run's seed and the step alone, made ahead in a thread."""
+"""The images of a run, what each is used for, and the batches that are cut from them.
+
+Which image is cut, and at which scale, depends only on the run's seed and the step. Batches are made ahead in a
+thread.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.normalise import Normalisation, compress, estimate
+from cellcount_core.labelled.dataset import choose, list_labelled
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.tasks.instances.learn import diameters, stack_targets
 from cellcount_core.training.augment import Crop, draw_crop, draw_empty
 from cellcount_core.training.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a run.
+
+    `train` are the images the network learns from. Thresholds are fitted on `fit` (the training images if none are
+    set aside). The validation curve is drawn from `watched`, which never train. The accuracy that the package states
+    is measured on `validation`.
+    """
+
+    train: list[LabelledImage]
+    fit: list[LabelledImage]
+    watched: list[LabelledImage]
+    validation: list[LabelledImage]
+
+
+def load_images(config: TrainConfig, *, report: Callable[[str], None] | None = None) -> Images:
+    """Read the images a configuration names, and split them.
+
+    Raises ConfigFault if a file is missing or wrong, or if too few images or groups are left for one of the parts.
+    """
+    data = config.data
+    listing = list_labelled(data.resolved(), data.kind)
+    splits = listing.has_splits
+    rest = [entry.load() for entry in choose(listing, data.split if splits else "", data.modality)]
+    if splits and data.validation_split:
+        held_back = choose(listing, data.validation_split, data.modality)
+        validation = [entry.load() for entry in held_back]
+        how = f"split {data.split!r} trains, {data.validation_split!r} is measured"
+    else:
+        rest, validation = split_groups(rest, data.validation_share)
+        how = f"{data.validation_share:.0%} of the groups are measured"
+    train, fit = split_groups(rest, data.fit_share)
+    if not train or not validation:
+        raise ConfigFault(
+            f"{listing.path}: {len(rest) + len(validation)} images leave none to {'measure' if train else 'train on'}; a group "
+            "(file, unless the data names groups) is never cut in two: more images or groups, or a smaller share, expected"
+        )
+    if report is not None:
+        report(f"data: {listing.path}: layout {listing.kind!r}, {len(rest) + len(validation)} images; {how}")
+    whole = [image for image in fit if image.id not in data.partial]
+    return Images(train, whole or train, fit or validation, validation)
+
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -28,9 +78,10 @@ _TYPICAL_PIXELS = 256 * 256
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image ready to be cut: `linear` (H, W) float32, 0 the background and 1 full scale, not yet compressed.
+    """An image ready to be cut. `linear` (H, W) float32 is normalised (0 the background, 1 full scale) but not yet
+    compressed.
 
-    `sizes` are the objects' diameters (px) by label number.
+    `sizes` are the diameters of the objects in px, indexed by label number.
     """
 
     id: str
@@ -44,7 +95,8 @@ class Sample:
 def prepare(
     images: Sequence[LabelledImage], percentile: float, floor_sigmas: float, polarity: Polarity = "auto"
 ) -> list[Sample]:
-    """Normalise labelled images for training, each by its own levels and as a field is when it is counted."""
+    """Normalise labelled images for training, each by its own levels, exactly as a field is normalised when it is
+    counted."""
     return [
         Sample(
             image.id,
@@ -68,7 +120,8 @@ def _linear(plane: NDArray[np.generic], norm: Normalisation) -> NDArray[np.float
 def split_groups(
     images: Sequence[LabelledImage], share: float
 ) -> tuple[list[LabelledImage], list[LabelledImage]]:
-    """Split images into (rest, about `share` of them) by whole groups, in the order of the groups' SHA-1."""
+    """Split the images into the rest and about `share` of them, without cutting a group in two. Groups are taken in
+    the order of their SHA-1."""
     sizes = Counter(image.group for image in images)
     ordered = sorted(sizes, key=lambda group: hashlib.sha1(group.encode(), usedforsecurity=False).hexdigest())
     chosen: set[str] = set()
@@ -80,7 +133,11 @@ def split_groups(
 
 
 def chances(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Chance of each sample to be drawn: by the root of its group's size and of its own pixels, so that neither drowns."""
+    """The chance of each sample to be drawn, (n,) float64, summing to 1.
+
+    It falls with the square root of the size of the sample's group and grows with the square root of the image's
+    area, so that neither a large group nor a large image crowds out the others.
+    """
     sizes = Counter(sample.group for sample in samples)
     weights = np.array(
         [sizes[s.group] ** -0.5 * np.sqrt(max(1.0, s.linear.size / _TYPICAL_PIXELS)) for s in samples],
@@ -90,7 +147,8 @@ def chances(samples: Sequence[Sample]) -> NDArray[np.float64]:
 
 
 def draw_scale(rng: np.random.Generator, diameter: float, config: TrainConfig) -> float:
-    """Factor to cut an image at: near 1, or one that brings its objects to a diameter as configured."""
+    """Draw the factor to cut an image at: near 1, or one that brings its objects to one of the diameters the
+    configuration names."""
     augment = config.augment
     chance = rng.random()
     if chance < augment.natural_share or diameter <= 0:
@@ -108,7 +166,8 @@ def draw_scale(rng: np.random.Generator, diameter: float, config: TrainConfig) -
 def make_batch(
     samples: Sequence[Sample], weights: NDArray[np.float64], config: TrainConfig, key: Sequence[int]
 ) -> Batch:
-    """Inputs (B, S, S, 1) and targets (B, S, S, maps + 1) float32; the same key always gives the same batch."""
+    """Make a batch: inputs (B, S, S, 1) and targets (B, S, S, maps + 1), both float32. The same `key` always gives
+    the same batch."""
     rng = np.random.default_rng(list(key))
     crops = [_one(rng, samples[index], config) for index in rng.choice(len(samples), config.batch, p=weights)]
     return _stack(crops, config)
@@ -142,7 +201,8 @@ def _one(rng: np.random.Generator, sample: Sample, config: TrainConfig) -> Crop:
 
 
 def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
-    """A crop (size, size) as it is, from anywhere in the image; what lies beyond a smaller image is background."""
+    """Cut a crop (size, size) from anywhere in the image, unchanged. If the image is smaller, the rest of the crop is
+    background."""
     height, width = sample.labels.shape
     top, left = int(rng.integers(max(1, height - size + 1))), int(rng.integers(max(1, width - size + 1)))
     pixels = np.zeros((size, size), np.float32)
@@ -157,7 +217,10 @@ def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
 def training_batches(
     samples: Sequence[Sample], config: TrainConfig, start: int, stop: int
 ) -> Iterator[tuple[int, Batch]]:
-    """Batches of the steps from `start` to before `stop`, a few made ahead while the network trains."""
+    """Yield the number and the batch of each step from `start` up to, but not including, `stop`.
+
+    A few batches are made ahead while the network trains.
+    """
     weights = chances(samples) if config.augment.kind != "none" else np.full(len(samples), 1 / len(samples))
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting: list[Future[Batch]] = []
@@ -174,7 +237,7 @@ def training_batches(
 
 
 def validation_batches(samples: Sequence[Sample], config: TrainConfig, count: int) -> list[Batch]:
-    """The same few batches of plain crops every time."""
+    """Make `count` batches of unchanged crops, the same ones every time."""
     batches = []
     for number in range(count):
         rng = np.random.default_rng([config.seed, 1, number])

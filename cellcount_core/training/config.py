@@ -1,4 +1,4 @@
-"""What a training run is told: one YAML file, checked whole, unknown keys refused."""
+"""What a training run is told: one YAML file, checked as a whole; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from cellcount_core.tasks.instances.learn import LossConfig
 class DataConfig(Section):
     """Where labelled images come from.
 
-    `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc", "masks"
-    (one mask a file), "table", or "auto" for what the path looks like. `split` and `validation_split` name splits of the data;
-    where it has none, or `validation_split` is "", `validation_share` of the groups is set aside. `fit_share` of the training
-    groups never trains and is what thresholds are fitted on. `partial` are the ids of images of which only a part of the
-    objects is labelled: they train, but neither thresholds nor intervals are fitted on them.
+    `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc",
+    "masks" (one mask per file), "table", or "auto" for whatever the path looks like.
+
+    `split` and `validation_split` name splits of the data. If the data has no splits, or `validation_split` is "",
+    `validation_share` of the groups is set aside. `fit_share` of the training groups never trains; thresholds are
+    fitted on it. `partial` lists the ids of images in which only a part of the objects is labelled: they train, but
+    neither thresholds nor intervals are fitted on them.
     """
 
     kind: Literal["folder", "npz", "coco", "voc", "masks", "table", "auto"] = "folder"
@@ -38,9 +40,10 @@ class DataConfig(Section):
     licence: str = ""
 
     def resolved(self) -> Path:
-        """The path with environment variables put in. Raises ConfigFault where one is not set.
+        """The path with environment variables replaced by their values. Raises ConfigFault if one is not set.
 
-        They are put in where the data is read, so that another machine may keep it elsewhere and the run be the same.
+        They are replaced only when the data is read, so that the data may lie elsewhere on another machine and the
+        run is still the same.
         """
         try:
             return Path(expanded(self.path, os.environ))
@@ -49,7 +52,7 @@ class DataConfig(Section):
 
 
 class InputConfig(Section):
-    """The scale and the normalisation the network is trained for (see images/normalise.py)."""
+    """The scale and the normalisation that the network is trained for (see images/normalise.py)."""
 
     channel: str = "nuclei"
     diameter_px: float | None = Field(20.0, gt=0)
@@ -58,17 +61,18 @@ class InputConfig(Section):
     polarity: Polarity = "auto"
 
     def spec(self) -> InputSpec:
-        """The same as a package states it."""
+        """The same values as a package states them."""
         return InputSpec(
             (self.channel,), self.diameter_px, self.percentile, self.floor_sigmas, polarity=self.polarity
         )
 
 
 class OptimiserConfig(Section):
-    """`kind`, peak learning rate, decoupled weight decay, schedule, warm-up and averaging of the weights (0: none).
+    """The optimiser: `kind`, peak learning rate, decoupled weight decay, schedule, warm-up, and averaging of the
+    weights (`ema`, 0 for none).
 
-    Schedule "trapezoid" holds the peak and falls linearly over the last `decay_share` of the steps: a run may be made
-    longer or shorter (`steps`) for as long as it has not begun to fall.
+    Schedule "trapezoid" holds the peak and falls linearly over the last `decay_share` of the steps. Such a run may be
+    made longer or shorter (`steps`) as long as the rate has not begun to fall.
     """
 
     kind: Literal["adamw", "rmsprop"] = "adamw"
@@ -83,10 +87,11 @@ class OptimiserConfig(Section):
 class AugmentConfig(Section):
     """What is done to a crop; `kind` "none" takes images as they are.
 
-    `natural_share` of the crops keep about their own scale; `near_share` bring the image's median object to about the
-    model's diameter (log-normal, sigma 0.25), `extreme_share` to a diameter from `extreme_px`, the others to one from
-    `diameters_px` (both log-uniform). `empty_share` are crops of noise, gradients and debris without any object. In
-    `crowded_share` of the crops with objects, copies of some of them are put beside others, touching or overlapping a little.
+    `natural_share` of the crops keep about their own scale. `near_share` bring the image's median object to about the
+    model's diameter (log-normal, sigma 0.25), `extreme_share` to a diameter within `extreme_px`, and the others to
+    one within `diameters_px` (both log-uniform, in px). `empty_share` of the crops are noise, gradients and debris
+    without any object. In `crowded_share` of the crops with objects, copies of some objects are put beside others,
+    touching or overlapping a little.
     """
 
     kind: Literal["microscopy", "none"] = "microscopy"
@@ -102,13 +107,13 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """A training run and the package it ends in.
 
-    Length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) is outside any repository and
-    keeps what a killed run needs to go on; `package_dir` receives the package.
+    The length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) lies outside any
+    repository and keeps what a killed run needs to continue; `package_dir` receives the package.
 
-    `start_from`, the name or folder of a package, gives the first weights, and what is left out here: network, maps, separator,
-    object and input (see training/start.py). Every `validate_every` steps (0: never) the images that are watched are counted
-    whole. `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto" tries the network in 8-bit
-    integers and ships it where it counts as float32 does; "off" leaves it out.
+    `start_from`, the name or folder of a package, gives the first weights and whatever is left out here: network,
+    maps, separator, object and input (see training/start.py). Every `validate_every` steps (0: never) the watched
+    images are counted whole. `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto"
+    tries the network in 8-bit integers, and ships it if it counts as float32 does; "off" leaves it out.
     """
 
     name: str = Field(min_length=1)

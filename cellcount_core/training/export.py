@@ -1,4 +1,5 @@
-"""From a checkpoint to a package: averaged weights, folded normalisation, ONNX, golden tensors, thresholds, accuracy."""
+"""From a checkpoint to a package: averaged weights, folded normalisation, ONNX, golden tensors, thresholds and
+accuracy."""
 
 from __future__ import annotations
 
@@ -34,22 +35,34 @@ from cellcount_core.pipeline.field import planes_kit
 from cellcount_core.pipeline.field import prepare as prepare_field
 from cellcount_core.pipeline.maps import canvas_maps
 from cellcount_core.tasks.object_size.looks import SIZE, tells_sizes
-from cellcount_core.training.batches import chances, make_batch, prepare
-from cellcount_core.training.checkpoint import load_checkpoint
+from cellcount_core.training.batches import Images, chances, load_images, make_batch, prepare
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.curves import read_curve
-from cellcount_core.training.fit import START, fit_cores
-from cellcount_core.training.fit_sizing import fit_sizing
-from cellcount_core.training.goldens import golden_input, put_labels, write_golden
-from cellcount_core.training.quantise import calibration_tiles, write_int8
-from cellcount_core.training.start import hold_start, kept_separator, kept_sizing, start_record, started
-from cellcount_core.training.uncertainty import uncertainty
-from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant
+from cellcount_core.training.fit import SEPARATOR_START, fit_cores, fit_sizing, uncertainty
+from cellcount_core.training.network import compiled, config_digest, prepare_backend, total_steps
+from cellcount_core.training.start import (
+    hold_start,
+    kept_separator,
+    kept_sizing,
+    load_checkpoint,
+    start_record,
+    started,
+)
+from cellcount_core.training.variants import (
+    FLOAT16,
+    INT8,
+    Tolerance,
+    add_variant,
+    calibration_tiles,
+    golden_input,
+    put_labels,
+    write_golden,
+    write_int8,
+)
+from cellcount_core.training.watching import read_curve
 
 if TYPE_CHECKING:
     import keras
 
-    from cellcount_core.training.trainer import Images
 
 WEIGHTS = "network.weights.h5"
 ONNX = "network.onnx"
@@ -63,10 +76,10 @@ _FITTED_TRAINING_IMAGES = 100
 
 
 def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
-    """Write the package of the newest checkpoint into `config.package_dir` and return that folder.
+    """Write the package of the newest checkpoint into `config.package_dir`, and return that folder.
 
-    A package that is there is replaced once the new one is complete; its README.md stays. Raises ConfigFault where there is no
-    checkpoint, and where the folder holds something else.
+    An existing package there is replaced once the new one is complete; its README.md stays. Raises ConfigFault if
+    there is no checkpoint, or if the folder holds something other than a package.
     """
     config = started(hold_start(config))
     final = Path(config.package_dir).expanduser().absolute()
@@ -88,7 +101,7 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise ConfigFault where `folder` holds anything but a model package, which a new one would remove."""
+    """Raise ConfigFault if `folder` holds anything but a model package, because writing a new one would remove it."""
     if (
         folder.exists()
         and not (folder / MANIFEST).is_file()
@@ -100,13 +113,11 @@ def check_replaceable(folder: Path) -> None:
 
 
 def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Model]:
-    """The newest checkpoint's step and its network in float32, with averaged weights if the run averages.
+    """The step of the newest checkpoint and its network in float32, with averaged weights if the run averages them.
 
-    Averaged weights see other activations than those the batch normalisation's statistics were taken from: these are taken
-    anew from training batches.
+    Averaged weights see other activations than those that gave the statistics of the batch normalisation, so the
+    statistics are taken anew from training batches. Raises ConfigFault if there is no checkpoint.
     """
-    from cellcount_core.training.trainer import compiled, config_digest, total_steps
-
     plain = config.model_copy(update={"dtype": "float32"})
     network, trainee = compiled(plain, total_steps(config, len(images.train)))
     step = load_checkpoint(
@@ -218,15 +229,19 @@ def finish_package(
     manifest: dict[str, object],
     report: Callable[[str], None],
 ) -> Package:
-    """Write what a package states of itself once its networks and thresholds are in `folder` and `manifest`: the variants that
-    pass the gate, its uncertainty, its accuracy."""
+    """Write what a package states of itself, once its networks are in `folder` and its thresholds in `manifest`.
+
+    These are the variants that pass, the interval, the domain, and the accuracy.
+    """
     fitted_on = fitting_images(config, images)
     as_it_is: tuple[Diameter, ...] = ("model",)
     usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
     # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
     tried = ((INT8, usual), (FLOAT16, as_it_is))
     for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
-        manifest = add_variant(folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Gate())
+        manifest = add_variant(
+            folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Tolerance()
+        )
     package = write_package(folder, manifest)
     if images.fit is not images.train:
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
@@ -239,12 +254,14 @@ def finish_package(
 def refit_package(
     config: TrainConfig, images: Images, folder: Path, *, report: Callable[[str], None] = print
 ) -> Package:
-    """Measure anew what the package in `folder` states of its counts, as they are counted now, and give it `config.version`.
+    """Measure anew what the package in `folder` states of its counts, and give it the version `config.version`.
 
-    The interval and the domain are fitted on the images that `config` sets aside, the accuracy is that on its validation
-    images. Networks, thresholds, golden tensors and the figures of variants stay; `training.refitted` says what was done to
-    which package. Nothing is written before all is measured. Raises ConfigFault where the package is of another name than the
-    configuration's, or has that version already.
+    Images are counted as this version of cellcount counts them. The interval and the domain are fitted on the images
+    that `config` sets aside, and the accuracy is measured on its validation images. Networks, thresholds, golden
+    tensors and the figures of variants stay. `training.refitted` in the manifest says what was done to which package.
+    Nothing is written before everything is measured.
+
+    Raises ConfigFault if the package has another name than the configuration, or already has that version.
     """
     before = load_package(folder)
     if before.name != config.name:
@@ -277,8 +294,11 @@ def refit_package(
 
 
 def fitting_images(config: TrainConfig, images: Images) -> list[LabelledImage]:
-    """The images set aside, and training images beside them: few numbers are fitted, and a few dozen images alone, which
-    may all be of two or three experiments, would bend them. Where none are set aside, training images alone."""
+    """The images that thresholds are fitted on: those set aside, and some training images beside them.
+
+    Only a few numbers are fitted, so training images do little harm, while a few dozen images alone may come from two
+    or three experiments and would bend the fit. If no image is set aside, training images are used alone.
+    """
     trained = [image for image in images.train if image.id not in config.data.partial] or images.train
     some = trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]
     return some if images.fit is images.train else [*images.fit, *some]
@@ -292,15 +312,16 @@ def _tells_size(config: TrainConfig) -> bool:
 def _first_separator(config: TrainConfig) -> dict[str, object]:
     if config.separator == "components":
         return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
-    return {"kind": "cores", **START}
+    return {"kind": "cores", **SEPARATOR_START}
 
 
 def as_counted(
     package: Package, engine: Engine, images: Sequence[LabelledImage], report: Callable[[str], None]
 ) -> tuple[list[LabelledImage], list[NDArray[np.float32]]]:
-    """Images and their maps (h, w, K) as they are counted: each at its own estimated size, where the network tells sizes.
+    """The images and their maps (h, w, K) float32 as a run makes them: each at its own estimated size if the network
+    can estimate sizes.
 
-    An image that cannot be counted so is left out, with a line of report.
+    An image that cannot be counted is left out, and a line of report says so.
     """
     kept: list[LabelledImage] = []
     maps: list[NDArray[np.float32]] = []
@@ -361,7 +382,7 @@ def _training(config: TrainConfig, images: Images, step: int) -> dict[str, objec
 
 
 def _write_counts(config: TrainConfig, package: Package, validation: list[LabelledImage]) -> None:
-    """`index,count` of the validation images, in the work folder."""
+    """Write `index,count` for each validation image to a CSV in the work folder."""
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
     with package_predictor(package, engine) as predict:
         lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
@@ -371,8 +392,6 @@ def _write_counts(config: TrainConfig, package: Package, validation: list[Labell
 
 
 def package_now(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
-    """Write a package of the newest checkpoint, while a training run goes on elsewhere or after it was stopped."""
-    from cellcount_core.training.trainer import load_images, prepare_backend
-
+    """Write a package of the newest checkpoint, while the training run continues elsewhere or after it was stopped."""
     prepare_backend(config.threads)
     return export_package(config, load_images(config), report=report)

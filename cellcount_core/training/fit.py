@@ -1,19 +1,46 @@
-"""Thresholds of the separator, fitted on images of the training split: coordinate descent over small grids."""
+"""What is fitted after training: the separator's thresholds, the numbers that estimate object sizes, intervals, and
+the training domain.
+
+Thresholds and sizing numbers are found by coordinate descent over small grids. The sizing numbers differ from those
+that count best: objects that cling together make an estimate too large, while numbers that find objects only where
+they are certain make them too small.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.evaluate import ImageScore, Report, score_image
+from cellcount_core.domain.statistics import CountInterval, TrainingDomain, spread
+from cellcount_core.evaluation.evaluate import (
+    ImageScore,
+    Report,
+    at_true_size,
+    count_image,
+    counting_of,
+    in_turn,
+    score_image,
+)
 from cellcount_core.images.normalise import estimate
 from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.objects.separators import Separator, build_separator
-from cellcount_core.tasks.instances.task import label_whole
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
+from cellcount_core.pipeline.field import planes_kit
+from cellcount_core.tasks.instances.domain_features import FEATURES, likeness_features
+from cellcount_core.tasks.instances.task import label_whole, section_of, separate_whole
+from cellcount_core.tasks.object_size.estimate import estimate_with
+from cellcount_core.tasks.object_size.looks import tells_sizes
+from cellcount_core.tasks.task import CanvasMaps
+from cellcount_core.training.augment import draw_crop
+from cellcount_core.training.batches import prepare
 
-GRIDS: Mapping[str, Sequence[float]] = {
+SEPARATOR_GRIDS: Mapping[str, Sequence[float]] = {
     "foreground": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85),
     "core": (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
     "prominence": (0.02, 0.05, 0.08, 0.12, 0.16, 0.22, 0.3, 0.38, 0.46),
@@ -25,11 +52,12 @@ GRIDS: Mapping[str, Sequence[float]] = {
     "edge_peak": (0.9, 0.95, 0.97, 0.98, 0.99),
     "outline": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
 }
-"""Two end where images of this collection would have more, for others' sake. `certain` at 0.99: one nucleus in a hundred is not surer than
-0.997, and dim ones are not. The foreground's at 0.85: in a blurred image what is surer than that lies further from the outline than objects are drawn
-beyond it."""
+"""The values tried for each threshold. Two grids end earlier than the images of this collection alone would suggest,
+for the sake of other images. `certain` ends at 0.99: one nucleus in a hundred never gets above 0.997, and dim ones
+do not either. `foreground` ends at 0.85: in a blurred image, pixels above that lie further inside the outline than
+objects are drawn beyond it."""
 
-START: Mapping[str, float] = {
+SEPARATOR_START: Mapping[str, float] = {
     "foreground": 0.5,
     "core": 0.4,
     "prominence": 0.08,
@@ -42,21 +70,26 @@ START: Mapping[str, float] = {
     "outline": 0.5,
 }
 _REACHES = (12, 1)
-"""Grid steps from the best value so far that each round looks at: all of the grid, then the neighbours."""
+"""How many grid steps around the best value so far each round looks at: first the whole grid, then the neighbours."""
 
 
-_LARGEST_ERROR = 0.3
-"""Count error above which an image counts no more: its labels are of a part of its objects, say, and would steer the fit."""
+_LARGEST_COUNT_ERROR = 0.3
+"""Errors of a count are cut at this value. Beyond it an image usually has labels for only a part of its objects, and
+must not steer the fit."""
 
 
 def objective(report: Report) -> float:
-    """What is maximised: mean F1 at IoU 0.5 plus half the mean AP over IoU 0.5-0.9, less half the mean count error and a
-    fifth of the bias of the count (over images, each weighed by the root of its number of objects)."""
+    """The value that is maximised.
+
+    It is the mean F1 at IoU 0.5, plus half the mean AP over IoU 0.5-0.9, minus half the mean count error, minus a
+    fifth of the absolute count bias. The bias is a mean over images, weighted by the square root of their number of
+    objects.
+    """
     true = np.array([score.true for score in report.images if score.true], np.float64)
     counted = np.array([score.counted for score in report.images if score.true], np.float64)
     if not true.size:
         return report.f1() + 0.5 * report.mean_ap()
-    errors = np.clip((counted - true) / true, -_LARGEST_ERROR, _LARGEST_ERROR)
+    errors = np.clip((counted - true) / true, -_LARGEST_COUNT_ERROR, _LARGEST_COUNT_ERROR)
     bias = float(np.average(errors, weights=np.sqrt(true)))
     return report.f1() + 0.5 * report.mean_ap() - 0.5 * float(np.abs(errors).mean()) - 0.2 * abs(bias)
 
@@ -66,19 +99,20 @@ def fit_cores(
     maps: Sequence[NDArray[np.float32]],
     report: Callable[[str], None],
     *,
-    start: Mapping[str, float] = START,
-    names: Sequence[str] = tuple(GRIDS),
+    start: Mapping[str, float] = SEPARATOR_START,
+    names: Sequence[str] = tuple(SEPARATOR_GRIDS),
 ) -> dict[str, float]:
-    """Parameters of `objects/cores.py` that count `images` best, given their maps (h, w, K) at the model's scale.
+    """Find the parameters of `objects/cores.py` that count `images` best, given their maps (h, w, K) at the model's
+    scale.
 
-    As when counting, labels are brought back to the image's own scale, and compared there. Only `names` are fitted; the
-    others stay as they are in `start`, which lies on the grids.
+    As in a run, labels are brought back to the image's own scale and compared there. Only the parameters in `names`
+    are fitted; the others stay as in `start`, whose values must lie on the grids.
     """
     best = dict(start)
     best_value = objective(score(images, maps, best))
     for reach in _REACHES:
         for name in names:
-            grid = GRIDS[name]
+            grid = SEPARATOR_GRIDS[name]
             at = grid.index(best[name])
             for value in grid[max(0, at - reach) : at + reach + 1]:
                 tried = {**best, name: value}
@@ -93,7 +127,7 @@ def fit_cores(
 def score(
     images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], params: Mapping[str, float]
 ) -> Report:
-    """Scores of images separated with `params`, given their maps (h, w, K) at the model's scale."""
+    """Separate images with `params`, given their maps (h, w, K) at the model's scale, and score them."""
     separator = build_separator({"kind": "cores", **params})
     return Report(tuple(_score_one(image, m, separator) for image, m in zip(images, maps, strict=True)))
 
@@ -102,3 +136,188 @@ def _score_one(image: LabelledImage, maps: NDArray[np.float32], separator: Separ
     return score_image(
         image, label_whole(separator, maps, image.plane, estimate(image.plane, polarity="auto"))
     )
+
+
+SIZE_GRIDS: Mapping[str, Sequence[float]] = {
+    "foreground": (0.45, 0.6),
+    "prominence": (0.12, 0.22, 0.3),
+    "min_area": (26.0, 44.0),
+}
+SIZE_START: Mapping[str, float] = {
+    "foreground": 0.6,
+    "core": 0.2,
+    "prominence": 0.22,
+    "min_area": 44.0,
+    "certain": 0.0,
+}
+_LARGEST_OCTAVES = 1.0
+"""Errors are cut at this many octaves, and an image without an estimate counts as this. In an image of fragments and
+whole objects the median describes neither."""
+
+
+def fit_sizing(
+    package: Package, images: Sequence[LabelledImage], maps: CanvasMaps, report: Callable[[str], None]
+) -> dict[str, float]:
+    """Find the numbers of `SIZE_START` that estimate the images' median diameters best. Empty if the network cannot
+    estimate sizes.
+
+    `maps` gives the maps (h, w, K) of a normalised canvas (h, w, 1). The grids of `SIZE_GRIDS` are tried one after
+    the other.
+    """
+    if not tells_sizes(package):
+        return {}
+    best = dict(SIZE_START)
+    least = size_error(package, images, maps, best)
+    for name, grid in SIZE_GRIDS.items():
+        for value in grid:
+            tried = {**best, name: value}
+            if tried == best:
+                continue
+            error = size_error(package, images, maps, tried)
+            if error < least:
+                best, least = tried, error
+    report(
+        f"sizes fitted on {len(images)} images: {best}; {least:.3f} octaves from the true ones in the mean"
+    )
+    return best
+
+
+def size_error(
+    package: Package, images: Sequence[LabelledImage], maps: CanvasMaps, sizing: Mapping[str, float]
+) -> float:
+    """Mean distance, in octaves, between estimated and true median diameters, over the images that hold objects."""
+    section = section_of(package).model_copy(update={"sizing": dict(sizing)})
+    errors = []
+    for image in images:
+        if image.diameter_px <= 0:
+            continue
+        told = estimate_with([image.plane], package, section, maps).diameter_px
+        error = _LARGEST_OCTAVES if told is None else abs(float(np.log2(told / image.diameter_px)))
+        errors.append(min(error, _LARGEST_OCTAVES))
+    return float(np.mean(errors)) if errors else 0.0
+
+
+LEVEL = 0.9
+_TRAINING_IMAGES = 150
+"""The domain is taken from at most this many training images, evenly spread."""
+
+_CROP_PX = 256
+_SCALE_SIGMA = 0.15
+
+_FEWEST = 20
+"""With fewer images than this no interval is stated: its ends would be the extremes."""
+
+_RELATIVE = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
+_SHRINKAGE = 0.1
+_TYPICAL = 0.975
+
+
+def fit_interval(true: Sequence[int], counted: Sequence[int], level: float = LEVEL) -> CountInterval | None:
+    """Fit the interval of counts on held-out images. None for fewer than 20 of them.
+
+    The growing part of the spread is the one that makes the residuals most alike (Gaussian likelihood). The ends are
+    the conformal quantiles of rank floor((n + 1) a / 2) and ceil((n + 1) (1 - a / 2)) with a = 1 - level.
+    """
+    if len(true) < _FEWEST:
+        return None
+    errors = np.asarray(true, np.float64) - np.asarray(counted, np.float64)
+    relative = min(_RELATIVE, key=lambda share: _disorder(errors, counted, share))
+    residuals = np.sort(errors / _spreads(counted, relative))
+    n, tail = len(residuals), (1 - level) / 2
+    low = max(1, math.floor((n + 1) * tail))
+    high = min(n, math.ceil((n + 1) * (1 - tail)))
+    return CountInterval(
+        level, relative, round(float(residuals[low - 1]), 4), round(float(residuals[high - 1]), 4), n
+    )
+
+
+def _spreads(counted: Sequence[int], relative: float) -> NDArray[np.float64]:
+    return np.array([spread(count, relative) for count in counted])
+
+
+def _disorder(errors: NDArray[np.float64], counted: Sequence[int], relative: float) -> float:
+    spreads = _spreads(counted, relative)
+    variance = float(np.mean((errors / spreads) ** 2)) + 1e-9
+    return float(np.log(spreads).mean() + 0.5 * np.log(variance))
+
+
+def fit_domain(
+    training: Sequence[tuple[float, ...]], held_out: Sequence[tuple[float, ...]]
+) -> TrainingDomain | None:
+    """Fit the training domain to the features of images. None for fewer than 20 images in all.
+
+    Mean and covariance are those of all the images, with each feature's variance raised by a tenth. What is typical
+    is judged by the held-out images alone.
+    """
+    values = np.array([*training, *held_out], np.float64)
+    if len(values) < _FEWEST:
+        return None
+    covariance = np.cov(values, rowvar=False)
+    precision = np.linalg.inv(
+        covariance + _SHRINKAGE * np.diag(np.diag(covariance)) + 1e-9 * np.eye(len(FEATURES))
+    )
+    mean = values.mean(axis=0)
+    apart = np.array(held_out or training, np.float64) - mean
+    distances = np.einsum("ij,jk,ik->i", apart, precision, apart)
+    return TrainingDomain(
+        FEATURES,
+        tuple(round(float(value), 6) for value in mean),
+        tuple(tuple(round(float(value), 6) for value in row) for row in precision),
+        round(float(np.quantile(distances, _TYPICAL)), 4),
+    )
+
+
+def uncertainty(
+    package: Package, engine: Engine, train: Sequence[LabelledImage], held_out: Sequence[LabelledImage]
+) -> dict[str, object]:
+    """Fit the manifest's sections `interval` and `domain`, as far as they can be fitted. Empty if the package cannot
+    estimate sizes.
+
+    Held-out images are counted as in a run, each at its own estimated size. Training images give features only, at
+    about their true size: once as they are, and once as augmentation varies them, because images of other microscopes
+    are not strange merely for being noisier or less sharp.
+    """
+    if not tells_sizes(package):
+        return {}
+    step = max(1, len(train) // _TRAINING_IMAGES)
+    chosen = train[::step]
+    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
+        seen = list(
+            in_turn(lambda image: count_image(at_true_size(kit, image), image).found.likeness, chosen)
+        )
+        own = list(in_turn(lambda image: count_image(kit, image).found, held_out))
+    seen += _varied(chosen, package, engine)
+    true = [int(np.unique(image.labels[image.labels > 0]).size) for image in held_out]
+    interval = fit_interval(true, [found.count for found in own])
+    domain = fit_domain(
+        [f for f in seen if f is not None], [f.likeness for f in own if f.likeness is not None]
+    )
+    sections: dict[str, object] = {}
+    if interval is not None:
+        sections["interval"] = asdict(interval)
+    if domain is not None:
+        sections["domain"] = asdict(domain)
+    return sections
+
+
+def _varied(
+    images: Sequence[LabelledImage], package: Package, engine: Engine
+) -> list[tuple[float, ...] | None]:
+    """The features of one augmented crop of each image, at about the model's scale."""
+    # In a crop that holds little else, a small part at its edge would pass for an object of a strange shape and size, and widen
+    # the domain: by such ones the ROC of histology fell from 0.88 to 0.79.
+    spec, separator = package.input, build_separator(of_whole_objects(section_of(package).separator))
+    rng = np.random.default_rng(0)
+    found = []
+    for sample in prepare(images, spec.percentile, spec.floor_sigmas, spec.polarity):
+        if not sample.diameter_px or spec.diameter_px is None:
+            continue
+        scale = spec.diameter_px / sample.diameter_px * float(np.exp(rng.normal(0, _SCALE_SIGMA)))
+        crop = draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, _CROP_PX)
+        maps = _maps(engine, crop.pixels[..., None])
+        found.append(likeness_features(crop.pixels, maps, separate_whole(separator, maps)))
+    return found
+
+
+def _maps(engine: Engine, canvas: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(engine.run(canvas[None].repeat(engine.batch, axis=0))[0])

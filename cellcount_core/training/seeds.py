@@ -1,4 +1,4 @@
-"""One recipe with several seeds: how far do its figures spread by chance alone?"""
+"""Train one recipe with several seeds, to see how far its figures spread by chance alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellcount_core.training.config import TrainConfig
 FIGURES: Mapping[str, str] = {
     "f1_50": "F1", "ap_50": "AP", "ap_mean": "mean AP", "count_mape": "MAPE", "count_bias": "bias",
 }  # fmt: skip
-"""Figures of a package's accuracy that are compared, and their headings."""
+"""The figures of a package's accuracy that are compared, with their headings."""
 
 LOG = "progress.log"
 _BY_SIZE = "at_estimated_diameter"
@@ -28,7 +28,8 @@ _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class SeedTask:
-    """What a process that trains one seed is told: the configuration as JSON, and the environment it depends on."""
+    """What the process that trains one seed is told: the configuration as JSON, and the environment variables it
+    depends on."""
 
     config: str
     environment: Mapping[str, str]
@@ -36,7 +37,8 @@ class SeedTask:
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """One seed: its package's folder and figures (the keys of `FIGURES`), or what went wrong."""
+    """The result of one seed: its package's folder and figures (keys of `FIGURES`), or `fault`, which says what went
+    wrong."""
 
     seed: int
     package: str
@@ -51,10 +53,10 @@ def train_seeds(
     *,
     report: Callable[[str], None] = print,
 ) -> list[SeedResult]:
-    """Train the recipe once for each seed, each in a work folder and a package folder with `-seed<n>` at its name's end.
+    """Train the recipe once for each seed, in a work folder and a package folder whose names end in `-seed<n>`.
 
-    A seed that fails has a fault and no figures; the same call goes on with it, and takes finished ones as they are. Raises
-    ConfigFault where a seed is given twice.
+    A seed that fails has a fault and no figures. Calling this again continues failed seeds and takes finished ones as
+    they are. Raises ConfigFault if no seed is given, or one is given twice.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigFault(f"seeds {list(seeds)}: one or more different whole numbers expected")
@@ -70,7 +72,7 @@ def train_seeds(
 
 
 def of_seed(config: TrainConfig, seed: int) -> TrainConfig:
-    """The configuration of one seed: its own work and package folders."""
+    """The configuration of one seed, with its own work and package folders."""
     folders = {
         name: f"{getattr(config, name).rstrip('/')}-seed{seed}" for name in ("work_dir", "package_dir")
     }
@@ -84,7 +86,8 @@ def _task(config: TrainConfig) -> SeedTask:
 
 
 def train_one(task: SeedTask, threads: int) -> tuple[str, dict[str, float]]:
-    """Train one seed in this process, which has not loaded Keras yet; its package's folder and its figures."""
+    """Train one seed in this process, which must not have loaded Keras yet. Returns its package's folder and its
+    figures."""
     os.environ.update(task.environment)
     from cellcount_core.training.trainer import train
 
@@ -101,7 +104,8 @@ def train_one(task: SeedTask, threads: int) -> tuple[str, dict[str, float]]:
 
 
 def figures_of(folder: Path) -> dict[str, float]:
-    """The figures that a package states of its validation images, at each image's own estimated size where it has that."""
+    """The figures that a package states of its validation images: at each image's own estimated size if it states
+    those."""
     accuracy = load_package(folder).accuracy
     by_size = accuracy.get(_BY_SIZE)
     stated = by_size if isinstance(by_size, Mapping) else accuracy
@@ -109,7 +113,8 @@ def figures_of(folder: Path) -> dict[str, float]:
 
 
 def mean_and_spread(results: Sequence[SeedResult], figure: str) -> tuple[float, float]:
-    """Mean and standard deviation (of a sample; 0 for a single seed) of a figure over the seeds that ended well."""
+    """Mean and sample standard deviation of a figure over the seeds that succeeded. The deviation of a single seed is
+    0."""
     values = [result.figures[figure] for result in results if figure in result.figures]
     if not values:
         return float("nan"), float("nan")
@@ -117,7 +122,7 @@ def mean_and_spread(results: Sequence[SeedResult], figure: str) -> tuple[float, 
 
 
 def seeds_table(results: Sequence[SeedResult]) -> str:
-    """The results as text: a line a seed, then mean and standard deviation."""
+    """The results as text: one line per seed, then mean and standard deviation."""
     lines = ["  ".join(["seed".rjust(5), *(heading.rjust(8) for heading in FIGURES.values())])]
     for result in results:
         cells = [f"{result.figures[name]:8.4f}" if name in result.figures else " " * 8 for name in FIGURES]
@@ -129,7 +134,7 @@ def seeds_table(results: Sequence[SeedResult]) -> str:
 
 
 def write_seeds(config: TrainConfig, results: Sequence[SeedResult]) -> Path:
-    """Write the results as CSV beside the work folders, and return the file: `<work_dir>-seeds.csv`."""
+    """Write the results as CSV beside the work folders, to `<work_dir>-seeds.csv`, and return that path."""
     path = Path(config.work_dir.rstrip("/") + "-seeds.csv").expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     both = [mean_and_spread(results, name) for name in FIGURES]

@@ -1,6 +1,7 @@
-"""Fine-tuning: a run that starts from a package's network, weights, scale and thresholds.
+"""How a run begins: with the weights of a package (fine-tuning), or where it was stopped (checkpoints).
 
-Packages hold networks whose batch normalisation is folded into the convolutions, so a fine-tuned network has none.
+A checkpoint is one file that holds weights, optimiser and step, and is always replaced whole. Packages hold networks
+whose batch normalisation is folded into the convolutions, so a fine-tuned network has none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
@@ -18,26 +20,66 @@ from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, find_package, load_package
 from cellcount_core.tasks.instances.task import section_of
-from cellcount_core.training.checkpoint import FILE
+from cellcount_core.training.batches import Images
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.images import Images
 
 if TYPE_CHECKING:
     import keras
 
+
+CHECKPOINT = "checkpoint.npz"
+
+
+def save_checkpoint(
+    work_dir: Path, step: int, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+) -> None:
+    """Write the state after `step` steps. A reader sees either the old file or the new one, never a part."""
+    from keras import ops
+
+    arrays = {f"w{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(network.weights)}
+    arrays |= {f"o{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(optimiser.variables)}
+    arrays |= {"step": np.int64(step), "digest": np.array(digest)}
+    temporary = work_dir / "checkpoint.tmp.npz"
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.replace(work_dir / CHECKPOINT)
+
+
+def load_checkpoint(
+    work_dir: Path, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+) -> int:
+    """Load the newest checkpoint into network and optimiser, and return its step; 0 if there is none.
+
+    Raises ConfigFault if the checkpoint was written by another configuration.
+    """
+    path = work_dir / CHECKPOINT
+    if not path.is_file():
+        return 0
+    with np.load(path, allow_pickle=False) as stored:
+        if str(stored["digest"]) != digest:
+            raise ConfigFault(
+                f"{path}: the checkpoint of another configuration; give another work_dir or remove it"
+            )
+        for prefix, variables in (("w", network.weights), ("o", optimiser.variables)):
+            for index, variable in enumerate(variables):
+                variable.assign(stored[f"{prefix}{index:04d}"])
+        return int(stored["step"])
+
+
 FEWEST_TO_FIT = 5
-"""Thresholds fitted on fewer images follow their chances; those of the package that was started from are better then."""
+"""Thresholds fitted on fewer images than this follow chance; the thresholds of the starting package are better then."""
 
 COPY = "start"
-"""Folder in `work_dir` that holds the package a run started from."""
+"""Folder in `work_dir` that holds a copy of the package the run started from."""
 
 _ENGINE = "keras"
 
 
 def started(config: TrainConfig) -> TrainConfig:
-    """The configuration with what it leaves to the package it starts from; the same one where it starts from none.
+    """Fill in what the configuration leaves to the package it starts from. Without `start_from` it is returned
+    unchanged.
 
-    Raises ConfigFault where the package cannot be trained further, or has another network or other maps than are asked for.
+    Raises ConfigFault if the package cannot be trained further, or if the configuration asks for another network or
+    other maps than it has.
     """
     if not config.start_from:
         return config
@@ -59,7 +101,10 @@ def started(config: TrainConfig) -> TrainConfig:
 
 
 def start_package(config: TrainConfig) -> Package:
-    """The package a run starts from. Raises ConfigFault saying why it cannot, ModelFault where there is none of that name."""
+    """Find the package a run starts from.
+
+    Raises ConfigFault saying why it cannot be trained further, and ModelFault if there is no package of that name.
+    """
     package = find_package(config.start_from)
     where = f"start_from: package {package.name!r}"
     if package.family != "unet" or _ENGINE not in package.engines:
@@ -83,9 +128,11 @@ def start_package(config: TrainConfig) -> Package:
 
 
 def hold_start(config: TrainConfig) -> TrainConfig:
-    """The configuration with `start_from` a copy of that package in `work_dir`: a long run must not find another one at its end.
+    """Copy the package a run starts from into `work_dir`, and return the configuration with `start_from` naming the
+    copy.
 
-    Raises ConfigFault where the run in `work_dir` started from a package that has been replaced since, and says what to do.
+    A long run must not find another package there at its end. Raises ConfigFault, saying what to do, if the run in
+    `work_dir` started from a package that has been replaced since.
     """
     if not config.start_from:
         return config
@@ -95,7 +142,7 @@ def hold_start(config: TrainConfig) -> TrainConfig:
     if package.folder.absolute() == copy:
         return config
     if not (copy / MANIFEST).is_file() or load_package(copy).digest != package.digest:
-        if (work_dir / FILE).is_file() and copy.is_dir():
+        if (work_dir / CHECKPOINT).is_file() and copy.is_dir():
             raise ConfigFault(
                 f"work_dir {work_dir}: its run started from another package than {config.start_from!r} is now; to go on with it "
                 f"set start_from={copy}, to start anew give another work_dir"
@@ -114,7 +161,10 @@ def _check_network(config: TrainConfig, package: Package, where: str) -> None:
 
 
 def load_start(config: TrainConfig, network: keras.Model) -> None:
-    """Give a network just built the weights of the package a run starts from; nothing where it starts from none."""
+    """Load the weights of the starting package into a newly built network. Does nothing without `start_from`.
+
+    Raises ModelFault if the file does not hold the weights of the network the package describes.
+    """
     if not config.start_from:
         return
     package = start_package(config)
@@ -128,7 +178,7 @@ def load_start(config: TrainConfig, network: keras.Model) -> None:
 def kept_separator(
     config: TrainConfig, images: Images, report: Callable[[str], None]
 ) -> Mapping[str, object] | None:
-    """The thresholds of the package a run starts from, where too few images are set aside to fit new ones; else None."""
+    """The thresholds of the starting package, if too few images are set aside to fit new ones; otherwise None."""
     if not config.start_from:
         return None
     aside = 0 if images.fit is images.train else len(images.fit)
@@ -143,12 +193,12 @@ def kept_separator(
 
 
 def kept_sizing(config: TrainConfig) -> Mapping[str, object]:
-    """What the package a run starts from looks at objects' size with, where its thresholds are kept."""
+    """The numbers with which the starting package estimates object sizes; they are kept together with its thresholds."""
     return section_of(start_package(config)).sizing
 
 
 def start_record(config: TrainConfig) -> dict[str, object]:
-    """What a package tells of the one it was trained from."""
+    """What the new package's manifest says of the package it was trained from; empty without `start_from`."""
     if not config.start_from:
         return {}
     package = start_package(config)

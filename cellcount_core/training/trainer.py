@@ -1,9 +1,7 @@
-"""The trainer: seeded, resumable, with progress lines and curves; it ends by writing a package."""
+"""The trainer. A run is seeded, can be resumed, reports its progress, draws curves, and ends by writing a package."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,57 +11,64 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellcount_core.models.engines.keras import keras_backend
-from cellcount_core.models.families.unet import LOGITS, build_unet
-from cellcount_core.tasks.instances.learn import make_loss, pixel_accuracy
-from cellcount_core.training.batches import Batch, Sample, prepare, training_batches, validation_batches
-from cellcount_core.training.checkpoint import load_checkpoint, save_checkpoint
+from cellcount_core.training.batches import (
+    Batch,
+    Images,
+    Sample,
+    load_images,
+    prepare,
+    training_batches,
+    validation_batches,
+)
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.curves import Point, read_curve, write_curve
-from cellcount_core.training.devices import (
+from cellcount_core.training.export import check_replaceable, export_package
+from cellcount_core.training.network import (
     choose_spread,
+    compiled,
+    config_digest,
     count_gpus,
-    parts_of_a_batch,
     prepare_backend,
     spread_over,
+    total_steps,
 )
-from cellcount_core.training.images import Images, load_images
-from cellcount_core.training.schedule import trapezoid
-from cellcount_core.training.start import hold_start, load_start, start_package, started
-from cellcount_core.training.watching import Whole, WholeScore, count_whole, whole_images
+from cellcount_core.training.start import (
+    hold_start,
+    load_checkpoint,
+    save_checkpoint,
+    start_package,
+    started,
+)
+from cellcount_core.training.watching import (
+    CurvePoint,
+    WatchedImage,
+    WatchedScore,
+    count_whole,
+    read_curve,
+    whole_images,
+    write_curve,
+)
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = [
-    "Images",
-    "compiled",
-    "config_digest",
-    "load_images",
-    "prepare_backend",
-    "total_steps",
-    "train",
-    "train_network",
-]
 
 _VALIDATION_BATCHES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """What is looked at and never trained on: batches of crops, and whole images (none where those are not counted)."""
+    """What is looked at but never trained on: batches of crops, and whole images (empty if these are not counted)."""
 
     batches: list[Batch]
-    wholes: list[Whole]
+    wholes: list[WatchedImage]
 
 
 def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
-    """Train a network, or go on with one, and write its package; returns the package's folder.
+    """Train a network, or continue with one, and write its package. Returns the package's folder.
 
-    Everything drawn depends on `config.seed` and the step alone, so an interrupted run continues as if it had not been.
-    Raises ConfigFault for data or a work_dir that do not fit the configuration.
+    Every random draw depends only on `config.seed` and the step, so an interrupted run ends as an uninterrupted one
+    would. Raises ConfigFault if the data or the work_dir does not fit the configuration.
     """
-    from cellcount_core.training.export import check_replaceable, export_package
-
     config = started(hold_start(config))
     # Said now, not after hours of training.
     check_replaceable(Path(config.package_dir).expanduser().absolute())
@@ -74,7 +79,8 @@ def train(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path
 
 
 def train_network(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> None:
-    """Bring the checkpoint in `config.work_dir` to the last step, from the newest one there or from the beginning."""
+    """Bring the checkpoint in `config.work_dir` to the last step, starting from the newest one there or from the
+    beginning."""
     config = started(config)
     samples, watched = (
         prepare(part, config.input.percentile, config.input.floor_sigmas, config.input.polarity)
@@ -108,74 +114,6 @@ def train_network(config: TrainConfig, images: Images, *, report: Callable[[str]
         _run_steps(config, network, trainee, samples, held, (start, steps), report)
 
 
-def config_digest(config: TrainConfig) -> str:
-    """SHA-256 of what decides the weights so far; where files lie and how often they are written does not.
-
-    Of a package that the run starts from, its content counts, not its name.
-    """
-    config = started(config)
-    left_out: dict[str, bool | set[str]] = dict.fromkeys(
-        (
-            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "int8",
-            "version", "description", "start_from",
-        ),
-        True,
-    )  # fmt: skip
-    left_out["data"] = {"partial"}
-    if config.optimiser.schedule != "cosine":
-        # Up to where the rate begins to fall, a longer run and a shorter one are the same.
-        left_out["steps"] = True
-    kept = config.model_dump_json(exclude=left_out, exclude_defaults=True)
-    if config.start_from:
-        kept += start_package(config).digest
-    return hashlib.sha256(kept.encode()).hexdigest()
-
-
-def total_steps(config: TrainConfig, images: int) -> int:
-    """Steps of the whole run, from `steps` or from `epochs` over `images` images."""
-    return config.steps or config.epochs * math.ceil(images / config.batch)
-
-
-def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]:
-    """The network with its first weights, and the same one up to its logits, ready to train; they share their variables."""
-    import keras
-
-    config = started(config)
-    keras.utils.set_random_seed(config.seed)
-    network = build_unet(config.network, dtype=config.dtype)
-    load_start(config, network)
-    trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
-    trainee.compile(
-        _optimiser(config, steps),
-        loss=make_loss(config.loss, config.maps, parts_of_a_batch()),
-        metrics=[pixel_accuracy],
-    )
-    trainee.optimizer.build(trainee.trainable_variables)
-    return network, trainee
-
-
-def _optimiser(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    import keras
-
-    chosen = config.optimiser
-    rate: float | keras.optimizers.schedules.LearningRateSchedule = chosen.learning_rate
-    if chosen.schedule == "cosine":
-        warmup = min(chosen.warmup_steps, steps // 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            chosen.learning_rate / 20,
-            max(1, steps - warmup),
-            alpha=0.02,
-            warmup_target=chosen.learning_rate,
-            warmup_steps=warmup,
-        )
-    if chosen.schedule == "trapezoid":
-        rate = trapezoid(chosen.learning_rate, chosen.warmup_steps, steps, chosen.decay_share)
-    averaging = {"use_ema": True, "ema_momentum": chosen.ema} if chosen.ema else {}
-    if chosen.kind == "rmsprop":
-        return keras.optimizers.RMSprop(rate, **averaging)
-    return keras.optimizers.AdamW(rate, weight_decay=chosen.weight_decay, clipnorm=2.0, **averaging)
-
-
 def _run_steps(
     config: TrainConfig,
     network: keras.Model,
@@ -191,7 +129,7 @@ def _run_steps(
     points = [point for point in read_curve(work_dir) if point.step <= start]
     before = points[-1].seconds if points else 0.0
     since, seen = time.monotonic(), []
-    whole: WholeScore | None = None
+    whole: WatchedScore | None = None
     for step, (inputs, targets) in training_batches(samples, config, start, steps):
         trainee.reset_metrics()
         seen.append([float(value) for value in trainee.train_on_batch(inputs, targets)])
@@ -207,7 +145,7 @@ def _run_steps(
             seen, whole = [], None
 
 
-def _with_whole(point: Point, whole: WholeScore | None) -> Point:
+def _with_whole(point: CurvePoint, whole: WatchedScore | None) -> CurvePoint:
     if whole is None:
         return point
     return replace(
@@ -217,7 +155,7 @@ def _with_whole(point: Point, whole: WholeScore | None) -> Point:
 
 def _point(
     trainee: keras.Model, held_out: list[Batch], step: int, seconds: float, seen: list[list[float]]
-) -> Point:
+) -> CurvePoint:
     measured = []
     for inputs, targets in held_out:
         trainee.reset_metrics()
@@ -225,7 +163,7 @@ def _point(
     loss, accuracy = np.mean(seen, axis=0)
     validation_loss, validation_accuracy = np.mean(measured, axis=0)
     rate = float(trainee.optimizer.learning_rate)
-    return Point(
+    return CurvePoint(
         step,
         round(seconds, 1),
         rate,
@@ -233,7 +171,7 @@ def _point(
     )
 
 
-def _line(point: Point, steps: int, seconds_a_step: float) -> str:
+def _line(point: CurvePoint, steps: int, seconds_a_step: float) -> str:
     left = (steps - point.step) * seconds_a_step / 60
     whole = ""
     if point.whole_f1 is not None:

@@ -1,24 +1,183 @@
-"""Variants of a package's network that compute in fewer bits: each is shipped only where it counts as float32 does."""
+"""What a package holds beside its float32 network: golden tensors, and variants that compute in fewer bits.
+
+Golden tensors are small crops full of objects, with the maps and labels that every engine must give for them. A
+variant is shipped only if it counts as the float32 network does. The int8 variant holds every convolution but the
+first and the last in 8-bit integers, calibrated on training images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellcount_core.evaluation.evaluate import Diameter, Report, evaluate, package_predictor
+from cellcount_core.images.pixels import LARGEST_FACTOR, SMALLEST_FACTOR
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine, check_golden, load_engine, maps_of
-from cellcount_core.models.package import Package, write_package
-from cellcount_core.training.goldens import put_maps, read_input
+from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
+from cellcount_core.models.families.onnx_graph import FLOAT_NODES, Weights, write_onnx
+from cellcount_core.models.package import InputSpec, Package, write_package
+from cellcount_core.objects.separators import Separator
+from cellcount_core.pipeline.maps import whole_canvas
+from cellcount_core.tasks.instances.task import separate_whole
 
-Manifest = Mapping[str, object]
-"""The content of `package.json` without "files"."""
+Crops = NDArray[np.float32]
+
+_CROP_PX = 96
+_CROPS = 2
+
+
+def golden_input(images: Sequence[LabelledImage], spec: InputSpec, stride: int) -> Crops:
+    """Cut crops (2, h, w, 1) float32 from the two images with the most objects, normalised as part of their whole
+    image.
+
+    Each crop is taken where its image has the most objects, so that an engine that is wrong shows it on objects and
+    not on background.
+    """
+    crowded = sorted(images, key=lambda image: (-int(image.labels.max(initial=0)), image.id))[:_CROPS]
+    size = max(stride, _CROP_PX - _CROP_PX % stride)
+    return np.stack([_busiest(image, spec, size) for image in crowded])
+
+
+def _busiest(image: LabelledImage, spec: InputSpec, size: int) -> NDArray[np.float32]:
+    canvas = whole_canvas([image.plane], spec, size)
+    places = [
+        (top, left)
+        for top in range(0, canvas.shape[0] - size + 1, size // 2)
+        for left in range(0, canvas.shape[1] - size + 1, size // 2)
+    ]
+    top, left = max(places, key=lambda place: _objects(image.labels, place, size))
+    return np.ascontiguousarray(canvas[top : top + size, left : left + size])
+
+
+def _objects(labels: NDArray[np.int32], place: tuple[int, int], size: int) -> int:
+    window = labels[place[0] : place[0] + size, place[1] : place[1] + size]
+    return int(np.unique(window[window > 0]).size)
+
+
+def write_golden(path: Path, crops: Crops, maps: Crops, separator: Separator) -> None:
+    """Write a golden file: the input, the network's maps (N, h, w, K) in float32, and the labels they give."""
+    labels = np.stack([separate_whole(separator, found) for found in maps])
+    np.savez_compressed(path, allow_pickle=False, input=crops, maps=maps, labels=labels)
+
+
+def put_maps(path: Path, name: str, maps: Crops | None) -> None:
+    """Add the array `name` to a golden file, or take it out if `maps` is None."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files if key != name}
+    if maps is not None:
+        arrays[name] = maps
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def read_input(path: Path) -> Crops:
+    """Read the input (N, h, w, C) float32 of a golden file."""
+    with np.load(path, allow_pickle=False) as stored:
+        return np.asarray(stored["input"], np.float32)
+
+
+def put_labels(path: Path, separator: Separator) -> None:
+    """Separate the maps of a golden file anew, and store the labels."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    arrays["labels"] = np.stack([separate_whole(separator, found) for found in arrays["maps"]])
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+CalibrationTile = NDArray[np.float32]
+
+_TILES = 128
+_TILE_PX = 256
+_SCALES = (1.0, 0.7, 1.4)
+"""Calibration images are brought to these multiples of the model's scale, in turn, because the scale of a run is
+never exact."""
+
+
+def calibration_tiles(images: Sequence[LabelledImage], spec: InputSpec, stride: int) -> list[CalibrationTile]:
+    """Cut up to 128 normalised tiles (h, w, 1) float32 from training images, evenly spread, at about the model's
+    scale.
+
+    Every image is normalised whole, as in a run, and gives its centre, at most 256 px a side. h and w are multiples
+    of the network's `stride`.
+    """
+    chosen = images[:: max(1, len(images) // _TILES)][:_TILES]
+    tiles = []
+    for number, image in enumerate(chosen):
+        factor = 1.0
+        if spec.diameter_px is not None and image.diameter_px > 0:
+            factor = _SCALES[number % len(_SCALES)] * spec.diameter_px / image.diameter_px
+            factor = float(np.clip(factor, SMALLEST_FACTOR, LARGEST_FACTOR))
+        canvas = whole_canvas([image.plane], spec, stride, factor)
+        top, left = (max(0, (side - _TILE_PX) // 2) for side in canvas.shape[:2])
+        tiles.append(np.ascontiguousarray(canvas[top : top + _TILE_PX, left : left + _TILE_PX]))
+    return tiles
+
+
+def write_int8(
+    config: Mapping[str, object], weights: Weights, tiles: Sequence[CalibrationTile], path: Path
+) -> None:
+    """Write the network in 8-bit integers: activations unsigned, scaled by layer; weights signed, scaled by channel,
+    within -64..64.
+
+    Seven bits of weight keep the sum of two products within 16 bits, the width in which processors without VNNI add
+    them. Their integers, and so their counts, are then the same as on processors that have it.
+
+    Activations are scaled to their smallest and largest value. Percentiles of 99.99 and 99.9, which cut outliers off,
+    made `nuclei` 1.2.0 count the fitting images worse and did not improve the outlines. The extremes are found inside
+    the network, tile by tile; a percentile would need every activation of every tile at once (200 MB a tile for a
+    U-Net of 31 M parameters).
+    """
+    keep_onnxruntime_silent()
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as scratch:
+        plain, prepared = Path(scratch) / "plain.onnx", Path(scratch) / "prepared.onnx"
+        write_onnx(config, weights, plain, growing="gather")
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        with redirect_stdout(io.StringIO()):
+            # The calibrator prints its progress.
+            quantize_static(
+                str(prepared),
+                str(path),
+                _Tiles(tiles),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(FLOAT_NODES),
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+
+
+class _Tiles:
+    """Hands one tile after the other to ONNX Runtime's calibrator."""
+
+    def __init__(self, tiles: Sequence[CalibrationTile]) -> None:
+        self._rest: Iterator[CalibrationTile] = iter(tiles)
+
+    def get_next(self) -> dict[str, CalibrationTile] | None:
+        """The next input by name, or None after the last one."""
+        tile = next(self._rest, None)
+        return None if tile is None else {"image": tile[None]}
+
+
+ManifestContent = Mapping[str, object]
+"""The content of `package.json`, without the key "files"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """What a variant may cost, as fractions: fall of the mean AP over IoU 0.5-0.9, and change of the count's bias."""
+class Tolerance:
+    """What a variant may cost, as fractions: the fall of the mean AP over IoU 0.5-0.9, and the change of the count
+    bias."""
 
     ap_fall: float = 0.01
     bias_change: float = 0.005
@@ -28,8 +187,8 @@ class Gate:
 class Variant:
     """An engine that computes in fewer bits, and its file in the package.
 
-    `golden` names its own golden maps, "maps" where it is compared with those of float32. `atol` and `mean_atol` are how far
-    one machine may be from another.
+    `golden` names the golden maps it is compared with: its own, or "maps" for those of float32. `atol` and
+    `mean_atol` are how far one machine may differ from another, at most and on average.
     """
 
     engine: str
@@ -40,16 +199,17 @@ class Variant:
 
 
 INT8 = Variant("onnxruntime-int8", "network.int8.onnx", "maps__onnxruntime-int8", atol=0.1, mean_atol=0.0015)
-"""The integers are the same on every processor, but the first convolution's float32 is not to the last bit, and is rounded to
-them: a difference of 1e-6 there was seen to move single pixels by 0.044 and the mean by 0.0006."""
+"""The integers are the same on every processor. But the float32 result of the first convolution, which is rounded to
+them, is not the same to the last bit: a difference of 1e-6 there was seen to move single pixels by 0.044 and the
+mean by 0.0006."""
 
 FLOAT16 = Variant("keras-float16", "network.weights.h5", "maps", atol=0.02, mean_atol=0.002)
-"""Seen on a CPU: 0.0023 from float32. Accelerators sum in other orders."""
+"""On a CPU it was seen to differ by 0.0023 from float32. Accelerators add in other orders."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A variant beside the float32 network, on the same images with the same separator."""
+class VariantVerdict:
+    """A variant compared with the float32 network, on the same images and with the same separator."""
 
     images: int
     ap_mean: float
@@ -64,7 +224,7 @@ class Verdict:
         return not self.reasons
 
     def figures(self) -> dict[str, float | int]:
-        """What a package states of a variant."""
+        """The figures that a package states of a variant, rounded to four digits."""
         return {
             "images": self.images,
             "ap_mean": round(self.ap_mean, 4),
@@ -81,8 +241,8 @@ class Verdict:
         return f"{told}: passes" if self.passed else f"{told}: left out, {' and '.join(self.reasons)}"
 
 
-def judge(variant: Report, reference: Report, gate: Gate) -> Verdict:
-    """Compare a variant's report with that of float32. A figure that is no number does not pass."""
+def judge(variant: Report, reference: Report, gate: Tolerance) -> VariantVerdict:
+    """Compare a variant's report with that of float32. A figure that is not a number does not pass."""
     fall = reference.mean_ap() - variant.mean_ap()
     change = variant.count_bias() - reference.count_bias()
     reasons = []
@@ -90,24 +250,28 @@ def judge(variant: Report, reference: Report, gate: Gate) -> Verdict:
         reasons.append(f"mean AP must fall by less than {gate.ap_fall:g}")
     if not abs(change) < gate.bias_change:
         reasons.append(f"count bias must change by less than {100 * gate.bias_change:g} points")
-    return Verdict(len(variant.images), variant.mean_ap(), fall, variant.count_bias(), change, tuple(reasons))
+    return VariantVerdict(
+        len(variant.images), variant.mean_ap(), fall, variant.count_bias(), change, tuple(reasons)
+    )
 
 
 def add_variant(
     folder: Path,
-    manifest: Manifest,
+    manifest: ManifestContent,
     variant: Variant,
     images: Sequence[LabelledImage],
     report: Callable[[str], None],
     *,
     diameters: Sequence[Diameter],
-    gate: Gate,
+    gate: Tolerance,
 ) -> dict[str, object]:
-    """Try a variant whose file is in the package's folder; the manifest with it, or without it where it does not pass.
+    """Try a variant whose file is in the package's folder. Returns the manifest with it, or without it if it does not
+    pass.
 
-    `images` are counted by the variant and by ONNX Runtime in float32, at each of `diameters`, and the variant must pass at every
-    one: where float32 itself fails, nothing can fall. Both have the same weights, so images that trained may be among them, and
-    many are needed: on few, the choice of tiles it was calibrated on moves the difference by more than half of the gate.
+    `images` are counted by the variant and by ONNX Runtime in float32, at each of `diameters`, and the variant must
+    pass at every one: if only a diameter were tried at which float32 itself fails, nothing could fall. Both have the
+    same weights, so training images may be among them. Many images are needed: on few, the choice of calibration
+    tiles alone moves the difference by more than half of the tolerance.
     """
     package = write_package(folder, _with(manifest, variant, {}))
     engine = load_engine(package, variant.engine, 1)
@@ -144,7 +308,7 @@ def _report(package: Package, engine: Engine, images: Sequence[LabelledImage], d
         return evaluate(predict, images)
 
 
-def _with(manifest: Manifest, variant: Variant, figures: Mapping[str, object]) -> dict[str, object]:
+def _with(manifest: ManifestContent, variant: Variant, figures: Mapping[str, object]) -> dict[str, object]:
     golden = _section(manifest, "golden")
     allowed = {"maps": variant.golden, "atol": variant.atol, "mean_atol": variant.mean_atol}
     golden["engines"] = {**_section(golden, "engines"), variant.engine: allowed}
@@ -156,7 +320,7 @@ def _with(manifest: Manifest, variant: Variant, figures: Mapping[str, object]) -
     }
 
 
-def _section(manifest: Manifest, key: str) -> dict[str, object]:
+def _section(manifest: ManifestContent, key: str) -> dict[str, object]:
     section = manifest.get(key, {})
     if not isinstance(section, dict):
         raise TypeError(f"{key} must be an object (got {section!r})")

@@ -1,1 +1,1 @@
-"""Suites: sets of measurements of a package, each a question that users ask of a counter before they trust it."""
+"""Suites: sets of measurements of a package. Each answers a question that users ask before they trust a counter."""

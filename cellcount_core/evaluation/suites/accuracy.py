@@ -1,4 +1,5 @@
-"""Accuracy: objects and counts on labelled images, a column a package and engine, beside what is asked of the shipped packages."""
+"""Accuracy: objects and counts on labelled images, one column per package and engine, beside what is required of the
+shipped packages."""
 
 from __future__ import annotations
 
@@ -9,21 +10,21 @@ from functools import partial
 from cellcount_core.evaluation.evaluate import ImageScore, Report, labels_of, score_image
 from cellcount_core.evaluation.suites.base import (
     Asked,
-    Cell,
-    Column,
     Counter,
-    Found,
-    Table,
+    SuiteCell,
+    SuiteColumn,
+    SuiteResult,
+    SuiteTable,
     Verdict,
     cell,
     shown_diameter,
 )
-from cellcount_core.labelled.image import Entry
+from cellcount_core.labelled.image import LabelledEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of a set of scored images and how it is written."""
+class ReportFigure:
+    """One figure of a set of scored images, and the format it is written in."""
 
     name: str
     title: str
@@ -32,9 +33,11 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """What is asked of a figure: `goal`, and `floor`, which is not to be missed; at least so much, or (`side` "most") at most so
-    much, whatever its sign."""
+class Requirement:
+    """What is required of a figure: a `goal`, and a `floor` that must not be missed.
+
+    The figure must be at least so much or, with `side` "most", at most so much in absolute value.
+    """
 
     goal: float
     floor: float
@@ -46,40 +49,40 @@ class Bar:
             return "goal"
         return "floor" if self._reaches(value, self.floor) else "missed"
 
-    def shown(self, value: float, form: str) -> Cell:
-        """A bar as the table shows it."""
+    def shown(self, value: float, form: str) -> SuiteCell:
+        """A required value as the table shows it."""
         sign = "≤" if self.side == "most" else "≥"
-        return Cell(value, f"{sign} {format(value, form.lstrip('+'))}")
+        return SuiteCell(value, f"{sign} {format(value, form.lstrip('+'))}")
 
     def _reaches(self, value: float, bar: float) -> bool:
         return abs(value) <= bar if self.side == "most" else value >= bar
 
 
 FIGURES = (
-    Figure("ap_50", "AP@0.5", Report.ap, ".3f"),
-    Figure("ap_mean", "mean AP 0.5-0.9", Report.mean_ap, ".3f"),
-    Figure("f1_50", "F1@0.5", Report.f1, ".3f"),
-    Figure("count_mape", "count MAPE", Report.count_mape, ".1%"),
-    Figure("count_bias", "count bias", Report.count_bias, "+.1%"),
-    Figure("ap_70", "AP@0.7", lambda report: report.ap(0.7), ".3f"),
-    Figure("ap_90", "AP@0.9", lambda report: report.ap(0.9), ".3f"),
+    ReportFigure("ap_50", "AP@0.5", Report.ap, ".3f"),
+    ReportFigure("ap_mean", "mean AP 0.5-0.9", Report.mean_ap, ".3f"),
+    ReportFigure("f1_50", "F1@0.5", Report.f1, ".3f"),
+    ReportFigure("count_mape", "count MAPE", Report.count_mape, ".1%"),
+    ReportFigure("count_bias", "count bias", Report.count_bias, "+.1%"),
+    ReportFigure("ap_70", "AP@0.7", lambda report: report.ap(0.7), ".3f"),
+    ReportFigure("ap_90", "AP@0.9", lambda report: report.ap(0.9), ".3f"),
 )
 
-BARS: Mapping[str, Mapping[str, Bar]] = {
+BARS: Mapping[str, Mapping[str, Requirement]] = {
     "fluorescence": {
-        "ap_50": Bar(0.87, 0.83),
-        "ap_mean": Bar(0.72, 0.66),
-        "f1_50": Bar(0.92, 0.895),
-        "count_mape": Bar(0.06, 0.08, "most"),
-        "count_bias": Bar(0.02, 0.03, "most"),
+        "ap_50": Requirement(0.87, 0.83),
+        "ap_mean": Requirement(0.72, 0.66),
+        "f1_50": Requirement(0.92, 0.895),
+        "count_mape": Requirement(0.06, 0.08, "most"),
+        "count_bias": Requirement(0.02, 0.03, "most"),
     },
-    "histology": {"f1_50": Bar(0.75, 0.75)},
+    "histology": {"f1_50": Requirement(0.75, 0.75)},
 }
-"""What is asked of a package on images of each modality."""
+"""What is required of a package on images of each modality."""
 
 
-def accuracy(asked: Asked) -> Found:
-    """Count every image with every counter and compare it with its labels."""
+def accuracy(asked: Asked) -> SuiteResult:
+    """Count every image with every counter, and compare the counts with its labels."""
     entries = asked.entries
     total = len(entries) * len(asked.counters)
     reports = []
@@ -93,16 +96,17 @@ def accuracy(asked: Asked) -> Found:
         f"{len(entries)} {modality}{' ' if modality else ''}images, {objects:,} objects, "
         f"diameter {shown_diameter(asked.counter.diameter)}."
     )
-    return Found(caption, (accuracy_table(asked.counters, reports, BARS.get(modality, {})),))
+    return SuiteResult(caption, (accuracy_table(asked.counters, reports, BARS.get(modality, {})),))
 
 
-def _scored(counter: Counter, entry: Entry) -> ImageScore:
+def _scored(counter: Counter, entry: LabelledEntry) -> ImageScore:
     image = entry.load()
     return score_image(image, labels_of(counter.count(image)))
 
 
 def titles_of(counters: Sequence[Counter]) -> list[str]:
-    """A heading for each counter: package and engine; where two packages have one name (seeds, versions), their folders instead."""
+    """A heading for each counter: package and engine. If two packages share a name (seeds, versions), their folders
+    are shown instead."""
     named = [counter.title for counter in counters]
     titles = [
         title if named.count(title) == 1 else f"{counter.package.folder.resolve().name}, {counter.engine}"
@@ -113,8 +117,10 @@ def titles_of(counters: Sequence[Counter]) -> list[str]:
     ]
 
 
-def accuracy_table(counters: Sequence[Counter], reports: Sequence[Report], bars: Mapping[str, Bar]) -> Table:
-    """A row a figure, a column a counter, with what is asked for before them."""
+def accuracy_table(
+    counters: Sequence[Counter], reports: Sequence[Report], bars: Mapping[str, Requirement]
+) -> SuiteTable:
+    """The table with one row per figure: what is required first, then one column per counter."""
     titles = titles_of(counters)
     rows = []
     for figure in FIGURES:
@@ -128,5 +134,9 @@ def accuracy_table(counters: Sequence[Counter], reports: Sequence[Report], bars:
                 *(cell(value, figure.form, "" if bar is None else bar.verdict(value)) for value in values),
             )
         )
-    columns = (Column("figure", ""), Column("goal", "goal", "bars"), Column("floor", "floor", "bars"))
-    return Table("figures", (*columns, *(Column(title, title) for title in titles)), tuple(rows))
+    columns = (
+        SuiteColumn("figure", ""),
+        SuiteColumn("goal", "goal", "bars"),
+        SuiteColumn("floor", "floor", "bars"),
+    )
+    return SuiteTable("figures", (*columns, *(SuiteColumn(title, title) for title in titles)), tuple(rows))

@@ -1,7 +1,7 @@
-"""What all suites share: the package that counts, the images it counts, and the tables that come out.
+"""What all suites share: the package that counts, the images it counts, and the tables they return.
 
-A table holds values, each with the text that shows it. What is asked of a figure (its bar) stands in columns of its own, so that a
-table can be shown without: the bars are those of the packages that travel with cellcount.
+A table holds values, each with the text that shows it. What is required of a figure (its bar) stands in columns of
+its own, so that a table can be shown without it: the bars are meant for the packages that are shipped with cellcount.
 """
 
 from __future__ import annotations
@@ -14,55 +14,54 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.assess import Progress, check_package
-from cellcount_core.evaluation.data import Data
+from cellcount_core.evaluation.assess import Data, ProgressCallback, check_package
 from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
-from cellcount_core.labelled.image import Entry, LabelledImage
+from cellcount_core.labelled.image import LabelledEntry, LabelledImage
 from cellcount_core.models.engines import ENGINES, check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.tasks.task import task_of
 
-Value = str | int | float | None
+CellValue = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One value of a table, the text that shows it, and what a bar says of it ("" where none is asked for)."""
+class SuiteCell:
+    """One value of a table, the text that shows it, and whether it reaches its bar ("" if it has none)."""
 
-    value: Value
+    value: CellValue
     text: str
     verdict: Verdict = ""
 
     @property
     def judged(self) -> str:
-        """The text with its verdict: `0.860 (floor)`, bold where a bar is missed."""
+        """The text with its verdict: `0.860 (floor)`, or bold if the bar is missed."""
         if self.verdict == "missed":
             return f"**{self.text}**"
         return f"{self.text} ({self.verdict})" if self.verdict in ("goal", "floor") else self.text
 
 
-def cell(value: Value, form: str = "", verdict: Verdict = "") -> Cell:
-    """A cell of a value shown by a format; None and what is no number are shown as nothing."""
+def cell(value: CellValue, form: str = "", verdict: Verdict = "") -> SuiteCell:
+    """A cell that shows a value in the format `form`. None, infinities and NaN give an empty cell."""
     if value is None or (isinstance(value, float) and not isfinite(value)):
-        return Cell(None, "")
-    return Cell(value, format(value, form), verdict)
+        return SuiteCell(None, "")
+    return SuiteCell(value, format(value, form), verdict)
 
 
-def met(*held: bool) -> Cell:
-    """The cell that says whether the bars of a row are met."""
-    return Cell("yes", "yes", "met") if all(held) else Cell("no", "no", "missed")
+def met(*held: bool) -> SuiteCell:
+    """A cell that says whether all the bars of a row are met."""
+    return SuiteCell("yes", "yes", "met") if all(held) else SuiteCell("no", "no", "missed")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column: its name in JSON, its heading, and whether it holds figures or what is asked of them."""
+class SuiteColumn:
+    """A column: its name in JSON, its heading, and whether it holds figures or bars."""
 
     name: str
     title: str
@@ -70,17 +69,17 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class SuiteTable:
     """A table of a suite; `name` is its name in JSON."""
 
     name: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: tuple[SuiteColumn, ...]
+    rows: tuple[tuple[SuiteCell, ...], ...]
 
-    def without_bars(self) -> Table:
-        """The figures alone."""
+    def without_bars(self) -> SuiteTable:
+        """The table with its figures only."""
         kept = [at for at, column in enumerate(self.columns) if column.holds == "figures"]
-        return Table(
+        return SuiteTable(
             self.name,
             tuple(self.columns[at] for at in kept),
             tuple(tuple(replace(row[at], verdict="") for at in kept) for row in self.rows),
@@ -88,17 +87,17 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SuiteResult:
     """What a suite found: its tables, and notes on what they leave out and why."""
 
     caption: str
-    tables: tuple[Table, ...]
+    tables: tuple[SuiteTable, ...]
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """A package on one of its engines, which counts labelled images as a run counts fields: each by itself."""
+    """A package on one of its engines. It counts labelled images as a run counts fields, each image by itself."""
 
     package: Package
     engine: str
@@ -111,7 +110,7 @@ class Counter:
         return f"{self.package.name}, {self.engine}"
 
     def count(self, image: LabelledImage) -> Examined:
-        """Count one image. Raises ConfigFault naming it where it cannot be counted."""
+        """Count one image. Raises ConfigFault naming the image if it cannot be counted."""
         return count_image(self.kit, image)
 
     def close(self) -> None:
@@ -123,16 +122,16 @@ class Counter:
 class Asked:
     """What a suite is asked to measure.
 
-    `counters` are the package on its engines and then those beside it: only the suite `accuracy` looks at more than the first.
-    `data` is None for suites that make their images up; `unlike` are patterns of files that the package is not made for;
-    `limit` is the most images of each set (None: all).
+    `counters` holds the package on its engines, followed by the packages it is compared with; only the suite
+    `accuracy` uses more than the first. `data` is None for suites that draw their own images. `unlike` are patterns
+    of files that the package is not made for. `limit` is the most images of each set (None: all).
     """
 
     counters: tuple[Counter, ...]
     data: Data | None
     unlike: tuple[str, ...]
     limit: int | None
-    progress: Progress
+    progress: ProgressCallback
 
     @property
     def counter(self) -> Counter:
@@ -140,20 +139,23 @@ class Asked:
         return self.counters[0]
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LabelledEntry, ...]:
         """The labelled images, not yet read."""
         assert self.data is not None
         return self.data.entries
 
     def caption(self, images: str) -> str:
-        """What was counted by what."""
+        """A sentence that says which images were counted by what."""
         counter = self.counter
         return f"{images}, `{counter.package.name}` on {counter.engine}, diameter {shown_diameter(counter.diameter)}."
 
     def in_turn(
         self, work: Callable[[_Item], _Done], items: Iterable[_Item], total: int, done: int = 0
     ) -> Iterator[_Done]:
-        """What the work makes of each item, a few ahead, with progress told: `done` of `total` are done before the first."""
+        """Yield the result of `work` for each item while a few further items are worked on, and report progress.
+
+        `done` of `total` items are already done before the first one.
+        """
         for number, each in enumerate(in_turn(work, items), done + 1):
             yield each
             self.progress(number, total)
@@ -161,21 +163,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A set of measurements: what it tells, whether it needs labelled images, and the function that makes it."""
+    """A set of measurements: what it shows, whether it needs labelled images, and the function that makes it."""
 
     name: str
     tells: str
     needs: Literal["data", "nothing"]
-    run: Callable[[Asked], Found]
+    run: Callable[[Asked], SuiteResult]
 
 
 def open_counters(
     packages: Sequence[Package], *, engine: str, threads: int, diameter: Diameter
 ) -> tuple[Counter, ...]:
-    """Each package on its engine of that name, `auto` its own for a CPU; of several names ("auto,onnxruntime") those that it has.
+    """Open each package on an engine. `engine` "auto" is the package's own for a CPU; of several names
+    ("auto,onnxruntime") those are used that the package has.
 
-    Raises ConfigFault where a package cannot count images of one channel or has no such engine, ModelFault where it fails its
-    golden tensors.
+    Raises ConfigFault if a package cannot count images of one channel or has no such engine, and ModelFault if it
+    fails its golden tensors.
     """
     counters = []
     for package in packages:
@@ -196,7 +199,8 @@ def open_counters(
 
 
 def _check_channels(package: Package) -> None:
-    """What suites make of images, they make of one plane, and compare with label images."""
+    """Raise ConfigFault unless the package finds objects in one channel: suites alter one plane, and compare with
+    label images."""
     if task_of(package).scoring(package) is not None:
         raise ConfigFault(
             f"package {package.name!r} is for the task {package.task!r}; suites measure packages that find objects"
@@ -210,16 +214,16 @@ def _check_channels(package: Package) -> None:
 
 
 def with_plane(image: LabelledImage, plane: Plane) -> LabelledImage:
-    """The image with other pixels of the same shape, whose full scale is that of their type."""
+    """The image with other pixels of the same shape. Their full scale is that of their type."""
     return replace(image, plane=plane, bit_max=bit_max_of(plane.dtype))
 
 
 def image_without_objects(name: str, plane: Plane) -> LabelledImage:
-    """A plane (H, W) of uint8, uint16 or float32 in which there is nothing to count."""
+    """A labelled image of a plane (H, W) uint8, uint16 or float32 in which there is nothing to count."""
     labels = np.zeros(plane.shape, np.int32)
     return LabelledImage(name, plane, labels, name, "", 0.0, None, bit_max_of(plane.dtype))
 
 
 def shown_diameter(diameter: Diameter) -> str:
-    """The setting as it is written on the command line."""
+    """The diameter as it is written on the command line."""
     return diameter if isinstance(diameter, str) else f"{diameter:g}"

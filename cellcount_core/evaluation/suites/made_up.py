@@ -1,7 +1,8 @@
-"""Made-up images of known counts: nuclei of 8 to 120 px, 1 to 3,000 of them, apart and touching, on three backgrounds.
+"""Drawn images with known counts: nuclei of 8 to 120 px, 1 to 3,000 of them, apart and touching, on three
+backgrounds.
 
-Every nucleus is drawn at its own size (nothing is resized), lies wholly in the image and below no other, so its number is no
-matter of opinion. Combinations of more than 15 megapixels are left out.
+Every nucleus is drawn at its own size (nothing is resized) and lies wholly in the image and below no other nucleus,
+so the true count is beyond doubt. Combinations of more than 15 megapixels are left out.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from cellcount_core.domain.scales import ScaleSource
 from cellcount_core.evaluation.suites.base import (
     Asked,
-    Cell,
-    Column,
-    Found,
-    Table,
+    SuiteCell,
+    SuiteColumn,
+    SuiteResult,
+    SuiteTable,
     cell,
     image_without_objects,
     met,
@@ -30,7 +31,7 @@ from cellcount_core.pipeline.rows import Examined
 DIAMETERS = (8, 12, 20, 40, 80, 120)
 NUMBERS = (1, 3, 10, 100, 1000, 3000)
 SPACINGS = {"sparse": 2.2, "confluent": 1.2}
-"""Distance between neighbouring places of the lattice, in diameters; outlines wander about their place."""
+"""Distance between neighbouring places of the lattice, in diameters. Nuclei are shifted about their place."""
 
 BACKGROUNDS = ("dark", "noisy", "uneven")
 LARGEST_ERROR = 0.05
@@ -41,7 +42,7 @@ _CORNERS = 48
 
 @dataclass(frozen=True, slots=True)
 class MadeUp:
-    """A 16-bit image with its labels 1..n (H, W) and the median equivalent diameter (px) of what was drawn."""
+    """A 16-bit image, its labels 1..n (H, W) int32, and the median equivalent diameter (px) of what was drawn."""
 
     plane: Plane
     labels: NDArray[np.int32]
@@ -54,7 +55,8 @@ class MadeUp:
 
 
 def shape_for(diameter: float, number: int, arrangement: str) -> tuple[int, int]:
-    """(H, W) of an image in which `number` nuclei lie as the arrangement says: never less than `SMALLEST_SIDE`, 4:5."""
+    """The shape (H, W), about 4:5, of an image that holds `number` nuclei in this arrangement. No side is below
+    `SMALLEST_SIDE`."""
     cell = (SPACINGS[arrangement] * diameter) ** 2 * np.sqrt(3) / 2
     area = 1.15 * number * cell + 4 * diameter * np.sqrt(number * cell) + (2 * diameter) ** 2
     height = max(SMALLEST_SIDE, int(np.ceil(np.sqrt(area * 0.8))))
@@ -62,7 +64,7 @@ def shape_for(diameter: float, number: int, arrangement: str) -> tuple[int, int]
 
 
 def make(diameter: float, number: int, arrangement: str, background: str, seed: int = 0) -> MadeUp:
-    """The image of these properties, the same every time. Raises ValueError where the nuclei do not fit."""
+    """Draw the image with these properties, always the same one. Raises ValueError if the nuclei do not fit."""
     rng = np.random.default_rng([seed, round(diameter), number, sorted(SPACINGS).index(arrangement)])
     shape = shape_for(diameter, number, arrangement)
     places = _places(rng, shape, diameter, number, arrangement)
@@ -78,7 +80,7 @@ def make(diameter: float, number: int, arrangement: str, background: str, seed: 
 def _places(
     rng: np.random.Generator, shape: tuple[int, int], diameter: float, number: int, arrangement: str
 ) -> NDArray[np.float64]:
-    """Centres (n, 2): neighbours of one patch of a hexagonal lattice that was shaken, in an order that leaves clumps whole."""
+    """Centres (n, 2) of neighbours in one patch of a shaken hexagonal lattice, in an order that leaves clumps whole."""
     step = SPACINGS[arrangement] * diameter
     margin = 0.72 * diameter
     rows = np.arange(margin, shape[0] - margin, step * np.sqrt(3) / 2)
@@ -103,7 +105,7 @@ def _draw(
     place: tuple[float, float],
     diameter: float,
 ) -> None:
-    """One outline: an ellipse with a few harmonics, where no other nucleus lies yet."""
+    """Draw one outline, an ellipse with a few harmonics, on pixels that no other nucleus covers yet."""
     angle = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     radius = diameter / 2 * float(np.clip(rng.lognormal(0, 0.1), 0.8, 1.2))
     stretch = np.sqrt(rng.uniform(1.0, 1.35))
@@ -125,7 +127,7 @@ def _draw(
 
 
 def _texture(rng: np.random.Generator, shape: tuple[int, int], diameter: float) -> NDArray[np.float32]:
-    """Chromatin: grain of a tenth of a nucleus, and nucleoli-like hollows of a fifth, about 1."""
+    """Chromatin, about 1: grain of a tenth of a nucleus, and hollows of a fifth that look like nucleoli."""
     texture = np.ones(shape, np.float32)
     for part, strength in ((0.1, 0.12), (0.2, 0.1)):
         sigma = part * diameter / 2
@@ -141,7 +143,8 @@ def _texture(rng: np.random.Generator, shape: tuple[int, int], diameter: float) 
 
 
 def _photograph(rng: np.random.Generator, stain: NDArray[np.float32], background: str) -> NDArray[np.uint16]:
-    """16 bits: optics of sigma 0.8 px, then photons. dark: 600 a nucleus on 20; noisy: 25 on 5; uneven: light down to 35 %."""
+    """16 bits: optics of sigma 0.8 px, then photons. dark: 600 a nucleus on 20; noisy: 25 on 5; uneven: light down to
+    35 %."""
     sharp = np.asarray(cv2.GaussianBlur(stain, (0, 0), 0.8), np.float32)
     photons, dark = (25.0, 5.0) if background == "noisy" else (600.0, 20.0)
     if background == "uneven":
@@ -170,8 +173,10 @@ def combinations(diameters: Sequence[int], numbers: Sequence[int]) -> Iterator[t
                     yield diameter, arrangement, number
 
 
-def made_up(asked: Asked, diameters: Sequence[int] = DIAMETERS, numbers: Sequence[int] = NUMBERS) -> Found:
-    """Count an image of every combination on every background; a limit takes so many combinations, evenly spread."""
+def made_up(
+    asked: Asked, diameters: Sequence[int] = DIAMETERS, numbers: Sequence[int] = NUMBERS
+) -> SuiteResult:
+    """Count one image of every combination on every background. A limit takes so many combinations, evenly spread."""
     wanted = list(combinations(diameters, numbers))
     if asked.limit is not None and asked.limit < len(wanted):
         wanted = [wanted[at * len(wanted) // asked.limit] for at in range(asked.limit)]
@@ -182,24 +187,25 @@ def made_up(asked: Asked, diameters: Sequence[int] = DIAMETERS, numbers: Sequenc
         for at in range(0, len(counted), len(BACKGROUNDS))
     ]
     columns = [
-        Column("diameter_px", "diameter"),
-        Column("arrangement", ""),
-        Column("image", "image"),
-        Column("true", "true"),
+        SuiteColumn("diameter_px", "diameter"),
+        SuiteColumn("arrangement", ""),
+        SuiteColumn("image", "image"),
+        SuiteColumn("true", "true"),
     ]
     for background in BACKGROUNDS:
         columns += [
-            Column(background, background), Column(f"{background}_error", "error"), Column(f"{background}_told_px", "told, px"),
+            SuiteColumn(background, background), SuiteColumn(f"{background}_error", "error"), SuiteColumn(f"{background}_told_px", "told, px"),
         ]  # fmt: skip
-    columns.append(Column("met", "within 5 %", "bars"))
-    return Found(
-        asked.caption(f"{len(images)} made-up images"), (Table("combinations", tuple(columns), tuple(rows)),)
+    columns.append(SuiteColumn("met", "within 5 %", "bars"))
+    return SuiteResult(
+        asked.caption(f"{len(images)} made-up images"),
+        (SuiteTable("combinations", tuple(columns), tuple(rows)),),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
-    """An image that was counted: its width and height, what was drawn in it, and what was seen."""
+class _CountedDrawing:
+    """A drawn image that was counted: its width and height, what was drawn in it, and what was found."""
 
     width: int
     height: int
@@ -210,19 +216,19 @@ class _Counted:
 
     @property
     def within(self) -> bool:
-        """Whether the count is within the bar, which for few objects allows no error."""
+        """Whether the count meets the bar, which for few objects allows no error."""
         return abs(self.counted - self.true) <= int(LARGEST_ERROR * self.true)
 
 
-def _counted(asked: Asked, wanted: tuple[int, str, int, str]) -> _Counted:
+def _counted(asked: Asked, wanted: tuple[int, str, int, str]) -> _CountedDrawing:
     diameter, arrangement, number, background = wanted
     image = make(diameter, number, arrangement, background)
     seen = asked.counter.count(image_without_objects("made up", image.plane))
     height, width = image.plane.shape
-    return _Counted(width, height, image.count, image.diameter_px, seen.found.count, _told(seen))
+    return _CountedDrawing(width, height, image.count, image.diameter_px, seen.found.count, _told(seen))
 
 
-def _row(images: Sequence[_Counted], arrangement: str) -> tuple[Cell, ...]:
+def _row(images: Sequence[_CountedDrawing], arrangement: str) -> tuple[SuiteCell, ...]:
     first = images[0]
     cells = [
         cell(first.diameter_px, ".1f"),

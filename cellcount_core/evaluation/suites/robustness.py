@@ -1,4 +1,5 @@
-"""Robustness: the labelled images degraded in ways that microscopes and cameras do it, against the same images as they are."""
+"""Robustness: the labelled images degraded as microscopes and cameras degrade them, compared with the same images as
+they are."""
 
 from __future__ import annotations
 
@@ -11,26 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.evaluate import ImageScore, Report, labels_of, score_image
-from cellcount_core.evaluation.suites.base import Asked, Cell, Column, Found, Table, cell, met, with_plane
+from cellcount_core.evaluation.suites.base import (
+    Asked,
+    SuiteCell,
+    SuiteColumn,
+    SuiteResult,
+    SuiteTable,
+    cell,
+    met,
+    with_plane,
+)
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import Entry
+from cellcount_core.labelled.image import LabelledEntry
 
 LARGEST_FALL = 0.03
-"""What F1@0.5 may fall by in images of the kinds that the bar names."""
+"""How much F1@0.5 may fall for the degradations that have a bar."""
 
 NEAR = 1.25
-"""Times the true median diameter, or as much of it, that a told size is still near to it."""
+"""An estimated size counts as near if it is within this factor of the true median diameter."""
 
 FAR_OFF = 10
-"""Objects by which a count must be off, and by more than half of the truth besides, to be far off."""
+"""A count is far off if it is wrong by more than this many objects, and by more than half of the true count."""
 
 Degrade = Callable[[Plane, np.random.Generator], Plane]
-"""Spoils a plane (H, W); the same generator state gives the same pixels."""
+"""Degrades a plane (H, W). The same generator state gives the same pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One way to spoil an image, and what F1@0.5 may fall by for it (None: nothing is asked)."""
+    """One way to degrade an image, and how much F1@0.5 may fall because of it (None: no bar)."""
 
     name: str
     degrade: Degrade
@@ -38,19 +48,19 @@ class Degradation:
 
 
 def low_contrast(plane: Plane, rng: np.random.Generator) -> Plane:
-    """16 bits, all of the image within 3 % of the range, on an offset of 20,000."""
+    """16 bits, with the whole image within 3 % of the range, on an offset of 20,000."""
     return np.rint(20_000 + _unit(plane) * 0.03 * 65_535).astype(np.uint16)
 
 
 def inverted(plane: Plane, rng: np.random.Generator) -> Plane:
-    """Dark objects on a bright background: the largest value of the type (of floats: of the image) less the value."""
+    """Dark objects on a bright background: the largest value of the type (for floats: of the image) minus the value."""
     if plane.dtype.kind == "f":
         return np.asarray(plane.max() - plane, plane.dtype)
     return (_full_scale(plane) - plane.astype(np.int64)).astype(plane.dtype)
 
 
 def offset(plane: Plane, rng: np.random.Generator) -> Plane:
-    """A background raised by twice the range of the image; 16 bits where it fits, else floats."""
+    """A background raised by twice the range of the image; 16 bits if it fits, otherwise floats."""
     pixels = plane.astype(np.float64)
     raised = pixels + 2 * np.ptp(pixels)
     fits = not _is_float(plane) and raised.max() <= 65_535
@@ -58,14 +68,14 @@ def offset(plane: Plane, rng: np.random.Generator) -> Plane:
 
 
 def saturated(plane: Plane, rng: np.random.Generator) -> Plane:
-    """Exposed so long that the brightest 5 % of the pixels are at full scale; the background keeps its level."""
+    """Exposed so long that the brightest 5 % of the pixels reach full scale; the background keeps its level."""
     return _exposed(plane, _quantile(plane, 0.95))
 
 
 def saturated_objects(plane: Plane, rng: np.random.Generator) -> Plane:
-    """As `saturated`, with no more than half of the pixels above Otsu's threshold at full scale.
+    """As `saturated`, but at most half of the pixels above Otsu's threshold reach full scale.
 
-    In an image whose objects cover less than 5 % of it the other one saturates background around them.
+    If objects cover less than 5 % of an image, `saturated` also saturates the background around them.
     """
     unit = np.rint(_unit(plane) * 255).astype(np.uint8)
     level, _ = cv2.threshold(unit, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -75,7 +85,7 @@ def saturated_objects(plane: Plane, rng: np.random.Generator) -> Plane:
 
 
 def poisson(photons: float) -> Degrade:
-    """Shot noise: the 99.8th percentile is at `photons` photons above a background of a tenth of that; 16 bits."""
+    """Shot noise: the 99.8th percentile lies `photons` photons above a background of a tenth of that; 16 bits."""
 
     def degrade(plane: Plane, rng: np.random.Generator) -> Plane:
         pixels = plane.astype(np.float64)
@@ -95,7 +105,7 @@ def blurred(plane: Plane, rng: np.random.Generator) -> Plane:
 
 
 def uneven(plane: Plane, rng: np.random.Generator) -> Plane:
-    """Light, background included, that falls off to 30 % from one corner to the other; 8 bits become 16."""
+    """Light, background included, that falls to 30 % from one corner to the opposite one; 8 bits become 16."""
     height, width = plane.shape
     across, down = np.linspace(0, 1, width), np.linspace(0, 1, height)
     if rng.random() < 0.5:
@@ -120,28 +130,31 @@ DEGRADATIONS = (
 )
 
 
-def robustness(asked: Asked) -> Found:
-    """Count every image as it is and in each degradation, and compare each with the labels."""
+def robustness(asked: Asked) -> SuiteResult:
+    """Count every image as it is and in each degradation, and compare the counts with the labels."""
     clean = _measured(asked, 0, lambda plane, rng: plane)
     rows = [_row("as they are", clean, clean.report.f1(), None)]
     for number, degradation in enumerate(DEGRADATIONS, 1):
         measured = _measured(asked, number, degradation.degrade)
         rows.append(_row(degradation.name, measured, clean.report.f1(), degradation.largest_fall))
     columns = (
-        Column("images", "images"), Column("f1_50", "F1@0.5"), Column("falls_by", "falls by"), Column("bar", "bar", "bars"),
-        Column("count_mape", "count MAPE"), Column("count_bias", "count bias"), Column("size_near", f"size within {NEAR}x"),
-        Column("far_off", "off by half"), Column("far_off_warned", "of them warned of"),
-        Column("met", "met", "bars"),
+        SuiteColumn("images", "images"), SuiteColumn("f1_50", "F1@0.5"), SuiteColumn("falls_by", "falls by"), SuiteColumn("bar", "bar", "bars"),
+        SuiteColumn("count_mape", "count MAPE"), SuiteColumn("count_bias", "count bias"), SuiteColumn("size_near", f"size within {NEAR}x"),
+        SuiteColumn("far_off", "off by half"), SuiteColumn("far_off_warned", "of them warned of"),
+        SuiteColumn("met", "met", "bars"),
     )  # fmt: skip
-    return Found(
-        asked.caption(f"{len(asked.entries)} images"), (Table("degradations", columns, tuple(rows)),)
+    return SuiteResult(
+        asked.caption(f"{len(asked.entries)} images"), (SuiteTable("degradations", columns, tuple(rows)),)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Scores of the images; the share of those with objects whose size was told within 1.25x (None: no size is told); and of the images
-    whose count is far off, whether the count came with a warning."""
+    """The scores of the images under one degradation.
+
+    `near` is the share of images with objects whose size was estimated within 1.25x (None: sizes are not estimated).
+    `warned` says, for each image whose count is far off, whether the count came with a warning.
+    """
 
     report: Report
     near: float | None
@@ -149,7 +162,7 @@ class _Measured:
 
 
 def _measured(asked: Asked, number: int, degrade: Degrade) -> _Measured:
-    def work(numbered: tuple[int, Entry]) -> tuple[ImageScore, bool | None, bool]:
+    def work(numbered: tuple[int, LabelledEntry]) -> tuple[ImageScore, bool | None, bool]:
         at, entry = numbered
         image = entry.load()
         seen = asked.counter.count(with_plane(image, degrade(image.plane, np.random.default_rng(at))))
@@ -167,18 +180,20 @@ def _measured(asked: Asked, number: int, degrade: Degrade) -> _Measured:
 
 
 def is_far_off(score: ImageScore) -> bool:
-    """Whether the count is off by more than half of the true one, and by more than ten objects."""
+    """Whether the count is wrong by more than half of the true count, and by more than ten objects."""
     return abs(score.counted - score.true) > max(score.true / 2, FAR_OFF)
 
 
-def _row(name: str, measured: _Measured, clean_f1: float, largest_fall: float | None) -> tuple[Cell, ...]:
+def _row(
+    name: str, measured: _Measured, clean_f1: float, largest_fall: float | None
+) -> tuple[SuiteCell, ...]:
     report = measured.report
     fall = clean_f1 - report.f1()
     return (
         cell(name),
         cell(report.f1(), ".3f"),
         cell(fall, "+.3f"),
-        cell(None) if largest_fall is None else Cell(largest_fall, f"≤ {largest_fall}"),
+        cell(None) if largest_fall is None else SuiteCell(largest_fall, f"≤ {largest_fall}"),
         cell(report.count_mape(), ".1%"),
         cell(report.count_bias(), "+.1%"),
         cell(measured.near, ".0%"),
@@ -189,7 +204,8 @@ def _row(name: str, measured: _Measured, clean_f1: float, largest_fall: float | 
 
 
 def _exposed(plane: Plane, top: float) -> Plane:
-    """The median where it was and `top` at full scale: 255 for 8 bits, else 65,535; floats become 16 bits of their range."""
+    """Keep the median and bring `top` to full scale: 255 for 8 bits, otherwise 65,535. Floats become 16 bits of their
+    range."""
     if _is_float(plane):
         low, span = float(plane.min()), max(float(np.ptp(plane)), 1e-6)
         top = (top - low) / span * 65_535

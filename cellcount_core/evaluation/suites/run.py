@@ -1,4 +1,4 @@
-"""The suites by name, running them, and what each writes: NAME.json and NAME.md."""
+"""The suites by name, how they are run, and the files each writes: NAME.json and NAME.md."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Literal
 
 from cellcount_core import __version__
 from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
-from cellcount_core.evaluation.assess import Progress
-from cellcount_core.evaluation.data import Data
+from cellcount_core.evaluation.assess import Data, ProgressCallback
 from cellcount_core.evaluation.evaluate import Diameter
 from cellcount_core.evaluation.suites.accuracy import accuracy
 from cellcount_core.evaluation.suites.base import (
     Asked,
     Counter,
-    Found,
     Suite,
-    Table,
+    SuiteResult,
+    SuiteTable,
     open_counters,
 )
 from cellcount_core.evaluation.suites.empty import empty
@@ -31,7 +30,7 @@ from cellcount_core.models.package import Package, shipped_folder
 from cellcount_core.pipeline.context import prepare_process
 
 Bars = Literal["shipped", "always"]
-"""Which packages the project's bars are asked of: those that travel with cellcount, or any."""
+"""Which packages are held to the project's bars: those shipped with cellcount, or any."""
 
 ALL = "all"
 FORMAT = 1
@@ -57,16 +56,17 @@ SUITES: Mapping[str, Suite] = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A suite that was run: what it found, with or without bars, by which counters and on what."""
+    """A suite that was run: what it found, with or without bars, with which counters and on which data."""
 
     suite: str
-    found: Found
+    found: SuiteResult
     counters: tuple[Counter, ...]
     data: Data | None
 
 
 def chosen_suites(names: Sequence[str]) -> list[Suite]:
-    """The suites of these names, each once, `all` for every one. Raises ConfigFault naming the nearest known name."""
+    """The suites of these names, each once; `all` means every suite. Raises ConfigFault, naming the nearest known
+    name, if a name is unknown."""
     for name in names:
         if name not in SUITES and name != ALL:
             raise ConfigFault(
@@ -78,7 +78,7 @@ def chosen_suites(names: Sequence[str]) -> list[Suite]:
 def refuse_idle_options(
     suites: Sequence[Suite], *, beside: Sequence[str], unlike: Sequence[str], engine: str
 ) -> None:
-    """Raise ConfigFault for an option that none of the suites looks at."""
+    """Raise ConfigFault if an option is given that none of the suites uses."""
     names = {suite.name for suite in suites}
     given = (
         ("--beside", bool(beside), "accuracy"),
@@ -91,17 +91,18 @@ def refuse_idle_options(
 
 
 def is_shipped(package: Package) -> bool:
-    """Whether the package travels with cellcount, so that the project's bars are asked of it."""
+    """Whether the package is shipped with cellcount and therefore held to the project's bars."""
     return package.folder.resolve().parent == shipped_folder().resolve()
 
 
 def run_suites(
     suites: Sequence[Suite], packages: Sequence[Package], data: Data | None, *, engine: str, threads: int, diameter: Diameter,
-    unlike: Sequence[str], limit: int | None, bars: Bars, progress: Callable[[str], Progress],
+    unlike: Sequence[str], limit: int | None, bars: Bars, progress: Callable[[str], ProgressCallback],
 ) -> Iterator[Measured]:  # fmt: skip
-    """Run suites one after the other; the first package is measured, the others stand beside it in `accuracy`.
+    """Run suites one after the other. The first package is measured; in `accuracy` the others stand beside it.
 
-    `progress` gives a suite's own. Raises ConfigFault where the data is not there, has no object, or cannot be counted.
+    `progress` returns the callback of a suite. Raises ConfigFault if a suite needs data that is missing, has no
+    object, or cannot be counted.
     """
     for suite in suites:
         if suite.needs == "data" and data is None:
@@ -117,7 +118,7 @@ def run_suites(
                 _refuse_without_objects(data)
             found = suite.run(Asked(counters, data, tuple(unlike), limit, progress(suite.name)))
             if bars == "shipped" and not is_shipped(packages[0]):
-                found = Found(
+                found = SuiteResult(
                     found.caption, tuple(table.without_bars() for table in found.tables), found.notes
                 )
             yield Measured(suite.name, found, counters, data)
@@ -134,9 +135,9 @@ def _refuse_without_objects(data: Data) -> None:
 
 
 def write_measured(measured: Measured, folder: Path) -> tuple[Path, Path]:
-    """Write the suite's JSON and Markdown into `folder`, which is made; both paths. They hold no time and no host.
+    """Write the suite's JSON and Markdown into `folder`, which is created if needed, and return both paths.
 
-    Raises OutputFault naming what cannot be written.
+    The files hold neither time nor host. Raises OutputFault naming the file that cannot be written.
     """
     paths = folder / f"{measured.suite}.json", folder / f"{measured.suite}.md"
     texts = (
@@ -155,7 +156,8 @@ def write_measured(measured: Measured, folder: Path) -> tuple[Path, Path]:
 
 
 def as_json(measured: Measured) -> dict[str, object]:
-    """All values, floats rounded to six digits; null where a value is not defined. A row's bars are in it where they were asked."""
+    """All values, with floats rounded to six digits and null for undefined values. Rows include their bars if these
+    apply."""
     counters, data = measured.counters, measured.data
     return {
         "format": FORMAT,
@@ -177,7 +179,7 @@ def as_json(measured: Measured) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _rows(table: Table) -> list[dict[str, object]]:
+def _rows(table: SuiteTable) -> list[dict[str, object]]:
     return [
         {
             column.name: round(each.value, _DIGITS) if isinstance(each.value, float) else each.value
@@ -203,7 +205,7 @@ def markdown(measured: Measured) -> list[str]:
 
 
 def aligned(measured: Measured) -> list[str]:
-    """The same for a terminal: columns of one width, texts to the left and numbers to the right."""
+    """The same for a terminal: columns of equal width, text to the left and numbers to the right."""
     lines = [measured.found.caption]
     for table in measured.found.tables:
         texts = [

@@ -1,7 +1,8 @@
-"""Scale: the labelled images at other magnifications. What is found, and how well the size of the objects is told.
+"""Scale: the labelled images at other magnifications. What is found there, and how well object sizes are estimated.
 
-Images are resized (pixel areas down, cubic up) and counted one at a time; labels are compared at the images' original size. Images
-so large that they would pass `LARGEST_SIDE` at the largest factor are cut to their middle first, at every factor.
+Images are resized (pixel areas when shrinking, cubic when enlarging) and counted one at a time; labels are compared
+at the image's original size. An image that would exceed `LARGEST_SIDE` at the largest factor is first cut to its
+middle, at every factor.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from cellcount_core.domain.scales import ScaleSource
 from cellcount_core.evaluation.evaluate import labels_of, score_image
 from cellcount_core.evaluation.suites.base import (
     Asked,
-    Cell,
-    Column,
     Counter,
-    Found,
-    Table,
+    SuiteCell,
+    SuiteColumn,
+    SuiteResult,
+    SuiteTable,
     cell,
     met,
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import Entry, LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledEntry, LabelledImage, median_diameter
 from cellcount_core.objects.outline import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
@@ -44,28 +45,32 @@ from cellcount_core.tasks.task import SizeEstimate
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 LARGEST_SIDE = 4200
 POOL = 12
-"""Images of a pool, at least."""
+"""The least number of images in a pool."""
 
 RANDOM_POOLS = 20
-"""Random pools of `POOL` images for each size of image."""
+"""The number of random pools of `POOL` images drawn for each size of image."""
 
 LARGEST_CHANGE = 0.02
-"""What F1@0.5 may change by from that of factor 1, and `…_SHRUNK` in images of which three quarters of the pixels are gone."""
+"""How much F1@0.5 may differ from that of factor 1. `LARGEST_CHANGE_SHRUNK` holds for images that lost three quarters
+of their pixels."""
 
 LARGEST_CHANGE_SHRUNK = 0.08
 LARGEST_DRIFT = 0.05
-"""What the number of counted objects may change by from that of factor 1."""
+"""How much the number of counted objects may differ from that of factor 1, as a fraction."""
 
 _PLANNED_SIDE = 500
 _PLANNED_RANGE = 31 / 23
-"""Largest over smallest median diameter of the images of the folder that is planned: of one magnification, as far as is known."""
+"""Largest over smallest median diameter of the images in the folder that is planned: as far as is known, images of
+one magnification."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One image at one factor: F1@0.5, both counts, the size told, and the true median diameter in px of the resized image.
+class ScaledScore:
+    """One image at one factor: F1@0.5, both counts, the estimated size, and the true median diameter in px of the
+    resized image.
 
-    `group` and `shape` (H, W) are the image's before it was resized; `cut` whether only its middle was counted.
+    `group` and `shape` (H, W) are those of the image before it was resized. `cut` says whether only its middle was
+    counted.
     """
 
     f1: float
@@ -79,16 +84,16 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Told over true; 0 where nothing was told."""
+        """Estimated over true diameter; 0 if there is no estimate."""
         told = self.estimate.diameter_px
         return 0.0 if told is None or self.diameter_px <= 0 else told / self.diameter_px
 
 
-def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> Found:
-    """Count every image at every factor (1 among them)."""
+def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> SuiteResult:
+    """Count every image at every factor (1 must be among them)."""
     counter, entries = asked.counter, asked.entries
     side = int(LARGEST_SIDE / max(factors))
-    outcomes: dict[float, list[Outcome]] = {}
+    outcomes: dict[float, list[ScaledScore]] = {}
     for number, factor in enumerate(factors):
         work = partial(_outcome_of, counter, side, factor)
         outcomes[factor] = list(
@@ -98,16 +103,16 @@ def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> Found:
     tables = [_scores(outcomes), _sizes(outcomes, pools(outcomes[1.0]))]
     planned, why = _planned(entries, side, counter)
     caption = asked.caption(f"{len(entries)} images ({cut} cut to their middle)")
-    return Found(caption, (*tables, *planned), why)
+    return SuiteResult(caption, (*tables, *planned), why)
 
 
-def _outcome_of(counter: Counter, side: int, factor: float, entry: Entry) -> Outcome:
+def _outcome_of(counter: Counter, side: int, factor: float, entry: LabelledEntry) -> ScaledScore:
     whole = entry.load()
     image = cut_to(whole, side)
     return replace(outcome(counter, image, factor), cut=image is not whole)
 
 
-def outcome(counter: Counter, image: LabelledImage, factor: float) -> Outcome:
+def outcome(counter: Counter, image: LabelledImage, factor: float) -> ScaledScore:
     """Count one image resized by `factor`."""
     resized = with_plane(image, resize_image(image.plane, factor))
     if image.um_per_px is not None:
@@ -115,21 +120,22 @@ def outcome(counter: Counter, image: LabelledImage, factor: float) -> Outcome:
     seen = counter.count(resized)
     height, width = image.labels.shape
     score = score_image(image, labels_to_original(labels_of(seen), (height, width)))
-    return Outcome(
+    return ScaledScore(
         score.matches[0].f1, score.true, seen.found.count, told(counter, seen), image.diameter_px * factor, image.group,
         image.plane.shape,
     )  # fmt: skip
 
 
 def told(counter: Counter, seen: Examined) -> SizeEstimate:
-    """The object size that an image was counted at, and the objects it rests on: all that were counted where it was given."""
+    """The object size an image was counted at, and how many objects it rests on: all counted ones if the size was
+    given."""
     scale = seen.scale
     diameter = counter.package.input.diameter_px if scale.source is ScaleSource.MODEL else scale.diameter_px
     return SizeEstimate(diameter, seen.found.count if scale.objects is None else scale.objects, 1.0)
 
 
 def resize_image(plane: Plane, factor: float) -> Plane:
-    """A plane (H, W) as another magnification would show it, same type."""
+    """A plane (H, W) as another magnification would show it, of the same type."""
     if factor == 1:
         return plane
     height, width = (max(1, round(side * factor)) for side in plane.shape)
@@ -138,7 +144,7 @@ def resize_image(plane: Plane, factor: float) -> Plane:
 
 
 def cut_to(image: LabelledImage, side: int) -> LabelledImage:
-    """The middle of an image, no side of it longer than `side` px."""
+    """The middle of an image, with no side longer than `side` px."""
     if max(image.plane.shape) <= side:
         return image
     shape = tuple(min(length, side) for length in image.plane.shape)
@@ -157,8 +163,8 @@ def cut_plane(plane: Plane, shape: tuple[int, ...]) -> Plane:
     return np.ascontiguousarray(plane[window])
 
 
-def pools(images: Sequence[Outcome]) -> dict[str, list[list[int]]]:
-    """Pools of `POOL` images or more, as positions: what a folder would hold, by how they were put together."""
+def pools(images: Sequence[ScaledScore]) -> dict[str, list[list[int]]]:
+    """Pools of at least `POOL` images, as positions, by how they were put together. A pool stands for a folder."""
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
     by_group: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
@@ -179,7 +185,7 @@ def pools(images: Sequence[Outcome]) -> dict[str, list[list[int]]]:
 
 
 def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
-    """The smallest value at which half of the weight is reached; 0.0 where there is no weight."""
+    """The smallest value at which half of the total weight is reached; 0.0 if there is no weight."""
     pairs = sorted((value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0)
     half, reached = sum(weight for _, weight in pairs) / 2, 0.0
     for value, weight in pairs:
@@ -189,8 +195,9 @@ def weighted_median(values: Sequence[float], weights: Sequence[float]) -> float:
     return 0.0
 
 
-def pool_ratio(outcomes: Sequence[Outcome]) -> float:
-    """The median of what the images of a pool say, each weighed by its objects, over the true one; 0.0 for nothing said."""
+def pool_ratio(outcomes: Sequence[ScaledScore]) -> float:
+    """Median of the sizes estimated by the images of a pool, weighted by their objects, over the true one; 0.0
+    without any estimate."""
     said = [(o.estimate.diameter_px, o.estimate.objects) for o in outcomes]
     pooled = weighted_median(
         [size or 0.0 for size, _ in said], [max(1, n) if size else 0 for size, n in said]
@@ -199,8 +206,8 @@ def pool_ratio(outcomes: Sequence[Outcome]) -> float:
     return pooled / true if true else 0.0
 
 
-def _disagrees(outcomes: Sequence[Outcome]) -> bool:
-    """Whether planning would take each image of the pool by itself."""
+def _disagrees(outcomes: Sequence[ScaledScore]) -> bool:
+    """Whether planning would give each image of the pool a size of its own."""
     # What the objects measure is asked alone: whether it is absurd in an image of some size is not.
     sizes = [ImageSize("", 1 << 15, 1 << 15, o.estimate.diameter_px, o.estimate.objects) for o in outcomes]
     if all(size.diameter_px is None for size in sizes):
@@ -208,7 +215,7 @@ def _disagrees(outcomes: Sequence[Outcome]) -> bool:
     return pool_sizes(sizes)[0].diameter_px is None
 
 
-def _scores(outcomes: Mapping[float, Sequence[Outcome]]) -> Table:
+def _scores(outcomes: Mapping[float, Sequence[ScaledScore]]) -> SuiteTable:
     f1 = fmean(o.f1 for o in outcomes[1.0])
     counted = sum(o.counted for o in outcomes[1.0])
     rows = []
@@ -218,22 +225,22 @@ def _scores(outcomes: Mapping[float, Sequence[Outcome]]) -> Table:
         allowed = LARGEST_CHANGE_SHRUNK if factor < 0.75 else LARGEST_CHANGE
         rows.append(
             (
-                cell(factor, "g"), cell(f1 + change, ".3f"), cell(change, "+.3f"), Cell(allowed, f"± {allowed}"),
-                cell(sum(o.counted for o in found)), cell(drift, "+.1%"), Cell(LARGEST_DRIFT, f"± {LARGEST_DRIFT:.0%}"),
+                cell(factor, "g"), cell(f1 + change, ".3f"), cell(change, "+.3f"), SuiteCell(allowed, f"± {allowed}"),
+                cell(sum(o.counted for o in found)), cell(drift, "+.1%"), SuiteCell(LARGEST_DRIFT, f"± {LARGEST_DRIFT:.0%}"),
                 met(abs(change) <= allowed, abs(drift) <= LARGEST_DRIFT),
             )
         )  # fmt: skip
     columns = (
-        Column("factor", "factor"), Column("f1_50", "F1@0.5"), Column("f1_change", "of factor 1"), Column("f1_bar", "bar", "bars"),
-        Column("counted", "counted"), Column("count_drift", "of factor 1"), Column("count_bar", "bar", "bars"),
-        Column("met", "met", "bars"),
+        SuiteColumn("factor", "factor"), SuiteColumn("f1_50", "F1@0.5"), SuiteColumn("f1_change", "of factor 1"), SuiteColumn("f1_bar", "bar", "bars"),
+        SuiteColumn("counted", "counted"), SuiteColumn("count_drift", "of factor 1"), SuiteColumn("count_bar", "bar", "bars"),
+        SuiteColumn("met", "met", "bars"),
     )  # fmt: skip
-    return Table("factors", columns, tuple(rows))
+    return SuiteTable("factors", columns, tuple(rows))
 
 
 def _sizes(
-    outcomes: Mapping[float, Sequence[Outcome]], members: Mapping[str, Sequence[Sequence[int]]]
-) -> Table:
+    outcomes: Mapping[float, Sequence[ScaledScore]], members: Mapping[str, Sequence[Sequence[int]]]
+) -> SuiteTable:
     everything = [o.ratio for found in outcomes.values() for o in found]
     rows = [
         _size_row("single images, factor 1", [o.ratio for o in outcomes[1.0]], 0.95),
@@ -250,27 +257,28 @@ def _sizes(
             title = f"pools: {name}, all factors ({apart} taken image by image)"
             rows.append(_size_row(title, [pool_ratio(case) for case in cases], 1.0))
     columns = (
-        Column("images", "size told against true median"), Column("cases", "cases"), Column("within_1_25", "within 1.25x"),
-        Column("within_1_5", "within 1.5x"), Column("worst", "worst"), Column("bar", "bar within 1.25x", "bars"),
-        Column("met", "met", "bars"),
+        SuiteColumn("images", "size told against true median"), SuiteColumn("cases", "cases"), SuiteColumn("within_1_25", "within 1.25x"),
+        SuiteColumn("within_1_5", "within 1.5x"), SuiteColumn("worst", "worst"), SuiteColumn("bar", "bar within 1.25x", "bars"),
+        SuiteColumn("met", "met", "bars"),
     )  # fmt: skip
-    return Table("sizes", columns, tuple(rows))
+    return SuiteTable("sizes", columns, tuple(rows))
 
 
-def _size_row(name: str, ratios: Sequence[float], bar: float | None) -> tuple[Cell, ...]:
+def _size_row(name: str, ratios: Sequence[float], bar: float | None) -> tuple[SuiteCell, ...]:
     near, close = (fmean(1 / limit <= ratio <= limit for ratio in ratios) for limit in (1.25, 1.5))
     worst = min(ratios, key=lambda ratio: min(ratio, 1 / ratio) if ratio else 0.0)
     return (
-        cell(name), cell(len(ratios)), cell(near, ".1%"), cell(close, ".1%"), Cell(worst, f"{worst:.2f}x"),
-        cell(None) if bar is None else Cell(bar, f"≥ {bar:.0%}"),
+        cell(name), cell(len(ratios)), cell(near, ".1%"), cell(close, ".1%"), SuiteCell(worst, f"{worst:.2f}x"),
+        cell(None) if bar is None else SuiteCell(bar, f"≥ {bar:.0%}"),
         cell(None) if bar is None else met(near >= bar),
     )  # fmt: skip
 
 
 def _planned(
-    entries: Sequence[Entry], side: int, counter: Counter
-) -> tuple[tuple[Table, ...], tuple[str, ...]]:
-    """What planning says of a folder of one magnification, and of one that mixes two in images of one size."""
+    entries: Sequence[LabelledEntry], side: int, counter: Counter
+) -> tuple[tuple[SuiteTable, ...], tuple[str, ...]]:
+    """What planning says of a folder of one magnification, and of a folder that mixes two magnifications in images of
+    one size."""
     if counter.diameter != "auto" or not tells_sizes(counter.package):
         return (), ("No folder was planned: no object size is told.",)
     alike = images_alike([cut_to(entry.load(), side) for entry in entries])
@@ -292,14 +300,15 @@ def _planned(
             (cell(name), cell(len(planes)), cell("; ".join(said) or "nothing"), met(bool(said) == doubted))
         )
     columns = (
-        Column("folder", "folder"), Column("images", "images"), Column("said", "what planning says of the size of objects"),
-        Column("met", "met", "bars"),
+        SuiteColumn("folder", "folder"), SuiteColumn("images", "images"), SuiteColumn("said", "what planning says of the size of objects"),
+        SuiteColumn("met", "met", "bars"),
     )  # fmt: skip
-    return (Table("planned", columns, tuple(rows)),), ()
+    return (SuiteTable("planned", columns, tuple(rows)),), ()
 
 
 def images_alike(images: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """Of the images of `_PLANNED_SIDE` px and more, the most whose median diameters lie within `_PLANNED_RANGE`."""
+    """Of the images of at least `_PLANNED_SIDE` px, the largest set whose median diameters lie within
+    `_PLANNED_RANGE`."""
     large = [image for image in images if min(image.plane.shape) >= _PLANNED_SIDE and image.diameter_px > 0]
     sets = [
         [

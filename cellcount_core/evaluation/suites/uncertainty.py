@@ -1,5 +1,7 @@
-"""Uncertainty: how honest a package is about its counts. Does the count's interval hold the truth, and are fields that the package is
-not made for told to be unlike those that trained it?
+"""Uncertainty: how honest a package is about its counts.
+
+Do the intervals hold the true counts, and are fields that the package is not made for reported as unlike those that
+trained it?
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.suites.base import (
     Asked,
-    Cell,
-    Column,
     Counter,
-    Found,
-    Table,
+    SuiteCell,
+    SuiteColumn,
+    SuiteResult,
+    SuiteTable,
     cell,
     met,
     with_plane,
@@ -30,7 +32,7 @@ from cellcount_core.evaluation.suites.base import (
 from cellcount_core.labelled.dataset import list_labelled
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
-    Entry,
+    LabelledEntry,
     LabelledImage,
     Labels,
     plane_of,
@@ -40,17 +42,17 @@ from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.instances.columns import interval_in
 
 COVERAGE = (0.85, 0.95)
-"""Share of the images whose interval of nominal 90 % holds the true count, at least and at most."""
+"""The share of images whose interval of nominal 90 % holds the true count must lie between these two."""
 
 MOST_UNLIKE = 24
-"""Files that are taken of a pattern."""
+"""The most files taken of one pattern."""
 
 _DENSITIES = (("all", 0, 1 << 30), ("up to 20", 0, 20), ("21 to 50", 21, 50), ("more", 51, 1 << 30))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a count says of itself; None where the package tells nothing. `true` is the true count."""
+    """What a count says of itself (None if the package does not say), beside `true`, the true count."""
 
     true: int
     count: int
@@ -60,7 +62,7 @@ class Told:
     flagged: bool
 
 
-def uncertainty(asked: Asked) -> Found:
+def uncertainty(asked: Asked) -> SuiteResult:
     """Count the labelled images, and sets of images that the package is not made for."""
     familiar = list(asked.entries)
     others = strangers(asked)
@@ -77,19 +79,20 @@ def uncertainty(asked: Asked) -> Found:
     sets[f"{name}, out of focus (blurred by half an object)"] = blurred
     covered, notes = _coverage(told)
     flags, more = _flags(name, told, sets)
-    return Found(asked.caption(f"{len(familiar)} images"), (*covered, *flags), (*notes, *more))
+    return SuiteResult(asked.caption(f"{len(familiar)} images"), (*covered, *flags), (*notes, *more))
 
 
-def strangers(asked: Asked) -> dict[str, list[Entry]]:
-    """Images that the package is not made for: of the data, those of modalities that it neither names nor was asked to count, and
-    the files of the patterns that were given.
+def strangers(asked: Asked) -> dict[str, list[LabelledEntry]]:
+    """Images that the package is not made for: those of other modalities in the data, and the files of the given
+    patterns.
 
-    Raises ConfigFault where no image file matches a pattern.
+    Modalities that the package names, or that it was asked to count, are left out. Raises ConfigFault if no image
+    file matches a pattern.
     """
     data, limit = asked.data, asked.limit
     assert data is not None
     known = {*asked.counter.package.modality, *data.modality, *(entry.modality for entry in data.entries)}
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[LabelledEntry]] = {}
     for entry in list_labelled(Path(data.path)).entries:
         if entry.modality and entry.modality not in known:
             found.setdefault(entry.modality, []).append(entry)
@@ -104,22 +107,22 @@ def strangers(asked: Asked) -> dict[str, list[Entry]]:
 
 
 def image_files(pattern: str) -> list[Path]:
-    """The image files of a folder, of any depth, or of a pattern such as `plate/w1*.tif`, in their order."""
+    """The image files of a folder, at any depth, or of a pattern such as `plate/w1*.tif`, in order."""
     path = Path(pattern).expanduser()
     found = path.rglob("*") if path.is_dir() else Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     return sorted(each for each in found if each.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _unlabelled(path: Path) -> Entry:
+def _unlabelled(path: Path) -> LabelledEntry:
     def read() -> tuple[Pixels, Labels]:
         pixels = read_pixels(path)
         return pixels, np.zeros(plane_of(pixels).shape, np.int32)
 
-    return Entry(path.stem, read)
+    return LabelledEntry(path.stem, read)
 
 
 def defocused(image: LabelledImage) -> LabelledImage:
-    """The image blurred until objects are clouds: sigma of half of their median diameter."""
+    """The image blurred until its objects are clouds: sigma is half their median diameter."""
     sigma = max(2.0, image.diameter_px / 2)
     return with_plane(image, np.asarray(cv2.GaussianBlur(image.plane.astype(np.float32), (0, 0), sigma)))
 
@@ -137,7 +140,7 @@ def _name_of(asked: Asked) -> str:
     return next(iter(modalities)) or "the data" if len(modalities) == 1 else "the data"
 
 
-def _coverage(told: Sequence[Told]) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+def _coverage(told: Sequence[Told]) -> tuple[tuple[SuiteTable, ...], tuple[str, ...]]:
     cases = [(one, one.low, one.high) for one in told if one.low is not None and one.high is not None]
     if not cases:
         return (), ("The package tells no interval of its counts.",)
@@ -152,25 +155,25 @@ def _coverage(told: Sequence[Told]) -> tuple[tuple[Table, ...], tuple[str, ...]]
         rows.append(
             (
                 cell(name), cell(len(chosen)), cell(share, ".1%"), cell(width, ".0%"),
-                Cell("85-95 %", "85-95 %") if asked_for else cell(None),
+                SuiteCell("85-95 %", "85-95 %") if asked_for else cell(None),
                 met(COVERAGE[0] <= share <= COVERAGE[1]) if asked_for else cell(None),
             )
         )  # fmt: skip
     columns = (
-        Column("objects", "objects in the image"), Column("images", "images"), Column("covered", "true count in the interval"),
-        Column("width", "median width, of the count"), Column("bar", "bar", "bars"), Column("met", "met", "bars"),
+        SuiteColumn("objects", "objects in the image"), SuiteColumn("images", "images"), SuiteColumn("covered", "true count in the interval"),
+        SuiteColumn("width", "median width, of the count"), SuiteColumn("bar", "bar", "bars"), SuiteColumn("met", "met", "bars"),
     )  # fmt: skip
-    return (Table("intervals", columns, tuple(rows)),), ()
+    return (SuiteTable("intervals", columns, tuple(rows)),), ()
 
 
 def coverage(cases: Sequence[tuple[float, float, float]]) -> float:
-    """Share of the cases (true, low, high) whose true value lies between the others, ends included."""
+    """The share of the cases (true, low, high) whose true value lies between low and high, ends included."""
     return sum(low <= true <= high for true, low, high in cases) / len(cases)
 
 
 def _flags(
     name: str, told: Sequence[Told], sets: Mapping[str, Sequence[Told]]
-) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+) -> tuple[tuple[SuiteTable, ...], tuple[str, ...]]:
     familiar = [one.unlike for one in told if one.unlike is not None]
     if not familiar:
         return (), ("The package does not tell fields that are unlike its training.",)
@@ -186,14 +189,14 @@ def _flags(
             )
         )  # fmt: skip
     columns = (
-        Column("images", "images"), Column("fields", "fields"), Column("roc_area", "area under the ROC curve"),
-        Column("flagged", "flagged"), Column("median_score", "median score"),
+        SuiteColumn("images", "images"), SuiteColumn("fields", "fields"), SuiteColumn("roc_area", "area under the ROC curve"),
+        SuiteColumn("flagged", "flagged"), SuiteColumn("median_score", "median score"),
     )  # fmt: skip
-    return (Table("unlike", columns, tuple(rows)),), ()
+    return (SuiteTable("unlike", columns, tuple(rows)),), ()
 
 
 def roc_area(strange: Sequence[float], familiar: Sequence[float]) -> float:
-    """Chance that a strange field scores above a familiar one, ties counted half (Mann-Whitney U over n m)."""
+    """The chance that a strange field scores above a familiar one, with ties counted half (Mann-Whitney U over n m)."""
     a: NDArray[np.float64] = np.asarray(strange, np.float64)[:, None]
     b: NDArray[np.float64] = np.asarray(familiar, np.float64)[None]
     return float(np.mean((a > b) + 0.5 * (a == b)))

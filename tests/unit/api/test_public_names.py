@@ -19,7 +19,7 @@ _EXAMPLES = (
     "cellcount_core",
     "cellcount_core.api.calls",
     "cellcount_core.api.result",
-    "cellcount_core.demo.examples",
+    "cellcount_core.demo.plate",
     "cellcount_core.domain.errors",
     "cellcount_core.labelled.annotations",
     "cellcount_core.labelled.image",

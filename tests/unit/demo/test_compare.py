@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from cellcount_core.demo.compare import Comparison, WellResult, compare
-from cellcount_core.demo.table import print_comparison
-from cellcount_core.demo.truth import FileFault, Treatment, TruthField, truth_csv
+from cellcount_core.demo.compare import Comparison, WellResult, compare, print_comparison
+from cellcount_core.demo.plate import FileFault, Treatment, TruthField, truth_csv
 from cellcount_core.domain.columns import schema_3
 from cellcount_core.domain.errors import ConfigFault, Reason, Status
 from cellcount_core.domain.fields import FieldKey

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellcount_core.demo.plate import PLATE, UM_PER_PX, DemoPlate, render_plate
-from cellcount_core.demo.truth import FileFault, Treatment, read_truth
+from cellcount_core.demo.plate import (
+    PLATE,
+    UM_PER_PX,
+    DemoPlate,
+    FileFault,
+    Treatment,
+    read_truth,
+    render_plate,
+)
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.images.decode import open_image

@@ -6,11 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.assess import Group
+from cellcount_core.evaluation.assess import GroupFigures
 from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore
 from cellcount_core.evaluation.figures import measure
-from cellcount_core.evaluation.outlines import BOTH, COUNTED, TRUE, outlines_png
-from cellcount_core.evaluation.plots import calibration_png, f1_by_size_png
+from cellcount_core.evaluation.pictures import (
+    BOTH,
+    COUNTED,
+    TRUE,
+    calibration_png,
+    f1_by_size_png,
+    outlines_png,
+)
 from cellcount_core.tasks.instances.score import Match
 
 
@@ -69,7 +75,7 @@ def score(true: int, counted: int, diameter: float, modality: str = "fluorescenc
 def test_plots_are_drawn_for_one_image_for_none_with_objects_and_for_wide_ranges(
     scores: list[ImageScore],
 ) -> None:
-    group = Group("16 to 24", 1, 1, measure(scores, resamples=20))
+    group = GroupFigures("16 to 24", 1, 1, measure(scores, resamples=20))
     for png in (calibration_png(scores), f1_by_size_png(scores, [group])):
         image = pixels(png)
         assert image.shape[0] > 400

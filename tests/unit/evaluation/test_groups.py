@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cellcount_core.evaluation.evaluate import ImageScore
-from cellcount_core.evaluation.groups import density_of, grouped, groupings, size_of
+from cellcount_core.evaluation.figures import density_of, grouped, groupings, size_of
 
 
 def image(true: int, diameter: float = 20.0, modality: str = "fluorescence") -> ImageScore:

@@ -12,7 +12,7 @@ from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
 from cellcount_core.evaluation.suites.accuracy import BARS, accuracy_table
 from cellcount_core.evaluation.suites.base import image_without_objects, open_counters
 from cellcount_core.evaluation.suites.scale import (
-    Outcome,
+    ScaledScore,
     cut_to,
     images_alike,
     pool_ratio,
@@ -35,8 +35,8 @@ def labelled(shape: tuple[int, int] = (60, 80), group: str = "g", side: int = 10
     return LabelledImage("i", plane, labels, group, "fluorescence", median_diameter(labels))
 
 
-def outcome(told: float | None, true: float, objects: int) -> Outcome:
-    return Outcome(1.0, objects, objects, SizeEstimate(told, objects, 1.0), true)
+def outcome(told: float | None, true: float, objects: int) -> ScaledScore:
+    return ScaledScore(1.0, objects, objects, SizeEstimate(told, objects, 1.0), true)
 
 
 def test_a_median_is_weighed_by_objects() -> None:

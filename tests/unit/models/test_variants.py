@@ -16,7 +16,7 @@ from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
-from cellcount_core.training.variants import FLOAT16, INT8, Gate, add_variant, judge
+from cellcount_core.training.variants import FLOAT16, INT8, Tolerance, add_variant, judge
 
 
 def disks(number: int) -> LabelledImage:
@@ -54,13 +54,13 @@ def counted(*shares: float) -> Report:
 
 
 def test_a_variant_that_finds_the_same_objects_passes() -> None:
-    verdict = judge(counted(1.0), counted(1.0), Gate())
+    verdict = judge(counted(1.0), counted(1.0), Tolerance())
     assert (verdict.passed, verdict.ap_fall, verdict.bias_change) == (True, 0.0, 0.0)
     assert str(verdict).endswith("passes")
 
 
 def test_a_variant_whose_outlines_are_worse_is_left_out_though_it_counts_alike() -> None:
-    verdict = judge(counted(0.85), counted(1.0), Gate())
+    verdict = judge(counted(0.85), counted(1.0), Tolerance())
     assert verdict.bias_change == 0
     assert verdict.ap_fall == pytest.approx(0.2)
     assert not verdict.passed
@@ -68,15 +68,15 @@ def test_a_variant_whose_outlines_are_worse_is_left_out_though_it_counts_alike()
 
 
 def test_a_variant_that_counts_otherwise_is_left_out() -> None:
-    verdict = judge(counted(*[1.0] * 9, 0.0), counted(1.0), Gate(ap_fall=1.0))
+    verdict = judge(counted(*[1.0] * 9, 0.0), counted(1.0), Tolerance(ap_fall=1.0))
     assert verdict.bias_change < -0.005
     assert verdict.reasons == ("count bias must change by less than 0.5 points",)
 
 
 def test_a_gain_is_no_fall_and_the_limit_itself_does_not_pass() -> None:
-    assert judge(counted(1.0), counted(0.85), Gate()).passed
-    assert not judge(counted(0.85), counted(1.0), Gate(ap_fall=0.2 - 1e-9)).passed
-    assert judge(counted(0.85), counted(1.0), Gate(ap_fall=0.2 + 1e-9)).passed
+    assert judge(counted(1.0), counted(0.85), Tolerance()).passed
+    assert not judge(counted(0.85), counted(1.0), Tolerance(ap_fall=0.2 - 1e-9)).passed
+    assert judge(counted(0.85), counted(1.0), Tolerance(ap_fall=0.2 + 1e-9)).passed
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def package(tmp_path: Path) -> Path:
     from cellcount_core.models.engines.onnx import OnnxEngine
     from cellcount_core.objects.separators import build_separator
     from cellcount_core.tasks.instances.task import section_of
-    from cellcount_core.training.goldens import golden_input, write_golden
+    from cellcount_core.training.variants import golden_input, write_golden
 
     folder = Path(shutil.copytree(shipped_folder() / "nuclei", tmp_path / "nuclei"))
     (folder / INT8.file).unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def quantise(folder: Path, brightness: float) -> None:
     """Write the int8 network, calibrated on the images at a brightness: 1 is that of the images that are counted."""
     from cellcount_core.models.families.onnx_graph import layer_weights
     from cellcount_core.models.families.unet import build_unet
-    from cellcount_core.training.quantise import calibration_tiles, write_int8
+    from cellcount_core.training.variants import calibration_tiles, write_int8
 
     package = load_package(shipped_folder() / "nuclei")
     network = build_unet(package.network)
@@ -132,7 +132,7 @@ def test_an_int8_network_that_counts_alike_becomes_the_cpu_engine_with_figures_a
 ) -> None:
     quantise(package, brightness=1.0)
     lines: list[str] = []
-    add_variant(package, bare(package), INT8, IMAGES, lines.append, diameters=["model"], gate=Gate())
+    add_variant(package, bare(package), INT8, IMAGES, lines.append, diameters=["model"], gate=Tolerance())
     loaded = load_package(package)
     assert resolve_engine(loaded, "auto", gpus=0) == "onnxruntime-int8"
     by_diameter = loaded.variants["onnxruntime-int8"]
@@ -152,7 +152,7 @@ def test_an_int8_network_calibrated_on_darkness_is_refused_and_leaves_no_trace(p
     quantise(package, brightness=0.002)
     before = bare(package)
     lines: list[str] = []
-    kept = add_variant(package, before, INT8, IMAGES, lines.append, diameters=["model"], gate=Gate())
+    kept = add_variant(package, before, INT8, IMAGES, lines.append, diameters=["model"], gate=Tolerance())
     assert kept == before
     assert "left out" in lines[0]
     loaded = load_package(package)
@@ -166,17 +166,19 @@ def test_an_int8_network_calibrated_on_darkness_is_refused_and_leaves_no_trace(p
 def test_a_variant_must_pass_at_every_scale_it_is_tried_at(package: Path) -> None:
     quantise(package, brightness=1.0)
     # Brought down to a sixteenth, the images show nothing to any engine: that passes, and proves nothing.
-    add_variant(package, bare(package), INT8, IMAGES, str, diameters=["model", 320.0], gate=Gate())
+    add_variant(package, bare(package), INT8, IMAGES, str, diameters=["model", 320.0], gate=Tolerance())
     assert "onnxruntime-int8" in load_package(package).engines
     quantise(package, brightness=0.002)
     lines: list[str] = []
-    add_variant(package, bare(package), INT8, IMAGES, lines.append, diameters=[320.0, "model"], gate=Gate())
+    add_variant(
+        package, bare(package), INT8, IMAGES, lines.append, diameters=[320.0, "model"], gate=Tolerance()
+    )
     assert [line.endswith("passes") for line in lines] == [True, False]
     assert "onnxruntime-int8" not in load_package(package).engines
 
 
 def test_a_float16_engine_shares_the_weights_and_is_held_to_the_golden_maps_of_float32(package: Path) -> None:
-    add_variant(package, bare(package), FLOAT16, IMAGES[:2], str, diameters=["model"], gate=Gate())
+    add_variant(package, bare(package), FLOAT16, IMAGES[:2], str, diameters=["model"], gate=Tolerance())
     loaded = load_package(package)
     assert loaded.engines["keras-float16"] == loaded.engines["keras"]
     assert loaded.golden_of("keras-float16").maps == "maps"

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.families.unet import parse_unet, receptive_radius, stride
 from cellcount_core.training.config import DataConfig, TrainConfig
+from cellcount_core.training.network import config_digest
 from cellcount_core.training.start import started
-from cellcount_core.training.trainer import config_digest
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 NETWORK = {"outputs": 2, "stem": 2, "filters": [4, 8]}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.training.devices import choose_spread
+from cellcount_core.training.network import choose_spread
 
 ROOT = Path(__file__).resolve().parents[3]
 NETWORK = {
@@ -59,8 +59,8 @@ TWO_DEVICES = """
 import json, sys
 import numpy as np
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.devices import spread_over
-from cellcount_core.training.trainer import compiled
+from cellcount_core.training.network import spread_over
+from cellcount_core.training.network import compiled
 tree = json.loads(sys.argv[1])
 if sys.argv[2] == "tensorflow":
     import tensorflow as tf

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.labelled.image import LabelledImage, median_diameter
-from cellcount_core.training.fit import START, fit_cores
+from cellcount_core.training.fit import SEPARATOR_START, fit_cores
 
 
 def example(rim: float) -> tuple[LabelledImage, np.ndarray]:
@@ -27,7 +27,7 @@ def example(rim: float) -> tuple[LabelledImage, np.ndarray]:
 @pytest.mark.parametrize(("rim", "first"), [(0.4, 0.6), (0.55, 0.35)])
 def test_the_outline_is_where_the_network_sees_the_rim_and_the_rest_stays(rim: float, first: float) -> None:
     image, maps = example(rim)
-    start = {**START, "foreground": 0.7, "edge_area": 8.0, "outline": first}
+    start = {**SEPARATOR_START, "foreground": 0.7, "edge_area": 8.0, "outline": first}
     found = fit_cores([image], [maps], lambda text: None, start=start, names=("outline",))
     assert found["outline"] == pytest.approx(rim, abs=0.051)
     assert {**found, "outline": 0} == {**start, "outline": 0}
@@ -35,7 +35,7 @@ def test_the_outline_is_where_the_network_sees_the_rim_and_the_rest_stays(rim: f
 
 def test_parts_at_the_edge_are_kept_where_labels_have_them() -> None:
     image, maps = example(0.5)
-    start = {**START, "min_area": 58.0, "edge_area": 44.0}
+    start = {**SEPARATOR_START, "min_area": 58.0, "edge_area": 44.0}
     said: list[str] = []
     found = fit_cores([image], [maps], said.append, start=start, names=("edge_area",))
     assert found["edge_area"] <= 20

@@ -12,7 +12,7 @@ from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.tasks.task import task_of
-from cellcount_core.training.fit_sizing import GRIDS, START, fit_sizing, size_error
+from cellcount_core.training.fit import SIZE_GRIDS, SIZE_START, fit_sizing, size_error
 from tests.plates import nuclear_field
 
 
@@ -36,10 +36,10 @@ def test_what_is_fitted_tells_sizes_best_of_all_that_was_tried(package: Package)
     images = [image(14, 9, 1), image(30, 9, 2)]
     said: list[str] = []
     found = fit_sizing(package, images, maps, said.append)
-    assert set(found) == set(START)
-    assert all(found[name] in grid for name, grid in GRIDS.items())
+    assert set(found) == set(SIZE_START)
+    assert all(found[name] in grid for name, grid in SIZE_GRIDS.items())
     least = size_error(package, images, maps, found)
-    assert least <= size_error(package, images, maps, START)
+    assert least <= size_error(package, images, maps, SIZE_START)
     assert least < 0.2
     assert f"{least:.3f} octaves" in said[0]
 
@@ -50,8 +50,8 @@ def test_images_without_objects_do_not_count_and_those_without_estimate_by_an_oc
     maps = maps_of(package)
     empty = np.full((96, 96), 7, np.uint16)
     dark = LabelledImage("d", empty, np.zeros((96, 96), np.int32), "", "", 20.0)
-    assert size_error(package, [dark], maps, START) == 1.0
-    assert size_error(package, [replace(dark, diameter_px=0.0)], maps, START) == 0.0
+    assert size_error(package, [dark], maps, SIZE_START) == 1.0
+    assert size_error(package, [replace(dark, diameter_px=0.0)], maps, SIZE_START) == 0.0
 
 
 def test_a_package_that_tells_no_sizes_has_nothing_to_fit() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.training.batches import load_images
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.images import load_images
 
 
 def write_table(folder: Path, rows: list[str], columns: str = "image,label,group,split") -> TrainConfig:

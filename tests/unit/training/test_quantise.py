@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.models.families.onnx_graph import layer_weights
-from cellcount_core.training.quantise import write_int8
+from cellcount_core.training.variants import write_int8
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")

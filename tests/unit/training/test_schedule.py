@@ -9,7 +9,7 @@ pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 
 
 def rates(steps: int, warmup: int = 10, share: float = 0.3) -> np.ndarray:
-    from cellcount_core.training.schedule import trapezoid
+    from cellcount_core.training.network import trapezoid
 
     rate = trapezoid(0.01, warmup, steps, share)
     return np.array([float(rate(step)) for step in range(steps)])
@@ -28,6 +28,6 @@ def test_up_to_the_fall_a_longer_run_has_the_same_rate() -> None:
 
 
 def test_the_rate_never_falls_below_a_hundredth_of_its_peak() -> None:
-    from cellcount_core.training.schedule import trapezoid
+    from cellcount_core.training.network import trapezoid
 
     assert float(trapezoid(0.01, 10, 100, 0.3)(500)) == pytest.approx(1e-4)

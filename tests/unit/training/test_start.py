@@ -42,7 +42,7 @@ def test_what_a_run_leaves_out_is_the_packages(tmp_path: Path, finished: TrainCo
 
 
 def test_the_first_maps_are_the_packages(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.trainer import compiled
+    from cellcount_core.training.network import compiled
 
     package = load_package(Path(finished.package_dir))
     engine = load_engine(package, "onnxruntime", 1)
@@ -72,7 +72,7 @@ def test_fine_tuning_lowers_the_loss_and_ends_in_a_package_with_the_thresholds_i
 def test_thresholds_are_fitted_anew_where_enough_images_are_set_aside(
     tmp_path: Path, finished: TrainConfig
 ) -> None:
-    from cellcount_core.training.trainer import load_images
+    from cellcount_core.training.batches import load_images
 
     few = tuning(tmp_path, finished, data={"kind": "npz", "path": finished.data.path, "fit_share": 0.2})
     many = tuning(
@@ -89,7 +89,7 @@ def test_thresholds_are_fitted_anew_where_enough_images_are_set_aside(
 
 def test_another_package_under_the_same_name_is_another_run(tmp_path: Path, finished: TrainConfig) -> None:
     from cellcount_core.models.package import write_package
-    from cellcount_core.training.trainer import config_digest
+    from cellcount_core.training.network import config_digest
 
     config = tuning(tmp_path, finished)
     other = tmp_path / "other"

@@ -47,7 +47,7 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
 
 
 def test_the_validation_curve_is_of_images_that_do_not_train(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.trainer import load_images
+    from cellcount_core.training.batches import load_images
 
     for config in (finished, seed_recipe(tmp_path)):
         images = load_images(config)
@@ -62,7 +62,8 @@ def test_training_lowers_the_loss(finished: TrainConfig) -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.trainer import load_images, train_network
+    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.trainer import train_network
 
     class StoppedError(Exception):
         """Raised where a kill would strike."""
@@ -127,7 +128,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished: TrainConfig)
 def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(
     tmp_path: Path, finished: TrainConfig
 ) -> None:
-    from cellcount_core.training.trainer import load_images, train_network
+    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.trainer import train_network
 
     holding = finished.optimiser.model_copy(update={"schedule": "trapezoid", "warmup_steps": 2})
     config = finished.model_copy(

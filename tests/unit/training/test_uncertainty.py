@@ -19,10 +19,10 @@ from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.tasks.instances.domain_features import FEATURES
+from cellcount_core.training.batches import Images
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import refit_package
-from cellcount_core.training.images import Images
-from cellcount_core.training.uncertainty import fit_domain, fit_interval
+from cellcount_core.training.fit import fit_domain, fit_interval
 from tests.unit.training.tiny import CONF
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.curves import Point, read_curve, write_curve
+from cellcount_core.training.watching import CurvePoint, read_curve, write_curve
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 
@@ -18,8 +18,8 @@ pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 def test_counting_whole_images_leaves_weights_and_optimiser_as_they_were(finished: TrainConfig) -> None:
     from keras import ops
 
-    from cellcount_core.training.batches import prepare
-    from cellcount_core.training.trainer import compiled, load_images
+    from cellcount_core.training.batches import load_images, prepare
+    from cellcount_core.training.network import compiled
     from cellcount_core.training.watching import count_whole, whole_images
 
     images = load_images(finished)
@@ -41,7 +41,7 @@ def test_counting_whole_images_leaves_weights_and_optimiser_as_they_were(finishe
 def test_whole_images_are_brought_to_the_models_diameter_and_never_too_many(finished: TrainConfig) -> None:
     from dataclasses import replace
 
-    from cellcount_core.training.trainer import load_images
+    from cellcount_core.training.batches import load_images
     from cellcount_core.training.watching import whole_images
 
     image = load_images(finished).train[0]
@@ -57,7 +57,7 @@ def test_whole_images_are_brought_to_the_models_diameter_and_never_too_many(fini
 def test_a_perfect_network_would_score_one(finished: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     from cellcount_core.tasks.instances.learn import foreground, normalised_distance
     from cellcount_core.training import watching
-    from cellcount_core.training.trainer import compiled
+    from cellcount_core.training.network import compiled
 
     config = finished.model_copy(
         update={
@@ -89,7 +89,8 @@ def test_the_curve_has_whole_images_at_every_so_many_steps_and_at_the_last(finis
 
 
 def test_a_progress_line_tells_of_whole_images(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.trainer import load_images, train_network
+    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.trainer import train_network
 
     lines: list[str] = []
     short = finished.model_copy(
@@ -108,17 +109,17 @@ def test_a_curve_written_before_whole_images_were_counted_is_read(tmp_path: Path
         "step,seconds,learning_rate,loss,accuracy,validation_loss,validation_accuracy\n2,1.5,0.1,0.9,0.5,0.8,0.6\n"
     )
     points = read_curve(tmp_path)
-    assert points == [Point(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
-    write_curve(tmp_path, [*points, Point(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)])
+    assert points == [CurvePoint(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
+    write_curve(tmp_path, [*points, CurvePoint(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)])
     assert [point.whole_bias for point in read_curve(tmp_path)] == [None, -0.1]
 
 
 def test_the_picture_has_a_third_panel_once_whole_images_were_counted(tmp_path: Path) -> None:
     import cv2
 
-    plain = [Point(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
+    plain = [CurvePoint(2, 1.5, 0.1, 0.9, 0.5, 0.8, 0.6)]
     heights = []
-    for points in (plain, [*plain, Point(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)]):
+    for points in (plain, [*plain, CurvePoint(4, 3.0, 0.1, 0.7, 0.6, 0.7, 0.7, 0.5, 0.4, -0.1)]):
         write_curve(tmp_path, points)
         picture = cv2.imread(str(tmp_path / "curves.png"))
         assert picture is not None

@@ -1,26 +1,76 @@
-"""Plots of an evaluation as PNG: counted against true, and F1 by the size of the objects."""
+"""The pictures of an evaluation as PNG: true and counted outlines over an image, counted against true, and F1 by
+object size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
-from cellcount_core.evaluation.assess import Group
+from cellcount_core.evaluation.assess import GroupFigures
 from cellcount_core.evaluation.evaluate import ImageScore
-from cellcount_core.evaluation.figures import Floats
-from cellcount_core.evaluation.groups import SIZE_EDGES_PX, size_of
+from cellcount_core.evaluation.figures import SIZE_EDGES_PX, Floats, size_of
+from cellcount_core.objects.labels import inner_edge
+from cellcount_core.report.overlay import grey_image
 from cellcount_core.report.platemap import figure_png
+
+TRUE, COUNTED, BOTH = (255, 158, 27), (64, 170, 255), (255, 255, 255)
+"""Colours (R, G, B) of outlines that are only true, only counted, or both. Orange, blue and white can be told apart
+with any colour vision (after Okabe and Ito 2008); they are brightened for dark images."""
+
+_SMALLEST, _LARGEST = 480, 960
+_DIMMED = 0.72
+"""The image is darkened by this factor, so that outlines stand out even where it is white."""
+
+
+def outlines_png(
+    plane: NDArray[np.generic], true: NDArray[np.int32], counted: NDArray[np.int32]
+) -> tuple[bytes, int, int]:
+    """Draw both outlines over the plane (H, W) in grey. Returns the PNG, and the picture's width and height in px.
+
+    `true` and `counted` are label images (H, W), 0 the background. Outlines lie inside their objects. Small images
+    are enlarged by a whole factor to about 480 px, large ones reduced to 960 px. Raises ValueError if the shapes
+    differ.
+    """
+    if not plane.shape == true.shape == counted.shape:
+        raise ValueError(
+            f"plane and labels must have one shape (got {plane.shape}, {true.shape} and {counted.shape})"
+        )
+    height, width = _size((plane.shape[0], plane.shape[1]))
+    method = cv2.INTER_AREA if width < plane.shape[1] else cv2.INTER_CUBIC
+    grey = cv2.resize(grey_image(plane), (width, height), interpolation=method)
+    image = np.repeat((_DIMMED * np.asarray(grey, np.float32)).astype(np.uint8)[:, :, None], 3, axis=2)
+    line = 2 if width > plane.shape[1] else 1
+    is_true, is_counted = (inner_edge(_enlarged(labels, width, height), line) for labels in (true, counted))
+    image[is_true], image[is_counted], image[is_true & is_counted] = TRUE, COUNTED, BOTH
+    done, encoded = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not done:
+        raise ValueError(f"an image of shape {image.shape} could not be written as PNG")
+    return encoded.tobytes(), width, height
+
+
+def _size(shape: tuple[int, int]) -> tuple[int, int]:
+    longest = max(shape)
+    factor = _LARGEST / longest if longest > _LARGEST else float(ceil(_SMALLEST / longest))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _enlarged(labels: NDArray[np.int32], width: int, height: int) -> NDArray[np.int32]:
+    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), np.int32)
+
 
 _DPI = 130
 _SIZE = (5.6, 4.7)
 _LEGEND_COLUMNS = 3
 _WIDE = 20.0
-"""Ratio of the most to the fewest objects from which counts are drawn on logarithmic axes."""
+"""Counts are drawn on logarithmic axes if the largest is at least this many times the smallest."""
 
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _MARKERS = "osD^vP"
@@ -29,9 +79,10 @@ _SIZE_TICKS = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 def calibration_png(scores: Sequence[ImageScore]) -> bytes:
-    """Counted against true objects, a point an image, with the line of equality and lines 10 % off it.
+    """Counted against true objects, one point per image, with the line of equality and lines 10 % above and below it.
 
-    The axes are logarithmic beyond 10 (linear below, so that 0 is shown) where the counts span a factor of 20 and more.
+    If the counts span a factor of 20 or more, the axes are logarithmic above 10 and linear below, so that 0 can be
+    shown.
     """
     figure, axes = _axes()
     true = np.array([score.true for score in scores], float)
@@ -62,8 +113,9 @@ def calibration_png(scores: Sequence[ImageScore]) -> bytes:
     return figure_png(figure)
 
 
-def f1_by_size_png(scores: Sequence[ImageScore], groups: Sequence[Group]) -> bytes:
-    """F1 at IoU 0.5 against the median true diameter: a point an image, and for each bin of size the mean with its interval."""
+def f1_by_size_png(scores: Sequence[ImageScore], groups: Sequence[GroupFigures]) -> bytes:
+    """F1 at IoU 0.5 against the median true diameter: one point per image, and for each size bin the mean with its
+    interval."""
     figure, axes = _axes()
     some = [score for score in scores if score.true]
     for number, name in enumerate(sorted({score.modality for score in some})):
@@ -93,7 +145,7 @@ def f1_by_size_png(scores: Sequence[ImageScore], groups: Sequence[Group]) -> byt
     return figure_png(figure)
 
 
-def _draw_bins(axes: Axes, scores: Sequence[ImageScore], groups: Sequence[Group]) -> None:
+def _draw_bins(axes: Axes, scores: Sequence[ImageScore], groups: Sequence[GroupFigures]) -> None:
     places, means, below, above = [], [], [], []
     for group in groups:
         members = [score.diameter_px for score in scores if size_of(score) == group.name]
@@ -130,5 +182,6 @@ def _scatter(axes: Axes, x: Floats, y: Floats, number: int, name: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """A name as it stands: a leading underscore would hide it from the legend, a dollar sign begin a formula."""
+    """The name as it stands: matplotlib would hide a leading underscore from the legend, and read a dollar sign as
+    the start of a formula."""
     return " " + text.replace("$", r"\$")

@@ -1,0 +1,199 @@
+"""The network in training: built with its loss and optimiser, on the threads and GPUs of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.models.engines import keras as engines
+from cellcount_core.models.families.unet import LOGITS, build_unet
+from cellcount_core.tasks.instances.learn import make_loss, pixel_accuracy
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.start import (
+    load_start,
+    start_package,
+    started,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+
+def trapezoid(
+    peak: float, warmup: int, steps: int, decay_share: float
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that rises over `warmup` steps, holds `peak`, and falls linearly to a hundredth over the last
+    `decay_share` of `steps`.
+
+    Because it holds its peak, a run can be made longer until the rate begins to fall. After the constant-then-decay
+    schedules of Zhai et al. (CVPR 2022) and Haegele et al. (2024).
+    """
+    import keras
+    from keras import ops
+
+    class Trapezoid(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: keras.KerasTensor) -> keras.KerasTensor:
+            at = ops.cast(step, "float32")
+            rising = (at + 1.0) / float(max(1, warmup))
+            falling = (steps - at) / float(max(1.0, decay_share * steps))
+            return peak * ops.clip(ops.minimum(rising, falling), 0.01, 1.0)
+
+        def get_config(self) -> dict[str, float]:
+            return {"peak": peak, "warmup": warmup, "steps": steps, "decay_share": decay_share}
+
+    return Trapezoid()
+
+
+Spread = Literal["one", "jax", "tensorflow"]
+"""How a batch is shared among GPUs: "one" does not share it, "jax" uses `keras.distribution.DataParallel`,
+"tensorflow" uses `tf.distribute.MirroredStrategy`."""
+
+
+def prepare_backend(threads: int) -> None:
+    """Set the number of threads of the Keras backend (KERAS_BACKEND; TensorFlow unless set). 0 leaves the number to
+    the backend."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if threads:
+        engines.prepare_backend(threads)
+
+
+def choose_spread(asked: str, backend: str, gpus: int, batch: int) -> Spread:
+    """Choose how batches are shared among `gpus` GPUs of this machine. With fewer than two, or `asked` "off", they
+    are not.
+
+    Raises ConfigFault if a batch cannot be cut into equal parts.
+    """
+    if asked == "off" or gpus < 2 or backend not in ("jax", "tensorflow"):
+        return "one"
+    if batch % gpus:
+        near = max(gpus, batch - batch % gpus)
+        raise ConfigFault(
+            f"batch: {batch} cannot be shared equally among {gpus} GPUs; {near} or {near + gpus} can, or set data_parallel: off"
+        )
+    return "jax" if backend == "jax" else "tensorflow"
+
+
+def count_gpus(backend: str) -> int:
+    """The number of GPUs that the backend sees on this machine."""
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform == "gpu" for device in jax.local_devices())
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    if backend == "torch":
+        import torch
+
+        return int(torch.cuda.device_count())
+    return 0
+
+
+def parts_of_a_batch() -> int:
+    """The number of parts into which TensorFlow cuts a batch here. It adds up their losses; other backends take the
+    mean, so they give 1."""
+    if engines.keras_backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+@contextmanager
+def spread_over(spread: Spread) -> Iterator[None]:
+    """Build and train a network inside this context to share its batches as `spread` says."""
+    if spread == "jax":
+        import keras
+
+        before = keras.distribution.distribution()
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(before)
+    elif spread == "tensorflow":
+        import tensorflow as tf
+
+        with tf.distribute.MirroredStrategy().scope():
+            yield
+    else:
+        yield
+
+
+def config_digest(config: TrainConfig) -> str:
+    """SHA-256 of everything in the configuration that decides the weights so far.
+
+    Where files lie and how often they are written is left out. A starting package counts by its content, not by its
+    name.
+    """
+    config = started(config)
+    left_out: dict[str, bool | set[str]] = dict.fromkeys(
+        (
+            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "int8",
+            "version", "description", "start_from",
+        ),
+        True,
+    )  # fmt: skip
+    left_out["data"] = {"partial"}
+    if config.optimiser.schedule != "cosine":
+        # Up to where the rate begins to fall, a longer run and a shorter one are the same.
+        left_out["steps"] = True
+    kept = config.model_dump_json(exclude=left_out, exclude_defaults=True)
+    if config.start_from:
+        kept += start_package(config).digest
+    return hashlib.sha256(kept.encode()).hexdigest()
+
+
+def total_steps(config: TrainConfig, images: int) -> int:
+    """The number of steps of the whole run, from `steps`, or from `epochs` over `images` images."""
+    return config.steps or config.epochs * math.ceil(images / config.batch)
+
+
+def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]:
+    """Build the network and, on top of the same variables, the model that trains: it ends at the logits and is
+    compiled.
+
+    Returns both. The weights are drawn from the run's seed, or are those of the starting package.
+    """
+    import keras
+
+    config = started(config)
+    keras.utils.set_random_seed(config.seed)
+    network = build_unet(config.network, dtype=config.dtype)
+    load_start(config, network)
+    trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
+    trainee.compile(
+        _optimiser(config, steps),
+        loss=make_loss(config.loss, config.maps, parts_of_a_batch()),
+        metrics=[pixel_accuracy],
+    )
+    trainee.optimizer.build(trainee.trainable_variables)
+    return network, trainee
+
+
+def _optimiser(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    import keras
+
+    chosen = config.optimiser
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = chosen.learning_rate
+    if chosen.schedule == "cosine":
+        warmup = min(chosen.warmup_steps, steps // 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            chosen.learning_rate / 20,
+            max(1, steps - warmup),
+            alpha=0.02,
+            warmup_target=chosen.learning_rate,
+            warmup_steps=warmup,
+        )
+    if chosen.schedule == "trapezoid":
+        rate = trapezoid(chosen.learning_rate, chosen.warmup_steps, steps, chosen.decay_share)
+    averaging = {"use_ema": True, "ema_momentum": chosen.ema} if chosen.ema else {}
+    if chosen.kind == "rmsprop":
+        return keras.optimizers.RMSprop(rate, **averaging)
+    return keras.optimizers.AdamW(rate, weight_decay=chosen.weight_decay, clipnorm=2.0, **averaging)
