@@ -76,8 +76,9 @@ class Arrays(Protocol):
         a chunk."""
         ...
 
-    def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts]:
-        """Every image of the input, and what is stated of its plates. Reads metadata from `store`.
+    def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts | str]:
+        """Every image of the input, what is stated of its plates, and in words what a reader should know of its metadata. Reads metadata
+        from `store`.
 
         Raises ConfigFault for an input that cannot be counted as it is; store faults pass.
         """

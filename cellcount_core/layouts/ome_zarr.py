@@ -1,7 +1,7 @@
 """OME-Zarr plates and images of versions 0.4 (Zarr 2) and 0.5 (Zarr 3): what is what stands in their metadata alone.
 
 A plate names its wells, a well its images, an image its axes, levels and channels, and its array the chunks; names of folders
-tell nothing. Labels and tables that lie beside an image are left alone. The number of a site is that of the image's path, from
+tell nothing, but for wells whose plate's metadata is not there: they are `ROW/COLUMN`, and planning warns of it. Labels and tables that lie beside an image are left alone. The number of a site is that of the image's path, from
 1 ("0" is site 1), or its place in the well where paths are no numbers. Images outside of plates are counted as files of images
 are: the image's own folder gives the well, the one above it the plate; those of a bioformats2raw folder are its sites.
 
@@ -65,6 +65,8 @@ _BESIDE = frozenset({"labels", "tables"})
 _ENDINGS = re.compile(r"(?:\.ome)?\.zarr$", re.IGNORECASE)
 _SUFFIX = ".zarr/"
 _NUMBER = re.compile(r"[0-9]{1,6}")
+_ROW, _COLUMN = re.compile(r"[A-Z]{1,2}"), re.compile(r"[0-9]{1,2}")
+_SHOWN = 5
 
 
 class OmeZarrSettings(LayoutSettings):
@@ -108,7 +110,7 @@ class OmeZarr(Layout):
             Ignored("image file outside of any OME-Zarr") if _SUFFIX not in key and image_like(key) else None
         )
 
-    def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts]:
+    def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts | str]:
         """See `Arrays.walk`."""
         return _Walk(self, store, nodes).all()
 
@@ -173,8 +175,11 @@ class _Walk:
     shapes: dict[bytes, ZarrArray] = field(default_factory=dict)
     """What metadata says, by its bytes: the images of a plate say the same, and one value stands for all."""
 
-    def all(self) -> Iterator[ArrayAt | PlateFacts]:
-        """The images of all plates, and those outside of plates."""
+    bare: dict[str, list[str]] = field(default_factory=dict)
+    """Folders of plates whose metadata is not there, with the wells found in them."""
+
+    def all(self) -> Iterator[ArrayAt | PlateFacts | str]:
+        """The images of all plates, and those outside of plates; behind them what is to be told in words."""
         waiting = [""]
         while waiting:
             below: list[str] = []
@@ -188,6 +193,12 @@ class _Walk:
                         _joined(node.folder, child) for child in sorted(self.nodes.children(node.folder))
                     ]
             waiting = below
+        for folder, wells in sorted(self.bare.items()):
+            shown = ", ".join(wells[:_SHOWN]) + (", …" if len(wells) > _SHOWN else "")
+            yield (
+                f"{folder or self.layout.root}: the metadata of this plate is missing ({ATTRIBUTES_V2} or {NODE_V3} with 'plate'): its wells"
+                f" are called by their folders ({shown}), and a well that is not there is not missed"
+            )
 
     def _root(self, node: _Node) -> Iterator[ArrayAt | PlateFacts] | None:
         """What a group gives that is a plate, an image or a folder of images; None for any other."""
@@ -198,6 +209,10 @@ class _Walk:
             raise ConfigFault(f"{node.key}: {fault}") from None
         if plate is not None:
             return self._plate(node, plate)
+        if "well" in attributes:
+            return self._images(self._of_bare_well(node))
+        if "multiscales" in attributes and (bare := self._in_bare_well(node.folder)) is not None:
+            return self._images([bare])
         if "multiscales" in attributes:
             return self._images([self._alone(node.folder, node.folder, 1)])
         if holds_series(attributes):
@@ -234,21 +249,47 @@ class _Walk:
                 detail = f"{node.key} names the well {well.path}, and there is nothing of it"
                 yield _Place(_field(name, well, 1), node.folder, path).faulty(Reason.ABSENT, detail)
         for found in self._read(there, (NODE_V3, ATTRIBUTES_V2)):
-            well = wells[found.folder]
-            try:
-                images = self._of_well(found)
-            except _FAULTS as fault:
-                place = _Place(_field(name, well, 1), node.folder, found.folder)
-                yield place.faulty(_reason(fault), f"{found.key}: {fault}")
-                continue
-            for number, image in enumerate(images, 1):
-                site = int(image.path) + 1 if _NUMBER.fullmatch(image.path) else number
-                place = _Place(_field(name, well, site), node.folder, _joined(found.folder, image.path))
-                if self.nodes.holds(place.path):
-                    yield place
-                else:
-                    detail = f"{found.key} names the image {image.path}, and there is nothing of it"
-                    yield place.faulty(Reason.ABSENT, detail)
+            yield from self._sites(found, wells[found.folder], name, node.folder)
+
+    def _sites(self, node: _Node, well: WellPath, name: str, folder: str) -> Iterator[_Place | ArrayAt]:
+        """As `_fields`, of one well of the plate `name` in `folder`."""
+        try:
+            images = self._of_well(node)
+        except _FAULTS as fault:
+            place = _Place(_field(name, well, 1), folder, node.folder)
+            yield place.faulty(_reason(fault), f"{node.key}: {fault}")
+            return
+        for number, image in enumerate(images, 1):
+            site = int(image.path) + 1 if _NUMBER.fullmatch(image.path) else number
+            place = _Place(_field(name, well, site), folder, _joined(node.folder, image.path))
+            if self.nodes.holds(place.path):
+                yield place
+            else:
+                detail = f"{node.key} names the image {image.path}, and there is nothing of it"
+                yield place.faulty(Reason.ABSENT, detail)
+
+    def _of_bare_well(self, node: _Node) -> Iterator[_Place | ArrayAt]:
+        """As `_sites`, of a well whose plate says nothing."""
+        plate, well, folder = self._bare(node.folder)
+        return self._sites(node, well, plate, folder)
+
+    def _in_bare_well(self, path: str) -> _Place | None:
+        """The place of an image at `ROW/COLUMN/NUMBER` of which neither plate nor well says anything; None for any other path."""
+        row, column, number = ("", self.layout.root, *path.split("/"))[-3:]
+        if not (_ROW.fullmatch(row) and _COLUMN.fullmatch(column) and _NUMBER.fullmatch(number)):
+            return None
+        plate, well, folder = self._bare(parent(path))
+        return _Place(_field(plate, well, int(number) + 1), folder, path)
+
+    def _bare(self, path: str) -> tuple[str, WellPath, str]:
+        """The name of the plate, the well and the folder of the plate by the path of a well; the plate is noted as one to be told of."""
+        above, row, column = ("", "", self.layout.root, *filter(None, path.split("/")))[-3:]
+        folder = parent(parent(path))
+        well = WellPath(path, row, column)
+        known = self.bare.setdefault(folder, [])
+        if (name := canonical_well(f"{row}{column}")) not in known:
+            known.append(name)
+        return _named(above or self.layout.root), well, folder
 
     def _of_well(self, node: _Node) -> Sequence[WellImage]:
         """The images of a well that are counted: those of one acquisition, as several are the same fields once more.

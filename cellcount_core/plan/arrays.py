@@ -70,10 +70,12 @@ def read_arrays(
         raise ConfigFault(
             f"{store.url}: there are {nodes.number:,} groups and arrays, and {MOST_NODES:,} are read at most; count the plates one by one"
         )
-    images, plates = list[ArrayAt](), list[PlateFacts]()
+    images, plates, warnings = list[ArrayAt](), list[PlateFacts](), list[str]()
     for each in arrays.walk(store, nodes):
         if isinstance(each, PlateFacts):
             plates.append(each)
+        elif isinstance(each, str):
+            warnings.append(each)
         elif (why := selected.image_left_out(each.path)) is not None:
             found.leave_out(each.path, why.why)
         else:
@@ -87,7 +89,7 @@ def read_arrays(
     if len(sorter) and not found.channels:
         found.add_image(_parsed(next(Row._make(row) for row in sorter.rows())))
     stated = {(one.plate, one.folder): one for one in plates}
-    return joined({of: one for of, one in stated.items() if of in found.acquisitions}, found, [])
+    return joined({of: one for of, one in stated.items() if of in found.acquisitions}, found, warnings)
 
 
 def _take(

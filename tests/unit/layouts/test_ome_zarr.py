@@ -224,6 +224,30 @@ def test_a_well_without_metadata_is_what_lies_in_it(plate: Path) -> None:
     assert places(fields(plate)) == before
 
 
+@pytest.mark.parametrize("gone", [("",), ("", "B/02/", "C/11/")])
+def test_wells_of_a_plate_without_metadata_keep_their_names_and_the_plan_says_so(
+    plate: Path, gone: tuple[str, ...]
+) -> None:
+    before = places(fields(plate))
+    for path in [plate / f"{group}{name}" for group in gone for name in (".zattrs", "zarr.json")]:
+        path.unlink(missing_ok=True)
+    for place in (plate, plate.parent):
+        with plan_of(place) as plan:
+            found = [field for shard in plan.shards() for field in shard.fields]
+            [told] = [text for text in plan.summary.warnings if "metadata" in text]
+        assert places(found) == before
+        assert told.startswith("day 1.ome.zarr: the metadata of this plate is missing")
+        assert "(B02, C11)" in told
+
+
+def test_a_well_or_a_row_as_the_input_is_told_to_be_no_plate(plate: Path) -> None:
+    for place in (plate / "B/02", plate / "B"):
+        with plan_of(place) as plan:
+            wells = {field.key.well for shard in plan.shards() for field in shard.fields}
+            assert [text for text in plan.summary.warnings if "the metadata of this plate is missing" in text]
+        assert wells == {"02" if place.name == "02" else "B02"}
+
+
 def test_what_metadata_names_and_is_not_there_is_missing(plate: Path) -> None:
     shutil.rmtree(plate / "C")
     shutil.rmtree(plate / "B/02/1")
