@@ -18,7 +18,7 @@ from cellcount_core.plan.findings import warned_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cellcount_core.domain.scales import PoolScale
+    from cellcount_core.domain.scales import PlateSize
     from cellcount_core.plan.findings import PlanSummary, PlateSummary
     from cellcount_core.reduce.summary import Summary
     from cellcount_core.runners.job import JobResult
@@ -78,7 +78,7 @@ def update(job: JobConfig, display: Display) -> int:
     return int(result.job.exit_code)
 
 
-def _kept_sizes(sizes: Sequence[PoolScale]) -> str:
+def _kept_sizes(sizes: Sequence[PlateSize]) -> str:
     """One sentence: at which object sizes new images were counted, and how to have the sizes estimated again."""
     shown = ", ".join(f"{size.diameter_px:.1f} px in plate {size.plate!r}" for size in sizes[:_SHOWN_SIZES])
     more = f", … and {len(sizes) - _SHOWN_SIZES} more" if sizes[_SHOWN_SIZES:] else ""
@@ -226,7 +226,7 @@ def _scales(summary: PlanSummary) -> list[str]:
     return lines + ([f"… and {len(told) - _SHOWN_PLATES} more object sizes"] if told[_SHOWN_PLATES:] else [])
 
 
-def _spread(scale: PoolScale) -> str:
+def _spread(scale: PlateSize) -> str:
     """The range of the sizes of the objects, and of the images' median sizes."""
     images = f"images' medians {scale.low_px:.1f} to {scale.high_px:.1f} px"
     if scale.small_px is None or scale.large_px is None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 
 RESULTS_VERSION = 5
 """Raised with every change of the code that can change a number in a table."""
@@ -26,7 +26,7 @@ def fingerprint(
     model_digest: str,
     engine: str,
     listing_digest: str,
-    scales: Sequence[PoolScale] = (),
+    scales: Sequence[PlateSize] = (),
 ) -> str:
     """SHA-256 (64 hex digits) of everything that can change a table.
 

@@ -19,7 +19,7 @@ class ScaleSource(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolScale:
+class PlateSize:
     """The object size of images that belong together, because they are of one plate and have one size.
 
     `diameter_px` is the median object diameter (by number of objects) in px of the image. It is None if the images disagree or show too

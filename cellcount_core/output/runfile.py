@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.stores.base import Absent, Denied, Store
 
 RUN_KEY = "run/run.json"
@@ -76,7 +76,7 @@ class RunFile:
     plan_sha256: str
     numbers: Numbers
     versions: Mapping[str, str]
-    scales: tuple[PoolScale, ...] = ()
+    scales: tuple[PlateSize, ...] = ()
     results_version: int = RESULTS_VERSION
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.fields import Selection
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.stores.base import StorageOptions
 
 
@@ -139,7 +139,7 @@ class RunContext:
     counted: tuple[Selection, ...]
     measured: tuple[Selection, ...]
     schema: Schema
-    plate_sizes: tuple[PoolScale, ...]
+    plate_sizes: tuple[PlateSize, ...]
     threads: int
     readers: int
     amends: bool = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Parsed, PlannedField
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
 from cellcount_core.stores.base import Listed
 
@@ -217,7 +217,7 @@ class PlanSummary:
     ignored_examples: dict[str, str]
     unparsed: int
     unparsed_examples: tuple[str, ...]
-    scales: tuple[PoolScale, ...]
+    scales: tuple[PlateSize, ...]
     warnings: tuple[str, ...]
 
 

@@ -15,7 +15,7 @@ from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.output.planfile import (
@@ -57,11 +57,11 @@ from cellcount_core.stores.open import name_of, path_below
 _SHOWN_LINES = 10
 
 
-SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PoolScale, ...]]
+SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PlateSize, ...]]
 """Finds the object sizes of a run from a sample of its fields."""
 
 
-def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PoolScale, ...]:
+def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PlateSize, ...]:
     """The size finder of runs whose object size is given, or whose model counts at any size."""
     return ()
 
@@ -230,7 +230,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     identity = order.model.identity
     section = run.model_dump(mode="json")
     census, sampler = Census(), Sampler()
-    scales: tuple[PoolScale, ...] = ()
+    scales: tuple[PlateSize, ...] = ()
 
     def name_of(listing: str) -> str:
         # Called once all fields have streamed by, when the sample is complete.
@@ -310,7 +310,7 @@ def _summary(
     seen: Survey,
     census: Census,
     written: Written,
-    scales: tuple[PoolScale, ...],
+    scales: tuple[PlateSize, ...],
     warnings: Sequence[str],
 ) -> PlanSummary:
     found, choice = seen.discovery.found, seen.rule.choice

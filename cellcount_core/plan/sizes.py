@@ -14,7 +14,7 @@ from itertools import groupby
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import PlannedField
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 
 PLATES = 64
 """Plates that are sampled at most; their fields are chosen by the hash of their names."""
@@ -102,7 +102,7 @@ class ImageSize:
     factor: float | None = None
 
 
-def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
+def pool_sizes(images: Sequence[ImageSize]) -> tuple[PlateSize, ...]:
     """The object size of each pool (plate and image size), sorted: the median over images, each weighed by its objects.
 
     A pool has no size if its images disagree by more than a factor of 1.6 (leaving out, from five images on, the outermost
@@ -122,7 +122,7 @@ def pool_sizes(images: Sequence[ImageSize]) -> tuple[PoolScale, ...]:
     return pools
 
 
-def is_absurd(pool: PoolScale) -> bool:
+def is_absurd(pool: PlateSize) -> bool:
     """Whether the pool's size cannot be that of cells."""
     largest = max(_IN_A_CROP_PX, LARGEST_SHARE * min(pool.height_px, pool.width_px))
     return pool.diameter_px is not None and not SMALLEST_PX <= pool.diameter_px <= largest
@@ -132,12 +132,12 @@ def _pool(image: ImageSize) -> tuple[str, int, int]:
     return image.plate, image.height_px, image.width_px
 
 
-def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PoolScale:
+def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PlateSize:
     told = sorted(
         (image.diameter_px, max(1, image.objects)) for image in members if image.diameter_px is not None
     )
     if not told:
-        return PoolScale(*pool, None, 0, 0, None, None)
+        return PlateSize(*pool, None, 0, 0, None, None)
     outliers = _OUTLIERS if len(told) >= _FEW else 0.0
     low, middle, high = (_weighted_quantile(told, share) for share in (outliers, 0.5, 1 - outliers))
     objects = sum(weight for _, weight in told)
@@ -148,7 +148,7 @@ def _pooled(pool: tuple[str, int, int], members: list[ImageSize]) -> PoolScale:
     )
     alone = next(image.factor for image in members if image.diameter_px is not None)
     factor = alone if len(told) == 1 else None
-    return PoolScale(
+    return PlateSize(
         *pool, agreed, len(told), objects, round(told[0][0], 2), round(told[-1][0], 2), small, large, factor
     )
 
@@ -168,7 +168,7 @@ def _weighted_quantile(ordered: Sequence[tuple[float, int]], share: float) -> fl
     return ordered[-1][0]
 
 
-def scale_warnings(scales: Sequence[PoolScale]) -> list[str]:
+def scale_warnings(scales: Sequence[PlateSize]) -> list[str]:
     """Warnings about the object sizes that were found."""
     if scales and all(scale.low_px is None for scale in scales):
         return [
@@ -199,6 +199,6 @@ def scale_warnings(scales: Sequence[PoolScale]) -> list[str]:
     return warnings
 
 
-def _rests_on(pool: PoolScale) -> str:
+def _rests_on(pool: PlateSize) -> str:
     objects = "1 object" if pool.objects == 1 else f"{pool.objects} objects"
     return f"{objects} in {'1 image' if pool.images == 1 else f'{pool.images} images'}"

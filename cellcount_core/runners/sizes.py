@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
@@ -47,7 +47,7 @@ def size_finder(
     if run.diameter != "auto" or not tells_sizes(package):
         return no_sizes
 
-    def find_sizes(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
+    def find_sizes(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PlateSize, ...]:
         if not sample:
             return ()
         say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")

@@ -24,7 +24,7 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import DETAIL, FIELD_ID, STATUS
 from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.scales import PoolScale
+from cellcount_core.domain.scales import PlateSize
 from cellcount_core.models.package import find_package
 from cellcount_core.output.labels import LABELS, label_key
 from cellcount_core.output.parts import (
@@ -63,7 +63,7 @@ from cellcount_core.stores.open import open_store
 _WAITING = "not counted yet"
 _OF_A_SET = (".ome.tif", ".ome.tiff")
 
-_Pools = dict[tuple[str, int, int], PoolScale]
+_Pools = dict[tuple[str, int, int], PlateSize]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class UpdateResult:
     changes: Changes | None
     taken: int
     job: JobResult
-    sizes: tuple[PoolScale, ...] = ()
+    sizes: tuple[PlateSize, ...] = ()
 
 
 def update_job(job: JobConfig, events: Events) -> UpdateResult:
@@ -152,7 +152,7 @@ class _Done:
     since: Changes
     taken: int
     progress: Progress
-    sizes: tuple[PoolScale, ...]
+    sizes: tuple[PlateSize, ...]
     began: float
 
 
@@ -181,7 +181,7 @@ def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
     """Keep the object sizes that the run knows, and find those of plates that it does not know."""
     known = {scale.plate for scale in kept.scales}
 
-    def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PoolScale, ...]:
+    def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PlateSize, ...]:
         new = [planned for planned in sample if planned.key.plate not in known]
         found = find_sizes(new, choice) if new else ()
         return tuple(sorted((*kept.scales, *found), key=lambda one: (one.plate, one.height_px, one.width_px)))

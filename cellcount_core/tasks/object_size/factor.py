@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.scales import FieldScale, PoolScale, ScaleSource
+from cellcount_core.domain.scales import FieldScale, PlateSize, ScaleSource
 from cellcount_core.models.package import Package
 from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import SizeEstimate
@@ -21,7 +21,7 @@ _ANOTHER_SIZE = 1.6
 _FEWEST_OBJECTS = 3
 """Times by which a field's objects must differ from its plate's, and how many there must be, for it to be counted at its own size."""
 
-PlateSizes = Mapping[tuple[str, int, int], PoolScale]
+PlateSizes = Mapping[tuple[str, int, int], PlateSize]
 """Object sizes found when the run was planned, by plate, height and width."""
 
 OWN_SIZE = "size_of_this_image"

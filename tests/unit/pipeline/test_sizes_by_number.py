@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.scales import PoolScale, ScaleSource
+from cellcount_core.domain.scales import PlateSize, ScaleSource
 from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
@@ -144,7 +144,7 @@ def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_s
     }
     for name, (pooled, plane, count, source) in planes.items():
         side = plane.shape[0]
-        pool = PoolScale("P", side, side, pooled, 6, 300, pooled, pooled)
+        pool = PlateSize("P", side, side, pooled, 6, 300, pooled, pooled)
         with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
             kit = replace(kit, plate_sizes={("P", side, side): pool})
             seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.scales import PoolScale, ScaleSource
+from cellcount_core.domain.scales import PlateSize, ScaleSource
 from cellcount_core.evaluation.evaluate import count_plane, counting_of
 from cellcount_core.evaluation.suites.empty import empty_image
 from cellcount_core.evaluation.suites.made_up import make
@@ -105,7 +105,7 @@ def scale_of(
 def test_a_field_goes_by_what_was_given_then_by_its_pool_then_by_itself() -> None:
     plane = nuclear_field(30, 9, seed=3)
     height, width = plane.shape
-    pools = {("P", height, width): PoolScale("P", height, width, 27.0, 12, 300, 25.0, 29.0)}
+    pools = {("P", height, width): PlateSize("P", height, width, 27.0, 12, 300, 25.0, 29.0)}
     assert scale_of(plane, "model", pools) == (ScaleSource.MODEL, None, ())
     assert scale_of(plane, 25, pools) == (ScaleSource.GIVEN, 25.0, ())
     assert scale_of(plane, "auto", pools) == (ScaleSource.POOL, 27.0, ())
@@ -118,7 +118,7 @@ def test_a_field_goes_by_what_was_given_then_by_its_pool_then_by_itself() -> Non
 def test_a_field_of_a_pool_that_disagrees_goes_by_itself_and_an_empty_one_as_it_is() -> None:
     plane = nuclear_field(30, 9, seed=3)
     height, width = plane.shape
-    pools = {("P", height, width): PoolScale("P", height, width, None, 12, 300, 15.0, 60.0)}
+    pools = {("P", height, width): PlateSize("P", height, width, None, 12, 300, 15.0, 60.0)}
     assert scale_of(plane, "auto", pools)[0] == ScaleSource.IMAGE
     assert scale_of(np.full_like(plane, 300), "auto", pools) == (ScaleSource.UNKNOWN, None, (UNKNOWN_SIZE,))
 
