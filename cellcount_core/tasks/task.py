@@ -151,7 +151,7 @@ class Found:
 
     `values` are the values of the task's columns. `objects` is None for a task without objects. What can be drawn is `labels` (H, W), 0
     for background and 1..n for objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field; None if there is nothing of
-    that kind or it was not asked for. `likeness` are the features in which a package describes its training images, and `unlike` how
+    that kind or it was not asked for. `features` are those in which a package describes its training images, and `unlike` how
     unlike those the field is (0..1); None if the package does not say.
     """
 
@@ -160,7 +160,7 @@ class Found:
     labels: NDArray[np.integer] | None = None
     boxes: NDArray[np.float64] | None = None
     warnings: tuple[str, ...] = ()
-    likeness: tuple[float, ...] | None = None
+    features: tuple[float, ...] | None = None
     unlike: float | None = None
 
     @property

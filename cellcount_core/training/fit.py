@@ -32,7 +32,7 @@ from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.objects.separators import Separator, build_separator, of_whole_objects
 from cellcount_core.pipeline.field import planes_kit
-from cellcount_core.tasks.instances.domain_features import FEATURES, likeness_features
+from cellcount_core.tasks.instances.domain_features import FEATURES, domain_features
 from cellcount_core.tasks.instances.task import label_whole, section_of, separate_whole
 from cellcount_core.tasks.object_size.estimate import estimate_with
 from cellcount_core.tasks.object_size.looks import tells_sizes
@@ -283,14 +283,14 @@ def uncertainty(
     chosen = train[::step]
     with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
         seen = list(
-            in_turn(lambda image: count_image(at_true_size(kit, image), image).found.likeness, chosen)
+            in_turn(lambda image: count_image(at_true_size(kit, image), image).found.features, chosen)
         )
         own = list(in_turn(lambda image: count_image(kit, image).found, held_out))
     seen += _varied(chosen, package, engine)
     true = [int(np.unique(image.labels[image.labels > 0]).size) for image in held_out]
     interval = fit_interval(true, [found.count for found in own])
     domain = fit_domain(
-        [f for f in seen if f is not None], [f.likeness for f in own if f.likeness is not None]
+        [f for f in seen if f is not None], [f.features for f in own if f.features is not None]
     )
     sections: dict[str, object] = {}
     if interval is not None:
@@ -315,7 +315,7 @@ def _varied(
         scale = spec.diameter_px / sample.diameter_px * float(np.exp(rng.normal(0, _SCALE_SIGMA)))
         crop = draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, _CROP_PX)
         maps = _maps(engine, crop.pixels[..., None])
-        found.append(likeness_features(crop.pixels, maps, separate_whole(separator, maps)))
+        found.append(domain_features(crop.pixels, maps, separate_whole(separator, maps)))
     return found
 
 

@@ -28,7 +28,7 @@ _SIDE = 1024
 _TINY = 1e-3
 
 
-def likeness_features(
+def domain_features(
     canvas: NDArray[np.float32], maps: NDArray[np.float32], labels: NDArray[np.int32]
 ) -> tuple[float, ...] | None:
     """The features of a field at the model's scale; None if it holds no object, or nothing but objects.

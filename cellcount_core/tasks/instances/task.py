@@ -46,7 +46,7 @@ from cellcount_core.tasks.instances.columns import (
     object_moments,
     object_values,
 )
-from cellcount_core.tasks.instances.domain_features import likeness_features
+from cellcount_core.tasks.instances.domain_features import domain_features
 from cellcount_core.tasks.object_size.estimate import estimate_with
 from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.object_size.second_look import look_from_farther, speaks_of_larger
@@ -106,7 +106,7 @@ class _Counted:
     table: ObjectTable
     labels: NDArray[np.integer] | None
     warnings: tuple[str, ...]
-    likeness: tuple[float, ...] | None = None
+    features: tuple[float, ...] | None = None
     sizes: str | None = None
 
 
@@ -134,8 +134,8 @@ class InstancesHead:
     def _found(self, view: View, counted: _Counted) -> Found:
         package, table = self.package, counted.table
         domain, interval, unlike = package.domain, None, None
-        if domain is not None and counted.likeness is not None:
-            unlike = domain.unlikeness(counted.likeness)
+        if domain is not None and counted.features is not None:
+            unlike = domain.unlikeness(counted.features)
         # The errors of a field unlike those that the interval was calibrated on are not known.
         if package.interval is not None and not is_out_of_domain(unlike):
             interval = package.interval.around(table.count)
@@ -154,7 +154,7 @@ class InstancesHead:
             objects,
             counted.labels,
             warnings=counted.warnings,
-            likeness=counted.likeness,
+            features=counted.features,
             unlike=unlike,
         )
 
@@ -175,7 +175,7 @@ def _at_once(view: View, head: InstancesHead) -> _Counted:
         twice = look_from_farther(maps, whole, labels, separator, head.package, shape)
     near = labels if twice is None or not twice.near.any() else twice.near
     with view.clock("quality"):
-        likeness = likeness_features(maps.canvas(), whole, near) if tells_sizes(head.package) else None
+        features = domain_features(maps.canvas(), whole, near) if tells_sizes(head.package) else None
     with view.clock("separate"):
         plane = view.planes[view.counted[0]]
         if twice is None:
@@ -187,7 +187,7 @@ def _at_once(view: View, head: InstancesHead) -> _Counted:
         table = measure(drawn, _measured(view), score_map=score)
     warnings = () if twice is None else (Doubt.TWO_SIZES,)
     labels_whole = drawn if view.run.labels == "tiff" else None
-    return _Counted(table, labels_whole, warnings, likeness, None if twice is None else twice.sizes)
+    return _Counted(table, labels_whole, warnings, features, None if twice is None else twice.sizes)
 
 
 def separate_whole(separator: Separator, maps: MapArray) -> NDArray[np.int32]:
