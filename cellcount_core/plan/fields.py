@@ -150,7 +150,7 @@ def _counted(asked: str | None, role: str, roles: Sequence[str], known: _Known) 
 Expectation = Literal["observed", "rectangular"] | ExpectGrid
 
 
-class Group(NamedTuple):
+class FieldGroup(NamedTuple):
     """A field: its place, the rows of its files, and, if it has none, why it is expected.
 
     `unstated` is set if it has files and the metadata of its plate does not state it.
@@ -167,7 +167,7 @@ def expected_groups(
     expect: Expectation,
     facts: Mapping[str, PlateFacts],
     aside: Callable[[], Iterator[Place]],
-) -> Iterator[Group]:
+) -> Iterator[FieldGroup]:
     """All fields of a plan in key order: those with files, and those that are expected and have none.
 
     `rows` gives the sorted rows anew at each call. Expected are the fields that the instrument states (`facts`, by plate) and
@@ -181,7 +181,7 @@ def expected_groups(
     seen = by_field(rows())
     stated = any(one.expected for one in facts.values())
     if expect == "observed" and not stated:
-        return (Group(place, files) for place, files in seen)
+        return (FieldGroup(place, files) for place, files in seen)
     places = _expected_places(rows(), expect, facts, next(aside(), None) is not None)
     whole = frozenset(plate for plate, one in facts.items() if one.expected)
     return _with_unseen(seen, _without(places, aside()), whole)
@@ -254,18 +254,18 @@ def _without(places: Iterator[tuple[Place, str]], aside: Iterator[Place]) -> Ite
 
 def _with_unseen(
     seen: Iterator[tuple[Place, list[Row]]], expected: Iterator[tuple[Place, str]], stated: frozenset[str]
-) -> Iterator[Group]:
+) -> Iterator[FieldGroup]:
     wanted = next(expected, None)
     for place, rows in seen:
         while wanted is not None and wanted[0] < place:
-            yield Group(wanted[0], [], wanted[1])
+            yield FieldGroup(wanted[0], [], wanted[1])
             wanted = next(expected, None)
         known = wanted is not None and wanted[0] == place
         if known:
             wanted = next(expected, None)
-        yield Group(place, rows, unstated=not known and place[0] in stated)
+        yield FieldGroup(place, rows, unstated=not known and place[0] in stated)
     while wanted is not None:
-        yield Group(wanted[0], [], wanted[1])
+        yield FieldGroup(wanted[0], [], wanted[1])
         wanted = next(expected, None)
 
 
@@ -283,7 +283,7 @@ class FieldRule:
     facts: Mapping[str, PlateFacts] = field(default_factory=dict)
 
 
-def plan_field(group: Group, rule: FieldRule) -> PlannedField:
+def plan_field(group: FieldGroup, rule: FieldRule) -> PlannedField:
     """The field of a group (one without rows is expected and has no file), with what metadata files state of it.
 
     Its sources are the files of counted and measured channels, and of those the planes that `z` needs. If a file that is
@@ -298,7 +298,7 @@ def plan_field(group: Group, rule: FieldRule) -> PlannedField:
     return replace(planned, um_per_px=facts.um_per_px, position=position)
 
 
-def _planned(group: Group, rule: FieldRule) -> PlannedField:
+def _planned(group: FieldGroup, rule: FieldRule) -> PlannedField:
     key, rows = FieldKey(*group.place), group.rows
     if not rows:
         return PlannedField(key, (), Reason.ABSENT, group.why)

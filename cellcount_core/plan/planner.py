@@ -38,8 +38,8 @@ from cellcount_core.plan.facts import channel_names, names_in_images
 from cellcount_core.plan.fields import (
     UNNAMED,
     ChannelChoice,
+    FieldGroup,
     FieldRule,
-    Group,
     Names,
     by_channel,
     expected_groups,
@@ -240,7 +240,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
 
     facts = discovery.facts.plates
 
-    def groups() -> Iterator[Group]:
+    def groups() -> Iterator[FieldGroup]:
         aside = partial(discovery.set_aside, (*rule.choice.counted, UNNAMED))
         return expected_groups(discovery.rows, run.expect, facts, aside)
 
@@ -273,7 +273,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     return file, summary
 
 
-def _planned(groups: Iterable[Group], rule: FieldRule, census: Census) -> Iterator[PlannedField]:
+def _planned(groups: Iterable[FieldGroup], rule: FieldRule, census: Census) -> Iterator[PlannedField]:
     for group in groups:
         if group.place[0] in rule.facts:
             census.unstated[group.place[0]] += group.unstated
