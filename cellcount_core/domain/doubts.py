@@ -109,7 +109,8 @@ _TOLD: dict[Doubt, _Told] = {
         "No object was found, though three things at least stand out of the background: the model does not know them, or not at the size they "
         "were looked for at.",
         "{show} things that stand out of the background, and no object was found",
-        "look at {them} (`cellcount pictures`); if those are the objects, give their median diameter: --diameter PX",
+        "look at {them} (`cellcount pictures`); if those are the objects, try another --model, or give their median diameter to one that "
+        "is made for a size: --diameter PX",
     ),
     Doubt.BRIGHT_DEBRIS: _Told(
         "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted. A bright edge that is less than three times as bright as the objects is not told from them and may be counted, in pieces.",

@@ -129,6 +129,15 @@ class View:
         high = self._smooth > level
         return _count(high, high, None, self._least)
 
+    def crowd(self, background: float, height: float) -> tuple[int, float]:
+        """Pieces that lie above `height` over the background and clearly rise above it, and the share of the view above it.
+
+        Where a slope of the background crosses the height, noise makes pieces that do not rise.
+        """
+        high = self._smooth > background + height
+        rising = self._smooth > background + _RISES * height
+        return _count(high, rising, None, self._least), float(high.mean())
+
     def near(
         self, mask: NDArray[np.bool_], down: int, across: int, shape: tuple[int, int]
     ) -> NDArray[np.bool_]:

@@ -39,6 +39,9 @@ _EDGE_SHARE = 0.2
 _PIECES = 3
 """Fewer pieces than this that stand out of an image are a grain or a fibre in an empty field."""
 
+_CROWD_SHARE = 0.05
+"""Share of an image that lies above half its peak, from which on that is no noise: the peaks of noise are few."""
+
 _SMALLEST_SEEN_PX = 6.0
 """For packages without a scale: smaller objects than this are what smoothing leaves of noise."""
 
@@ -80,7 +83,7 @@ def _of_objects(view: FieldView, found: Found, objects: Objects, package: Packag
     plane, norm, quality = planes[0], view.norms[0], view.qualities[0]
     shorter = min(plane.shape)
     shows = (
-        not its.empty and _shows(one, levels) >= _PIECES
+        not its.empty and _shows(one, levels, its)
         for one, levels, its in zip(planes, view.norms, view.qualities, strict=True)
     )
     told = {
@@ -131,10 +134,19 @@ def _half_saturated(quality: Quality, objects: float) -> bool:
     return quality.saturation >= _SATURATED_PIXELS and quality.saturation >= _SATURATED * (objects or 1.0)
 
 
-def _shows(plane: Plane, norm: Normalisation) -> int:
-    """Number of pieces that reach halfway from the background to full scale."""
-    half = norm.background + norm.range / 2
-    return View(-plane.astype(np.float32)).pieces(-half) if norm.inverted else View(plane).pieces(half)
+def _shows(plane: Plane, norm: Normalisation, quality: Quality) -> bool:
+    """Whether things stand out of a plane: some reach halfway to full scale, or many halfway to the brightest of the image.
+
+    The second holds where objects lie so densely that what differs between them passes for noise: full scale, which noise never
+    reaches, is then far above all of them.
+    """
+    sign = -1 if norm.inverted else 1
+    view = View(-plane.astype(np.float32) if norm.inverted else plane)
+    background = sign * norm.background
+    if view.pieces(background + abs(norm.range) / 2) >= _PIECES:
+        return True
+    pieces, share = view.crowd(background, quality.signal / 2)
+    return pieces >= _PIECES and share >= _CROWD_SHARE
 
 
 def _absurd(diameter_px: float | None, shorter: int) -> bool:

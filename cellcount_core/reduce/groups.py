@@ -208,7 +208,7 @@ class PlateTotals:
 
 _OF_MOST_FIELDS = (
     Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.LOOKS_LIKE_MASK, Doubt.SIZE_ABSURD,
-    Doubt.SIZE_UNLIKE,
+    Doubt.SIZE_UNLIKE, Doubt.NOTHING_FOUND,
 )  # fmt: skip
 """Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
 
@@ -219,8 +219,8 @@ _HUNDREDS = 100
 def plates_in_doubt(plates: Sequence[PlateTotals]) -> dict[str, Doubt]:
     """The plates whose counts cannot be trusted as they are: name and reason.
 
-    Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, or one that the
-    model is not made for), or the plate has hardly an object where the other plates have hundreds.
+    Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, one that the model is
+    not made for, or things of which none was found), or the plate has hardly an object where the other plates have hundreds.
     """
     hardly = {name for number in range(_counted(plates)) for name in _hardly_any(plates, number)}
     found: dict[str, Doubt] = {}

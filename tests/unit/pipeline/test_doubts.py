@@ -58,6 +58,32 @@ def test_a_field_that_shows_things_of_which_none_is_found_says_so() -> None:
         assert (row.values["count"], "nothing_found" in row.warnings) == (0, told), number
 
 
+def crowded(seed: int) -> NDArray[np.uint16]:
+    """A field so full of dim objects that what differs between them passes for noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:300, :300]
+    image = np.zeros(y.shape)
+    for place_y, place_x in rng.uniform(0, 300, (1100, 2)):
+        image = np.maximum(image, 300 * np.exp(-((y - place_y) ** 2 + (x - place_x) ** 2) / 18))
+    return np.clip(image + rng.normal(2, 90, y.shape), 0, 65535).astype(np.uint16)
+
+
+def test_a_full_field_that_passes_for_noise_says_that_nothing_was_found() -> None:
+    for seed in range(3):
+        row = count_array(crowded(seed), "threshold").row
+        assert (row.values["count"], "nothing_found" in row.warnings) == (0, True), seed
+
+
+def test_noise_a_slope_and_blurred_noise_do_not_show_things() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 40, (300, 300))
+    blurred = cv2.GaussianBlur(noise, (0, 0), 1.5) * 3
+    slope = np.linspace(0, 900, 300)[None]
+    for name, image in {"noise": noise, "blurred": blurred, "slope": noise + slope}.items():
+        row = count_array((image + 400).clip(0).astype(np.uint16), "threshold").row
+        assert "nothing_found" not in row.warnings, name
+
+
 def test_an_empty_field_has_an_interval_from_zero_and_no_score() -> None:
     row = count_array(np.full((128, 128), 100, np.uint16), "nuclei").row
     assert (row.values["count"], row.values["count_low"], row.values["out_of_domain"]) == (0, 0.0, None)
