@@ -8,7 +8,8 @@ digest of a package, which is that of its manifest, stays the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,15 +31,17 @@ Plain = Mapping[str, object]
 class _Part(BaseModel):
     """Unknown keys are kept as they are, because packages of later versions may say more."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, validate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", strict=True, validate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Normalisation(_Part):
     """How raw pixels become the network's input (images/normalise.py)."""
 
     kind: Literal["noise_floor"]
-    percentile: float
-    floor_sigmas: float
+    percentile: Annotated[float, Field(gt=0, le=100)]
+    floor_sigmas: Annotated[float, Field(ge=0)]
     polarity: Polarity = "auto"
 
 
@@ -46,9 +49,9 @@ class Input(_Part):
     """What the network expects; see `package.InputSpec`."""
 
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
-    diameter_px: float | None
+    diameter_px: Annotated[float, Field(gt=0)] | None
     normalisation: Normalisation
-    um_per_px: float | None = None
+    um_per_px: Annotated[float, Field(gt=0)] | None = None
 
 
 class EngineFile(_Part):
@@ -60,8 +63,8 @@ class EngineFile(_Part):
 class GoldenMaps(_Part):
     """Golden tensors of one engine: the array in the golden file, and the largest differences allowed."""
 
-    atol: float
-    mean_atol: float | None = None
+    atol: Annotated[float, Field(ge=0)]
+    mean_atol: Annotated[float, Field(ge=0)] | None = None
     maps: str = "maps"
 
 
@@ -69,7 +72,7 @@ class GoldenFile(_Part):
     """The file of golden tensors, the largest difference allowed, and the engines that have golden tensors of their own."""
 
     file: str
-    atol: float
+    atol: Annotated[float, Field(ge=0)]
     engines: dict[str, GoldenMaps] = {}
 
 
@@ -97,12 +100,64 @@ class Manifest(_Part):
     files: dict[str, str] = {}
 
     @model_validator(mode="after")
+    def _sane_interval(self) -> Manifest:
+        if (its := self.interval) is None:
+            return self
+        wrong = {
+            "level: a share between 0 and 1": not 0 < its.level < 1,
+            "relative: a number of at least 0": not (math.isfinite(its.relative) and its.relative >= 0),
+            "images: at least one": its.images < 1,
+            # Both are in spreads around the count, so the lower one is below 0 as a rule.
+            "low and high: two numbers in that order": not (
+                math.isfinite(its.low) and math.isfinite(its.high) and its.low <= its.high
+            ),
+        }
+        for expected, is_wrong in wrong.items():
+            if is_wrong:
+                raise ValueError(f"interval.{expected} expected (interval is {its})")
+        return self
+
+    @model_validator(mode="after")
+    def _sane_accuracy(self) -> Manifest:
+        for wrong in _odd_figures(self.accuracy, "accuracy"):
+            raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
     def _whole_domain(self) -> Manifest:
         if (domain := self.domain) is not None:
             rows = {len(row) for row in domain.precision}
             if {len(domain.features)} != {len(domain.mean), len(domain.precision), *rows}:
                 raise ValueError("domain: features, mean and precision differ in length")
+            if not (math.isfinite(domain.typical) and domain.typical > 0):
+                raise ValueError(f"domain.typical: a number above 0 expected (got {domain.typical})")
         return self
+
+
+_SHARES = ("ap_", "f1_", "precision", "recall")
+"""How the names of figures begin that are shares, from 0 to 1."""
+
+_NUMBERS = ("count_mape", "images", "objects")
+"""Figures that are numbers of at least 0. `count_bias` may be below it."""
+
+
+def _odd_figures(figures: Mapping[str, object], where: str) -> Iterator[str]:
+    """What is wrong with the figures of a package's accuracy, which may be grouped. One that was not measured is null.
+
+    Of names that are not known nothing is asked.
+    """
+    for name, value in figures.items():
+        at, is_share = f"{where}.{name}", name.startswith(_SHARES)
+        if isinstance(value, Mapping):
+            yield from _odd_figures(value, at)
+        elif value is None or not (is_share or name in _NUMBERS or name == "count_bias"):
+            continue
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            yield f"{at}: a number expected (got {value!r:.80})"
+        elif is_share and not 0 <= value <= 1:
+            yield f"{at}: a share from 0 to 1 expected (got {value})"
+        elif name in _NUMBERS and value < 0:
+            yield f"{at}: a number of at least 0 expected (got {value})"
 
 
 def read_manifest(body: bytes, where: str) -> Manifest:

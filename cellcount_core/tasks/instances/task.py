@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -74,9 +74,9 @@ class InstancesSection(TaskSection):
     differ when objects are looked at only for their size.
     """
 
-    maps: tuple[str, ...]
-    stride: int
-    receptive_radius: int
+    maps: Annotated[tuple[str, ...], Field(min_length=1)]
+    stride: Annotated[int, Field(ge=1)]
+    receptive_radius: Annotated[int, Field(ge=0)]
     separator: dict[str, object]
     sizing: dict[str, object] = Field(default_factory=dict)
 

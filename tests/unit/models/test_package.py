@@ -57,6 +57,9 @@ def test_a_file_outside_the_package_is_refused(copy: Path) -> None:
         load_package(copy)
 
 
+INTERVAL = {"level": 0.9, "relative": 0.0, "low": -0.6, "high": 0.9, "images": 41}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -64,6 +67,14 @@ def test_a_file_outside_the_package_is_refused(copy: Path) -> None:
         ("engines", [], r"engines: .* \(got \[\]\)"),
         ("modality", "fluorescence", r"modality: .* \(got 'fluorescence'\)"),
         ("golden", {"file": "golden.npz", "atol": "small"}, r"golden\.atol: .* \(got 'small'\)"),
+        ("golden", {"file": "golden.npz", "atol": -1.0}, r"golden\.atol: .* \(got -1\.0\)"),
+        ("interval", INTERVAL | {"level": 1.5}, r"interval\.level: a share between 0 and 1"),
+        ("interval", INTERVAL | {"images": -41}, r"interval\.images: at least one"),
+        ("interval", INTERVAL | {"relative": -0.1}, r"interval\.relative: a number of at least 0"),
+        ("interval", INTERVAL | {"low": 2.0}, r"interval\.low and high: two numbers in that order"),
+        ("accuracy", {"f1_50": 1.7}, r"accuracy\.f1_50: a share from 0 to 1 expected \(got 1\.7\)"),
+        ("accuracy", {"images": -3}, r"accuracy\.images: a number of at least 0 expected \(got -3\)"),
+        ("accuracy", {"at": {"ap_50": "good"}}, r"accuracy\.at\.ap_50: a number expected \(got 'good'\)"),
     ],
 )
 def test_a_malformed_manifest_says_what_is_wrong(copy: Path, key: str, value: object, told: str) -> None:
@@ -185,8 +196,16 @@ def test_a_package_of_a_task_to_come_is_refused_by_the_nearest_one(copy: Path) -
         task_of(load_package(copy))
 
 
-def test_a_section_says_which_key_is_wrong(copy: Path) -> None:
-    edit(copy, stride="four")
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("stride", "four", r"instances\.stride: .* \(got 'four'\)"),
+        ("stride", 0, r"instances\.stride: .* \(got 0\)"),
+        ("maps", [], r"instances\.maps: .* at least 1 item .* \(got \[\]\)"),
+    ],
+)
+def test_a_section_says_which_key_is_wrong(copy: Path, key: str, value: object, told: str) -> None:
+    edit(copy, **{key: value})
     package = load_package(copy)
-    with pytest.raises(ModelFault, match=r"instances\.stride: .* \(got 'four'\)"):
+    with pytest.raises(ModelFault, match=told):
         task_of(package).head(package)
