@@ -25,6 +25,7 @@ class Doubt(StrEnum):
     NOTHING_FOUND = "nothing_found"
     BRIGHT_DEBRIS = "bright_debris"
     ZERO_TAIL = "zero_tail"
+    CHUNKS_MOSTLY_MISSING = "chunks_mostly_missing"
     CHUNKS_MISSING = "chunks_missing"
     SIZE_ABSURD = "size_absurd"
     SIZE_UNLIKE = "size_unlike"
@@ -122,8 +123,15 @@ _TOLD: dict[Doubt, _Told] = {
         "{end} in rows of zeros, as files do that are not yet written to their end",
         "when they are whole, count them again",
     ),
+    Doubt.CHUNKS_MOSTLY_MISSING: _Told(
+        "More than half of the chunks to read were never written, and were counted as empty; behind the colon stands how many of how many. "
+        "A plate with such a field is in doubt.",
+        "{lack} more than half of {their} chunks, which were never written and were counted as empty",
+        "write {them} anew, or look whether so much was left out on purpose (`cellcount pictures`)",
+    ),
     Doubt.CHUNKS_MISSING: _Told(
-        "Chunks of the array were never written: by the format they hold one value, and they were counted as empty.",
+        "Chunks of the array were never written: by the format they hold one value, and they were counted as empty. Behind the colon stands "
+        "how many of how many.",
         "{have} chunks that were never written, which were counted as empty",
         "where {they} should hold cells, write {them} anew",
     ),
@@ -235,13 +243,25 @@ def unknown_codes(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if code_of(warning) not in known]
 
 
+EXAMPLE_TOLD = frozenset({Doubt.CHUNKS_MOSTLY_MISSING, Doubt.CHUNKS_MISSING})
+"""Doubts whose numbers, behind the colon, are told of the first field that has them."""
+
+
 def sentence(
-    code: str, fields: int, of: int, *, noun: str = "field", model: str = "", package: str = ""
+    code: str,
+    fields: int,
+    of: int,
+    *,
+    noun: str = "field",
+    model: str = "",
+    package: str = "",
+    example: str = "",
 ) -> str:
     """ "3 of 3 images are unlike what `nuclei` was trained on: try --model histology".
 
     `fields` of the `of` counted ones warn of `code`. `noun` is what a field is called, `model` the package they were counted with, and
-    `package` the one that fits them better ("" if none is known). The code of another version is shown as it is.
+    `package` the one that fits them better ("" if none is known). `example` tells more of one of them, in brackets. The code of another
+    version is shown as it is.
     """
     subject = f"{fields} of {of} {noun if of == 1 else f'{noun}s'}"
     if code not in set(Doubt):
@@ -249,7 +269,7 @@ def sentence(
     told = _TOLD[Doubt(code)]
     words = _SINGULAR if fields == 1 else _PLURAL
     step = f"try --model {package}" if package and code in PACKAGE_HELPS else told.step.format(**words)
-    said = f"{subject} {told.many.format(**words, model=model)}"
+    said = f"{subject} {told.many.format(**words, model=model)}" + (f" ({example})" if example else "")
     return f"{said}: {step}" if step else said
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,7 +60,7 @@ _FLOATS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 class ArrayImage:
     """One level of an image in OME-Zarr. See `ImageFile`.
 
-    `warnings` tell whether chunks are missing among those that were read so far.
+    `warnings` tell how many chunks are missing among those that were read so far.
     """
 
     key: str
@@ -72,7 +73,7 @@ class ArrayImage:
     _slab: tuple[tuple[int, ...], dict[tuple[int, ...], Plane | None]] | None = field(
         default=None, repr=False
     )
-    _gaps: bool = field(default=False, repr=False)
+    _chunks: Counter[str] = field(default_factory=Counter, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -92,7 +93,11 @@ class ArrayImage:
     @property
     def warnings(self) -> tuple[str, ...]:
         """See `ImageFile.warnings`."""
-        return (*self._said, *((Doubt.CHUNKS_MISSING.value,) if self._gaps else ()))
+        missing, needed = self._chunks["missing"], self._chunks["needed"]
+        if not missing:
+            return self._said
+        doubt = Doubt.CHUNKS_MOSTLY_MISSING if 2 * missing > needed else Doubt.CHUNKS_MISSING
+        return (*self._said, f"{doubt}:{missing} of {needed}")
 
     @property
     def planes(self) -> int:
@@ -140,7 +145,6 @@ class ArrayImage:
                 held[at] = self._chunk(at, chosen)
             chunk = held[at]
             if chunk is None:
-                self._gaps = True
                 continue
             piece = chunk[within] if y < x else chunk[within].T
             top, left = at[y] * array.chunks[y], at[x] * array.chunks[x]
@@ -154,11 +158,16 @@ class ArrayImage:
         """A chunk, or None if it was never written. Of a shard, only the chunks that `chosen` needs: see
         `_Decoder.chunk`."""
         key = f"{self.key}/{self.array.chunk_name(at)}"
+        array = self.array
+        local = {axis: index - at[axis] * array.chunks[axis] for axis, index in chosen.items()}
+        left = tuple(size - n * chunk for size, n, chunk in zip(array.shape, at, array.chunks, strict=True))
+        needed = self._decoder.needed(local, left)
+        self._chunks["needed"] += len(needed)
         if (reader := self._parts.get(key)) is None:
+            self._chunks["missing"] += len(needed)
             return None
-        local = {axis: index - at[axis] * self.array.chunks[axis] for axis, index in chosen.items()}
-        chunk, complete = self._decoder.chunk(reader, key, local)
-        self._gaps = self._gaps or not complete
+        chunk, missing = self._decoder.chunk(reader, key, local, needed)
+        self._chunks["missing"] += missing
         return chunk
 
     def _size(self, name: str) -> int:
@@ -231,15 +240,31 @@ class _Decoder:
         """Number of elements along each axis that are decoded together."""
         return self.shape if self.shards is None else self.shards.inner.shape
 
-    def chunk(self, reader: Reader, key: str, chosen: Mapping[int, int]) -> tuple[Plane, bool]:
-        """The elements of one stored object, and whether all of them were written.
+    def needed(self, chosen: Mapping[int, int], left: Sequence[int]) -> list[tuple[int, ...]]:
+        """The chunks of one stored object that hold the indices `chosen`: one, or of a shard those by their places in it.
 
-        Of a shard only the chunks that hold the indices `chosen` are decoded; along those axes the result is as long
-        as one chunk.
+        `left` is the number of elements from the object's first to the end of the array, along each axis: what of a shard
+        lies behind that end is never written.
         """
         if self.shards is None:
-            return self._decoded(reader.whole(), key), True
-        return self.shards.read(reader, key, self, chosen)
+            return [()]
+        inner = self.shards.inner.shape
+        return [
+            at
+            for at in self.shards.grid.chunks_of(chosen)
+            if all(n * size < rest for n, size, rest in zip(at, inner, left, strict=True))
+        ]
+
+    def chunk(
+        self, reader: Reader, key: str, chosen: Mapping[int, int], needed: Sequence[tuple[int, ...]]
+    ) -> tuple[Plane, int]:
+        """The elements of one stored object, and how many of the chunks `needed` were never written.
+
+        Of a shard only those chunks are decoded; along the axes of the indices `chosen` the result is as long as one chunk.
+        """
+        if self.shards is None:
+            return self._decoded(reader.whole(), key), 0
+        return self.shards.read(reader, key, self, chosen, needed)
 
     def _decoded(self, body: bytes | memoryview, key: str) -> Plane:
         stored = tuple(self.shape[axis] for axis in self.order)
@@ -266,17 +291,25 @@ class _Shards:
     checked: bool
     index_dtype: np.dtype[np.generic]
 
+    @property
+    def grid(self) -> ZarrArray:
+        """One shard as an array of its chunks."""
+        return ZarrArray(self.shape, self.inner.shape, "", None, (), "", "/")
+
     def read(
-        self, reader: Reader, key: str, outer: _Decoder, chosen: Mapping[int, int]
-    ) -> tuple[Plane, bool]:
+        self,
+        reader: Reader,
+        key: str,
+        outer: _Decoder,
+        chosen: Mapping[int, int],
+        wanted: Sequence[tuple[int, ...]],
+    ) -> tuple[Plane, int]:
         """See `_Decoder.chunk`."""
-        shard = ZarrArray(self.shape, self.inner.shape, "", None, (), "", "/")
-        index = self._index(reader, shard.grid, key)
-        wanted = list(shard.chunks_of(chosen))
+        index = self._index(reader, self.grid.grid, key)
         spans = {at: span for at in wanted if (span := self._span(index[at], reader.size, key)) is not None}
         inner = self.inner.shape
-        needed = tuple(inner[axis] if axis in chosen else size for axis, size in enumerate(self.shape))
-        whole = np.full(needed, outer.fill, outer.dtype)
+        shape = tuple(inner[axis] if axis in chosen else size for axis, size in enumerate(self.shape))
+        whole = np.full(shape, outer.fill, outer.dtype)
         with reader.holding(list(spans.values())):
             for at, span in spans.items():
                 corner = tuple(
@@ -284,7 +317,7 @@ class _Shards:
                     for axis, n in enumerate(at)
                 )
                 whole[corner] = self.inner._decoded(reader.read(*span), key)
-        return whole, len(spans) == len(wanted)
+        return whole, len(wanted) - len(spans)
 
     def _index(self, reader: Reader, grid: tuple[int, ...], key: str) -> Plane:
         """First byte and number of bytes of each chunk in the shard, (…, 2). Raises FieldFault(TRUNCATED) if the

@@ -97,6 +97,7 @@ def load_pixels(
     calibrations: list[float] = []
     first: _Read | None = None
     bit_max = 0
+    images: dict[int, ImageFile] = {}
     given = planned.um_per_px if run.um_per_px is None else run.um_per_px
     wanted = tuple(dict.fromkeys((*counted, *measured)))
     for selection in wanted:
@@ -116,10 +117,13 @@ def load_pixels(
         warnings |= dict.fromkeys(read.warnings)
         if selection in counted:
             first = first or read
-            images = [each.image for each in found]
-            bit_max = max(bit_max, *(image.bit_max for image in images))
-            calibrations += [image.um_per_px for image in images if image.um_per_px is not None]
-            codes = dict.fromkeys(code for image in images for code in image.warnings)
+            own = [each.image for each in found]
+            bit_max = max(bit_max, *(image.bit_max for image in own))
+            calibrations += [image.um_per_px for image in own if image.um_per_px is not None]
+            images |= {id(image): image for image in own}
+        if len(planes) == len(set(counted)):
+            # Now all that is counted was read and nothing else: an array can say what it lacks of that.
+            codes = dict.fromkeys(code for image in images.values() for code in image.warnings)
             warnings |= {
                 code: None for code in codes if given is None or not code.startswith(_OF_CALIBRATION)
             }

@@ -212,6 +212,9 @@ _OF_MOST_FIELDS = (
 )  # fmt: skip
 """Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
 
+_OF_ANY_FIELD = (Doubt.CHUNKS_MOSTLY_MISSING,)
+"""Doubts about a field that are doubts about the plate where one counted field has one."""
+
 _HUNDREDS = 100
 """A plate whose fields, at the median of the other plates, would hold so many objects should hold more than one for each hundred."""
 
@@ -220,13 +223,15 @@ def plates_in_doubt(plates: Sequence[PlateTotals]) -> dict[str, Doubt]:
     """The plates whose counts cannot be trusted as they are: name and reason.
 
     Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, one that the model is
-    not made for, or things of which none was found), or the plate has hardly an object where the other plates have hundreds.
+    not made for, or things of which none was found), or most of one field's image was never written, or the plate has hardly an object where
+    the other plates have hundreds.
     """
     hardly = {name for number in range(_counted(plates)) for name in _hardly_any(plates, number)}
     found: dict[str, Doubt] = {}
     for plate in plates:
         tally = plate.tally
         shared = [doubt for doubt in _OF_MOST_FIELDS if 2 * tally.warnings[doubt] > tally.ok > 0]
+        shared += [doubt for doubt in _OF_ANY_FIELD if tally.warnings[doubt]]
         if plate.name in hardly:
             shared.insert(0, Doubt.NO_OBJECTS)
         if shared:

@@ -15,8 +15,8 @@ from operator import attrgetter
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import DETAIL, FIELD_ID, REASON, Value
-from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.columns import DETAIL, FIELD_ID, REASON, SITE, WARNINGS, WELL, Value
+from cellcount_core.domain.doubts import EXAMPLE_TOLD, Doubt
 from cellcount_core.domain.errors import LedgerFault
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.output.labels import LABELS
@@ -139,6 +139,11 @@ class _Reading:
         ):
             if reason is not None and detail:
                 self.examples.setdefault(reason, str(detail).removesuffix(f" [{reason}]"))
+        names = [column.name for column in (WELL, SITE, WARNINGS)]
+        for well, site, warnings in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+            for code, _, about in (warning.partition(":") for warning in warnings):
+                if about and code in EXAMPLE_TOLD and code not in self.examples:
+                    self.examples[code] = f"well {well!r}, site {site}: {about}"
 
 
 def _plates(fields: Iterator[CountedField], run: RunFile, wells_file: TableWriter) -> Iterator[PlateTotals]:

@@ -148,7 +148,15 @@ def told_doubts(summary: Summary) -> list[str]:
     codes = {*summary.warnings, *(one.doubt.value for one in shown)}
     packages = {code: better_package(code, summary.warnings, model) for code in codes}
     lines = [
-        sentence(code, fields, ok, noun=noun, model=model, package=packages[code])
+        sentence(
+            code,
+            fields,
+            ok,
+            noun=noun,
+            model=model,
+            package=packages[code],
+            example=summary.examples.get(code, ""),
+        )
         for code, fields in by_weight(summary.warnings)
     ]
     lines += [

@@ -20,6 +20,7 @@ from cellcount_core.domain.errors import ExitCode, FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.output.planfile import read_shards
 from cellcount_core.pipeline.files import read_fields
+from cellcount_core.reduce.summary import told_doubts
 from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.job import JobResult
 from cellcount_core.stores.base import StorageOptions
@@ -180,7 +181,7 @@ def test_chunks_that_were_never_written_are_warned_of_and_an_image_without_any_i
     assert (found["B02", 1]["status"], found["B02", 1]["count"]) == ("missing", None)
     assert f"none of the {len(form.chunks)} chunks" in str(found["B02", 1]["reason_detail"])
     if others:
-        assert found["B03", 1]["warnings"] == [Doubt.CHUNKS_MISSING]
+        assert found["B03", 1]["warnings"] == [f"{Doubt.CHUNKS_MISSING}:1 of {len(form.chunks)}"]
         assert result.summary.warnings[Doubt.CHUNKS_MISSING] == 1
     assert found["D07", 1]["status"] == "ok"
 
@@ -234,10 +235,12 @@ def test_the_real_plate_of_0_4_is_counted_at_the_finest_level_it_has(tmp_path: P
 @needs_data("plates/omezarr_v05_idr6001240")
 def test_the_real_image_of_0_5_is_counted_and_its_missing_planes_told(tmp_path: Path) -> None:
     run = {"layout": {"kind": "ome-zarr"}, "channels": {"nuclei": "dapi"}}
-    count(real("omezarr_v05_idr6001240"), tmp_path / "out", run=run)
+    result = count(real("omezarr_v05_idr6001240"), tmp_path / "out", run=run)
     [row] = fields(tmp_path / "out").values()
     assert (row["width_px"], row["height_px"], row["planes"], row["channel"]) == (67, 68, 236, "Dapi")
     assert row["um_per_px"] == pytest.approx(1.44159, abs=1e-5)
-    assert Doubt.CHUNKS_MISSING in str(row["warnings"])
+    assert f"{Doubt.CHUNKS_MOSTLY_MISSING}:216 of 236" in str(row["warnings"])
+    assert [(one.doubt, one.fields) for one in result.summary.doubts] == [(Doubt.CHUNKS_MOSTLY_MISSING, 1)]
+    assert any("site 1: 216 of 236)" in line for line in told_doubts(result.summary))
     read = {part.key for field in planned(tmp_path / "out") for part in field.objects}
     assert read == {"zarr.json", "2/zarr.json", "2/c/1/11/0/0", "2/c/1/12/0/0"}

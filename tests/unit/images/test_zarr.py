@@ -145,7 +145,7 @@ def test_a_chunk_that_was_never_written_has_the_fill_value_and_is_told(tmp_path:
     read = image.read("", 0)
     assert (read[32:, :32] == 7).all()
     assert np.array_equal(read[:32], pixels[0, 0, :32])
-    assert image.warnings == (Doubt.CHUNKS_MISSING,)
+    assert image.warnings == (f"{Doubt.CHUNKS_MISSING}:1 of 4",)
 
 
 def test_a_chunk_of_a_shard_that_was_never_written_is_told_too(tmp_path: Path) -> None:
@@ -156,7 +156,33 @@ def test_a_chunk_of_a_shard_that_was_never_written_is_told_too(tmp_path: Path) -
     )
     image = opened(tmp_path)
     assert np.array_equal(image.read("", 0), pixels[0, 0])
-    assert image.warnings == (Doubt.CHUNKS_MISSING,)
+    assert image.warnings == (f"{Doubt.CHUNKS_MISSING}:1 of 4",)
+
+
+def test_chunks_of_a_shard_beyond_the_end_of_the_array_are_not_missing(tmp_path: Path) -> None:
+    pixels = noise((1, 1, 40, 70))
+    write_image(
+        tmp_path / "image", pixels, version="0.5", chunks=(1, 1, 32, 32), shards=(1, 1, 64, 64), fill_value=0
+    )
+    image = opened(tmp_path)
+    assert np.array_equal(image.read("", 0), pixels[0, 0])
+    assert image.warnings == ()
+
+
+@pytest.mark.parametrize("shards", [{}, {"shards": (1, 1, 64, 64)}])
+def test_an_image_most_of_whose_chunks_were_never_written_says_how_many(
+    tmp_path: Path, shards: dict[str, object]
+) -> None:
+    pixels = noise((1, 5, 64, 64))
+    write_image(
+        tmp_path / "image", pixels, version="0.5", chunks=(1, 1, 32, 32), fill_value=0, um=0.5, **shards
+    )  # type: ignore[arg-type]
+    for path in sorted((tmp_path / "image/0/c/0").glob("[1-4]/*/*")):
+        path.unlink()
+    image = opened(tmp_path)
+    for plane in range(5):
+        image.read("", plane)
+    assert image.warnings == (f"{Doubt.CHUNKS_MOSTLY_MISSING}:16 of 20",)
 
 
 def test_only_the_chunks_of_a_shard_that_are_needed_are_decoded(tmp_path: Path) -> None:
