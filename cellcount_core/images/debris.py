@@ -4,7 +4,7 @@ pixels or a bright edge.
 Full scale is a level that few pixels exceed. A little debris can therefore set it, and objects at a hundredth of full
 scale are not found. Debris is recognised by numbers: if most of the pieces that stand out from the background stay
 below a third of full scale, full scale is not the level of the objects. Without debris hardly any piece does
-(`View.apart` then gives None).
+(`DebrisView.apart` then gives None).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Debris:
         return np.asarray((covered > 0) & (covered >= _COVERED * areas), np.bool_)
 
 
-class View:
+class DebrisView:
     """A plane (H, W) of any integer or float type, reduced to the means of squares; at least twofold unless it is
     tiny."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.scales import Polarity
-from cellcount_core.images.debris import RUNG, Debris, View
+from cellcount_core.images.debris import RUNG, Debris, DebrisView
 
 _SAMPLE = 1 << 20
 """Most pixels that an estimate uses."""
@@ -134,7 +134,7 @@ def _levels(
     floor = floor_sigmas * noise
     background, span = _scale(values, percentile, floor)
     first = Normalisation(background, span if span > 0 else 1.0, noise)
-    view = View(plane)
+    view = DebrisView(plane)
     aside: NDArray[np.bool_] | None = None
     for _ in range(_TAKEN_APART):
         found = view.apart(background, span, floor)
@@ -160,7 +160,7 @@ def _scale(values: NDArray[np.float64], percentile: float, floor: float) -> tupl
 
 
 def _rest(
-    plane: NDArray[np.generic], view: View, aside: NDArray[np.bool_], level: float
+    plane: NDArray[np.generic], view: DebrisView, aside: NDArray[np.bool_], level: float
 ) -> NDArray[np.float64]:
     """The pixels of the sample, in ascending order, without those set aside, those in their halo, and hot pixels
     above `level`."""

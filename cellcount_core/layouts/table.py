@@ -43,7 +43,7 @@ class TableSettings(LayoutSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest(Layout):
+class TableLayout(Layout):
     """Where the table lies, and what its columns are called (`columns` maps our names to the table's). Build it with `check_manifest`."""
 
     location: str
@@ -154,12 +154,12 @@ class Manifest(Layout):
         return Entry(key, Parsed(FieldKey(plate, well, site, timepoint), row.get("channel", ""), plane))
 
 
-def check_manifest(config: TableSettings, root: str) -> Manifest:
+def check_manifest(config: TableSettings, root: str) -> TableLayout:
     """The layout of `config`; `root` is the plate of files in the input itself. Raises ConfigFault if `columns` maps an unknown name."""
     known: Iterable[str] = COLUMNS
     for name in sorted(set(config.columns) - set(known)):
         raise ConfigFault(f"run.layout.columns: {name!r} is unknown{nearest(name, known)}")
-    return Manifest(config.manifest, dict(config.columns), root)
+    return TableLayout(config.manifest, dict(config.columns), root)
 
 
 def _split_location(location: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ class _Part(BaseModel):
     )
 
 
-class Normalisation(_Part):
+class NormalisationSection(_Part):
     """How raw pixels become the network's input (images/normalise.py)."""
 
     kind: Literal["noise_floor"]
@@ -50,7 +50,7 @@ class Input(_Part):
 
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     diameter_px: Annotated[float, Field(gt=0)] | None
-    normalisation: Normalisation
+    normalisation: NormalisationSection
     um_per_px: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.domain.statistics import is_out_of_domain
-from cellcount_core.images.debris import View, longest_edge
+from cellcount_core.images.debris import DebrisView, longest_edge
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, looks_like_mask, padding, unevenness, zero_tail
@@ -141,7 +141,7 @@ def _shows(plane: Plane, norm: Normalisation, quality: Quality) -> bool:
     reaches, is then far above all of them.
     """
     sign = -1 if norm.inverted else 1
-    view = View(-plane.astype(np.float32) if norm.inverted else plane)
+    view = DebrisView(-plane.astype(np.float32) if norm.inverted else plane)
     background = sign * norm.background
     if view.pieces(background + abs(norm.range) / 2) >= _PIECES:
         return True

@@ -22,9 +22,6 @@ MODULES = {
 ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
 LINE = re.compile(r"^(\w+) \(([\w.]+)\) +→ ([\w.]+) \(([\w.]+)\) +→ (\w+) \(([\w.]+)\)(?: |$)")
 
-STILL_TWICE = frozenset({"View", "Normalisation", "Manifest"})
-"""Class names that have two definitions. Take out those that have one by now; none may be added."""
-
 
 def drawing() -> list[str]:
     """The lines of the drawing of the forms that data takes."""
@@ -94,7 +91,7 @@ def targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 def test_no_class_name_has_two_definitions() -> None:
     times = Counter(name for tree in MODULES.values() for name in classes(tree))
-    assert {name for name, number in times.items() if number > 1} <= STILL_TWICE
+    assert {name for name, number in times.items() if number > 1} == set()
 
 
 def test_every_module_that_holds_something_says_what() -> None:
