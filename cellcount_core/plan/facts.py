@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.errors import ConfigFault, FieldFault
@@ -82,8 +82,9 @@ def _stated(store: Store, layout: Layout, found: Findings, warnings: list[str]) 
     for (folder, _), sidecar in sorted(found.sidecars.items()):
         folders[folder].append(sidecar)
     stated: dict[Acquired, PlateFacts] = {}
+    copies = {found.sidecars[place].key: those for place, those in found.copies.items()}
     for files in folders.values():
-        for facts in _described(store, layout, files, warnings):
+        for facts in _described(store, layout, files, warnings, copies):
             of = _plate_of(facts, found)
             if of is None:
                 called = facts.name or facts.plate
@@ -146,26 +147,49 @@ def _named(stated: Iterable[tuple[str, str, str]]) -> Names:
 
 
 def _described(
-    store: Store, layout: Layout, files: list[SidecarFile], warnings: list[str]
+    store: Store,
+    layout: Layout,
+    files: list[SidecarFile],
+    warnings: list[str],
+    copies: Mapping[str, Sequence[SidecarFile]],
 ) -> Iterator[PlateFacts]:
+    """What the metadata files of one folder state; `copies` are those of each, by its key."""
     bodies: dict[str, bytes] = {}
     for file in files:
         if file.size > file.most_bytes:
             warnings.append(
-                f"{file.key}: has {file.size / 2**20:.0f} MiB, and metadata files of up to {file.most_bytes / 2**20:.0f} MiB are"
-                f" read; {_BY_NAMES}"
+                f"{file.key}: has {file.size:,} bytes, more than the {file.most_bytes:,} up to which metadata files are read; {_BY_NAMES}"
             )
             continue
         try:
             bodies[file.key] = store.get(file.key)
         except (Absent, Denied) as fault:
             warnings.append(f"{fault}; {_BY_NAMES}")
+            continue
+        others = [
+            each.key for each in sorted(copies.get(file.key, ())) if _differs(store, each, bodies[file.key])
+        ]
+        if others:
+            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            warnings.append(
+                f"{others[0]}{more} says otherwise than {file.key}, which is used: the two should be copies of each other"
+            )
     if not bodies:
         return
     try:
         yield from layout.describe(bodies)
     except Unreadable as fault:
         warnings.append(f"{fault}; {_BY_NAMES}")
+
+
+def _differs(store: Store, copy: SidecarFile, body: bytes) -> bool:
+    """Whether a copy of a metadata file holds anything but `body`. One that cannot be read says nothing."""
+    if copy.size != len(body):
+        return True
+    try:
+        return store.get(copy.key) != body
+    except (Absent, Denied):
+        return False
 
 
 def _plate_of(facts: PlateFacts, found: Findings) -> Acquired | None:

@@ -101,6 +101,7 @@ class _Known:
     def channel(self, asked: str, where: str) -> str:
         """The channel as file names have it; as it was asked for where it is looked for within files."""
         if (known := matching(asked, self.seen)) is not None:
+            self._check_one_meaning(known, asked, where)
             return known
         if UNNAMED in self.seen:
             return asked
@@ -108,6 +109,18 @@ class _Known:
             return self._only(name, where)
         hint = likely(asked, [*self.seen, *self.names]) or ";"
         raise ConfigFault(f"{where}: no file of channel {asked!r}{hint} there are {self.shown()}")
+
+    def _check_one_meaning(self, channel: str, asked: str, where: str) -> None:
+        """Raise ConfigFault if the instrument gives this name to another channel than file names do."""
+        name = matching(asked, self.names)
+        others = sorted({other for other in self.names.get(name or "", ()) if other != channel})
+        if others:
+            called = by_channel(self.names).get(channel)
+            ways = f"ask for {others[0]!r}" + (f" or {called!r}" if called else "")
+            raise ConfigFault(
+                f"{where}: {asked!r} has two meanings: files call {channel!r} so, and the metadata calls {others[0]!r} so; {ways}, or leave the"
+                " metadata file out with run.exclude"
+            )
 
     def shown(self) -> str:
         """All channels in words."""

@@ -17,6 +17,9 @@ from cellcount_core.stores.base import Listed
 EXAMPLES = 10
 """Names shown of those that do not parse: the first in sorted order."""
 
+MOST_COPIES = 20
+"""Copies of a metadata file, of one size, that are held against the one that is read."""
+
 _SHOWN_WHYS = 8
 
 NO_PATH = "key with an empty, '.' or '..' folder or a control character, which names no file; copy it to another name to count it"
@@ -59,7 +62,8 @@ class Findings:
 
     `unparsed` counts images whose names cannot be read, `not_text` those of them whose names are not UTF-8. `ignored` counts
     other files by the reason for leaving them alone; `ignored_examples` has the first name of each in sorted order.
-    `acquisitions` is what was seen of each plate in each folder, `sidecars` the metadata files by folder and name.
+    `acquisitions` is what was seen of each plate in each folder, `sidecars` the metadata files by folder and name, `copies` those of the same place
+    that lie deeper (some of them).
     `conventions` counts images by the instrument whose names theirs look like, if the layout reads any name.
     """
 
@@ -72,6 +76,7 @@ class Findings:
     not_text_examples: list[str] = field(default_factory=list)
     acquisitions: dict[tuple[str, str], Acquisition] = field(default_factory=dict)
     sidecars: dict[tuple[str, str], SidecarFile] = field(default_factory=dict)
+    copies: dict[tuple[str, str], list[SidecarFile]] = field(default_factory=dict)
     images: int = 0
     conventions: Counter[str] = field(default_factory=Counter)
 
@@ -110,7 +115,14 @@ class Findings:
         """Note a metadata file. Of several copies the one in the highest folder is kept, and of those the first by key."""
         place = (sidecar.folder, sidecar.name)
         file = SidecarFile(listed.key.count("/"), listed.key, listed.size, sidecar.most_bytes)
-        self.sidecars[place] = min(file, self.sidecars.get(place, file))
+        kept = self.sidecars.setdefault(place, file)
+        if kept == file:
+            return
+        self.sidecars[place] = min(file, kept)
+        copies = self.copies.setdefault(place, [])
+        # Of those of one size the first are compared, of others one is enough to tell.
+        if sum(each.size == max(file, kept).size for each in copies) < MOST_COPIES:
+            copies.append(max(file, kept))
 
     @property
     def channels(self) -> frozenset[str]:

@@ -99,7 +99,7 @@ def test_files_that_were_set_aside_are_not_missing() -> None:
         (HTD.replace(b'"ZSteps", 0', b'"XWells", 24'), "states XWells twice, and not the same"),
         (
             b'"HTSInfoFile", Version 1.0\n' + b"#" * (4 * 2**20),
-            "has 4 MiB, and metadata files of up to 4 MiB",
+            "has 4,194,331 bytes, more than the 4,194,304 up to which metadata files are read",
         ),
     ],
 )
@@ -110,6 +110,26 @@ def test_metadata_that_cannot_be_read_is_told_and_the_names_are_gone_by(body: by
     assert told.startswith("run/p.HTD: ")
     assert said in told
     assert told.endswith("the plate is planned from its file names alone")
+
+
+def test_a_copy_of_the_metadata_that_says_otherwise_is_told() -> None:
+    other = HTD.replace(b"FALSE, TRUE, TRUE, TRUE", b"FALSE, TRUE, TRUE,FALSE")
+    for differing in (other, HTD + b"\r\n"):
+        copies = {"run/TimePoint_1/p.HTD": HTD, "run/TimePoint_1/ZStep_1/p.HTD": differing}
+        _, summary = planned({"run/p.HTD": HTD, **copies})
+        [told] = [text for text in summary.warnings if "says otherwise" in text]
+        assert told.startswith("run/TimePoint_1/ZStep_1/p.HTD says otherwise than run/p.HTD, which is used")
+    _, summary = planned({"run/p.HTD": HTD, "run/TimePoint_1/p.HTD": HTD})
+    assert not [text for text in summary.warnings if "says otherwise" in text]
+
+
+def test_a_name_that_files_and_metadata_give_to_different_channels_is_refused() -> None:
+    images = tuple(f"run/p_B02_s1_w{channel}.TIF" for channel in (1, 2))
+    swapped = HTD.replace(b'"WaveName1", "DAPI"', b'"WaveName1", "w2"')
+    with pytest.raises(ConfigFault, match=r"'w2' has two meanings.*ask for 'w1' or 'FITC'"):
+        planned({"run/p.HTD": swapped}, images, channels={"nuclei": "w2"})
+    for name in ("w1", "FITC"):
+        planned({"run/p.HTD": swapped}, images, channels={"nuclei": name})
 
 
 def test_metadata_of_a_plate_without_images_is_told() -> None:
