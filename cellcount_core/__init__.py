@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cellcount_core.api.calls import count, evaluate, plan, run
-    from cellcount_core.api.result import DoubtfulCount, Result
+    from cellcount_core.api.result import Result
     from cellcount_core.demo.plate import made_up_image, made_up_labelled, made_up_plate
+    from cellcount_core.domain.doubts import DoubtfulCount
     from cellcount_core.output.open import Output
     from cellcount_core.output.open import open_output as open  # noqa: A004
 
@@ -33,7 +34,7 @@ _HOMES = {
     "run": "cellcount_core.api.calls",
     "evaluate": "cellcount_core.api.calls",
     "Result": "cellcount_core.api.result",
-    "DoubtfulCount": "cellcount_core.api.result",
+    "DoubtfulCount": "cellcount_core.domain.doubts",
     "Output": "cellcount_core.output.open",
     "made_up_image": "cellcount_core.demo.plate",
     "made_up_labelled": "cellcount_core.demo.plate",

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.api.result import DoubtfulCount, Result, in_python
+from cellcount_core.api.result import Result, in_python
 from cellcount_core.cli.arguments import job_from_arguments
 from cellcount_core.config import JobConfig
-from cellcount_core.domain.doubts import by_weight, code_of, sentence
+from cellcount_core.domain.doubts import DoubtfulCount, by_weight, code_of, sentence
 from cellcount_core.domain.errors import (
     ConfigFault,
     CredentialsFault,

@@ -11,10 +11,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 
-class DoubtfulCount(UserWarning):
-    """Something that a reader of a count should know. It stands in the result, or in the tables, too."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """One counted image.

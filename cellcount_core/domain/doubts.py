@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class DoubtfulCount(UserWarning):
+    """Something that a reader of a count should know, as a Python warning. It stands in the result, or in the tables, too."""
+
+
 class Doubt(StrEnum):
     """What is doubtful about a counted field, or about a plate. The value stands in the tables."""
 

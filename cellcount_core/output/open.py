@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow.fs import FileInfo, FileSelector, FileSystemHandler, FileType, PyFileSystem
 
-from cellcount_core.domain.errors import ConfigFault, NoRunFault, nearest
+from cellcount_core.domain.doubts import DoubtfulCount
+from cellcount_core.domain.errors import ConfigFault, LedgerFault, NoRunFault, nearest
 from cellcount_core.domain.fields import Source
 from cellcount_core.output.labels import label_key
-from cellcount_core.output.parts import FIELDS, OBJECTS
+from cellcount_core.output.parts import FIELDS, OBJECTS, committed_parts
+from cellcount_core.output.planfile import read_shards
+from cellcount_core.output.run_folder import load_plan
 from cellcount_core.output.runfile import RUN_KEY, RunFile, read_run
 from cellcount_core.output.schema import read_table_bytes
 from cellcount_core.stores.base import Absent, StorageOptions, Store
@@ -46,12 +50,20 @@ class Output:
 
     @property
     def fields(self) -> ds.Dataset:
-        """One row for each field: a pyarrow dataset over the parts in key order. Raises NoRunFault if there is no part yet."""
+        """One row for each field: a pyarrow dataset over the parts in key order.
+
+        Warns (DoubtfulCount) of a run that is not finished. Raises NoRunFault if there is no part yet, LedgerFault (ValueError) if
+        parts of a finished run are gone.
+        """
         return self._parts(FIELDS)
 
     @property
     def objects(self) -> ds.Dataset:
-        """One row for each object: a pyarrow dataset over the parts in key order. Raises NoRunFault if there is no part yet."""
+        """One row for each object: a pyarrow dataset over the parts in key order.
+
+        Warns (DoubtfulCount) of a run that is not finished. Raises NoRunFault if there is no part yet, LedgerFault (ValueError) if
+        parts of a finished run are gone.
+        """
         return self._parts(OBJECTS)
 
     @property
@@ -122,9 +134,34 @@ class Output:
             for listed in batch
             if listed.key.endswith(".parquet")
         )
-        if not keys:
-            raise NoRunFault(f"{self.store.url}: {folder}/ holds no part yet")
+        self._check_parts(folder, len(keys))
         return ds.dataset(keys, format="parquet", filesystem=store_filesystem(self.store))
+
+    def _check_parts(self, folder: str, parts: int) -> None:
+        """Warn (DoubtfulCount) of a run that is not finished. Raises NoRunFault where there is no part, LedgerFault if parts of a
+        finished run are gone."""
+        store, planned = self.store, self.run.numbers.shards
+        finished = store.size_of("summary.json") is not None
+        if parts < planned and finished:
+            raise LedgerFault(
+                f"{store.url}: the run was finished, but {folder}/ holds {parts} of its {planned} parts: what it counted is not all here. "
+                "`cellcount verify` names what is missing; the command that counted it counts that again"
+            )
+        if not parts:
+            raise NoRunFault(f"{store.url}: {folder}/ holds no part yet")
+        if parts < planned:
+            warnings.warn(
+                f"{store.url}: the run is not finished: {self._counted_so_far()} are counted, and the tables hold those alone",
+                DoubtfulCount,
+                stacklevel=4,
+            )
+
+    def _counted_so_far(self) -> str:
+        """ "9 of 12 fields": by the plan, since the parts may be large."""
+        run, done = self.run, committed_parts(self.store)
+        shards = read_shards(load_plan(self.store, run))
+        fields = sum(len(shard.fields) for shard in shards if shard.number in done)
+        return f"{fields} of {run.numbers.fields} {run.noun}s"
 
 
 class MissingLibrary(ConfigFault, ImportError):
@@ -144,7 +181,7 @@ def open_output(
     """Open the output folder or `s3://` prefix of a run.
 
     `endpoint` is the URL of an S3 service other than AWS; `options` holds everything that can be said of a store.
-    Raises NoRunFault (FileNotFoundError) if there is no run, ConfigFault (ValueError) if `url` is not a place, CredentialsFault
+    Raises NoRunFault (FileNotFoundError) if there is no run or its run.json is damaged or of a later version, ConfigFault (ValueError) if `url` is not a place, CredentialsFault
     (PermissionError) if it may not be read.
 
     >>> import cellcount_core as cc
@@ -158,6 +195,7 @@ def open_output(
     store = open_store(url, options or asked_for(url, endpoint=endpoint))
     if store.size_of(RUN_KEY) is None:
         raise NoRunFault(f"{store.url}: is not the output of a run: {RUN_KEY} is not there")
+    read_run(store)
     return Output(store)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
@@ -105,34 +105,62 @@ def to_json(run: RunFile) -> bytes:
 
 
 def from_json(body: bytes) -> RunFile:
-    """The run that the bytes of a run.json describe. Raises OutputFault if this version cannot read them."""
+    """The run that the bytes of a run.json describe. Raises NoRunFault, naming what is wrong, if this version cannot read them."""
     try:
-        data = _mapping(json.loads(body))
-        version = int(str(data.pop("schema_version")))
+        data = _mapping(json.loads(body), "it")
+        version = _whole_number(data, "schema_version")
         if not VERSION_3 <= version <= SCHEMA_VERSION:
-            raise OutputFault(
+            raise NoRunFault(
                 f"{RUN_KEY}: schema version {version}, this version of cellcount reads {VERSION_3} to {SCHEMA_VERSION}; "
                 "choose another output folder"
             )
+        del data["schema_version"]
+        if "results_version" in data and (its := _whole_number(data, "results_version")) > RESULTS_VERSION:
+            raise NoRunFault(
+                f"{RUN_KEY}: results version {its}, this version of cellcount counts and reads up to {RESULTS_VERSION}: the run is of a "
+                "later one, which is needed to read it"
+            )
         return _runs().validate_python({**data, "schema": _schema(data, version)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputFault(f"{RUN_KEY}: not a run file of this version of cellcount: {error!r}") from error
+    except ValueError as error:
+        raise NoRunFault(f"{RUN_KEY}: is damaged, or no run file: {_in_words(error)}") from error
+
+
+def _in_words(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"it is not JSON ({error})"
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    at = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("missing", "missing_argument"):
+        return f"it has no `{at}`"
+    return f"{at}: {first['msg']} (got {first['input']!r:.80})"
+
+
+def _whole_number(data: Mapping[str, object], name: str) -> int:
+    if name not in data:
+        raise ValueError(f"it has no `{name}`")
+    if not isinstance(value := data[name], int):
+        raise ValueError(f"{name}: a whole number expected (got {value!r:.80})")
+    return value
 
 
 def _schema(data: dict[str, object], version: int) -> Schema:
     """The schema of a run. Runs planned by version 3 hold none: it is made from what they say of their features, as all had one task."""
     if "schema" in data:
-        return _schemas().validate_python({**_mapping(data["schema"]), "version": version})
-    features = _mapping(data.pop("features"))
-    channels = features["channels"]
-    if not isinstance(channels, list):
-        raise TypeError(f"expected a list of channels, got {channels!r}")
-    return schema_3(str(features["object_name"]), tuple(str(name) for name in channels))
+        return _schemas().validate_python({**_mapping(data["schema"], "schema"), "version": version})
+    if "features" not in data:
+        raise ValueError("it has no `schema`")
+    features = _mapping(data.pop("features"), "features")
+    name, channels = features.get("object_name"), features.get("channels")
+    if not isinstance(name, str) or not isinstance(channels, list):
+        raise ValueError("features: `object_name` and a list `channels` expected")
+    return schema_3(name, tuple(str(channel) for channel in channels))
 
 
-def _mapping(value: object) -> dict[str, object]:
+def _mapping(value: object, what: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise TypeError(f"expected an object, got {value!r}")
+        raise ValueError(f"{what} is no JSON object ({{…}}) but {value!r:.80}")
     return value
 
 
@@ -149,7 +177,7 @@ def _schemas() -> TypeAdapter[Schema]:
 def read_run(store: Store) -> RunFile:
     """The run that the output in `store` belongs to.
 
-    Raises NoRunFault if there is none, OutputFault if its run.json cannot be read or is of a version that is not read.
+    Raises NoRunFault if there is none, or if its run.json is damaged or of a later version, OutputFault if it may not be read.
     """
     try:
         body = store.get(RUN_KEY)
@@ -160,8 +188,8 @@ def read_run(store: Store) -> RunFile:
         ) from error
     try:
         return from_json(body)
-    except OutputFault as fault:
-        raise OutputFault(f"{store.url}: {fault}") from fault
+    except NoRunFault as fault:
+        raise NoRunFault(f"{store.url}: {fault}") from fault
 
 
 def installed_versions() -> dict[str, str]:

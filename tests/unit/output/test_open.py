@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pyarrow.compute as pc
 import pytest
 
 import cellcount_core
-from cellcount_core.domain.errors import OutputFault
+from cellcount_core.domain.errors import LedgerFault, NoRunFault, OutputFault
+from cellcount_core.output.runfile import RUN_KEY
 from cellcount_core.reduce.reducer import reduce_run
+from cellcount_core.reduce.verify import verify
 from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.unit.reduce.outputs import cut, memory_store, output, plate
@@ -31,6 +34,54 @@ def test_an_output_opens_wherever_it_stands(place: str, tmp_path: Path) -> None:
     assert opened.plates.num_rows == 1
     assert opened.summary["count"] == summary.totals["count"]
     assert opened.run.fingerprint == summary.fingerprint
+
+
+@pytest.mark.parametrize("folder", ["fields", "objects"])
+def test_a_finished_run_that_lost_a_part_is_not_read_as_if_it_were_whole(folder: str, tmp_path: Path) -> None:
+    store = output(cut(plate(), 5), open_store(tmp_path, StorageOptions()))
+    reduce_run(store)
+    next((tmp_path / folder).glob("*.parquet")).unlink()
+    opened = cellcount_core.open(tmp_path)
+    with pytest.raises(LedgerFault, match=rf"{folder}/ holds 2 of its 3 parts"):
+        getattr(opened, folder)
+
+
+def test_a_run_that_is_not_finished_says_how_many_fields_are_counted(tmp_path: Path) -> None:
+    output(cut(plate(), 5), open_store(tmp_path, StorageOptions()))
+    (tmp_path / "fields" / "part-000001.parquet").unlink()
+    opened = cellcount_core.open(tmp_path)
+    with pytest.warns(cellcount_core.DoubtfulCount, match="not finished: 7 of 12 fields are counted"):
+        assert opened.fields.count_rows() == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", r"it is no JSON object .* but \[\]"),
+        ("{}", "it has no `schema_version`"),
+        ('{"schema_version": 4}', "it has no `schema`"),
+        ('{"schema_version": "four"}', "schema_version: a whole number expected"),
+        ('{"schema_version": 99}', "schema version 99, this version of cellcount reads"),
+    ],
+)
+def test_a_damaged_run_file_is_told_in_words(content: str, told: str) -> None:
+    store = output(cut(plate(), 5))
+    store.put(RUN_KEY, content.encode())
+    with pytest.raises(NoRunFault, match=rf"run/run\.json: .*{told}") as caught:
+        cellcount_core.open(store.url)
+    assert "Error(" not in str(caught.value)
+
+
+def test_a_run_of_later_results_is_refused_by_all_that_read_it() -> None:
+    store = output(cut(plate(), 5))
+    later = json.loads(store.get(RUN_KEY)) | {"results_version": 99}
+    store.put(RUN_KEY, json.dumps(later).encode())
+    for read in (lambda: cellcount_core.open(store.url), lambda: verify(store), lambda: reduce_run(store)):
+        with pytest.raises(
+            NoRunFault, match="results version 99, this version of cellcount counts and reads"
+        ):
+            read()
 
 
 def test_rows_come_in_key_order() -> None:
