@@ -97,6 +97,7 @@ class PlateFacts:
     `columns` are the shape of the plate in wells. `channels` pairs each channel as file names call it ("w1") with its name in the instrument
     ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel in the object plane, in µm. `positions` holds the place of each
     well and site. `timepoints` and `planes` (z) say how many there are.
+    `notes` say in words what the file states that cannot be believed, or that the instrument says went wrong.
     """
 
     folder: str
@@ -111,6 +112,7 @@ class PlateFacts:
     expected: tuple[ExpectedFields, ...] = ()
     timepoints: int | None = None
     planes: int | None = None
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, object]:
         """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)."""

@@ -38,6 +38,8 @@ _NAME = re.compile(
 )
 _INDEX = frozenset({"index.idx.xml", "index.xml", "index.ref.xml"})
 _UM = 1e6
+_LEAST_UM, _MOST_UM = 0.01, 100.0
+"""Sizes of a pixel, in µm, beyond which no microscope works."""
 
 
 class HarmonySettings(LayoutSettings):
@@ -79,6 +81,10 @@ class Harmony(Layout):
         return (index.facts(),)
 
 
+def _well_of(name: re.Match[str]) -> str:
+    return WellPosition(int(name["row"]) - 1, int(name["column"]) - 1).name
+
+
 def _folder(key: str) -> str:
     folder = parent(key)
     return parent(folder) if file_name(folder).lower() == "images" else folder
@@ -100,6 +106,8 @@ class _Index:
     sites: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     planes: set[str] = field(default_factory=set)
     timepoints: set[str] = field(default_factory=set)
+    odd: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """What is odd about records, in words, each with the number of images it is so of, and one of them."""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An element begins."""
@@ -128,7 +136,12 @@ class _Index:
         if name == "ChannelName":
             self.channels[channel] = text.strip()
         if name == "ImageResolutionX":
-            self.sizes.add(round(self._metres(name, text) * _UM, 6))
+            size = round(self._metres(name, text) * _UM, 6)
+            if _LEAST_UM <= size <= _MOST_UM:
+                self.sizes.add(size)
+            else:
+                why = f"the pixel size {size:g} µm is stated, which no microscope has and which is not taken"
+                self._odd(why, f"one of channel {channel}")
 
     def _record(self) -> None:
         row, column, site = (self._whole(name) for name in ("Row", "Col", "FieldID"))
@@ -137,12 +150,36 @@ class _Index:
         self.planes.add(self.image.get("PlaneID", ""))
         self.timepoints.add(self.image.get("TimepointID", ""))
         channel = self.image.get("ChannelID", "")
+        self._check(FieldKey("", well, site, 1), channel)
         for name in ("ChannelName", "ImageResolutionX"):
             if name in self.image:
                 self._channel(channel, name, self.image[name])
         if "PositionX" in self.image and "PositionY" in self.image:
             x, y = (self._metres(name, self.image[name]) * _UM for name in ("PositionX", "PositionY"))
             self.positions[well, site] = Position(round(x, 3), round(0.0 - y, 3))
+
+    def _check(self, key: FieldKey, channel: str) -> None:
+        """Note what the record of an image says that it should not."""
+        url = self.image.get("URL", "")
+        shown = url or f"{key.well}, site {key.site}, channel {channel}"
+        if self.image.get("State", "Ok").casefold() not in ("", "ok"):
+            self._odd(f"the state {self.image['State']!r} is given, not 'Ok'", shown)
+        if "://" in url or url.startswith("/") or ".." in re.split(r"[/\\]", url):
+            self._odd("the URL leads out of the folder of the images; it is not opened", shown)
+            return
+        named = _NAME.fullmatch(file_name(url))
+        if named is not None and (
+            _well_of(named) != key.well
+            or int(named["site"]) != key.site
+            or str(int(named["channel"])) != channel
+        ):
+            self._odd(
+                "the URL names a file of another well, field or channel; files go by their names", shown
+            )
+
+    def _odd(self, why: str, image: str) -> None:
+        number, first = self.odd.get(why, (0, image))
+        self.odd[why] = (number + 1, first)
 
     def facts(self) -> PlateFacts:
         """All that was read."""
@@ -161,7 +198,12 @@ class _Index:
             expected=tuple(self._expected()),
             planes=len(self.planes) or None,
             timepoints=len(self.timepoints) or None,
+            notes=tuple(self._notes()),
         )
+
+    def _notes(self) -> Iterator[str]:
+        for why, (number, first) in sorted(self.odd.items()):
+            yield f"of {number} {'image' if number == 1 else 'images'}, such as {first}, {why}"
 
     def _expected(self) -> Iterator[ExpectedFields]:
         name = file_name(self.key)

@@ -85,6 +85,7 @@ def _stated(store: Store, layout: Layout, found: Findings, warnings: list[str]) 
     copies = {found.sidecars[place].key: those for place, those in found.copies.items()}
     for files in folders.values():
         for facts in _described(store, layout, files, warnings, copies):
+            warnings += [f"{facts.source}: {note}" for note in facts.notes]
             of = _plate_of(facts, found)
             if of is None:
                 called = facts.name or facts.plate

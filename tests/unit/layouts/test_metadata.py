@@ -6,7 +6,9 @@ import tracemalloc
 
 import pytest
 
+from cellcount_core.layouts.harmony import Harmony
 from cellcount_core.layouts.metadata import Unreadable, read_xml, text_of
+from tests.contract.layouts.layout_contract import HARMONY
 
 XML = '<?xml version="1.0"?><a:Root xmlns:a="urn:x"><a:Name unit="µm">Grün</a:Name><Empty/></a:Root>'
 
@@ -78,3 +80,31 @@ def test_text_is_read_in_what_instrument_pcs_write() -> None:
     assert text_of("10 µm".encode("utf-8-sig")) == text_of("10 µm".encode("utf-16")) == "10 µm"
     assert text_of("10 µm".encode()) == text_of("10 µm".encode("cp1252")) == "10 µm"
     assert text_of(b"\x81\xff") == "\ufffdÿ"
+
+
+RECORD = "<Row>3</Row><Col>4</Col><FieldID>1</FieldID>"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("<State>Failed</State>", "the state 'Failed' is given"),
+        ("<URL>../../other/r03c04f01p01-ch1sk1fk1fl1.tiff</URL>", "leads out of the folder"),
+        ("<URL>http://host/r03c04f01p01-ch1sk1fk1fl1.tiff</URL>", "leads out of the folder"),
+        ("<URL>r03c05f01p01-ch1sk1fk1fl1.tiff</URL>", "a file of another well, field or channel"),
+        ("<URL>r03c04f01p01-ch2sk1fk1fl1.tiff</URL>", "a file of another well, field or channel"),
+    ],
+)
+def test_what_an_index_says_of_an_image_that_it_should_not_is_noted(more: str, said: str) -> None:
+    body = HARMONY.replace(RECORD.encode(), f"{RECORD}{more}".encode())
+    [facts] = Harmony("p").describe({"m/Images/Index.idx.xml": body})
+    [note] = facts.notes
+    assert note.startswith("of 1 image, such as ")
+    assert said in note
+
+
+@pytest.mark.parametrize("size", ["0", "-6.5E-07", "6.5"])
+def test_a_pixel_size_that_no_microscope_has_is_noted_and_not_taken(size: str) -> None:
+    [facts] = Harmony("p").describe({"m/Images/Index.idx.xml": HARMONY.replace(b"6.5E-07", size.encode())})
+    assert facts.um_per_px is None
+    assert "which no microscope has" in facts.notes[0]
