@@ -95,7 +95,7 @@ def count(
         except FieldFault as fault:
             raise FieldFault(fault.reason, fault.detail, name) from None
         except ConfigFault as fault:
-            raise ConfigFault(f"{name}: {fault}") from None
+            raise ConfigFault(str(fault) if str(fault).startswith(name) else f"{name}: {fault}") from None
     result = _result(job, counted)
     for note in result.notes:
         warnings.warn(note, DoubtfulCount, stacklevel=2)
@@ -177,8 +177,18 @@ def run(
     from cellcount_core.cli.progress import Display, open_display
     from cellcount_core.output.open import open_output
     from cellcount_core.reduce.summary import told_doubts
+    from cellcount_core.runners.events import PassedOn
     from cellcount_core.runners.job import run_job
     from cellcount_core.runners.places import storage_options
+
+    collected: list[str] = []
+
+    class _Collected(PassedOn):
+        """Keeps the warnings of a run, which are told as Python warnings once it is done."""
+
+        def warn(self, text: str) -> None:
+            """Kept."""
+            collected.append(text)
 
     given = {"run.um_per_px": um_per_px, **(settings or {})}
     with _in_words_of_python():
@@ -192,9 +202,11 @@ def run(
             diameter=diameter,
             settings=given,
         )
-        with open_display(Display(progress)) as events:
+        with open_display(Display(progress)) as display:
+            events = _Collected(display) if progress == "quiet" else display
             done = run_job(job, events)
     told = [*done.warnings, *told_doubts(done.summary)]
+    told += [line for line in collected if line not in told]
     told += [
         f"{fields} of {done.summary.fields} fields are {Reason(code).status.value} ({code}). {Reason(code).sentence}"
         for code, fields in by_weight(done.summary.reasons)
@@ -292,18 +304,35 @@ def _source(image: Place | ArrayLike, job: JobConfig, settings: Settings) -> tup
     """The image as a store of one file, and what it is called in messages."""
     if isinstance(image, str | os.PathLike):
         return _file(os.fspath(image), job)
+    if isinstance(image, np.ma.MaskedArray):
+        raise _wrong(
+            Reason.WRONG_DTYPE,
+            "it is a masked array, and a mask cannot be counted around; give the pixels with a value for what is masked, for example "
+            "the background's: image.filled(0)",
+        )
+    try:
+        array = np.asarray(image)
+    except ValueError:
+        raise _wrong(
+            Reason.WRONG_SHAPE, "its rows differ in length or depth; one plane (H, W) is expected"
+        ) from None
     body = io.BytesIO()
-    np.save(body, _checked(np.asarray(image), job, settings), allow_pickle=False)
+    np.save(body, _checked(array, job, settings), allow_pickle=False)
     return SingleFile("array.npy", body.getvalue()), _ARRAY
 
 
 def _file(text: str, job: JobConfig) -> tuple[Store, str]:
     from cellcount_core.runners.places import storage_options
-    from cellcount_core.stores.open import asked_for, open_store
+    from cellcount_core.stores.open import asked_for, open_store, refuse_one_slash
 
+    if not text.strip():
+        raise ConfigFault(
+            "the location of the image is empty: expected a path, or a URL such as 's3://bucket/a.tif'"
+        )
     options = storage_options(
         job.storage.model_copy(update={"schemes": (*job.storage.schemes, *asked_for(text).schemes)})
     )
+    refuse_one_slash(text)
     path = text if _SCHEME.match(text) else str(Path(text).expanduser().absolute())
     root, _, name = path.rpartition("/")
     if not name or (not _SCHEME.match(text) and Path(path).is_dir()):

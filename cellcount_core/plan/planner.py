@@ -69,11 +69,12 @@ def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PlateSize, .
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
     """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables, from the names of the
-    channels counted and those measured."""
+    channels counted and those measured. `counts_as_is` says that it has no object size that images are brought to."""
 
     identity: ModelIdentity
     roles: tuple[str, ...]
     schema_of: Callable[[tuple[str, ...], tuple[str, ...]], Schema]
+    counts_as_is: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +256,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         facts,
         WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
-    warnings = [*_warnings(seen, census), *scale_warnings(scales)]
+    warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
     summary = _summary(seen, census, written, scales, warnings)
     file = RunFile(
         fingerprint=written.fingerprint,
@@ -338,7 +339,9 @@ def _summary(
 def _warnings(seen: Survey, census: Census) -> list[str]:
     found, choice = seen.discovery.found, seen.rule.choice
     warnings: list[str] = [*seen.discovery.facts.warnings]
-    if (suggestion := hint(found.images, found.conventions)) is not None:
+    # Nothing is told of how names of several images are read where there is one.
+    several = found.images > 1
+    if several and (suggestion := hint(found.images, found.conventions)) is not None:
         warnings.append(suggestion)
     elif kind_of(seen.run.layout).traits.reads_any_name:
         images = ((row.plate, row.well) for row in seen.discovery.rows() if row.slice_index <= 0)
@@ -355,11 +358,20 @@ def _warnings(seen: Survey, census: Census) -> list[str]:
             f"{'its name' if found.unparsed == 1 else 'their names'} cannot be read (run.unparsed=ignore), such as "
             f"{found.unparsed_examples[0]!r}"
         )
-    if found.channels == {UNNAMED} and choice.wanted != (UNNAMED,):
+    if several and found.channels == {UNNAMED} and choice.wanted != (UNNAMED,):
         names = ", ".join(repr(name) for name in choice.wanted if name)
         only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
         warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")
     return warnings
+
+
+def _unused_diameter(run: RunConfig, model: PlannedModel) -> list[str]:
+    if not model.counts_as_is or isinstance(run.diameter, str):
+        return []
+    return [
+        f"the diameter given ({run.diameter:g} px) is not used: `{model.identity.name}` counts images as they are, whatever the size of "
+        "their objects"
+    ]
 
 
 def _missing_lines(facts: Mapping[str, PlateFacts], census: Census) -> list[str]:

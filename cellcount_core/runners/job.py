@@ -144,7 +144,9 @@ def _size_finder(
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
     """What planning needs to know about a package. A run that is resumed keeps the schema it was planned with."""
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
-    return PlannedModel(identity, package.input.channels, schema_of(package, kept))
+    return PlannedModel(
+        identity, package.input.channels, schema_of(package, kept), package.input.diameter_px is None
+    )
 
 
 def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ...], tuple[str, ...]], Schema]:

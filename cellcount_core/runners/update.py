@@ -126,7 +126,9 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
         find_sizes = _for_new_plates(
             kept, size_finder(job.run, package, source, own_threads(job), events.stage)
         )
-        planned = PlannedModel(kept.model, package.input.channels, schema_of(package, kept))
+        planned = PlannedModel(
+            kept.model, package.input.channels, schema_of(package, kept), package.input.diameter_px is None
+        )
         with plan_survey(seen, planned, shard_limits(job.execution), find_sizes, before) as plan:
             since = changes(read_shards(before), plan.shards())
             if plan.file.fingerprint == kept.fingerprint or since.none:

@@ -294,10 +294,16 @@ def _open_file_system(url: str, scheme: str, options: StorageOptions) -> tuple[A
     import fsspec
 
     try:
-        fs = fsspec.filesystem(
-            scheme, skip_instance_cache=True, use_listings_cache=False, **_arguments(scheme, options)
-        )
-    except (ImportError, ValueError, TypeError) as fault:
+        named = fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(url)
+        given = {**named, **_arguments(scheme, options)}
+        fs = fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **given)
+    except TypeError as fault:
+        raise ConfigFault(
+            f"{url}: the store cannot be opened: {scheme}:// needs more than its URL says, which cannot be given here; mount or copy it"
+        ) from fault
+    except OSError as fault:
+        raise StorageFault(f"{url}: unreachable ({type(fault).__name__}: {fault})") from fault
+    except (ImportError, ValueError) as fault:
         raise ConfigFault(f"{url}: the store cannot be opened: {fault}") from fault
     return fs, str(fs._strip_protocol(url)).rstrip("/")
 

@@ -33,6 +33,7 @@ def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
     if not text.strip():
         raise ConfigFault("the location is empty: expected a path or a URL such as 's3://bucket/prefix'")
     if (found := _SCHEME.match(text)) is None:
+        refuse_one_slash(text)
         _refuse_scheme("file", options.schemes)
         return open_local(text)
     scheme, rest = found.group(1).lower(), found.group(2)
@@ -43,6 +44,16 @@ def open_store(url: str | os.PathLike[str], options: StorageOptions) -> Store:
     if scheme == "s3":
         return _open_s3(rest, options)
     return _open_generic(scheme, text, options)
+
+
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+):/([^/].*)", re.DOTALL)
+
+
+def refuse_one_slash(text: str) -> None:
+    """Raise ConfigFault for a URL that lacks a slash ("s3:/bucket"), unless there is a folder of such a name here."""
+    found = _ONE_SLASH.fullmatch(text)
+    if found is not None and not Path(f"{found[1]}:").exists():
+        raise ConfigFault(f"{text!r}: a URL has two slashes: did you mean {f'{found[1]}://{found[2]}'!r}?")
 
 
 def asked_for(url: str | os.PathLike[str], *, endpoint: str | None = None) -> StorageOptions:

@@ -182,6 +182,50 @@ def test_one_colour_of_an_array_is_counted_by_its_name() -> None:
     assert cc.count(colours, channel="blue").count == cc.count(image).count
 
 
+def test_what_is_told_of_an_array_is_about_the_array() -> None:
+    image, _ = cc.made_up_image(objects=30)
+    result = cc.count(np.dstack([np.zeros_like(image), np.zeros_like(image), image]), channel="blue")
+
+    assert not any("name" in note for note in result.notes)
+
+
+def test_the_names_of_one_file_are_no_convention(tmp_path: Path) -> None:
+    image, _ = cc.made_up_image(objects=30)
+    tifffile.imwrite(tmp_path / "plate_A01_s1_w1.TIF", image)
+
+    assert not any("names" in note for note in cc.count(tmp_path / "plate_A01_s1_w1.TIF", diameter=18).notes)
+
+
+def test_a_diameter_that_the_model_does_not_use_is_told() -> None:
+    image, _ = cc.made_up_image(objects=30)
+
+    with pytest.warns(
+        cc.DoubtfulCount, match=r"diameter given \(18 px\) is not used: `threshold` counts images"
+    ):
+        cc.count(image, model="threshold", diameter=18)
+
+
+def test_what_a_run_warns_of_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plate = cc.made_up_plate(tmp_path / "plate", wells=1)
+    with pytest.warns(cc.DoubtfulCount) as told:
+        cc.run(plate, tmp_path / "out", layout="imagexpress", channel="w1", model="threshold", diameter=18)
+
+    assert sum("is not used" in str(each.message) for each in told) == 1
+    assert "warning:" not in capsys.readouterr().err
+
+
+def test_what_is_no_image_is_refused_in_words() -> None:
+    refused: dict[str, object] = {
+        r"image\.filled\(0\)": np.ma.masked_less(np.arange(100.0).reshape(10, 10), 3),
+        "rows differ in length": [[1, 2], [3]],
+        "the location of the image is empty": "",
+        r"did you mean 's3://x/y\.tif'\?": "s3:/x/y.tif",
+    }
+    for told, image in refused.items():
+        with pytest.raises(CellcountError, match=told):
+            cc.count(image)
+
+
 def test_a_stack_is_counted_where_its_axes_are_named() -> None:
     image, _ = cc.made_up_image(objects=30)
     stack = np.stack([image // 2, image])

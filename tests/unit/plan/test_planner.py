@@ -110,9 +110,9 @@ def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> No
 
 
 def test_a_channel_that_is_looked_for_within_files_is_said_so() -> None:
-    with plan_of(store_of(["a.tif"]), RunConfig(channels={"nuclei": "DAPI"})) as plan:
+    with plan_of(store_of(["a.tif", "b.tif"]), RunConfig(channels={"nuclei": "DAPI"})) as plan:
         assert any("'DAPI' is looked for within each file" in text for text in plan.summary.warnings)
-    with plan_of(store_of(["a.tif"]), RunConfig()) as plan:
+    with plan_of(store_of(["a.tif", "b.tif"]), RunConfig()) as plan:
         assert not any("looked for" in text for text in plan.summary.warnings)
 
 
