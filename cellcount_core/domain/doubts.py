@@ -31,6 +31,7 @@ class Doubt(StrEnum):
     ZERO_TAIL = "zero_tail"
     CHUNKS_MOSTLY_MISSING = "chunks_mostly_missing"
     CHUNKS_MISSING = "chunks_missing"
+    IMAGE_SIZE = "image_size_unlike"
     SIZE_ABSURD = "size_absurd"
     SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
@@ -138,6 +139,12 @@ _TOLD: dict[Doubt, _Told] = {
         "how many of how many.",
         "{have} chunks that were never written, which were counted as empty",
         "where {they} should hold cells, write {them} anew",
+    ),
+    Doubt.IMAGE_SIZE: _Told(
+        "The image has another width or height than most sampled images of its plate. Not told by layouts that read any name, and only "
+        "where object sizes were sampled.",
+        "{have} another width or height than most images of {their} plate",
+        "look whether {they} {are} whole, and of the same camera settings",
     ),
     Doubt.SIZE_ABSURD: _Told(
         "The field was counted at an object size below 4 px, or above a third of its shorter side.",

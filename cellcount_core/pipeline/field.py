@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import OBJECT_NUMBER, Schema
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, ModelFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import FieldScale, ScaleSource
@@ -22,6 +23,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import without_debris
 from cellcount_core.images.pixels import resize, resized_shape
 from cellcount_core.images.quality import assess
+from cellcount_core.layouts.registry import kind_of
 from cellcount_core.models.engines import Engine, check_golden, load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.output.labels import label_key, label_tiff
@@ -194,8 +196,18 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
             view, found = own, kit.head.find(own)
     odd = doubts(view, found, kit.package)
     colours = colour_doubts(pixels, view.norms[0], kit.package)
-    told = (*pixels.warnings, *colours, *view.warnings, *found.warnings, *odd)
+    cut = _unlike_its_plate(kit, plate, view.shape)
+    told = (*pixels.warnings, *cut, *colours, *view.warnings, *found.warnings, *odd)
     return Examined(pixels, view.qualities, view.scale, view.shape, found, tuple(dict.fromkeys(told)))
+
+
+def _unlike_its_plate(kit: PlanesKit, plate: str, shape: tuple[int, int]) -> tuple[Doubt, ...]:
+    """The doubt that an image has another size than most images of its plate; () if it has not, or nothing is known of them."""
+    if kind_of(kit.run.layout).traits.reads_any_name:
+        return ()
+    images = {(s.height_px, s.width_px): s.images for s in kit.plate_sizes.values() if s.plate == plate}
+    usual = [size for size, number in images.items() if 2 * number > sum(images.values())]
+    return (Doubt.IMAGE_SIZE,) if usual and shape not in usual else ()
 
 
 def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:

@@ -152,6 +152,28 @@ def test_a_field_of_another_size_than_its_plate_is_counted_at_its_own_and_says_s
         assert (Doubt.OWN_SIZE in seen.warnings) == (source is ScaleSource.IMAGE), name
 
 
+@pytest.mark.parametrize(
+    ("kind", "height", "told"),
+    [
+        ("imagexpress", 200, True),
+        ("imagexpress", 300, False),
+        ("imagexpress", 400, True),
+        ("flat", 200, False),
+    ],
+)
+def test_an_image_of_another_size_than_most_of_its_plate_says_so(kind: str, height: int, told: bool) -> None:
+    package, engine = nuclei()
+    plane = drawn(400, rows(25, 21, 40, 75, 5))[:height]
+    plain = counting_of("auto")
+    run = type(plain).model_validate({**plain.model_dump(), "layout": {"kind": kind}})
+    sizes = [("P", 300, 400, 6), ("P", 200, 400, 1), ("Q", 200, 400, 9)]
+    with closing(planes_kit(package, engine, run)) as kit:
+        known = {(p, h, w): PlateSize(p, h, w, 20.0, n, 300, 20.0, 20.0) for p, h, w, n in sizes}
+        kit = replace(kit, plate_sizes=known)
+        seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")
+    assert (Doubt.IMAGE_SIZE in seen.warnings) == told
+
+
 class Recording:
     """An engine that keeps what it was given."""
 
