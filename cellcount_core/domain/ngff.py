@@ -104,6 +104,20 @@ class ImageGroup:
             return named
         return ("",) if count == 1 else tuple(str(number) for number in range(count))
 
+    def unnamed(self, count: int) -> str:
+        """Why the names in the metadata are not those of its `count` channels, in words; "" if they are, or if none is there."""
+        named = self.channels
+        if not any(named) or self.names(count) == named:
+            return ""
+        if len(named) != count:
+            return f"'omero' describes {len(named)} {'channel' if len(named) == 1 else 'channels'}, and the array has {count}"
+        twice = next((name for name in named if name and named.count(name) > 1), None)
+        return (
+            "'omero' leaves a channel without a name"
+            if twice is None
+            else f"'omero' calls two channels {twice!r}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:

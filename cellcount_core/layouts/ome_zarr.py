@@ -178,6 +178,9 @@ class _Walk:
     bare: dict[str, list[str]] = field(default_factory=dict)
     """Folders of plates whose metadata is not there, with the wells found in them."""
 
+    unnamed: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Why names of channels were dropped, with the number of images it is so of, and one of them."""
+
     def all(self) -> Iterator[ArrayAt | PlateFacts | str]:
         """The images of all plates, and those outside of plates; behind them what is to be told in words."""
         waiting = [""]
@@ -193,6 +196,9 @@ class _Walk:
                         _joined(node.folder, child) for child in sorted(self.nodes.children(node.folder))
                     ]
             waiting = below
+        for why, (number, path) in sorted(self.unnamed.items()):
+            images = f"1 image, {path}," if number == 1 else f"{number} images, such as {path},"
+            yield f"of {images} the names of the channels are not used: {why}; where there are several, channels are called by their numbers, from 0"
         for folder, wells in sorted(self.bare.items()):
             shown = ", ".join(wells[:_SHOWN]) + (", …" if len(wells) > _SHOWN else "")
             yield (
@@ -359,6 +365,9 @@ class _Walk:
                 array = array_of(file_name(node.listed.key), body)
                 _remember(self.shapes, body, array)
             sizes = group.sizes(array)
+            if why := group.unnamed(sizes.get("c", 1)):
+                number, first = self.unnamed.get(why, (0, place.path or self.layout.root))
+                self.unnamed[why] = (number + 1, first)
         except _FAULTS as fault:
             return place.faulty(_reason(fault), f"{node.key}: {fault}", node.folder)
         return ArrayAt(

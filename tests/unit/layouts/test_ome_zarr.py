@@ -345,6 +345,27 @@ def test_names_of_channels_that_are_not_unique_are_numbers(tmp_path: Path) -> No
         assert plan.summary.channels_seen == ("0", "1")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("DAPI",), "'omero' describes 1 channel, and the array has 2"),
+        (("DAPI", "GFP", "Cy5"), "'omero' describes 3 channels, and the array has 2"),
+        (("DAPI", "DAPI"), "'omero' calls two channels 'DAPI'"),
+        (("DAPI", ""), "'omero' leaves a channel without a name"),
+    ],
+)
+def test_names_of_channels_that_are_dropped_are_told_with_the_reason(
+    tmp_path: Path, names: tuple[str, ...], said: str
+) -> None:
+    images = {"0": noise(2, 1, 20, 30), "1": noise(2, 1, 20, 30)}
+    write_plate(tmp_path / "p.zarr", {"A/1": images}, channels=names)
+    with plan_of(tmp_path, run(channel="0")) as plan:
+        [told] = [text for text in plan.summary.warnings if "channels are called by their numbers" in text]
+    assert told.startswith(
+        f"of 2 images, such as p.zarr/A/1/0, the names of the channels are not used: {said}"
+    )
+
+
 def test_folders_without_any_array_are_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"x")
     with pytest.raises(ConfigFault, match="image file outside of any OME-Zarr"):
