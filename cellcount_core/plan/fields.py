@@ -136,6 +136,11 @@ class _Known:
         channels = self.names[name]
         if len(channels) == 1:
             return next(iter(channels))
+        first, second = sorted(channels.items())[:2]
+        if both := sorted({*first[1]} & {*second[1]}):
+            raise ConfigFault(
+                f"{where}: plate {both[0]!r} calls two channels {name!r}: {first[0]!r} and {second[0]!r}; name the channel as the files do"
+            )
         told = " and ".join(
             f"{channel!r} in plate {plates[0]!r}" for channel, plates in sorted(channels.items())[:2]
         )

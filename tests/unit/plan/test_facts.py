@@ -123,6 +123,13 @@ def test_a_copy_of_the_metadata_that_says_otherwise_is_told() -> None:
     assert not [text for text in summary.warnings if "says otherwise" in text]
 
 
+def test_a_name_that_one_plate_gives_to_two_channels_is_refused_as_that() -> None:
+    images = tuple(f"run/p_B02_s1_w{channel}.TIF" for channel in (1, 2))
+    twice = HTD.replace(b'"FITC"', b'"DAPI"')
+    with pytest.raises(ConfigFault, match="plate 'p' calls two channels 'DAPI': 'w1' and 'w2'; name the"):
+        planned({"run/p.HTD": twice}, images, channels={"nuclei": "DAPI"})
+
+
 def test_a_name_that_files_and_metadata_give_to_different_channels_is_refused() -> None:
     images = tuple(f"run/p_B02_s1_w{channel}.TIF" for channel in (1, 2))
     swapped = HTD.replace(b'"WaveName1", "DAPI"', b'"WaveName1", "w2"')
