@@ -88,6 +88,9 @@ def count(
     with _in_words_of_python():
         job = _job(_ARRAY, "(none)", channel=channel, model=model, diameter=diameter, settings=given)
         source, name = _source(image, job, settings or {})
+        if name == _ARRAY and not job.run.plate:
+            # Else it would be named after the current folder, of which an array knows nothing.
+            job = job.model_copy(update={"run": job.run.model_copy(update={"plate": "array"})})
         from cellcount_core.runners.single import count_single
 
         try:

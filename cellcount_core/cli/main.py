@@ -399,7 +399,9 @@ def evaluate(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="FOLDER", help="Folder for what is written: page, JSON, CSV, Markdown."
+            "--out",
+            metavar="FOLDER",
+            help="Folder for what is written (page, JSON, CSV, Markdown), by default in the current folder.",
         ),
     ] = Path("evaluation"),
     split: Annotated[

@@ -89,6 +89,7 @@ def evaluate(
         print(json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False))
         return int(ExitCode.OK)
     print("\n".join(report_lines(evaluation)))
+    print(f"page, JSON and CSV are in {page.parent.absolute()}/")
     print(page)
     return int(ExitCode.OK)
 

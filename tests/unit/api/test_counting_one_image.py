@@ -187,6 +187,7 @@ def test_what_is_told_of_an_array_is_about_the_array() -> None:
     result = cc.count(np.dstack([np.zeros_like(image), np.zeros_like(image), image]), channel="blue")
 
     assert not any("name" in note for note in result.notes)
+    assert result.row["Metadata_Plate"] == "array"
 
 
 def test_the_names_of_one_file_are_no_convention(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_the_console_shows_the_figures_of_the_json_and_the_page_last(
     assert run(data, out) == ExitCode.OK
     told = capsys.readouterr()
     lines = told.out.splitlines()
-    assert lines[-1] == str(out / "evaluation.html")
+    assert lines[-2:] == [f"page, JSON and CSV are in {out}/", str(out / "evaluation.html")]
     assert "evaluated 4 of 4 images" in told.err
     figures = stored(out)["figures"]
     printed = {line[:18].strip(): line[18:] for line in lines if re.match(r"\S.{17}[\d−+–]", line)}
