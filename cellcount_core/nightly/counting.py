@@ -147,7 +147,7 @@ def _ends_so_far(store: Store) -> Iterable[tuple[str, str | None, str]]:
     """As `_ends`, for a run that stopped early: its committed fields, and those that planning gave up on."""
     done = committed_parts(store)
     if done:
-        yield from _ends(Output(store).fields)
+        yield from _ends(Output(store).fields_so_far())
     for shard in read_shards(load_plan(store, read_run(store))):
         if shard.number not in done:
             yield from (

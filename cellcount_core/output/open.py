@@ -127,14 +127,24 @@ class Output:
                 f"{self.store.url}: {key} is not there; `cellcount count` writes it at its end, `cellcount reduce` again"
             ) from error
 
+    def fields_so_far(self) -> ds.Dataset:
+        """`fields` of a run that is known not to be finished: the parts that are committed, without a warning."""
+        return self._dataset(self._part_keys(FIELDS))
+
     def _parts(self, folder: str) -> ds.Dataset:
-        keys = sorted(
+        keys = self._part_keys(folder)
+        self._check_parts(folder, len(keys))
+        return self._dataset(keys)
+
+    def _part_keys(self, folder: str) -> list[str]:
+        return sorted(
             listed.key
             for batch in self.store.list(folder)
             for listed in batch
             if listed.key.endswith(".parquet")
         )
-        self._check_parts(folder, len(keys))
+
+    def _dataset(self, keys: list[str]) -> ds.Dataset:
         return ds.dataset(keys, format="parquet", filesystem=store_filesystem(self.store))
 
     def _check_parts(self, folder: str, parts: int) -> None:
