@@ -185,8 +185,8 @@ class Ranged:
             raise not_had(missing) from missing
 
 
-class _Stream(io.RawIOBase):
-    """A reader as a binary file."""
+class _Stream(io.BufferedIOBase):
+    """A reader as a binary file. Reading into a buffer or an array is the base class's, by `read`."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
@@ -213,11 +213,6 @@ class _Stream(io.RawIOBase):
         body = bytes(self._reader.read(self._at, stop))
         self._at += len(body)
         return body
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        body = self.read(len(buffer))
-        buffer[: len(body)] = body
-        return len(body)
 
 
 def not_had(missing: Absent | Denied) -> FieldFault:

@@ -63,6 +63,14 @@ def test_a_tiff_read_by_ranges_has_the_pixels_of_the_whole(
             assert np.array_equal(parts.read(channel, plane), whole.read(channel, plane))
 
 
+def test_an_array_is_filled_from_a_file_read_by_ranges(tmp_path: Path) -> None:
+    image = noise(30, 40)
+    image.tofile(tmp_path / "image.tif")
+    read = np.zeros((30, 40), np.uint16)
+    assert ranged(tmp_path).stream().readinto(read) == image.nbytes
+    assert np.array_equal(read, image)
+
+
 def test_what_is_no_tiff_is_read_whole(tmp_path: Path) -> None:
     np.save(tmp_path / "stack.npy", noise(64, 80))
     image = open_image(ranged(tmp_path, "stack.npy"), "stack.npy", max_pixels=LIMIT)
