@@ -231,6 +231,7 @@ def measured_plan(run: RunConfig, store: MadeUpStore) -> list[str]:
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     started, cpu = time.perf_counter(), time.process_time()
+    # Only what planning asks of a store is made up.
     with make_plan(store, run, model, ShardLimits(64, 2**40)) as planned:  # type: ignore[arg-type]
         took, busy = time.perf_counter() - started, time.process_time() - cpu
         size = planned.path.stat().st_size / 2**20

@@ -11,9 +11,29 @@ import typer
 from typer.exceptions import TyperException
 
 from cellcount_core import __version__
+from cellcount_core.cli.options import (
+    Actors,
+    Address,
+    Anonymous,
+    Channel,
+    Diameter,
+    Endpoint,
+    Input,
+    Labels,
+    Layout,
+    MaxFailed,
+    Measure,
+    Model,
+    Out,
+    Output,
+    Progress,
+    Runner,
+    Set,
+    Strict,
+    Update,
+)
 from cellcount_core.cli.progress import Display
 from cellcount_core.domain.errors import ExitCode, RunFault
-from cellcount_core.layouts import registry as layouts
 
 app = typer.Typer(
     name="cellcount",
@@ -24,99 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Input = Annotated[
-    str,
-    typer.Argument(
-        metavar="INPUT", help="Folder or s3:// prefix of images, or a CONFIG.yaml.", show_default=False
-    ),
-]
-Output = Annotated[
-    str | None,
-    typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the tables.", show_default=False),
-]
-Out = Annotated[
-    str, typer.Argument(metavar="OUT", help="Output folder or s3:// prefix of a run.", show_default=False)
-]
-Layout = Annotated[
-    str | None,
-    typer.Option("--layout", metavar="LAYOUT", help=f"How names are read: {', '.join(layouts.NAMES)}."),
-]
-Channel = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--channel", metavar="NAME", help="Channel to count, by name (w1), or role=name (nuclei=DAPI)."
-    ),
-]
-Measure = Annotated[
-    list[str] | None,
-    typer.Option("--measure", metavar="NAME", help="Also measure this channel's intensity. Repeatable."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="MODEL", help="Model package: a shipped name or a folder. See `cellcount models`."
-    ),
-]
-Diameter = Annotated[
-    str | None,
-    typer.Option(
-        "--diameter",
-        metavar="PX",
-        help="Median object diameter in px; 'auto' (default) estimates it, 'model' counts images as they are.",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any setting: section.key=value, e.g. run.z=max. Repeatable."
-    ),
-]
-Runner = Annotated[
-    str | None,
-    typer.Option(
-        "--runner",
-        metavar="RUNNER",
-        help="auto (default): this process for a small job, Ray for others; ray (a local cluster unless an address is set) or serial.",
-    ),
-]
-Address = Annotated[
-    str | None, typer.Option("--address", metavar="ADDRESS", help="Address of a running Ray cluster.")
-]
-Actors = Annotated[int | None, typer.Option("--actors", metavar="N", help="Number of workers.", min=1)]
-Endpoint = Annotated[
-    str | None, typer.Option("--endpoint", metavar="URL", help="S3 endpoint, e.g. http://127.0.0.1:9000.")
-]
-Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public bucket without credentials.")]
-MaxFailed = Annotated[
-    str | None,
-    typer.Option(
-        "--max-failed",
-        metavar="N|N%",
-        help="Failed or missing fields to accept, a number or a share of all; stop as soon as there are more. "
-        "Without it nothing stops early.",
-    ),
-]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict",
-        help="End with exit code 10 where a plate is in doubt: most fields unlike the training images or of absurd size, or "
-        "hardly an object where other plates have hundreds.",
-    ),
-]
-Update = Annotated[
-    bool,
-    typer.Option(
-        "--update",
-        help="Bring the tables in OUTPUT up to INPUT by the run's own settings: count what is new or changed, keep the rest. INPUT may "
-        "be left out.",
-    ),
-]
-Labels = Annotated[bool, typer.Option("--labels", help="Write label images (TIFF) to OUT/labels/.")]
-Progress = Annotated[
-    Display, typer.Option("--progress", metavar="auto|line|json|quiet", help="How progress is shown.")
-]
 
 
 @app.command()

@@ -428,7 +428,8 @@ Raw = bytes | bytearray | memoryview
 
 def _bounded(name: str, **settings: bool) -> Callable[[Raw, int], Raw]:
     def decode(data: Raw, limit: int) -> Raw:
-        return getattr(imagecodecs, name)(data, out=bytearray(limit), **settings)  # type: ignore[no-any-return]
+        decoded: Raw = getattr(imagecodecs, name)(data, out=bytearray(limit), **settings)
+        return decoded
 
     return decode
 

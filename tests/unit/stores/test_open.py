@@ -168,7 +168,7 @@ def test_a_counting_store_counts_each_operation_and_changes_none(tmp_path: Path)
 def test_a_place_is_found_below_a_root_however_both_are_spelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    root, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
     (root / "plate").mkdir(parents=True)
     (elsewhere / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(root)
@@ -179,17 +179,17 @@ def test_a_place_is_found_below_a_root_however_both_are_spelled(
         f"{root}": "",
         f"{root}/": "",
         f"{tmp_path}/link": "",
-        "../../root/./": "",
+        "../../top/./": "",
         f"{root}/plate/..": "",
         f"{tmp_path}/link/counts": "counts",
-        "../../root/plate/new/deeper": "plate/new/deeper",
+        "../../top/plate/new/deeper": "plate/new/deeper",
         f"{elsewhere}/in/counts": "plate/counts",
         # It lies elsewhere, and is listed below the root all the same.
         f"{root}/out/deep": "out/deep",
-        f"{tmp_path}/root2": None,
+        f"{tmp_path}/top2": None,
         f"{tmp_path}": None,
         f"{elsewhere}": None,
-        "s3://root": None,
+        "s3://top": None,
     }
     assert {place: path_below(str(root), place) for place in below} == below
     assert path_below(str(tmp_path / "absent"), str(tmp_path / "absent" / "x")) == "x"
