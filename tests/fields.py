@@ -66,6 +66,7 @@ def count_bytes(
         head=task_of(model.package).head(model.package),
         schema=run_schema(model.package, (CHANNEL.name,), (CHANNEL.name,)),
         plate_sizes={},
+        usual_shapes={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions(schemes=("file", "memory"))),

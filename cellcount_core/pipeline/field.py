@@ -7,7 +7,7 @@ fields are counted with (package, task, device) is a kit: `open_kit` makes that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from cellcount_core.domain.columns import OBJECT_NUMBER, Schema
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, ModelFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
-from cellcount_core.domain.scales import FieldScale, ScaleSource
+from cellcount_core.domain.scales import FieldScale, PlateSize, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import without_debris
 from cellcount_core.images.pixels import resize, resized_shape
@@ -38,7 +38,7 @@ from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_val
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
 from cellcount_core.tasks.object_size.factor import PlateSizes, field_scale, is_another_size
-from cellcount_core.tasks.task import Found, Head, Preparation, SizeEstimate, Task, task_of
+from cellcount_core.tasks.task import Found, Head, Preparation, Shape, SizeEstimate, Task, task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class PlanesKit:
     """What is needed to count a field from its planes.
 
     `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
-    order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width.
+    order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width. `usual_shapes` are the
+    (H, W) of most images of a plate, for the plates of which most have one.
     """
 
     run: RunConfig
@@ -55,6 +56,7 @@ class PlanesKit:
     head: Head
     schema: Schema
     plate_sizes: PlateSizes
+    usual_shapes: Mapping[str, Shape]
     counted: tuple[Selection, ...]
     device: Device
     clock: StageClock
@@ -85,6 +87,7 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
         head=task_of(package).head(package),
         schema=context.schema,
         plate_sizes={(s.plate, s.height_px, s.width_px): s for s in context.plate_sizes},
+        usual_shapes=usual_shapes(context.run, context.plate_sizes),
         counted=context.counted,
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),
@@ -116,10 +119,26 @@ def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
         head=task_of(package).head(package),
         schema=run_schema(package, roles, roles),
         plate_sizes={},
+        usual_shapes={},
         counted=tuple(Selection(role, "") for role in roles),
         device=Device(engine),
         clock=StageClock(),
     )
+
+
+def usual_shapes(run: RunConfig, plate_sizes: Iterable[PlateSize]) -> dict[str, Shape]:
+    """The (H, W) that more than half of a plate's sampled images have, by plate. Images without wells have none in common."""
+    if kind_of(run.layout).traits.reads_any_name:
+        return {}
+    images: dict[str, dict[Shape, int]] = {}
+    for size in plate_sizes:
+        images.setdefault(size.plate, {})[size.height_px, size.width_px] = size.images
+    return {
+        plate: shape
+        for plate, numbers in images.items()
+        for shape, number in numbers.items()
+        if 2 * number > sum(numbers.values())
+    }
 
 
 def _package(context: RunContext) -> Package:
@@ -201,13 +220,9 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     return Examined(pixels, view.qualities, view.scale, view.shape, found, tuple(dict.fromkeys(told)))
 
 
-def _unlike_its_plate(kit: PlanesKit, plate: str, shape: tuple[int, int]) -> tuple[Doubt, ...]:
+def _unlike_its_plate(kit: PlanesKit, plate: str, shape: Shape) -> tuple[Doubt, ...]:
     """The doubt that an image has another size than most images of its plate; () if it has not, or nothing is known of them."""
-    if kind_of(kit.run.layout).traits.reads_any_name:
-        return ()
-    images = {(s.height_px, s.width_px): s.images for s in kit.plate_sizes.values() if s.plate == plate}
-    usual = [size for size, number in images.items() if 2 * number > sum(images.values())]
-    return (Doubt.IMAGE_SIZE,) if usual and shape not in usual else ()
+    return (Doubt.IMAGE_SIZE,) if kit.usual_shapes.get(plate, shape) != shape else ()
 
 
 def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:

@@ -17,7 +17,7 @@ from cellcount_core.domain.scales import PlateSize, ScaleSource
 from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, labels_of
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
-from cellcount_core.pipeline.field import examine, planes_kit
+from cellcount_core.pipeline.field import examine, planes_kit, usual_shapes
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.task import SizeEstimate
 from tests.fields import size_of
@@ -169,7 +169,7 @@ def test_an_image_of_another_size_than_most_of_its_plate_says_so(kind: str, heig
     sizes = [("P", 300, 400, 6), ("P", 200, 400, 1), ("Q", 200, 400, 9)]
     with closing(planes_kit(package, engine, run)) as kit:
         known = {(p, h, w): PlateSize(p, h, w, 20.0, n, 300, 20.0, 20.0) for p, h, w, n in sizes}
-        kit = replace(kit, plate_sizes=known)
+        kit = replace(kit, plate_sizes=known, usual_shapes=usual_shapes(run, known.values()))
         seen = examine(kit, Pixels({kit.counted[0].name: plane}, None, 65535, ()), "P")
     assert (Doubt.IMAGE_SIZE in seen.warnings) == told
 
