@@ -86,18 +86,24 @@ class Package:
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the network's output channels; () for a network that gives no map of a field."""
-        named = self.section.get("maps", ())
+        named = self._of_network.get("maps", ())
         return tuple(str(name) for name in named) if isinstance(named, list | tuple) else ()
 
     @property
     def stride(self) -> int:
         """A canvas is padded to multiples of this (px)."""
-        return _whole(self.section.get("stride", 1))
+        return _whole(self._of_network.get("stride", 1))
 
     @property
     def radius(self) -> int:
         """A tile's maps are valid at least so many px away from a cut edge."""
-        return _whole(self.section.get("receptive_radius", 0))
+        return _whole(self._of_network.get("receptive_radius", 0))
+
+    @property
+    def _of_network(self) -> Mapping[str, object]:
+        """What the task's section says of the network: in it, or in the section of boxes that it holds."""
+        inner = self.section.get("boxes")
+        return inner if "maps" not in self.section and isinstance(inner, Mapping) else self.section
 
     def golden_of(self, engine: str) -> Golden:
         """What the engine of that name is compared with."""
