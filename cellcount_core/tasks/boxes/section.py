@@ -37,7 +37,8 @@ class BoxesSection(TaskSection):
 
     `maps` are the network's output channels, as `maps_of` names them for `classes`. A canvas is padded to multiples of `stride` (px), and a
     tile's maps are valid at least `receptive_radius` px away from a cut edge. `thresholds` holds the least score at which an object of a
-    class is counted.
+    class is counted. Of two peaks whose centres lie nearer than `apart` times the sides of the smaller box, one is an object (the
+    distance is measured in heights down and in widths across).
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -45,6 +46,7 @@ class BoxesSection(TaskSection):
     stride: Annotated[int, Field(ge=1)]
     receptive_radius: Annotated[int, Field(ge=0)]
     thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]]
+    apart: Annotated[float, Field(ge=0, le=1)] = 0.2
 
     @model_validator(mode="after")
     def _of_its_classes(self) -> BoxesSection:
