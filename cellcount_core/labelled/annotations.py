@@ -47,7 +47,7 @@ def list_coco(path: Path) -> list[LabelledEntry]:
     files = annotation_files(path) if path.is_dir() else [path]
     if not files:
         raise ConfigFault(f"{path}: no JSON with the keys images and annotations")
-    splits = [_split_of(file) for file in files] if len(files) > 1 else [""]
+    splits = [split_of(file) for file in files] if len(files) > 1 else [""]
     return [entry for file, split in zip(files, splits, strict=True) for entry in _coco_entries(file, split)]
 
 
@@ -57,7 +57,8 @@ def annotation_files(folder: Path) -> list[Path]:
     return sorted((inside if inside.is_dir() else folder).glob("*.json"))
 
 
-def _split_of(path: Path) -> str:
+def split_of(path: Path) -> str:
+    """The split that the name of a JSON file gives ("instances_train2017.json"); its whole name if it gives none."""
     found = _SPLIT_IN_NAME.search(path.stem)
     return found.group(1) if found else path.stem
 
@@ -85,7 +86,7 @@ def _coco_entries(path: Path, split: str) -> list[LabelledEntry]:
         return [
             LabelledEntry(
                 Path(image["file_name"]).stem,
-                partial(_read_coco, path, split or _split_of(path), image, objects[image["id"]]),
+                partial(_read_coco, path, split or split_of(path), image, objects[image["id"]]),
                 split=split,
                 group=str(image.get("group", "")),
                 file=str(image["file_name"]),
@@ -101,7 +102,7 @@ def _coco_entries(path: Path, split: str) -> list[LabelledEntry]:
 def _read_coco(
     path: Path, split: str, image: JsonObject, objects: Sequence[JsonObject]
 ) -> tuple[Pixels, Labels]:
-    file = _find(path, split, str(image["file_name"]))
+    file = find_image(path, split, str(image["file_name"]))
     pixels = read_pixels(file)
     height, width = plane_of(pixels).shape
     shape = (height, width)
@@ -113,7 +114,11 @@ def _read_coco(
     return pixels, stack_masks([_mask(path, each, shape) for each in objects], shape)
 
 
-def _find(path: Path, split: str, name: str) -> Path:
+def find_image(path: Path, split: str, name: str) -> Path:
+    """The image of a name in the JSON file `path`: beside it, in images/, or in folders named after the split.
+
+    Raises ConfigFault naming the places if it is nowhere.
+    """
     roots = [path.parent, path.parent.parent] if path.parent.name == _ANNOTATIONS else [path.parent]
     tried = [root / part / name for root in roots for part in ("", "images", split, f"images/{split}")]
     found = next((candidate for candidate in tried if candidate.is_file()), None)

@@ -146,11 +146,11 @@ def read_plane(path: Path) -> Plane:
     return plane_of(read_pixels(path))
 
 
-def read_pixels(path: Path) -> Pixels:
+def read_pixels(path: Path, channels: Sequence[str] = ()) -> Pixels:
     """Read an image file as a run with default settings does: colours become luminance, z planes are projected.
 
-    If the file has several channels, all of them are read. Raises ConfigFault naming the file if it cannot be
-    decoded.
+    If the file has several channels, all of them are read; with `channels` those of these names. Raises ConfigFault naming
+    the file if it cannot be decoded, or lacks a channel.
     """
     key = str(path)
     body = _body(path)
@@ -158,6 +158,9 @@ def read_pixels(path: Path) -> Pixels:
     file = LoadedFile(key, body, len(body), _AS_A_RUN.max_pixels)
     planned = PlannedField(FieldKey("", path.stem, 1, 1), (source,))
     try:
+        if channels:
+            named = tuple(Selection(name, name) for name in channels)
+            return load_pixels(planned, {key: file}, named, (), _AS_A_RUN)
         try:
             return load_pixels(planned, {key: file}, (_ONLY,), (), _AS_A_RUN)
         except FieldFault as fault:

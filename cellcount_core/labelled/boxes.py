@@ -1,0 +1,500 @@
+"""Images with boxes around their objects: listed and checked as a whole, read one by one.
+
+Every fault of a data set comes in one report. For each kind of fault a policy says whether the data is refused, what is faulty is left
+out, or all is kept; what is left out is told too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault, FieldFault, nearest
+from cellcount_core.images.decode import open_image
+from cellcount_core.images.imagefile import COLOURS, Plane
+from cellcount_core.labelled.annotations import annotation_files
+from cellcount_core.labelled.box_formats import (
+    BoxFiles,
+    BoxSheet,
+    Counting,
+    DrawnBox,
+    has_voc,
+    has_yolo,
+    read_coco,
+    read_voc,
+    read_yolo,
+)
+from cellcount_core.labelled.folders import read_rows
+from cellcount_core.labelled.image import read_pixels
+
+AUTO = "auto"
+BOX_KINDS = ("voc", "coco", "yolo")
+"""The formats of boxes by name."""
+
+NEAR = 0.9
+"""Two boxes of one class that overlap by this IoU or more are probably one object, drawn twice."""
+
+_SHOWN = 10
+_MAX_PIXELS = RunConfig().max_pixels
+_ROUNDING = 0.51
+"""Px by which a box may lie outside of its image where its file holds rounded parts of the sides."""
+
+
+class BoxFault(StrEnum):
+    """What can be wrong with a data set of boxes."""
+
+    UNREADABLE = "unreadable"
+    NO_IMAGE = "no_image"
+    NO_LABEL = "no_label"
+    SIZE = "size_disagrees"
+    OUTSIDE = "outside"
+    ZERO_AREA = "zero_area"
+    UNKNOWN_CLASS = "unknown_class"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    TWO_CLASSES = "two_classes"
+
+    @property
+    def told(self) -> str:
+        """What it is, in words."""
+        return _TOLD[self]
+
+
+_TOLD: Mapping[BoxFault, str] = {
+    BoxFault.UNREADABLE: "a file, or a box in it, that cannot be read",
+    BoxFault.NO_IMAGE: "boxes without an image",
+    BoxFault.NO_LABEL: "an image without a file of boxes: without objects, or forgotten",
+    BoxFault.SIZE: "the file of boxes states another size than the image has",
+    BoxFault.OUTSIDE: "a box that reaches out of its image",
+    BoxFault.ZERO_AREA: "a box without area",
+    BoxFault.UNKNOWN_CLASS: "a class that is none of the known ones",
+    BoxFault.DUPLICATE: "a box that is there twice, with one class",
+    BoxFault.NEAR_DUPLICATE: f"two boxes of one class that overlap by {NEAR:g} (IoU) or more",
+    BoxFault.TWO_CLASSES: f"two boxes of different classes that overlap by {NEAR:g} (IoU) or more",
+}
+
+Action = Literal["refuse", "skip", "keep"]
+"""What is done about a fault: the data is refused; what is faulty is left out (a box that reaches out of its image is cut off at its
+edge); or nothing, but that it is told."""
+
+POLICY: Mapping[BoxFault, Action] = {
+    **dict.fromkeys(BoxFault, "refuse"),
+    BoxFault.NO_LABEL: "skip",
+    BoxFault.NEAR_DUPLICATE: "keep",
+    BoxFault.TWO_CLASSES: "keep",
+}
+"""What is done if nothing else is said."""
+
+_CANNOT_KEEP = {
+    BoxFault.UNREADABLE,
+    BoxFault.NO_IMAGE,
+    BoxFault.NO_LABEL,
+    BoxFault.ZERO_AREA,
+    BoxFault.UNKNOWN_CLASS,
+}
+
+
+def policy_of(settings: Mapping[str, str], skip_faulty: Sequence[BoxFault] = ()) -> dict[BoxFault, Action]:
+    """The policy with some kinds of fault set ("zero_area": "skip"), and those of `skip_faulty` left out instead of refused.
+
+    Raises ConfigFault naming the nearest known kind or action if one is not known.
+    """
+    found: dict[BoxFault, Action] = dict(POLICY)
+    found |= {kind: "skip" for kind in skip_faulty if found[kind] == "refuse"}
+    for name, action in settings.items():
+        if name not in set(BoxFault):
+            raise ConfigFault(f"faults: no kind {name!r}{nearest(name, [kind.value for kind in BoxFault])}")
+        kind = BoxFault(name)
+        if action == "refuse":
+            found[kind] = "refuse"
+        elif action == "skip":
+            found[kind] = "skip"
+        elif action == "keep" and kind not in _CANNOT_KEEP:
+            found[kind] = "keep"
+        else:
+            allowed = ["refuse", "skip"] if kind in _CANNOT_KEEP else ["refuse", "skip", "keep"]
+            raise ConfigFault(
+                f"faults: {name}: {action!r} is none of {', '.join(allowed)}{nearest(action, allowed)}"
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFault:
+    """One fault: its kind, where it is, what was found, and what is done about it."""
+
+    kind: BoxFault
+    where: str
+    what: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class BoxReport:
+    """What a data set of boxes holds and everything that is wrong with it.
+
+    `images` and `boxes` (by class) are those that are left, `splits` the numbers of images by split.
+    """
+
+    path: str
+    kind: str
+    images: int
+    boxes: Mapping[str, int]
+    splits: Mapping[str, int]
+    faults: tuple[FoundFault, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether the policy refuses the data for one of its faults."""
+        return any(fault.action == "refuse" for fault in self.faults)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many faults there are of each kind that occurs."""
+        numbers = Counter(fault.kind for fault in self.faults)
+        return {kind.value: numbers[kind] for kind in BoxFault if numbers[kind]}
+
+    def lines(self, shown: int = _SHOWN) -> list[str]:
+        """The report in words, with at most `shown` examples of each kind of fault."""
+        total = sum(self.boxes.values())
+        classes = ", ".join(f"{name} {number:,}" for name, number in self.boxes.items())
+        told = [
+            f"{self.path}: {self.kind}, {self.images:,} images, {total:,} boxes{f' ({classes})' if classes else ''}"
+        ]
+        if any(self.splits):
+            told.append(
+                "splits: " + ", ".join(f"{name or 'none'} {number}" for name, number in self.splits.items())
+            )
+        for kind in BoxFault:
+            own = [fault for fault in self.faults if fault.kind is kind]
+            if not own:
+                continue
+            told.append(f"{len(own)} x {kind.value}: {kind.told} -> {_DONE[own[0].action]}")
+            told += [f"    {fault.where}: {fault.what}" for fault in own[:shown]]
+            told += [f"    … and {len(own) - shown} more"] if len(own) > shown else []
+        return told if self.faults else [*told, "no faults"]
+
+    def plain(self) -> dict[str, object]:
+        """The same as plain values."""
+        return {
+            "path": self.path, "kind": self.kind, "images": self.images, "boxes": dict(self.boxes), "splits": dict(self.splits),
+            "refused": self.refused, "faults": self.counts,
+            "list": [
+                {"kind": fault.kind.value, "where": fault.where, "what": fault.what, "action": fault.action}
+                for fault in self.faults
+            ],
+        }  # fmt: skip
+
+
+_DONE: Mapping[Action, str] = {"refuse": "refused", "skip": "left out", "keep": "kept"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxedImage:
+    """One image with boxes.
+
+    `planes` are its raw channels (H, W) by name, in order. `boxes` (n, 4) float64 are y0 x0 y1 x1, half-open, in px, and `classes` the
+    name of each one's class. `group` names what must stay on one side of a split. `diameter_px` is the median of the roots of the boxes'
+    areas (0.0 without boxes). `um_per_px` and `bit_max` are what the file says, as for a field that is counted.
+    """
+
+    id: str
+    planes: Mapping[str, Plane]
+    boxes: NDArray[np.float64]
+    classes: tuple[str, ...]
+    group: str
+    modality: str = ""
+    um_per_px: float | None = None
+    bit_max: int = 0
+
+    @property
+    def diameter_px(self) -> float:
+        """See above."""
+        if not len(self.boxes):
+            return 0.0
+        return float(np.median(np.sqrt((self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxEntry:
+    """An image that a data set lists and that has not been read yet, with its (height, width) and its boxes as `BoxedImage` has them."""
+
+    id: str
+    file: Path
+    shape: tuple[int, int]
+    boxes: NDArray[np.float64]
+    classes: tuple[str, ...]
+    split: str = ""
+    group: str = ""
+    modality: str = ""
+
+    def load(self, roles: Sequence[str] = ()) -> BoxedImage:
+        """Read the image: its red, green and blue if those are the `roles`, else its channels as a run reads them.
+
+        Raises ConfigFault naming the file if it cannot be read, or has other channels.
+        """
+        colours = tuple(roles) == COLOURS
+        pixels = read_pixels(self.file, COLOURS if colours else ())
+        if roles and len(pixels.planes) != len(roles):
+            raise ConfigFault(
+                f"{self.file}: an image of {len(pixels.planes)} channels; {len(roles)} expected ({', '.join(roles)})"
+            )
+        planes = dict(zip(roles or pixels.planes, pixels.planes.values(), strict=True))
+        return BoxedImage(
+            self.id,
+            planes,
+            self.boxes,
+            self.classes,
+            self.group or self.id,
+            self.modality,
+            pixels.um_per_px,
+            pixels.bit_max,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxData:
+    """A data set of boxes: its images, not yet read, the classes in their order, and the report of its faults."""
+
+    path: Path
+    kind: str
+    classes: tuple[str, ...]
+    entries: tuple[BoxEntry, ...]
+    report: BoxReport
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the data says which images are for training and which for evaluation."""
+        return any(entry.split for entry in self.entries)
+
+    def chosen(self, split: str, modality: Sequence[str] = ()) -> list[BoxEntry]:
+        """The images of a split and of some modalities ("" and (): all). Raises ConfigFault, naming the known ones, if none remains."""
+        found = [
+            e
+            for e in self.entries
+            if (not split or e.split == split) and (not modality or e.modality in modality)
+        ]
+        if not found:
+            known = sorted({e.split for e in self.entries}), sorted({e.modality for e in self.entries})
+            raise ConfigFault(
+                f"{self.path}: no image of split {split!r} and modality {list(modality)}; splits {known[0]}, modalities {known[1]}"
+            )
+        return found
+
+
+def list_boxes(
+    path: Path,
+    kind: str = AUTO,
+    *,
+    classes: Sequence[str] = (),
+    policy: Mapping[BoxFault, Action] = POLICY,
+    counting: Counting = "edges",
+    table: Path | None = None,
+) -> BoxData:
+    """List and check the images of a data set of boxes.
+
+    `kind` is one of `BOX_KINDS` or "auto". `classes` are those that may occur, in their order; () takes those that the data names, or
+    else those that occur, sorted. `counting` says what corners are in Pascal VOC files. `table` is a CSV with the split, group or
+    modality of each `image` (its file name, or its name without ending).
+
+    Raises ConfigFault with the whole report if the policy refuses one of its faults, and ConfigFault naming path and value for data of no
+    known format.
+    """
+    data = check_boxes(path, kind, classes=classes, policy=policy, counting=counting, table=table)
+    if data.report.refused:
+        lines = "\n".join(data.report.lines())
+        raise ConfigFault(
+            f"{path}: the data has faults that are refused; mend them, or leave out what is faulty (--skip-faulty, or data.faults)\n{lines}"
+        )
+    if not data.entries:
+        raise ConfigFault(f"{path}: no image with boxes in it")
+    return data
+
+
+def check_boxes(
+    path: Path,
+    kind: str = AUTO,
+    *,
+    classes: Sequence[str] = (),
+    policy: Mapping[BoxFault, Action] = POLICY,
+    counting: Counting = "edges",
+    table: Path | None = None,
+) -> BoxData:
+    """As `list_boxes`, but faults that the policy refuses are only told in the report; what is faulty is then left out."""
+    if not path.exists():
+        raise ConfigFault(f"{path}: not there; a folder of boxes, or a COCO JSON, expected")
+    chosen = guess_box_kind(path) if kind == AUTO else kind
+    if chosen not in BOX_KINDS:
+        raise ConfigFault(f"boxes of kind {chosen!r} are unknown{nearest(chosen, [*BOX_KINDS, AUTO])}")
+    readers: Mapping[str, Callable[[Path], BoxFiles]] = {
+        "voc": partial(read_voc, counting=counting), "coco": read_coco, "yolo": read_yolo,
+    }  # fmt: skip
+    files = readers[chosen](path)
+    known = (
+        tuple(classes)
+        or files.classes
+        or tuple(sorted({box.name for s in files.sheets for box in s.boxes if box.name}))
+    )
+    checker = _Checker(known, policy)
+    entries = [entry for sheet in files.sheets if (entry := checker.entry(sheet)) is not None]
+    for broken in files.broken:
+        checker.tell(BoxFault.UNREADABLE, broken.where, broken.what)
+    for image in files.unlabelled:
+        checker.tell(BoxFault.NO_LABEL, str(image), "no file of boxes has its name")
+    if table is not None:
+        entries = list(_with_table(entries, table))
+    told = Counter(name for entry in entries for name in entry.classes)
+    report = BoxReport(
+        str(path), chosen, len(entries), {name: told[name] for name in known},
+        dict(sorted(Counter(entry.split for entry in entries).items())), tuple(checker.faults),
+    )  # fmt: skip
+    return BoxData(path, chosen, known, tuple(entries), report)
+
+
+def guess_box_kind(path: Path) -> str:
+    """The format of boxes that a file or folder looks like. Raises ConfigFault if it looks like none."""
+    if path.is_file():
+        found = "coco" if path.suffix.lower() == ".json" else ""
+    elif has_voc(path) or any(
+        has_voc(each) for each in path.iterdir() if each.is_dir() and each.name in _SPLITS
+    ):
+        found = "voc"
+    elif annotation_files(path):
+        found = "coco"
+    else:
+        found = "yolo" if has_yolo(path) else ""
+    if not found:
+        raise ConfigFault(
+            f"{path}: looks like no boxes; Pascal VOC (XML files), COCO (a JSON) or YOLO (text files beside images) expected"
+        )
+    return found
+
+
+_SPLITS = ("train", "val", "valid", "validation", "test")
+
+
+class _Checker:
+    """Turns what files say into entries, and collects what is wrong."""
+
+    def __init__(self, classes: tuple[str, ...], policy: Mapping[BoxFault, Action]) -> None:
+        self._classes = classes
+        self._policy = policy
+        self.faults: list[FoundFault] = []
+
+    def tell(self, kind: BoxFault, where: str, what: str) -> bool:
+        """Add a fault; returns whether what is faulty is left out."""
+        action = self._policy[kind]
+        self.faults.append(FoundFault(kind, where, what, action))
+        return action != "keep"
+
+    def entry(self, sheet: BoxSheet) -> BoxEntry | None:
+        """The image of a sheet with the boxes that are left; None if the image is left out."""
+        if sheet.image is None:
+            self.tell(BoxFault.NO_IMAGE, sheet.label, f"{len(sheet.boxes)} boxes, and no image of that name")
+            return None
+        try:
+            shape = open_image(sheet.image.read_bytes(), str(sheet.image), max_pixels=_MAX_PIXELS).shape
+        except (FieldFault, OSError) as error:
+            self.tell(
+                BoxFault.UNREADABLE,
+                str(sheet.image),
+                error.detail if isinstance(error, FieldFault) else str(error),
+            )
+            return None
+        if sheet.stated is not None and sheet.stated != shape:
+            what = f"the image has {shape[1]} x {shape[0]} px, the file states {sheet.stated[1]} x {sheet.stated[0]}"
+            if self.tell(BoxFault.SIZE, sheet.label, what):
+                return None
+        kept = [box for box in map(partial(self._box, sheet, shape), sheet.boxes) if box is not None]
+        kept = self._once(sheet, kept)
+        boxes = np.array([box.corners for box in kept], np.float64).reshape(-1, 4)
+        names = tuple(box.name for box in kept)
+        return BoxEntry(sheet.id, sheet.image, shape, boxes, names, sheet.split, sheet.group)
+
+    def _box(self, sheet: BoxSheet, shape: tuple[int, int], box: DrawnBox) -> DrawnBox | None:
+        """The box in px of the image; None if it is left out."""
+        where = f"{sheet.id}: {box.where}"
+        corners = np.array(box.corners, np.float64)
+        limits = np.array([*shape, *shape], np.float64)
+        if sheet.relative:
+            corners = corners * limits
+        if not np.isfinite(corners).all():
+            self.tell(BoxFault.UNREADABLE, where, f"corners {_shown(corners)}; numbers expected")
+            return None
+        if (corners[2:] <= corners[:2]).any():
+            self.tell(BoxFault.ZERO_AREA, where, f"{box.name} {_shown(corners)}")
+            return None
+        over = np.maximum(np.maximum(-corners, corners - limits), 0)
+        allowed = _ROUNDING if sheet.relative else 0.0
+        if over.max() > allowed and self.tell(
+            BoxFault.OUTSIDE, where, f"{box.name} {_shown(corners)} in {shape[1]} x {shape[0]} px"
+        ):
+            corners = np.clip(corners, 0, limits)
+        if sheet.relative:
+            corners = np.clip(corners, 0, limits) if over.max() <= allowed else corners
+        if (corners[2:] <= corners[:2]).any():
+            return None
+        if box.name not in self._classes:
+            self.tell(BoxFault.UNKNOWN_CLASS, where, f"{box.name!r}{nearest(box.name, self._classes)}")
+            return None
+        y0, x0, y1, x1 = corners.tolist()
+        return replace(box, corners=(y0, x0, y1, x1))
+
+    def _once(self, sheet: BoxSheet, boxes: list[DrawnBox]) -> list[DrawnBox]:
+        """The boxes without those that are left out because they are there twice."""
+        dropped: set[int] = set()
+        iou = box_iou(*[np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)] * 2)
+        for first, second in np.argwhere(np.triu(iou >= NEAR, 1)).tolist():
+            one, other = boxes[first], boxes[second]
+            if one.name != other.name:
+                kind = BoxFault.TWO_CLASSES
+            else:
+                kind = BoxFault.DUPLICATE if one.corners == other.corners else BoxFault.NEAR_DUPLICATE
+            what = f"{one.name} {_shown(np.array(one.corners))} and {other.name} {_shown(np.array(other.corners))} (IoU {iou[first, second]:.2f})"
+            if self.tell(kind, f"{sheet.id}: {other.where}", what):
+                dropped.add(second)
+        return [box for number, box in enumerate(boxes) if number not in dropped]
+
+
+def _shown(corners: NDArray[np.float64]) -> str:
+    y0, x0, y1, x1 = corners.tolist()
+    return f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
+
+
+def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of boxes (n, 4) with boxes (m, 4), y0 x0 y1 x1.
+
+    >>> box_iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])).round(3).tolist()
+    [[0.333]]
+    """
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
+    both = np.maximum(0.0, high - low).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1][None, :] - both
+    return np.asarray(both / np.maximum(union, 1e-12), np.float64)
+
+
+def _with_table(entries: Sequence[BoxEntry], table: Path) -> Iterator[BoxEntry]:
+    """The entries with split, group and modality from a table; those that it does not name are left as they are."""
+    rows = read_rows(table)
+    if not rows or "image" not in rows[0]:
+        raise ConfigFault(f"{table}: a column `image` with the names of image files expected")
+    known = {row["image"]: row for row in rows} | {Path(row["image"]).stem: row for row in rows}
+    for entry in entries:
+        row = known.get(entry.file.name) or known.get(entry.id) or {}
+        yield replace(
+            entry,
+            split=row.get("split") or entry.split,
+            group=row.get("group") or entry.group,
+            modality=row.get("modality") or entry.modality,
+        )

@@ -1,0 +1,267 @@
+"""Boxes in Pascal VOC, COCO and YOLO: read alike, every fault in one report, left out or refused as the policy says, and written again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
+from cellcount_core.labelled.boxes import BoxFault, box_iou, check_boxes, list_boxes, policy_of
+from tests.data_dir import data_dir, needs_data
+
+HEIGHT, WIDTH = 60, 80
+CLASSES = ("round", "long")
+FORMATS = ("voc", "coco", "yolo")
+
+
+def image_file(path: Path, *, grey: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(path.stem)).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    assert cv2.imwrite(str(path), pixels[..., 0] if grey else pixels)
+
+
+def boxed(name: str, corners: list[list[float]], classes: list[str]) -> BoxedFile:
+    boxes: NDArray[np.float64] = np.array(corners, np.float64).reshape(-1, 4)
+    return BoxedFile(name, HEIGHT, WIDTH, boxes, classes, [None] * len(classes))
+
+
+GOOD = [
+    boxed("a.png", [[10, 10, 30, 25], [5, 40, 15, 70]], ["round", "long"]),
+    boxed("b.png", [[0, 0, 60, 80]], ["round"]),
+    boxed("c.png", [], []),
+]
+
+
+def write(folder: Path, kind: str, images: list[BoxedFile]) -> Path:
+    """A data set of this kind, with its images."""
+    for image in images:
+        where = {"voc": folder / "JPEGImages", "yolo": folder / "images", "coco": folder}[kind]
+        image_file(where / image.name)
+    for name, body in write_boxes(kind, images, CLASSES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+    return folder
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_written_is_read_back(tmp_path: Path, kind: str) -> None:
+    data = list_boxes(write(tmp_path, kind, GOOD), classes=CLASSES)
+    assert data.kind == kind
+    assert data.classes == CLASSES
+    assert data.report.faults == ()
+    assert dict(data.report.boxes) == {"round": 2, "long": 1}
+    assert {entry.id for entry in data.entries} == {"a", "b", "c"}
+    for entry, wanted in zip(data.entries, GOOD, strict=True):
+        assert entry.boxes == pytest.approx(wanted.boxes, abs=1e-3)
+        assert list(entry.classes) == list(wanted.classes)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_image_is_read_with_its_colours_or_in_grey(tmp_path: Path, kind: str) -> None:
+    first = list_boxes(write(tmp_path, kind, GOOD)).entries[0]
+    coloured, grey = first.load(COLOURS), first.load()
+    assert tuple(coloured.planes) == COLOURS
+    assert all(plane.shape == (HEIGHT, WIDTH) for plane in coloured.planes.values())
+    assert len(grey.planes) == 1
+    assert coloured.group == "a"
+    assert coloured.diameter_px == pytest.approx(np.median(np.sqrt([20 * 15, 10 * 30])))
+
+
+FAULTY = [
+    boxed(
+        "a.png",
+        [[10, 10, 30, 25], [10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 95], [20, 30, 20, 40], [50, 5, 58, 9]],
+        ["round", "round", "round", "long", "round", "long", "square"],
+    ),
+    boxed("b.png", [[-8, 5, -2, 9]], ["round"]),
+]  # fmt: skip
+
+
+def faulty_coco(folder: Path) -> Path:
+    """Every kind of fault that there is, as COCO, which can state all of them."""
+    for name in ("a.png", "b.png"):
+        image_file(folder / name)
+    (body,) = [body for _, body in write_boxes("coco", FAULTY, (*CLASSES, "square"))]
+    data = json.loads(body)
+    data["images"] += [
+        {"id": 8, "file_name": "gone.png"},
+        {"id": 9, "file_name": "d.png", "width": 99, "height": HEIGHT},
+    ]
+    image_file(folder / "d.png")
+    data["annotations"] += [
+        {"id": 90, "image_id": 8, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"id": 91, "image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"id": 92, "image_id": 1, "category_id": 1, "bbox": [1, 2, "wide", 4]},
+    ]
+    (folder / "boxes.json").write_text(json.dumps(data))
+    return folder
+
+
+def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault) as told:
+        list_boxes(faulty_coco(tmp_path), classes=CLASSES)
+    text = str(told.value)
+    for line in (
+        "2 x no_image", "gone.png", "image_id 77", "1 x size_disagrees", "80 x 60 px, the file states 99 x 60",
+        "2 x outside", "x 70 to 95, y 40 to 50 in 80 x 60 px", "1 x zero_area", "1 x unknown_class: a class that is none",
+        "'square'", "1 x duplicate", "2 x near_duplicate", "3 x two_classes", "1 x unreadable", "annotation 92",
+        "--skip-faulty",
+    ):  # fmt: skip
+        assert line in text, line
+
+
+def test_what_is_faulty_can_be_left_out_and_is_told(tmp_path: Path) -> None:
+    data = list_boxes(faulty_coco(tmp_path), classes=CLASSES, policy=policy_of({}, list(BoxFault)))
+    assert [entry.id for entry in data.entries] == ["a", "b"]
+    first, second = data.entries
+    assert first.boxes.tolist() == [[10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 80]]
+    assert first.classes == ("round", "round", "long", "round"), (
+        "near duplicates are kept, the outer part is cut off"
+    )
+    assert second.boxes.shape == (0, 4)
+    assert not data.report.refused
+    assert data.report.counts["outside"] == 2
+
+
+def test_the_policy_of_each_kind_can_be_set(tmp_path: Path) -> None:
+    some = {"near_duplicate": "skip", "two_classes": "skip", "outside": "keep", "zero_area": "skip"}
+    data = check_boxes(faulty_coco(tmp_path), classes=CLASSES, policy=policy_of(some))
+    assert data.entries[0].boxes.tolist() == [[10, 10, 30, 25], [40, 70, 50, 95]]
+    assert data.report.refused
+    with pytest.raises(ConfigFault, match="faults: no kind 'zero_aera'; did you mean 'zero_area'"):
+        policy_of({"zero_aera": "skip"})
+    with pytest.raises(ConfigFault, match="zero_area: 'keep' is none of refuse, skip"):
+        policy_of({"zero_area": "keep"})
+
+
+def test_pascal_voc_beside_its_images_and_in_parts(tmp_path: Path) -> None:
+    flat, parts = tmp_path / "flat", tmp_path / "parts"
+    for folder, name in ((flat, "a"), (parts / "train", "b"), (parts / "valid", "c")):
+        image_file(folder / f"{name}.png")
+        [(_, body)] = write_boxes("voc", [boxed(f"{name}.png", [[1, 2, 30, 40]], ["round"])], CLASSES)
+        (folder / f"{name}.xml").write_bytes(body)
+    assert [entry.id for entry in list_boxes(flat).entries] == ["a"]
+    assert {entry.id: entry.split for entry in list_boxes(parts).entries} == {"b": "train", "c": "valid"}
+
+
+def test_corners_of_pascal_voc_may_be_pixels(tmp_path: Path) -> None:
+    write(tmp_path, "voc", GOOD[:1])
+    edges, from_0, from_1 = (
+        check_boxes(tmp_path, counting=counting).entries[0].boxes[0].tolist()  # type: ignore[arg-type]
+        for counting in ("edges", "from_0", "from_1")
+    )
+    assert (edges, from_0, from_1) == ([10, 10, 30, 25], [10, 10, 31, 26], [9, 9, 30, 25])
+
+
+def test_yolo_in_parts_with_names_in_a_text_file(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        image_file(tmp_path / "images" / split / f"{split}1.png")
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / f"{split}1.txt").write_text(
+            "1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.3 0.1 0.3 0.4\n"
+        )
+    (tmp_path / "classes.txt").write_text("round\nlong\n")
+    data = list_boxes(tmp_path)
+    assert data.classes == CLASSES
+    assert {entry.id: entry.split for entry in data.entries} == {"train1": "train", "val1": "val"}
+    assert data.entries[0].boxes[0].tolist() == [15, 30, 45, 50]
+    assert data.entries[0].boxes[1] == pytest.approx([6, 8, 24, 24])
+    assert data.entries[0].classes == ("long", "round")
+
+
+def test_yolo_tells_classes_that_have_no_name_and_lines_that_are_none(tmp_path: Path) -> None:
+    write(tmp_path, "yolo", GOOD)
+    (tmp_path / "labels" / "a.txt").write_text(
+        "7 0.5 0.5 0.2 0.2\n0 0.5 0.5\nround 0.5 0.5 0.1 0.1\n1 0.5 0.5 nan 0.1\n"
+    )
+    counts = check_boxes(tmp_path).report.counts
+    assert counts == {"unreadable": 3, "unknown_class": 1}
+
+
+def test_damaged_files_and_lonely_images_are_told(tmp_path: Path) -> None:
+    write(tmp_path, "voc", GOOD)
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation><object>")
+    (tmp_path / "Annotations" / "b.xml").write_text("<!DOCTYPE x [<!ENTITY y 'z'>]><annotation/>")
+    image_file(tmp_path / "JPEGImages" / "lonely.png")
+    (tmp_path / "JPEGImages" / "c.png").write_bytes(b"\x89PNG nothing")
+    report = check_boxes(tmp_path).report
+    assert report.counts == {"unreadable": 3, "no_label": 1}
+    assert [fault.action for fault in report.faults] == ["refuse", "refuse", "refuse", "skip"]
+    assert any("document type" in fault.what for fault in report.faults)
+
+
+def test_a_table_gives_splits_and_groups(tmp_path: Path) -> None:
+    data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "splits.csv"
+    table.write_text("image,group,split\na.png,first,train\nb,first,val\n")
+    found = list_boxes(data, table=table)
+    assert [(e.id, e.split, e.group) for e in found.entries] == [
+        ("a", "train", "first"),
+        ("b", "val", "first"),
+        ("c", "", ""),
+    ]
+    assert [entry.id for entry in found.chosen("val")] == ["b"]
+    with pytest.raises(ConfigFault, match="no image of split 'test'"):
+        found.chosen("test")
+
+
+def test_data_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="looks like no boxes"):
+        list_boxes(tmp_path)
+    with pytest.raises(ConfigFault, match="boxes of kind 'yolo8' are unknown; did you mean 'yolo'"):
+        list_boxes(tmp_path, "yolo8")
+    with pytest.raises(ConfigFault, match="not there"):
+        list_boxes(tmp_path / "nowhere")
+
+
+def test_images_of_one_name_are_written_as_coco_alone(tmp_path: Path) -> None:
+    twins = [boxed("x/a.png", [], []), boxed("y/a.png", [], [])]
+    assert len(list(write_boxes("coco", twins, CLASSES))) == 1
+    with pytest.raises(ConfigFault, match=r"x/a\.png and y/a\.png would both be written to a\.xml"):
+        list(write_boxes("voc", twins, CLASSES))
+    with pytest.raises(ConfigFault, match="cannot be written as 'coc'; did you mean 'coco'"):
+        list(write_boxes("coc", twins, CLASSES))
+
+
+def test_the_overlap_of_boxes_is_that_of_their_pixels() -> None:
+    rng = np.random.default_rng(3)
+    low = rng.integers(0, 20, (12, 2))
+    boxes = np.concatenate([low, low + rng.integers(1, 15, (12, 2))], axis=1).astype(np.float64)
+    painted = np.zeros((12, 40, 40), bool)
+    for number, (y0, x0, y1, x1) in enumerate(boxes.astype(int)):
+        painted[number, y0:y1, x0:x1] = True
+    both = (painted[:, None] & painted[None]).sum((2, 3))
+    either = (painted[:, None] | painted[None]).sum((2, 3))
+    assert box_iou(boxes, boxes) == pytest.approx(both / either)
+
+
+@needs_data("bccd_blood")
+def test_the_faults_of_the_blood_smears_are_found_exactly() -> None:
+    """As its README counts them: 2 boxes without area, 7 near duplicates, nothing else that a program can see."""
+    folder = data_dir()
+    assert folder is not None
+    with pytest.raises(ConfigFault, match="2 x zero_area"):
+        list_boxes(folder / "bccd_blood")
+    data = list_boxes(folder / "bccd_blood", policy=policy_of({"zero_area": "skip"}))
+    assert data.report.counts == {"zero_area": 2, "near_duplicate": 7}
+    places = {
+        fault.where.partition(":")[0] for fault in data.report.faults if fault.kind is BoxFault.ZERO_AREA
+    }
+    assert places == {"BloodImage_00338", "BloodImage_00343"}
+    assert dict(data.report.boxes) == {"Platelets": 361, "RBC": 4153, "WBC": 372}
+    assert dict(data.report.splits) == {"test": 72, "train": 205, "val": 87}
+
+
+@needs_data("microalgae/labeled")
+def test_the_photos_of_microalgae_have_no_faults() -> None:
+    folder = data_dir()
+    assert folder is not None
+    data = list_boxes(folder / "microalgae" / "labeled")
+    assert data.report.faults == ()
+    assert (data.report.images, dict(data.report.boxes)) == (17, {"Microalgae": 1224})
