@@ -115,8 +115,13 @@ class KillsAt:
             moment = next((moment for moment in self.moments if moment.is_at(request)), None)
             if moment is None:
                 return None
+            try:
+                pid = request.client_pid()
+            except ProcessLookupError:
+                return None  # Another moment has killed who asks: this one is for who asks again.
+            if pid in self.killed:
+                return None
             self.moments.remove(moment)
-            pid = request.client_pid()
             kill(pid)
             self.killed.append(pid)
         return None if moment.heard else Instead(503)
