@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -382,7 +383,7 @@ def _checked(array: NDArray[np.generic], job: JobConfig, settings: Settings) -> 
     if array.size == 0:
         raise _wrong(Reason.WRONG_SHAPE, f"{described}, which has no pixels; (H, W) is expected")
     if axes is None and array.ndim == 3 and array.shape[-1] in (3, 4):
-        if not job.run.channels:
+        if not job.run.channels and not _sees_colours(job):
             raise _wrong(
                 Reason.WRONG_SHAPE,
                 f"{described}, colours it seems; one plane (H, W) is expected, for example image[..., 2], or say which colour is "
@@ -403,6 +404,13 @@ def _checked(array: NDArray[np.generic], job: JobConfig, settings: Settings) -> 
     return array
 
 
+def _sees_colours(job: JobConfig) -> bool:
+    from cellcount_core.images.imagefile import COLOURS
+    from cellcount_core.models.package import find_package
+
+    return find_package(job.run.model.package).input.channels == COLOURS
+
+
 def _wrong(reason: Reason, detail: str) -> FieldFault:
     return FieldFault(reason, detail, _ARRAY)
 
@@ -410,6 +418,7 @@ def _wrong(reason: Reason, detail: str) -> FieldFault:
 def _result(job: JobConfig, counted: Single) -> Result:
     from cellcount_core.output.rows import fields_table, objects_table
     from cellcount_core.reduce.summary import better_package
+    from cellcount_core.report.overlay import picture_of
 
     run_file, rows, seen = counted.run, counted.rows, counted.seen
     [row] = fields_table([rows.row], run_file.schema, run_file.fingerprint).to_pylist()
@@ -435,6 +444,10 @@ def _result(job: JobConfig, counted: Single) -> Result:
         objects=None
         if rows.objects is None
         else objects_table([rows.objects], run_file.schema, run_file.fingerprint),
-        image=next(iter(seen.pixels.planes.values())),
+        image=picture_of(
+            dict(islice(seen.pixels.planes.items(), len(run_file.channels))), seen.pixels.bit_max
+        ),
         row=row,
+        boxes=seen.found.boxes,
+        classes=run_file.schema.classes if seen.found.classes is not None else (),
     )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cellcount_core.report.overlay import Layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,11 +24,12 @@ class Result:
     `warnings`: codes of what is doubtful, as in the tables (docs/reference/warnings.md); `notes`: the same in words, with what
     can be done about it. `diameter`: the objects' median diameter in px that the image was counted by; None where it was
     counted as it is. `um_per_px`: the pixel size, None where it is not known.
-    `labels`: (H, W) int32, 0 for the background and 1 to n for the objects. `objects`: an Arrow table of one row an object, as in
-    `objects/` of a run; `objects.to_pandas()` where pandas is installed. `image`: the plane that was counted, (H, W), in raw units.
+    `labels`: (H, W) int32, 0 for the background and 1 to n for the objects; `boxes`: (n, 4) float, y0 x0 y1 x1 half-open in px of the
+    image; None where the model's task finds none of the kind. `objects`: an Arrow table of one row an object, as in
+    `objects/` of a run; `objects.to_pandas()` where pandas is installed. `image`: the plane that was counted, (H, W), in raw units; its colours (H, W, 3) uint8 for a model of colours.
     `row`: every column of the image's row, as in `fields/` of a run. `model`: name and version of the package.
 
-    In a notebook it shows the image with the outline of every object. A package whose task counts no objects gives None for
+    In a notebook it shows the image with the outline or box of every object. A package whose task counts no objects gives None for
     `count`, `labels` and `objects`; what it found stands in `row`.
     """
 
@@ -39,20 +44,28 @@ class Result:
     objects: pa.Table | None = field(repr=False)
     image: NDArray[np.generic] = field(repr=False)
     row: Mapping[str, object] = field(repr=False)
+    boxes: NDArray[np.float64] | None = field(default=None, repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The image in grey with the outline of each object, if there are any: (h, w, 3) uint8 RGB, enlarged or reduced for the screen."""
+        """The image with the outline or box of each object, if there are any: (h, w, 3) uint8 RGB, enlarged or reduced for the screen."""
         from cellcount_core.report.overlay import overlay_image
 
-        none = np.zeros(self.image.shape, np.int32)
-        return overlay_image(self.image, none if self.labels is None else self.labels)
+        return overlay_image(self.image, self._layer())
+
+    def _layer(self) -> Layer:
+        from cellcount_core.report.overlay import Layer
+
+        told = None if self.objects is None or not self.classes else self.objects.column("class").to_pylist()
+        places = None if told is None else np.array([self.classes.index(one) for one in told], np.int64)
+        return Layer(self.labels, self.boxes, places, self.classes)
 
     def _repr_png_(self) -> bytes:
         from cellcount_core.report.overlay import overlay_png
 
         shown = self.overlay()
         size = None if self.um_per_px is None else self.um_per_px * self.image.shape[1] / shown.shape[1]
-        return overlay_png(shown, caption=self._headline(), um_per_px=size)
+        return overlay_png(shown, caption=self._headline(), um_per_px=size, legend=self._layer().legend())
 
     def _repr_html_(self) -> str:
         from cellcount_core.report.html import inline_png, render

@@ -10,6 +10,7 @@ from pathlib import Path
 from cellcount_core.cli.settings import Tree, assign, build_job, read_tree, set_at
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import find_package
 
 _YAML = (".yaml", ".yml")
@@ -69,7 +70,8 @@ def job_from_arguments(
         assign(tree, assignment, JobConfig)
     for text in channels or ():
         role, equals, name = text.partition("=")
-        set_at(tree, ["run", "channels", role if equals else _only_role(tree)], name if equals else text)
+        for each in (role,) if equals else _plain_roles(tree):
+            set_at(tree, ["run", "channels", each], name if equals else text)
     return build_job(tree, said_in)
 
 
@@ -119,15 +121,15 @@ def is_yaml(source: str) -> bool:
     return source.lower().endswith(_YAML) and not Path(source).is_dir()
 
 
-def _only_role(tree: Tree) -> str:
-    """The single channel that the package looks at, for `--channel NAME` without a role."""
+def _plain_roles(tree: Tree) -> tuple[str, ...]:
+    """The roles that `--channel NAME` without a role is for: the single one, or the colours of one file."""
     run = build_job({"input": "in", "output": "out", "run": {"model": _model(tree)}}, "command line").run
     roles = find_package(run.model.package).input.channels
-    if len(roles) != 1:
+    if len(roles) != 1 and roles != COLOURS:
         raise ConfigFault(
             f"--channel: the model looks at several channels; name each as role=channel for {', '.join(roles)}"
         )
-    return roles[0]
+    return roles
 
 
 def _model(tree: Tree) -> object:

@@ -191,19 +191,76 @@ def verify(out: Out, endpoint: Endpoint = None) -> None:
     raise typer.Exit(outputs.verify_output(out, endpoint))
 
 
-@app.command(short_help="Write the counts as a plain CSV.")
+@app.command(short_help="Write the counts as a plain CSV, or boxes for other tools.")
 def export(
     out: Out,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV file to write; with --to the folder of what is written.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="coco|voc|yolo",
+            help="Write the box of every object instead, as COCO JSON, Pascal VOC XML or YOLO text files.",
+        ),
+    ] = None,
     endpoint: Endpoint = None,
 ) -> None:
-    """Write the plain table `index,count`, a row a field in key order.
+    """Write the plain table `index,count`, a row a field in key order; or the boxes of all objects.
 
-    Example: cellcount export ./out counts.csv
+    Examples:
+
+      cellcount export ./out counts.csv
+
+      cellcount export ./out ./boxes --to coco
     """
     from cellcount_core.cli import outputs
 
-    raise typer.Exit(outputs.export_counts(out, file, endpoint))
+    if to is None:
+        raise typer.Exit(outputs.export_counts(out, file, endpoint))
+    raise typer.Exit(outputs.export_boxes(out, file, to, endpoint))
+
+
+@app.command("check-boxes", short_help="Tell every fault of a data set of boxes.")
+def check_boxes(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Folder of Pascal VOC or YOLO files, or of a COCO JSON.", show_default=False
+        ),
+    ],
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="auto|voc|coco|yolo", help="Format of the boxes.")
+    ] = "auto",
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="NAME,NAME", help="The classes that may occur; others are faults."),
+    ] = None,
+    skip_faulty: Annotated[
+        bool, typer.Option("--skip-faulty", help="Leave out what is faulty instead of refusing the data.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check images with boxes before anything is trained on them: every fault in one report. Exit code 2 if the data would be refused.
+
+    Faults are boxes out of their image, without area, of an unknown class or there twice; boxes without an image and images without
+    boxes; sizes that disagree; files that cannot be read.
+
+    Example: cellcount check-boxes ./photos --classes RBC,WBC,Platelets
+    """
+    from cellcount_core.cli import packages
+
+    raise typer.Exit(
+        packages.check_box_data(
+            data, kind, classes, "skip" if skip_faulty else "refuse", "json" if as_json else "text"
+        )
+    )
 
 
 @app.command(short_help="Draw the plate map and a few fields with outlines.")

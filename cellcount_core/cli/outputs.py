@@ -77,6 +77,31 @@ def export_counts(out: str, file: Path, endpoint: str | None) -> int:
     return int(ExitCode.OK)
 
 
+def export_boxes(out: str, folder: Path, kind: str, endpoint: str | None) -> int:
+    """Write the boxes of a run's objects as COCO, Pascal VOC or YOLO into a folder. Returns the exit code.
+
+    Raises ConfigFault if the kind is not known or the run has no objects, OutputFault if a file cannot be written.
+    """
+    from cellcount_core.labelled.box_writers import boxes_of_run, write_boxes
+
+    found = boxes_of_run(output_store(out, endpoint))
+    written = 0
+    for name, body in write_boxes(kind, found.images(), found.classes):
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+        except OSError as error:
+            raise OutputFault(f"{path}: cannot be written: {error.strerror}") from error
+        written += 1
+    print(f"{folder}: {many(written, 'file')}, classes {', '.join(found.classes)}")
+    if found.left_out:
+        print(
+            f"{many(found.left_out, 'field')} left out that could not be counted; `cellcount export OUT FILE` shows which"
+        )
+    return int(ExitCode.OK)
+
+
 def draw(out: str, fields: int, endpoint: str | None) -> int:
     """Draw the pictures of a run, print where they are and return the exit code."""
     from cellcount_core.report.pictures import draw_pictures

@@ -51,6 +51,22 @@ def list_models() -> int:
     return int(ExitCode.OK)
 
 
+def check_box_data(
+    data: Path, kind: str, classes: str | None, faulty: Literal["refuse", "skip"], form: Form
+) -> int:
+    """Print the report of a data set of boxes. Returns 2 if one of its faults would have it refused, else 0."""
+    from cellcount_core.labelled.boxes import BoxFault, check_boxes, policy_of
+
+    wanted = [name.strip() for name in (classes or "").split(",") if name.strip()]
+    policy = policy_of({}, list(BoxFault) if faulty == "skip" else ())
+    report = check_boxes(data, kind, classes=wanted, policy=policy).report
+    if form == "json":
+        print(json.dumps(report.plain(), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(report.lines()))
+    return int(ExitCode.CONFIG if report.refused else ExitCode.OK)
+
+
 def evaluate(
     package: str,
     data: Path,

@@ -38,6 +38,7 @@ class Doubt(StrEnum):
     OWN_SIZE = "size_of_this_image"
     TWO_SIZES = "two_sizes"
     TOO_LARGE = "objects_too_large"
+    TOO_DENSE = "too_dense"
     OBJECT_CUT = "object_cut_by_block"
     CHANNEL_MISSING = "channel_missing"
     CALIBRATION_OVERRIDDEN = "calibration_overridden"
@@ -177,6 +178,11 @@ _TOLD: dict[Doubt, _Told] = {
         "may be in pieces.",
         "{hold} objects that are too large for their scale and may be in pieces, as fields counted by blocks have no second look",
         "a larger limit counts {them} at once: --set run.whole_limit=100000000",
+    ),
+    Doubt.TOO_DENSE: _Told(
+        "So many objects lie on each other that some are hidden, or count as one: the count may be too low.",
+        "{hold} so many objects on each other that some are hidden, or count as one",
+        "dilute the sample further, or image it where it is thinner",
     ),
     Doubt.OBJECT_CUT: _Told(
         "An object is larger than the largest block it could be separated in, and may be cut.",

@@ -1,4 +1,7 @@
-"""Boxes written as other tools read them: COCO, Pascal VOC and YOLO. What is written is read back by labelled/box_formats.py."""
+"""Boxes written as other tools read them: COCO, Pascal VOC and YOLO; among others those of the objects of a run.
+
+What is written is read back by labelled/box_formats.py.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,17 @@ from pathlib import PurePosixPath
 from xml.sax.saxutils import escape
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.columns import SOURCE, STATUS, Schema
+from cellcount_core.domain.errors import ConfigFault, Status, nearest
+from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.output.schema import read_table_bytes
+from cellcount_core.reduce.ledger import fields_parts
+from cellcount_core.stores.base import Store
+from cellcount_core.tasks.boxes.columns import corner_columns
 
 _DIGITS = 2
 _RELATIVE_DIGITS = 6
@@ -123,3 +133,69 @@ WRITERS: Mapping[str, Callable[[Iterable[BoxedFile], tuple[str, ...]], Written]]
     "yolo": _yolo,
 }
 """Every format that boxes are written in."""
+
+
+@dataclass(slots=True)
+class RunBoxes:
+    """The boxes of the objects of a run.
+
+    `classes` are all there are; objects without a class have the name of the run's objects. `left_out` counts the fields that were not
+    counted, once `images` has been gone through.
+    """
+
+    store: Store
+    run: RunFile
+    left_out: int = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes, in their order."""
+        return self.run.schema.classes or (self.run.schema.object_name,)
+
+    def images(self) -> Iterator[BoxedFile]:
+        """The counted fields in key order, each under the name of its first file, relative to the run's input.
+
+        Raises LedgerFault if a shard is not counted yet, or its objects are not there.
+        """
+        for part in fields_parts(self.store, self.run):
+            objects = (
+                read_table_bytes(part.objects_key, self.store.get(part.objects_key))
+                if part.objects_key
+                else None
+            )
+            start = 0
+            for row in part.table.select(_of_field(self.run.schema)).to_pylist():
+                if row[STATUS.name] != Status.OK or objects is None:
+                    self.left_out += 1
+                    continue
+                number = row[self.run.schema.object_count]
+                yield self._image(row, objects.slice(start, number))
+                start += number
+
+    def _image(self, row: Mapping[str, object], objects: pa.Table) -> BoxedFile:
+        name = self.run.schema.object_name
+        corners = [objects.column(column).to_numpy() for column in corner_columns(name)]
+        sources, height, width = row[SOURCE.name], row["height_px"], row["width_px"]
+        assert isinstance(sources, list) and isinstance(height, int) and isinstance(width, int)
+        return BoxedFile(
+            sources[0],
+            height,
+            width,
+            np.stack(corners, axis=1).astype(np.float64).reshape(-1, 4),
+            [one or name for one in objects.column("class").to_pylist()],
+            objects.column("score").to_pylist(),
+        )
+
+
+def _of_field(schema: Schema) -> list[str]:
+    return [STATUS.name, SOURCE.name, "height_px", "width_px", schema.object_count]
+
+
+def boxes_of_run(store: Store) -> RunBoxes:
+    """The boxes of a run's objects. Raises ConfigFault if its task finds no objects, OutputFault if `store` holds no run."""
+    run = read_run(store)
+    if not run.schema.objects:
+        raise ConfigFault(
+            f"{store.url}: a run of the task {run.schema.task!r}, which finds no objects: there are no boxes"
+        )
+    return RunBoxes(store, run)

@@ -361,14 +361,25 @@ def _sources(kit: FieldKit, planned: PlannedField) -> tuple[str, ...]:
 class Seen:
     """A field as the run counted it.
 
-    `plane` (H, W) is the first counted channel in raw units, `labels` (H, W) int32 its label image, None if the task draws none.
-    `um_per_px` is the pixel size, None if it is unknown.
+    `planes` (H, W) are the counted channels in raw units by name, of which the first comes first; `bit_max` is the largest value that
+    they can have, 0 if there is none. `found` is what was found in them. `um_per_px` is the pixel size, None if it is unknown.
     """
 
     planned: PlannedField
-    plane: Plane
-    labels: NDArray[np.int32] | None
+    planes: Mapping[str, Plane]
+    bit_max: int
+    found: Found
     um_per_px: float | None
+
+    @property
+    def plane(self) -> Plane:
+        """The first counted channel (H, W)."""
+        return next(iter(self.planes.values()))
+
+    @property
+    def labels(self) -> NDArray[np.int32] | None:
+        """The label image (H, W), 0 for the background; None if the task draws none."""
+        return None if self.found.labels is None else self.found.labels.astype(np.int32)
 
 
 def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[Seen | FieldFault]:
@@ -391,8 +402,7 @@ def recount(context: RunContext, fields: Sequence[PlannedField]) -> Iterator[See
             except MemoryError as error:
                 yield FieldFault(Reason.OUT_OF_MEMORY, str(error) or "no memory left for this field")
                 continue
-            plane = seen.pixels.planes[kit.counted[0].name]
-            labels = None if seen.found.labels is None else seen.found.labels.astype(np.int32)
-            yield Seen(planned, plane, labels, seen.pixels.um_per_px)
+            planes = {selection.name: seen.pixels.planes[selection.name] for selection in kit.counted}
+            yield Seen(planned, planes, seen.pixels.bit_max, seen.found, seen.pixels.um_per_px)
     finally:
         kit.close()

@@ -101,7 +101,7 @@ def load_pixels(
     given = planned.um_per_px if run.um_per_px is None else run.um_per_px
     wanted = tuple(dict.fromkeys((*counted, *measured)))
     for selection in wanted:
-        sources = [source for source in planned.sources if source.channel in (selection.channel, "")]
+        sources = _sources_of(planned, selection)
         if not sources and selection not in counted:
             warnings[f"channel_missing:{selection.name}"] = None
             continue
@@ -109,7 +109,7 @@ def load_pixels(
             raise FieldFault(
                 Reason.CHANNEL_MISSING, f"channel {selection.channel!r} has no file in this field"
             )
-        found = [_inside(source, files[source.key].image(), selection, len(wanted)) for source in sources]
+        found = [_inside(source, files[source.key].image(), selection, wanted) for source in sources]
         if selection == counted[0] and len(found) == 1:
             _check_row(found[0], selection)
         read = _plane(found, selection, run)
@@ -142,8 +142,17 @@ def load_pixels(
     )
 
 
-def _inside(source: Source, image: ImageFile, selection: Selection, wanted: int) -> _Inside:
-    """The channel that is meant within an open file; `wanted` is the number of different channels read for the field."""
+def _sources_of(planned: PlannedField, selection: Selection) -> list[Source]:
+    """The files of a channel: those whose names say it, or else those whose names say none."""
+    named = [source for source in planned.sources if source.channel == selection.channel]
+    return named or [source for source in planned.sources if source.channel == ""]
+
+
+def _inside(source: Source, image: ImageFile, selection: Selection, wanted: Sequence[Selection]) -> _Inside:
+    """The channel that is meant within an open file; `wanted` are the different channels read for the field.
+
+    Raises FieldFault CHANNEL_UNKNOWN if it cannot be in the file.
+    """
     if source.index < 0 and image.images > 1:
         detail = f"the file holds {image.images} images; write each to a file of its own"
         raise FieldFault(Reason.WRONG_SHAPE, detail, source.key)
@@ -154,8 +163,11 @@ def _inside(source: Source, image: ImageFile, selection: Selection, wanted: int)
         names = ", ".join(repr(name) for name in image.whole[:12])
         detail = f"the file is part of an OME set of {len(image.whole)} channels ({names}); say which one to count (--channel NAME)"
         raise FieldFault(Reason.CHANNEL_UNKNOWN, detail, source.key)
+    if len(image.channels) == 1 and {*COLOURS} <= {one.channel for one in wanted}:
+        detail = "the image is grey; the model looks at red, green and blue of a colour image"
+        raise FieldFault(Reason.CHANNEL_UNKNOWN, detail, source.key)
     # The only channel of a file that names none is the one that is asked for, where no other is.
-    assumed = image.channels == ("",) and wanted == 1
+    assumed = image.channels == ("",) and len(wanted) == 1
     return _Inside(source, image, "" if assumed else selection.channel)
 
 

@@ -14,8 +14,9 @@ from typing import Literal, NamedTuple
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.errors import ConfigFault, Reason, likely, matching, nearest
-from cellcount_core.domain.fields import FieldKey, PlannedField
+from cellcount_core.domain.fields import FieldKey, PlannedField, Source
 from cellcount_core.domain.plates import FORMATS, ExpectedFields, PlateFacts, WellPosition
+from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.plan.rows import Place, Row, by_field
 
 UNNAMED = ""
@@ -26,11 +27,17 @@ UNNAMED = ""
 class ChannelChoice:
     """`counted`: a channel for each role of the model, in its order; `measured`: channels whose intensity is measured.
 
-    "" stands for the only channel of files whose names carry none.
+    "" stands for the only channel of files whose names carry none. `colours_in` is set if red, green and blue are counted and lie
+    together in the files that file names call so.
     """
 
     counted: tuple[str, ...]
     measured: tuple[str, ...]
+    colours_in: str | None = None
+
+    def in_files(self, channel: str) -> str:
+        """How file names call the channel in whose files this one lies."""
+        return self.colours_in if self.colours_in is not None and channel in COLOURS else channel
 
     @property
     def count(self) -> str:
@@ -54,7 +61,7 @@ def select_channels(
 ) -> ChannelChoice:
     """The channels to use of those `seen` in file names, given the model's `roles` and `run.channels` (role to channel).
 
-    A model of one role takes the only channel there is unasked. A channel may be asked for as file names call it or as the
+    A model of one role takes the only channel there is unasked, one of red, green and blue the colours of the only files there are. A channel may be asked for as file names call it or as the
     instrument does (`names`). Where file names carry no channel, what is asked for is looked up inside the files. Small and
     capital letters do not matter where one channel alone is meant. The counted channels are measured, and those of
     `run.measure`. Raises ConfigFault naming the channels there are where one has to be chosen, is not among them, or is
@@ -64,11 +71,41 @@ def select_channels(
         if role not in roles:
             raise ConfigFault(f"run.channels: the model has no role {role!r}{nearest(role, roles)}")
     known = _Known(seen, names)
-    counted = tuple(_counted(run.channels.get(role), role, roles, known) for role in roles)
+    colours_in = _colours_in(run, roles, known)
+    if colours_in is None:
+        counted = tuple(_counted(run.channels.get(role), role, roles, known) for role in roles)
+    else:
+        counted = COLOURS
     asked = (known.channel(name, "run.measure") for name in run.measure)
     measured = tuple(dict.fromkeys(asked))
     unasked = (channel for channel in dict.fromkeys(counted) if channel not in measured)
-    return ChannelChoice(counted, (*unasked, *measured))
+    return ChannelChoice(counted, (*unasked, *measured), colours_in)
+
+
+def _colours_in(run: RunConfig, roles: Sequence[str], known: _Known) -> str | None:
+    """The channel, as file names call it, of the files that hold the red, green and blue a model looks at.
+
+    It is the only channel there is, or the one that is asked for under all three roles. None for a model of other roles, and if each
+    colour has files of its own. Raises ConfigFault if there are several channels and none is asked for.
+    """
+    if tuple(roles) != COLOURS:
+        return None
+    asked = {run.channels.get(role) for role in roles}
+    if len(asked) > 1:
+        return None
+    [name] = asked
+    if name is not None:
+        return known.channel(name, "run.channels")
+    if UNNAMED in known.seen:
+        return UNNAMED
+    if all(matching(role, known.seen) is not None for role in roles):
+        return None
+    if len(known.seen) > 1:
+        raise ConfigFault(
+            f"the model looks at red, green and blue of colour images, and the input has several channels ({known.shown()}): say which "
+            "of them are the colour images with --channel NAME"
+        )
+    return next(iter(known.seen))
 
 
 def unknown_channels(run: RunConfig, seen: Collection[str], names: Names = NO_NAMES) -> tuple[str, ...]:
@@ -150,6 +187,8 @@ class _Known:
 
 
 def _counted(asked: str | None, role: str, roles: Sequence[str], known: _Known) -> str:
+    if asked is None and tuple(roles) == COLOURS and matching(role, known.seen) is not None:
+        asked = role
     if asked is not None:
         return known.channel(asked, f"run.channels.{role}")
     if len(known.seen) == 1 and len(roles) == 1:
@@ -323,19 +362,26 @@ def _planned(group: FieldGroup, rule: FieldRule) -> PlannedField:
     counted: dict[Row, None] = {}
     measured: dict[Row, None] = {}
     for channel in rule.choice.wanted:
-        files = _files_of(channel, rows)
+        files = _files_of(rule.choice.in_files(channel), rows)
         needed = channel in rule.choice.counted
         if not files and needed:
-            return PlannedField(key, (), Reason.CHANNEL_MISSING, _no_channel(channel, rows))
+            return PlannedField(
+                key, (), Reason.CHANNEL_MISSING, _no_channel(rule.choice.in_files(channel), rows)
+            )
         planes = _planes(files, rule)
         if files and not planes and needed:
             return PlannedField(key, (), Reason.ABSENT, _no_plane(channel, files, rule.z))
         (counted if needed else measured).update(dict.fromkeys(planes))
     there = [row for row in measured if not row.reason]
     kept = sorted({*counted, *there})
-    sources = tuple(row.source for row in kept)
+    sources = tuple(_source(row, rule.choice) for row in kept)
     reason, detail = _fault(list(counted), kept)
     return PlannedField(key, sources, reason, detail)
+
+
+def _source(row: Row, choice: ChannelChoice) -> Source:
+    # Colours are looked for within a file, whatever its name calls it.
+    return replace(row.source, channel=UNNAMED) if row.channel == choice.colours_in else row.source
 
 
 def _files_of(channel: str, rows: Sequence[Row]) -> list[Row]:

@@ -242,7 +242,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     facts = discovery.facts.plates
 
     def groups() -> Iterator[FieldGroup]:
-        aside = partial(discovery.set_aside, (*rule.choice.counted, UNNAMED))
+        aside = partial(discovery.set_aside, (*map(rule.choice.in_files, rule.choice.counted), UNNAMED))
         return expected_groups(discovery.rows, run.expect, facts, aside)
 
     few = sum(1 for _ in islice(groups(), order.limits.enough))
@@ -358,7 +358,7 @@ def _warnings(seen: Survey, census: Census) -> list[str]:
             f"{'its name' if found.unparsed == 1 else 'their names'} cannot be read (run.unparsed=ignore), such as "
             f"{found.unparsed_examples[0]!r}"
         )
-    if several and found.channels == {UNNAMED} and choice.wanted != (UNNAMED,):
+    if several and found.channels == {UNNAMED} and choice.wanted != (UNNAMED,) and choice.colours_in is None:
         names = ", ".join(repr(name) for name in choice.wanted if name)
         only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
         warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")

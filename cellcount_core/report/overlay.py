@@ -1,7 +1,7 @@
-"""Overlays: the image in grey with an outline around every counted object, and sheets of several overlays;
-drawn with OpenCV.
+"""Overlays: the image in grey, or in its colours, with an outline or a box around every counted object, and sheets of several
+overlays; drawn with OpenCV.
 
-Neighbouring objects get different colours. Two objects are neighbours if the regions of pixels closest to
+Objects with a class have the colour of the class. Of others, neighbouring objects get different colours. Two objects are neighbours if the regions of pixels closest to
 each of them touch. These regions form a map in the plane, so the graph of neighbours always has an object
 with at most five neighbours. Colouring the objects in the reverse of the order in which such objects are
 taken away (smallest-last; Matula and Beck 1983) therefore needs at most six colours.
@@ -9,7 +9,7 @@ taken away (smallest-last; Matula and Beck 1983) therefore needs at most six col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.images.normalise import estimate
 from cellcount_core.objects.labels import inner_edge
 
@@ -132,28 +133,107 @@ def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(255.0 * share**_GAMMA), np.uint8)
 
 
-def overlay_image(plane: NDArray[np.generic], labels: NDArray[np.int32] | None) -> NDArray[np.uint8]:
-    """Draw the image in grey with the outline of each object: (h, w, 3) uint8 RGB, enlarged or reduced for
-    the screen.
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """What is drawn over an image of (H, W) px: `labels` (H, W), 0 for the background and 1..n for objects, or `boxes` (n, 4) float, y0
+    x0 y1 x1 half-open. `classes` (n,) are the places of the objects' classes in `names`; None if objects have no class.
+    """
 
-    `labels` has the shape of `plane` (H, W), with 0 for the background. Each outline lies inside its
-    object and neighbours have different colours, so touching objects can be told apart. Small fields are
+    labels: NDArray[np.int32] | None = None
+    boxes: NDArray[np.float64] | None = None
+    classes: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
+
+    def legend(self) -> tuple[LegendEntry, ...]:
+        """The classes with their colours and numbers of objects; () if objects have no class."""
+        if self.classes is None:
+            return ()
+        numbers = np.bincount(self.classes, minlength=len(self.names))
+        return tuple(
+            LegendEntry(name, int(number), class_colour(place))
+            for place, (name, number) in enumerate(zip(self.names, numbers, strict=True))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A class: its name, how many objects it has, and its colour (R, G, B)."""
+
+    name: str
+    number: int
+    colour: tuple[int, int, int]
+
+
+def class_colour(place: int) -> tuple[int, int, int]:
+    """The colour (R, G, B) of the class at this place; the seventh class has that of the first again."""
+    return PALETTE[place % len(PALETTE)]
+
+
+NOTHING = Layer()
+
+
+def picture_of(planes: Mapping[str, NDArray[np.generic]], bit_max: int = 0) -> NDArray[np.generic]:
+    """What is drawn of counted planes (H, W): their colours (H, W, 3) uint8 if they are red, green and blue, else the first plane.
+
+    `bit_max` is the largest value that a pixel can have; 0 if there is none.
+    """
+    if set(planes) != set(COLOURS):
+        return next(iter(planes.values()))
+    full = bit_max or max(1.0, *(float(plane.max(initial=0)) for plane in planes.values()))
+    shares = [np.clip(planes[name].astype(np.float32) / np.float32(full), 0, 1) for name in COLOURS]
+    return np.asarray(np.rint(255 * np.stack(shares, axis=-1)), np.uint8)
+
+
+def overlay_image(image: NDArray[np.generic], layer: Layer = NOTHING) -> NDArray[np.uint8]:
+    """Draw an image with what was found in it: (h, w, 3) uint8 RGB, enlarged or reduced for the screen.
+
+    `image` is a plane (H, W) in raw units, which is drawn in grey, or a picture (H, W, 3) uint8. Outlines of labels lie inside their
+    objects, and neighbours without classes have different colours, so touching objects can be told apart. Small fields are
     enlarged by a whole factor; the longer side of large ones is reduced to 1600 px.
 
-    Raises ValueError if the shapes differ.
+    Raises ValueError if image and labels differ in shape.
     """
-    if labels is not None and plane.shape != labels.shape:
-        raise ValueError(f"plane and labels must have one shape (got {plane.shape} and {labels.shape})")
-    size = overlay_size(plane.shape)
-    grey = cv2.resize(grey_image(plane), size, interpolation=_smooth(plane.shape, size))
-    image = np.repeat(grey[:, :, None], 3, axis=2)
-    if labels is None:
-        return np.asarray(image, np.uint8)
+    shape, labels = image.shape[:2], layer.labels
+    if labels is not None and shape != labels.shape:
+        raise ValueError(f"image and labels must have one shape (got {shape} and {labels.shape})")
+    size = overlay_size(shape)
+    if image.ndim == 2:
+        grey = cv2.resize(grey_image(image), size, interpolation=_smooth(shape, size))
+        shown = np.repeat(grey[:, :, None], 3, axis=2)
+    else:
+        shown = cv2.resize(np.asarray(image, np.uint8), size, interpolation=_smooth(shape, size))
+    drawn: NDArray[np.uint8] = np.ascontiguousarray(shown, np.uint8)
+    line = _LINE_PX if size[0] > shape[1] else 1
+    if labels is not None:
+        _draw_outlines(drawn, labels, layer, line)
+    if layer.boxes is not None:
+        scale = np.array([size[1] / shape[0], size[0] / shape[1]] * 2)
+        _draw_boxes(drawn, layer.boxes * scale, layer)
+    return drawn
+
+
+def _draw_outlines(image: NDArray[np.uint8], labels: NDArray[np.int32], layer: Layer, line: int) -> None:
+    size = (image.shape[1], image.shape[0])
     shown = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.int32)
-    colours = np.array(PALETTE, np.uint8)[neighbour_colours(labels) % len(PALETTE)]
-    edge = inner_edge(shown, _LINE_PX if size[0] > plane.shape[1] else 1)
+    if layer.classes is None:
+        colours = np.array(PALETTE, np.uint8)[neighbour_colours(labels) % len(PALETTE)]
+    else:
+        colours = np.array([PALETTE[0], *map(class_colour, layer.classes.tolist())], np.uint8)
+    edge = inner_edge(shown, line)
     image[edge] = colours[shown[edge]]
-    return np.asarray(image, np.uint8)
+
+
+def _draw_boxes(image: NDArray[np.uint8], boxes: NDArray[np.float64], layer: Layer) -> None:
+    """Draw boxes (n, 4) in px of the image; small ones, which lie on top of large ones, last."""
+    places = np.zeros(len(boxes), np.int64) if layer.classes is None else layer.classes
+    corners = np.rint(boxes).astype(int)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    line = _LINE_PX if min(image.shape[:2]) >= _SMALLEST // 2 else 1
+    for number in np.argsort(-area, kind="stable").tolist():
+        y0, x0, y1, x1 = corners[number].tolist()
+        cv2.rectangle(
+            image, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), class_colour(int(places[number])), line
+        )
 
 
 def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -165,14 +245,20 @@ def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[1] * factor, shape[0] * factor
 
 
-def overlay_png(image: NDArray[np.uint8], *, caption: str, um_per_px: float | None = None) -> bytes:
+def overlay_png(
+    image: NDArray[np.uint8],
+    *,
+    caption: str,
+    um_per_px: float | None = None,
+    legend: Sequence[LegendEntry] = (),
+) -> bytes:
     """Encode an overlay (h, w, 3) uint8 RGB as PNG, with a band below it: `caption` on the left, a scale bar
-    on the right.
+    on the right. A second band holds the `legend`, if there is one.
 
     `um_per_px` is the size in µm of a pixel of `image`; without it there is no scale bar.
     """
     height, width = image.shape[:2]
-    sheet = _paper(height + _BAND_PX, width)
+    sheet = _paper(height + _BAND_PX + (_LINE_HEIGHT_PX if legend else 0), width)
     sheet[:height] = image
     right = width - 12
     if um_per_px is not None:
@@ -183,6 +269,15 @@ def overlay_png(image: NDArray[np.uint8], *, caption: str, um_per_px: float | No
         _write(sheet, text, right - (shown + _width(text)) // 2, height + 24)
         right -= max(shown, _width(text)) + 12
     _write(sheet, _shortened(caption, right - 24), 12, height + 28)
+    left = 12
+    for entry in legend:
+        text = f"{entry.number:,} {entry.name}"
+        if left + _TEXT_PX + 8 + _width(text) > width:
+            break
+        top = height + _BAND_PX + _LINE_HEIGHT_PX - _TEXT_PX - 8
+        sheet[top : top + _TEXT_PX, left : left + _TEXT_PX] = entry.colour
+        _write(sheet, text, left + _TEXT_PX + 8, top + _TEXT_PX - 2)
+        left += _TEXT_PX + 8 + _width(text) + 24
     return _png(sheet)
 
 

@@ -17,7 +17,14 @@ from cellcount_core.output.runfile import read_run
 from cellcount_core.pipeline.field import Seen, recount
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
-from cellcount_core.report.overlay import SheetTile, contact_sheet, overlay_image, overlay_png
+from cellcount_core.report.overlay import (
+    Layer,
+    SheetTile,
+    contact_sheet,
+    overlay_image,
+    overlay_png,
+    picture_of,
+)
 from cellcount_core.report.selection import ShownField, choose_fields, titles
 from cellcount_core.runners.places import Places, make_context
 from cellcount_core.stores.base import Absent, StorageOptions, Store
@@ -82,10 +89,14 @@ def _overlays(
     for field, title, seen in zip(shown, titles(shown), recount(context, planned), strict=True):
         match seen:
             case Seen():
-                image = overlay_image(seen.plane, seen.labels)
+                layer = Layer(seen.labels, seen.found.boxes, seen.found.classes, run.schema.classes)
+                image = overlay_image(picture_of(seen.planes, seen.bit_max), layer)
                 tiles.append(SheetTile(title, image))
                 files[_file_key(field.key)] = overlay_png(
-                    image, caption=_caption(field), um_per_px=_shown_um(seen, image.shape[1])
+                    image,
+                    caption=_caption(field),
+                    um_per_px=_shown_um(seen, image.shape[1]),
+                    legend=layer.legend(),
                 )
             case FieldFault():
                 tiles.append(SheetTile(title, None, seen.reason.sentence))

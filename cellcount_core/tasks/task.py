@@ -151,7 +151,8 @@ class Found:
 
     `values` are the values of the task's columns. `objects` is None for a task without objects. What can be drawn is `labels` (H, W), 0
     for background and 1..n for objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field; None if there is nothing of
-    that kind or it was not asked for. `features` are those in which a package describes its training images, and `unlike` how
+    that kind or it was not asked for. `classes` (n,) are the places of the objects' classes in the schema's, by which they are coloured;
+    None for objects without classes. `features` are those in which a package describes its training images, and `unlike` how
     unlike those the field is (0..1); None if the package does not say.
     """
 
@@ -159,6 +160,7 @@ class Found:
     objects: Objects | None = None
     labels: NDArray[np.integer] | None = None
     boxes: NDArray[np.float64] | None = None
+    classes: NDArray[np.int64] | None = None
     warnings: tuple[str, ...] = ()
     features: tuple[float, ...] | None = None
     unlike: float | None = None
@@ -299,6 +301,7 @@ def read_section(model: type[AnySection], package: Package) -> AnySection:
 TASKS = {
     "instances": "cellcount_core.tasks.instances.task:Instances",
     "classes": "cellcount_core.tasks.classes.task:Classes",
+    "boxes": "cellcount_core.tasks.boxes.task:BoxesTask",
 }
 """The class of every task, by the `task` of a package's manifest. A class is imported when it is first asked for."""
 

@@ -1,4 +1,7 @@
-"""A task without objects and without counts, from training to tables: images of rings, of stripes and of dots are told apart."""
+"""A task without objects and without counts, from training to tables: images of rings, of stripes and of dots are told apart.
+
+What it promises of a run as every task does is in tests/contract/tasks.
+"""
 
 from __future__ import annotations
 
@@ -111,36 +114,6 @@ def test_wells_plates_and_summary_say_what_the_schema_declares(
     assert "4 dots, 4 rings, 3 stripes in 11 of 12 fields" in capsys.readouterr().out
     assert main(["verify", str(counted)]) == ExitCode.OK
     assert "12 expected = 11 ok + 1 failed + 0 missing + 0 skipped; 4 shards\n" in capsys.readouterr().out
-
-
-def test_ray_gives_the_same_tables_and_a_run_that_lost_a_part_goes_on(
-    package: Package, plate: Path, counted: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    assert count(package, plate, out, "--runner", "ray", "--set", "execution.actors=2") == ExitCode.OK
-    assert tables(out) == tables(counted)
-    (out / "fields" / "part-000001.parquet").unlink()
-    (out / "summary.json").unlink()
-    assert main(["verify", str(out)]) == ExitCode.LEDGER
-    assert count(package, plate, out, "--runner", "serial") == ExitCode.OK
-    assert main(["verify", str(out)]) == ExitCode.OK
-    assert tables(out) == tables(counted)
-
-
-def tables(out: Path) -> dict[str, object]:
-    """What must be equal however fields were counted."""
-    merged = ("wells.parquet", "plates.parquet", "summary.csv", "summary.json")
-    return {"fields": rows(out, "fields").to_pylist(), **{name: (out / name).read_bytes() for name in merged}}
-
-
-def test_an_update_counts_what_was_mended(package: Package, plate: Path, tmp_path: Path) -> None:
-    own, out = tmp_path / "plate", tmp_path / "out"
-    shutil.copytree(plate, own)
-    assert count(package, own, out, "--runner", "serial") == ExitCode.OK
-    tifffile.imwrite(own / "P_B07_s2_w1.TIF", image("stripes", 7))
-    assert count(package, own, out, "--runner", "serial", "--update") == ExitCode.OK
-    assert main(["verify", str(out)]) == ExitCode.OK
-    assert rows(out, "fields").column("class").to_pylist().count("stripes") == 4
 
 
 def test_results_are_exported_and_drawn(counted: Path, tmp_path: Path) -> None:

@@ -65,27 +65,26 @@ _CENTRE = "centroid in the original image, 0 at the first pixel's centre"
 COUNT = "count"
 _LOW, _HIGH = "count_low", "count_high"
 
+COUNTED = Column(
+    COUNT,
+    _I,
+    "objects",
+    "objects counted; 0 only where the image was read and found empty; null unless ok",
+    Null.UNLESS_OK,
+    Merge.COUNT,
+)
+LOW_END = Column(_LOW, _F, "objects", "lower end of the count's interval, where the model has one")
+HIGH_END = Column(_HIGH, _F, "objects", "upper end of the count's interval, where the model has one")
+AT_BORDER = Column("count_border", _I, "objects", "objects that touch the field's edge")
+COVERED = Column("area_fraction", _F, "1", "part of the field covered by objects")
+"""The columns of a field that every task has which counts objects."""
+
 FIELD = (
-    _Field(
-        Column(COUNT, _I, "objects", "objects counted; 0 only where the image was read and found empty; null unless ok", Null.UNLESS_OK, Merge.COUNT),
-        lambda seen: seen.table.count,
-    ),
-    _Field(
-        Column(_LOW, _F, "objects", "lower end of the count's interval, where the model has one"),
-        lambda seen: None if seen.interval is None else seen.interval[0],
-    ),
-    _Field(
-        Column(_HIGH, _F, "objects", "upper end of the count's interval, where the model has one"),
-        lambda seen: None if seen.interval is None else seen.interval[1],
-    ),
-    _Field(
-        Column("count_border", _I, "objects", "objects that touch the field's edge"),
-        lambda seen: int(seen.table.touches_border.sum()),
-    ),
-    _Field(
-        Column("area_fraction", _F, "1", "part of the field covered by objects"),
-        lambda seen: seen.area / (seen.shape[0] * seen.shape[1]),
-    ),
+    _Field(COUNTED, lambda seen: seen.table.count),
+    _Field(LOW_END, lambda seen: None if seen.interval is None else seen.interval[0]),
+    _Field(HIGH_END, lambda seen: None if seen.interval is None else seen.interval[1]),
+    _Field(AT_BORDER, lambda seen: int(seen.table.touches_border.sum())),
+    _Field(COVERED, lambda seen: seen.area / (seen.shape[0] * seen.shape[1])),
 )  # fmt: skip
 
 TWO_SIZES = _Field(

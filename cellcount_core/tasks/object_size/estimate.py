@@ -13,7 +13,7 @@ Anything larger than most of the image is taken for uneven illumination.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -101,16 +101,10 @@ def estimate_with(
     """
     if not tells_sizes(package):
         return NO_ESTIMATE
-    spec = package.input
-    wanted = float(spec.diameter_px or 0)
-    norms = [
-        estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
-        for plane in planes
-    ]
-    planes = [without_debris(plane, norm) for plane, norm in zip(planes, norms, strict=True)]
+    wanted = float(package.input.diameter_px or 0)
     # Small parts of objects at the edge, which counting keeps, tell no size.
     separator = build_separator(of_whole_objects({**section.separator, **section.sizing}))
-    viewer = _Viewer(planes, norms, package, separator, maps)
+    viewer = _Viewer(seen_by(planes, package, maps), package, separator)
     looks = viewer.levels()
     seen = _merged(looks, viewer.largest)
     for _ in range(_REFINEMENTS):
@@ -164,36 +158,41 @@ def _told(seen: SeenObjects, factors: tuple[float, ...]) -> SizeEstimate:
     return SizeEstimate(diameter, seen.found.size, certainty, low, high, factors)
 
 
-class _Viewer:
-    """Looks at one image at any scale, at a bounded cost."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """What the network makes of a window of an image that was resized: its maps (h, w, K), the window's corner (y, x) in px of
+    the image and its shape (H, W) there."""
+
+    maps: NDArray[np.float32]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+
+class Onlooker:
+    """Lets the network look at one image at any scale, at a bounded cost. `planes` (H, W) are raw, debris already removed."""
 
     def __init__(
-        self,
-        planes: Sequence[Plane],
-        norms: Sequence[Normalisation],
-        package: Package,
-        separator: Separator,
-        maps: CanvasMaps,
+        self, planes: Sequence[Plane], norms: Sequence[Normalisation], package: Package, maps: CanvasMaps
     ) -> None:
-        self._planes, self._norms, self._package = planes, norms, package
-        self._separator, self._maps = separator, maps
-        self._shape = planes[0].shape
+        self._planes, self._norms, self._package, self._maps = planes, norms, package, maps
+        height, width = planes[0].shape
+        self.shape = (height, width)
         self._busiest = _busiest_point(planes, norms)
-        self.largest = _LARGEST_SHARE * min(self._shape)
+        self.largest = _LARGEST_SHARE * min(self.shape)
 
-    def levels(self) -> list[Look]:
-        """Looks at the image in its own size, then smaller ones."""
-        looks: list[Look] = []
+    def factors(self) -> list[float]:
+        """The factors of the first looks: the image in its own size, then smaller ones."""
+        found: list[float] = []
         for factor in _LEVELS:
-            if looks and (
-                min(self._shape) * factor < _SMALLEST or self.largest * looks[-1].factor <= _LARGEST_IN_LOOK
+            if found and (
+                min(self.shape) * factor < _SMALLEST or self.largest * found[-1] <= _LARGEST_IN_LOOK
             ):
                 break
-            looks.append(self.look(factor))
-        return looks
+            found.append(factor)
+        return found
 
-    def look(self, factor: float) -> Look:
-        """What is seen of the image when it is resized by `factor`."""
+    def sight(self, factor: float) -> Sight:
+        """What the network sees of the image when it is resized by `factor`."""
         windows, origin = self._windows(factor)
         scaled = [resize(window, factor) for window in windows]
         height, width = scaled[0].shape
@@ -202,16 +201,55 @@ class _Viewer:
             (height, width), stride=package.stride, radius=0, max_tile=max(height, width) + package.stride
         )
         seen = self._maps(cut(scaled, self._norms, grid, grid.tiles[0]))[:height, :width]
-        seen = np.ascontiguousarray(seen)
+        full_height, full_width = windows[0].shape
+        return Sight(np.ascontiguousarray(seen), origin, (full_height, full_width))
+
+    def _windows(self, factor: float) -> tuple[list[Plane], tuple[int, int]]:
+        side = max(1, int(_SIDE / factor))
+        places = []
+        for length, centre in zip(self.shape, self._busiest, strict=True):
+            start = int(np.clip(centre - side // 2, 0, max(0, length - side)))
+            places.append(slice(start, start + side))
+        windows = [np.ascontiguousarray(plane[places[0], places[1]]) for plane in self._planes]
+        return windows, (places[0].start, places[1].start)
+
+
+def seen_by(planes: Sequence[Plane], package: Package, maps: CanvasMaps) -> Onlooker:
+    """An onlooker for raw planes (H, W), one for each of the package's roles."""
+    spec = package.input
+    norms = [
+        estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity)
+        for plane in planes
+    ]
+    return Onlooker(
+        [without_debris(plane, norm) for plane, norm in zip(planes, norms, strict=True)], norms, package, maps
+    )
+
+
+class _Viewer:
+    """Looks at one image, and separates what is seen into objects."""
+
+    def __init__(self, onlooker: Onlooker, package: Package, separator: Separator) -> None:
+        self._onlooker, self._package, self._separator = onlooker, package, separator
+        self.largest = onlooker.largest
+
+    def levels(self) -> list[Look]:
+        """Looks at the image in its own size, then smaller ones."""
+        return [self.look(factor) for factor in self._onlooker.factors()]
+
+    def look(self, factor: float) -> Look:
+        """What is seen of the image when it is resized by `factor`."""
+        sight = self._onlooker.sight(factor)
+        seen = sight.maps
         labels = self._separator.separate(seen, self._separator.fit([seen]))
-        found = look_at(labels, seen, package, factor, origin)
-        return replace(found, certain=found.certain & ~self._cut_by_window(labels, origin, windows[0].shape))
+        found = look_at(labels, seen, self._package, factor, sight.origin)
+        return replace(found, certain=found.certain & ~self._cut_by_window(labels, sight.origin, sight.shape))
 
     def _cut_by_window(
         self, labels: NDArray[np.int32], origin: tuple[int, int], shape: tuple[int, ...]
     ) -> NDArray[np.bool_]:
         """Which objects (n,) are cut by a window from `origin` (y, x); not those cut by the image's own edge."""
-        (height, width), (y, x) = self._shape, origin
+        (height, width), (y, x) = self._onlooker.shape, origin
         sides = (
             (labels[0], y > 0), (labels[-1], y + shape[0] < height),
             (labels[:, 0], x > 0), (labels[:, -1], x + shape[1] < width),
@@ -221,15 +259,6 @@ class _Viewer:
             if inside:
                 cut_off[side] = True
         return cut_off[1:]
-
-    def _windows(self, factor: float) -> tuple[list[Plane], tuple[int, int]]:
-        side = max(1, int(_SIDE / factor))
-        places = []
-        for length, centre in zip(self._shape, self._busiest, strict=True):
-            start = int(np.clip(centre - side // 2, 0, max(0, length - side)))
-            places.append(slice(start, start + side))
-        windows = [np.ascontiguousarray(plane[places[0], places[1]]) for plane in self._planes]
-        return windows, (places[0].start, places[1].start)
 
 
 def _busiest_point(planes: Sequence[Plane], norms: Sequence[Normalisation]) -> tuple[int, int]:

@@ -37,6 +37,9 @@ Column = NDArray[np.float64]
 SIZE = "size"
 """Name of the map that predicts how large an object is."""
 
+SIDES = ("height", "width")
+"""Names of the maps that predict it of a network that finds boxes."""
+
 
 _CERTAIN_OBJECT = 0.65
 """Mean foreground of an object below which a look does not count as having seen it."""
@@ -133,7 +136,7 @@ class Look:
 
 def tells_sizes(package: Package) -> bool:
     """Whether the network predicts how large objects are, and the package states the size that it counts best."""
-    return package.input.diameter_px is not None and SIZE in package.maps
+    return package.input.diameter_px is not None and (SIZE in package.maps or {*SIDES} <= {*package.maps})
 
 
 def from_farther(seen: SeenObjects, look: Look) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ _SPEC.loader.exec_module(generate)
 
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "deploy").rglob("*.md")])
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_COMMAND = re.compile(r"(?:^|[`\s/])cellcount ((?!core)[a-z]+)([^`\n#]*)")
+_COMMAND = re.compile(r"(?:^|[`\s/])cellcount ((?!core)[a-z]+(?:-[a-z]+)*)([^`\n#]*)")
 
 
 def name(path: Path) -> str:

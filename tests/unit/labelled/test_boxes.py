@@ -74,6 +74,15 @@ def test_an_image_is_read_with_its_colours_or_in_grey(tmp_path: Path, kind: str)
     assert coloured.diameter_px == pytest.approx(np.median(np.sqrt([20 * 15, 10 * 30])))
 
 
+def test_a_grey_image_is_refused_where_colours_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, "voc", GOOD)
+    image_file(tmp_path / "JPEGImages" / "a.png", grey=True)
+    with pytest.raises(
+        ConfigFault, match=r"a\.png: the image is grey; the model looks at red, green and blue"
+    ):
+        list_boxes(tmp_path).entries[0].load(COLOURS)
+
+
 FAULTY = [
     boxed(
         "a.png",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cellcount_core.config import RunConfig
@@ -74,9 +75,11 @@ def plan_of(
     *,
     own_output: str = "",
     run_rows: int = 200_000,
+    roles: tuple[str, ...] = MODEL.roles,
 ) -> Plan:
-    """The plan of a store's files."""
-    return make_plan(store, run, MODEL, limits, own_output=own_output, run_rows=run_rows)
+    """The plan of a store's files, for a model of these roles."""
+    model = replace(MODEL, roles=roles)
+    return make_plan(store, run, model, limits, own_output=own_output, run_rows=run_rows)
 
 
 def planned(keys: Sequence[str], run: RunConfig) -> list[PlannedField]:

@@ -4,7 +4,10 @@ import pytest
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.plan.fields import ChannelChoice, select_channels
+from tests.unit.plan.listings import plan_of, store_of
 
 ROLES = ("nuclei",)
 
@@ -73,3 +76,31 @@ def test_small_and_capital_letters_do_not_matter_where_one_channel_alone_is_mean
 def test_a_channel_named_twice_in_other_letters_is_measured_once() -> None:
     run = RunConfig(channels={"nuclei": "dapi"}, measure=("DAPI", "Dapi"))
     assert select_channels(run, ROLES, {"DAPI", "GFP"}).measured == ("DAPI",)
+
+
+def test_a_model_of_colours_takes_them_from_the_colour_files_there_are() -> None:
+    assert select_channels(RunConfig(), COLOURS, {""}) == ChannelChoice(COLOURS, COLOURS, "")
+    assert select_channels(RunConfig(), COLOURS, {"w1"}) == ChannelChoice(COLOURS, COLOURS, "w1")
+    assert select_channels(RunConfig(), COLOURS, {"Red", "Green", "Blue", "w4"}) == ChannelChoice(
+        ("Red", "Green", "Blue"), ("Red", "Green", "Blue")
+    )
+    asked = RunConfig(channels=dict.fromkeys(COLOURS, "w2"), measure=("w1",))
+    assert select_channels(asked, COLOURS, {"w1", "w2"}) == ChannelChoice(COLOURS, (*COLOURS, "w1"), "w2")
+
+
+def test_a_model_of_colours_asks_which_files_hold_them() -> None:
+    with pytest.raises(
+        ConfigFault, match=r"red, green and blue of colour images, .*'w1', 'w2'.*--channel NAME"
+    ):
+        select_channels(RunConfig(), COLOURS, {"w2", "w1"})
+    with pytest.raises(ConfigFault, match=r"run\.channels: no file of channel 'w3'"):
+        select_channels(RunConfig(channels=dict.fromkeys(COLOURS, "w3")), COLOURS, {"w1", "w2"})
+
+
+def test_colours_are_looked_for_within_their_files_and_other_channels_beside_them() -> None:
+    keys = [f"P/P_A01_s1_w{number}.TIF" for number in (1, 2)]
+    run = RunConfig(layout=ImageXpressSettings(), channels=dict.fromkeys(COLOURS, "w2"), measure=("w1",))
+    with plan_of(store_of(keys), run, roles=COLOURS) as plan:
+        [field] = [field for shard in plan.shards() for field in shard.fields]
+    assert {(source.key, source.channel) for source in field.sources} == {(keys[0], "w1"), (keys[1], "")}
+    assert field.reason is None

@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 
 from cellcount_core.report.overlay import (
     PALETTE,
+    Layer,
     SheetTile,
+    class_colour,
     contact_sheet,
     grey_image,
     neighbour_colours,
     overlay_image,
     overlay_png,
     overlay_size,
+    picture_of,
     round_length,
 )
 
@@ -66,7 +69,7 @@ def test_near_neighbours_across_a_gap_differ_in_colour_too() -> None:
 
 def test_an_outline_lies_inside_its_object_and_touching_objects_have_two_colours() -> None:
     plane, labels = two_halves()
-    image = overlay_image(plane, labels)
+    image = overlay_image(plane, Layer(labels))
     factor = image.shape[0] // plane.shape[0]
     shown = np.kron(labels, np.ones((factor, factor), np.int32))
     coloured = np.ptp(image.astype(int), axis=2) > 0
@@ -80,13 +83,13 @@ def test_an_outline_lies_inside_its_object_and_touching_objects_have_two_colours
 
 def test_the_inside_of_an_object_stays_as_it_was() -> None:
     plane, labels = two_halves()
-    image = overlay_image(plane, labels)
+    image = overlay_image(plane, Layer(labels))
     assert colours_in(image[450:460, 450:460]) == set()
 
 
 def test_a_field_without_objects_has_no_outline() -> None:
     plane, labels = two_halves()
-    assert colours_in(overlay_image(plane, np.zeros_like(labels))) == set()
+    assert colours_in(overlay_image(plane, Layer(np.zeros_like(labels)))) == set()
 
 
 def test_an_empty_field_is_shown_dark_and_not_as_noise_at_full_scale() -> None:
@@ -119,14 +122,14 @@ def test_fields_are_shown_at_a_size_for_the_screen(shape: tuple[int, int], size:
 
 def test_labels_of_another_image_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        overlay_image(np.zeros((4, 5), np.uint16), np.zeros((5, 4), np.int32))
+        overlay_image(np.zeros((4, 5), np.uint16), Layer(np.zeros((5, 4), np.int32)))
 
 
 def test_the_caption_lies_below_the_image_and_the_image_is_unchanged_above_it() -> None:
     plane, labels = two_halves()
     image, png = (
-        overlay_image(plane, labels),
-        decoded(overlay_png(overlay_image(plane, labels), caption="P A01 site 1")),
+        overlay_image(plane, Layer(labels)),
+        decoded(overlay_png(overlay_image(plane, Layer(labels)), caption="P A01 site 1")),
     )
     assert png.shape[1] == image.shape[1]
     assert png.shape[0] > image.shape[0]
@@ -136,7 +139,7 @@ def test_the_caption_lies_below_the_image_and_the_image_is_unchanged_above_it() 
 
 def test_there_is_a_scale_bar_of_the_right_length_only_where_the_pixel_size_is_known() -> None:
     plane, labels = two_halves()
-    image = overlay_image(plane, labels)
+    image = overlay_image(plane, Layer(labels))
     bare = decoded(overlay_png(image, caption="x"))
     scaled = decoded(overlay_png(image, caption="x", um_per_px=0.65 / 8))
     differ = np.argwhere((bare != scaled).any(axis=2))
@@ -155,7 +158,7 @@ def test_scale_bars_have_round_lengths(um: float, bar: float) -> None:
 
 def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
     plane, labels = two_halves()
-    image = overlay_image(plane, labels)
+    image = overlay_image(plane, Layer(labels))
     one = decoded(contact_sheet([SheetTile("A01", image)]))
     four = decoded(contact_sheet([SheetTile("A01", image)] * 3 + [SheetTile("F05", None, "truncated file")]))
     assert four.shape[1] > 2 * one.shape[1]
@@ -167,7 +170,7 @@ def test_a_sheet_holds_all_tiles_and_one_without_an_image_too() -> None:
 
 def test_equal_arrays_give_equal_pictures() -> None:
     plane, labels = two_halves()
-    image = overlay_image(plane, labels)
+    image = overlay_image(plane, Layer(labels))
     assert overlay_png(image, caption="x") == overlay_png(image, caption="x")
     assert contact_sheet([SheetTile("µ 漢", image)], title="t") == contact_sheet(
         [SheetTile("µ 漢", image)], title="t"
@@ -205,3 +208,39 @@ def test_overlays_need_no_matplotlib() -> None:
     code = "import sys, cellcount_core.report.pictures; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_boxes_have_the_colour_of_their_class_and_the_legend_counts_them() -> None:
+    boxes = np.array([[10.0, 20.0, 30.0, 50.0], [40.0, 60.0, 90.0, 80.0], [70.0, 10.0, 90.0, 30.0]])
+    layer = Layer(boxes=boxes, classes=np.array([0, 1, 0]), names=("round", "long", "none"))
+    image = overlay_image(np.full((100, 100), 500, np.uint16), layer)
+    assert image.shape == (900, 900, 3)
+    for (y0, x0, y1, x1), place in zip(boxes, (0, 1, 0), strict=True):
+        for y, x in ((y0, x0), (y0, x1), (y1, x0), (y1, x1)):
+            corner = image[int(9 * y) - 3 : int(9 * y) + 3, int(9 * x) - 3 : int(9 * x) + 3].reshape(-1, 3)
+            assert class_colour(place) in set(map(tuple, corner.tolist()))
+    assert colours_in(image) == {PALETTE[0], PALETTE[1]}
+    assert [(entry.name, entry.number) for entry in layer.legend()] == [
+        ("round", 2),
+        ("long", 1),
+        ("none", 0),
+    ]
+    plain, told = (decoded(overlay_png(image, caption="x", legend=each)) for each in ((), layer.legend()))
+    assert told.shape[0] > plain.shape[0]
+    assert {PALETTE[0], PALETTE[1], PALETTE[2]} <= colours_in(told[plain.shape[0] - 10 :])
+
+
+def test_outlines_of_labels_have_the_colour_of_their_class_too() -> None:
+    labels = np.zeros((40, 40), np.int32)
+    labels[4:14, 4:14], labels[4:14, 14:24], labels[25:35, 25:35] = 1, 2, 3
+    image = overlay_image(np.zeros((40, 40), np.uint16), Layer(labels, classes=np.array([1, 1, 0])))
+    assert colours_in(image) == {PALETTE[0], PALETTE[1]}
+
+
+def test_a_colour_image_is_shown_in_its_colours() -> None:
+    red, other = np.full((50, 60), 200, np.uint8), np.full((50, 60), 10, np.uint8)
+    picture = picture_of({"blue": other, "red": red, "green": other}, 255)
+    assert picture.shape == (50, 60, 3)
+    assert tuple(picture[0, 0]) == (200, 10, 10)
+    assert tuple(overlay_image(picture)[0, 0]) == (200, 10, 10)
+    assert picture_of({"w1": red, "w2": other}) is red

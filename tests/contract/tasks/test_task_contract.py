@@ -1,0 +1,123 @@
+"""Every task, held to what all of them promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.tasks.classes.learn import train_classes
+from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
+from tests.contract.tasks.task_contract import WELLS, TaskContract
+
+SHAPE = (180, 200)
+
+
+def number_of(well: str, site: int) -> int:
+    """How many objects of the first kind a site has: 1 to 7."""
+    return WELLS.index(well) + site
+
+
+def places(number: int) -> list[tuple[int, int]]:
+    return [(30 + 40 * (at // 4), 30 + 45 * (at % 4)) for at in range(number)]
+
+
+class TestInstances(TaskContract):
+    """Discs, counted by thresholds."""
+
+    headline = "52 objects"
+
+    @classmethod
+    def make_package(cls, _: Path) -> Package:
+        return find_package("threshold")
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        discs: list[Disc] = [(y, x, SMALL) for y, x in places(number_of(well, site) + 1)]
+        return disc_image(discs, SHAPE)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        assert row["count"] == number_of(well, site) + 1
+
+
+class TestBoxes(TaskContract):
+    """Discs of two sizes, found by a network that gives boxes."""
+
+    headline = "63 objects, 41 small, 22 large"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        return box_package(folder)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        spots = places(number_of(well, site) + 2)
+        discs: list[Disc] = [(y, x, SMALL) for y, x in spots[:-2]] + [(y, x, LARGE) for y, x in spots[-2:]]
+        return disc_image(discs, SHAPE)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        small = number_of(well, site)
+        assert (row["count"], row["count_small"], row["count_large"]) == (small + 2, small, 2)
+
+
+class TestColourBoxes(TaskContract):
+    """Red and blue discs in colour images; the files' names call their only channel w1."""
+
+    headline = "52 objects, 41 reds, 11 blues"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        return box_package(folder, roles=COLOURS, name="colours")
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        spots = places(number_of(well, site) + 1)
+        red, blue = (disc_image([(y, x, SMALL) for y, x in some], SHAPE) for some in (spots[:-1], spots[-1:]))
+        green = disc_image([], SHAPE)
+        return np.clip(np.dstack([red, green, blue]) / 16, 0, 255).astype(np.uint8)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        red = number_of(well, site)
+        assert (row["count"], row["count_reds"], row["count_blues"]) == (red + 1, red, 1)
+        assert row["channel"] == "red"
+
+
+KINDS = ("dots", "stripes")
+
+
+class TestClasses(TaskContract):
+    """Images of dots and of stripes, told apart."""
+
+    headline = "6 dots, 5 stripes"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        kinds = [KINDS[number % 2] for number in range(40)]
+        return train_classes(folder, "shapes", [(shape_of(kind, n),) for n, kind in enumerate(kinds)], kinds)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        return shape_of(kind_of(well), 100 + number_of(well, site))
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        assert row["class"] == kind_of(well)
+
+
+def kind_of(well: str) -> str:
+    return KINDS[WELLS.index(well) % 2]
+
+
+def shape_of(kind: str, seed: int) -> NDArray[np.uint16]:
+    if kind == "dots":
+        rng = np.random.default_rng(seed)
+        return disc_image([(int(y), int(x), 10) for y, x in rng.integers(12, 84, (6, 2))], (96, 96), seed)
+    x = np.arange(96)[None] + np.zeros((96, 1))
+    bright = np.random.default_rng(seed).normal(300, 12, (96, 96)) + 3000 * (np.sin(x / 3 + seed) > 0.3)
+    return np.clip(bright, 0, 65535).astype(np.uint16)

@@ -1,0 +1,93 @@
+"""Boxes on the whole path: colour images and grey ones, by command and by function, and what is drawn of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import cellcount_core as cc
+from cellcount_core.cli.main import main
+from cellcount_core.domain.doubts import DoubtfulCount
+from cellcount_core.domain.errors import ExitCode
+from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.labelled.boxes import list_boxes
+from cellcount_core.models.package import Package
+from cellcount_core.report.overlay import PALETTE
+from tests.boxes import SMALL, box_package, disc_image
+from tests.jobs import rows
+
+SPOTS = ((30, 30), (30, 90), (80, 40), (80, 100), (130, 60))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return box_package(tmp_path_factory.mktemp("packages") / "colours", roles=COLOURS, name="colours")
+
+
+def photo(reds: int) -> NDArray[np.uint8]:
+    """So many red discs, and blue ones on the other places."""
+    red, blue = (disc_image([(y, x, SMALL) for y, x in some]) for some in (SPOTS[:reds], SPOTS[reds:]))
+    return np.clip(np.dstack([red, disc_image([]), blue]) / 16, 0, 255).astype(np.uint8)
+
+
+def save(path: Path, image: NDArray[np.uint8]) -> None:
+    assert cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
+
+
+def test_a_folder_of_colour_images_is_counted_by_its_colours_and_a_grey_one_is_refused_in_words(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for reds in (1, 3):
+        save(folder / f"{reds}.png", photo(reds))
+    save(folder / "grey.png", photo(2)[..., 0])
+    command = ["count", str(folder), str(out), "--model", str(package.folder), "--runner", "serial"]
+    assert main([*command, "--max-failed", "1"]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "the image is grey; the model looks at red, green and blue of a colour image" in told
+    counts = {
+        row["Metadata_Well"]: (row["count_reds"], row["count_blues"])
+        for row in rows(out, "fields").to_pylist()
+    }
+    assert counts == {"1": (1, 4), "3": (3, 2), "grey": (None, None)}
+    assert json.loads((out / "summary.json").read_text())["count_reds"] == 4
+
+
+def test_an_array_of_colours_is_counted_by_function_and_shows_its_boxes(package: Package) -> None:
+    image = photo(3)
+    with pytest.warns(DoubtfulCount, match="rests on 5 objects"):
+        result = cc.count(image, model=package.folder)
+    assert (result.count, result.row["count_reds"], result.row["count_blues"]) == (5, 3, 2)
+    assert result.boxes is not None and result.boxes.shape == (5, 4)
+    assert result.labels is None
+    assert result.image.shape == image.shape
+    shown = result.overlay()
+    colours = {tuple(colour) for colour in np.unique(shown.reshape(-1, 3), axis=0).tolist()}
+    assert {PALETTE[0], PALETTE[1]} <= colours
+    assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_boxes_of_a_run_are_read_as_a_data_set_again(package: Package, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for reds in (1, 3):
+        save(folder / f"{reds}.png", photo(reds))
+    main(["count", str(folder), str(out), "--model", str(package.folder), "--runner", "serial"])
+    for kind in ("voc", "yolo"):
+        assert main(["export", str(out), str(tmp_path / kind), "--to", kind]) == ExitCode.OK
+        inside = tmp_path / kind / "images"
+        inside.mkdir()
+        for image in folder.iterdir():
+            (inside / image.name).write_bytes(image.read_bytes())
+        data = list_boxes(tmp_path / kind)
+        assert {entry.id: entry.classes.count("reds") for entry in data.entries} == {"1": 1, "3": 3}
+        assert data.entries[0].boxes[0] == pytest.approx([22, 22, 38, 38], abs=1.2)
+    assert main(["check-boxes", str(tmp_path / "voc")]) == ExitCode.OK
+    assert main(["check-boxes", str(tmp_path / "voc"), "--classes", "reds"]) == ExitCode.CONFIG
+    assert main(["export", str(out), str(tmp_path / "x"), "--to", "voc2"]) == ExitCode.CONFIG
