@@ -94,13 +94,13 @@ class CountedBoxes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _BoxesColumn:
     column: Column
     value: Callable[[CountedBoxes], Value]
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class _BoxColumn:
     """`column.name` holds {object} in place of the object's name. `values` are (n,); None if they are not known."""
 
     column: Column
@@ -111,11 +111,11 @@ _I, _F = Kind.INT, Kind.FLOAT
 _MOMENTS = Merge.MOMENTS
 
 _FIELD = (
-    _Field(COUNTED, lambda seen: seen.table.found.count),
-    _Field(LOW_END, lambda seen: None if seen.interval is None else seen.interval[0]),
-    _Field(HIGH_END, lambda seen: None if seen.interval is None else seen.interval[1]),
-    _Field(AT_BORDER, lambda seen: int(seen.table.at_edge.sum())),
-    _Field(
+    _BoxesColumn(COUNTED, lambda seen: seen.table.found.count),
+    _BoxesColumn(LOW_END, lambda seen: None if seen.interval is None else seen.interval[0]),
+    _BoxesColumn(HIGH_END, lambda seen: None if seen.interval is None else seen.interval[1]),
+    _BoxesColumn(AT_BORDER, lambda seen: int(seen.table.at_edge.sum())),
+    _BoxesColumn(
         replace(COVERED, meaning="part of the field that lies in boxes"),
         lambda seen: seen.table.covered_px / (seen.table.shape[0] * seen.table.shape[1]),
     ),
@@ -159,12 +159,12 @@ def field_values(seen: CountedBoxes) -> dict[str, Value]:
     }
 
 
-def _own(name: str, unit: str, meaning: str, values: Callable[[BoxTable], Values]) -> _Object:
-    return _Object(Column(name, _F, unit, meaning, Null.NEVER), lambda table, _: values(table))
+def _own(name: str, unit: str, meaning: str, values: Callable[[BoxTable], Values]) -> _BoxColumn:
+    return _BoxColumn(Column(name, _F, unit, meaning, Null.NEVER), lambda table, _: values(table))
 
 
-def _measured(name: str, unit: str, meaning: str, values: Callable[[BoxTable], Values]) -> _Object:
-    return _Object(Column(name, _F, unit, meaning, Null.NEVER, _MOMENTS), lambda table, _: values(table))
+def _measured(name: str, unit: str, meaning: str, values: Callable[[BoxTable], Values]) -> _BoxColumn:
+    return _BoxColumn(Column(name, _F, unit, meaning, Null.NEVER, _MOMENTS), lambda table, _: values(table))
 
 
 _CENTRE = "middle of the box in the original image, 0 at the first pixel's centre"
@@ -187,13 +187,13 @@ _SHAPE = (
 _CHANNEL = Column("{object}_Intensity_MeanIntensity_{channel}", _F, "raw", "mean of channel {channel} in the box", Null.MAY_BE, _MOMENTS)  # fmt: skip
 
 _REST = (
-    _Object(
+    _BoxColumn(
         Column("area_um2", _F, "um^2", "area of the box; null without calibration"),
         lambda table, um_per_px: None if um_per_px is None else table.area * um_per_px**2,
     ),
     _own("score", "1", "how sure the network is of the object and its class", lambda table: table.found.scores),
-    _Object(Column("touches_border", Kind.BOOL, "", "the box touches the field's edge", Null.NEVER), lambda table, _: table.at_edge),
-    _Object(
+    _BoxColumn(Column("touches_border", Kind.BOOL, "", "the box touches the field's edge", Null.NEVER), lambda table, _: table.at_edge),
+    _BoxColumn(
         Column("class", Kind.STRING, "", "class of the object", Null.NEVER),
         lambda table, _: [table.names[place] for place in table.found.classes],
     ),

@@ -90,9 +90,9 @@ def estimate_boxes(
 
 
 def _glance(onlooker: Onlooker, section: BoxesSection, factor: float) -> _Glance:
-    sight = onlooker.sight(factor)
-    found = decode(sight.maps, section)
-    height, width = sight.maps.shape[:2]
+    glimpse = onlooker.glimpse(factor)
+    found = decode(glimpse.maps, section)
+    height, width = glimpse.maps.shape[:2]
     low, high = found.boxes[:, :2], found.boxes[:, 2:]
     whole = (low > _AT_EDGE).all(axis=1) & (high < np.array([height, width]) - _AT_EDGE).all(axis=1)
     sizes = np.sqrt(found.sides.prod(axis=1)) / factor

@@ -159,7 +159,7 @@ def _told(seen: SeenObjects, factors: tuple[float, ...]) -> SizeEstimate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class Glimpse:
     """What the network makes of a window of an image that was resized: its maps (h, w, K), the window's corner (y, x) in px of
     the image and its shape (H, W) there."""
 
@@ -191,7 +191,7 @@ class Onlooker:
             found.append(factor)
         return found
 
-    def sight(self, factor: float) -> Sight:
+    def glimpse(self, factor: float) -> Glimpse:
         """What the network sees of the image when it is resized by `factor`."""
         windows, origin = self._windows(factor)
         scaled = [resize(window, factor) for window in windows]
@@ -202,7 +202,7 @@ class Onlooker:
         )
         seen = self._maps(cut(scaled, self._norms, grid, grid.tiles[0]))[:height, :width]
         full_height, full_width = windows[0].shape
-        return Sight(np.ascontiguousarray(seen), origin, (full_height, full_width))
+        return Glimpse(np.ascontiguousarray(seen), origin, (full_height, full_width))
 
     def _windows(self, factor: float) -> tuple[list[Plane], tuple[int, int]]:
         side = max(1, int(_SIDE / factor))
@@ -239,11 +239,13 @@ class _Viewer:
 
     def look(self, factor: float) -> Look:
         """What is seen of the image when it is resized by `factor`."""
-        sight = self._onlooker.sight(factor)
-        seen = sight.maps
+        glimpse = self._onlooker.glimpse(factor)
+        seen = glimpse.maps
         labels = self._separator.separate(seen, self._separator.fit([seen]))
-        found = look_at(labels, seen, self._package, factor, sight.origin)
-        return replace(found, certain=found.certain & ~self._cut_by_window(labels, sight.origin, sight.shape))
+        found = look_at(labels, seen, self._package, factor, glimpse.origin)
+        return replace(
+            found, certain=found.certain & ~self._cut_by_window(labels, glimpse.origin, glimpse.shape)
+        )
 
     def _cut_by_window(
         self, labels: NDArray[np.int32], origin: tuple[int, int], shape: tuple[int, ...]
