@@ -8,7 +8,7 @@ from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.scales import FieldScale
 from cellcount_core.domain.statistics import is_out_of_domain
 from cellcount_core.images.debris import DebrisView, longest_edge
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.imagefile import COLOURS, Plane
 from cellcount_core.images.normalise import Normalisation, estimate
 from cellcount_core.images.quality import Quality, looks_like_mask, padding, unevenness, zero_tail
 from cellcount_core.models.package import Package
@@ -53,8 +53,14 @@ def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]
     and the size of its objects are checked.
     """
     told = {Doubt.OUT_OF_DOMAIN} if is_out_of_domain(found.unlike) else set()
-    for name, norm, quality in zip(view.counted, view.norms, view.qualities, strict=True):
-        told |= _of_plane(view.planes[name], norm, quality, package)
+    planes = [
+        _of_plane(view.planes[name], norm, quality, package)
+        for name, norm, quality in zip(view.counted, view.norms, view.qualities, strict=True)
+    ]
+    told = told.union(*planes)
+    if package.input.channels == COLOURS and not all(Doubt.DARK_BACKGROUND in each for each in planes):
+        # One colour of a stain may be darker around objects than in them, where these fill the image.
+        told.discard(Doubt.DARK_BACKGROUND)
     if found.objects is not None:
         told |= _of_objects(view, found, found.objects, package)
     return tuple(doubt for doubt in Doubt if doubt in told)

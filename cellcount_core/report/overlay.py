@@ -231,9 +231,10 @@ def _draw_boxes(image: NDArray[np.uint8], boxes: NDArray[np.float64], layer: Lay
     line = _LINE_PX if min(image.shape[:2]) >= _SMALLEST // 2 else 1
     for number in np.argsort(-area, kind="stable").tolist():
         y0, x0, y1, x1 = corners[number].tolist()
-        cv2.rectangle(
-            image, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), class_colour(int(places[number])), line
-        )
+        ends = ((x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)))
+        # A dark rim keeps a line visible on a bright image.
+        cv2.rectangle(image, *ends, _PAPER, line + 2)
+        cv2.rectangle(image, *ends, class_colour(int(places[number])), line)
 
 
 def overlay_size(shape: tuple[int, ...]) -> tuple[int, int]:
