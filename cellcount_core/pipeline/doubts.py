@@ -16,7 +16,14 @@ from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import FieldView
 from cellcount_core.tasks.task import Found, Objects
 
-_FLUORESCENCE = "fluorescence"
+_FLUORESCENCE, _BRIGHT_FIELD = "fluorescence", "brightfield"
+
+_BELOW = 0.055
+"""Share of the way from the background up to the bright end that an image reaches down below it at most, if its objects are brighter
+than the background everywhere. Fluorescence reaches 0.04. Cells in bright field, whose bright middle has a dark rim, reach 0.07 and more."""
+
+_DARKEST = 0.5
+_SAMPLED = 1 << 16
 
 _PADDED = 0.1
 _UNEVEN = 0.25
@@ -106,20 +113,25 @@ def _of_objects(view: FieldView, found: Found, objects: Objects, package: Packag
 def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tuple[Doubt, ...]:
     """The doubt that a luminance mixes stains that show different things; () if there is none.
 
-    Not for packages of stained tissue, whose images are luminance anyway. Not either if `norm` says that the background is brighter
-    than the objects: that is stained tissue counted with a package for fluorescence, and `BRIGHT_BACKGROUND` says so.
+    Not for packages of stained tissue, whose images are luminance anyway. Nor for a package for fluorescence if `norm` says that the
+    background is brighter than the objects: that is stained tissue, and `BRIGHT_BACKGROUND` says so.
     """
-    differ = pixels.colours_differ and not norm.inverted
-    return (Doubt.COLOURS_DIFFER,) if differ and _FLUORESCENCE in package.modality else ()
+    fluorescence = _FLUORESCENCE in package.modality and not norm.inverted
+    told = pixels.colours_differ and (fluorescence or _BRIGHT_FIELD in package.modality)
+    return (Doubt.COLOURS_DIFFER,) if told else ()
 
 
 def _is_dark(plane: Plane, package: Package) -> bool:
-    """Whether the objects are brighter than the background though the package is for dark ones."""
+    """Whether the objects are brighter than the background, and nothing is darker, though the package is for dark ones."""
     spec = package.input
     if spec.polarity != "dark":
         return False
     free = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity="auto")
-    return not free.inverted and free.range > spec.floor_sigmas * free.noise
+    if free.inverted or free.range <= spec.floor_sigmas * free.noise:
+        return False
+    step = max(1, int(np.sqrt(plane.size / _SAMPLED)))
+    below = free.background - float(np.percentile(plane[::step, ::step].astype(np.float64), _DARKEST))
+    return below <= _BELOW * free.range
 
 
 def _bright_edge(plane: Plane, norm: Normalisation, objects: Objects) -> bool:

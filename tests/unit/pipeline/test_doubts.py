@@ -155,6 +155,14 @@ def test_a_dark_background_under_a_package_for_stains_is_told_and_a_bright_one_i
     assert "dark_background" not in count_array(4000 - np.minimum(field, 3900), "histology").row.warnings
 
 
+def test_cells_with_a_bright_middle_and_a_dark_rim_have_no_dark_background() -> None:
+    cells = (discs(9, 160, seed=4, radius=9) > 1000).astype(np.uint8)
+    middles = cv2.erode(cells, np.ones((9, 9), np.uint8))
+    noise = np.random.default_rng(4).normal(0, 50, cells.shape)
+    field = (20_000 - 6_000.0 * cells + 40_000.0 * middles + noise).astype(np.uint16)
+    assert "dark_background" not in count_array(field, "histology").row.warnings
+
+
 def test_a_file_that_ends_in_zeros_is_told_of() -> None:
     field = nuclear_field(20, 12, seed=5, side=200)
     field[120:] = 0
