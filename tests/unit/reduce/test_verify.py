@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
+from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from cellcount_core.domain.errors import LedgerFault, OutputFault
@@ -216,6 +219,61 @@ def test_a_merged_table_that_was_edited_or_lost_is_found(key: str) -> None:
     assert f"{key}: is not what the parts reduce to" in findings(store)
     store.delete(key)
     assert f"{key}: is not there; run `cellcount reduce`" in findings(store)
+
+
+def by_another_version(table: pa.Table, version: bytes = b"version 9.9.9") -> bytes:
+    """The table as another version of the Parquet library might write it: other bytes, another name of the writer."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="snappy", use_dictionary=False)
+    ours = f"version {pa.__version__}".encode()
+    assert sink.getvalue().count(ours) == 1
+    return sink.getvalue().replace(ours, version.ljust(len(ours))[: len(ours)])
+
+
+def reduced_by_another_version(store: Store, change: Change = lambda table: table) -> None:
+    """Puts the merged tables there as another version would have, with their digests in the summary."""
+    summary = store.get("summary.json").decode()
+    for name in ("wells", "plates"):
+        old = store.get(f"{name}.parquet")
+        new = by_another_version(change(read_table_bytes(name, old)))
+        assert sha256(old).hexdigest() in summary
+        summary = summary.replace(sha256(old).hexdigest(), sha256(new).hexdigest())
+        store.put(f"{name}.parquet", new)
+    store.put("summary.json", summary.encode())
+
+
+def test_merged_tables_that_another_version_of_the_parquet_library_wrote_are_compared_by_value() -> None:
+    store = run()
+    reduced_by_another_version(store)
+    assert verify(store).findings == []
+    store.put("summary.json", store.get("summary.json").replace(b"12", b"13", 1))
+    assert (
+        findings(store) == "summary.json: is not what the parts reduce to; `cellcount reduce` writes it anew"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_column("count", add_one),
+        lambda table: table.slice(1),
+        lambda table: with_texts(table, {FINGERPRINT_KEY: "e" * 64}),
+        lambda table: table.rename_columns(["plate", *table.column_names[1:]]),
+    ],
+    ids=["a value", "a row", "whose it is", "a name"],
+)
+def test_merged_tables_of_another_version_that_were_edited_are_found(change: Change) -> None:
+    store = run()
+    reduced_by_another_version(store, change)
+    assert "wells.parquet: is not what the parts reduce to" in findings(store)
+
+
+def test_merged_tables_of_this_version_are_compared_byte_for_byte() -> None:
+    store = run()
+    sink = io.BytesIO()
+    pq.write_table(read_table_bytes("wells", store.get("wells.parquet")), sink)
+    store.put("wells.parquet", sink.getvalue())
+    assert "wells.parquet: is not what the parts reduce to" in findings(store)
 
 
 @pytest.mark.parametrize(
