@@ -85,9 +85,17 @@ def count(
     >>> result.objects.num_rows == result.count
     True
     """
-    given = {"run.um_per_px": um_per_px, "run.masks": "count", **(settings or {})}
+    given = {"run.masks": "count", **(settings or {})}
     with _in_words_of_python():
-        job = _job(_ARRAY, "(none)", channel=channel, model=model, diameter=diameter, settings=given)
+        job = _job(
+            _ARRAY,
+            "(none)",
+            channel=channel,
+            model=model,
+            um_per_px=um_per_px,
+            diameter=diameter,
+            settings=given,
+        )
         source, name = _source(image, job, settings or {})
         if name == _ARRAY and not job.run.plate:
             # Else it would be named after the current folder, of which an array knows nothing.
@@ -129,7 +137,6 @@ def plan(
     """
     from cellcount_core.runners.job import plan_job
 
-    given = {"run.um_per_px": um_per_px, **(settings or {})}
     with _in_words_of_python():
         return plan_job(
             _job(
@@ -139,8 +146,9 @@ def plan(
                 channel=channel,
                 measure=measure,
                 model=model,
+                um_per_px=um_per_px,
                 diameter=diameter,
-                settings=given,
+                settings=settings,
             )
         )
 
@@ -194,7 +202,6 @@ def run(
             """Kept."""
             collected.append(text)
 
-    given = {"run.um_per_px": um_per_px, **(settings or {})}
     with _in_words_of_python():
         job = _job(
             source,
@@ -203,8 +210,9 @@ def run(
             channel=channel,
             measure=measure,
             model=model,
+            um_per_px=um_per_px,
             diameter=diameter,
-            settings=given,
+            settings=settings,
         )
         with open_display(Display(progress)) as display:
             events = _Collected(display) if progress == "quiet" else display
@@ -272,10 +280,14 @@ def _job(
     channel: Channel | None,
     measure: Sequence[str] = (),
     model: Place,
+    um_per_px: float | None,
     diameter: Diameter,
-    settings: Settings,
+    settings: Settings | None,
 ) -> JobConfig:
-    """The job that the arguments describe. Raises ConfigFault naming those that do not fit."""
+    """The job that the arguments describe. Raises ConfigFault naming those that do not fit.
+
+    `settings` win over the other arguments, as `--set` does on the command line.
+    """
     channels = (
         [channel]
         if isinstance(channel, str)
@@ -287,7 +299,12 @@ def _job(
         layout=layout,
         channels=channels,
         measure=measure,
-        settings={"run.model.package": os.fspath(model), "run.diameter": diameter, **settings},
+        settings={
+            "run.model.package": os.fspath(model),
+            "run.diameter": diameter,
+            "run.um_per_px": um_per_px,
+            **(settings or {}),
+        },
         origin="arguments",
     )
 

@@ -458,27 +458,27 @@ def evaluate(
     """
     from cellcount_core.cli import packages
 
-    form: packages.Form = "json" if as_json else "text"
+    asked = packages.ToEvaluate(
+        package, "json" if as_json else "text", out, split, modality or (), diameter, engine, threads, limit
+    )
     if suite:
         raise typer.Exit(
             packages.evaluate_suites(
-                package, data, suites=suite, beside=beside or (), unlike=unlike or (), bars="always" if bars else "shipped",
-                form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine, threads=threads,
-                limit=limit,
+                asked,
+                data,
+                suite,
+                beside=beside or (),
+                unlike=unlike or (),
+                bars="always" if bars else "shipped",
             )
-        )  # fmt: skip
+        )
     if beside or unlike or bars:
         raise typer.BadParameter("--beside, --unlike and --bars are of suites; give --suite with them")
     if data is None:
         raise typer.BadParameter(
             "DATA is missing: a folder of labelled images, or an .npz with X and y", param_hint="DATA"
         )
-    raise typer.Exit(
-        packages.evaluate(
-            package, data, form=form, out=out, split=split, modality=modality or (), diameter=diameter, engine=engine,
-            threads=threads, limit=limit,
-        )
-    )  # fmt: skip
+    raise typer.Exit(packages.evaluate(asked, data))
 
 
 @app.command(short_help="Count what came since the last night.")

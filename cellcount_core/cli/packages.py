@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -67,41 +68,48 @@ def check_box_data(
     return int(ExitCode.CONFIG if report.refused else ExitCode.OK)
 
 
-def evaluate(
-    package: str,
-    data: Path,
-    *,
-    form: Form,
-    out: Path,
-    split: str | None,
-    modality: Sequence[str],
-    diameter: str,
-    engine: str,
-    threads: int,
-    limit: int | None,
-) -> int:
-    """Evaluate a package on labelled images and write the result. Prints a short table and the path of the
+@dataclass(frozen=True, slots=True)
+class ToEvaluate:
+    """What `cellcount evaluate` was asked: a package, which images of the data, how they are counted, and how the result is shown.
+
+    `out` is the folder for what is written. `split` None takes "val" if the data has it. `modality` () takes every modality.
+    `diameter` is "auto", "model" or a number of px. `limit` keeps so many images, evenly spread; None keeps all.
+    """
+
+    package: str
+    form: Form
+    out: Path
+    split: str | None
+    modality: Sequence[str]
+    diameter: str
+    engine: str
+    threads: int
+    limit: int | None
+
+
+def evaluate(asked: ToEvaluate, data: Path) -> int:
+    """Evaluate a package on the labelled images of `data` and write the result. Prints a short table and the path of the
     page, or the whole result as JSON.
 
-    Raises ConfigFault or OutputFault if an argument is not valid.
+    Raises ConfigFault or OutputFault if something asked is not valid.
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
     from cellcount_core.tasks.task import task_of
 
-    scale = read_diameter(diameter)
-    _refuse_file(out)
-    found = find_package(package)
-    if (scoring := task_of(found).scoring(found)) is not None:
-        return _by_truths(
-            found, scoring, data, form=form, out=out, split=split, engine=engine, threads=threads, limit=limit
-        )
-    images = list_data(data, split=split, modality=modality, limit=limit)
+    scale = read_diameter(asked.diameter)
+    _refuse_file(asked.out)
+    package = find_package(asked.package)
+    if (scoring := task_of(package).scoring(package)) is not None:
+        return _by_truths(package, scoring, data, asked)
+    images = list_data(data, split=asked.split, modality=asked.modality, limit=asked.limit)
     line = ProgressLine()
-    evaluation = assess(found, images, engine=engine, threads=threads, diameter=scale, progress=line.show)
-    page = write_result(evaluation, out)
-    if form == "json":
+    evaluation = assess(
+        package, images, engine=asked.engine, threads=asked.threads, diameter=scale, progress=line.show
+    )
+    page = write_result(evaluation, asked.out)
+    if asked.form == "json":
         print(json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False))
         return int(ExitCode.OK)
     print("\n".join(report_lines(evaluation)))
@@ -110,26 +118,16 @@ def evaluate(
     return int(ExitCode.OK)
 
 
-def _by_truths(
-    package: Package,
-    scoring: Scoring,
-    data: Path,
-    *,
-    form: Form,
-    out: Path,
-    split: str | None,
-    engine: str,
-    threads: int,
-    limit: int | None,
-) -> int:
+def _by_truths(package: Package, scoring: Scoring, data: Path, asked: ToEvaluate) -> int:
     """Evaluate a package whose task is compared with a table of true answers."""
     from cellcount_core.evaluation.truths import as_plain, compare, told, write_compared
 
     compared = compare(
-        package, scoring, data, engine=engine, threads=threads, split=split, limit=limit, progress=ProgressLine().show
+        package, scoring, data, engine=asked.engine, threads=asked.threads, split=asked.split, limit=asked.limit,
+        progress=ProgressLine().show,
     )  # fmt: skip
-    written = write_compared(compared, out)
-    if form == "json":
+    written = write_compared(compared, asked.out)
+    if asked.form == "json":
         print(json.dumps(as_plain(compared), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         print("\n".join([*told(compared), *map(str, written)]))
@@ -137,43 +135,42 @@ def _by_truths(
 
 
 def evaluate_suites(
-    package: str,
+    asked: ToEvaluate,
     data: Path | None,
-    *,
     suites: Sequence[str],
+    *,
     beside: Sequence[str],
     unlike: Sequence[str],
     bars: Bars,
-    form: Form,
-    out: Path,
-    split: str | None,
-    modality: Sequence[str],
-    diameter: str,
-    engine: str,
-    threads: int,
-    limit: int | None,
 ) -> int:
-    """Run suites of measurements on a package; write the JSON and Markdown of each, and print them."""
+    """Run suites of measurements on a package; write the JSON and Markdown of each, and print them. Some suites need no `data`.
+
+    Raises ConfigFault or OutputFault if something asked is not valid.
+    """
     from cellcount_core.evaluation.assess import list_data
     from cellcount_core.evaluation.suites import run
     from cellcount_core.models.package import find_package
 
     chosen = run.chosen_suites(suites)
-    run.refuse_idle_options(chosen, beside=beside, unlike=unlike, engine=engine)
-    scale = read_diameter(diameter)
-    _refuse_file(out)
-    packages = [find_package(name) for name in (package, *beside)]
-    images = None if data is None else list_data(data, split=split, modality=modality, limit=limit)
+    run.refuse_idle_options(chosen, beside=beside, unlike=unlike, engine=asked.engine)
+    scale = read_diameter(asked.diameter)
+    _refuse_file(asked.out)
+    packages = [find_package(name) for name in (asked.package, *beside)]
+    images = (
+        None
+        if data is None
+        else list_data(data, split=asked.split, modality=asked.modality, limit=asked.limit)
+    )
     told = []
     for measured in run.run_suites(
-        chosen, packages, images, engine=engine, threads=threads, diameter=scale, unlike=unlike, limit=limit,
+        chosen, packages, images, engine=asked.engine, threads=asked.threads, diameter=scale, unlike=unlike, limit=asked.limit,
         bars=bars, progress=lambda name: ProgressLine(f"{name}: ").show,
     ):  # fmt: skip
-        written = run.write_measured(measured, out)
+        written = run.write_measured(measured, asked.out)
         told.append(run.as_json(measured))
-        if form == "text":
+        if asked.form == "text":
             print("\n".join([*run.aligned(measured), "", *map(str, written), ""]), flush=True)
-    if form == "json":
+    if asked.form == "json":
         print(json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False))
     return int(ExitCode.OK)
 

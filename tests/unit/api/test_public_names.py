@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -58,6 +59,23 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
         assert getattr(cc, name) is not None
         assert name == "__version__" or getattr(cc, name).__doc__, name
     assert set(cc.__all__) <= set(dir(cc))
+
+
+def test_a_keyword_means_the_same_to_every_function_that_takes_it() -> None:
+    words = [inspect.signature(getattr(cc, name)).parameters for name in ("count", "plan", "run")]
+    keywords = [
+        {name: each for name, each in taken.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
+        for taken in words
+    ]
+    shared = {"channel", "model", "um_per_px", "diameter", "settings"}
+
+    assert keywords[0].keys() == shared
+    assert keywords[1].keys() == {*shared, "layout", "measure"}
+    assert keywords[2].keys() == {*keywords[1], "progress"}
+    for taken in keywords[:2]:
+        assert {name: (each.default, each.annotation) for name, each in taken.items()} == {
+            name: (keywords[2][name].default, keywords[2][name].annotation) for name in taken
+        }
 
 
 def test_plan_is_the_function_also_once_the_package_of_that_name_is_imported() -> None:
