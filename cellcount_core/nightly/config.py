@@ -96,14 +96,11 @@ class NightlyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> NightlyConfig:
-        if kind_of(self.run.layout).traits.holds_arrays:
+        traits = kind_of(self.run.layout).traits
+        if self.complete.fields is not None and (traits.told_by_table or traits.holds_arrays):
+            what = "a table" if traits.told_by_table else "the metadata of arrays"
             raise ValueError(
-                f"a nightly cannot tell yet when a plate of the layout {self.run.layout.kind!r} is complete: count such plates with "
-                "cellcount count"
-            )
-        if self.complete.fields is not None and kind_of(self.run.layout).traits.told_by_table:
-            raise ValueError(
-                "complete.fields cannot be told from names where a table lays the plate out; use marker or unchanged_min"
+                f"complete.fields cannot be told from names where {what} lays the plate out; use marker or unchanged_min"
             )
         return self
 

@@ -243,7 +243,8 @@ def fields_are_independent(run: RunConfig) -> bool:
     field is expected because of them.
     """
     alone = run.diameter != "auto" or not tells_sizes(find_package(run.model.package))
-    return alone and run.expect == "observed" and not kind_of(run.layout).traits.told_by_table
+    traits = kind_of(run.layout).traits
+    return alone and run.expect == "observed" and not (traits.told_by_table or traits.holds_arrays)
 
 
 def added_files(

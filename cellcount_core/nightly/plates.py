@@ -28,6 +28,7 @@ from cellcount_core.stores.base import Listed, Store, addressable
 from cellcount_core.stores.open import name_of, path_below, real_url
 
 _EXPORTED = re.compile(r"(?:(?:^|/)[0-9][0-9-]*)+")
+_ZARR = ".zarr/"
 _UNPARSED = FieldKey("", "", 0, 0)
 _SHOWN_WHYS = 3
 
@@ -104,7 +105,7 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
     With `prefix` only the plate at that path is listed. A line of text for each file is kept in memory
     while it lists. Raises the store's faults.
     """
-    read = key_reader(run, build_layout(run.layout, ""))
+    read = _reader(run)
     seen: dict[str, _Seen] = {}
     refused: dict[str, None] = {}
     left_out: Counter[str] = Counter()
@@ -128,8 +129,8 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
             left_out[parsed.why] += 1
         elif is_marker(store, listed):
             left_out[MARKER] += 1
-        elif not inside and isinstance(parsed, Sidecar):
-            left_out["metadata files"] += 1
+        elif not inside and isinstance(parsed, Sidecar | _Chunk):
+            left_out["metadata files" if isinstance(parsed, Sidecar) else "of no plate"] += 1
         elif not inside:
             beside.append(listed.key)
         elif listed.link.startswith(f"{name}/") and isinstance(read(listed.link[len(name) + 1 :]), Parsed):
@@ -206,11 +207,38 @@ def wanting(plate: PlateFolder, complete: Complete) -> str:
     return ""
 
 
-def _note(plate: _Seen, listed: Listed, inside: str, parsed: Parsed | Sidecar | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """An object inside a plate of arrays that says nothing of itself: a chunk, mostly."""
+
+
+_Meaning = Parsed | Sidecar | Ignored | _Chunk | None
+
+
+def _reader(run: RunConfig) -> Callable[[str], _Meaning]:
+    """What the object at a path below a plate's folder is. Of arrays, only the metadata says that a folder is a plate."""
+    layout = build_layout(run.layout, "")
+    arrays = layout.arrays
+    if arrays is None:
+        return key_reader(run, layout)
+
+    def read(inside: str) -> _Meaning:
+        node = arrays.node(inside)
+        if isinstance(node, Ignored):
+            return node
+        if node is None:
+            return _Chunk()
+        before, suffix, _ = inside.rpartition(_ZARR)
+        return Parsed(_UNPARSED, "", 0, f"{before}{suffix}".rstrip("/"))
+
+    return read
+
+
+def _note(plate: _Seen, listed: Listed, inside: str, parsed: Parsed | Sidecar | _Chunk | None) -> None:
     line = canonical_json([inside, listed.size, listed.etag])
     plate.lines.append(line.encode())
     plate.size += listed.size
-    if isinstance(parsed, Sidecar):
+    if isinstance(parsed, Sidecar | _Chunk):
         return
     # An image whose name does not parse belongs to the plate too: counting will have to say something about it.
     plate.files_of[parsed.field if parsed is not None else _UNPARSED] += 1

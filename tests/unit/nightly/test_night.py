@@ -16,6 +16,7 @@ from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import BusyFault, ConfigFault, ExitCode, OutputFault
 from cellcount_core.nightly.digest import Digest
 from cellcount_core.nightly.ledger import PlateStatus
+from tests import zarrs
 from tests.nights import MONDAY, SimulatedClock, Witness, night, settings
 from tests.plates import Plate, discs, write_plate
 
@@ -285,3 +286,21 @@ def test_a_second_night_on_the_same_output_is_refused_and_writes_nothing(scope: 
 
     assert names(digest, PlateStatus.COUNTED) == ["P1"]
     assert "another run is at work" in refused[0]
+
+
+def test_a_plate_of_arrays_is_counted_once_and_anew_when_it_changed(scope: Path, output: Path) -> None:
+    def arrives_as_arrays(seed: int) -> None:
+        pixels = discs(5, 96, seed)[None, None]
+        zarrs.write_plate(scope / "P.zarr", {"B/03": {"0": pixels}, "B/04": {"0": pixels[..., ::-1]}})
+        (scope / "P.zarr" / "DONE").touch()
+
+    arrives_as_arrays(1)
+    run = {"layout": {"kind": "ome-zarr"}, "model": {"package": "threshold"}}
+    first = night(settings(scope, output, run=run), day(0))
+    [event] = first.of(PlateStatus.COUNTED)
+    assert (event.plate, event.fields, event.statistics["count"]) == ("P.zarr", 2, 10)
+    assert night(settings(scope, output, run=run), day(1)).unchanged == 1
+    arrives_as_arrays(2)
+    third = night(settings(scope, output, run=run), day(2))
+    assert names(third, PlateStatus.COUNTED) == ["P.zarr"]
+    assert [event.detail for event in third.of(PlateStatus.SUPERSEDED)] == [""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -12,8 +13,10 @@ from cellcount_core.config import RunConfig
 from cellcount_core.nightly.config import Complete, NightlyConfig
 from cellcount_core.nightly.plates import PlateFolder, Sight, look, wanting
 from cellcount_core.stores.local import open_local
+from tests import zarrs
 from tests.plates import write_plate
 
+ARRAYS = RunConfig.model_validate({"layout": {"kind": "ome-zarr"}})
 IMAGEXPRESS = RunConfig.model_validate({"layout": {"kind": "imagexpress"}})
 MARKED = Complete(marker="DONE")
 
@@ -124,10 +127,45 @@ def test_a_metadata_file_is_part_of_the_content_and_no_plate_by_itself(tmp_path:
     assert (after.name, after.fields, found.beside) == ("P1", before.fields, 0)
 
 
-def test_a_nightly_does_not_take_arrays_whose_completeness_it_cannot_tell() -> None:
-    with pytest.raises(
-        ValidationError, match="cannot tell yet when a plate of the layout 'ome-zarr' is complete"
-    ):
-        NightlyConfig.model_validate(
-            {"roots": ["in"], "output": "out", "run": {"layout": {"kind": "ome-zarr"}}}
+@pytest.mark.parametrize("kind", ["ome-zarr", "table"])
+def test_a_number_of_fields_is_no_condition_where_names_do_not_tell_fields(kind: str) -> None:
+    layout = {"kind": kind, **({"manifest": "m.csv"} if kind == "table" else {})}
+    settings = {"roots": ["in"], "output": "out", "run": {"layout": layout}}
+    NightlyConfig.model_validate({**settings, "complete": {"marker": "DONE"}})
+    with pytest.raises(ValidationError, match=r"complete\.fields cannot be told from names"):
+        NightlyConfig.model_validate({**settings, "complete": {"fields": 9}})
+
+
+def test_a_plate_of_arrays_is_a_folder_with_their_metadata_and_every_chunk_is_part_of_its_content(
+    tmp_path: Path,
+) -> None:
+    pixels = np.zeros((1, 1, 32, 32), np.uint16)
+    pixels[..., 4:20, 4:20] = 900
+    zarrs.write_plate(tmp_path / "P.zarr", {"B/03": {"0": pixels}})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no plate")
+    (tmp_path / "readme.txt").write_text("beside")
+
+    def seen() -> Sight:
+        return look(open_local(tmp_path), ARRAYS, MARKED)
+
+    [before], beside = seen().plates, seen().beside
+    assert (before.name, before.marked, before.looks_like_several, beside) == ("P.zarr", False, "", 0)
+    zarrs.write_plate(tmp_path / "P.zarr", {"B/03": {"0": pixels + 1}})
+    (tmp_path / "P.zarr" / "DONE").touch()
+    [after] = seen().plates
+    assert after.content != before.content
+    assert after.marked
+    labels = tmp_path / "P.zarr" / "B" / "03" / "0" / "labels"
+    labels.mkdir()
+    (labels / ".zattrs").write_text("{}")
+    assert seen().plates == (after,)
+
+
+def test_several_plates_of_arrays_in_one_folder_look_like_several(tmp_path: Path) -> None:
+    for name in "PQ":
+        zarrs.write_plate(
+            tmp_path / "day 1" / f"{name}.zarr", {"B/03": {"0": np.ones((1, 1, 32, 32), np.uint16)}}
         )
+    [plate] = look(open_local(tmp_path), ARRAYS, MARKED).plates
+    assert plate.looks_like_several == "day 1 holds no image itself, but 2 folders of them (P.zarr, Q.zarr)"
