@@ -86,7 +86,7 @@ class ImageGroup:
         """The length of the array along each axis of the image. Raises NgffFault where they do not fit, or are beyond all instruments."""
         if len(array.shape) != len(self.axes):
             raise NgffFault(
-                f"the image has the axes {', '.join(self.axes)} and its array the shape {list(array.shape)}"
+                f"the array's shape {list(array.shape)} does not go with the axes of its image: {', '.join(self.axes)}"
             )
         sizes = dict(zip(self.axes, array.shape, strict=True))
         for name, most in _MOST.items():
@@ -331,8 +331,12 @@ def _object(body: bytes) -> dict[str, Json]:
         raise NgffFault(f"the metadata has {len(body):,} bytes; {_LARGEST:,} at most are read")
     try:
         node = json.loads(body)
+    except json.JSONDecodeError as error:
+        raise NgffFault(
+            f"the metadata is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise NgffFault(f"the metadata is not JSON ({str(error)[:120]})") from None
+        raise NgffFault(f"the metadata is not JSON: {str(error)[:120]}") from None
     if not isinstance(node, dict):
         raise NgffFault(f"the metadata must be a JSON object (got {_shown(node)})")
     return node

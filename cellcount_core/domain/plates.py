@@ -95,7 +95,8 @@ class PlateFacts:
     The plate is the one whose files lie below `folder` and which the layout calls `plate` ("" if file names tell no plate). `source` is the
     key of the file that states the facts. `name` is what the instrument calls the plate, "" if it is the same as `plate`. `rows` and
     `columns` are the shape of the plate in wells. `channels` pairs each channel as file names call it ("w1") with its name in the instrument
-    ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel in the object plane, in µm. `positions` holds the place of each
+    ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel in the object plane, in µm, and `image_shape` the height and width
+    of every image in px. `positions` holds the place of each
     well and site. `timepoints` and `planes` (z) say how many there are.
     `notes` say in words what the file states that cannot be believed, or that the instrument says went wrong.
     """
@@ -108,6 +109,7 @@ class PlateFacts:
     columns: int | None = None
     channels: tuple[tuple[str, str], ...] = ()
     um_per_px: float | None = None
+    image_shape: tuple[int, int] | None = None
     positions: Mapping[tuple[str, int], Position] = field(default_factory=dict)
     expected: tuple[ExpectedFields, ...] = ()
     timepoints: int | None = None
@@ -115,7 +117,8 @@ class PlateFacts:
     notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, object]:
-        """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)."""
+        """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)
+        and what is only held against the images (their shape)."""
         return {
             "folder": self.folder,
             "source": self.source,

@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import ExpectedFields, PlateFacts, Position, WellPosition
@@ -38,6 +38,8 @@ _NAME = re.compile(
 )
 _INDEX = frozenset({"index.idx.xml", "index.xml", "index.ref.xml"})
 _UM = 1e6
+Value = TypeVar("Value")
+
 _LEAST_UM, _MOST_UM = 0.01, 100.0
 """Sizes of a pixel, in µm, beyond which no microscope works."""
 
@@ -81,6 +83,11 @@ class Harmony(Layout):
         return (index.facts(),)
 
 
+def _only(values: set[Value]) -> Value | None:
+    """The one value that all images state; None if they state none, or several."""
+    return next(iter(values)) if len(values) == 1 else None
+
+
 def _well_of(name: re.Match[str]) -> str:
     return WellPosition(int(name["row"]) - 1, int(name["column"]) - 1).name
 
@@ -106,6 +113,9 @@ class _Index:
     sites: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     planes: set[str] = field(default_factory=set)
     timepoints: set[str] = field(default_factory=set)
+    shapes: set[tuple[int, int]] = field(default_factory=set)
+    listed: set[tuple[object, ...]] = field(default_factory=set)
+    """What tells the images apart: well, site, channel, plane, time point and FLIM number of each."""
     odd: dict[str, tuple[int, str]] = field(default_factory=dict)
     """What is odd about records, in words, each with the number of images it is so of, and one of them."""
 
@@ -126,7 +136,9 @@ class _Index:
         if above == "Plate":
             self.plate.setdefault(name, text.strip())
         elif above == "Image":
-            self.image[name] = text.strip()
+            if self.image.setdefault(name, text.strip()) != text.strip():
+                both = f"{self.image[name]!r} and {text.strip()!r}"
+                raise Unreadable(self.key, f"an Image states {name} twice: {both}")
         elif above == "Entry" and self.entry:
             self._channel(self.entry, name, text)
         if name == "Image" and above == "Images" and self.image:
@@ -151,6 +163,8 @@ class _Index:
         self.timepoints.add(self.image.get("TimepointID", ""))
         channel = self.image.get("ChannelID", "")
         self._check(FieldKey("", well, site, 1), channel)
+        if "ImageSizeX" in self.image and "ImageSizeY" in self.image:
+            self.shapes.add((self._whole("ImageSizeY"), self._whole("ImageSizeX")))
         for name in ("ChannelName", "ImageResolutionX"):
             if name in self.image:
                 self._channel(channel, name, self.image[name])
@@ -164,6 +178,7 @@ class _Index:
         shown = url or f"{key.well}, site {key.site}, channel {channel}"
         if self.image.get("State", "Ok").casefold() not in ("", "ok"):
             self._odd(f"the state {self.image['State']!r} is given, not 'Ok'", shown)
+        self._once((key.well, key.site, channel), shown)
         if "://" in url or url.startswith("/") or ".." in re.split(r"[/\\]", url):
             self._odd("the URL leads out of the folder of the images; it is not opened", shown)
             return
@@ -177,6 +192,15 @@ class _Index:
                 "the URL names a file of another well, field or channel; files go by their names", shown
             )
 
+    def _once(self, of: tuple[str, int, str], shown: str) -> None:
+        """Note an image that is listed a second time."""
+        well, site, channel = of
+        place = (self.image.get(name, "") for name in ("PlaneID", "TimepointID", "FlimID"))
+        image = (well, site, channel, *place)
+        if image in self.listed:
+            self._odd("an image of the same field, channel, plane and time point is listed before", shown)
+        self.listed.add(image)
+
     def _odd(self, why: str, image: str) -> None:
         number, first = self.odd.get(why, (0, image))
         self.odd[why] = (number + 1, first)
@@ -185,6 +209,8 @@ class _Index:
         """All that was read."""
         if not self.plate:
             raise Unreadable(self.key, "has no Plate, which an index of Harmony begins with")
+        if not self.sites:
+            raise Unreadable(self.key, "lists no image: there is no Image in its Images")
         return PlateFacts(
             folder=_folder(self.key),
             plate="",
@@ -193,7 +219,8 @@ class _Index:
             rows=self._whole("PlateRows", self.plate),
             columns=self._whole("PlateColumns", self.plate),
             channels=tuple(sorted(self.channels.items())),
-            um_per_px=self.sizes.pop() if len(self.sizes) == 1 else None,
+            um_per_px=_only(self.sizes),
+            image_shape=_only(self.shapes),
             positions=self.positions,
             expected=tuple(self._expected()),
             planes=len(self.planes) or None,

@@ -164,6 +164,11 @@ def _reason(fault: Exception) -> Reason:
     return Reason.ABSENT if isinstance(fault, Absent) else Reason.UNREADABLE
 
 
+def _cause(fault: Exception, key: str) -> str:
+    """What is wrong, and the metadata object in which it is."""
+    return f"{fault} (in {key})" if isinstance(fault, NgffFault) else str(fault)
+
+
 @dataclass(slots=True)
 class _Walk:
     """One walk over the groups of an input, parents first."""
@@ -252,7 +257,7 @@ class _Walk:
             if self.nodes.holds(path):
                 there.append(path)
             else:
-                detail = f"{node.key} names the well {well.path}, and there is nothing of it"
+                detail = f"there is nothing at this path, which {node.key} names as a well"
                 yield _Place(_field(name, well, 1), node.folder, path).faulty(Reason.ABSENT, detail)
         for found in self._read(there, (NODE_V3, ATTRIBUTES_V2)):
             yield from self._sites(found, wells[found.folder], name, node.folder)
@@ -263,7 +268,7 @@ class _Walk:
             images = self._of_well(node)
         except _FAULTS as fault:
             place = _Place(_field(name, well, 1), folder, node.folder)
-            yield place.faulty(_reason(fault), f"{node.key}: {fault}")
+            yield place.faulty(_reason(fault), _cause(fault, node.key))
             return
         for number, image in enumerate(images, 1):
             site = int(image.path) + 1 if _NUMBER.fullmatch(image.path) else number
@@ -271,7 +276,7 @@ class _Walk:
             if self.nodes.holds(place.path):
                 yield place
             else:
-                detail = f"{node.key} names the image {image.path}, and there is nothing of it"
+                detail = f"there is nothing at this path, which {node.key} names as an image"
                 yield place.faulty(Reason.ABSENT, detail)
 
     def _of_bare_well(self, node: _Node) -> Iterator[_Place | ArrayAt]:
@@ -333,7 +338,7 @@ class _Walk:
                 try:
                     group, path = self._level(node)
                 except _FAULTS as fault:
-                    yield at[node.folder].faulty(_reason(fault), f"{node.key}: {fault}")
+                    yield at[node.folder].faulty(_reason(fault), _cause(fault, node.key))
                 else:
                     levels[path] = (at[node.folder], node, group)
             for node in self._read(levels, (NODE_V3, ARRAY_V2)):
@@ -357,7 +362,7 @@ class _Walk:
     def _array(self, node: _Node, place: _Place, image: _Node, group: ImageGroup) -> ArrayAt:
         """An image with its array, or why it cannot be counted."""
         if node.listed is None or image.listed is None:
-            detail = f"{image.key} names the level {node.folder}, and there is no array of it"
+            detail = f"there is no array at this path, which {image.key} names as a level"
             return place.faulty(Reason.ABSENT, detail, node.folder)
         try:
             body = node.had()
@@ -369,7 +374,7 @@ class _Walk:
                 number, first = self.unnamed.get(why, (0, place.path or self.layout.root))
                 self.unnamed[why] = (number + 1, first)
         except _FAULTS as fault:
-            return place.faulty(_reason(fault), f"{node.key}: {fault}", node.folder)
+            return place.faulty(_reason(fault), _cause(fault, node.key), node.folder)
         return ArrayAt(
             place.field,
             place.folder,

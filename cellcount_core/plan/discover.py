@@ -33,7 +33,7 @@ from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.arrays import Selected, read_arrays
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.facts import Acquired, Facts, read_facts
+from cellcount_core.plan.facts import LEADS_NOWHERE, Acquired, Facts, against_images, read_facts
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
 from cellcount_core.plan.rows import RUN_ROWS, Place, Plain, Row, Sorter, row_of
 from cellcount_core.stores.base import (
@@ -95,7 +95,6 @@ def _set(members: str) -> str:
 
 _LISTED, _NAMED = 0, 1
 _ABSENT = "is not there"
-_DANGLING = "leads nowhere: a broken link, or a file that went away while it was listed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +157,8 @@ def discover(
         if facts.names:
             sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
             aside = _renamed(aside, facts.names, Sorter(folder, run_rows))
+        rows = (Row._make(row) for row in sorter.rows())
+        facts = against_images(store, facts, rows, run.max_pixels)
         if kind_of(run.layout).traits.reads_any_name and run.masks == "leave_out":
             sorter = _without_masks(store, run.max_pixels, sorter, found, Sorter(folder, run_rows))
     return Discovery(sorter, found, facts, aside)
@@ -285,7 +286,7 @@ def _without_masks(store: Store, max_pixels: int, sorter: Sorter, found: Finding
 
 def _listed_row(listed: Listed, parsed: Parsed) -> Row:
     if not listed.etag and not listed.size:
-        return row_of(parsed, listed.key, reason=Reason.ABSENT.value, detail=_DANGLING)
+        return row_of(parsed, listed.key, reason=Reason.ABSENT.value, detail=LEADS_NOWHERE)
     return row_of(parsed, listed.key, size=listed.size, etag=listed.etag)
 
 
@@ -315,7 +316,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
         yield plain._replace(reason=fault.reason.value, detail=fault.detail)
         return
     except Absent:
-        yield plain._replace(reason=Reason.ABSENT.value, detail=_DANGLING)
+        yield plain._replace(reason=Reason.ABSENT.value, detail=LEADS_NOWHERE)
         return
     except Denied as denied:
         yield plain._replace(reason=Reason.ACCESS_DENIED.value, detail=denied.detail)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.plates import PlateFacts
@@ -18,6 +19,7 @@ from cellcount_core.stores.base import Absent, Denied, Store
 MOST_SIDECARS = 20_000
 """Metadata files of one input; there is one a plate, or a few."""
 
+LEADS_NOWHERE = "leads nowhere: a broken link, or a file that went away while it was listed"
 _BY_NAMES = "the plate is planned from its file names alone"
 _SHOWN = 5
 _MOST_WARNINGS = 20
@@ -106,6 +108,52 @@ def _shortened(warnings: list[str]) -> list[str]:
     return [*warnings[:_MOST_WARNINGS], f"… and {len(warnings) - _MOST_WARNINGS} more of metadata files"]
 
 
+def against_images(store: Store, facts: Facts, rows: Iterable[Row], max_pixels: int) -> Facts:
+    """The facts, with a warning for each plate whose first image has another shape than its metadata states.
+
+    At most 32 images are opened. One that cannot be read contradicts nothing.
+    """
+    stated = {plate: one for plate, one in facts.plates.items() if one.image_shape is not None}
+    stated = dict(islice(stated.items(), _MOST_IMAGES))
+    warnings: list[str] = []
+    for row in rows:
+        if not stated:
+            break
+        if row.plate not in stated or not row.size or row.reason:
+            continue
+        one = stated.pop(row.plate)
+        shape = _shape_in(store, row, max_pixels)
+        if shape is not None and shape != one.image_shape:
+            warnings.append(
+                f"plate {row.plate!r}: {row.key} has {_sides(shape)} px, and {one.source} states {_sides(one.image_shape)} px; what is there "
+                f"is counted{_doubtful_size(one)}"
+            )
+    return replace(facts, warnings=(*facts.warnings, *_shortened(warnings))) if warnings else facts
+
+
+def _sides(shape: tuple[int, int] | None) -> str:
+    """Width and height, as instruments and viewers tell them."""
+    return "" if shape is None else f"{shape[1]} x {shape[0]}"
+
+
+def _doubtful_size(facts: PlateFacts) -> str:
+    if facts.um_per_px is None:
+        return ""
+    return (
+        f", and the stated pixel size of {facts.um_per_px:g} µm may be that of other images: give the right one with "
+        "--set run.um_per_px=PIXELSIZE"
+    )
+
+
+def _shape_in(store: Store, row: Row, max_pixels: int) -> tuple[int, int] | None:
+    from cellcount_core.images.decode import open_image
+
+    try:
+        return open_image(store.get(row.key), row.key, max_pixels=max_pixels).shape
+    except (FieldFault, Absent, Denied):
+        return None
+
+
 def channel_names(facts: Mapping[str, PlateFacts], seen: Collection[str]) -> Names:
     """The instrument's names of those channels that are `seen` in file names, by what metadata files state."""
     stated = ((plate, *each) for plate, one in facts.items() for each in one.channels)
@@ -164,7 +212,10 @@ def _described(
             continue
         try:
             bodies[file.key] = store.get(file.key)
-        except (Absent, Denied) as fault:
+        except Absent:
+            warnings.append(f"{file.key} {LEADS_NOWHERE}; {_BY_NAMES}")
+            continue
+        except Denied as fault:
             warnings.append(f"{fault}; {_BY_NAMES}")
             continue
         others = [

@@ -108,3 +108,45 @@ def test_a_pixel_size_that_no_microscope_has_is_noted_and_not_taken(size: str) -
     [facts] = Harmony("p").describe({"m/Images/Index.idx.xml": HARMONY.replace(b"6.5E-07", size.encode())})
     assert facts.um_per_px is None
     assert "which no microscope has" in facts.notes[0]
+
+
+def refused(body: bytes) -> str:
+    with pytest.raises(Unreadable) as caught:
+        Harmony("p").describe({"m/Images/Index.idx.xml": body})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("images", [b"<Images/>", b"<Images></Images>", b""])
+def test_an_index_without_images_is_refused(images: bytes) -> None:
+    start, end = HARMONY.index(b"<Images>"), HARMONY.index(b"</Images>") + len(b"</Images>")
+    assert refused(HARMONY[:start] + images + HARMONY[end:]) == (
+        "m/Images/Index.idx.xml: lists no image: there is no Image in its Images"
+    )
+
+
+def test_an_image_that_states_something_twice_is_refused_if_it_is_not_the_same() -> None:
+    same, other = (RECORD.replace("</FieldID>", f"</FieldID><FieldID>{site}</FieldID>") for site in (1, 7))
+    Harmony("p").describe({"m/Images/Index.idx.xml": HARMONY.replace(RECORD.encode(), same.encode())})
+    assert refused(HARMONY.replace(RECORD.encode(), other.encode())) == (
+        "m/Images/Index.idx.xml: an Image states FieldID twice: '1' and '7'"
+    )
+
+
+def test_an_image_that_is_listed_twice_is_noted() -> None:
+    twice = HARMONY.replace(b"<FieldID>3</FieldID>", b"<FieldID>2</FieldID>")
+    [facts] = Harmony("p").describe({"m/Images/Index.idx.xml": twice})
+    assert facts.notes == (
+        "of 1 image, such as P24, site 2, channel 1, an image of the same field, channel, plane and time point is listed before",
+    )
+
+
+@pytest.mark.parametrize(("second", "shape"), [((64, 96), (64, 96)), ((64, 64), None)])
+def test_the_shape_of_images_is_stated_where_all_have_the_same(
+    second: tuple[int, int], shape: tuple[int, int] | None
+) -> None:
+    body = HARMONY
+    for height, width in ((64, 96), second):
+        sizes = f"<ImageSizeX>{width}</ImageSizeX><ImageSizeY>{height}</ImageSizeY><TimepointID >"
+        body = body.replace(b"<TimepointID>", sizes.encode(), 1)
+    [facts] = Harmony("p").describe({"m/Images/Index.idx.xml": body})
+    assert facts.image_shape == shape

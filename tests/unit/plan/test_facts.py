@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,10 +14,15 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, Reason
 from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source
 from cellcount_core.domain.plates import PlateFacts, Position
+from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.output.planfile import plate_shapes, read_shards, write_plan
 from cellcount_core.plan.planner import PlanSummary
-from tests.contract.layouts.layout_contract import HTD
+from cellcount_core.stores.base import StorageOptions
+from cellcount_core.stores.open import open_store
+from tests.contract.layouts.layout_contract import HARMONY, HTD
+from tests.fields import tiff
+from tests.plates import write_plate
 from tests.unit.plan.listings import MemoryStore, plan_bytes, plan_of
 
 IMAGES = ("run/p_B02_s1_w1.TIF", "run/p_B02_s2_w1.TIF", "run/p_B04_s2_w1.TIF")
@@ -197,6 +203,35 @@ def test_pixel_size_and_stage_position_are_read_back_from_the_plan(tmp_path: Pat
     (shard,) = read_shards(path)
     assert shard.fields == (field, plain)
     assert plate_shapes(path) == {"p": (8, 12)}
+
+
+@pytest.mark.parametrize(("side", "told"), [(96, True), (48, False)])
+def test_an_image_of_another_size_than_its_index_states_is_told(side: int, told: bool) -> None:
+    size = f"<ImageSizeX>{side}</ImageSizeX><ImageSizeY>48</ImageSizeY><ChannelID>"
+    files = {
+        "m/Images/Index.idx.xml": HARMONY.replace(b"<ChannelID>", size.encode()),
+        "m/Images/r03c04f01p01-ch1sk1fk1fl1.tiff": tiff(np.zeros((48, 48), np.uint16)),
+        "m/Images/r03c04f02p01-ch1sk1fk1fl1.tiff": b"no image",
+    }
+    run = RunConfig.model_validate({"layout": HarmonySettings(), "channels": {"nuclei": "1"}})
+    with plan_of(MemoryStore(files), run) as plan:
+        warnings = [text for text in plan.summary.warnings if " px" in text]
+    assert warnings == told * [
+        "plate 'P7': m/Images/r03c04f01p01-ch1sk1fk1fl1.tiff has 48 x 48 px, and m/Images/Index.idx.xml states 96 x 48 px; what is there "
+        "is counted, and the stated pixel size of 0.65 µm may be that of other images: give the right one with "
+        "--set run.um_per_px=PIXELSIZE"
+    ]
+
+
+def test_a_metadata_file_that_is_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    write_plate(tmp_path / "plate", well_count=2)
+    (tmp_path / "plate" / "P1.HTD").symlink_to("P1.HTD")
+    with plan_of(open_store(tmp_path / "plate", StorageOptions()), run_of()) as plan:
+        assert plan.summary.fields == 4
+        assert plan.summary.warnings == (
+            "P1.HTD leads nowhere: a broken link, or a file that went away while it was listed; the plate is planned from its file names "
+            "alone",
+        )
 
 
 def test_leaving_another_channel_out_hides_no_missing_field() -> None:
