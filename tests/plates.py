@@ -71,6 +71,16 @@ def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDAr
     return np.clip(300 + 3000 * image + rng.normal(0, 40, image.shape), 0, 65535).astype(np.uint16)
 
 
+def crowded(seed: int) -> NDArray[np.uint16]:
+    """A field so full of dim objects that what differs between them passes for noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:300, :300]
+    image = np.zeros(y.shape)
+    for place_y, place_x in rng.uniform(0, 300, (1100, 2)):
+        image = np.maximum(image, 300 * np.exp(-((y - place_y) ** 2 + (x - place_x) ** 2) / 18))
+    return np.clip(image + rng.normal(2, 90, y.shape), 0, 65535).astype(np.uint16)
+
+
 def wells(count: int) -> Iterator[str]:
     """Names of the first wells of a 96-well plate, row by row."""
     for index in range(count):

@@ -61,19 +61,24 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
 
 def export_counts(out: str, file: Path, endpoint: str | None) -> int:
-    """Write a CSV with `index,count`, or with what the run's task answers for a field. Returns the exit code.
+    """Write a CSV with `index,count`, or with what the run's task answers for a field, and print which of it is doubtful. Returns the
+    exit code.
 
     Raises OutputFault if the file cannot be written.
     """
+    from cellcount_core.reduce.reducer import reduce_tables
     from cellcount_core.reduce.summary import results_csv
 
-    text = results_csv(output_store(out, endpoint))
+    store = output_store(out, endpoint)
+    text, summary = results_csv(store), reduce_tables(store).summary
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
     rows = text.count("\n") - 1
     print(f"{file}: {rows} field{'' if rows == 1 else 's'}, in the order of the rows of fields/")
+    print_reasons(summary.reasons, summary.examples)
+    print_doubts(summary)
     return int(ExitCode.OK)
 
 

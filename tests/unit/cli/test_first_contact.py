@@ -14,6 +14,7 @@ import tifffile
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
+from tests.plates import crowded
 
 SERIAL = ["--model", "threshold", "--runner", "serial", "--progress", "quiet"]
 
@@ -164,6 +165,27 @@ def test_what_was_wrong_with_a_field_is_printed_and_says_what_to_do(
     )
     assert main(["reduce", str(out)]) == ExitCode.OK
     assert "a.ome.tif: the file holds 2 channels" in capsys.readouterr().out
+
+
+def test_a_count_of_0_where_things_stand_out_is_doubted_wherever_it_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", crowded(0))
+    out = tmp_path / "out"
+    doubted = "1 of 1 image shows things that stand out of the background, and no object was found"
+    assert main(["count", str(tmp_path / "in"), str(out), *SERIAL]) == ExitCode.OK
+    assert doubted in capsys.readouterr().out
+    for command in (
+        ["reduce", str(out)],
+        ["verify", str(out)],
+        ["export", str(out), str(tmp_path / "counts.csv")],
+    ):
+        assert main(command) == ExitCode.OK
+        assert doubted in capsys.readouterr().out, command
+    assert main(["count", str(tmp_path / "in"), str(out), *SERIAL, "--strict"]) == ExitCode.DOUBTS
+    assert "1 plate in doubt (--strict)" in capsys.readouterr().out
+    assert "nothing_found" in (out / "summary.csv").read_text()
 
 
 def test_pictures_of_an_output_inside_the_input_are_no_images_to_count(

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.fields import count_array
-from tests.plates import discs, nuclear_field
+from tests.plates import crowded, discs, nuclear_field
 
 PACKAGES = ("threshold", "nuclei")
 
@@ -56,16 +56,6 @@ def test_a_field_that_shows_things_of_which_none_is_found_says_so() -> None:
         field = (noise + np.max(shown[:number], axis=0)).astype(np.uint16)
         row = count_array(field, "nuclei", diameter=40.0).row
         assert (row.values["count"], "nothing_found" in row.warnings) == (0, told), number
-
-
-def crowded(seed: int) -> NDArray[np.uint16]:
-    """A field so full of dim objects that what differs between them passes for noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:300, :300]
-    image = np.zeros(y.shape)
-    for place_y, place_x in rng.uniform(0, 300, (1100, 2)):
-        image = np.maximum(image, 300 * np.exp(-((y - place_y) ** 2 + (x - place_x) ** 2) / 18))
-    return np.clip(image + rng.normal(2, 90, y.shape), 0, 65535).astype(np.uint16)
 
 
 def test_a_full_field_that_passes_for_noise_says_that_nothing_was_found() -> None:
