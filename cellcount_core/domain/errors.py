@@ -326,6 +326,9 @@ def likely(value: str, options: Iterable[str]) -> str:
     """A hint "; did you mean 'x'?" with the option that `value` may stand for; "" if none is similar enough.
 
     An option that differs only in upper and lower case comes first, then the most similar one. Every such hint follows this rule.
+
+    >>> likely("dapi", ["DAPI", "GFP"]), likely("Cy5", ["DAPI", "GFP"])
+    ("; did you mean 'DAPI'?", '')
     """
     folded: dict[str, str] = {}
     for option in sorted(set(options)):
@@ -335,7 +338,11 @@ def likely(value: str, options: Iterable[str]) -> str:
 
 
 def nearest(value: str, options: Iterable[str]) -> str:
-    """The hint of `likely`. If no option is similar enough, the options themselves ("; known: 'a', 'b'"); "" if there are none."""
+    """The hint of `likely`. If no option is similar enough, the options themselves; "" if there are none.
+
+    >>> nearest("Cy5", ["DAPI", "GFP"])
+    "; known: 'DAPI', 'GFP'"
+    """
     known = sorted(set(options))
     shown = ", ".join(repr(option) for option in known[:12])
     return likely(value, known) or (f"; known: {shown}" + (", …" if len(known) > 12 else "") if known else "")

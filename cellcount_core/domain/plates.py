@@ -34,7 +34,11 @@ def row_name(row: int) -> str:
 
 
 def parse_well(name: str) -> WellPosition | None:
-    """The position of a well named like "B2", "b02" or "AA01"; None if no plate format has a well of that name."""
+    """The position of a well named like "B2", "b02" or "AA01"; None if no plate format has a well of that name.
+
+    >>> parse_well("b2"), parse_well("Z99")
+    (WellPosition(row=1, column=1), None)
+    """
     match = _NAME.match(name)
     if match is None:
         return None
@@ -47,13 +51,21 @@ def parse_well(name: str) -> WellPosition | None:
 
 
 def canonical_well(name: str) -> str:
-    """The name of a well with a two-digit column ("b2" becomes "B02"). Other names come back unchanged."""
+    """The name of a well with a two-digit column. Other names come back unchanged.
+
+    >>> canonical_well("b2"), canonical_well("slide 7")
+    ('B02', 'slide 7')
+    """
     position = parse_well(name)
     return position.name if position else name
 
 
 def smallest_format(positions: list[WellPosition]) -> int:
-    """The number of wells of the smallest standard plate that holds all `positions`; 1536 if none does."""
+    """The number of wells of the smallest standard plate that holds all `positions`; 1536 if none does.
+
+    >>> smallest_format([WellPosition(0, 0), WellPosition(7, 11)])
+    96
+    """
     for wells, (rows, columns) in FORMATS.items():
         if all(p.row < rows and p.column < columns for p in positions):
             return wells

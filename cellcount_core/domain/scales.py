@@ -26,6 +26,10 @@ class PlateSize:
     little; each is then counted at its own size. It rests on `objects` objects in `images` images, whose own estimates lie between `low_px`
     and `high_px`. A tenth of the objects of an image is smaller than `small_px`, and a tenth larger than `large_px`. If the size rests on
     one image, `factor` is the factor to the model's scale at which that image is counted by itself.
+
+    >>> size = PlateSize("P1", height_px=1024, width_px=1024, diameter_px=18.5, images=12, objects=840, low_px=17.9, high_px=19.2)
+    >>> size.diameter_px, size.images
+    (18.5, 12)
     """
 
     plate: str

@@ -62,7 +62,12 @@ class CountInterval:
     images: int
 
     def around(self, count: int) -> tuple[float, float]:
-        """Both ends of the interval around a field's `count` of objects, neither below 0."""
+        """Both ends of the interval around a field's `count` of objects, neither below 0.
+
+        >>> low, high = CountInterval(level=0.9, relative=0.1, low=-1.0, high=1.5, images=40).around(3)
+        >>> round(low, 2), round(high, 2)
+        (0.98, 6.03)
+        """
         unit = spread(count, self.relative)
         return max(0.0, count + self.low * unit), max(0.0, count + self.high * unit)
 
@@ -73,7 +78,12 @@ def spread(count: float, relative: float) -> float:
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float] | None:
-    """The 95 % interval of the share hits / trials (Wilson 1927); None without trials. It stays within 0 to 1 and is wide for few trials."""
+    """The 95 % interval of the share hits / trials (Wilson 1927); None without trials. It stays within 0 to 1 and is wide for few trials.
+
+    >>> low, high = wilson(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+    """
     if trials <= 0:
         return None
     share, z2 = hits / trials, _Z95**2

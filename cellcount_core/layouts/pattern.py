@@ -82,6 +82,11 @@ def compile_pattern(config: PatternSettings, root: str) -> Pattern:
     """The layout of `config`; `root` is the plate of files in the input itself.
 
     Raises ConfigFault if the pattern is not a regular expression, has a group of an unknown name, or gives no well or half of one.
+
+    >>> names = PatternSettings(pattern=r"Channel(?P<channel>\\d)-\\d+-(?P<row>[A-H])-(?P<column>\\d+)\\.tif")
+    >>> seen = compile_pattern(names, "plate 1").parse("Channel2-01-A-01.tif")
+    >>> seen.field.plate, seen.field.well, seen.field.site, seen.channel
+    ('plate 1', 'A01', 1, '2')
     """
     try:
         expression = re.compile(config.pattern)

@@ -16,16 +16,13 @@ import cellcount_core as cc
 from tests.unit.api.made import isolated
 
 _HEAVY = ("ray", "tensorflow", "keras", "torch", "jax", "matplotlib", "typer", "rich")
-_EXAMPLES = (
-    "cellcount_core",
-    "cellcount_core.api.calls",
-    "cellcount_core.api.result",
-    "cellcount_core.demo.plate",
-    "cellcount_core.domain.errors",
-    "cellcount_core.labelled.annotations",
-    "cellcount_core.labelled.image",
-    "cellcount_core.output.open",
+_ROOT = Path(cc.__file__).parent
+_EXAMPLES = sorted(
+    ".".join(path.relative_to(_ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in _ROOT.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
 )
+"""Every module whose docstrings hold an example."""
 
 
 def seen_by_a_new_process(code: str) -> str:
