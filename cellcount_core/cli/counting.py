@@ -66,7 +66,7 @@ def update(job: JobConfig, display: Display) -> int:
             if status is not Status.OK and done[status.value]
         ]
         told = f" ({', '.join(others)})" if others else ""
-        print(f"{many(done.total(), 'field')} taken anew{told}, {many(result.taken, 'row')} kept")
+        print(f"{many(done.total(), 'field')} updated{told}, {many(result.taken, 'row')} kept")
         if result.sizes and done.total():
             print(_kept_sizes(result.sizes))
         if since.gone.number:
@@ -83,8 +83,8 @@ def _kept_sizes(sizes: Sequence[PlateSize]) -> str:
     shown = ", ".join(f"{size.diameter_px:.1f} px in plate {size.plate!r}" for size in sizes[:_SHOWN_SIZES])
     more = f", … and {len(sizes) - _SHOWN_SIZES} more" if sizes[_SHOWN_SIZES:] else ""
     return (
-        f"object sizes found before hold for new images of the same plate and image size too ({shown}{more}): a count into another output "
-        "finds them anew, from all images"
+        f"new images were counted at the object sizes found before for their plate and image size ({shown}{more}); a count into another "
+        "output estimates them again, from all images"
     )
 
 
@@ -158,10 +158,10 @@ def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> No
 def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
     """Print what can be done about fields that were not counted, and which reasons each remedy may help with."""
     offers = {
-        Remedy.RETRY: f"once the cause is gone: {follow_up('retry', job)}",
+        Remedy.RETRY: f"once the cause is removed: {follow_up('retry', job)}",
         Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
         Remedy.REMOVE: f"once one of the two files is moved away or renamed: {follow_up('count', job)}",
-        Remedy.SETTINGS: "with other settings (what is said above), into another output folder, as one output keeps one set of settings",
+        Remedy.SETTINGS: "with other settings (see above), into another output folder: an output keeps one set of settings",
     }
     for remedy, offer in offers.items():
         concerned = [(code, fields) for code, fields in reasons.items() if remedy in Reason(code).remedies]
@@ -312,7 +312,7 @@ def retry(
         print("no field to try again" + (f" of reason {', '.join(reasons)}" if reasons else ""))
     if result.hopeless:
         print(
-            f"{many(result.hopeless.total(), 'field')} left ({_listed(result.hopeless)}): the same files once more would come to the same"
+            f"{many(result.hopeless.total(), 'field')} left ({_listed(result.hopeless)}): trying the same files again would give the same result"
         )
     print_result(job, result.job)
     return int(result.job.exit_code)
@@ -348,7 +348,7 @@ def _refuse_unknown(reasons: Sequence[str]) -> None:
     for reason in reasons:
         if reason not in _COUNTABLE:
             raise ConfigFault(
-                f"--reason {reason}: is no reason of a field that failed{nearest(reason, _COUNTABLE)}"
+                f"--reason {reason}: is not a reason for which a field fails{nearest(reason, _COUNTABLE)}"
             )
 
 

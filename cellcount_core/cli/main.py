@@ -171,7 +171,7 @@ def plan(
 
 @app.command()
 def reduce(out: Out, endpoint: Endpoint = None) -> None:
-    """Build wells, plates and summary anew from the parts of a run.
+    """Build wells, plates and summary again from the parts of a run.
 
     Example: cellcount reduce ./out
     """
@@ -326,7 +326,7 @@ def train(
         typer.Option(
             "--refit",
             metavar="FOLDER",
-            help="Do not train: measure interval, domain and accuracy of this package anew, and give it the version set.",
+            help="Do not train: measure interval, domain and accuracy of this package again, and give it the version set.",
         ),
     ] = None,
     runner: Runner = None,
@@ -435,9 +435,7 @@ def evaluate(
     ] = None,
     bars: Annotated[
         bool,
-        typer.Option(
-            "--bars", help="Suites: show what is asked of shipped packages beside this one's figures too."
-        ),
+        typer.Option("--bars", help="Suites: also show the limits that shipped packages must meet."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -530,7 +528,7 @@ def submit(
     ] = None,
     submission_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="NAME", help="Name of the job; a name given is never run twice."),
+        typer.Option("--id", metavar="NAME", help="Name of the job. A name is never run twice."),
     ] = None,
     detach: Annotated[bool, typer.Option("--no-wait", help="Do not follow the logs.")] = False,
 ) -> None:

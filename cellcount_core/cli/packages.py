@@ -194,7 +194,7 @@ def read_diameter(text: str) -> Diameter:
 
 def _refuse_file(out: Path) -> None:
     if out.exists() and not out.is_dir():
-        raise OutputFault(f"--out {out}: is a file; expected a folder, which is made where it is not there")
+        raise OutputFault(f"--out {out}: is a file; expected a folder (it is created if needed)")
 
 
 def report_lines(evaluation: Evaluation) -> list[str]:

@@ -218,7 +218,7 @@ def _line(where: str, faults: Sequence[ErrorDetails], model: type[BaseModel]) ->
         parent, _, key = where.rpartition(".")
         return f"{where}: unknown key{nearest(key, _known_keys(model, parent))}"
     if first["type"] == "missing":
-        return f"{where}: is needed and not given"
+        return f"{where}: is required"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
         tags = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]

@@ -157,7 +157,7 @@ def _refuse_unseen(job: JobConfig, sending: Sending) -> None:
     package = job.run.model.package
     if "/" in package and is_relative(package) and not _travels(sending.working_dir, package):
         faults.append(
-            f"run.model.package: {package!r} is no folder below the working directory {sending.working_dir.resolve()}, so it "
+            f"run.model.package: {package!r} is not a folder below the working directory {sending.working_dir.resolve()}, so it "
             "would not reach the cluster; move it there, or give the absolute path of one that every node sees"
         )
     if faults:

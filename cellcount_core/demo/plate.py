@@ -95,7 +95,7 @@ def read_truth(path: Path) -> tuple[TruthField, ...]:
                 )
             )
         except (TypeError, ValueError) as error:
-            raise ConfigFault(f"{path}: line {number} is no row of true counts: {error}") from error
+            raise ConfigFault(f"{path}: line {number} is not a row of true counts: {error}") from error
     return tuple(fields)
 
 

@@ -95,16 +95,16 @@ _TOLD: dict[Doubt, _Told] = {
         "The background rises across the field by more than a quarter of the objects' height: what lies in shadow may be lost, and what "
         "lies in the light be counted though it is background.",
         "{have} uneven light: the background rises by more than a quarter of the objects' height",
-        "divide by a flat-field image before counting, or look whether the count holds in dark corners (`cellcount pictures`)",
+        "divide by a flat-field image before counting, or check whether the count holds in dark corners (`cellcount pictures`)",
     ),
     Doubt.PADDED: _Told(
         "More than a tenth of the field is padding of one value, as stitching or rotating leaves it: it counts as imaged area.",
-        "{are} to more than a tenth padding of one value, which counts as imaged area",
+        "{are} more than a tenth padding of one value, which counts as imaged area",
         "crop {them}",
     ),
     Doubt.HALF_SATURATED: _Told(
         "Pixels at the largest value make up two fifths or more of the objects' area: objects that touch cannot be told apart there.",
-        "{have} objects that are saturated to two fifths or more, where those that touch cannot be told apart",
+        "{have} objects of which two fifths or more are saturated: those that touch cannot be told apart",
         "expose shorter; exports stretched to white lose the same, so count the raw files",
     ),
     Doubt.OBJECTS_IN_EMPTY: _Told(
@@ -120,9 +120,9 @@ _TOLD: dict[Doubt, _Told] = {
         "is made for a size: --diameter PX",
     ),
     Doubt.BRIGHT_DEBRIS: _Told(
-        "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. The levels are those of the rest; what of it has not the size and shape of an object is not counted. A bright edge that is less than three times as bright as the objects is not told from them and may be counted, in pieces.",
+        "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. Levels are taken from the rest of the field. What does not have the size and shape of an object is not counted. A bright edge less than three times as bright as the objects cannot be told from them and may be counted, in pieces.",
         "{have} something brighter than the objects, such as a fibre, grains or a bright edge",
-        "look whether some of it was counted (`cellcount pictures`)",
+        "check whether some of it was counted (`cellcount pictures`)",
     ),
     Doubt.ZERO_TAIL: _Told(
         "The last rows of the image are zeros though no others are: the file was probably not written to its end when it was read.",
@@ -133,19 +133,19 @@ _TOLD: dict[Doubt, _Told] = {
         "More than half of the chunks to read were never written, and were counted as empty; behind the colon stands how many of how many. "
         "A plate with such a field is in doubt.",
         "{lack} more than half of {their} chunks, which were never written and were counted as empty",
-        "write {them} anew, or look whether so much was left out on purpose (`cellcount pictures`)",
+        "write {them} again, or check whether so much was left out on purpose (`cellcount pictures`)",
     ),
     Doubt.CHUNKS_MISSING: _Told(
         "Chunks of the array were never written: by the format they hold one value, and they were counted as empty. Behind the colon stands "
         "how many of how many.",
         "{have} chunks that were never written, which were counted as empty",
-        "where {they} should hold cells, write {them} anew",
+        "where {they} should hold cells, write {them} again",
     ),
     Doubt.IMAGE_SIZE: _Told(
         "The image has another width or height than most sampled images of its plate. Not told by layouts that read any name, and only "
         "where object sizes were sampled.",
         "{have} another width or height than most images of {their} plate",
-        "look whether {they} {are} whole, and of the same camera settings",
+        "check whether {they} {are} whole, and of the same camera settings",
     ),
     Doubt.SIZE_ABSURD: _Told(
         "The field was counted at an object size below 4 px, or above a third of its shorter side.",
@@ -222,7 +222,7 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.CHANNEL_ASSUMED: _Told(
         "The file names no channel and holds one: it was taken for the one that was asked for.",
         "{have} one channel without a name, which was taken for the one asked for",
-        "leave --channel out, or look whether it is that one (`cellcount pictures`)",
+        "leave --channel out, or check whether it is that one (`cellcount pictures`)",
     ),
     Doubt.COLOURS_DIFFER: _Told(
         "The red, green and blue of the image show different things, and their luminance was counted.",
@@ -237,7 +237,7 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.NO_OBJECTS: _Told(
         "The plate has hardly an object (at most a hundredth of the median of the other plates) where they have hundreds.",
         "{hold} hardly an object, where other plates have hundreds",
-        "look whether channel and focus are right (`cellcount pictures`)",
+        "check whether channel and focus are right (`cellcount pictures`)",
     ),
 }
 

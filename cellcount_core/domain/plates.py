@@ -130,7 +130,7 @@ class PlateFacts:
 
     def plain(self) -> dict[str, object]:
         """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)
-        and what is only held against the images (their shape)."""
+        and without the shape of images, which is only compared with the images."""
         return {
             "folder": self.folder,
             "source": self.source,

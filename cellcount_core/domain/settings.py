@@ -81,7 +81,7 @@ class Section(BaseModel):
             for key, value in given.items()
             if isinstance(value, bool) and key in fields and _is_number(fields[key].annotation)
         ]:
-            raise ValueError(f"a truth value is no number ({', '.join(wrong)})")
+            raise ValueError(f"true and false are not numbers ({', '.join(wrong)})")
         return {
             key: value
             for key, value in given.items()

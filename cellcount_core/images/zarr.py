@@ -463,7 +463,7 @@ def _check_compressions(codecs: Sequence[Codec], key: str) -> None:
 
 def _unsupported(name: str, key: str) -> FieldFault:
     known = ", ".join(sorted((*_COMPRESSIONS, _CHECKSUM)))
-    detail = f"its chunks are encoded with {name!r}; {known} and sharding are read: write the array anew with one of those"
+    detail = f"its chunks are encoded with {name!r}; {known} and sharding are read: write the array again with one of those"
     return FieldFault(Reason.UNSUPPORTED, detail, key)
 
 

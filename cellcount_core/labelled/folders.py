@@ -84,7 +84,7 @@ def by_stem(folder: Path) -> dict[str, Path]:
             continue
         if path.stem in found:
             raise ConfigFault(
-                f"{path}: {found[path.stem].name} has the same name but for the ending; one of them expected"
+                f"{path}: {found[path.stem].name} has the same name with another ending; expected only one of them"
             )
         found[path.stem] = path
     return found

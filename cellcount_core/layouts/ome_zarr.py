@@ -1,9 +1,10 @@
-"""OME-Zarr plates and images of versions 0.4 (Zarr 2) and 0.5 (Zarr 3): what is what stands in their metadata alone.
+"""OME-Zarr plates and images, versions 0.4 (Zarr 2) and 0.5 (Zarr 3). Only their metadata says what each object is.
 
-A plate names its wells, a well its images, an image its axes, levels and channels, and its array the chunks; names of folders
-tell nothing, but for wells whose plate's metadata is not there: they are `ROW/COLUMN`, and planning warns of it. Labels and tables that lie beside an image are left alone. The number of a site is that of the image's path, from
-1 ("0" is site 1), or its place in the well where paths are no numbers. Images outside of plates are counted as files of images
-are: the image's own folder gives the well, the one above it the plate; those of a bioformats2raw folder are its sites.
+A plate names its wells, a well its images, an image its axes, levels and channels, and an array its chunks. Names of folders are
+used only if a plate's metadata is missing: its wells are then `ROW/COLUMN`, and planning warns of it. Labels and tables beside an
+image are not counted. A site has the number of its image's path, from 1 ("0" is site 1), or its place in the well if paths are not
+numbers. An image outside of a plate is counted as an image file is: its own folder gives the well, the folder above it the plate.
+Images of a bioformats2raw folder are the sites of one well.
 
 Specifications: https://ngff.openmicroscopy.org/0.4/ and /0.5/.
 """
@@ -244,7 +245,7 @@ class _Walk:
     def _plate(self, node: _Node, plate: PlateGroup) -> Iterator[ArrayAt | PlateFacts]:
         name = _named(file_name(node.folder) or self.layout.root)
         shape = (len(plate.rows), len(plate.columns))
-        # Many writers name the rows and columns of the wells alone: what is no plate's shape is not taken for one.
+        # Many writers name the rows and columns of the wells alone: what cannot be the shape of a plate is not used.
         rows, columns = shape if shape in FORMATS.values() else (None, None)
         yield PlateFacts(node.folder, name, node.key, plate.name, rows, columns)
         yield from self._images(self._fields(node, plate, name))

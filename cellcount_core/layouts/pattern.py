@@ -92,7 +92,9 @@ def compile_pattern(config: PatternSettings, root: str) -> Pattern:
         expression = re.compile(config.pattern)
     except re.error as error:
         at = "" if error.pos is None else f" at character {error.pos + 1}"
-        raise ConfigFault(f"{_WHERE}: {config.pattern!r} is no regular expression: {error.msg}{at}") from None
+        raise ConfigFault(
+            f"{_WHERE}: {config.pattern!r} is not a regular expression: {error.msg}{at}"
+        ) from None
     groups = set(expression.groupindex)
     for name in sorted(groups - set(GROUPS)):
         raise ConfigFault(f"{_WHERE}: the group {name!r} is unknown{nearest(name, GROUPS)}")

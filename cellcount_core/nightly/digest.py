@@ -205,7 +205,7 @@ class Digest:
 _WORDS = {
     PlateStatus.FAILED: "failed",
     PlateStatus.LATE: "late",
-    PlateStatus.LEFT: "left by the budget",
+    PlateStatus.LEFT: "not begun within the budget",
     PlateStatus.SUPERSEDED: "superseded",
     PlateStatus.DELETED: "deleted",
 }

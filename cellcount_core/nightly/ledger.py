@@ -238,4 +238,4 @@ def _parse(store: Store, key: str, body: bytes) -> Event:
         }
         return Event(**{**values, "status": PlateStatus(values["status"]), "statistics": statistics})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LedgerFault(f"{store.url}: {key} is no event of the table of tables: {error}") from None
+        raise LedgerFault(f"{store.url}: {key} is not an event of the table of tables: {error}") from None

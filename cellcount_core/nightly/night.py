@@ -313,7 +313,7 @@ class _Night:
                 event = replace(
                     event,
                     status=PlateStatus.FAILED,
-                    detail="changed while it was counted; counted anew the next night",
+                    detail="changed while it was counted; it is counted again the next night",
                 )
         except Interrupted:
             raise

@@ -89,7 +89,7 @@ def open_roots(config: NightlyConfig, output: Store) -> Roots:
         if (same := same_place(store, found.stores)) is None:
             found.stores.append(store)
         else:
-            found.notices.append(f"the root {root} is {same.url}: looked at once")
+            found.notices.append(f"the root {root} is {same.url}: listed once")
     if not found.stores:
         raise faults[0]
     return found
@@ -146,6 +146,6 @@ def bind_settings(store: Store, config: NightlyConfig) -> None:
     if changed := differences(stored, json.loads(body)):
         lines = "\n".join(f"  {line}" for line in changed)
         raise OutputFault(
-            f"{store.url}: counted with other settings until now, so that its plates would not compare\n{lines}\n"
+            f"{store.url}: was counted with other settings until now, and its plates could not be compared with new ones\n{lines}\n"
             "choose another output folder for the new settings"
         )

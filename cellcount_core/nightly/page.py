@@ -13,7 +13,7 @@ _TITLES = {
     PlateStatus.COUNTED: "Counted",
     PlateStatus.FAILED: "Failed: tried again the next night",
     PlateStatus.LATE: "Late: not complete yet, looked at again the next night",
-    PlateStatus.LEFT: "Left by the budget: first the next night",
+    PlateStatus.LEFT: "Not begun within the budget: first in line the next night",
     PlateStatus.SUPERSEDED: "Superseded: other files now; the tables are kept",
     PlateStatus.DELETED: "Deleted: no longer there; the tables are kept",
 }
@@ -137,7 +137,7 @@ def _cards(digest: Digest) -> tuple[Card, ...]:
         Card("fields failed or missing", f"{bad:,}"),
         Card("plates in doubt", str(len(digest.doubted))),
         Card("late", str(len(digest.of(PlateStatus.LATE)))),
-        Card("left by the budget", str(len(digest.of(PlateStatus.LEFT)))),
+        Card("not begun within the budget", str(len(digest.of(PlateStatus.LEFT)))),
         Card("outside limits", str(len(digest.flagged))),
         Card("time", _duration(digest.seconds)),
     )

@@ -186,7 +186,7 @@ def nothing_seen(sight: Sight, root: str, run: RunConfig, depth: int) -> str:
     levels = "a level" if depth == 1 else f"{depth} levels"
     if sight.beside:
         above = sight.example.count("/")
-        way = f"set depth: {above}" if above else "if the root is a plate itself, give the folder above it"
+        way = f"set depth: {above}" if above else "if the root itself is a plate, give the folder above it"
         return (
             f"{root}: nothing to count {levels} below it, where plates are looked for (depth: {depth}); {sight.beside} images lie "
             f"higher up, such as {sight.example!r}: {way}"

@@ -203,7 +203,7 @@ def read_table_bytes(key: str, body: bytes) -> pa.Table:
         table = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True).read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise LedgerFault(f"{key}: is no whole Parquet file: {_first_line(error)}") from error
+        raise LedgerFault(f"{key}: is not a whole Parquet file: {_first_line(error)}") from error
     return table
 
 

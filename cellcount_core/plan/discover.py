@@ -1,7 +1,7 @@
-"""From a listing to sorted rows, a row a file, and to what the metadata files beside them state.
+"""From a listing to sorted rows, one row for each file, and to what the metadata files beside them state.
 
-Of images the names alone are looked at, but for the number of images in array files. `run.include` and `run.exclude` are
-globs on keys, as .gitignore reads them. A pattern without '/' is a name: it matches a file or folder of that name anywhere.
+Images are told by their names; only array files are opened, to see how many images they hold, and one image of each plate whose
+metadata states the size of its images. `run.include` and `run.exclude` are globs on keys, as .gitignore reads them. A pattern without '/' is a name: it matches a file or folder of that name anywhere.
 With '/' it is a path from the input down. A pattern that matches a folder holds for all below it. `*` and `?` stop at '/',
 `**` does not; `[…]` is a set.
 """

@@ -1,4 +1,5 @@
-"""What metadata files state of the plates of a listing: read, joined with the plates by folder and name, held against the files."""
+"""What metadata files state of the plates of a listing: it is read, joined with the plates by folder and name, and compared with the
+files."""
 
 from __future__ import annotations
 
@@ -91,7 +92,9 @@ def _stated(store: Store, layout: Layout, found: Findings, warnings: list[str]) 
             of = _plate_of(facts, found)
             if of is None:
                 called = facts.name or facts.plate
-                warnings.append(f"{facts.source} describes the plate {called!r}, of which there is no image")
+                warnings.append(
+                    f"{facts.source} describes the plate {called!r}, and there are no images of it"
+                )
             elif of in stated:
                 warnings.append(
                     f"{facts.source} describes the plate {of[0]!r} a second time, after {stated[of].source}; it is not used"

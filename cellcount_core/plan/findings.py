@@ -15,10 +15,10 @@ from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
 from cellcount_core.stores.base import Listed
 
 EXAMPLES = 10
-"""Names shown of those that do not parse: the first in sorted order."""
+"""How many of the names that do not parse are shown: the first in sorted order."""
 
 MOST_COPIES = 20
-"""Copies of a metadata file, of one size, that are held against the one that is read."""
+"""How many copies of a metadata file (of one size) are compared with the one that is read."""
 
 _SHOWN_WHYS = 8
 
@@ -141,7 +141,7 @@ def refuse_unparsed(found: Findings) -> None:
             f"the layout cannot read {_names(unread, examples)}. Choose another layout (flat reads any name)"
         )
     if found.not_text:
-        is_none = "is no UTF-8 text" if found.not_text == 1 else "are no UTF-8 text"
+        is_none = "is not UTF-8 text" if found.not_text == 1 else "are not UTF-8 text"
         text = _names(found.not_text, found.not_text_examples).replace(
             ":", f" {is_none} and cannot stand in a table:", 1
         )
@@ -170,7 +170,7 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
         return ConfigFault(f"{url}: there are no files; is the path right?")
     whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
     if found.unparsed:
-        why = "that is no UTF-8 text" if found.not_text else "the layout cannot read"
+        why = "that is not UTF-8 text" if found.not_text else "the layout cannot read"
         example = (found.not_text_examples or found.unparsed_examples)[0]
         whys.append(f"{found.unparsed} with a name {why}, such as '{example}'")
     ways = ((is_derived, COUNT_THEM), (is_unread, CONVERT_THEM))

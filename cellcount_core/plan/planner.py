@@ -361,7 +361,7 @@ def _warnings(seen: Survey, census: Census) -> list[str]:
     if several and found.channels == {UNNAMED} and choice.wanted != (UNNAMED,) and choice.colours_in is None:
         names = ", ".join(repr(name) for name in choice.wanted if name)
         only = "; a file of one channel without a name is taken for it" if len(choice.wanted) == 1 else ""
-        warnings.append(f"file names tell no channel: {names} is looked for within each file{only}")
+        warnings.append(f"file names do not tell the channel: {names} is looked for in each file{only}")
     return warnings
 
 

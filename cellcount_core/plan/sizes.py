@@ -115,8 +115,8 @@ def pool_sizes(images: Sequence[ImageSize]) -> tuple[PlateSize, ...]:
     if told and all(map(is_absurd, told)):
         raise ConfigFault(
             f"run.diameter is auto, and the objects found in a sample are {told[0].diameter_px:.3g} px in images of"
-            f" {told[0].width_px} x {told[0].height_px} px ({_rests_on(told[0])}): that is no size of cells. Give the objects' median"
-            " diameter in px (--diameter 25), count the images as they are (--diameter model), or look whether the right channel"
+            f" {told[0].width_px} x {told[0].height_px} px ({_rests_on(told[0])}): cells do not have that size. Give the objects' median"
+            " diameter in px (--diameter 25), count the images as they are (--diameter model), or check whether the right channel"
             " is counted"
         )
     return pools
@@ -180,21 +180,21 @@ def scale_warnings(scales: Sequence[PlateSize]) -> list[str]:
     for scale in scales:
         where = f"plate {scale.plate!r}, images of {scale.width_px} x {scale.height_px} px"
         if scale.low_px is None or scale.high_px is None:
-            warnings.append(f"{where}: no object size found in the sample; each image goes by its own")
+            warnings.append(f"{where}: no object size found in the sample; each image is counted at its own")
         elif scale.diameter_px is None:
             warnings.append(
                 f"{where}: object sizes disagree ({scale.low_px:.0f} to {scale.high_px:.0f} px in {scale.images} images); each"
-                " image goes by its own (--diameter PX gives one for all)"
+                " image is counted at its own (--diameter PX gives one for all)"
             )
         elif is_absurd(scale):
             warnings.append(
-                f"{where}: objects of {scale.diameter_px:.3g} px ({_rests_on(scale)}) are no size of cells: give --diameter PX, or"
-                " look whether the right channel is counted"
+                f"{where}: objects of {scale.diameter_px:.3g} px ({_rests_on(scale)}) do not look like cells: give --diameter PX, or"
+                " check whether the right channel is counted"
             )
         elif scale.objects < _FEW_OBJECTS:
             warnings.append(
                 f"{where}: the object size of {scale.diameter_px:.1f} px rests on {_rests_on(scale)}: give --diameter PX if it is"
-                " not so"
+                " wrong"
             )
     return warnings
 

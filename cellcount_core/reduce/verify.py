@@ -151,7 +151,7 @@ def verify(store: Store) -> VerifyReport:
         terms = " + ".join(f"{report.statuses[status.value]} {status.value}" for status in Status)
         report.add(PLAN_KEY, f"{report.fields} fields expected, the parts hold {terms}")
     for key in strangers(store, named, shards):
-        report.add(key, "is no part of this run; a reader of the folder would count it in")
+        report.add(key, "does not belong to this run; a reader of the folder would count it too")
     _check_reduced(report, store)
     if not report.proven and (why := half_updated(store)):
         report.findings.insert(0, Finding(f"{UPDATE}/{READY}", why.removeprefix("; ")))
@@ -175,7 +175,7 @@ def _plan(store: Store, run: RunFile, report: VerifyReport) -> Iterator[list[_Pl
             rows = file.read_row_group(number, columns=columns) if number < file.num_row_groups else None
             yield _planned(report, number, rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise LedgerFault(f"{store.url}: {PLAN_KEY} is no readable plan: {error}") from error
+        raise LedgerFault(f"{store.url}: {PLAN_KEY} is not a readable plan: {error}") from error
 
 
 def _planned(report: VerifyReport, number: int, rows: pa.Table | None) -> list[_Planned]:
@@ -228,7 +228,7 @@ def _check_fields(
     for key, warnings in zip(keys, warned, strict=True):
         report.warnings.update({code_of(warning) for warning in warnings})
         for unknown in unknown_codes(warnings):
-            report.add(part.key, f"{_name(key)}: warning {unknown!r} is none of this version")
+            report.add(part.key, f"{_name(key)}: warning {unknown!r} is unknown to this version")
     counts = object_counts(part.table, schema.object_count)
     rules = [column for column in schema.fields if column.null is Null.UNLESS_OK]
     values = [part.table.column(column.name).to_pylist() for column in rules]
@@ -273,7 +273,7 @@ def _contradictions(
 ) -> Iterator[str]:
     """What is wrong with a row; `values` are those that are null unless a field is ok."""
     if reason is not None and reason not in {known.value for known in Reason}:
-        yield f"reason {reason!r} is none of this version"
+        yield f"reason {reason!r} is unknown to this version"
         return
     implied = Status.OK if reason is None else Reason(reason).status
     if status != implied.value:
@@ -366,7 +366,7 @@ def _check_reduced(report: VerifyReport, store: Store) -> None:
         elif _same_values(key, standing, body):
             digests[key.removesuffix(_PARQUET)] = hashlib.sha256(standing).hexdigest()
         elif standing != body:
-            report.add(key, "is not what the parts reduce to; `cellcount reduce` writes it anew")
+            report.add(key, "is not what the parts reduce to; `cellcount reduce` writes it again")
 
 
 def _same_values(key: str, standing: bytes, fresh: bytes) -> bool:

@@ -20,7 +20,7 @@ from cellcount_core.domain.plates import FORMATS, WellPosition, parse_well, smal
 from cellcount_core.domain.totals import total_columns
 
 BARS = 60
-"""Images shown at most where names are no wells."""
+"""How many images are shown at most if their names are not wells."""
 
 
 class WellState(Enum):

@@ -68,7 +68,7 @@ def size_finder(
             if asked is not device:
                 asked.close()
         if faults:
-            say(f"{len(faults)} of them cannot be counted as things are, for example {faults[0]}")
+            say(f"{len(faults)} of them cannot be counted with these settings, for example {faults[0]}")
         return pool_sizes(images)
 
     return find_sizes

@@ -186,7 +186,7 @@ def run_fault(failure: Failure, place: str, endpoint: str, region: str) -> RunFa
             )
         case _:
             return StorageFault(
-                f"{place}: {endpoint} gave an answer that is none of S3's usual ones{said}; check that storage.endpoint "
+                f"{place}: {endpoint} gave an answer that S3 does not give{said}; check that storage.endpoint "
                 "is an S3 service"
             )
 

@@ -1,7 +1,7 @@
 """What counting writes is what it wrote before: every column, merged table, label image and picture, byte for byte.
 
 `golden.json` holds a digest of each. A column or a key that is new is the only difference allowed. Where results are meant to change,
-write it anew and say why in the commit: `CELLCOUNT_GOLDEN=write python -m pytest tests/e2e/test_golden.py`.
+write it again and say why in the commit: `CELLCOUNT_GOLDEN=write python -m pytest tests/e2e/test_golden.py`.
 
 Sums of floats differ between processors with other vector units, so the file names those it was written on, and elsewhere the test skips.
 """

@@ -218,7 +218,7 @@ def test_what_cannot_be_retried_is_told_in_a_line(tmp_path: Path, capsys: pytest
     )
     assert told("--reason", "access_denid") == (
         ExitCode.CONFIG,
-        "cellcount: --reason access_denid: is no reason of a field that failed; did you mean 'access_denied'?",
+        "cellcount: --reason access_denid: is not a reason for which a field fails; did you mean 'access_denied'?",
     )
     code, line = told("--set", "run.z=max")
     assert code == ExitCode.CONFIG

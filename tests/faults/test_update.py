@@ -100,7 +100,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     told = capsys.readouterr().out
     name = plate.file("A03", 1).relative_to(plate.folder)
     assert f"1 file was removed: {name}\n" in told
-    assert "1 field taken anew (1 missing), 7 rows kept\n" in told
+    assert "1 field updated (1 missing), 7 rows kept\n" in told
     assert "stay as missing (absent)" in told
     table = rows(out, "fields")
     gone = [row for row in table.to_pylist() if row["status"] == "missing"]
@@ -128,7 +128,7 @@ def test_a_file_that_is_gone_leaves_a_missing_row_and_is_counted_when_it_comes_b
     capsys.readouterr()
     back(plate, ("A03", 1), away=away)
     assert main(["count", str(plate.folder), str(out), "--update", *SERIAL]) == ExitCode.OK
-    assert "1 field taken anew, 7 rows kept" in capsys.readouterr().out
+    assert "1 field updated, 7 rows kept" in capsys.readouterr().out
     assert digest(out) == before
 
 
@@ -232,7 +232,7 @@ def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(
     write("p2", "A1", 32)
     assert main(["count", str(out), "--update", *SERIAL]) == ExitCode.OK
     told = capsys.readouterr().out
-    assert "2 fields taken anew, 2 rows kept\n" in told
+    assert "2 fields updated, 2 rows kept\n" in told
     assert "object sizes found before hold for new images of the same plate and image size too (" in told
     run = read_run(open_local(out))
     pools = {scale.plate: scale.diameter_px for scale in run.scales}

@@ -66,7 +66,8 @@ def test_a_plan_says_of_the_files_it_looked_into_that_they_cannot_be_counted(
     assert main(["plan", str(images)]) == ExitCode.OK
     told = capsys.readouterr().err
     assert (
-        "1 of them cannot be counted as things are, for example a.ome.tif: the file holds 2 channels" in told
+        "1 of them cannot be counted with these settings, for example a.ome.tif: the file holds 2 channels"
+        in told
     )
     assert "--channel NAME" in told
     assert main(["plan", str(images), "--channel", "DAPI"]) == ExitCode.OK

@@ -209,7 +209,7 @@ def test_nothing_to_count_is_said_with_the_way_out_and_a_code_of_its_own(
     flat = {"model": {"package": "threshold"}}
     for root, sections, words in (
         (tmp_path / "void", {}, "lists no file at all"),
-        (scope / "P1" / "TimePoint_1", {}, "if the root is a plate itself, give the folder above it"),
+        (scope / "P1" / "TimePoint_1", {}, "if the root itself is a plate, give the folder above it"),
         (scope, {"depth": 3}, "set depth: 2"),
         (scope, {"run": {**flat, "include": ["*.nothing"]}}, "not in run.include; run.include is *.nothing"),
         (scope, {"run": {**flat, "exclude": ["*.TIF"]}}, "1 in run.exclude"),

@@ -199,7 +199,7 @@ def test_objects_that_contradict_their_fields_are_refused() -> None:
 
 
 def test_a_fields_part_that_is_none_is_named() -> None:
-    with pytest.raises(LedgerFault, match=r"fields/part-000000\.parquet: is no whole Parquet file"):
+    with pytest.raises(LedgerFault, match=r"fields/part-000000\.parquet: is not a whole Parquet file"):
         read_fields_part(fields_key(0), b"PAR1 and then nothing")
     with pytest.raises(LedgerFault, match="not that of a fields part"):
         read_fields_part(fields_key(0), ONE.objects)

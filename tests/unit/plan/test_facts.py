@@ -147,7 +147,7 @@ def test_a_name_that_files_and_metadata_give_to_different_channels_is_refused() 
 
 def test_metadata_of_a_plate_without_images_is_told() -> None:
     _, summary = planned({"elsewhere/q.HTD": HTD})
-    assert "elsewhere/q.HTD describes the plate 'q', of which there is no image" in summary.warnings
+    assert "elsewhere/q.HTD describes the plate 'q', and there are no images of it" in summary.warnings
 
 
 def test_each_folder_goes_by_its_own_metadata() -> None:

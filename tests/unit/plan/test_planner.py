@@ -98,7 +98,7 @@ def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> No
             plan_of(store_of(["20\udcb5m.tif"]), run)
         text = str(fault.value)
         assert (
-            r"the name of 1 image file is no UTF-8 text and cannot stand in a table: '20\udcb5m.tif'" in text
+            r"the name of 1 image file is not UTF-8 text and cannot stand in a table: '20\udcb5m.tif'" in text
         )
         assert "Rename" in text
         assert "flat" not in text
@@ -111,7 +111,7 @@ def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> No
 
 def test_a_channel_that_is_looked_for_within_files_is_said_so() -> None:
     with plan_of(store_of(["a.tif", "b.tif"]), RunConfig(channels={"nuclei": "DAPI"})) as plan:
-        assert any("'DAPI' is looked for within each file" in text for text in plan.summary.warnings)
+        assert any("'DAPI' is looked for in each file" in text for text in plan.summary.warnings)
     with plan_of(store_of(["a.tif", "b.tif"]), RunConfig()) as plan:
         assert not any("looked for" in text for text in plan.summary.warnings)
 

@@ -167,7 +167,7 @@ def test_a_reason_that_does_not_fit_is_found() -> None:
     rewrite(store, fields_key(1), with_column("reason", lambda values: ["gremlins", *values[1:]]))
     text = findings(store)
     assert "status missing does not go with reason None, which is ok" in text
-    assert "reason 'gremlins' is none of this version" in text
+    assert "reason 'gremlins' is unknown to this version" in text
 
 
 def test_a_value_that_was_lost_is_found() -> None:
@@ -209,7 +209,7 @@ def test_a_part_of_another_run_is_found() -> None:
 def test_a_part_that_is_no_parquet_file_is_found() -> None:
     store = run()
     store.put(fields_key(1), store.get(fields_key(1))[:-100])
-    assert "fields/part-000001.parquet: is no whole Parquet file" in findings(store)
+    assert "fields/part-000001.parquet: is not a whole Parquet file" in findings(store)
 
 
 @pytest.mark.parametrize("key", ["wells.parquet", "plates.parquet", "summary.json", "summary.csv"])
@@ -248,7 +248,7 @@ def test_merged_tables_that_another_version_of_the_parquet_library_wrote_are_com
     assert verify(store).findings == []
     store.put("summary.json", store.get("summary.json").replace(b"12", b"13", 1))
     assert (
-        findings(store) == "summary.json: is not what the parts reduce to; `cellcount reduce` writes it anew"
+        findings(store) == "summary.json: is not what the parts reduce to; `cellcount reduce` writes it again"
     )
 
 
@@ -282,7 +282,7 @@ def test_merged_tables_of_this_version_are_compared_byte_for_byte() -> None:
 def test_a_file_that_is_no_part_of_the_run_is_found(key: str) -> None:
     store = run()
     store.put(key, store.get(objects_key(0)))
-    assert f"{key}: is no part of this run" in findings(store)
+    assert f"{key}: does not belong to this run" in findings(store)
 
 
 def test_a_plan_that_was_changed_is_found() -> None:
@@ -308,7 +308,7 @@ def test_a_long_list_of_findings_is_bounded_and_says_how_many_there_are() -> Non
 def test_a_run_whose_plan_cannot_be_read_cannot_be_verified() -> None:
     store = run()
     store.put("run/plan.parquet", b"")
-    with pytest.raises(LedgerFault, match="no readable plan"):
+    with pytest.raises(LedgerFault, match="not a readable plan"):
         verify(store)
     store.delete("run/plan.parquet")
     with pytest.raises(LedgerFault, match="without the plan nothing can be proven"):
