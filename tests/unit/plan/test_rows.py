@@ -1,3 +1,5 @@
+"""Rows of a listing, sorted in bounded memory."""
+
 from __future__ import annotations
 
 import tempfile

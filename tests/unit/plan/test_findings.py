@@ -1,3 +1,5 @@
+"""What is tallied of a plan."""
+
 from __future__ import annotations
 
 from cellcount_core.domain.errors import Reason

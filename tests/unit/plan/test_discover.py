@@ -1,3 +1,5 @@
+"""Globs on keys, as run.include and run.exclude take them."""
+
 from __future__ import annotations
 
 import pytest

@@ -28,7 +28,7 @@ def test_a_fault_of_ours_is_a_death_that_names_what_happened_and_where() -> None
     end = attempt(act, Shard(0, ()))
     assert isinstance(end, Death)
     assert end.reason is Reason.INTERNAL
-    assert end.detail.startswith("Unpicklable: odd tile (test_attempt.py:")
+    assert end.detail.startswith("Unpicklable: odd tile (test_pool.py:")
     assert pickle.loads(pickle.dumps(end)) == end
 
 
