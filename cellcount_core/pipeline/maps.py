@@ -222,9 +222,9 @@ def vector_of(
 ) -> NDArray[np.float32]:
     """The output (K,) of a network that sees a field as one image.
 
-    Planes (H, W), debris already removed, are resized to `side` x `side` px, or left as they are if `side` is 0.
+    Planes (H, W), debris already removed, are resized to `side` x `side` px.
     """
-    shown = [resize_to(plane, (side, side)) for plane in planes] if side else planes
+    shown = [resize_to(plane, (side, side)) for plane in planes]
     canvas = np.stack([apply(plane, norm) for plane, norm in zip(shown, norms, strict=True)], axis=-1)
     return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()
 

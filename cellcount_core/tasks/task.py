@@ -43,8 +43,6 @@ class Preparation(StrEnum):
     """Resized so that its objects have the size that the network counts best."""
     FIXED = "fixed"
     """Resized to the number of pixels that the network takes."""
-    WHOLE = "whole"
-    """Not resized: the network sees it as it is, in one piece."""
 
 
 class Maps(Protocol):
