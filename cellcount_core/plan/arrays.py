@@ -1,8 +1,8 @@
-"""Inputs whose images are arrays: the listing's chunks joined with the arrays that metadata names, a row a channel and time point.
+"""Inputs whose images are arrays: listed chunks are joined with the arrays that metadata names, one row per channel and time point.
 
-A plate of arrays has many objects: of each chunk only key, size and tag are held, sorted on disk; metadata objects are held while
-the input is looked at. What a row names as parts are the objects of the counted level, of one channel and the planes that `run.z`
-needs: nothing else is ever read.
+A plate of arrays has many objects. Only the key, size and tag of each chunk are kept, sorted on disk; metadata objects are kept in
+memory while the input is planned. The parts of a row are the objects of the counted level, of one channel, and of the planes that
+`run.z` needs. Counting reads nothing else.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _OTHER = "chunks that are not counted: other resolutions, or of no image"
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What of an input is looked at: `object_left_out` says it of a listed key, `image_left_out` of the path of an image's array.
+    """Which objects and images of an input are planned.
 
-    `z` is `run.z`; `channels` are those asked for, empty where none is: of the others no parts are held.
+    `object_left_out` decides by the key of a listed object, `image_left_out` by the path of an image's array. `z` is `run.z`. `channels`
+    are the channels asked for, () if none was; the parts of other channels are not kept.
     """
 
     object_left_out: LeftOut
@@ -110,7 +111,7 @@ def _take(
 
 
 def _joined(images: list[ArrayAt], chunks: Sorter, found: Findings) -> Iterator[tuple[ArrayAt, Stored]]:
-    """Each image with the objects below the path of its array; both are in order of their keys."""
+    """Yield each image with the objects below the path of its array. Both come in the order of their keys."""
     upcoming = chunks.rows()
     chunk = next(upcoming, None)
     for image in sorted(images, key=lambda image: f"{image.path}/"):
@@ -130,7 +131,7 @@ def _joined(images: list[ArrayAt], chunks: Sorter, found: Findings) -> Iterator[
 
 
 def _rows(image: ArrayAt, stored: Stored, selected: Selected) -> Iterator[Row]:
-    """A row for each time point and channel of an image, or the one of an image that cannot be counted."""
+    """Yield a row for each time point and channel of an image, or one row with the reason if the image cannot be counted."""
     array = image.array
     if array is None or image.reason is not None:
         parsed = Parsed(image.field, "", 0, image.folder)
@@ -153,7 +154,10 @@ def _rows(image: ArrayAt, stored: Stored, selected: Selected) -> Iterator[Row]:
 
 
 def _plane(z: ZMode, planes: int) -> int | None:
-    """The plane whose chunks are needed, from 0; None for all. One that is not there needs the first: reading says so."""
+    """The plane whose chunks are needed, from 0; None for all planes.
+
+    The first for a plane that is not there: reading the image then reports it.
+    """
     if z == "first":
         return 0
     if not isinstance(z, int):

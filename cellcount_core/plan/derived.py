@@ -1,8 +1,8 @@
-"""Masks, outlines and flow fields that other programs left beside the images: told by name and, where a name may mean either, by content.
+"""Masks, outlines and flow fields that other programs left beside the images: recognised by name or, if a name is ambiguous, by content.
 
-A label map is told from an image by its pixels: pieces of one value each, with nothing between them. Only few files are read
-for it, those whose name extends that of an image beside them ("a_result.tif" beside "a.tif"), that share it ("a.png" beside
-"a.tif"), or that say "mask" without an image beside them; the same few for every order of the listing.
+The pixels of a label map are pieces of one value each, with nothing between them. Only a few files are read to see that: those whose
+name extends the name of an image beside them ("a_result.tif" beside "a.tif"), those with the same name ("a.png" beside "a.tif"), and
+those that say "mask" and have no image beside them. The order of the listing does not change which files are read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _SEPARATORS = "_-. ("
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A file that may be a mask. `kind` is what its name adds to that of `beside`, the image whose name it extends or shares.
+    """A file that may be a mask. `kind` is what its name adds to the name of `beside`, the image whose name it extends or shares.
 
-    `named`: the name itself says mask, label, outline or the like. Only such a file may have no image beside it.
+    `named` says whether the name itself says mask, label, outline or the like. Only then may `beside` be None.
     """
 
     row: Row
@@ -60,13 +60,13 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Which suspects are masks: whole kinds, and single keys of kinds that hold both."""
+    """Which suspects are masks: all of some kinds, and single files of kinds that hold both masks and images."""
 
     kinds: frozenset[str]
     keys: frozenset[str]
 
     def why(self, suspect: Suspect) -> str:
-        """Why it is left out; "" for an image."""
+        """Why the file is left out, or "" if it is an image."""
         certain = suspect.named and suspect.beside is not None
         if certain or suspect.kind in self.kinds or suspect.row.key in self.keys:
             return derived_why(suspect.kind)
@@ -74,10 +74,10 @@ class Verdicts:
 
 
 def suspects(rows: Iterable[Row]) -> Iterator[Row | Suspect]:
-    """`rows` in their order, those that may be masks as suspects.
+    """Yield `rows` in their order, with those that may be masks as suspects.
 
-    The rows are sorted, and of a layout that takes the plate from the folder and the well from the file's name: names that
-    extend another then follow it, so that no more than the chain of shorter names is held.
+    The rows must be sorted, and of a layout that takes the plate from the folder and the well from the file's name. A name that extends
+    another one then follows it, so only the chain of shorter names is kept in memory.
     """
     chain: list[Row] = []
     for _, group in groupby(rows, attrgetter("plate", "well")):
@@ -98,9 +98,9 @@ def suspects(rows: Iterable[Row]) -> Iterator[Row | Suspect]:
 
 
 def judged(rows: Iterable[Row | Suspect], store: Store, max_pixels: int) -> Verdicts | None:
-    """Which of the suspects among `rows` are masks; None where there is no suspect. Reads some files of `store`.
+    """Decide which of the suspects among `rows` are masks; None if there are no suspects. Reads some files of `store`.
 
-    What cannot be read or decoded is taken for an image: counting says what is wrong with it.
+    A file that cannot be read or decoded is treated as an image, so that counting reports what is wrong with it.
     """
     kinds: dict[str, _Kind] = {}
     any_at_all = False
@@ -140,7 +140,7 @@ def _suspected(row: Row, files: list[Row], beside: Row | None) -> Row | Suspect:
 
 
 def _is_drawn(suspect: Suspect, store: Store, max_pixels: int) -> bool | None:
-    """Whether the suspect is a label map of the size of the image beside it, and that one is none; None where nothing is drawn in it."""
+    """Whether the suspect is a label map and as large as the image beside it, which is not one; None if nothing is drawn in it."""
     pixels = _pixels(suspect.row, store, max_pixels)
     if pixels is None:
         return False
@@ -155,7 +155,7 @@ def _is_drawn(suspect: Suspect, store: Store, max_pixels: int) -> bool | None:
 
 
 def _pixels(row: Row, store: Store, max_pixels: int) -> NDArray[np.generic] | None:
-    """The first plane, (H, W) or (H, W, 3); None for what cannot be read."""
+    """The first plane, (H, W) or (H, W, 3); None if the file cannot be read."""
     if row.reason or not row.size:
         return None
     # Only where there is something to look into: reading images takes long to load.

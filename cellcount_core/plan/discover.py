@@ -101,7 +101,7 @@ _ABSENT = "is not there"
 class Discovery:
     """What a listing holds: a sorted row for each file (`rows()` may be called again and again), tallies, and what metadata files state.
 
-    `aside` has the files that `run.include` and `run.exclude` set aside, for layouts whose metadata states what is expected.
+    `aside` holds the files that `run.include` and `run.exclude` left out, if metadata states which fields are expected.
     """
 
     sorter: Sorter
@@ -114,7 +114,7 @@ class Discovery:
         return (Row._make(row) for row in self.sorter.rows())
 
     def set_aside(self, channels: Collection[str]) -> Iterator[Place]:
-        """Fields of which a file of one of `channels` was set aside, in key order; a field with several such files comes several times."""
+        """Yield the fields of which include or exclude left out a file of one of `channels`, in key order, once for each such file."""
         return (
             (str(plate), str(well), int(str(site)), int(str(time)))
             for plate, well, site, time, channel, _ in self.aside.rows()
@@ -227,10 +227,10 @@ def _set_aside(parsed: Parsed | Sidecar | Ignored | None, aside: Sorter) -> None
 def key_reader(
     run: RunConfig, layout: Layout, own_output: str = ""
 ) -> Callable[[str], Parsed | Sidecar | Ignored | None]:
-    """A function that says what a key is for `run`: what `Layout.parse` says, or `Ignored` for what the run leaves out.
+    """Return a function that says what a key is for `run`: what `Layout.parse` says, or `Ignored` if the run leaves it out.
 
-    Left out are its own output, what its include and exclude set aside, and masks that are told by their names. A metadata
-    file is read whether or not `run.include` has it.
+    Left out are the run's own output, what include and exclude leave out, and masks recognised by their names. A metadata file is read
+    even if `run.include` does not name it.
     """
     left_out = key_filter(run, own_output)
     masks_too = run.masks == "count" or kind_of(run.layout).traits.told_by_table
@@ -256,7 +256,7 @@ def key_reader(
 
 
 def is_marker(store: Store, listed: Listed) -> bool:
-    """Whether an object of 0 bytes only marks a folder ("sub.tif/"): consoles and tools put them where there are no folders."""
+    """Whether an object of 0 bytes only marks a folder ("sub.tif/"). Consoles and tools write such markers to stores without folders."""
     if listed.size or "://" not in store.url:
         return False
     try:
@@ -266,7 +266,7 @@ def is_marker(store: Store, listed: Listed) -> bool:
 
 
 def _without_masks(store: Store, max_pixels: int, sorter: Sorter, found: Findings, target: Sorter) -> Sorter:
-    """The rows without masks that lie beside their images; `sorter` itself where there is none."""
+    """The rows without the masks that lie beside images; `sorter` itself if there are none."""
 
     def rows() -> Iterator[Row | Suspect]:
         return suspects(Row._make(row) for row in sorter.rows())
@@ -291,14 +291,14 @@ def _listed_row(listed: Listed, parsed: Parsed) -> Row:
 
 
 def _tells_images(run: RunConfig) -> bool:
-    """Whether `run` declares pages or an axis to be images of their own; then the file must be asked how many it holds."""
+    """Whether `run` declares that pages, or an axis, are images of their own. Each file must then be opened to see how many it holds."""
     return run.pages == "time" or bool(set("NT") & set(run.axes or ""))
 
 
 def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Iterator[Row]:
-    """A row for each image within a file, whose header is read for it; one row with the reason if their number cannot be read.
+    """Yield a row for each image in a file, by its header; one row with the reason if the number of images cannot be read.
 
-    Time points are told apart by the field's time point, other images by its site.
+    Images that are time points differ in the field's time point, others in its site.
     """
     from cellcount_core.images.decode import stack_length
     from cellcount_core.images.imagefile import as_declared
@@ -333,7 +333,7 @@ def _slices(store: Store, listed: Listed, parsed: Parsed, run: RunConfig) -> Ite
 
 
 def _opened(store: Store, listed: Listed) -> bytes | Reader:
-    """The bytes of a file of which the header is needed: of a large one, those alone that are asked for."""
+    """The bytes of a file whose header is needed. A large file is read in parts, as they are asked for."""
     if listed.size > WHOLE_LIMIT:
         return Ranged(store, listed.key, listed.size)
     return store.get(listed.key)
@@ -380,16 +380,16 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
 
 
 def _renamed(sorter: Sorter, names: Mapping[Acquired, str], target: Sorter) -> Sorter:
-    """The rows (first value the plate, last the folder) with the plates called as the plan calls them."""
+    """The rows (the plate is the first value, the folder the last) with the plates' names in the plan."""
     for plate, *between, folder in sorter.rows():
         target.add((names.get((str(plate), str(folder)), plate), *between, folder))
     return target
 
 
 def key_filter(run: RunConfig, own_output: str = "") -> Callable[[str], Ignored | None]:
-    """A function that says why `run` leaves a key out whatever the layout, or None for a key that is looked at.
+    """Return a function that says why `run` leaves a key out, whatever the layout; None for a key that is planned.
 
-    Left out are its own output, what its include and exclude set aside, and keys that are not paths.
+    Left out are the run's own output, what include and exclude leave out, and keys that are not paths.
     """
     included = matcher(run.include) if run.include else None
     excluded = matcher(run.exclude)

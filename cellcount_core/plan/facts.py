@@ -33,9 +33,9 @@ Acquired = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was stated: `plates` by the name of a plate in the plan, `warnings` what a reader should know of it.
+    """What metadata files state: `plates` by their names in the plan, and `warnings` for the user.
 
-    `names` has the name in the plan of each plate that is called otherwise there than by its files.
+    `names` holds the plates whose name in the plan differs from the one in file names.
     """
 
     plates: Mapping[str, PlateFacts] = field(default_factory=dict)
@@ -46,8 +46,8 @@ class Facts:
 def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
     """Read the metadata files of a listing, one folder at a time, and join them with the plates that were found.
 
-    What cannot be read, what describes no plate that is there, and what contradicts the files is told in `warnings`; only what
-    files show is planned. Raises ConfigFault for more than 20,000 metadata files; store faults pass.
+    `warnings` say which metadata files cannot be read, describe no plate of the listing, or contradict the files; in all these cases
+    only what the files show is planned. Raises ConfigFault if there are more than 20,000 metadata files, and the store's faults.
     """
     warnings: list[str] = []
     stated = _stated(store, layout, found, warnings)
@@ -55,10 +55,10 @@ def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
 
 
 def joined(stated: Mapping[Acquired, PlateFacts], found: Findings, warnings: list[str]) -> Facts:
-    """What is `stated` of the plates that were found, under the names that they have in the plan.
+    """Join what is `stated` with the plates that were found, under their names in the plan.
 
-    A plate is called as its metadata calls it, else as its files do. Plates of one name in several folders are kept apart as
-    `<plate>@<folder>`.
+    A plate has the name that its metadata gives, or else the one in its file names. Plates with the same name in several folders are
+    called `<plate>@<folder>`.
     """
     names = {of: (stated[of].name if of in stated else "") or of[0] for of in found.acquisitions}
     several = {name for name, number in Counter(names.values()).items() if number > 1}
@@ -105,7 +105,7 @@ def _stated(store: Store, layout: Layout, found: Findings, warnings: list[str]) 
 
 
 def _shortened(warnings: list[str]) -> list[str]:
-    """A line for each of a thousand plates is not read."""
+    """The first few warnings, and how many more there are: nobody reads a line for each of a thousand plates."""
     if len(warnings) <= _MOST_WARNINGS:
         return warnings
     return [*warnings[:_MOST_WARNINGS], f"… and {len(warnings) - _MOST_WARNINGS} more of metadata files"]
@@ -114,7 +114,7 @@ def _shortened(warnings: list[str]) -> list[str]:
 def against_images(store: Store, facts: Facts, rows: Iterable[Row], max_pixels: int) -> Facts:
     """The facts, with a warning for each plate whose first image has another shape than its metadata states.
 
-    At most 32 images are opened. One that cannot be read contradicts nothing.
+    At most 32 images are opened. An image that cannot be read is ignored here.
     """
     stated = {plate: one for plate, one in facts.plates.items() if one.image_shape is not None}
     stated = dict(islice(stated.items(), _MOST_IMAGES))
@@ -135,7 +135,7 @@ def against_images(store: Store, facts: Facts, rows: Iterable[Row], max_pixels: 
 
 
 def _sides(shape: tuple[int, int] | None) -> str:
-    """Width and height, as instruments and viewers tell them."""
+    """Width and height, in the order in which instruments and viewers give them."""
     return "" if shape is None else f"{shape[1]} x {shape[0]}"
 
 
@@ -158,15 +158,15 @@ def _shape_in(store: Store, row: Row, max_pixels: int) -> tuple[int, int] | None
 
 
 def channel_names(facts: Mapping[str, PlateFacts], seen: Collection[str]) -> Names:
-    """The instrument's names of those channels that are `seen` in file names, by what metadata files state."""
+    """What instruments call the channels that are `seen` in file names, according to metadata files."""
     stated = ((plate, *each) for plate, one in facts.items() for each in one.channels)
     return _named((plate, channel, name) for plate, channel, name in stated if channel in seen)
 
 
 def names_in_images(store: Store, rows: Iterable[Row], max_pixels: int) -> Names:
-    """The instrument's names of channels by the headers of images: of each plate and channel one is read, 32 in all.
+    """What instruments call the channels, according to the headers of images: one image of each plate and channel, at most 32 in all.
 
-    What cannot be read names nothing.
+    Images that cannot be read are ignored.
     """
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
@@ -190,7 +190,7 @@ def _name_in(store: Store, row: Row, max_pixels: int) -> str:
 
 
 def _named(stated: Iterable[tuple[str, str, str]]) -> Names:
-    """From plate, channel and name."""
+    """Collect `Names` from triples of plate, channel and name."""
     names: dict[str, dict[str, list[str]]] = {}
     for plate, channel, name in stated:
         if name:
@@ -205,7 +205,7 @@ def _described(
     warnings: list[str],
     copies: Mapping[str, Sequence[SidecarFile]],
 ) -> Iterator[PlateFacts]:
-    """What the metadata files of one folder state; `copies` are those of each, by its key."""
+    """Yield what the metadata files of one folder state. `copies` holds the copies of each file, by its key."""
     bodies: dict[str, bytes] = {}
     for file in files:
         if file.size > file.most_bytes:
@@ -238,7 +238,7 @@ def _described(
 
 
 def _differs(store: Store, copy: SidecarFile, body: bytes) -> bool:
-    """Whether a copy of a metadata file holds anything but `body`. One that cannot be read says nothing."""
+    """Whether a copy of a metadata file differs from `body`. A copy that cannot be read counts as equal."""
     if copy.size != len(body):
         return True
     try:
@@ -248,7 +248,7 @@ def _differs(store: Store, copy: SidecarFile, body: bytes) -> bool:
 
 
 def _plate_of(facts: PlateFacts, found: Findings) -> Acquired | None:
-    """The plate of these facts: of its name in its folder, else the only plate of that folder."""
+    """The plate that these facts describe: the one with its name in its folder, or else the only plate of that folder."""
     if (facts.plate, facts.folder) in found.acquisitions:
         return facts.plate, facts.folder
     there = [of for of in found.acquisitions if of[1] == facts.folder]
@@ -256,7 +256,7 @@ def _plate_of(facts: PlateFacts, found: Findings) -> Acquired | None:
 
 
 def _contradictions(plate: str, facts: PlateFacts, seen: Acquisition) -> list[str]:
-    """What is stated and what files show otherwise: told, and not obeyed."""
+    """Where the metadata contradicts the files, in words. What the files show is planned."""
     told: list[str] = []
     if facts.timepoints is not None and facts.timepoints != len(seen.timepoints):
         told.append(f"{_number(facts.timepoints, 'time point')} (files are of {len(seen.timepoints)})")

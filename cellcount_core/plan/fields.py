@@ -1,4 +1,4 @@
-"""From the rows of a field to the planned field: which channels are counted, which fields are expected, which files each needs.
+"""From the rows of a field to the planned field: which channels are counted, which fields are expected, and which files each needs.
 
 Channels are chosen by name, never by position.
 """
@@ -20,15 +20,15 @@ from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.plan.rows import Place, Row, by_field
 
 UNNAMED = ""
-"""Channel of a file whose name carries none: it may hold any channel."""
+"""The channel of a file whose name does not tell one: the file may hold any channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelChoice:
-    """`counted`: a channel for each role of the model, in its order; `measured`: channels whose intensity is measured.
+    """`counted` has one channel for each role of the model, in the order of the roles; `measured` has those whose intensity is measured.
 
-    "" stands for the only channel of files whose names carry none. `colours_in` is set if red, green and blue are counted and lie
-    together in the files that file names call so.
+    "" stands for the only channel of files whose names do not tell one. `colours_in` is set if red, green and blue are counted and are
+    all in the files that file names call so.
     """
 
     counted: tuple[str, ...]
@@ -51,7 +51,7 @@ class ChannelChoice:
 
 
 Names = Mapping[str, Mapping[str, Sequence[str]]]
-"""By the name of a channel in the instrument ("DAPI"): the channels of file names that it is ("w1"), each with the plates where it is so."""
+"""The instrument's name of a channel ("DAPI") -> its names in file names ("w1") -> the plates in which that is so."""
 
 NO_NAMES: Names = {}
 
@@ -59,13 +59,15 @@ NO_NAMES: Names = {}
 def select_channels(
     run: RunConfig, roles: Sequence[str], seen: Collection[str], names: Names = NO_NAMES
 ) -> ChannelChoice:
-    """The channels to use of those `seen` in file names, given the model's `roles` and `run.channels` (role to channel).
+    """Choose the channels to use from those `seen` in file names, by the model's `roles` and by `run.channels` (role to channel).
 
-    A model of one role takes the only channel there is unasked, one of red, green and blue the colours of the only files there are. A channel may be asked for as file names call it or as the
-    instrument does (`names`). Where file names carry no channel, what is asked for is looked up inside the files. Small and
-    capital letters do not matter where one channel alone is meant. The counted channels are measured, and those of
-    `run.measure`. Raises ConfigFault naming the channels there are where one has to be chosen, is not among them, or is
-    another one in another plate.
+    A model with one role takes the only channel without being told, and a model of red, green and blue
+    takes the colours of the only files. A channel may be asked for by its name in file names or by its name
+    in the instrument (`names`). If file names do not tell channels, the channel is looked for inside the files. Upper and lower case do
+    not matter as long as only one channel can be meant. The counted channels and those of `run.measure` are measured.
+
+    Raises ConfigFault, which names the known channels, if one has to be chosen, if one that was asked for does not exist, or if a name
+    means different channels in different plates.
     """
     for role in run.channels:
         if role not in roles:
@@ -111,7 +113,7 @@ def _colours_in(run: RunConfig, roles: Sequence[str], known: _Known) -> str | No
 def unknown_channels(run: RunConfig, seen: Collection[str], names: Names = NO_NAMES) -> tuple[str, ...]:
     """The channels asked for that are neither in file names nor among the instrument's names.
 
-    Empty if file names carry no channel: then what is asked for is looked for inside the files.
+    Empty if file names do not tell channels, because channels are then looked for inside the files.
     """
     if UNNAMED in seen:
         return ()
@@ -120,7 +122,7 @@ def unknown_channels(run: RunConfig, seen: Collection[str], names: Names = NO_NA
 
 
 def by_channel(names: Names) -> dict[str, str]:
-    """The names of each channel in the instrument, in words: "DAPI", or "DAPI or GFP" where plates differ."""
+    """What the instrument calls each channel, in words: "DAPI", or "DAPI or GFP" if plates differ."""
     found: dict[str, list[str]] = {}
     for name, channels in names.items():
         for channel in channels:
@@ -130,13 +132,13 @@ def by_channel(names: Names) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The channels there are: as file names call them, and as instruments do."""
+    """The known channels, by their names in file names and in instruments."""
 
     seen: Collection[str]
     names: Names
 
     def channel(self, asked: str, where: str) -> str:
-        """The channel as file names have it; as it was asked for where it is looked for within files."""
+        """The channel's name in file names, or the name as it was asked for if it is looked for inside files."""
         if (known := matching(asked, self.seen)) is not None:
             self._check_one_meaning(known, asked, where)
             return known
@@ -148,7 +150,7 @@ class _Known:
         raise ConfigFault(f"{where}: no file of channel {asked!r}{hint} there are {self.shown()}")
 
     def _check_one_meaning(self, channel: str, asked: str, where: str) -> None:
-        """Raise ConfigFault if the instrument gives this name to another channel than file names do."""
+        """Raise ConfigFault if the instrument uses this name for another channel than file names do."""
         name = matching(asked, self.names)
         others = sorted({other for other in self.names.get(name or "", ()) if other != channel})
         if others:
@@ -210,7 +212,7 @@ Expectation = Literal["observed", "rectangular"] | ExpectGrid
 class FieldGroup(NamedTuple):
     """A field: its place, the rows of its files, and, if it has none, why it is expected.
 
-    `unstated` is set if it has files and the metadata of its plate does not state it.
+    `unstated` is True if it has files but the metadata of its plate does not state it.
     """
 
     place: Place
@@ -227,13 +229,13 @@ def expected_groups(
 ) -> Iterator[FieldGroup]:
     """All fields of a plan in key order: those with files, and those that are expected and have none.
 
-    `rows` gives the sorted rows anew at each call. Expected are the fields that the instrument states (`facts`, by plate) and
-    those of `expect`: "rectangular" expects, in each plate, every well seen x every site seen x every time point seen; a grid
-    expects every well of its format x its sites x the time points seen. A field with files is always given, also if nobody
-    states it. Memory is bounded by the wells, sites and time points of one plate.
+    `rows` gives the sorted rows again at each call. The expected fields are those that the instrument states (`facts`, by plate) and
+    those of `expect`: "rectangular" expects, in each plate, every well seen x every site seen x every time point seen; a grid expects
+    every well of its format x its sites x the time points seen. A field with files is always included, even if it is not expected.
+    Memory is bounded by the wells, sites and time points of one plate.
 
-    `aside` gives, sorted, the fields of which a counted file was set aside by include or exclude: they are not expected. If
-    there are any, neither are wells and sites of which no file at all is looked at.
+    `aside` gives, sorted, the fields with a counted file that include or exclude left out; these fields are not expected. If there are
+    any, wells and sites without a single included file are not expected either.
     """
     seen = by_field(rows())
     stated = any(one.expected for one in facts.values())
@@ -245,7 +247,7 @@ def expected_groups(
 
 
 def sentence(expect: Expectation) -> str:
-    """The `reason_detail` of a field that `expect` expects and that has no file."""
+    """The `reason_detail` of a field that is expected because of `expect` and has no file."""
     if isinstance(expect, ExpectGrid):
         sites = ", ".join(str(site) for site in expect.sites)
         return f"no file; run.expect asks for every well of {expect.wells}, sites {sites}"
@@ -261,7 +263,7 @@ def grid_wells(expect: ExpectGrid) -> frozenset[str]:
 def _expected_places(
     rows: Iterable[Row], expect: Expectation, facts: Mapping[str, PlateFacts], limited: bool
 ) -> Iterator[tuple[Place, str]]:
-    """Places in order, each once, with why they are expected."""
+    """Yield places in order, each once, with the reason why it is expected."""
     for plate, group in groupby(rows, itemgetter(0)):
         wells: set[str] = set()
         sites: set[int] = set()
@@ -300,7 +302,7 @@ def _within(
 
 
 def _without(places: Iterator[tuple[Place, str]], aside: Iterator[Place]) -> Iterator[tuple[Place, str]]:
-    """`places` that are not among those set aside; both in order."""
+    """Yield the `places` that are not among those left out. Both must be in order."""
     left_out = next(aside, None)
     for place, why in places:
         while left_out is not None and left_out < place:
@@ -331,8 +333,11 @@ ZMode = str | int
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """How the files of a field become its sources: the channels, `run.z`, the plane number of the instrument's own projection (None if
-    it has none), and what metadata files state, by plate."""
+    """How the files of a field become its sources.
+
+    `z` is `run.z`, `projection_plane` the plane number of the instrument's own projection (None if it makes none), and `facts` what
+    metadata files state, by plate.
+    """
 
     choice: ChannelChoice
     z: ZMode
@@ -341,11 +346,11 @@ class FieldRule:
 
 
 def plan_field(group: FieldGroup, rule: FieldRule) -> PlannedField:
-    """The field of a group (one without rows is expected and has no file), with what metadata files state of it.
+    """The field of a group, with what metadata files state about it. A group without rows is an expected field without files.
 
-    Its sources are the files of counted and measured channels, and of those the planes that `z` needs. If a file that is
-    needed for the count is faulty, or it is not clear which file is meant, that is the field's reason; a file that is only
-    measured and is not there is left out. A row that a manifest has twice is one file.
+    Its sources are the files of the counted and measured channels, limited to the planes that `z` needs. If a file that is needed for
+    the count is faulty, or if two files claim the same place, the field has that as its reason. A missing file that would only be
+    measured is ignored. A file that a manifest names twice counts once.
     """
     planned = _planned(group, rule)
     facts = rule.facts.get(planned.key.plate)
@@ -390,7 +395,7 @@ def _files_of(channel: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _planes(files: list[Row], rule: FieldRule) -> list[Row]:
-    """The files of the planes that are needed; all if file names carry no plane (then the choice is made inside the file)."""
+    """The files of the planes that are needed; all files if their names do not tell planes (the plane is then chosen inside the file)."""
     stacked = [row for row in files if row.plane != rule.projection_plane]
     projected = [row for row in files if row.plane == rule.projection_plane]
     if rule.z == "max" and projected:

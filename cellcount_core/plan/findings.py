@@ -1,4 +1,4 @@
-"""Numbers of a plan: of files, tallied while they are listed (`Findings`), and of fields, while they are planned (`Census`, `PlanSummary`)."""
+"""The numbers of a plan: files are counted while they are listed (`Findings`), fields while they are planned (`Census`, `PlanSummary`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
 
 
 def warned_of(why: str) -> bool:
-    """Whether files left out for `why` are worth a warning, because the user may have meant them to be counted."""
+    """Whether files left out for the reason `why` deserve a warning, because the user may have wanted them counted."""
     return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED, OF_ZARR)
 
 
@@ -48,7 +48,7 @@ class Acquisition:
 
 @dataclass(frozen=True, slots=True, order=True)
 class SidecarFile:
-    """A metadata file: how deep it lies, its key, its size and the size up to which it is read, both in bytes."""
+    """A metadata file: the number of folders above it, its key, its size, and the largest size that is read (both in bytes)."""
 
     depth: int
     key: str
@@ -58,7 +58,7 @@ class SidecarFile:
 
 @dataclass(slots=True)
 class Findings:
-    """Tallies of one listing. Memory grows with the number of plates, not with that of files.
+    """Tallies of one listing. Memory grows with the number of plates, not with the number of files.
 
     `unparsed` counts images whose names cannot be read, `not_text` those of them whose names are not UTF-8. `ignored` counts
     other files by the reason for leaving them alone; `ignored_examples` has the first name of each in sorted order.
@@ -81,7 +81,7 @@ class Findings:
     conventions: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, key: str, why: str) -> None:
-        """Count a file that is left alone."""
+        """Count a file that is not planned, with the reason."""
         self.ignored[why] += 1
         if key < self.ignored_examples.get(why, "\U0010ffff"):
             self.ignored_examples[why] = key
@@ -108,11 +108,11 @@ class Findings:
         seen.planes.add(parsed.plane)
 
     def add_plate(self, parsed: Parsed) -> None:
-        """Note the plate of an image of which nothing more is known."""
+        """Note the plate of an image about which nothing else is known."""
         self.acquisitions.setdefault((parsed.field.plate, parsed.folder), Acquisition())
 
     def add_sidecar(self, listed: Listed, sidecar: Sidecar) -> None:
-        """Note a metadata file. Of several copies the one in the highest folder is kept, and of those the first by key."""
+        """Note a metadata file. If there are several copies, the one in the highest folder is kept, and the first by key among equals."""
         place = (sidecar.folder, sidecar.name)
         file = SidecarFile(listed.key.count("/"), listed.key, listed.size, sidecar.most_bytes)
         kept = self.sidecars.setdefault(place, file)
@@ -126,7 +126,7 @@ class Findings:
 
     @property
     def channels(self) -> frozenset[str]:
-        """The channels in file names; "" is among them if some names carry none."""
+        """The channels in file names, with "" among them if some names do not tell a channel."""
         return frozenset(channel for seen in self.acquisitions.values() for channel in seen.channels)
 
 
@@ -165,7 +165,7 @@ def _keep_first(examples: list[str], key: str) -> None:
 
 
 def nothing_found(found: Findings, url: str) -> ConfigFault:
-    """The fault of an input without any image to count; it says what is there instead."""
+    """The fault for an input without images, which says what is there instead."""
     if not found.files:
         return ConfigFault(f"{url}: there are no files; is the path right?")
     whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
@@ -181,7 +181,7 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
 
 
 def left_out_lines(found: Findings) -> list[str]:
-    """Warnings of files that were left out although the user may have meant them, a line for each reason."""
+    """Warnings about files that were left out although the user may have wanted them counted, one line for each reason."""
     return [
         f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}"
         + (f"; {COUNT_THEM}" if is_derived(why) else "")

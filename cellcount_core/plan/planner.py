@@ -1,4 +1,4 @@
-"""Making a plan: an input is surveyed, then planned for a model."""
+"""Making a plan: survey an input, then plan it for a model."""
 
 from __future__ import annotations
 
@@ -62,14 +62,17 @@ SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PlateSize, 
 
 
 def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PlateSize, ...]:
-    """The size finder of runs whose object size is given, or whose model counts at any size."""
+    """The size finder for runs whose object size is given, or whose model counts at any size."""
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """What planning must know of the model: its identity, the roles of its inputs, and the schema of its tables, from the names of the
-    channels counted and those measured. `counts_as_is` says that it has no object size that images are brought to."""
+    """What planning must know about the model: its identity, and the roles of its inputs.
+
+    `schema_of` gives the schema of its tables, from the names of the counted and of the measured channels. `counts_as_is` says that
+    images are not resized for it.
+    """
 
     identity: ModelIdentity
     roles: tuple[str, ...]
@@ -107,7 +110,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows lie in memory and in a temporary
+    """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows are in memory and in a temporary
     folder."""
 
     folder: TemporaryDirectory[str]
@@ -124,7 +127,7 @@ class Survey:
         self.close()
 
     def close(self) -> None:
-        """Let go of the rows, on disk and in memory: counting may go on for hours after."""
+        """Remove the rows from disk and memory, because counting may go on for hours."""
         self.discovery.sorter.clear()
         self.folder.cleanup()
 
@@ -138,11 +141,11 @@ def survey(
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
 ) -> Survey:
-    """List the input and choose the channels of a model of these `roles`; memory is bounded whatever the listing's length.
+    """List the input and choose the channels for a model with these `roles`. Memory does not grow with the length of the listing.
 
-    `own_output` is the URL of the output (as its store gives it), which is left out where it lies inside the input; `options` reach a manifest
-    that has a URL of its own. Raises ConfigFault for an input that cannot be planned (nothing found, names that do not
-    parse, a channel to be chosen, a bad layout).
+    `own_output` is the URL of the output (as its store gives it), which is left out if it lies inside the input. `options` are for a
+    manifest with a URL of its own. Raises ConfigFault if the input cannot be planned: nothing was found, names do not parse, a channel
+    has to be chosen, or the layout is wrong.
     """
     layout = build_layout(run.layout, run.plate or name_of(store_in.url))
     scratch = TemporaryDirectory(prefix="cellcount-sort-")

@@ -1,7 +1,7 @@
-"""The object sizes of a run: which fields are sampled for them, and how the sizes found in single images become one for each pool.
+"""The object sizes of a run: which fields are sampled, and how the sizes found in single images become one size for each pool.
 
-A pool is the images of one plate and one size in px. The sample is bounded, and the same for every order of the listing and
-every cut into shards.
+A pool is all images of one plate that have the same size in px. The sample is bounded, and does not depend on the order of the listing
+or on how fields are cut into shards.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.scales import PlateSize
 
 PLATES = 64
-"""Plates that are sampled at most; their fields are chosen by the hash of their names."""
+"""How many plates are sampled at most. They are chosen by the hash of their names."""
 
 FIELDS_A_PLATE = 16
 FIELDS = 256
-"""Fields that are sampled at most, in all."""
+"""How many fields are sampled at most, in all plates together."""
 
 _FEWEST = 3
 
@@ -29,7 +29,7 @@ _Entry = tuple[int, str, PlannedField]
 
 
 class Sampler:
-    """Chooses a sample of the fields that stream by in key order; holds a few hundred fields at most."""
+    """Chooses a sample of fields that pass in key order. At most a few hundred fields are in memory."""
 
     def __init__(self) -> None:
         self._plates: list[tuple[int, str, list[_Entry]]] = []
@@ -37,7 +37,7 @@ class Sampler:
         self._held: list[_Entry] = []
 
     def watch(self, fields: Iterable[PlannedField]) -> Iterator[PlannedField]:
-        """Pass `fields` on, and sample those that can be counted as far as planning knows."""
+        """Pass `fields` on, and sample those without a reason not to count them."""
         for planned in fields:
             if planned.key.plate != self._plate:
                 self._close_plate()
@@ -51,7 +51,7 @@ class Sampler:
         self._close_plate()
 
     def fields(self) -> list[PlannedField]:
-        """The sample, in key order: fewer fields a plate where there are many plates."""
+        """The sample, in key order. The more plates there are, the fewer fields of each are in it."""
         share = max(_FEWEST, FIELDS // max(1, len(self._plates)))
         kept = [entry for _, _, held in self._plates for entry in sorted(held, reverse=True)[:share]]
         return sorted((planned for _, _, planned in kept), key=lambda planned: planned.key)
@@ -65,31 +65,31 @@ class Sampler:
 
 
 _DISAGREE = 1.6
-"""Images of one pool whose sizes differ by more than this factor do not belong together."""
+"""Images of one pool disagree if their sizes differ by more than this factor."""
 
 _OUTLIERS = 0.1
-"""Share of a pool's objects, at either end, whose images are not asked whether they agree."""
+"""Share of a pool's objects, at either end of the sizes, whose images may disagree."""
 
 _FEW = 5
-"""Images below which all of a pool must agree: one odd image among so few is no outlier."""
+"""In a pool of fewer images than this all must agree: among so few, one odd image is not an outlier."""
 
 _FEW_OBJECTS = 10
-"""Objects below which a size is told with a doubt."""
+"""A size that rests on fewer objects than this is reported with a warning."""
 
 SMALLEST_PX = 4.0
 LARGEST_SHARE = 1 / 3
-"""Px, and share of an image's shorter side, beyond which a size is no object's."""
+"""A size below so many px, or above this share of an image's shorter side, cannot be that of objects."""
 
 _IN_A_CROP_PX = 40.0
-"""Up to this size an object may take any share of an image: people count crops of one nucleus."""
+"""Px. Up to this size an object may take any share of an image, because people count crops of one nucleus."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSize:
-    """What was found in one sampled image: the median diameter of its objects in px, None if there is too little to tell.
+    """What was found in one sampled image: the median diameter of its objects in px, None if it shows too few to tell.
 
-    A tenth of the objects is smaller than `small_px` and a tenth larger than `large_px`. `factor` is the scale at which the
-    image would be counted by its own size alone.
+    A tenth of the objects is smaller than `small_px` and a tenth larger than `large_px`. `factor` is the scale at which the image would
+    be counted if it were the only one.
     """
 
     plate: str
