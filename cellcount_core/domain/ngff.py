@@ -1,8 +1,8 @@
 """What the metadata of OME-Zarr says, as values: plates, wells, images and arrays of versions 0.4 (Zarr 2) and 0.5 (Zarr 3).
 
 Specifications: https://ngff.openmicroscopy.org/0.4/ and /0.5/, https://zarr-specs.readthedocs.io/en/latest/ (v2.0 and v3 core).
-Nothing is read here: whoever has the bytes of a `.zattrs`, `.zarray` or `zarr.json` gives them, and what they cannot be raises
-`NgffFault`. Paths are '/'-separated and relative to the group that names them.
+Nothing is read here: callers pass the bytes of a `.zattrs`, `.zarray` or `zarr.json`, and `NgffFault` is raised if they do not follow the
+specification. Paths are '/'-separated and relative to the group that names them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _LARGEST = 16 << 20
 _MOST_AXES = 8
 _MOST_CHUNKS = 1 << 22
 _MOST = {"t": 100_000, "c": 1_000, "z": 100_000}
-"""Most time points, channels and planes of an image: no instrument writes more, and each is looked at."""
+"""The most time points, channels and planes of an image. No instrument writes more, and each of them costs time."""
 
 _OLD_AXES = ("t", "c", "z", "y", "x")
 """Axes of images older than version 0.3, which do not name them."""
 
 
 class NgffFault(ValueError):
-    """Metadata that is not what the specification says; the message says what was found and what is expected."""
+    """Metadata that does not follow the specification. The message says what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WellPath:
 
 @dataclass(frozen=True, slots=True)
 class PlateGroup:
-    """`name` is "" where the metadata gives none; `rows` and `columns` are all of the plate's, also those without wells."""
+    """A plate. `name` is "" if the metadata gives none; `rows` and `columns` are all those of the plate, including those without wells."""
 
     name: str
     rows: tuple[str, ...]
@@ -54,7 +54,7 @@ class PlateGroup:
 
 @dataclass(frozen=True, slots=True)
 class WellImage:
-    """An image of a well: the path of its group below the well, and the number of its acquisition (None where it has none)."""
+    """An image of a well: the path of its group below the well, and the number of its acquisition (None if it has none)."""
 
     path: str
     acquisition: int | None
@@ -71,7 +71,7 @@ class Level:
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
     """An image: names of its axes (of "t", "c", "z", "y", "x"), their units ("" for none), its levels from the finest, and the names of
-    its channels ("" for one without; empty where none is named)."""
+    its channels ("" for a channel without a name; empty if none has a name)."""
 
     axes: tuple[str, ...]
     units: tuple[str, ...]
@@ -79,11 +79,11 @@ class ImageGroup:
     channels: tuple[str, ...]
 
     def axis(self, name: str) -> int | None:
-        """Number of the axis `name`, None where there is none."""
+        """Number of the axis `name`, None if there is no such axis."""
         return self.axes.index(name) if name in self.axes else None
 
     def sizes(self, array: ZarrArray) -> dict[str, int]:
-        """The length of the array along each axis of the image. Raises NgffFault where they do not fit, or are beyond all instruments."""
+        """The length of the array along each axis of the image. Raises NgffFault if array and axes do not fit, or a length is not plausible."""
         if len(array.shape) != len(self.axes):
             raise NgffFault(
                 f"the array's shape {list(array.shape)} does not go with the axes of its image: {', '.join(self.axes)}"
@@ -97,8 +97,8 @@ class ImageGroup:
         return sizes
 
     def names(self, count: int) -> tuple[str, ...]:
-        """The names of its `count` channels: those of the metadata where each has one of its own, else "" for one and "0", "1", … for
-        several."""
+        """The names of its `count` channels: those of the metadata if each channel has a name of its own, else "" for one channel and "0",
+        "1", … for several."""
         named = self.channels
         if len(named) == count and all(named) and len(set(named)) == count:
             return named
@@ -129,8 +129,8 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class ZarrArray:
-    """An array: its shape, that of one stored object (chunk or shard), its type as numpy names it, the value of what is not stored, and
-    the steps of its encoding in the order of writing. `prefix` and `separator` make the names of its objects."""
+    """An array: its shape, the shape of one stored object (chunk or shard), its type as numpy names it, the value of elements that are not
+    stored, and the steps of its encoding in the order of writing. `prefix` and `separator` make the names of its objects."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
@@ -154,7 +154,7 @@ class ZarrArray:
         return self.separator.join((*([self.prefix] if self.prefix else []), *map(str, at))) or "0"
 
     def chunks_of(self, chosen: Mapping[int, int | None]) -> Iterator[tuple[int, ...]]:
-        """The chunks that hold the elements `chosen`: an index for an axis by its number, None for all along it (also where left out)."""
+        """The chunks that hold the elements `chosen`: axis number -> index, or None for the whole axis. Axes that are left out are whole."""
         ranges: list[Iterable[int]] = []
         for axis, (chunk, count) in enumerate(zip(self.chunks, self.grid, strict=True)):
             index = chosen.get(axis)
@@ -163,7 +163,7 @@ class ZarrArray:
 
 
 def attributes_of(name: str, body: bytes) -> dict[str, Json]:
-    """The OME attributes of a group by the bytes of its `.zattrs` or `zarr.json`; {} for an array or a group without any. Raises NgffFault."""
+    """The OME attributes in the bytes of a group's `.zattrs` or `zarr.json`; {} for an array or a group without any. Raises NgffFault."""
     node = _object(body)
     if name != NODE_V3:
         return node
@@ -180,7 +180,7 @@ def is_array(name: str, body: bytes) -> bool:
 
 
 def plate_of(attributes: Mapping[str, Json]) -> PlateGroup | None:
-    """The plate that a group's attributes describe, None where they describe none. Raises NgffFault."""
+    """The plate that a group's attributes describe; None if they describe none. Raises NgffFault."""
     plate = attributes.get("plate")
     if plate is None:
         return None
@@ -201,7 +201,7 @@ def plate_of(attributes: Mapping[str, Json]) -> PlateGroup | None:
 
 
 def well_of(attributes: Mapping[str, Json]) -> tuple[WellImage, ...] | None:
-    """The images of the well that a group's attributes describe, None where they describe none. Raises NgffFault."""
+    """The images of the well that a group's attributes describe; None if they describe none. Raises NgffFault."""
     well = attributes.get("well")
     if well is None:
         return None
@@ -227,7 +227,7 @@ def holds_series(attributes: Mapping[str, Json]) -> bool:
 
 
 def image_of(attributes: Mapping[str, Json]) -> ImageGroup | None:
-    """The image that a group's attributes describe, None where they describe none; of several multiscales the first. Raises NgffFault."""
+    """The image that a group's attributes describe; None if they describe none. The first of several multiscales is used. Raises NgffFault."""
     if "multiscales" not in attributes:
         return None
     scales = _objects(attributes, "multiscales")
@@ -354,7 +354,7 @@ def _names(node: Mapping[str, Json], key: str) -> tuple[str, ...]:
 
 
 def _path(value: Json, what: str) -> str:
-    """A path below the group: some writers give numbers, some a '/' at the end."""
+    """A path below the group. Some writers give numbers, some add a '/' at the end."""
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str) or any(
         part in ("", ".", "..") or "\0" in part for part in text.rstrip("/").split("/")
@@ -377,7 +377,7 @@ def _axes(scales: dict[str, Json]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _scale(node: dict[str, Json], axes: int) -> tuple[float, ...]:
-    """The sizes of a pixel that the coordinate transformations of a dataset or image give; () where they give none."""
+    """The pixel sizes in the coordinate transformations of a dataset or image; () if they state none."""
     steps = node.get("coordinateTransformations")
     for step in steps if isinstance(steps, list) else []:
         if isinstance(step, dict) and step.get("type") == "scale":

@@ -1,1 +1,1 @@
-"""Layouts: what the names of files and an instrument's metadata files say of plates, wells, sites, channels and planes. Never pixels."""
+"""Layouts: what file names and an instrument's metadata files say about plates, wells, sites, channels and planes. Pixels are never read."""

@@ -1,4 +1,4 @@
-"""Inputs whose images are arrays of many objects: what a layout says of them, and what it is given to say it."""
+"""Inputs whose images are arrays of many objects: what a layout says about them, and what it is given for that."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cellcount_core.stores.base import Listed, Store
 
 @dataclass(slots=True)
 class Nodes:
-    """The metadata objects of a listing, by folder and name. Holds each of them, and no chunk."""
+    """The metadata objects of a listing, by folder and name. Chunks are not in it."""
 
     _by_folder: dict[str, dict[str, Listed]] = field(default_factory=dict)
     _children: dict[str, set[str]] = field(default_factory=dict)
     number: int = 0
 
     def add(self, folder: str, name: str, listed: Listed) -> None:
-        """Take a metadata object; that of a group which says nothing but that it is one is not kept."""
+        """Take a metadata object. One that only says that its folder is a group is not kept."""
         if name != GROUP_V2:
             self._by_folder.setdefault(folder, {})[name] = listed
         self.number += 1
@@ -54,7 +54,7 @@ class ArrayAt:
     """An image: the field of its first time point, the folder of its plate, and its array.
 
     `path` is that of the array, `metadata` are the objects that describe it, `axes` the names of its axes ("t", "c", "z", "y",
-    "x") and `channels` those of its channels. `array` is None where `reason` and `detail` say why the image cannot be counted.
+    "x") and `channels` those of its channels. `array` is None if the image cannot be counted; `reason` and `detail` then say why.
     """
 
     field: FieldKey
@@ -69,17 +69,16 @@ class ArrayAt:
 
 
 class Arrays(Protocol):
-    """What a layout of arrays says of an input."""
+    """What a layout of arrays says about an input."""
 
     def node(self, key: str) -> tuple[str, str] | Ignored | None:
-        """Folder and name of a metadata object; `Ignored` for what is known to be of no array that is counted; None for what may be
-        a chunk."""
+        """Folder and name of a metadata object; `Ignored` for an object that no counted array can need; None for what may be a chunk."""
         ...
 
     def walk(self, store: Store, nodes: Nodes) -> Iterator[ArrayAt | PlateFacts | str]:
-        """Every image of the input, what is stated of its plates, and in words what a reader should know of its metadata. Reads metadata
+        """Yield every image of the input, what is stated about its plates, and warnings about its metadata, in words. Reads metadata
         from `store`.
 
-        Raises ConfigFault for an input that cannot be counted as it is; store faults pass.
+        Raises ConfigFault if the input cannot be counted as it is, and the store's faults.
         """
         ...

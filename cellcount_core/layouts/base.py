@@ -32,7 +32,7 @@ _PICTURES = re.compile(r"(?:^|/)pictures/(?:plate_map|overlays|[^/]*_[0-9a-f]{16
 """The pictures that `cellcount pictures` draws into an output, which may lie inside an input."""
 
 _ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.zarr/")
-"""Files of a Zarr group, such as OME-Zarr plates; asked only of names that are not those of images."""
+"""Files of a Zarr group, such as an OME-Zarr plate. Only names that are not those of images are compared with it."""
 
 _UNREAD_EXTENSIONS = frozenset({
     "nd2", "czi", "lif", "lsm", "stk", "flex", "oib", "oif", "oir", "vsi", "zvi", "dv", "r3d", "ims", "sld", "sldy",
@@ -47,7 +47,7 @@ _DERIVED_NAMES = re.compile(
     r"(?:[_\-. ].*|[0-9]*)$|^(?P<before>(?:count masks|mask|outlines?) of |lblimg_)",
     re.IGNORECASE,
 )
-"""Names that no image of cells has: CellPose, StarDist, InstanSeg, ilastik, ImageJ and TrackMate write them."""
+"""Names that images of cells never have: Cellpose, StarDist, InstanSeg, ilastik, ImageJ and TrackMate write them."""
 
 _MASK_NAMES = re.compile(
     r"(?:^|[_\-. ])(?P<token>masks?|label(?:l?ed|s)?|seg(?:s|mented|mentations?)?|overlays?|outlines?|contours?|flows?|instances?"
@@ -70,31 +70,31 @@ _WORDS = (
     "mask", "label", "seg", "outline", "flow", "output", "predict", "probabilit", "identit", "lbl", "overlay", "contour", "instance",
     "annotat", "gt", "truth",
 )  # fmt: skip
-"""One of these is in every name that the expressions above match: most names are done with by looking for them."""
+"""Every name that the expressions above match contains one of these, so most names need no further look."""
 
 _DERIVED = "masks, outlines or flows of another program"
 
 _UNREAD = "of an image format that is not read"
 
 OF_ZARR = "of an OME-Zarr; to count those: --layout ome-zarr"
-"""Said of what another layout leaves out."""
+"""The reason given for files that belong to another layout."""
 
 _LONGEST_EXTENSION = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A file that is known not to be an image of a field. `why` is one of a few texts, by which such files are counted."""
+    """A file that is not an image of a field. `why` is one of a few texts; such files are tallied by it."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """A metadata file. It describes plates of which the files lie below `folder` (as `Parsed.folder` of their images).
+    """A metadata file. It describes the plates whose files lie below `folder` (the `Parsed.folder` of their images).
 
-    Files of one `folder` and `name` are copies of each other, of which the first is read: an instrument may lay one into
-    each subfolder. A file of more than `most_bytes` is not read.
+    Files with the same `folder` and `name` are copies of each other, and the first is read: some instruments put a copy into each
+    subfolder. A file of more than `most_bytes` is not read.
     """
 
     folder: str
@@ -104,12 +104,11 @@ class Sidecar:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What planning must know of a kind of layout besides the names.
+    """What planning must know about a kind of layout besides the names.
 
-    `projection_plane` is the plane number under which the instrument stores its own projection of the other planes (None
-    where it stores none). `slices_are_fields` says that each image of an array file is a field of its own.
-    `reads_any_name` says that every image's name is read: masks must then be told from images by what lies beside them.
-    `told_by_table` says that a table tells what each file is, so that nothing is known from a name alone.
+    `projection_plane` is the plane number under which the instrument stores its own projection of the other planes (None if it stores
+    none). `slices_are_fields` says that each image of an array file is a field of its own. `reads_any_name` says that any name is
+    accepted, so masks have to be recognised by the files beside them. `told_by_table` says that a table tells what each file is.
     `has_sidecars` says that `parse` may give a `Sidecar`. `holds_arrays` says that an image is an array of many objects
     (`Layout.arrays`).
     """
@@ -134,7 +133,7 @@ class Entry:
 
 
 class Table(Protocol):
-    """A table with a row a file, which says what is expected and what each file is."""
+    """A table with one row for each file, which says what each file is and which files are expected."""
 
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
         """The rows in the table's order, streamed. Raises ConfigFault for a table that cannot be used."""
@@ -148,28 +147,28 @@ class Layout(ABC):
 
     @abstractmethod
     def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
-        """What `key` names: a file of a field, a metadata file, or a file known to be neither; None where an image's name
-        does not parse.
+        """What `key` names: a file of a field, a metadata file, or a file known to be neither; None if it is an image whose name does
+        not parse.
 
-        Pure: equal keys give equal answers, and nothing but the key is looked at.
+        The result depends on the key alone.
         """
 
     def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
-        """What the metadata files of one folder state, a PlateFacts for each plate they describe.
+        """What the metadata files of one folder state: a PlateFacts for each plate that they describe.
 
-        `sidecars` has the bytes of each by its key. Pure, and bounded in memory by the size of the files. Raises Unreadable
-        (layouts/metadata.py) and nothing else for files that are not what their names promise.
+        `sidecars` holds the bytes of each file by its key. The result depends on them alone, and memory is bounded by their size. Raises
+        Unreadable (layouts/metadata.py), and nothing else, if a file is not what its name promises.
         """
         return ()
 
     @property
     def table(self) -> Table | None:
-        """The table that says what each file is, in place of the names; None where the names do."""
+        """The table that says what each file is; None if the names say it."""
         return None
 
     @property
     def arrays(self) -> Arrays | None:
-        """What says which arrays of many objects are images, in place of the names; None where an image is a file."""
+        """What tells the images, if they are arrays of many objects; None if an image is a file."""
         return None
 
 
@@ -253,7 +252,7 @@ def is_unread(why: str) -> bool:
 
 
 def derived_name(key: str) -> Ignored | None:
-    """Why the image or array file `key` was drawn of an image by another program (masks, outlines, flows); None unless its name alone says so."""
+    """Why the image or array file `key` is left out as made by another program (masks, outlines, flows); None unless its name says so."""
     if not _may_be_derived(key):
         return None
     name = stem(key)
@@ -264,7 +263,7 @@ def derived_name(key: str) -> Ignored | None:
 
 
 def mask_name(key: str) -> str:
-    """The part of the name of `key` that may mean a mask, or just as well a stain or a plate ("_mask", "mask_", "masks/"); "" if there is none."""
+    """The part of the name of `key` that may mean a mask, but also a stain or a plate ("_mask", "mask_", "masks/"); "" if there is none."""
     if not _may_be_derived(key):
         return ""
     name = stem(key)
@@ -294,7 +293,7 @@ def _may_be_derived(key: str) -> bool:
 
 
 def derived_why(what: str) -> str:
-    """The reason for leaving out files that other programs drew of an image; `what` is the part of their names that says so."""
+    """The reason for leaving out files that other programs made of an image; `what` is the part of their names that says so."""
     return f"{_DERIVED} ({what})"
 
 

@@ -1,4 +1,4 @@
-"""Any folder of images: the folder is the plate, the file's name the well, one site a file."""
+"""Any folder of images: the folder is the plate, the file's name is the well, and each file is one site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellcount_core.layouts.base import (
 
 
 class FlatSettings(LayoutSettings):
-    """Any folder of images, recursive: the folder is the plate, the file's name the well, one site a file."""
+    """Any folder of images, with its subfolders: the folder is the plate, the file's name is the well, and each file is one site."""
 
     kind: Literal["flat"] = "flat"
 
@@ -28,14 +28,14 @@ class FlatSettings(LayoutSettings):
 class Flat(Layout):
     """Plate: the folder relative to the input (`root` for the input itself). Well: the file name without extension.
 
-    Site 1, time point 1, no channel in the name. Of an array file (.npz, .npy) each image is a field, its site the
+    Site and time point are 1, and names do not tell channels. Each image of an array file (.npz, .npy) is a field, and its site is its
     index + 1. Names are kept as they are: "b2.png" is well "b2".
     """
 
     root: str
 
     def parse(self, key: str) -> Parsed | Ignored | None:
-        """Never None: every image's name is a name."""
+        """Never None: any name of an image is accepted."""
         if (ignored := ignored_name(key)) is not None:
             return ignored
         folder = parent(key)

@@ -1,9 +1,9 @@
 """Harmony names (Opera Phenix, Operetta) and the index beside them.
 
-`rRRcCCfFFpPP-chCskKfkFflL.tiff`, all counted from 1, in a folder `Images` of the measurement. The index (`Index.idx.xml`,
-`Index.xml`) has a record an image: `TimepointID` counts from 0 where the name's `sk` counts from 1; lengths are in metres,
-positions from the well's centre with y up; from V6 on names and pixel sizes of channels stand under `Maps/Map/Entry`.
-`Plate/Well` are the wells that were selected. (Bio-Formats' OperettaReader.java, pe2loaddata.)
+`rRRcCCfFFpPP-chCskKfkFflL.tiff`, all numbers from 1, in the folder `Images` of a measurement. The index (`Index.idx.xml`, `Index.xml`)
+has a record for each image. Its `TimepointID` counts from 0, the name's `sk` from 1. Lengths are in metres, and positions are relative
+to the well's centre with y up. From V6 on, names and pixel sizes of channels are under `Maps/Map/Entry`. `Plate/Well` are the wells
+that were selected. (Bio-Formats' OperettaReader.java, pe2loaddata.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UM = 1e6
 Value = TypeVar("Value")
 
 _LEAST_UM, _MOST_UM = 0.01, 100.0
-"""Sizes of a pixel, in µm, beyond which no microscope works."""
+"""The smallest and the largest pixel size, in µm, that a microscope can have."""
 
 
 class HarmonySettings(LayoutSettings):
@@ -52,12 +52,12 @@ class HarmonySettings(LayoutSettings):
 
 @dataclass(frozen=True, slots=True)
 class Harmony(Layout):
-    """The plate is the measurement's folder, above `Images`, until the index names it; `root` where there is none."""
+    """The plate is the measurement's folder, above `Images`, unless the index names it; `root` if there is no such folder."""
 
     root: str
 
     def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
-        """None for an image whose name does not follow the convention."""
+        """See `Layout.parse`. None for an image whose name does not follow the convention."""
         if file_name(key).lower() in _INDEX and not is_hidden(key):
             return Sidecar(_folder(key), file_name(key))
         if (ignored := ignored_name(key)) is not None:
@@ -99,7 +99,7 @@ def _folder(key: str) -> str:
 
 @dataclass(slots=True)
 class _Index:
-    """What was read of an index so far."""
+    """What has been read from an index so far."""
 
     key: str
     path: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class _Index:
     listed: set[tuple[object, ...]] = field(default_factory=set)
     """What tells the images apart: well, site, channel, plane, time point and FLIM number of each."""
     odd: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """What is odd about records, in words, each with the number of images it is so of, and one of them."""
+    """What is odd about records, in words -> the number of such images, and one of them."""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         """An element begins."""
@@ -173,7 +173,7 @@ class _Index:
             self.positions[well, site] = Position(round(x, 3), round(0.0 - y, 3))
 
     def _check(self, key: FieldKey, channel: str) -> None:
-        """Note what the record of an image says that it should not."""
+        """Note what is wrong with the record of an image."""
         url = self.image.get("URL", "")
         shown = url or f"{key.well}, site {key.site}, channel {channel}"
         if self.image.get("State", "Ok").casefold() not in ("", "ok"):

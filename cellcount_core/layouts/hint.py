@@ -1,6 +1,6 @@
-"""Do names follow a convention that the layout `flat` does not read: an instrument's, or one ending for each channel?
+"""Whether names follow a convention that the layout `flat` ignores: that of an instrument, or one ending for each channel.
 
-Real names of each convention stand in `tests/unit/layouts/test_hint.py`; each expression is one that the layout `pattern` takes.
+Real names of each convention are in `tests/unit/layouts/test_hint.py`. Each expression can be given to the layout `pattern`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LIKE = {name: re.compile(pattern.removeprefix(_PLATE)) for name, pattern in PAT
 
 
 def convention(key: str) -> str:
-    """The instrument whose convention the name of the image `key` follows; "" if none. The name must give more than a well."""
+    """The instrument whose convention the name of the image `key` follows; "" if none. The name must tell more than a well."""
     if tells_site_or_channel(key):
         return IMAGEXPRESS
     for name, expression in _LIKE.items():
@@ -49,7 +49,7 @@ def suggest(keys: Iterable[str]) -> str | None:
 
 
 def hint(images: int, conventions: Mapping[str, int]) -> str | None:
-    """The warning if more than half of `images` names follow one of `conventions`, which maps each to how many do; else None."""
+    """The warning if more than half of the `images` names follow one convention; else None. `conventions` counts the names of each."""
     known = {name: names for name, names in conventions.items() if name}
     if not known:
         return None
@@ -77,10 +77,10 @@ _LEAST_SHARE = 0.8
 
 
 def channel_endings(names: Iterable[tuple[str, str]]) -> str | None:
-    """A warning if the names of images differ by their endings alone, by the same few for all ("A9 p5d", "A9 p5f"); else None.
+    """A warning if names of images differ only in their endings, and have the same few endings everywhere ("A9 p5d", "A9 p5f"); else None.
 
-    `names` are the folder and the name without extension of each image, sorted. At least two such groups must be there, and
-    at least four fifths of the images in them. Endings that count (a, b, c) are not taken for channels.
+    `names` are the folder and the name without extension of each image, sorted. There must be at least two such groups, with at least
+    four fifths of the images in them. Endings that count (a, b, c) are not treated as channels.
     """
     images = 0
     sets: Counter[tuple[str, tuple[str, ...]]] = Counter()
@@ -114,7 +114,7 @@ def channel_endings(names: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _apart(name: tuple[str, str]) -> tuple[str, str, str]:
-    """The folder, what stands before the ending, and what separates the two."""
+    """The folder, the part of a name before its ending, and what separates the two."""
     folder, stem = name
     if (match := _LETTER.fullmatch(stem)) is not None:
         return folder, match["before"], ""

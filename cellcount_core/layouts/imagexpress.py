@@ -5,19 +5,18 @@ faim-ipa, resources/ImageXpress and ImageXpress_exported). A GUID follows the ch
 `_GUID` or as `_[GUID]`. The channel is named as in the file, "w1"; an exported plate of one channel leaves the number out
 and has "w1". Wells, sites, channels and time points count from 1.
 
-Planes: a file outside any `ZStep_n` folder, or in `ZStep_0`, is the instrument's projection ("Z Projection Method" stands
-in its metadata) and has plane 0; `ZStep_1` and up are planes 1 and up. A channel that was not stacked has its one image
-in the place of the projection.
+Planes: a file outside of all `ZStep_n` folders, or in `ZStep_0`, is the instrument's projection (its metadata has "Z Projection Method")
+and has plane 0; `ZStep_1` and up are planes 1 and up. A channel without a stack has its one image in the place of the projection.
 
-Plates: the plate is the name before the well. The same plate name may be found below several folders (`<date>/<id>`, or
-`9987_Plate_3420/` and `9987_Plate_3434/` both full of `9987_B02.TIF`): that is one acquisition a folder, never two halves
-of one, so planning then calls the plates `<plate>@<folder>`.
+Plates: the plate is the name before the well. If several folders have files of the same plate (`<date>/<id>`, or `9987_Plate_3420/` and
+`9987_Plate_3434/` both with a `9987_B02.TIF`), each folder is an acquisition of its own, and planning calls the plates
+`<plate>@<folder>`.
 
-The `.HTD` (read by Bio-Formats' CellWorxReader.java too) lies in the folder of the plate, with a copy in each subfolder. It
-has one line a key: `"XWells", 12`. It states wells, sites, channels, time points and z steps that were selected, and no
-pixel size: that stands in the TIFFs. Its last line is `"EndFile"`: without it, or without a line that each HTD has, the file
-was cut short, and what is left of it would hide missing fields; it is refused. A wavelength of `WaveCollect` 0 was not acquired, and is not missing. Site numbers
-run over the selected cells of the grid of sites, in reading order.
+The `.HTD` (Bio-Formats' CellWorxReader.java reads it too) is in the folder of the plate, with a copy in each subfolder. It has one line
+for each key: `"XWells", 12`. It states the wells, sites, channels, time points and z steps that were selected. It has no pixel size; the
+TIFFs have it. Its last line is `"EndFile"`. A file without that line, or without another line that every HTD has, was cut short and is
+refused, because it would hide missing fields. A wavelength with `WaveCollect` 0 was not acquired, so it is not missing. Sites are
+numbered over the selected cells of the grid of sites, in reading order.
 """
 
 from __future__ import annotations
@@ -71,15 +70,15 @@ class ImageXpressSettings(LayoutSettings):
 
 @dataclass(frozen=True, slots=True)
 class ImageXpress(Layout):
-    """Site 1, time point 1 and channel "w1" where name and folders do not give them. Thumbnails are ignored.
+    """Site 1, time point 1 and channel "w1" if neither name nor folders tell them. Thumbnails are ignored.
 
-    `root` is the plate of files that lie in the input itself and whose names give none.
+    `root` is the plate of files in the input folder itself whose names tell no plate.
     """
 
     root: str
 
     def parse(self, key: str) -> Parsed | Sidecar | Ignored | None:
-        """None for an image whose name does not follow the convention."""
+        """See `Layout.parse`. None for an image whose name does not follow the convention."""
         if extension(key) == _HTD and not is_hidden(key):
             return Sidecar(_place(parent(key))[0], file_name(key), _MOST_BYTES)
         if (ignored := ignored_name(key)) is not None:
@@ -101,7 +100,7 @@ class ImageXpress(Layout):
 
 
 def tells_site_or_channel(key: str) -> bool:
-    """Whether the name follows the convention and gives a site or a channel: hardly a coincidence."""
+    """Whether the name follows the convention and tells a site or a channel, which is hardly a coincidence."""
     match = _NAME.fullmatch(file_name(key))
     return (
         match is not None
@@ -118,7 +117,7 @@ def _well(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _place(path: str) -> tuple[str, int, int]:
-    """The folder of the acquisition, time point and plane, from the folders a file lies in."""
+    """The folder of the acquisition, the time point and the plane, from the folders of a file."""
     timepoint, plane = 1, PROJECTION
     folder: list[str] = []
     for part in path.split("/"):
@@ -133,7 +132,7 @@ def _place(path: str) -> tuple[str, int, int]:
 
 
 class _Htd:
-    """The lines of a `.HTD` by their keys. Every method raises Unreadable where a value is not what its key needs."""
+    """The lines of a `.HTD` by their keys. Every method raises Unreadable if a value does not fit its key."""
 
     def __init__(self, key: str, body: bytes) -> None:
         self._key = key
@@ -152,7 +151,7 @@ class _Htd:
                 raise Unreadable(key, f"states {name} twice, and not the same")
 
     def number(self, name: str, default: int | None, most: int) -> int:
-        """The whole number of `name`, at most `most`; the line must be there where `default` is None."""
+        """The whole number of `name`, at most `most`. The line is required if `default` is None."""
         values = self._values.get(name)
         if values is None and default is not None:
             return default
@@ -164,7 +163,7 @@ class _Htd:
         return int(values[0])
 
     def flag(self, name: str, default: str | None = None) -> bool:
-        """Whether `name` is TRUE; the line must be there where `default` is None."""
+        """Whether `name` is TRUE. The line is required if `default` is None."""
         values = self._values.get(name)
         if values is None and default is not None:
             values = [default]
@@ -180,7 +179,7 @@ class _Htd:
         return self._values[name]
 
     def text(self, name: str) -> str:
-        """The text of `name`, "" where there is none."""
+        """The text of `name`, "" if there is no such line."""
         return ", ".join(self._values.get(name, []))
 
     def _truth(self, name: str, values: list[str], columns: int) -> list[bool]:
@@ -227,7 +226,7 @@ def _selected_wells(htd: _Htd, rows: int, columns: int) -> tuple[str, ...]:
 
 
 def _selected_sites(htd: _Htd) -> tuple[int, ...]:
-    """Without `Sites` there is one, whatever the size of the grid."""
+    """The selected sites. If `Sites` is FALSE there is one, whatever the size of the grid."""
     if not htd.flag("Sites"):
         return (1,)
     across, down = htd.number("XSites", None, _MOST_SITES), htd.number("YSites", None, _MOST_SITES)
@@ -236,7 +235,7 @@ def _selected_sites(htd: _Htd) -> tuple[int, ...]:
 
 
 def _channels(htd: _Htd) -> tuple[tuple[str, str], ...]:
-    """Those that were collected. Without `Waves` there is one."""
+    """The channels that were acquired, with their names. If `Waves` is FALSE there is one."""
     number = htd.number("NWavelengths", None, _MOST_CHANNELS) if htd.flag("Waves") else 1
     return tuple(
         (f"w{wave}", htd.text(f"WaveName{wave}").strip())

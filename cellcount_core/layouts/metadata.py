@@ -21,7 +21,7 @@ _BOMS = (
 
 
 class Unreadable(Exception):
-    """A metadata file cannot be used. `key` names it, `why` says in words what was found and what was expected."""
+    """A metadata file cannot be used. `key` names it; `why` says in words what was found and what was expected."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(key, why)
@@ -54,10 +54,10 @@ def read_xml(
 ) -> None:
     """Walk the elements of an XML file as a stream: memory does not grow with the file.
 
-    `start(name, attributes)` is called as an element begins, `end(name, text)` as it ends, `text` being what stands in it
-    (behind its last child, where it has children). Names are local names, without namespace. A file that is not of the
-    encoding it declares, or of UTF-8 where it declares none, is read as Latin-1.
-    Raises Unreadable for what is not XML, has a document type or entities of its own, or is nested more than 64 deep.
+    `start(name, attributes)` is called when an element begins, and `end(name, text)` when it ends; `text` is its text (after its last
+    child, if it has children). Names have no namespace. A file that is not in the encoding that it declares, or not in UTF-8 if it
+    declares none, is read as Latin-1. Raises Unreadable if the file is not XML, has a document type or entities of its own, or is
+    nested more than 64 deep.
     """
     try:
         _parse(key, body, start, end)
@@ -100,7 +100,7 @@ def _parse(
 
 
 def _as_utf8(key: str, body: bytes) -> bytes:
-    """The file in UTF-8, whatever it is in: the parser knows few encodings."""
+    """The file in UTF-8, whatever its encoding, because the parser knows only a few."""
     if any(body.startswith(mark) for mark, _ in _BOMS):
         return text_of(body).encode()
     declared = _DECLARED.match(body)

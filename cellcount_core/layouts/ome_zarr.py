@@ -56,7 +56,7 @@ from cellcount_core.stores.base import Absent, Denied, Listed, Store
 
 _AHEAD = 16
 _TOGETHER = 256
-"""Images whose metadata is read before more are looked for: bounds memory, and keeps reads in parallel."""
+"""How many images have their metadata read together: bounds memory, and lets reads run in parallel."""
 
 _REMEMBERED = 1_000
 Value = TypeVar("Value")
@@ -71,10 +71,10 @@ _SHOWN = 5
 
 
 class OmeZarrSettings(LayoutSettings):
-    """OME-Zarr plates and images, 0.4 and 0.5: wells, fields, channels, pixel size and time points stand in their metadata.
+    """OME-Zarr plates and images, 0.4 and 0.5: their metadata tells wells, fields, channels, pixel size and time points.
 
-    `level` is the resolution that is counted, 0 the finest. `acquisition` is the number of the one that is counted where a
-    plate has several: they show the same fields.
+    `level` is the resolution that is counted, 0 being the finest. `acquisition` is the number of the acquisition that is counted if a
+    plate has several, because they show the same fields.
     """
 
     kind: Literal["ome-zarr"] = "ome-zarr"
@@ -84,14 +84,14 @@ class OmeZarrSettings(LayoutSettings):
 
 @dataclass(frozen=True, slots=True)
 class OmeZarr(Layout):
-    """See the module. `root` is the plate, or the image, that the input itself is."""
+    """See the module. `root` is the name of the plate or image if the input itself is one."""
 
     root: str
     level: int
     acquisition: int | None
 
     def parse(self, key: str) -> Ignored:
-        """No object is an image of its own."""
+        """No single object is an image."""
         return Ignored("part of an array")
 
     @property
@@ -125,14 +125,14 @@ class _Place:
     path: str
 
     def faulty(self, reason: Reason, detail: str, path: str = "") -> ArrayAt:
-        """The image as one that cannot be counted."""
+        """The image, as one that cannot be counted."""
         return ArrayAt(self.field, self.folder, path or self.path, reason=reason, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A metadata object that was read: its folder, what was listed of it (None where the folder has none), and its bytes or why they
-    cannot be had."""
+    """A metadata object that was read: its folder, its entry in the listing (None if the folder has no such object), and its bytes or why
+    they could not be read."""
 
     folder: str
     listed: Listed | None
@@ -179,16 +179,16 @@ class _Walk:
     nodes: Nodes
     groups: dict[bytes, ImageGroup] = field(default_factory=dict)
     shapes: dict[bytes, ZarrArray] = field(default_factory=dict)
-    """What metadata says, by its bytes: the images of a plate say the same, and one value stands for all."""
+    """What metadata says, by its bytes. Images of a plate mostly have equal metadata, which is then parsed and kept once."""
 
     bare: dict[str, list[str]] = field(default_factory=dict)
-    """Folders of plates whose metadata is not there, with the wells found in them."""
+    """Folders of plates without metadata, with the wells found in them."""
 
     unnamed: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Why names of channels were dropped, with the number of images it is so of, and one of them."""
+    """Why names of channels were dropped -> the number of such images, and one of them."""
 
     def all(self) -> Iterator[ArrayAt | PlateFacts | str]:
-        """The images of all plates, and those outside of plates; behind them what is to be told in words."""
+        """The images of all plates, then those outside of plates, then warnings in words."""
         waiting = [""]
         while waiting:
             below: list[str] = []
@@ -213,7 +213,7 @@ class _Walk:
             )
 
     def _root(self, node: _Node) -> Iterator[ArrayAt | PlateFacts] | None:
-        """What a group gives that is a plate, an image or a folder of images; None for any other."""
+        """What a group yields if it is a plate, a well, an image or a folder of images; None if it is something else."""
         try:
             attributes = node.attributes()
             plate = plate_of(attributes)
@@ -251,7 +251,8 @@ class _Walk:
         yield from self._images(self._fields(node, plate, name))
 
     def _fields(self, node: _Node, plate: PlateGroup, name: str) -> Iterator[_Place | ArrayAt]:
-        """The place of each image of a plate, well by well; a field of which it is known already that it is not there as it is."""
+        """Yield the place of each image of a plate, well by well, and an ArrayAt with the reason for each field that is already known to be
+        missing."""
         wells = {_joined(node.folder, well.path): well for well in plate.wells}
         there = []
         for path, well in wells.items():
@@ -264,7 +265,7 @@ class _Walk:
             yield from self._sites(found, wells[found.folder], name, node.folder)
 
     def _sites(self, node: _Node, well: WellPath, name: str, folder: str) -> Iterator[_Place | ArrayAt]:
-        """As `_fields`, of one well of the plate `name` in `folder`."""
+        """As `_fields`, for one well of the plate `name` in `folder`."""
         try:
             images = self._of_well(node)
         except _FAULTS as fault:
@@ -281,12 +282,12 @@ class _Walk:
                 yield place.faulty(Reason.ABSENT, detail)
 
     def _of_bare_well(self, node: _Node) -> Iterator[_Place | ArrayAt]:
-        """As `_sites`, of a well whose plate says nothing."""
+        """As `_sites`, for a well whose plate has no metadata."""
         plate, well, folder = self._bare(node.folder)
         return self._sites(node, well, plate, folder)
 
     def _in_bare_well(self, path: str) -> _Place | None:
-        """The place of an image at `ROW/COLUMN/NUMBER` of which neither plate nor well says anything; None for any other path."""
+        """The place of an image at `ROW/COLUMN/NUMBER` if neither plate nor well has metadata; None for any other path."""
         row, column, number = ("", self.layout.root, *path.split("/"))[-3:]
         if not (_ROW.fullmatch(row) and _COLUMN.fullmatch(column) and _NUMBER.fullmatch(number)):
             return None
@@ -294,7 +295,7 @@ class _Walk:
         return _Place(_field(plate, well, int(number) + 1), folder, path)
 
     def _bare(self, path: str) -> tuple[str, WellPath, str]:
-        """The name of the plate, the well and the folder of the plate by the path of a well; the plate is noted as one to be told of."""
+        """The name of the plate, the well and the folder of the plate, from the path of a well. The plate is noted for a warning."""
         above, row, column = ("", "", self.layout.root, *filter(None, path.split("/")))[-3:]
         folder = parent(parent(path))
         well = WellPath(path, row, column)
@@ -304,9 +305,9 @@ class _Walk:
         return _named(above or self.layout.root), well, folder
 
     def _of_well(self, node: _Node) -> Sequence[WellImage]:
-        """The images of a well that are counted: those of one acquisition, as several are the same fields once more.
+        """The images of a well that are counted: those of one acquisition, because several acquisitions show the same fields.
 
-        Raises ConfigFault where one has to be chosen.
+        Raises ConfigFault if one has to be chosen.
         """
         images = well_of(node.attributes())
         if images is None:
@@ -325,7 +326,7 @@ class _Walk:
         return [image for image in images if image.acquisition == wanted]
 
     def _images(self, places: Iterable[_Place | ArrayAt]) -> Iterator[ArrayAt]:
-        """Each image with its array of the level that is counted."""
+        """Yield each image with the array of the level that is counted."""
         upcoming = iter(places)
         while some := list(islice(upcoming, _TOGETHER)):
             at: dict[str, _Place] = {}
@@ -346,7 +347,7 @@ class _Walk:
                 yield self._array(node, *levels[node.folder])
 
     def _level(self, node: _Node) -> tuple[ImageGroup, str]:
-        """What an image's metadata says, and the path of the array that is counted. Raises NgffFault, Absent, Denied."""
+        """What an image's metadata says, and the path of the array that is counted. Raises NgffFault, Absent or Denied."""
         body = node.had()
         if (group := self.groups.get(body)) is None:
             group = image_of(node.attributes())
@@ -387,7 +388,7 @@ class _Walk:
         )
 
     def _read(self, folders: Iterable[str], names: tuple[str, ...]) -> Iterator[_Node]:
-        """The first of the metadata objects `names` that each folder has, in the order of the folders."""
+        """Yield the first metadata object of each folder that has one of `names`, in the order of the folders."""
         wanted = []
         for folder in folders:
             there = self.nodes.at(folder)
@@ -414,7 +415,7 @@ def _field(plate: str, well: WellPath, site: int) -> FieldKey:
 
 
 def _named(folder: str) -> str:
-    """The name of a folder without the ending of OME-Zarr."""
+    """The name of a folder without the ending `.zarr` or `.ome.zarr`."""
     return _ENDINGS.sub("", folder) or folder
 
 

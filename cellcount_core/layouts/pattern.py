@@ -26,7 +26,7 @@ class PatternSettings(LayoutSettings):
     """File names read by a regular expression with named groups.
 
     `pattern` is searched in the key (path below the input, '/' separated). Groups: `plate`, `well` (or `row` and `column`),
-    `site`, `timepoint`, `channel`, `plane`; each may be absent. `plate` is the value used where no group gives it.
+    `site`, `timepoint`, `channel`, `plane`; each may be absent. `plate` is used if no group gives the plate.
     """
 
     kind: Literal["pattern"] = "pattern"
@@ -39,7 +39,7 @@ class Pattern(Layout):
     """A compiled pattern, searched in the whole key. Build it with `compile_pattern`.
 
     `plate` is the plate if no group gives it; if it is "" too, the folder is the plate (`root` for files in the input itself).
-    If a group reads the plate from the name of a folder, plates of one name in two folders are two. Rows may be letters or
+    If a group reads the plate from the name of a folder, two such folders of one name are two plates. Rows may be letters or
     numbers (3 is C); site, timepoint and plane must be digits.
     """
 
@@ -48,7 +48,7 @@ class Pattern(Layout):
     root: str
 
     def parse(self, key: str) -> Parsed | Ignored | None:
-        """None for an image whose key the pattern does not match, or whose groups do not hold a well or numbers."""
+        """See `Layout.parse`. None if the pattern does not match the key of an image, or its groups hold no well or numbers."""
         if (ignored := ignored_name(key)) is not None:
             return ignored
         match = self.expression.search(key)
@@ -69,7 +69,7 @@ class Pattern(Layout):
 
 
 def _plate_folder(key: str, match: re.Match[str]) -> str:
-    """The folder that gives the plate its name; "" where a file's name does, or where what stands before it tells something else."""
+    """The folder whose name is the plate; "" if the plate is read from a file's name, or if another group is read before it."""
     if match.groupdict().get("plate") is None:
         return ""
     start, end = match.span("plate")
@@ -81,7 +81,7 @@ def _plate_folder(key: str, match: re.Match[str]) -> str:
 def compile_pattern(config: PatternSettings, root: str) -> Pattern:
     """The layout of `config`; `root` is the plate of files in the input itself.
 
-    Raises ConfigFault if the pattern is not a regular expression, has a group of an unknown name, or gives no well or half of one.
+    Raises ConfigFault if the pattern is not a regular expression, has a group of an unknown name, or gives no well or only half of one.
 
     >>> names = PatternSettings(pattern=r"Channel(?P<channel>\\d)-\\d+-(?P<row>[A-H])-(?P<column>\\d+)\\.tif")
     >>> seen = compile_pattern(names, "plate 1").parse("Channel2-01-A-01.tif")

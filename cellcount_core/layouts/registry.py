@@ -1,4 +1,4 @@
-"""Every layout there is: settings, command line, help and documentation follow from `NAMES`.
+"""All layouts. Settings, command line, help and documentation are derived from `NAMES`.
 
 A new layout is a module of this package, which exports its `KIND`, and a name here. The modules are imported when a
 configuration is read, not before: the command line shows the names in its help.
@@ -24,12 +24,12 @@ def kinds() -> tuple[AnyLayoutKind, ...]:
 
 
 def kind_of(settings: LayoutSettings) -> AnyLayoutKind:
-    """The kind of layout that `settings` are of."""
+    """The kind of layout that `settings` belong to."""
     return next(kind for kind in kinds() if kind.name == settings.kind)
 
 
 def build_layout(settings: LayoutSettings, root: str) -> Layout:
-    """The layout of `settings`; `root` is the plate of files that lie in the input itself, where names give none.
+    """The layout of `settings`. `root` is the plate of files in the input folder itself, if names do not tell it.
 
     Raises ConfigFault for settings that cannot be used, such as a bad pattern or an unknown column of a table.
     """

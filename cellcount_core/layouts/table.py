@@ -1,7 +1,7 @@
-"""A manifest: a CSV or Parquet table with a row for each file, which says what is expected and what each file is.
+"""A manifest: a CSV or Parquet table with one row for each file, which says what each file is and which files are expected.
 
-Names tell nothing here: the rows of the table are joined with the listing. A file that the table names and that is not there
-is a missing field; files that it does not name are left alone.
+File names are not interpreted: the rows of the table are joined with the listing. A file that the table names but that does not exist
+is a missing field. Files that the table does not name are ignored.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|/|[A-Za-z]:[\\/]|\\\\)")
 
 
 class TableSettings(LayoutSettings):
-    """A manifest (CSV or Parquet) with a row a file.
+    """A manifest (CSV or Parquet) with one row for each file.
 
     `manifest` is a path relative to the input, or a path or URL of its own. `columns` maps `key`, `plate`, `well`, `site`,
     `timepoint`, `channel`, `plane` to the names of the manifest's columns; those left out keep their own name.
-    A file that the manifest names and that is not there becomes a `missing` row.
+    A file that the manifest names but that does not exist becomes a `missing` row.
     """
 
     kind: Literal["table"] = "table"
@@ -44,7 +44,7 @@ class TableSettings(LayoutSettings):
 
 @dataclass(frozen=True, slots=True)
 class TableLayout(Layout):
-    """Where the table lies, and what its columns are called (`columns` maps our names to the table's). Build it with `check_manifest`."""
+    """The location of the table, and the names of its columns (`columns` maps our names to the table's). Build it with `check_manifest`."""
 
     location: str
     columns: Mapping[str, str]
@@ -60,11 +60,11 @@ class TableLayout(Layout):
         return self
 
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
-        """The rows in the table's order, one by one; the bytes of the table are held in memory.
+        """Yield the rows in the table's order. The bytes of the table are held in memory.
 
-        A relative location is looked up in the input `store`, then on this machine. Without a column (or value) for them the
-        plate is the file's folder (`root` for the input itself), the well its name, site and time point 1, plane 0 and the channel "". Wells are brought
-        to their two-digit form. Raises ConfigFault naming table, row and value for what cannot be used.
+        A relative location is looked up in the input `store`, then on this machine. Without a column (or value), the plate is the file's
+        folder (`root` for the input itself), the well is the file's name, site and time point are 1, the plane is 0 and the channel "".
+        Wells get their two-digit form. Raises ConfigFault naming table, row and value if something cannot be used.
         """
         for where, row in self._rows(self._read(store, options)):
             yield self._entry(where, row)
