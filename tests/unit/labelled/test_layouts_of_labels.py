@@ -310,7 +310,7 @@ def spoil_nan(root: Path) -> None:
         (spoil_planes, r"images/a\.tif: an image of 5 channels .*one plane"),
         (spoil_missing_label, r"images/a\.tif: no label file"),
         (spoil_missing_image, r"labels/b\.tif: no image"),
-        (spoil_twice, "has the same name but for the ending"),
+        (spoil_twice, "has the same name with another ending"),
         (spoil_nan, r"images/a\.tif: 1200 of 1200 pixels are not finite"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_number_that_no_table_can_hold_does_not_parse() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("(?P<well>[A-H", "no regular expression: unterminated character set at character"),
+        ("(?P<well>[A-H", "not a regular expression: unterminated character set at character"),
         (r"(?P<well>..)(?P<chanel>\d)", "'chanel' is unknown; did you mean 'channel'"),
         (r"s(?P<site>\d)", "no group gives the well"),
         (r"(?P<row>[A-H])", "no group gives the well"),

@@ -64,7 +64,7 @@ def test_a_line_that_is_no_event_is_named(store: LocalStore, tmp_path: Path) -> 
     Ledger(store).append(EVENT)
     (tmp_path / "nights/ledger/000001.json").write_text('{"status": "lost"}')
 
-    with pytest.raises(LedgerFault, match=r"000001\.json is no event"):
+    with pytest.raises(LedgerFault, match=r"000001\.json is not an event"):
         Ledger(store)
 
 

@@ -103,7 +103,9 @@ def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> No
         assert "Rename" in text
         assert "flat" not in text
     store = store_of([*PLATE, "20\udcb5m.tif", "photo.tif"])
-    with pytest.raises(ConfigFault, match=r"(?s)1 image file: 'photo.tif'.*name of 1 image file is no UTF-8"):
+    with pytest.raises(
+        ConfigFault, match=r"(?s)1 image file: 'photo.tif'.*name of 1 image file is not UTF-8"
+    ):
         plan_of(store, IMAGEXPRESS)
     with plan_of(store, IMAGEXPRESS.model_copy(update={"unparsed": "ignore"})) as plan:
         assert any("2 image files are left out" in text for text in plan.summary.warnings)

@@ -80,7 +80,7 @@ def test_a_size_of_no_cells_stops_with_the_ways_out_and_beside_others_is_told() 
         ):
             pool_sizes([image(absurd)])
         warnings = scale_warnings(pool_sizes([image(absurd), image(20.0, plate="Q")]))
-        assert len(warnings) == 1 and "'P'" in warnings[0] and "no size of cells" in warnings[0]
+        assert len(warnings) == 1 and "'P'" in warnings[0] and "do not look like cells" in warnings[0]
 
 
 def test_a_size_that_rests_on_few_objects_is_told_with_its_doubt() -> None:

@@ -56,7 +56,7 @@ def test_places_that_the_cluster_cannot_see_are_refused_with_the_ways_out(folder
         "input: /data/plate\noutput: out\n": ["output: 'out' is a relative path", f"{folder}/out)", "s3://"],
         "input: in\noutput: ../out\n": ["input: 'in'", "output: '../out'", f"{folder.parent}/out)"],
         f"{CONFIG}run: {{model: {{package: ../mine}}}}\n": [
-            "run.model.package: '../mine' is no folder below"
+            "run.model.package: '../mine' is not a folder below"
         ],
         f"{CONFIG}run: {{model: {{package: ./none}}}}\n": ["run.model.package: './none' is no folder below"],
         f"{CONFIG}runs: {{}}\n": ["runs: unknown key; did you mean 'run'?"],
