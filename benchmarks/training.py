@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from cellcount_core.labelled.dataset import choose, list_labelled
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.manifest import MANIFEST
-from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import COUNTS
+from cellcount_core.training.learning import train_config
 from cellcount_core.training.network import compiled, prepare_backend
 
 RECIPE = Path("conf/train_seed_unet.yaml")
@@ -58,13 +58,14 @@ def main() -> None:
 
 def step(arguments: argparse.Namespace) -> None:
     """Print the median seconds of a step."""
-    config = TrainConfig.model_validate(yaml.safe_load(arguments.recipe.read_text()))
+    config = train_config(yaml.safe_load(arguments.recipe.read_text()))
     prepare_backend(arguments.threads)
     _, trainee = compiled(config, 1000)
     side, batch = config.crop_px, arguments.batch
     rng = np.random.default_rng(0)
-    inputs = rng.random((batch, side, side, 1), np.float32)
-    targets = rng.random((batch, side, side, len(config.maps) + 1), np.float32)
+    inputs = rng.random((batch, side, side, len(config.input.channels)), np.float32)
+    # A target for each map, and the weight of each pixel.
+    targets = rng.random((batch, side, side, len(config.outputs()) + 1), np.float32)
     seconds = []
     for _ in range(arguments.steps + 3):
         began = time.perf_counter()

@@ -17,13 +17,10 @@ from cellcount_core.cli.settings import read_yaml
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import load_package
 from cellcount_core.models.package import read_for_writing
-from cellcount_core.objects.separators import build_separator
+from cellcount_core.tasks.instances.fit import SEPARATOR_GRIDS, SEPARATOR_START, as_counted, fit_cores, score
+from cellcount_core.tasks.instances.learn import InstancesConfig, InstancesLearning
 from cellcount_core.tasks.instances.task import section_of
-from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.export import GOLDEN, as_counted, finish_package, fitting_images
-from cellcount_core.training.fit import SEPARATOR_GRIDS, SEPARATOR_START, fit_cores, score
-from cellcount_core.training.variants import put_labels
-from cellcount_core.training.batches import load_images
+from cellcount_core.training.export import finish_package, put_found
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "models" / "nuclei"
@@ -35,14 +32,14 @@ def main() -> None:
     made.add_argument("--names", nargs="+", default=list(SEPARATOR_GRIDS), choices=list(SEPARATOR_GRIDS))
     made.add_argument("--dry", action="store_true", help="print what would be fitted and write nothing")
     arguments = made.parse_args()
-    config = TrainConfig.model_validate(read_yaml(ROOT / "conf" / "train_nuclei.yaml"))
-    images = load_images(config, report=print)
+    config = InstancesConfig.model_validate(read_yaml(ROOT / "conf" / "train_nuclei.yaml"))
+    lesson = InstancesLearning().load(config, print)
     package = load_package(FOLDER)
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
     # Whole images, whose number of pixels differs: a full batch of each would be the same image many times.
     engine.batch = 1
 
-    fit, maps = as_counted(package, engine, fitting_images(config, images), print)
+    fit, maps = as_counted(package, engine, lesson.fitting_images(), print)
     stated = {name: value for name, value in section_of(package).separator.items() if name != "kind"}
     before = {name: float(str(value)) for name, value in stated.items() if value is not None}
     start = {**{name: SEPARATOR_START[name] for name in arguments.names}, **before}
@@ -62,8 +59,8 @@ def main() -> None:
     manifest["instances"] |= {"separator": separator}
     manifest["engines"] = {name: manifest["engines"][name] for name in ("keras", "onnxruntime")}
     manifest["golden"]["engines"] = {}
-    put_labels(FOLDER / GOLDEN, build_separator(separator))
-    written = finish_package(config, images, FOLDER, manifest, print)
+    put_found(lesson, manifest["instances"], FOLDER)
+    written = finish_package(config, lesson, FOLDER, manifest, print)
     print(f"{FOLDER.relative_to(ROOT)}: {written.name} {written.version} {written.digest[:12]}")
 
 

@@ -26,13 +26,14 @@ from benchmarks.peers.environment import SystemFailed, python_with, worker
 from benchmarks.peers.manifest import Entry
 from benchmarks.peers.worker import LABELS, MEASURED, Measured, read_measured
 from benchmarks.record import record
-from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.labelled.dataset import load_folder
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import ENGINES, ON_GPU
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, load_package, shipped_folder
-from cellcount_core.training.batches import split_groups
+from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.matching import Report
+from cellcount_core.training.learning import split_groups
 
 GROUPS = ("watershed", "stardist", "cellprofiler", "packages")
 MODALITY, FIT_SHARE = "fluorescence", 0.1
@@ -195,7 +196,7 @@ def compare(
     assert (starts[-1].cores or 0) < 1.05, f"{system.label}: counted on more than one core"
     with np.load(folder / LABELS) as counted:
         assert sorted(counted) == sorted(image.id for image in val), f"{system.label}: counted other images"
-        report = Report(tuple(score_image(image, counted[image.id]) for image in val))
+        report = Report(tuple(score_labels(image.truth, counted[image.id]) for image in val))
     return Row(system, report, starts[-1].with_start(best))
 
 

@@ -258,7 +258,7 @@ def evaluate(
 
     with _in_words_of_python():
         package = find_package(os.fspath(model))
-        images = list_data(Path(data), split=split, modality=modality, limit=limit)
+        images = list_data(package, Path(data), split=split, modality=modality, limit=limit)
         found = assess(
             package,
             images,

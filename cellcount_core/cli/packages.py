@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from cellcount_core.cli.settings import explain, read_settings
+from cellcount_core.cli.settings import explain, parsed_assignment, read_settings, read_yaml
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
 
 if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
     from cellcount_core.evaluation.evaluate import Diameter
     from cellcount_core.evaluation.suites.run import Bars
-    from cellcount_core.models.package import Package
-    from cellcount_core.tasks.task import Scoring
     from cellcount_core.training.config import TrainConfig
 
 
@@ -88,7 +86,7 @@ class ToEvaluate:
 
 
 def evaluate(asked: ToEvaluate, data: Path) -> int:
-    """Evaluate a package on the labelled images of `data` and write the result. Prints a short table and the path of the
+    """Evaluate a package on images of which the truth is known (`data`) and write the result. Prints a short table and the path of the
     page, or the whole result as JSON.
 
     Raises ConfigFault or OutputFault if something asked is not valid.
@@ -96,14 +94,11 @@ def evaluate(asked: ToEvaluate, data: Path) -> int:
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
     from cellcount_core.models.package import find_package
-    from cellcount_core.tasks.task import task_of
 
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
     package = find_package(asked.package)
-    if (scoring := task_of(package).scoring(package)) is not None:
-        return _by_truths(package, scoring, data, asked)
-    images = list_data(data, split=asked.split, modality=asked.modality, limit=asked.limit)
+    images = list_data(package, data, split=asked.split, modality=asked.modality, limit=asked.limit)
     line = ProgressLine()
     evaluation = assess(
         package, images, engine=asked.engine, threads=asked.threads, diameter=scale, progress=line.show
@@ -113,24 +108,8 @@ def evaluate(asked: ToEvaluate, data: Path) -> int:
         print(json.dumps(as_json(evaluation), indent=1, ensure_ascii=False, allow_nan=False))
         return int(ExitCode.OK)
     print("\n".join(report_lines(evaluation)))
-    print(f"page, JSON and CSV are in {page.parent.absolute()}/")
+    print(f"{'page, JSON and CSV' if evaluation.scores else 'JSON and CSV'} are in {page.parent.absolute()}/")
     print(page)
-    return int(ExitCode.OK)
-
-
-def _by_truths(package: Package, scoring: Scoring, data: Path, asked: ToEvaluate) -> int:
-    """Evaluate a package whose task is compared with a table of true answers."""
-    from cellcount_core.evaluation.truths import as_plain, compare, told, write_compared
-
-    compared = compare(
-        package, scoring, data, engine=asked.engine, threads=asked.threads, split=asked.split, limit=asked.limit,
-        progress=ProgressLine().show,
-    )  # fmt: skip
-    written = write_compared(compared, asked.out)
-    if asked.form == "json":
-        print(json.dumps(as_plain(compared), indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        print("\n".join([*told(compared), *map(str, written)]))
     return int(ExitCode.OK)
 
 
@@ -156,10 +135,13 @@ def evaluate_suites(
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
     packages = [find_package(name) for name in (asked.package, *beside)]
+    chosen = run.judging(chosen, suites, packages)
+    for left_out in sorted(set(run.SUITES) - {suite.name for suite in chosen}) if run.ALL in suites else ():
+        print(f"{left_out} is left out: {run.SUITES[left_out].why_not(packages[0])}", file=sys.stderr)
     images = (
         None
         if data is None
-        else list_data(data, split=asked.split, modality=asked.modality, limit=asked.limit)
+        else list_data(packages[0], data, split=asked.split, modality=asked.modality, limit=asked.limit)
     )
     told = []
     for measured in run.run_suites(
@@ -199,7 +181,7 @@ def _refuse_file(out: Path) -> None:
 
 def report_lines(evaluation: Evaluation) -> list[str]:
     """What the console shows: the package, the data, the main figures with their intervals, and F1 and counts by group."""
-    from cellcount_core.evaluation.figures import meaning, shown, shown_with_interval
+    from cellcount_core.evaluation.figures import FIGURES, meaning, shown, shown_with_interval
     from cellcount_core.evaluation.page import data_words, diameter_words, notices
 
     package = evaluation.package
@@ -210,8 +192,11 @@ def report_lines(evaluation: Evaluation) -> list[str]:
         "",
         f"{'':<18}value (95 % interval)",
     ]
+    shown_names = [name for name in _SHOWN if name in evaluation.figures]
+    shown_names += [name for name in evaluation.figures if name not in FIGURES]
     lines += [
-        f"{meaning(name).title:<18}{shown_with_interval(name, evaluation.figures[name])}" for name in _SHOWN
+        f"{meaning(name).title:<18}{shown_with_interval(name, evaluation.figures[name])}"
+        for name in shown_names
     ]
     columns = ("f1_50", "ap_mean", "count_mape", "count_bias")
     for table in evaluation.tables:
@@ -288,12 +273,12 @@ def package_now(config: Path, assignments: Sequence[str]) -> int:
 def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
     """Measure again what a package states about its counts, with the present code, and give it the version of the configuration."""
     from cellcount_core.pipeline.context import prepare_process
-    from cellcount_core.training.batches import load_images
     from cellcount_core.training.export import refit_package
+    from cellcount_core.training.start import load_lesson
 
     prepare_process()
     settings = _settings(config, assignments)
-    refit_package(settings, load_images(settings, report=print), folder)
+    refit_package(settings, load_lesson(settings, report=print), folder)
     print(f"package: {folder}")
     return int(ExitCode.OK)
 
@@ -308,6 +293,11 @@ def _numbers(seeds: str) -> list[int]:
 
 
 def _settings(config: Path, assignments: Sequence[str]) -> TrainConfig:
-    from cellcount_core.training.config import TrainConfig
+    from cellcount_core.training.learning import settings_model
 
-    return read_settings(config, assignments, TrainConfig)
+    given = read_yaml(config)
+    for assignment in assignments:
+        # The task decides which other keys there are.
+        if parsed_assignment(assignment)[0] == ["task"]:
+            given["task"] = parsed_assignment(assignment)[1]
+    return read_settings(config, assignments, settings_model(given))

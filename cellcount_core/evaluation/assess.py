@@ -1,35 +1,32 @@
-"""One evaluation: the labelled images it is made on, a package that counts them, and the results scored, measured and
-grouped."""
+"""One evaluation: the images it is made on, a package that looks at them, and the results compared with the truth, measured and grouped.
+
+The package's task says what is compared: label images, boxes, or a row of a table (`Task.scoring`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.evaluation.evaluate import (
-    Diameter,
-    ImageScore,
-    count_image,
-    counting_of,
-    in_turn,
-    labels_of,
-    score_image,
-)
-from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure
-from cellcount_core.labelled.dataset import Listing, choose, list_labelled
-from cellcount_core.labelled.image import LabelledEntry, LabelledImage
+from cellcount_core.domain.columns import Value
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn, score_found
+from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure, plain_figure
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.dataset import Listing, choose, list_images
+from cellcount_core.labelled.image import Entry, Pictured
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
+from cellcount_core.tasks.matching import ImageScore
 from cellcount_core.tasks.object_size.looks import tells_sizes
+from cellcount_core.tasks.task import Found, Scored, Truth, task_of
 
 ALL = "all"
 HELD_OUT = "val"
@@ -48,11 +45,13 @@ class Data:
     kind: str
     split: str
     modality: tuple[str, ...]
-    entries: tuple[LabelledEntry, ...]
+    entries: tuple[Entry[Pictured], ...]
 
 
-def list_data(path: Path, *, split: str | None, modality: Sequence[str], limit: int | None) -> Data:
-    """List the labelled images of a folder or file, in any layout that training can read.
+def list_data(
+    package: Package, path: Path, *, split: str | None, modality: Sequence[str], limit: int | None
+) -> Data:
+    """List the images of a folder or file with the truths that the package's task is compared with.
 
     `split` None takes "val" if the data has it and otherwise everything; "all" takes everything. `modality` () takes
     every modality. `limit` keeps so many images, evenly spread. Raises ConfigFault naming path and value, what was
@@ -62,13 +61,8 @@ def list_data(path: Path, *, split: str | None, modality: Sequence[str], limit: 
     >>> data.kind, len(data.entries)
     ('npz', 2)
     """
-    if not path.exists():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ConfigFault(
-            f"{path}: there is no such folder or file; expected labelled images (a folder with index.csv, an .npz archive, …)"
-            f"{nearest(path.name, beside)}"
-        )
-    listing = list_labelled(path)
+    scoring = task_of(package).scoring(package)
+    listing = list_images(path, scoring.truth, package.input.channels, scoring.names)
     chosen = _default_split(listing) if split is None else "" if split == ALL else split
     entries = choose(listing, chosen, modality)
     if limit is not None and limit < len(entries):
@@ -76,7 +70,7 @@ def list_data(path: Path, *, split: str | None, modality: Sequence[str], limit: 
     return Data(str(path), listing.kind, chosen, tuple(modality), tuple(entries))
 
 
-def _default_split(listing: Listing) -> str:
+def _default_split(listing: Listing[Pictured]) -> str:
     return HELD_OUT if any(entry.split == HELD_OUT for entry in listing.entries) else ""
 
 
@@ -88,20 +82,26 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image: its score, its size in px, and the object diameter (px) it was counted at (None: as it is)."""
+    """One image: its score (None if the task has no objects), its size in px, and the object diameter (px) it was counted at (None: as it
+    is). `values` are the task's own columns.
+    """
 
-    score: ImageScore
+    id: str
+    modality: str
+    score: ImageScore | None
     width_px: int
     height_px: int
     counted_at_px: float | None
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An image to look at: `image` with its true labels, `counted` (H, W) int32, and its score."""
+    """An image to look at: its first plane (H, W), what is true of it, what was found in it, and its score."""
 
-    image: LabelledImage
-    counted: NDArray[np.int32]
+    plane: Plane
+    truth: Truth
+    found: Found
     score: ImageScore
 
 
@@ -140,8 +140,11 @@ class SizeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything an evaluation found. `worst` are the images with the lowest AP at IoU 0.5, the worst first; images
-    with AP 1 are left out."""
+    """Everything an evaluation found.
+
+    `figures` are those of objects, each with its bootstrap interval, and those of the task itself, without one. `worst` are the images
+    with the lowest AP at IoU 0.5, the worst first; images with AP 1 are left out. A task without objects has no `tables` and no `worst`.
+    """
 
     package: Package
     engine: str
@@ -154,14 +157,19 @@ class Evaluation:
     worst: tuple[Shown, ...]
 
     @property
+    def scores(self) -> tuple[ImageScore, ...]:
+        """The scores of all images, in their order; () if the task has no objects."""
+        return tuple(row.score for row in self.rows if row.score is not None)
+
+    @property
     def objects(self) -> int:
         """True objects of all images."""
-        return sum(row.score.true for row in self.rows)
+        return sum(score.true for score in self.scores)
 
     @property
     def counted(self) -> int:
         """Counted objects of all images."""
-        return sum(row.score.counted for row in self.rows)
+        return sum(score.counted for score in self.scores)
 
 
 def assess(
@@ -179,34 +187,42 @@ def assess(
     loaded = load_engine(package, name, threads)
     check_golden(package, loaded)
     rows: list[ImageRow] = []
+    scored: list[Scored] = []
     worst: list[Shown] = []
     with closing(planes_kit(package, loaded, counting_of(diameter))) as kit:
-        for done, (row, shown) in enumerate(in_turn(partial(_assessed, kit), data.entries), 1):
+        for done, (row, compared, shown) in enumerate(in_turn(partial(_assessed, kit), data.entries), 1):
             rows.append(row)
+            scored.append(compared)
             # Of all images only the worst are kept: those of a large set would fill the memory.
-            worst = sorted([*worst, shown], key=_badness)[:WORST]
+            worst = sorted([*worst, *shown], key=_badness)[:WORST]
             progress(done, len(data.entries))
-    scores = [row.score for row in rows]
+    scores = [row.score for row in rows if row.score is not None]
+    own = task_of(package).scoring(package).figures(scored)
     return Evaluation(
         package=package,
         engine=name,
         diameter=diameter,
         data=data,
         rows=tuple(rows),
-        figures=measure(scores),
-        tables=_tables(scores),
+        figures=(measure(scores) if scores else {})
+        | {key: plain_figure(value) for key, value in own.items()},
+        tables=_tables(scores) if scores else (),
         sizes=check_sizes(rows) if diameter == "auto" and tells_sizes(package) else None,
         worst=tuple(shown for shown in worst if shown.score.matches[0].ap < 1),
     )
 
 
-def _assessed(kit: PlanesKit, entry: LabelledEntry) -> tuple[ImageRow, Shown]:
-    image = entry.load(len(kit.counted))
+def _assessed(kit: PlanesKit, entry: Entry[Pictured]) -> tuple[ImageRow, Scored, tuple[Shown, ...]]:
+    image = entry.load([selection.name for selection in kit.counted])
     seen = count_image(kit, image)
-    labels = labels_of(seen)
-    score = score_image(image, labels)
-    height, width = labels.shape
-    return ImageRow(score, width, height, seen.scale.diameter_px), Shown(image, labels, score)
+    scored = score_found(kit, image, seen)
+    height, width = seen.shape
+    row = ImageRow(
+        image.id, image.truth.modality, scored.objects, width, height, seen.scale.diameter_px, scored.values
+    )
+    plane = next(iter(image.planes.values()))
+    shown = () if scored.objects is None else (Shown(plane, image.truth, seen.found, scored.objects),)
+    return row, scored, shown
 
 
 def check_package(package: Package, diameter: Diameter) -> None:
@@ -243,10 +259,12 @@ def _tables(scores: Sequence[ImageScore]) -> tuple[GroupTable, ...]:
 
 def check_sizes(rows: Sequence[ImageRow]) -> SizeCheck | None:
     """How well the sizes that images were counted at agree with the true ones. None if no image has an object."""
-    some = [row for row in rows if row.score.diameter_px > 0]
+    some = [
+        (row.counted_at_px, row.score.diameter_px) for row in rows if row.score and row.score.diameter_px > 0
+    ]
     if not some:
         return None
-    told = [row.counted_at_px / row.score.diameter_px for row in some if row.counted_at_px is not None]
+    told = [at / true for at, true in some if at is not None]
     off = np.abs(np.log(np.array(told, np.float64)))
     return SizeCheck(
         len(some),

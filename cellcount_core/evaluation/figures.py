@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore
+from cellcount_core.domain.columns import Value
+from cellcount_core.tasks.matching import THRESHOLDS, ImageScore
 
 RESAMPLES = 2000
 SEED = 0
@@ -157,9 +158,11 @@ _HEADLINE = {
 
 
 def meaning(name: str) -> FigureText:
-    """How a figure of `FIGURES` is shown."""
+    """How a figure is shown. One of the task itself has its name as title, and no sentence."""
     if name in _HEADLINE:
         return _HEADLINE[name]
+    if name not in FIGURES:
+        return FigureText(name.replace("_", " "), False, False, "")
     kind, _, percent = name.partition("_")
     threshold = f"{int(percent) / 100:g}"
     formula = "hits / (hits + misses + extras)" if kind == "ap" else "2 hits / (2 hits + misses + extras)"
@@ -192,6 +195,13 @@ def measure(
         name: _interval(float(figure(data, ones)[0]), np.concatenate([*drawn[name], np.zeros(0)]))
         for name, figure in FIGURES.items()
     }
+
+
+def plain_figure(value: Value) -> Interval:
+    """A figure of the task itself, which has no interval here. Raises TypeError if it is not a number."""
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"figures are numbers (got {value!r:.80})")
+    return Interval(None if value is None else float(value), None, None)
 
 
 def _interval(value: float, sample: Floats) -> Interval:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cellcount_core.evaluation.assess import Evaluation, GroupFigures, Shown
 from cellcount_core.evaluation.figures import (
-    FIGURES,
     RESAMPLES,
     SEED,
     Interval,
@@ -131,7 +130,7 @@ def evaluation_page(evaluation: Evaluation) -> EvaluationPage:
         cards=tuple(Card(one.title, one.value, one.ends) for one in _figures(evaluation.figures, CARDS)),
         resamples=f"{RESAMPLES:,}",
         seed=SEED,
-        figures=_figures(evaluation.figures, FIGURES),
+        figures=_figures(evaluation.figures, evaluation.figures),
         plots=_plots(evaluation),
         sizes=_sizes(evaluation),
         # A dash between letters must not end a line.
@@ -150,6 +149,8 @@ def evaluation_page(evaluation: Evaluation) -> EvaluationPage:
 def diameter_words(evaluation: Evaluation) -> str:
     """A sentence on how images were brought to the model's scale."""
     own = evaluation.package.input.diameter_px
+    if not evaluation.scores:
+        return "images as the package takes them"
     if own is None:
         return "images as they are (the package counts at any scale)"
     if evaluation.diameter == "auto" and not tells_sizes(evaluation.package):
@@ -167,9 +168,11 @@ def data_words(evaluation: Evaluation) -> str:
     split = f", split {data.split}" if data.split else ""
     modality = f", {', '.join(data.modality)}" if data.modality else ""
     images = len(evaluation.rows)
+    listed = f"{data.path}{split}{modality}: {images:,} image{'' if images == 1 else 's'}"
     return (
-        f"{data.path}{split}{modality}: {images:,} image{'' if images == 1 else 's'} with {evaluation.objects:,} objects, "
-        f"{evaluation.counted:,} counted"
+        f"{listed} with {evaluation.objects:,} objects, {evaluation.counted:,} counted"
+        if evaluation.scores
+        else listed
     )
 
 
@@ -177,9 +180,9 @@ def notices(evaluation: Evaluation) -> list[str]:
     """What a reader must know before reading the figures."""
     told = []
     meant = evaluation.package.modality
-    others = sorted({row.score.modality for row in evaluation.rows} - {*meant, ""})
+    others = sorted({row.modality for row in evaluation.rows} - {*meant, ""})
     if meant and others:
-        number = sum(row.score.modality in others for row in evaluation.rows)
+        number = sum(row.modality in others for row in evaluation.rows)
         told.append(
             f"{number} of {len(evaluation.rows)} images are of a modality the package is not for ({', '.join(others)}; it is for "
             f"{', '.join(meant)}): see the figures by modality"
@@ -211,7 +214,7 @@ def _group(group: GroupFigures) -> ShownGroup:
 
 
 def _plots(evaluation: Evaluation) -> tuple[Picture, ...]:
-    scores = [row.score for row in evaluation.rows]
+    scores = evaluation.scores
     by_size = next(table.groups for table in evaluation.tables if table.key == "size")
     return (
         Picture("Counted against true objects, a point an image", inline_png(calibration_png(scores))),
@@ -231,7 +234,7 @@ def _sizes(evaluation: Evaluation) -> str:
 
 def _worst(each: Shown) -> WorstImage:
     score, match = each.score, each.score.matches[0]
-    png, width, height = outlines_png(each.image.plane, each.image.labels, each.counted)
+    png, width, height = outlines_png(each.plane, each.truth, each.found)
     modality = f" · {score.modality}" if score.modality else ""
     diameter = f" · objects of {score.diameter_px:.0f} px" if score.true else ""
     return WorstImage(

@@ -15,11 +15,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 from numpy.typing import NDArray
 
 from cellcount_core.evaluation.assess import GroupFigures
-from cellcount_core.evaluation.evaluate import ImageScore
 from cellcount_core.evaluation.figures import SIZE_EDGES_PX, Floats, size_of
 from cellcount_core.objects.labels import inner_edge
 from cellcount_core.report.overlay import grey_image
 from cellcount_core.report.platemap import figure_png
+from cellcount_core.tasks.matching import ImageScore
+from cellcount_core.tasks.task import Found, Truth
 
 TRUE, COUNTED, BOTH = (255, 158, 27), (64, 170, 255), (255, 255, 255)
 """Colours (R, G, B) of outlines that are only true, only counted, or both. Orange, blue and white can be told apart
@@ -30,30 +31,40 @@ _DIMMED = 0.72
 """The image is darkened by this factor, so that outlines stand out even where it is white."""
 
 
-def outlines_png(
-    plane: NDArray[np.generic], true: NDArray[np.int32], counted: NDArray[np.int32]
-) -> tuple[bytes, int, int]:
-    """Draw both outlines over the plane (H, W) in grey. Returns the PNG, and the picture's width and height in px.
+def outlines_png(plane: NDArray[np.generic], true: Truth, counted: Found) -> tuple[bytes, int, int]:
+    """Draw what is true and what was found over the plane (H, W) in grey. Returns the PNG, and the picture's width and height in px.
 
-    `true` and `counted` are label images (H, W), 0 the background. Outlines lie inside their objects. Small images
-    are enlarged by a whole factor to about 480 px, large ones reduced to 960 px. Raises ValueError if the shapes
-    differ.
+    Label images are drawn as the outlines of their objects, which lie inside them; boxes as boxes. Small images are enlarged by a whole
+    factor to about 480 px, large ones reduced to 960 px. Raises ValueError if a label image has another shape than the plane.
     """
-    if not plane.shape == true.shape == counted.shape:
-        raise ValueError(
-            f"plane and labels must have one shape (got {plane.shape}, {true.shape} and {counted.shape})"
-        )
     height, width = _size((plane.shape[0], plane.shape[1]))
     method = cv2.INTER_AREA if width < plane.shape[1] else cv2.INTER_CUBIC
     grey = cv2.resize(grey_image(plane), (width, height), interpolation=method)
     image = np.repeat((_DIMMED * np.asarray(grey, np.float32)).astype(np.uint8)[:, :, None], 3, axis=2)
     line = 2 if width > plane.shape[1] else 1
-    is_true, is_counted = (inner_edge(_enlarged(labels, width, height), line) for labels in (true, counted))
+    is_true, is_counted = (_lines(layer, plane.shape, (height, width), line) for layer in (true, counted))
     image[is_true], image[is_counted], image[is_true & is_counted] = TRUE, COUNTED, BOTH
     done, encoded = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
         raise ValueError(f"an image of shape {image.shape} could not be written as PNG")
     return encoded.tobytes(), width, height
+
+
+def _lines(
+    layer: Truth | Found, shape: tuple[int, ...], size: tuple[int, int], line: int
+) -> NDArray[np.bool_]:
+    """The pixels of a picture of `size` (height, width) on which the objects of a layer of `shape` (H, W) are drawn."""
+    if layer.labels is not None:
+        if layer.labels.shape != shape:
+            raise ValueError(f"plane and labels must have one shape (got {shape} and {layer.labels.shape})")
+        return inner_edge(_enlarged(np.asarray(layer.labels, np.int32), size[1], size[0]), line)
+    drawn = np.zeros(size, np.uint8)
+    factors = np.array([size[0] / shape[0], size[1] / shape[1]] * 2)
+    for y0, x0, y1, x1 in (
+        np.rint((np.zeros((0, 4)) if layer.boxes is None else layer.boxes) * factors).astype(int).tolist()
+    ):
+        cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), 1, line)
+    return drawn > 0
 
 
 def _size(shape: tuple[int, int]) -> tuple[int, int]:

@@ -100,10 +100,10 @@ def _coco_entries(path: Path, split: str) -> list[LabelledEntry]:
 
 
 def _read_coco(
-    path: Path, split: str, image: JsonObject, objects: Sequence[JsonObject]
+    path: Path, split: str, image: JsonObject, objects: Sequence[JsonObject], roles: Sequence[str]
 ) -> tuple[Pixels, Labels]:
     file = find_image(path, split, str(image["file_name"]))
-    pixels = read_pixels(file)
+    pixels = read_pixels(file, roles)
     height, width = plane_of(pixels).shape
     shape = (height, width)
     stated = (image.get("height", shape[0]), image.get("width", shape[1]))
@@ -274,6 +274,6 @@ def _voc_splits(folder: Path) -> dict[str, str]:
     }
 
 
-def _read_voc(image: Path, mask: Path) -> tuple[Pixels, Labels]:
-    pixels, labels = same_size(read_pixels(image), read_indices(mask), mask)
+def _read_voc(image: Path, mask: Path, roles: Sequence[str]) -> tuple[Pixels, Labels]:
+    pixels, labels = same_size(read_pixels(image, roles), read_indices(mask), mask)
     return pixels, np.where(labels == _VOC_VOID, 0, labels).astype(np.int32)

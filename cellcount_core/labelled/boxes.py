@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault, nearest
 from cellcount_core.images.decode import open_image
-from cellcount_core.images.imagefile import COLOURS, Plane
+from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.annotations import annotation_files
 from cellcount_core.labelled.box_formats import (
     BoxFiles,
@@ -34,7 +34,8 @@ from cellcount_core.labelled.box_formats import (
     read_yolo,
 )
 from cellcount_core.labelled.folders import read_rows
-from cellcount_core.labelled.image import read_pixels
+from cellcount_core.labelled.image import of_roles, read_pixels
+from cellcount_core.tasks.task import Truth
 
 AUTO = "auto"
 BOX_KINDS = ("voc", "coco", "yolo")
@@ -223,6 +224,11 @@ class BoxedImage:
             return 0.0
         return float(np.median(np.sqrt((self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1))))
 
+    @property
+    def truth(self) -> Truth:
+        """What is true of the image: its boxes."""
+        return Truth(self.id, self.modality, self.diameter_px, boxes=self.boxes, classes=self.classes)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxEntry:
@@ -242,16 +248,12 @@ class BoxEntry:
 
         Raises ConfigFault naming the file if it cannot be read, or has other channels.
         """
-        colours = tuple(roles) == COLOURS
-        pixels = read_pixels(self.file, COLOURS if colours else ())
-        if roles and len(pixels.planes) != len(roles):
-            raise ConfigFault(
-                f"{self.file}: an image of {len(pixels.planes)} channels; {len(roles)} expected ({', '.join(roles)})"
-            )
-        planes = dict(zip(roles or pixels.planes, pixels.planes.values(), strict=True))
+        pixels = read_pixels(self.file, roles)
+        if roles:
+            pixels = of_roles(pixels, roles, str(self.file))
         return BoxedImage(
             self.id,
-            planes,
+            pixels.planes,
             self.boxes,
             self.classes,
             self.group or self.id,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
+from cellcount_core.labelled.boxes import BoxData, BoxedImage, list_boxes
 from cellcount_core.labelled.folders import (
     INDEX,
     image_folders,
@@ -17,29 +19,34 @@ from cellcount_core.labelled.folders import (
     list_folder,
     list_masks,
     list_table,
+    list_truths,
     split_folders,
 )
-from cellcount_core.labelled.image import LabelledEntry, LabelledImage
+from cellcount_core.labelled.image import Entry, Image_co, LabelledEntry, LabelledImage, Pictured
+from cellcount_core.tasks.task import TruthKind
+
+Image = TypeVar("Image", bound=Pictured)
 
 AUTO = "auto"
-KINDS: dict[str, Callable[[Path], list[LabelledEntry]]] = {
+KINDS: dict[str, Callable[[Path, Sequence[str]], list[LabelledEntry]]] = {
     "folder": list_folder,
-    "npz": list_archive,
-    "coco": list_coco,
-    "voc": list_voc,
-    "masks": list_masks,
+    "npz": lambda path, _: list_archive(path),
+    "coco": lambda path, _: list_coco(path),
+    "voc": lambda path, _: list_voc(path),
+    "masks": lambda path, _: list_masks(path),
     "table": list_table,
 }
-"""Every layout by its name, with the function that lists its images."""
+"""Every layout by its name, with the function that lists its images. It takes the path and the roles of the channels, which may lie in
+files of their own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Generic[Image_co]):
     """What a path holds: its layout (a name in `KINDS`) and its images, not yet read."""
 
     path: Path
     kind: str
-    entries: tuple[LabelledEntry, ...]
+    entries: tuple[Entry[Image_co], ...]
 
     @property
     def has_splits(self) -> bool:
@@ -63,9 +70,10 @@ def load_labelled(
     return [entry.load() for entry in choose(list_labelled(path, kind), split, modality)]
 
 
-def list_labelled(path: Path, kind: str = AUTO) -> Listing:
-    """List the images of `path` without reading them. Raises ConfigFault if the layout is unknown or the files do not
-    fit it.
+def list_labelled(path: Path, kind: str = AUTO, roles: Sequence[str] = ()) -> Listing[LabelledImage]:
+    """List the images of `path` without reading them. `roles` are the channels that will be asked for; () is one, whatever its name.
+
+    Raises ConfigFault if the layout is unknown or the files do not fit it.
 
     >>> found = list_labelled(made_up_labelled("labelled.npz", images=2))
     >>> found.kind, len(found.entries), found.has_splits
@@ -77,13 +85,52 @@ def list_labelled(path: Path, kind: str = AUTO) -> Listing:
         raise ConfigFault(f"{path}: not there; {_expected(kind)} expected")
     chosen = guess_kind(path) if kind == AUTO else kind
     within = _only_file(path, chosen)
-    entries = KINDS[chosen](within)
+    entries = KINDS[chosen](within, roles)
     if not entries:
         raise ConfigFault(f"{within}: no labelled image in it")
     return Listing(path, chosen, tuple(entries))
 
 
-def choose(listing: Listing, split: str, modality: Sequence[str]) -> list[LabelledEntry]:
+Lists = Callable[[Path, Sequence[str], Sequence[str]], Listing[Pictured]]
+
+TRUTHS: Mapping[TruthKind, Lists] = {
+    TruthKind.LABELS: lambda path, roles, _: list_labelled(path, AUTO, roles),
+    TruthKind.BOXES: lambda path, _, classes: _boxed(list_boxes(path, classes=classes)),
+    TruthKind.TABLE: lambda path, roles, columns: Listing(
+        path, "table", tuple(list_truths(path, roles, columns))
+    ),
+}
+"""How images are listed, by the form of what is said to be true of them: from the path, the roles of the channels, and what the task asks
+the truth for (`Scoring.names`)."""
+
+
+def list_images(
+    path: Path, truth: TruthKind, roles: Sequence[str], names: Sequence[str] = ()
+) -> Listing[Pictured]:
+    """List the images of `path` with their truths, without reading them. `names` is what the task asks them for (`Scoring.names`).
+
+    Raises ConfigFault if there is no such path, or it does not hold truths of that form.
+    """
+    if not path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ConfigFault(
+            f"{path}: there is no such folder or file; expected {_TRUTHS_DESCRIBED[truth]}{nearest(path.name, beside)}"
+        )
+    return TRUTHS[truth](path, roles, names)
+
+
+def _boxed(data: BoxData) -> Listing[BoxedImage]:
+    return Listing(data.path, data.kind, data.entries)
+
+
+_TRUTHS_DESCRIBED = {
+    TruthKind.LABELS: "labelled images (a folder with index.csv, an .npz archive, …)",
+    TruthKind.BOXES: "images with boxes around their objects",
+    TruthKind.TABLE: "a table with what is true of each image (a CSV or Parquet file, or a folder with index.csv)",
+}
+
+
+def choose(listing: Listing[Image], split: str, modality: Sequence[str]) -> list[Entry[Image]]:
     """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault, naming the known ones, if
     none remains."""
     entries = listing.entries
@@ -177,7 +224,7 @@ _DESCRIBED = {
     "coco": "a COCO JSON",
     "voc": "a folder with JPEGImages/ and SegmentationObject/",
     "masks": "a folder of <id>/images/ and <id>/masks/",
-    "table": "a CSV or Parquet table with the columns image and label",
+    "table": "a CSV or Parquet table with the columns image (or one for each channel) and label",
 }
 
 

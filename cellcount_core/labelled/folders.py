@@ -5,6 +5,9 @@ images.
 - a CSV or Parquet table with one row per image
 - `<id>/images/x.png` with `<id>/masks/*.png`, one mask per object, as in the 2018 Data Science Bowl
 - an NPZ archive with images `X` and masks or label images `y`
+
+Of an image with several channels, the channels lie in one file, or each in a file of its own: in a table in a column named after the
+role, in a folder in `images/<role>/`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault, nearest
-from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
+    Files,
     LabelledEntry,
     Labels,
+    TabledEntry,
     components,
     file_entry,
+    first_file,
     pixels_in_memory,
     plane_of,
     read_labels,
@@ -45,24 +50,24 @@ SPLITS = ("train", "val", "validation", "valid", "test")
 _ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg")
 
 
-def list_folder(folder: Path) -> list[LabelledEntry]:
+def list_folder(folder: Path, roles: Sequence[str] = ()) -> list[LabelledEntry]:
     """List the images of a folder: the rows of its `index.csv`, or else pairs by name, or else pairs in folders named
-    after a split.
+    after a split. `roles` are the channels that may lie in files of their own.
 
     Raises ConfigFault naming what is missing, or a file without its partner.
     """
     if (folder / INDEX).is_file():
         return entries_of_rows(
-            folder / INDEX, read_rows(folder / INDEX), image="file", needed=("id", "file", "label")
+            folder / INDEX, read_rows(folder / INDEX), roles, image="file", needed=("id", "label")
         )
     if is_paired(folder):
-        return _paired_entries(folder, "")
+        return _paired_entries(folder, "", roles)
     inner = split_folders(folder)
     if not inner:
         raise ConfigFault(
             f"{folder}: neither {INDEX} (columns id, file, label) nor {IMAGES}/ beside {' or '.join(f'{n}/' for n in LABELS)}"
         )
-    return [entry for part in inner for entry in _paired_entries(part, part.name)]
+    return [entry for part in inner for entry in _paired_entries(part, part.name, roles)]
 
 
 def is_paired(folder: Path) -> bool:
@@ -90,35 +95,54 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _paired_entries(folder: Path, split: str) -> list[LabelledEntry]:
+def _paired_entries(folder: Path, split: str, roles: Sequence[str]) -> list[LabelledEntry]:
     beside = next(folder / name for name in LABELS if (folder / name).is_dir())
-    images, labels = by_stem(folder / IMAGES), by_stem(beside)
+    images, labels = _images(folder / IMAGES, roles), by_stem(beside)
     partners = {stem: next((stem + end for end in _ENDINGS if stem + end in labels), "") for stem in images}
-    for stem, path in images.items():
+    for stem, files in images.items():
         if not partners[stem]:
             raise ConfigFault(
-                f"{path}: no label file {beside / stem}.png or .tif; an image without any object has one that is all 0"
+                f"{first_file(files)}: no label file {beside / stem}.png or .tif; an image without any object has one that is all 0"
             )
     for stem in sorted(set(labels) - set(partners.values())):
         raise ConfigFault(f"{labels[stem]}: no image {folder / IMAGES / stem}.png or .tif")
     prefix = f"{split}/" if split else ""
     reader = read_mask if beside.name == "masks" else read_labels
     return [
-        file_entry(prefix + stem, path, labels[partners[stem]], reader=reader, split=split)
-        for stem, path in images.items()
+        file_entry(prefix + stem, files, labels[partners[stem]], reader=reader, split=split)
+        for stem, files in images.items()
     ]
+
+
+def _images(folder: Path, roles: Sequence[str]) -> Mapping[str, Files]:
+    """The images of a folder by name: each a file, or a file in the folder of each role. Raises ConfigFault if one is missing there."""
+    if not roles or not any((folder / role).is_dir() for role in roles):
+        return by_stem(folder)
+    for role in roles:
+        if not (folder / role).is_dir():
+            raise ConfigFault(
+                f"{folder / role}: not there; a folder for each channel expected ({', '.join(roles)})"
+            )
+    found = {role: by_stem(folder / role) for role in roles}
+    for stem in sorted({stem for files in found.values() for stem in files}):
+        for role, files in found.items():
+            if stem not in files:
+                raise ConfigFault(
+                    f"{folder / role / stem}.png or .tif: not there, though another channel has it"
+                )
+    return {stem: {role: found[role][stem] for role in roles} for stem in found[roles[0]]}
 
 
 TableRow = dict[str, str]
 
 
-def list_table(path: Path) -> list[LabelledEntry]:
+def list_table(path: Path, roles: Sequence[str] = ()) -> list[LabelledEntry]:
     """List the images of a table with the columns image and label and, optionally, id, split, modality and group.
 
-    File names are relative to the table's folder. Raises ConfigFault naming table, row and column if something is
+    In place of the column image there may be one for each of `roles`. File names are relative to the table's folder. Raises ConfigFault naming table, row and column if something is
     wrong.
     """
-    return entries_of_rows(path, read_rows(path), image="image", needed=("image", "label"))
+    return entries_of_rows(path, read_rows(path), roles, image="image", needed=("label",))
 
 
 def read_rows(path: Path) -> list[TableRow]:
@@ -146,24 +170,24 @@ def _read_parquet(path: Path) -> list[TableRow]:
 
 
 def entries_of_rows(
-    path: Path, rows: Sequence[TableRow], *, image: str, needed: Sequence[str]
+    path: Path, rows: Sequence[TableRow], roles: Sequence[str], *, image: str, needed: Sequence[str]
 ) -> list[LabelledEntry]:
-    """The entries of a table's rows. The column named by `image` holds the image file. Raises ConfigFault naming row
-    and column."""
-    for column in needed:
-        if not rows or column not in rows[0]:
-            raise ConfigFault(
-                f"{path}: no column {column!r}{nearest(column, rows[0] if rows else [])}"
-                if rows
-                else f"{path}: no row"
-            )
+    """The entries of a table's rows. The column named by `image` holds the image file, or those named by `roles` hold the files of its
+    channels. Raises ConfigFault naming row and column."""
+    if not rows:
+        raise ConfigFault(f"{path}: no row")
+    files = image_columns(path, rows[0], roles, image)
+    for column in (*files, *needed):
+        if column not in rows[0]:
+            raise ConfigFault(f"{path}: no column {column!r}{nearest(column, rows[0])}")
     for number, row in enumerate(rows, start=2):
-        if not row[image] or not row["label"]:
-            raise ConfigFault(f"{path}: row {number} has no {image if not row[image] else 'label'}")
+        lacking = [column for column in (*files, "label") if not row[column]]
+        if lacking:
+            raise ConfigFault(f"{path}: row {number} has no {lacking[0]}")
     return [
         file_entry(
-            row.get("id") or Path(row[image]).stem,
-            path.parent / row[image],
+            row.get("id") or Path(row[files[0]]).stem,
+            files_of(path, row, files, roles),
             path.parent / row["label"],
             split=row.get("split", ""),
             modality=row.get("modality", ""),
@@ -173,31 +197,54 @@ def entries_of_rows(
     ]
 
 
-def read_truths(path: Path, columns: Sequence[str], split: str | None) -> list[tuple[Path, TableRow]]:
-    """Image files and what is true of each: the rows of a table, or of a folder's `index.csv`, with `image` (or
-    `file`) and `columns`.
+def image_columns(path: Path, row: TableRow, roles: Sequence[str], image: str) -> tuple[str, ...]:
+    """The columns of a table that name image files: the one called `image`, or else one for each role. Raises ConfigFault if there are
+    neither."""
+    if image in row or not any(role in row for role in roles):
+        if image not in row:
+            channels = f", or one for each channel ({', '.join(roles)})" if len(roles) > 1 else ""
+            raise ConfigFault(f"{path}: no column {image!r}{channels}{nearest(image, row)}")
+        return (image,)
+    return tuple(roles)
 
-    `split` None takes the split "val" if the table has it and otherwise all rows; "all" takes all rows. Raises
-    ConfigFault naming table, row and column if something is missing.
+
+def files_of(path: Path, row: TableRow, columns: Sequence[str], roles: Sequence[str]) -> Files:
+    """The files that a row names in `columns` (see `image_columns`), relative to the folder of the table `path`."""
+    if tuple(columns) != tuple(roles):
+        return path.parent / row[columns[0]]
+    return {role: path.parent / row[role] for role in roles}
+
+
+def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> list[TabledEntry]:
+    """List the images of a table, or of a folder's `index.csv`, that says in `columns` what is true of each.
+
+    The files are in the column image (or file), or in one for each of `roles`, relative to the table's folder. Raises ConfigFault naming
+    table, row and column if something is missing.
     """
     table = path / INDEX if path.is_dir() else path
     rows = read_rows(table)
     if not rows:
         raise ConfigFault(f"{table}: no row")
-    image = "image" if "image" in rows[0] else "file"
-    for column in (image, *columns):
+    image = "file" if "file" in rows[0] and "image" not in rows[0] else "image"
+    files = image_columns(table, rows[0], roles, image)
+    for column in (*files, *columns):
         if column not in rows[0]:
             raise ConfigFault(f"{table}: no column {column!r}{nearest(column, rows[0])}")
     for number, row in enumerate(rows, start=2):
-        lacking = [column for column in (image, *columns) if not row[column]]
+        lacking = [column for column in (*files, *columns) if not row[column]]
         if lacking:
             raise ConfigFault(f"{table}: row {number} has no {lacking[0]}")
-    wanted = ("val" if any(row.get("split") == "val" for row in rows) else "all") if split is None else split
-    chosen = [row for row in rows if wanted == "all" or row.get("split", "") == wanted]
-    if not chosen:
-        known = ", ".join(sorted({repr(row.get("split", "")) for row in rows}))
-        raise ConfigFault(f"{table}: no row of split {wanted!r}; there are {known}")
-    return [(table.parent / row[image], row) for row in chosen]
+    return [
+        TabledEntry(
+            row.get("id") or Path(row[files[0]]).stem,
+            files_of(table, row, files, roles),
+            row,
+            row.get("split", ""),
+            row.get("modality", ""),
+            row.get("group", ""),
+        )
+        for row in rows
+    ]
 
 
 MASKS = "masks"
@@ -238,18 +285,17 @@ def _masks(folder: Path) -> list[Path]:
     return list(by_stem(folder / MASKS).values())
 
 
-def _read_masks(image: Path, masks: list[Path]) -> tuple[Pixels, Labels]:
-    pixels = read_pixels(image)
+def _read_masks(image: Path, masks: list[Path], roles: Sequence[str]) -> tuple[Pixels, Labels]:
+    pixels = read_pixels(image, roles)
     height, width = plane_of(pixels).shape
     drawn = [same_size(pixels, read_labels(mask), mask)[1] > 0 for mask in masks]
     return pixels, stack_masks(drawn, (height, width))
 
 
 def list_archive(path: Path) -> list[LabelledEntry]:
-    """List the images of an archive with `X` (N, H, W) or (N, H, W, 1), and masks or label images `y` of the same
-    shape.
+    """List the images of an archive with `X` (N, H, W) or (N, H, W, C), and masks or label images `y` (N, H, W) or (N, H, W, 1).
 
-    A `y` with only two values, whatever they are, is a mask; its objects are its connected components. An optional
+    The C channels are in the order of the roles that are asked for. A `y` with only two values, whatever they are, is a mask; its objects are its connected components. An optional
     array `group` (N,) names what must stay on one side of a split, such as the image that crops were cut from. Raises
     ConfigFault naming what is missing or has the wrong shape.
     """
@@ -264,10 +310,11 @@ def list_archive(path: Path) -> list[LabelledEntry]:
         if isinstance(error, ConfigFault):
             raise
         raise ConfigFault(f"{path}: not an NPZ archive: {error}") from error
-    images, masks = _drop_channel(images), _drop_channel(masks)
-    if images.ndim != 3 or images.shape != masks.shape:
+    shapes = f"{images.shape} and {masks.shape}"
+    images, masks = images[..., None] if images.ndim == 3 else images, _drop_channel(masks)
+    if images.ndim != 4 or images.shape[:3] != masks.shape:
         raise ConfigFault(
-            f"{path}: X and y must both be (N, H, W) or (N, H, W, 1) (got {images.shape} and {masks.shape})"
+            f"{path}: X must be (N, H, W) or (N, H, W, C) and y (N, H, W) or (N, H, W, 1) (got {shapes})"
         )
     if groups is not None and groups.shape != images.shape[:1]:
         raise ConfigFault(f"{path}: group must hold one name an image, ({len(images)},) (got {groups.shape})")
@@ -275,17 +322,28 @@ def list_archive(path: Path) -> list[LabelledEntry]:
     return [
         LabelledEntry(
             f"{index:06d}",
-            partial(_read_from_archive, plane, mask, "mask" if binary else "labels", path, index),
+            partial(_read_from_archive, image, mask, "mask" if binary else "labels", path, index),
             group="" if groups is None else str(groups[index]),
         )
-        for index, (plane, mask) in enumerate(zip(images, masks, strict=True))
+        for index, (image, mask) in enumerate(zip(images, masks, strict=True))
     ]
 
 
 def _read_from_archive(
-    plane: Plane, mask: NDArray[np.generic], kind: str, path: Path, index: int
+    image: NDArray[np.generic],
+    mask: NDArray[np.generic],
+    kind: str,
+    path: Path,
+    index: int,
+    roles: Sequence[str],
 ) -> tuple[Pixels, Labels]:
-    pixels = pixels_in_memory(plane, f"{path}: X[{index}]")
+    names = [""] if image.shape[-1] == 1 else list(roles) or [str(at) for at in range(image.shape[-1])]
+    if len(names) != image.shape[-1]:
+        raise ConfigFault(
+            f"{path}: X has {image.shape[-1]} channels; {len(names)} expected ({', '.join(names)})"
+        )
+    planes = [np.ascontiguousarray(image[..., at]) for at in range(image.shape[-1])]
+    pixels = pixels_in_memory(dict(zip(names, planes, strict=True)), f"{path}: X[{index}]")
     if kind == "mask":
         return pixels, components((mask.astype(np.float32) > 0.5).astype(np.uint8))
     return pixels, whole_numbers(mask, f"{path}: y[{index}]")

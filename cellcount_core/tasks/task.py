@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
 from typing import Protocol, TypeVar
@@ -26,6 +26,7 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.models.package import Package
 from cellcount_core.output.rows import ObjectColumn
+from cellcount_core.tasks.matching import ImageScore
 
 Shape = tuple[int, int]
 MapArray = NDArray[np.float32]
@@ -221,23 +222,67 @@ class TaskColumns:
     classes: tuple[str, ...] = ()
 
 
+class TruthKind(StrEnum):
+    """In which form somebody says what is true of an image (see `labelled/`)."""
+
+    LABELS = "labels"
+    """A label image beside each image."""
+    BOXES = "boxes"
+    """Boxes around the objects, each with its class."""
+    TABLE = "table"
+    """A table with one row per image."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What is true of one image, in one of the forms of `TruthKind`. It is what `Found` is compared with.
+
+    `labels` (H, W) int32 has 0 as background and 1..n as objects. `boxes` (n, 4) float64 are y0 x0 y1 x1, half-open, in px of the image,
+    and `classes` the class of each. `values` is a row of a table. `diameter_px` is the median diameter of the objects, 0.0 without any.
+    """
+
+    id: str
+    modality: str = ""
+    diameter_px: float = 0.0
+    labels: NDArray[np.int32] | None = None
+    boxes: NDArray[np.float64] | None = None
+    classes: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What came of comparing one image with its truth.
+
+    `values` are the task's own columns of images.csv, by name. `objects` says which objects were found and which were not; None for a
+    task without objects. With it the image is part of the figures, groups and pictures that all tasks with objects share. A task may
+    return a subclass that holds what its own figures need of an image.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    objects: ImageScore | None = None
+
+
 class Scoring(Protocol):
-    """Compares what was found in an image with the truth about it, for a task whose truth is not a label image."""
+    """Compares what was found in images with what is true of them. One for a package."""
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns that a table of truths must have, beside that of the image."""
+    def truth(self) -> TruthKind:
+        """The form of truth that it compares with."""
         ...
 
-    def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
-        """The values of one image's row in images.csv, by name.
-
-        Raises ConfigFault if the truth is not one that the package can tell.
-        """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the truth is asked for: the columns that a table must have, beside that of the image; the classes that boxes may have;
+        () for label images."""
         ...
 
-    def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
-        """What all rows amount to, by name."""
+    def score(self, truth: Truth, found: Found) -> Scored:
+        """Compare one image. Raises ConfigFault if the truth is not one that the package can tell."""
+        ...
+
+    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
+        """What all images amount to, by name, beside the figures of `Scored.objects`; `scored` is what `score` returned."""
         ...
 
 
@@ -271,8 +316,14 @@ class Task(Protocol):
         """Side (px) of the images that the network takes, for the preparation FIXED; 0 for the others."""
         ...
 
-    def scoring(self, package: Package) -> Scoring | None:
-        """How it is evaluated with a table of truths; None for a task that is evaluated with label images."""
+    def scoring(self, package: Package) -> Scoring:
+        """How what the package finds is compared with what is true. Raises ModelFault if the task's section is wrong."""
+        ...
+
+    @property
+    def learning(self) -> str | None:
+        """Where it says how its networks are trained: `module:class` of a `Learning` (training/learning.py), which is imported when
+        something is trained. None if `cellcount train` does not train packages of this task."""
         ...
 
 
@@ -311,6 +362,11 @@ def task_of(package: Package) -> Task:
             f"package {package.name!r} is for the task {package.task!r}, which this version does not know"
             f"{nearest(package.task, TASKS)}"
         )
-    module, _, name = TASKS[package.task].partition(":")
-    task: Task = getattr(import_module(module), name)()
+    return task_named(package.task)
+
+
+def task_named(name: str) -> Task:
+    """The task of a name in `TASKS`."""
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(import_module(module), attribute)()
     return task

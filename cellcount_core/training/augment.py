@@ -1,11 +1,13 @@
-"""Augmentation for microscopy: geometry applied to image and labels alike, then what optics and cameras do to
-intensities.
+"""Augmentation for microscopy: geometry applied to image and labels alike, then what optics and cameras do to intensities.
 
-Images come in normalised but not yet compressed (0 the background, 1 full scale). `compress` comes last, as in a run.
+Images are (H, W) or, with several channels, (H, W, C). All channels move together; what happens to intensities is drawn for each
+channel by itself, as each is another exposure. Images come in normalised but not yet compressed (0 the background, 1 full scale);
+`compress` comes last, as in a run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -26,8 +28,8 @@ _MOST_COVERED = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """An augmented crop of S x S px: `pixels` float32 (compressed), `labels` int32, `valid` float32 (1 inside the
-    image).
+    """An augmented crop of S x S px: `pixels` (S, S, C) float32 (compressed), `labels` (S, S) int32, `valid` (S, S) float32 (1 inside
+    the image).
 
     `sizes` are the diameters of the whole objects by label number, in px of the crop. Beyond the image's edge labels
     are mirrored; `blank` says that the pixels there are background instead of mirrored.
@@ -84,17 +86,25 @@ def _inside(centre: float, length: int, wanted: float) -> float:
     return length / 2 if wanted >= length else float(np.clip(centre, wanted / 2, length - wanted / 2))
 
 
+def by_channel(image: Image, work: Callable[[Image], Image]) -> Image:
+    """Apply `work` to an image (H, W), or to each channel of an image (H, W, C)."""
+    if image.ndim == 2:
+        return work(image)
+    channels = [work(np.ascontiguousarray(image[..., at])) for at in range(image.shape[-1])]
+    return np.stack(channels, axis=-1)
+
+
 def cut(
     image: Image, labels: Labels, where: Placement, size: int, border: int
 ) -> tuple[Image, Labels, Image]:
-    """Cut the crop (size, size) of image, labels and validity at a placement. `border` is OpenCV's code for what lies
-    beyond the edge."""
+    """Cut the crop (size, size[, C]) of an image, and its labels and validity (size, size), at a placement. `border` is OpenCV's code
+    for what lies beyond the edge."""
     reach = int(np.ceil(size / 2 / where.scale * 1.5)) + 8
     top, left = max(0, int(where.y) - reach), max(0, int(where.x) - reach)
     image = image[top : int(where.y) + reach, left : int(where.x) + reach]
     labels = labels[top : int(where.y) + reach, left : int(where.x) + reach]
     if where.scale < 0.8:
-        image = _blur(image, 0.45 / where.scale)
+        image = by_channel(image, lambda channel: _blur(channel, 0.45 / where.scale))
     angle = np.deg2rad(where.degrees)
     across, down = where.mirror / where.scale * where.stretch, 1 / where.scale / where.stretch
     matrix = np.array(
@@ -111,13 +121,13 @@ def cut(
         moved = cv2.remap(source, across_map, down_map, method, borderMode=outside)
         return np.asarray(moved, np.float32)
 
-    crop = taken(image, cv2.INTER_LINEAR, border)
+    crop = by_channel(image, lambda channel: taken(channel, cv2.INTER_LINEAR, border))
     # OpenCV turns no int32; float32 holds every label exactly up to 2^24.
     turned = taken(labels.astype(np.float32), cv2.INTER_NEAREST, cv2.BORDER_REFLECT_101)
     if where.scale > 1.3:
         # Enlarged labels have steps that the distance would follow; a median keeps to labels that are there.
         turned = np.asarray(cv2.medianBlur(turned, 3 if where.scale < 2 else 5), np.float32)
-    valid = taken(np.ones_like(image), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+    valid = taken(np.ones(labels.shape, np.float32), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
     return crop, np.rint(turned).astype(np.int32), valid
 
 
@@ -138,7 +148,7 @@ def _blur(image: Image, sigma: float) -> Image:
 
 
 def vary_intensity(rng: np.random.Generator, crop: Image, labels: Labels) -> Image:
-    """Vary, each by chance: gain, gamma, brightness of single objects, blur, illumination, debris, noise and
+    """Vary one channel (S, S), each by chance: gain, gamma, brightness of single objects, blur, illumination, debris, noise and
     quantisation."""
     if rng.random() < 0.25:
         crop = np.sign(crop) * np.abs(crop) ** np.float32(rng.uniform(0.7, 1.4))
@@ -247,7 +257,7 @@ def crowd(
     """Put turned copies of a crop's own objects beside others, touching or overlapping by up to three tenths of
     either.
 
-    Takes and returns pixels (S, S), labels (S, S) and diameters by label number. Only objects inside `whole` (S, S),
+    Takes and returns pixels (S, S[, C]), labels (S, S) and diameters by label number. Only objects inside `whole` (S, S),
     the part of the crop that shows the image, are copied. By chance, light adds up or the brighter object covers the
     other.
     """
@@ -295,6 +305,8 @@ def _turned(
     box = np.s_[max(0, rows.min() - 3) : rows.max() + 4, max(0, columns.min() - 3) : columns.max() + 4]
     wider = np.asarray(cv2.dilate(mask[box].astype(np.float32), np.ones((3, 3), np.uint8)), np.float32)
     soft = _blur(wider, 1.0)
+    if crop.ndim == 3:
+        soft = soft[..., None]
     light = np.maximum(crop[box], 0) * soft * np.float32(np.exp(rng.normal(0, 0.25)))
     turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
     patch, shape = np.rot90(light, turns), np.rot90(mask[box], turns)
@@ -311,8 +323,7 @@ def draw_crop(
     *,
     crowded: float = 0.0,
 ) -> Crop:
-    """Draw one augmented crop of an image (H, W), linear, and its labels (H, W) with their diameters, at the factor
-    `scale`.
+    """Draw one augmented crop of an image (H, W, C), linear, and its labels (H, W) with their diameters, at the factor `scale`.
 
     `crowded` is the chance that objects are copied beside others.
     """
@@ -321,12 +332,13 @@ def draw_crop(
     pixels, turned, valid = cut(image, labels, place(rng, labels, scale, size), size, border)
     if crowded and rng.random() < crowded:
         pixels, turned, sizes = crowd(rng, pixels, turned, sizes, valid > 0)
-    found = compress(vary_intensity(rng, pixels, turned))
+    found = compress(by_channel(pixels, lambda channel: vary_intensity(rng, channel, turned)))
     return Crop(found, turned, sizes * np.float32(scale), valid, blank)
 
 
-def draw_empty(rng: np.random.Generator, size: int) -> Crop:
-    """Draw one crop without objects."""
+def draw_empty(rng: np.random.Generator, size: int, channels: int = 1) -> Crop:
+    """Draw one crop without objects, of so many channels."""
     ones = np.ones((size, size), np.float32)
     labels, sizes = np.zeros((size, size), np.int32), np.zeros(1, np.float32)
-    return Crop(compress(empty_crop(rng, size)), labels, sizes, ones, blank=True)
+    pixels = np.stack([empty_crop(rng, size) for _ in range(channels)], axis=-1)
+    return Crop(compress(pixels), labels, sizes, ones, blank=True)

@@ -1,34 +1,34 @@
-"""What a training run is told: one YAML file, checked as a whole; unknown keys are refused."""
+"""What a training run is told: one YAML file, checked as a whole; unknown keys are refused.
+
+`TrainConfig` holds the settings that all tasks share. A task adds its own (what the network gives, loss, augmentation) in a subclass,
+which its `Learning` names; `learning.train_config` picks the one that belongs to the key `task`.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cellcount_core.domain.errors import ConfigFault, ModelFault
+from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.scales import Polarity
 from cellcount_core.domain.settings import Place, Section, expanded
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec
-from cellcount_core.tasks.instances.learn import LossConfig
 
 
 class DataConfig(Section):
     """Where labelled images come from.
 
-    `kind` is the layout: "folder" (images and labels, with or without an index.csv), "npz" (`X`, `y`), "coco", "voc",
-    "masks" (one mask per file), "table", or "auto" for whatever the path looks like.
-
-    `split` and `validation_split` name splits of the data. If the data has no splits, or `validation_split` is "",
-    `validation_share` of the groups is set aside. `fit_share` of the training groups never trains; thresholds are
-    fitted on it. `partial` lists the ids of images in which only a part of the objects is labelled: they train, but
-    neither thresholds nor intervals are fitted on them.
+    `kind` is the layout, or "auto" for whatever the path looks like; which layouts there are depends on the task. `split` and
+    `validation_split` name splits of the data. If the data has no splits, or `validation_split` is "", `validation_share` of the groups
+    is set aside. `fit_share` of the training groups never trains; thresholds are fitted on it. `partial` lists the ids of images in
+    which only a part of the objects is labelled: they train, but neither thresholds nor intervals are fitted on them.
     """
 
-    kind: Literal["folder", "npz", "coco", "voc", "masks", "table", "auto"] = "folder"
+    kind: str = "folder"
     path: str
     split: str = "train"
     validation_split: str = "val"
@@ -42,8 +42,8 @@ class DataConfig(Section):
     def resolved(self) -> Path:
         """The path with environment variables replaced by their values. Raises ConfigFault if one is not set.
 
-        They are replaced only when the data is read, so that the data may lie elsewhere on another machine and the
-        run is still the same.
+        They are replaced only when the data is read, so that the data may lie elsewhere on another machine and the run is still the
+        same.
         """
         try:
             return Path(expanded(self.path, os.environ))
@@ -52,18 +52,40 @@ class DataConfig(Section):
 
 
 class InputConfig(Section):
-    """The scale and the normalisation that the network is trained for (see images/normalise.py)."""
+    """The channels, the scale and the normalisation that the network is trained for (see images/normalise.py).
 
-    channel: str = "nuclei"
+    `channels` are the package's roles, in the order of the network's inputs; `channel: nuclei` is short for one of them.
+    """
+
+    channels: tuple[str, ...] = Field(("nuclei",), min_length=1)
     diameter_px: float | None = Field(20.0, gt=0)
     percentile: float = Field(99.8, gt=50, le=100)
     floor_sigmas: float = Field(12.0, ge=0)
     polarity: Polarity = "auto"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_channel(cls, given: object) -> object:
+        if not isinstance(given, dict) or given.get("channel") is None:
+            return given
+        if "channels" in given:
+            raise ValueError("channel and channels are both given: one of them expected")
+        return {
+            **{key: value for key, value in given.items() if key != "channel"},
+            "channels": [given["channel"]],
+        }
+
+    @field_validator("channels")
+    @classmethod
+    def _each_once(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(channels) or len({name.casefold() for name in channels}) < len(channels):
+            raise ValueError("every channel must have a name of its own")
+        return channels
+
     def spec(self) -> InputSpec:
         """The same values as a package states them."""
         return InputSpec(
-            (self.channel,), self.diameter_px, self.percentile, self.floor_sigmas, polarity=self.polarity
+            self.channels, self.diameter_px, self.percentile, self.floor_sigmas, polarity=self.polarity
         )
 
 
@@ -84,51 +106,31 @@ class OptimiserConfig(Section):
     ema: float = Field(0.998, ge=0, lt=1)
 
 
-class AugmentConfig(Section):
-    """What is done to a crop; `kind` "none" takes images as they are.
-
-    `natural_share` of the crops keep about their own scale. `near_share` bring the image's median object to about the
-    model's diameter (log-normal, sigma 0.25), `extreme_share` to a diameter within `extreme_px`, and the others to
-    one within `diameters_px` (both log-uniform, in px). `empty_share` of the crops are noise, gradients and debris
-    without any object. In `crowded_share` of the crops with objects, copies of some objects are put beside others,
-    touching or overlapping a little.
-    """
-
-    kind: Literal["microscopy", "none"] = "microscopy"
-    natural_share: float = Field(0.5, ge=0, le=1)
-    near_share: float = Field(0.0, ge=0, le=1)
-    extreme_share: float = Field(0.0, ge=0, le=1)
-    diameters_px: tuple[float, float] = (8.0, 50.0)
-    extreme_px: tuple[float, float] = (3.0, 130.0)
-    empty_share: float = Field(0.06, ge=0, lt=1)
-    crowded_share: float = Field(0.0, ge=0, le=1)
-
-
 class TrainConfig(Section):
     """A training run and the package it ends in.
 
-    The length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves) lies outside any
-    repository and keeps what a killed run needs to continue; `package_dir` receives the package.
+    `task` is what the package is for. The length is `steps`, or `epochs` over the training images. `work_dir` (checkpoints, curves)
+    lies outside any repository and keeps what a killed run needs to continue; `package_dir` receives the package.
 
-    `start_from`, the name or folder of a package, gives the first weights and whatever is left out here: network,
-    maps, separator, object and input (see training/start.py). Every `validate_every` steps (0: never) the watched
-    images are counted whole. `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto"
-    tries the network in 8-bit integers, and ships it if it counts as float32 does; "off" leaves it out.
+    `start_from`, the name or folder of a package, gives the first weights and whatever is left out here: network, object, input and
+    what belongs to the task (see training/start.py). Every `validate_every` steps (0: never) the watched images are looked at whole.
+    `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto" tries the network in 8-bit integers, and
+    ships it if it counts as float32 does; "off" leaves it out.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """The values of `data.kind` that the task can read."""
 
     name: str = Field(min_length=1)
     version: str = "1.0.0"
     description: str = ""
+    task: str = "instances"
     object: str = "Nuclei"
     data: DataConfig
     input: InputConfig = InputConfig()
     network: dict[str, int | str | bool | list[int]] = Field(default_factory=dict)
     start_from: Place = ""
-    maps: tuple[Literal["foreground", "distance", "size"], ...] = ("foreground", "distance")
-    separator: Literal["cores", "components"] = "cores"
     optimiser: OptimiserConfig = OptimiserConfig()
-    loss: LossConfig = LossConfig()
-    augment: AugmentConfig = AugmentConfig()
     steps: int = Field(0, ge=0)
     epochs: int = Field(0, ge=0)
     batch: int = Field(16, ge=1)
@@ -143,14 +145,18 @@ class TrainConfig(Section):
     work_dir: Place
     package_dir: Place
 
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the maps that the network gives, in order. Every task's settings say it."""
+        raise NotImplementedError
+
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
+        if self.kinds and self.data.kind not in self.kinds:
+            raise ValueError(
+                f"data.kind: {self.data.kind!r} is unknown{nearest(self.data.kind, self.kinds)}; one of {', '.join(self.kinds)} expected"
+            )
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError("give either steps or epochs (a number above 0)")
-        if self.maps[0] != "foreground" or len(set(self.maps)) != len(self.maps):
-            raise ValueError("maps must begin with 'foreground' and name each map once")
-        if self.separator == "cores" and "distance" not in self.maps:
-            raise ValueError("separator 'cores' needs the map 'distance'")
         if self.network:
             self._network_fits()
         elif not self.start_from:
@@ -162,9 +168,11 @@ class TrainConfig(Section):
             spec = parse_unet(self.network)
         except ModelFault as fault:
             raise ValueError(str(fault)) from fault
-        if spec.outputs != len(self.maps) or spec.inputs != 1:
+        inputs, outputs = len(self.input.channels), len(self.outputs())
+        if spec.outputs != outputs or spec.inputs != inputs:
             raise ValueError(
-                f"network: inputs 1 and outputs {len(self.maps)} expected (got {spec.inputs} and {spec.outputs})"
+                f"network: inputs {inputs} and outputs {outputs} expected (got {spec.inputs} and {spec.outputs}): "
+                f"one for each of the channels {', '.join(self.input.channels)} and of the maps {', '.join(self.outputs())}"
             )
         total = spec.stem * 2 ** (len(spec.filters) - 1)
         if self.crop_px % total:

@@ -1,11 +1,9 @@
-"""From a checkpoint to a package: averaged weights, folded normalisation, ONNX, golden tensors, thresholds and
-accuracy."""
+"""From a checkpoint to a package: averaged weights, folded normalisation, ONNX, golden tensors, thresholds and accuracy."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,49 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core import __version__
-from cellcount_core.domain.errors import ConfigFault, FieldFault
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.evaluation.evaluate import (
     Diameter,
-    at_true_diameter,
-    counting_of,
-    evaluate,
-    package_predictor,
-    pixels_of,
-)  # fmt: skip
-from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+    in_turn,
+    objects_of,
+    package_scorer,
+    stated_figures,
+    true_size_scorer,
+)
+from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
 from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
 from cellcount_core.models.manifest import FORMAT, MANIFEST
 from cellcount_core.models.package import Package, load_package, read_for_writing, write_package
-from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.field import planes_kit
-from cellcount_core.pipeline.field import prepare as prepare_field
-from cellcount_core.pipeline.maps import canvas_maps
-from cellcount_core.tasks.object_size.looks import SIZE, tells_sizes
-from cellcount_core.training.batches import Images, chances, load_images, make_batch, prepare
+from cellcount_core.training.batches import statistics_batches
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.fit import SEPARATOR_START, fit_cores, fit_sizing, uncertainty
+from cellcount_core.training.learning import Lesson, Say, chances
 from cellcount_core.training.network import compiled, config_digest, prepare_backend, total_steps
-from cellcount_core.training.start import (
-    hold_start,
-    kept_separator,
-    kept_sizing,
-    load_checkpoint,
-    start_record,
-    started,
-)
+from cellcount_core.training.start import hold_start, load_checkpoint, load_lesson, start_record, started
 from cellcount_core.training.variants import (
     FLOAT16,
     INT8,
     Tolerance,
     add_variant,
     calibration_tiles,
-    golden_input,
-    put_labels,
-    write_golden,
+    put_arrays,
+    read_golden,
     write_int8,
 )
 from cellcount_core.training.watching import read_curve
@@ -72,10 +56,9 @@ CARD = "README.md"
 _GOLDEN_ATOL = 0.002
 _CALIBRATION_BATCHES = 40
 _CALIBRATION_IMAGES = 400
-_FITTED_TRAINING_IMAGES = 100
 
 
-def export_package(config: TrainConfig, images: Images, *, report: Callable[[str], None] = print) -> Path:
+def export_package(config: TrainConfig, lesson: Lesson, *, report: Say = print) -> Path:
     """Write the package of the newest checkpoint into `config.package_dir`, and return that folder.
 
     An existing package there is replaced once the new one is complete; its README.md stays. Raises ConfigFault if
@@ -84,14 +67,14 @@ def export_package(config: TrainConfig, images: Images, *, report: Callable[[str
     config = started(hold_start(config))
     final = Path(config.package_dir).expanduser().absolute()
     check_replaceable(final)
-    step, network = averaged_network(config, images)
+    step, network = averaged_network(config, lesson)
     folder = final.with_name(final.name + ".new")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     folded_config, folded = fold_batch_norm(config.network, network)
     folded.save_weights(folder / WEIGHTS)
-    package = _complete(config, images, folder, folded_config, layer_weights(folded), step, report)
-    _write_counts(config, package, images.validation)
+    package = _complete(config, lesson, folder, folded_config, layer_weights(folded), step, report)
+    _write_counts(config, package, lesson)
     if (final / CARD).is_file():
         shutil.copy(final / CARD, folder / CARD)
     shutil.rmtree(final, ignore_errors=True)
@@ -112,14 +95,14 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Model]:
+def averaged_network(config: TrainConfig, lesson: Lesson) -> tuple[int, keras.Model]:
     """The step of the newest checkpoint and its network in float32, with averaged weights if the run averages them.
 
     Averaged weights see other activations than those that gave the statistics of the batch normalisation, so the
     statistics are taken anew from training batches. Raises ConfigFault if there is no checkpoint.
     """
     plain = config.model_copy(update={"dtype": "float32"})
-    network, trainee = compiled(plain, total_steps(config, len(images.train)))
+    network, trainee = compiled(plain, total_steps(config, len(lesson.train)))
     step = load_checkpoint(
         Path(config.work_dir).expanduser(), network, trainee.optimizer, config_digest(config)
     )
@@ -129,19 +112,13 @@ def averaged_network(config: TrainConfig, images: Images) -> tuple[int, keras.Mo
         trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
     norms = [layer for layer in network.layers if layer.name.endswith("_norm")]
     if norms:
-        _calibrate(config, images.train, network, norms)
+        _calibrate(config, lesson, network, norms)
     return step, network
 
 
-def _calibrate(
-    config: TrainConfig, train: list[LabelledImage], network: keras.Model, norms: list[keras.Layer]
-) -> None:
-    samples = prepare(
-        train[:_CALIBRATION_IMAGES], config.input.percentile, config.input.floor_sigmas, config.input.polarity
-    )
-    weights = chances(samples)
-    for number in range(_CALIBRATION_BATCHES):
-        inputs, _ = make_batch(samples, weights, config, (config.seed, 2, number))
+def _calibrate(config: TrainConfig, lesson: Lesson, network: keras.Model, norms: list[keras.Layer]) -> None:
+    weights = chances(lesson.train[:_CALIBRATION_IMAGES])
+    for number, inputs in enumerate(statistics_batches(lesson, weights, config, _CALIBRATION_BATCHES)):
         for layer in norms:
             # The k-th batch weighs 1/k: the statistics end as the plain mean over all batches.
             layer.momentum = number / (number + 1)
@@ -162,37 +139,33 @@ def _runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
 
 def _complete(
     config: TrainConfig,
-    images: Images,
+    lesson: Lesson,
     folder: Path,
     network: dict[str, object],
     weights: Weights,
     step: int,
-    report: Callable[[str], None],
+    report: Say,
 ) -> Package:
     write_onnx(network, weights, folder / ONNX)
     run = _runner(folder / ONNX)
     spec = config.input.spec()
     total = stride(network)
-    kept = kept_separator(config, images, report)
-    separator = dict(kept) if kept else _first_separator(config)
-    crops = golden_input(images.fit, spec, total)
-    golden_maps = np.stack([run(crop) for crop in crops])
-    write_golden(folder / GOLDEN, crops, golden_maps, build_separator(separator))
     section: dict[str, object] = {
-        "stride": total, "receptive_radius": receptive_radius(network), "maps": list(config.maps),
-        "separator": separator, "sizing": dict(kept_sizing(config)) if kept else {},
+        "stride": total, "receptive_radius": receptive_radius(network), **lesson.section(report),
     }  # fmt: skip
+    crops = lesson.golden_crops(total)
+    put_arrays(folder / GOLDEN, {"input": crops, "maps": np.stack([run(crop) for crop in crops])})
     manifest: dict[str, object] = {
         "format": FORMAT,
         "name": config.name,
         "version": config.version,
         "family": "unet",
-        "task": "instances",
+        "task": config.task,
         "object": config.object,
         "modality": list(config.data.modality),
         "description": config.description,
         "input": {
-            "channels": [config.input.channel],
+            "channels": list(config.input.channels),
             "diameter_px": config.input.diameter_px,
             "normalisation": {
                 "kind": "noise_floor", "percentile": config.input.percentile, "floor_sigmas": config.input.floor_sigmas,
@@ -200,60 +173,49 @@ def _complete(
             },
         },
         "network": network,
-        "instances": section,
+        config.task: section,
         "engines": {"keras": {"file": WEIGHTS}, "onnxruntime": {"file": ONNX}},
         "golden": {"file": GOLDEN, "atol": _GOLDEN_ATOL},
         "accuracy": {},
-        "training": _training(config, images, step),
+        "training": _training(config, lesson, step),
     }  # fmt: skip
-    if not kept and config.separator == "cores":
-        fit = fitting_images(config, images)
-        package = write_package(folder, manifest)
-        engine = load_engine(package, "onnxruntime", 1)
-        with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
-            found = fit_sizing(package, fit, lambda canvas: canvas_maps(canvas, package, kit.device), report)
-        section["sizing"] = found
-        fitted = fit_cores(*as_counted(write_package(folder, manifest), engine, fit, report), report)
-        separator = {"kind": "cores", **fitted}
-        put_labels(folder / GOLDEN, build_separator(separator))
-        section["separator"] = separator
+    package = write_package(folder, manifest)
+    section |= lesson.fitted(package, load_engine(package, "onnxruntime", 1), report)
+    put_found(lesson, section, folder)
     if config.int8 == "auto":
-        write_int8(network, weights, calibration_tiles(images.train, spec, total), folder / INT8.file)
-    return finish_package(config, images, folder, manifest, report)
+        write_int8(network, weights, calibration_tiles(lesson.train, spec, total), folder / INT8.file)
+    return finish_package(config, lesson, folder, manifest, report)
+
+
+def put_found(lesson: Lesson, section: Mapping[str, object], folder: Path) -> None:
+    """Store in a package's golden file what the task finds in its golden maps with the thresholds of a section."""
+    found = lesson.golden_arrays(section, read_golden(folder / GOLDEN, "maps"))
+    put_arrays(folder / GOLDEN, {**found})
 
 
 def finish_package(
-    config: TrainConfig,
-    images: Images,
-    folder: Path,
-    manifest: dict[str, object],
-    report: Callable[[str], None],
+    config: TrainConfig, lesson: Lesson, folder: Path, manifest: dict[str, object], report: Say
 ) -> Package:
     """Write what a package states of itself, once its networks are in `folder` and its thresholds in `manifest`.
 
     These are the variants that pass, the interval, the domain, and the accuracy.
     """
-    fitted_on = fitting_images(config, images)
+    # An estimate of the size looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
     as_it_is: tuple[Diameter, ...] = ("model",)
-    usual: tuple[Diameter, ...] = ("model", "auto") if _tells_size(config) else as_it_is
-    # An estimate looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
-    tried = ((INT8, usual), (FLOAT16, as_it_is))
+    tried = ((INT8, lesson.diameters()), (FLOAT16, as_it_is))
     for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
         manifest = add_variant(
-            folder, manifest, variant, fitted_on, report, diameters=diameters, gate=Tolerance()
+            folder, manifest, variant, lesson.fitting_images(), report, diameters=diameters, gate=Tolerance()
         )
     package = write_package(folder, manifest)
-    if images.fit is not images.train:
-        engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
-        manifest |= uncertainty(package, engine, images.train, images.fit)
-        package = write_package(folder, manifest)
-    manifest["accuracy"] = _measure(config, package, images.validation, report)
+    engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+    manifest |= lesson.uncertainty(package, engine)
+    package = write_package(folder, manifest)
+    manifest["accuracy"] = _measure(config, package, lesson, report)
     return write_package(folder, manifest)
 
 
-def refit_package(
-    config: TrainConfig, images: Images, folder: Path, *, report: Callable[[str], None] = print
-) -> Package:
+def refit_package(config: TrainConfig, lesson: Lesson, folder: Path, *, report: Say = print) -> Package:
     """Measure anew what the package in `folder` states of its counts, and give it the version `config.version`.
 
     Images are counted as this version of cellcount counts them. The interval and the domain are fitted on the images
@@ -273,10 +235,9 @@ def refit_package(
             f"{folder}: has version {config.version} already; other content is another version (--set version=…)"
         )
     manifest = read_for_writing(folder)
-    if images.fit is not images.train:
-        engine = load_engine(before, resolve_engine(before, "auto", gpus=0), 1)
-        manifest |= uncertainty(before, engine, images.train, images.fit)
-    manifest["accuracy"] = _measure(config, before, images.validation, report)
+    engine = load_engine(before, resolve_engine(before, "auto", gpus=0), 1)
+    manifest |= lesson.uncertainty(before, engine)
+    manifest["accuracy"] = _measure(config, before, lesson, report)
     manifest["version"] = config.version
     trained = manifest.get("training")
     manifest["training"] = {
@@ -293,86 +254,41 @@ def refit_package(
     return package
 
 
-def fitting_images(config: TrainConfig, images: Images) -> list[LabelledImage]:
-    """The images that thresholds are fitted on: those set aside, and some training images beside them.
-
-    Only a few numbers are fitted, so training images do little harm, while a few dozen images alone may come from two
-    or three experiments and would bend the fit. If no image is set aside, training images are used alone.
-    """
-    trained = [image for image in images.train if image.id not in config.data.partial] or images.train
-    some = trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]
-    return some if images.fit is images.train else [*images.fit, *some]
-
-
-def _tells_size(config: TrainConfig) -> bool:
-    """Whether images will be counted at the model's scale, as the network itself finds it."""
-    return config.input.diameter_px is not None and SIZE in config.maps
-
-
-def _first_separator(config: TrainConfig) -> dict[str, object]:
-    if config.separator == "components":
-        return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
-    return {"kind": "cores", **SEPARATOR_START}
-
-
-def as_counted(
-    package: Package, engine: Engine, images: Sequence[LabelledImage], report: Callable[[str], None]
-) -> tuple[list[LabelledImage], list[NDArray[np.float32]]]:
-    """The images and their maps (h, w, K) float32 as a run makes them: each at its own estimated size if the network
-    can estimate sizes.
-
-    An image that cannot be counted is left out, and a line of report says so.
-    """
-    kept: list[LabelledImage] = []
-    maps: list[NDArray[np.float32]] = []
-    with closing(planes_kit(package, engine, counting_of("auto"))) as kit:
-        for image in images:
-            try:
-                found = prepare_field(kit, pixels_of(kit, image)).maps.whole()
-            except FieldFault as fault:
-                report(f"{image.id} is left out of the fit: {fault}")
-                continue
-            kept.append(image)
-            maps.append(found)
-    return kept, maps
-
-
-def _measure(
-    config: TrainConfig, package: Package, validation: list[LabelledImage], report: Callable[[str], None]
-) -> dict[str, object]:
+def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say) -> dict[str, object]:
     name = resolve_engine(package, "auto", gpus=0)
     engine = load_engine(package, name, 1)
-    with package_predictor(package, engine) as predict:
-        as_is = evaluate(predict, validation).summary()
+    with package_scorer(package, engine) as score:
+        as_is = stated_figures(package, list(in_turn(score, lesson.validation)))
     report(f"validation as it is, {name}: {as_is}")
     figures: dict[str, object] = {
         "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
         "engine": name,
         **as_is,
     }
-    if tells_sizes(package):
-        with package_predictor(package, engine, "auto") as predict:
-            own = evaluate(predict, validation).summary()
+    if "auto" in lesson.diameters():
+        with package_scorer(package, engine, "auto") as score:
+            own = stated_figures(package, list(in_turn(score, lesson.validation)))
         report(f"validation at each image's own estimate, {name}: {own}")
         figures["at_estimated_diameter"] = own
     if package.input.diameter_px is not None:
-        with at_true_diameter(package, engine) as predict:
-            scaled = evaluate(predict, validation).summary()
+        with true_size_scorer(package, engine) as score:
+            scaled = stated_figures(package, list(in_turn(score, lesson.validation)))
         report(f"validation at the true median diameter, {name}: {scaled}")
         figures["at_true_diameter"] = scaled
     return figures
 
 
-def _training(config: TrainConfig, images: Images, step: int) -> dict[str, object]:
+def _training(config: TrainConfig, lesson: Lesson, step: int) -> dict[str, object]:
+    own = set(type(config).model_fields) - set(TrainConfig.model_fields)
     recipe = config.model_dump(
-        mode="json", include={"optimiser", "loss", "augment", "batch", "crop_px", "dtype", "network"}
+        mode="json", include={"optimiser", "batch", "crop_px", "dtype", "network", *own}
     )
     points = read_curve(Path(config.work_dir).expanduser())
     return {
         "data": f"{config.data.title or config.data.kind}, split {config.data.split}",
         "licence": config.data.licence,
-        "images": len(images.train),
-        "images_fit": len(images.fit),
+        "images": len(lesson.train),
+        "images_fit": len(lesson.fit),
         "steps": step,
         "minutes": round(points[-1].seconds / 60, 2) if points else None,
         "seed": config.seed,
@@ -381,17 +297,20 @@ def _training(config: TrainConfig, images: Images, step: int) -> dict[str, objec
     }
 
 
-def _write_counts(config: TrainConfig, package: Package, validation: list[LabelledImage]) -> None:
+def _write_counts(config: TrainConfig, package: Package, lesson: Lesson) -> None:
     """Write `index,count` for each validation image to a CSV in the work folder."""
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
-    with package_predictor(package, engine) as predict:
-        lines = [f"{index},{int(predict(image).max(initial=0))}" for index, image in enumerate(validation)]
+    with package_scorer(package, engine) as score:
+        lines = [
+            f"{index},{objects_of(score(image)).counted}" for index, image in enumerate(lesson.validation)
+        ]
     (Path(config.work_dir).expanduser() / COUNTS).write_text(
         "\n".join(["index,count", *lines, ""]), encoding="utf-8"
     )
 
 
-def package_now(config: TrainConfig, *, report: Callable[[str], None] = print) -> Path:
+def package_now(config: TrainConfig, *, report: Say = print) -> Path:
     """Write a package of the newest checkpoint, while the training run continues elsewhere or after it was stopped."""
     prepare_backend(config.threads)
-    return export_package(config, load_images(config), report=report)
+    config = hold_start(config)
+    return export_package(config, load_lesson(config), report=report)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
+
+from pydantic_core import to_json
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.engines import keras as engines
 from cellcount_core.models.families.unet import LOGITS, build_unet
-from cellcount_core.tasks.instances.learn import make_loss, pixel_accuracy
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.start import (
-    load_start,
-    start_package,
-    started,
-)
+from cellcount_core.training.learning import learning_of
+from cellcount_core.training.start import load_start, start_package, started
 
 if TYPE_CHECKING:
     import keras
@@ -140,14 +138,31 @@ def config_digest(config: TrainConfig) -> str:
         ),
         True,
     )  # fmt: skip
+    if config.task == TrainConfig.model_fields["task"].default:
+        left_out["task"] = True
     left_out["data"] = {"partial"}
     if config.optimiser.schedule != "cosine":
         # Up to where the rate begins to fall, a longer run and a shorter one are the same.
         left_out["steps"] = True
-    kept = config.model_dump_json(exclude=left_out, exclude_defaults=True)
+    kept = config.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+    if len(config.input.channels) == 1 and "channels" in kept.get("input", {}):
+        kept["input"] = {"channel": config.input.channels[0], **_without(kept["input"], "channels")}
+    # In the order of the first version, whose digests are in checkpoints that may still be gone on from.
+    ordered = {name: kept[name] for name in _FIRST if name in kept} | kept
+    text = to_json(ordered).decode()
     if config.start_from:
-        kept += start_package(config).digest
-    return hashlib.sha256(kept.encode()).hexdigest()
+        text += start_package(config).digest
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_FIRST = (
+    "name", "object", "data", "input", "network", "maps", "separator", "optimiser", "loss", "augment", "steps", "epochs", "batch",
+    "crop_px", "seed", "dtype",
+)  # fmt: skip
+
+
+def _without(section: Mapping[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in section.items() if name != key}
 
 
 def total_steps(config: TrainConfig, images: int) -> int:
@@ -168,10 +183,9 @@ def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]
     network = build_unet(config.network, dtype=config.dtype)
     load_start(config, network)
     trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
+    learning = learning_of(config.task)
     trainee.compile(
-        _optimiser(config, steps),
-        loss=make_loss(config.loss, config.maps, parts_of_a_batch()),
-        metrics=[pixel_accuracy],
+        _optimiser(config, steps), loss=learning.loss(config, parts_of_a_batch()), metrics=[learning.metric()]
     )
     trainee.optimizer.build(trainee.trainable_variables)
     return network, trainee

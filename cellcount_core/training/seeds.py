@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import statistics
@@ -15,6 +16,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import load_package
 from cellcount_core.runners.trials import Trial, run_trials
 from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.learning import train_config
 
 FIGURES: Mapping[str, str] = {
     "f1_50": "F1", "ap_50": "AP", "ap_mean": "mean AP", "count_mape": "MAPE", "count_bias": "bias",
@@ -91,7 +93,7 @@ def train_one(task: SeedTask, threads: int) -> tuple[str, dict[str, float]]:
     os.environ.update(task.environment)
     from cellcount_core.training.trainer import train
 
-    config = TrainConfig.model_validate_json(task.config).model_copy(update={"threads": threads})
+    config = train_config(json.loads(task.config)).model_copy(update={"threads": threads})
     work_dir = Path(config.work_dir).expanduser()
     work_dir.mkdir(parents=True, exist_ok=True)
     with (work_dir / LOG).open("a", encoding="utf-8") as log:

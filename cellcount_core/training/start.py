@@ -1,4 +1,4 @@
-"""How a run begins: with the weights of a package (fine-tuning), or where it was stopped (checkpoints).
+"""How a run begins: with the images it names, and with the weights of a package (fine-tuning) or where it was stopped (checkpoints).
 
 A checkpoint is one file that holds weights, optimiser and step, and is always replaced whole. Packages hold networks
 whose batch normalisation is folded into the convolutions, so a fine-tuned network has none.
@@ -7,7 +7,6 @@ whose batch normalisation is folded into the convolutions, so a fine-tuned netwo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, find_package, load_package
-from cellcount_core.tasks.instances.task import section_of
-from cellcount_core.training.batches import Images
 from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.learning import Lesson, Say, learning_of
 
 if TYPE_CHECKING:
     import keras
@@ -65,9 +63,6 @@ def load_checkpoint(
         return int(stored["step"])
 
 
-FEWEST_TO_FIT = 5
-"""Thresholds fitted on fewer images than this follow chance; the thresholds of the starting package are better then."""
-
 COPY = "start"
 """Folder in `work_dir` that holds a copy of the package the run started from."""
 
@@ -87,17 +82,21 @@ def started(config: TrainConfig) -> TrainConfig:
     own = config.model_dump(exclude_unset=True)
     given = package.input
     taken: dict[str, object] = {
-        "object": package.object_name, "separator": section_of(package).separator["kind"], **own, "network": dict(package.network),
-        "maps": package.maps,
+        "object": package.object_name, **learning_of(config.task).taken(config, package), **own, "network": dict(package.network),
         "input": {
-            "channel": given.channels[0], "diameter_px": given.diameter_px, "percentile": given.percentile,
+            "channels": given.channels, "diameter_px": given.diameter_px, "percentile": given.percentile,
             "floor_sigmas": given.floor_sigmas, "polarity": given.polarity, **config.input.model_dump(exclude_unset=True),
         },
     }  # fmt: skip
     try:
-        return TrainConfig.model_validate(taken)
+        return type(config).model_validate(taken)
     except ValidationError as error:
         raise ConfigFault(f"start_from: package {package.name!r} and this configuration: {error}") from error
+
+
+def load_lesson(config: TrainConfig, *, report: Say | None = None) -> Lesson:
+    """Read the images that a configuration names, as its task does. Raises ConfigFault as `Learning.load` and `started` do."""
+    return learning_of(config.task).load(started(config), report or (lambda _: None))
 
 
 def start_package(config: TrainConfig) -> Package:
@@ -111,12 +110,9 @@ def start_package(config: TrainConfig) -> Package:
         raise ConfigFault(
             f"{where} has no network that can be trained (family {package.family!r}, engines {sorted(package.engines)})"
         )
-    if len(package.input.channels) != 1:
-        raise ConfigFault(f"{where} takes the channels {list(package.input.channels)}; training gives it one")
-    if "maps" in config.model_fields_set and config.maps != package.maps:
+    if package.task != config.task:
         raise ConfigFault(
-            f"{where} has the maps {list(package.maps)}, the configuration asks for {list(config.maps)}: leave `maps` out, "
-            "or train a network of those maps from its beginning"
+            f"{where} is for the task {package.task!r}, the configuration for {config.task!r}: `task: {package.task}` expected"
         )
     if config.network:
         _check_network(config, package, where)
@@ -173,28 +169,6 @@ def load_start(config: TrainConfig, network: keras.Model) -> None:
         network.load_weights(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise ModelFault(f"{path}: not the weights of the network the package describes: {error}") from error
-
-
-def kept_separator(
-    config: TrainConfig, images: Images, report: Callable[[str], None]
-) -> Mapping[str, object] | None:
-    """The thresholds of the starting package, if too few images are set aside to fit new ones; otherwise None."""
-    if not config.start_from:
-        return None
-    aside = 0 if images.fit is images.train else len(images.fit)
-    package = start_package(config)
-    if aside >= FEWEST_TO_FIT or section_of(package).separator["kind"] != config.separator:
-        return None
-    report(
-        f"{aside} images set aside to fit thresholds on (data.fit_share), less than {FEWEST_TO_FIT}: "
-        f"those of {package.name!r} are kept"
-    )
-    return section_of(package).separator
-
-
-def kept_sizing(config: TrainConfig) -> Mapping[str, object]:
-    """The numbers with which the starting package estimates object sizes; they are kept together with its thresholds."""
-    return section_of(start_package(config)).sizing
 
 
 def start_record(config: TrainConfig) -> dict[str, object]:

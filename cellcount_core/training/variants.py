@@ -1,8 +1,8 @@
 """What a package holds beside its float32 network: golden tensors, and variants that compute in fewer bits.
 
-Golden tensors are small crops full of objects, with the maps and labels that every engine must give for them. A
-variant is shipped only if it counts as the float32 network does. The int8 variant holds every convolution but the
-first and the last in 8-bit integers, calibrated on training images.
+Golden tensors are small crops full of objects, with the maps that every engine must give for them and what the task finds in those. A
+variant is shipped only if it counts as the float32 network does. The int8 variant holds every convolution but the first and the last
+in 8-bit integers, calibrated on training images.
 """
 
 from __future__ import annotations
@@ -17,78 +17,56 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.evaluate import Diameter, Report, evaluate, package_predictor
+from cellcount_core.evaluation.evaluate import Diameter, evaluate, package_scorer
+from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import LARGEST_FACTOR, SMALLEST_FACTOR
-from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.image import Pictured
 from cellcount_core.models.engines import Engine, check_golden, load_engine, maps_of
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families.onnx_graph import FLOAT_NODES, Weights, write_onnx
 from cellcount_core.models.package import InputSpec, Package, write_package
-from cellcount_core.objects.separators import Separator
 from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.tasks.instances.task import separate_whole
+from cellcount_core.tasks.matching import Report
 
 Crops = NDArray[np.float32]
 
-_CROP_PX = 96
-_CROPS = 2
 
+def busiest(
+    planes: Sequence[Plane], spec: InputSpec, size: int, objects: Callable[[int, int], int]
+) -> NDArray[np.float32]:
+    """Cut a crop (size, size, C) float32 of an image, normalised as part of the whole image, where it has the most objects.
 
-def golden_input(images: Sequence[LabelledImage], spec: InputSpec, stride: int) -> Crops:
-    """Cut crops (2, h, w, 1) float32 from the two images with the most objects, normalised as part of their whole
-    image.
-
-    Each crop is taken where its image has the most objects, so that an engine that is wrong shows it on objects and
-    not on background.
+    `objects` tells how many there are in the crop with a given upper left corner (top, left). `size` is a multiple of the stride.
     """
-    crowded = sorted(images, key=lambda image: (-int(image.labels.max(initial=0)), image.id))[:_CROPS]
-    size = max(stride, _CROP_PX - _CROP_PX % stride)
-    return np.stack([_busiest(image, spec, size) for image in crowded])
-
-
-def _busiest(image: LabelledImage, spec: InputSpec, size: int) -> NDArray[np.float32]:
-    canvas = whole_canvas([image.plane], spec, size)
+    canvas = whole_canvas(planes, spec, size)
     places = [
         (top, left)
         for top in range(0, canvas.shape[0] - size + 1, size // 2)
         for left in range(0, canvas.shape[1] - size + 1, size // 2)
     ]
-    top, left = max(places, key=lambda place: _objects(image.labels, place, size))
+    top, left = max(places, key=lambda place: objects(*place))
     return np.ascontiguousarray(canvas[top : top + size, left : left + size])
 
 
-def _objects(labels: NDArray[np.int32], place: tuple[int, int], size: int) -> int:
-    window = labels[place[0] : place[0] + size, place[1] : place[1] + size]
-    return int(np.unique(window[window > 0]).size)
+def put_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic] | None]) -> None:
+    """Add arrays to a golden file, which is made if it is not there, or take out those that are None.
+
+    `input` (N, h, w, C) and `maps` (N, h, w, K) float32 are what every engine is checked with.
+    """
+    kept: dict[str, NDArray[np.generic] | None] = {}
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            kept = {name: stored[name] for name in stored.files if name not in arrays}
+    kept |= arrays
+    np.savez_compressed(
+        path, allow_pickle=False, **{name: array for name, array in kept.items() if array is not None}
+    )
 
 
-def write_golden(path: Path, crops: Crops, maps: Crops, separator: Separator) -> None:
-    """Write a golden file: the input, the network's maps (N, h, w, K) in float32, and the labels they give."""
-    labels = np.stack([separate_whole(separator, found) for found in maps])
-    np.savez_compressed(path, allow_pickle=False, input=crops, maps=maps, labels=labels)
-
-
-def put_maps(path: Path, name: str, maps: Crops | None) -> None:
-    """Add the array `name` to a golden file, or take it out if `maps` is None."""
+def read_golden(path: Path, name: str) -> Crops:
+    """Read one array (N, h, w, channels) float32 of a golden file."""
     with np.load(path, allow_pickle=False) as stored:
-        arrays = {key: stored[key] for key in stored.files if key != name}
-    if maps is not None:
-        arrays[name] = maps
-    np.savez_compressed(path, allow_pickle=False, **arrays)
-
-
-def read_input(path: Path) -> Crops:
-    """Read the input (N, h, w, C) float32 of a golden file."""
-    with np.load(path, allow_pickle=False) as stored:
-        return np.asarray(stored["input"], np.float32)
-
-
-def put_labels(path: Path, separator: Separator) -> None:
-    """Separate the maps of a golden file anew, and store the labels."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {key: stored[key] for key in stored.files}
-    arrays["labels"] = np.stack([separate_whole(separator, found) for found in arrays["maps"]])
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+        return np.asarray(stored[name], np.float32)
 
 
 CalibrationTile = NDArray[np.float32]
@@ -100,8 +78,8 @@ _SCALES = (1.0, 0.7, 1.4)
 never exact."""
 
 
-def calibration_tiles(images: Sequence[LabelledImage], spec: InputSpec, stride: int) -> list[CalibrationTile]:
-    """Cut up to 128 normalised tiles (h, w, 1) float32 from training images, evenly spread, at about the model's
+def calibration_tiles(images: Sequence[Pictured], spec: InputSpec, stride: int) -> list[CalibrationTile]:
+    """Cut up to 128 normalised tiles (h, w, C) float32 from training images, evenly spread, at about the model's
     scale.
 
     Every image is normalised whole, as in a run, and gives its centre, at most 256 px a side. h and w are multiples
@@ -114,7 +92,7 @@ def calibration_tiles(images: Sequence[LabelledImage], spec: InputSpec, stride: 
         if spec.diameter_px is not None and image.diameter_px > 0:
             factor = _SCALES[number % len(_SCALES)] * spec.diameter_px / image.diameter_px
             factor = float(np.clip(factor, SMALLEST_FACTOR, LARGEST_FACTOR))
-        canvas = whole_canvas([image.plane], spec, stride, factor)
+        canvas = whole_canvas(list(image.planes.values()), spec, stride, factor)
         top, left = (max(0, (side - _TILE_PX) // 2) for side in canvas.shape[:2])
         tiles.append(np.ascontiguousarray(canvas[top : top + _TILE_PX, left : left + _TILE_PX]))
     return tiles
@@ -259,7 +237,7 @@ def add_variant(
     folder: Path,
     manifest: ManifestContent,
     variant: Variant,
-    images: Sequence[LabelledImage],
+    images: Sequence[Pictured],
     report: Callable[[str], None],
     *,
     diameters: Sequence[Diameter],
@@ -280,7 +258,7 @@ def add_variant(
     own = variant.golden != "maps"
     if own:
         golden = package.file(package.golden)
-        put_maps(golden, variant.golden, maps_of(engine, read_input(golden)))
+        put_arrays(golden, {variant.golden: maps_of(engine, read_golden(golden, "input"))})
         package = write_package(folder, _with(manifest, variant, {}))
     check_golden(package, engine)
     reference = load_engine(package, "onnxruntime", 1)
@@ -297,15 +275,15 @@ def add_variant(
     else:
         kept = dict(manifest)
         if own:
-            put_maps(package.file(package.golden), variant.golden, None)
+            put_arrays(package.file(package.golden), {variant.golden: None})
             package.file(variant.file).unlink()
     write_package(folder, kept)
     return kept
 
 
-def _report(package: Package, engine: Engine, images: Sequence[LabelledImage], diameter: Diameter) -> Report:
-    with package_predictor(package, engine, diameter) as predict:
-        return evaluate(predict, images)
+def _report(package: Package, engine: Engine, images: Sequence[Pictured], diameter: Diameter) -> Report:
+    with package_scorer(package, engine, diameter) as score:
+        return evaluate(score, images)
 
 
 def _with(manifest: ManifestContent, variant: Variant, figures: Mapping[str, object]) -> dict[str, object]:

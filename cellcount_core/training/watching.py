@@ -1,33 +1,24 @@
-"""How a run is watched: the curves of its losses, and what the network counts on whole images while it trains.
+"""How a run is watched: the curves of its losses, and what the network finds in whole images while it trains.
 
-Whole images are counted with the averaged weights. The weights in training are left exactly as they were, and the
-run's random numbers are not touched.
+Whole images are looked at with the averaged weights. The weights in training are left exactly as they were, and the run's random
+numbers are not touched.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.evaluate import Report, score_image
-from cellcount_core.images.normalise import estimate
-from cellcount_core.images.pixels import resized_shape
-from cellcount_core.labelled.image import LabelledImage
-from cellcount_core.models.families.unet import stride
-from cellcount_core.objects.separators import build_separator
-from cellcount_core.pipeline.maps import whole_canvas
-from cellcount_core.tasks.instances.task import label_whole, section_of
-from cellcount_core.training.batches import Sample, chances, make_batch
+from cellcount_core.training.batches import statistics_batches
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.fit import SEPARATOR_START
-from cellcount_core.training.start import start_package
+from cellcount_core.training.learning import Lesson, chances
 
 if TYPE_CHECKING:
     import keras
@@ -37,20 +28,38 @@ if TYPE_CHECKING:
 CSV_FILE = "curves.csv"
 PNG_FILE = "curves.png"
 
-_WHOLE = (
-    ("whole_f1", "o-", "F1 at IoU 0.5"),
-    ("whole_ap", "o-", "AP at IoU 0.5"),
-    ("whole_bias", "o--", "count bias"),
-)
+_PREFIX = "whole_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How a figure of whole images is shown: in the picture, in a line of the progress, and in which format."""
+
+    label: str
+    word: str
+    form: str = ".3f"
+    line: str = "o-"
+
+
+_WHOLE = {
+    "f1": _Told("F1 at IoU 0.5", "F1"),
+    "ap": _Told("AP at IoU 0.5", "AP"),
+    "bias": _Told("count bias", "bias", "+.1%", "o--"),
+}
+
+
+def _told(name: str) -> _Told:
+    """How the figure of that name is shown; one that is not known here is shown under its own name."""
+    return _WHOLE.get(name) or _Told(name.replace("_", " "), name.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One point of the curves. Losses and pixel accuracies (0..1) are means since the point before; `seconds` is the
-    training time since the start.
+    """One point of the curves. Losses and accuracies (0..1) are means since the point before; `seconds` is the training time since the
+    start.
 
-    `whole_f1` and `whole_ap` (at IoU 0.5) and `whole_bias` (of the count) come from whole images. They are None, an
-    empty cell in the CSV, if no whole image was counted at this step.
+    `whole` are the figures of whole images by name, as the task gives them (`Lesson.watch`): columns `whole_<name>` of the CSV. It is
+    empty, as are their cells, if no whole image was looked at at this step.
     """
 
     step: int
@@ -60,9 +69,7 @@ class CurvePoint:
     accuracy: float
     validation_loss: float
     validation_accuracy: float
-    whole_f1: float | None = None
-    whole_ap: float | None = None
-    whole_bias: float | None = None
+    whole: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_curve(work_dir: Path) -> list[CurvePoint]:
@@ -75,26 +82,52 @@ def read_curve(work_dir: Path) -> list[CurvePoint]:
 
 
 def _point(row: dict[str, str]) -> CurvePoint:
-    names = [field.name for field in fields(CurvePoint)]
-    whole = [float(row[name]) if row.get(name) else None for name in names[7:]]
-    return CurvePoint(int(row["step"]), *(float(row[name]) for name in names[1:7]), *whole)
+    whole = {
+        name.removeprefix(_PREFIX): float(value)
+        for name, value in row.items()
+        if name.startswith(_PREFIX) and value
+    }
+    seconds, rate, *measured = (float(row[name]) for name in _PLAIN[1:])
+    loss, accuracy, validation_loss, validation_accuracy = measured
+    return CurvePoint(
+        int(row["step"]), seconds, rate, loss, accuracy, validation_loss, validation_accuracy, whole
+    )
+
+
+_PLAIN = [each.name for each in fields(CurvePoint) if each.name != "whole"]
 
 
 def write_curve(work_dir: Path, points: list[CurvePoint]) -> None:
-    """Write curves.csv and curves.png: losses, accuracies and, below them, the results on whole images if any were
-    counted."""
+    """Write curves.csv and curves.png: losses, accuracies and, below them, the figures of whole images if there are any."""
+    names = list(dict.fromkeys(name for point in points for name in point.whole))
     with (work_dir / CSV_FILE).open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([f.name for f in fields(CurvePoint)])
-        writer.writerows(astuple(point) for point in points)
-    _draw(work_dir / PNG_FILE, points)
+        writer.writerow([*_PLAIN, *(f"{_PREFIX}{name}" for name in names)])
+        writer.writerows(
+            [*(getattr(point, name) for name in _PLAIN), *(point.whole.get(name) for name in names)]
+            for point in points
+        )
+    _draw(work_dir / PNG_FILE, points, names)
 
 
-def _draw(path: Path, points: list[CurvePoint]) -> None:
+def progress_line(point: CurvePoint, steps: int, seconds_a_step: float) -> str:
+    """What a run says at a point of its curves."""
+    left = (steps - point.step) * seconds_a_step / 60
+    shown = " ".join(
+        f"{_told(name).word} {format(value, _told(name).form)}" for name, value in point.whole.items()
+    )
+    whole = f"whole images {shown}  " if shown else ""
+    return (
+        f"step {point.step}/{steps}  loss {point.loss:.4f}  accuracy {point.accuracy:.4f}  "
+        f"validation {point.validation_loss:.4f} {point.validation_accuracy:.4f}  {whole}{seconds_a_step:.2f} s/step  {left:.0f} min left"
+    )
+
+
+def _draw(path: Path, points: list[CurvePoint], names: list[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    counted = [point for point in points if point.whole_f1 is not None]
+    counted = [point for point in points if point.whole]
     panels = 3 if counted else 2
     figure = Figure(figsize=(7, 3 * panels), layout="constrained")
     FigureCanvasAgg(figure)
@@ -103,11 +136,11 @@ def _draw(path: Path, points: list[CurvePoint]) -> None:
     for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
         panel.plot(steps, [getattr(point, name) for point in points], label="training")
         panel.plot(steps, [getattr(point, f"validation_{name}") for point in points], label="validation")
-        panel.set_ylabel("loss" if name == "loss" else "pixel accuracy")
+        panel.set_ylabel(name)
     if counted:
-        steps = [point.step for point in counted]
-        for name, style, label in _WHOLE:
-            axes[2].plot(steps, [float(getattr(point, name)) for point in counted], style, label=label)
+        for name in names:
+            some = [(point.step, point.whole[name]) for point in counted if name in point.whole]
+            axes[2].plot(*zip(*some, strict=True), _told(name).line, label=_told(name).label)
         axes[2].set_ylim(-0.5, 1.02)
         axes[2].set_ylabel("whole images")
     for panel in axes:
@@ -117,83 +150,23 @@ def _draw(path: Path, points: list[CurvePoint]) -> None:
     figure.savefig(path, dpi=120)
 
 
-_MOST_IMAGES = 24
-_FACTORS = (0.125, 3.0)
 _CALIBRATION_BATCHES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class WatchedImage:
-    """A watched image as the network's input: `canvas` (h, w, 1). The image at the model's scale fills its upper left
-    (H, W) = `shape`."""
+def watch_whole(
+    config: TrainConfig, network: keras.Model, trainee: keras.Model, lesson: Lesson
+) -> dict[str, float]:
+    """The figures of whole images, by name, with the weights as they would be shipped now.
 
-    image: LabelledImage
-    canvas: NDArray[np.float32]
-    shape: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class WatchedScore:
-    """Results on the watched images: mean F1 and AP at IoU 0.5, and the bias (counted - true) / true over all of
-    them."""
-
-    f1: float
-    ap: float
-    count_bias: float
-
-
-def whole_images(config: TrainConfig, watched: Sequence[LabelledImage]) -> list[WatchedImage]:
-    """Prepare at most 24 of the images, evenly spread. If the model has a diameter, their labels tell the factor that
-    brings them to it."""
-    count = min(_MOST_IMAGES, len(watched))
-    return [_whole(config, watched[index * len(watched) // count]) for index in range(count)]
-
-
-def _whole(config: TrainConfig, image: LabelledImage) -> WatchedImage:
-    wanted, factor = config.input.diameter_px, 1.0
-    if wanted is not None and image.diameter_px > 0:
-        factor = float(np.clip(wanted / image.diameter_px, *_FACTORS))
-    canvas = whole_canvas([image.plane], config.input.spec(), stride(config.network), factor)
-    height, width = image.labels.shape
-    return WatchedImage(image, canvas, resized_shape((height, width), factor))
-
-
-def count_whole(
-    config: TrainConfig,
-    network: keras.Model,
-    trainee: keras.Model,
-    samples: Sequence[Sample],
-    wholes: Sequence[WatchedImage],
-) -> WatchedScore:
-    """Count whole images with the weights as they would be shipped now, using thresholds that are not fitted.
-
-    Averaged weights need batch statistics of their own (see export.py); here a few batches of `samples` give them.
+    Averaged weights need batch statistics of their own (see export.py); here a few batches of training crops give them.
     """
-    separator = build_separator(_thresholds(config))
-    scores = []
-    with _averaged(config, network, trainee, samples), _no_gradients():
-        for whole in wholes:
-            maps = _maps(network, whole.canvas)[: whole.shape[0], : whole.shape[1]]
-            plane = whole.image.plane
-            labels = label_whole(
-                separator, np.ascontiguousarray(maps), plane, estimate(plane, polarity="auto")
-            )
-            scores.append(score_image(whole.image, labels))
-    report = Report(tuple(scores))
-    return WatchedScore(report.f1(), report.ap(), report.count_bias())
-
-
-def _thresholds(config: TrainConfig) -> Mapping[str, object]:
-    if config.separator == "components":
-        return {"kind": "components", "threshold": 0.5, "min_area": 0.0}
-    if config.start_from:
-        return section_of(start_package(config)).separator
-    return {"kind": "cores", **SEPARATOR_START}
+    with _averaged(config, network, trainee, lesson), _no_gradients():
+        return dict(lesson.watch(lambda canvas: _maps(network, canvas)))
 
 
 @contextmanager
 def _averaged(
-    config: TrainConfig, network: keras.Model, trainee: keras.Model, samples: Sequence[Sample]
+    config: TrainConfig, network: keras.Model, trainee: keras.Model, lesson: Lesson
 ) -> Iterator[None]:
     from keras import ops
 
@@ -203,22 +176,21 @@ def _averaged(
     before = [np.array(ops.convert_to_numpy(variable)) for variable in network.weights]
     try:
         trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
-        _take_statistics(config, network, samples)
+        _take_statistics(config, network, lesson)
         yield
     finally:
         for variable, value in zip(network.weights, before, strict=True):
             variable.assign(value)
 
 
-def _take_statistics(config: TrainConfig, network: keras.Model, samples: Sequence[Sample]) -> None:
+def _take_statistics(config: TrainConfig, network: keras.Model, lesson: Lesson) -> None:
     norms = [layer for layer in network.layers if layer.name.endswith("_norm")]
     if not norms:
         return
     momenta = [layer.momentum for layer in norms]
-    weights = chances(samples)
+    batches = statistics_batches(lesson, chances(lesson.train), config, _CALIBRATION_BATCHES)
     with _no_gradients():
-        for number in range(_CALIBRATION_BATCHES):
-            inputs, _ = make_batch(samples, weights, config, (config.seed, 2, number))
+        for number, inputs in enumerate(batches):
             for layer in norms:
                 layer.momentum = number / (number + 1)
             network(inputs, training=True)

@@ -143,11 +143,15 @@ def test_it_is_evaluated_by_a_table_of_classes(
     assert (
         main(["evaluate", str(package.folder), str(tmp_path / "truth.csv"), "--out", str(out)]) == ExitCode.OK
     )
-    figures = json.loads((out / "evaluation.json").read_text())["figures"]
-    assert figures["images"] == 30
+    found = json.loads((out / "evaluation.json").read_text())
+    figures = {name: figure["value"] for name, figure in found["figures"].items()}
+    assert (found["task"], figures["images"]) == ("classes", 30)
+    assert not (out / "evaluation.html").exists()
     assert figures["accuracy"] > 0.9
     assert figures["accuracy_low"] < figures["accuracy"] <= figures["accuracy_high"]
-    assert (out / "images.csv").read_text().splitlines()[0] == "id,true,found,right,probability_of_true"
+    assert (out / "images.csv").read_text().splitlines()[
+        0
+    ] == "id,modality,width_px,height_px,true,found,right,probability_of_true"
     (tmp_path / "truth.csv").write_text("image,class\n0.tif,ring\n")
     capsys.readouterr()
     assert (

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cellcount_core.evaluation.evaluate import ImageScore, Report, labels_of, score_image
 from cellcount_core.evaluation.suites.base import (
     Asked,
     Counter,
@@ -19,7 +18,8 @@ from cellcount_core.evaluation.suites.base import (
     cell,
     shown_diameter,
 )
-from cellcount_core.labelled.image import LabelledEntry
+from cellcount_core.labelled.image import Entry, Pictured
+from cellcount_core.tasks.matching import ImageScore, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ def accuracy(asked: Asked) -> SuiteResult:
     return SuiteResult(caption, (accuracy_table(asked.counters, reports, BARS.get(modality, {})),))
 
 
-def _scored(counter: Counter, entry: LabelledEntry) -> ImageScore:
-    image = entry.load()
-    return score_image(image, labels_of(counter.count(image)))
+def _scored(counter: Counter, entry: Entry[Pictured]) -> ImageScore:
+    image = entry.load(counter.package.input.channels)
+    return counter.score(image, counter.count(image))
 
 
 def titles_of(counters: Sequence[Counter]) -> list[str]:

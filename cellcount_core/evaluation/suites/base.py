@@ -13,17 +13,24 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.assess import Data, ProgressCallback, check_package
-from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn
+from cellcount_core.evaluation.evaluate import (
+    Diameter,
+    count_image,
+    counting_of,
+    in_turn,
+    objects_of,
+    score_found,
+)
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
-from cellcount_core.labelled.image import LabelledEntry, LabelledImage
+from cellcount_core.labelled.image import Entry, LabelledImage, Pictured
 from cellcount_core.models.engines import ENGINES, check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.pipeline.rows import Examined
-from cellcount_core.tasks.task import task_of
+from cellcount_core.tasks.matching import ImageScore
+from cellcount_core.tasks.task import TruthKind, task_of
 
 CellValue = str | int | float | None
 Verdict = Literal["", "goal", "floor", "met", "missed"]
@@ -109,9 +116,13 @@ class Counter:
         """The package's name and its engine."""
         return f"{self.package.name}, {self.engine}"
 
-    def count(self, image: LabelledImage) -> Examined:
+    def count(self, image: Pictured) -> Examined:
         """Count one image. Raises ConfigFault naming the image if it cannot be counted."""
         return count_image(self.kit, image)
+
+    def score(self, image: Pictured, seen: Examined) -> ImageScore:
+        """Compare the objects found in an image with its true ones, as the package's task does."""
+        return objects_of(score_found(self.kit, image, seen))
 
     def close(self) -> None:
         """End the engine's thread."""
@@ -139,7 +150,7 @@ class Asked:
         return self.counters[0]
 
     @property
-    def entries(self) -> tuple[LabelledEntry, ...]:
+    def entries(self) -> tuple[Entry[Pictured], ...]:
         """The labelled images, not yet read."""
         assert self.data is not None
         return self.data.entries
@@ -163,12 +174,41 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A set of measurements: what it shows, whether it needs labelled images, and the function that makes it."""
+    """A set of measurements: what it shows, whether it needs labelled images, and the function that makes it.
+
+    It can judge packages whose task is compared with one of the forms of `truths`, and that look at one channel or at several.
+    """
 
     name: str
     tells: str
     needs: Literal["data", "nothing"]
     run: Callable[[Asked], SuiteResult]
+    truths: tuple[TruthKind, ...] = (TruthKind.LABELS,)
+    channels: Literal["one", "several"] = "one"
+
+    def why_not(self, package: Package) -> str:
+        """Why this suite cannot judge a package, in words; "" if it can."""
+        truth, channels = task_of(package).scoring(package).truth, package.input.channels
+        named = f"package {package.name!r}"
+        if truth not in self.truths:
+            return (
+                f"{named} is for the task {package.task!r}, which is compared with {_IN_WORDS[truth]}; it measures packages that are "
+                f"compared with {' or '.join(_IN_WORDS[each] for each in self.truths)}"
+            )
+        if self.channels == "one" and len(channels) != 1:
+            return f"{named} looks at {len(channels)} channels ({', '.join(channels)}); it measures packages of one channel"
+        return ""
+
+
+_IN_WORDS = {TruthKind.LABELS: "label images", TruthKind.BOXES: "boxes", TruthKind.TABLE: "a table"}
+
+
+def labelled(entry: Entry[Pictured]) -> LabelledImage:
+    """Read an image of one channel with its label image. Raises TypeError if its truth has another form (see `Suite.truths`)."""
+    image = entry.load()
+    if not isinstance(image, LabelledImage):
+        raise TypeError(f"a labelled image expected (got {type(image).__name__})")
+    return image
 
 
 def open_counters(
@@ -177,13 +217,11 @@ def open_counters(
     """Open each package on an engine. `engine` "auto" is the package's own for a CPU; of several names
     ("auto,onnxruntime") those are used that the package has.
 
-    Raises ConfigFault if a package cannot count images of one channel or has no such engine, and ModelFault if it
-    fails its golden tensors.
+    Raises ConfigFault if a package has no such engine, and ModelFault if it fails its golden tensors.
     """
     counters = []
     for package in packages:
         check_package(package, diameter)
-        _check_channels(package)
         names = [name.strip() for name in engine.split(",")]
         # A name that cellcount does not know is refused by `resolve_engine`; of those it knows a package may lack some.
         lacking = {name for name in names if name in ENGINES and name not in package.engines}
@@ -196,21 +234,6 @@ def open_counters(
                 Counter(package, name, diameter, planes_kit(package, loaded, counting_of(diameter)))
             )
     return tuple(counters)
-
-
-def _check_channels(package: Package) -> None:
-    """Raise ConfigFault unless the package finds objects in one channel: suites alter one plane, and compare with
-    label images."""
-    if task_of(package).scoring(package) is not None:
-        raise ConfigFault(
-            f"package {package.name!r} is for the task {package.task!r}; suites measure packages that find objects"
-        )
-    channels = package.input.channels
-    if len(channels) != 1:
-        raise ConfigFault(
-            f"package {package.name!r} looks at {len(channels)} channels ({', '.join(channels)}); suites measure packages of one "
-            "channel"
-        )
 
 
 def with_plane(image: LabelledImage, plane: Plane) -> LabelledImage:

@@ -22,10 +22,11 @@ from cellcount_core.evaluation.suites.base import (
     SuiteTable,
     cell,
     image_without_objects,
+    labelled,
     met,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import LabelledEntry, LabelledImage
+from cellcount_core.labelled.image import Entry, LabelledImage, Pictured
 
 LEAST_EMPTY = 0.99
 """The share of the drawn images that must count 0."""
@@ -270,8 +271,8 @@ def _count(asked: Asked, plane: Plane) -> int:
     return asked.counter.count(image_without_objects("made up", plane)).found.count
 
 
-def _count_of(asked: Asked, entry: LabelledEntry) -> tuple[str, int] | None:
-    image = entry.load()
+def _count_of(asked: Asked, entry: Entry[Pictured]) -> tuple[str, int] | None:
+    image = labelled(entry)
     if image.diameter_px == 0:
         return "images without an object", asked.counter.count(image).found.count
     part = part_without_objects(image)

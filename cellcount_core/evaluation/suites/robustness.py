@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.evaluation.evaluate import ImageScore, Report, labels_of, score_image
 from cellcount_core.evaluation.suites.base import (
     Asked,
     SuiteCell,
@@ -19,11 +18,13 @@ from cellcount_core.evaluation.suites.base import (
     SuiteResult,
     SuiteTable,
     cell,
+    labelled,
     met,
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import LabelledEntry
+from cellcount_core.labelled.image import Entry, Pictured
+from cellcount_core.tasks.matching import ImageScore, Report
 
 LARGEST_FALL = 0.03
 """How much F1@0.5 may fall for the degradations that have a bar."""
@@ -162,13 +163,13 @@ class _Measured:
 
 
 def _measured(asked: Asked, number: int, degrade: Degrade) -> _Measured:
-    def work(numbered: tuple[int, LabelledEntry]) -> tuple[ImageScore, bool | None, bool]:
+    def work(numbered: tuple[int, Entry[Pictured]]) -> tuple[ImageScore, bool | None, bool]:
         at, entry = numbered
-        image = entry.load()
+        image = labelled(entry)
         seen = asked.counter.count(with_plane(image, degrade(image.plane, np.random.default_rng(at))))
         size = seen.scale.diameter_px
         near = size is not None and image.diameter_px > 0 and 1 / NEAR <= size / image.diameter_px <= NEAR
-        score = score_image(image, labels_of(seen))
+        score = asked.counter.score(image, seen)
         return score, near if image.diameter_px > 0 else None, bool(seen.warnings)
 
     images = len(asked.entries)

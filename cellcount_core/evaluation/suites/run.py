@@ -28,6 +28,7 @@ from cellcount_core.evaluation.suites.scale import scale
 from cellcount_core.evaluation.suites.uncertainty import uncertainty
 from cellcount_core.models.package import Package, shipped_folder
 from cellcount_core.pipeline.context import prepare_process
+from cellcount_core.tasks.task import TruthKind
 
 Bars = Literal["shipped", "always"]
 """Which packages are held to the project's bars: those shipped with cellcount, or any."""
@@ -39,7 +40,14 @@ _DIGITS = 6
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
-        Suite("accuracy", "objects and counts, a column a package and engine", "data", accuracy),
+        Suite(
+            "accuracy",
+            "objects and counts, a column a package and engine",
+            "data",
+            accuracy,
+            (TruthKind.LABELS, TruthKind.BOXES),
+            "several",
+        ),
         Suite("scale", "the same images at other magnifications, and how well sizes are told", "data", scale),
         Suite("robustness", "the same images degraded as microscopes and cameras do it", "data", robustness),
         Suite(
@@ -75,6 +83,25 @@ def chosen_suites(names: Sequence[str]) -> list[Suite]:
     return [suite for suite in SUITES.values() if suite.name in names or ALL in names]
 
 
+def judging(suites: Sequence[Suite], names: Sequence[str], packages: Sequence[Package]) -> list[Suite]:
+    """Those of the suites that can judge all the packages. With `all` the others are left out.
+
+    Raises ConfigFault, which says why, if one that is asked for by name cannot, or if none can.
+    """
+    kept, reasons = [], []
+    for suite in suites:
+        why = next(filter(None, map(suite.why_not, packages)), "")
+        if why and suite.name in names:
+            raise ConfigFault(f"--suite {suite.name}: {why}")
+        if why:
+            reasons.append(f"{suite.name}: {why}")
+        else:
+            kept.append(suite)
+    if not kept:
+        raise ConfigFault(f"no suite can judge this package: {'; '.join(reasons)}")
+    return kept
+
+
 def refuse_idle_options(
     suites: Sequence[Suite], *, beside: Sequence[str], unlike: Sequence[str], engine: str
 ) -> None:
@@ -104,6 +131,7 @@ def run_suites(
     `progress` returns the callback of a suite. Raises ConfigFault if a suite needs data that is missing, has no
     object, or cannot be counted.
     """
+    suites = judging(suites, [suite.name for suite in suites], packages)
     for suite in suites:
         if suite.needs == "data" and data is None:
             raise ConfigFault(
@@ -115,7 +143,7 @@ def run_suites(
         for suite in suites:
             if suite.needs == "data":
                 assert data is not None
-                _refuse_without_objects(data)
+                _refuse_without_objects(data, packages[0].input.channels)
             found = suite.run(Asked(counters, data, tuple(unlike), limit, progress(suite.name)))
             if bars == "shipped" and not is_shipped(packages[0]):
                 found = SuiteResult(
@@ -127,10 +155,10 @@ def run_suites(
             counter.close()
 
 
-def _refuse_without_objects(data: Data) -> None:
-    if not any(entry.load().diameter_px > 0 for entry in data.entries):
+def _refuse_without_objects(data: Data, roles: tuple[str, ...]) -> None:
+    if not any(entry.load(roles).diameter_px > 0 for entry in data.entries):
         raise ConfigFault(
-            f"{data.path}: no object in the label images of {len(data.entries)} images; only --suite empty can use them"
+            f"{data.path}: no object in the labels of {len(data.entries)} images; only --suite empty can use them"
         )
 
 

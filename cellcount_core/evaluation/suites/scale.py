@@ -21,7 +21,7 @@ import tifffile
 
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.scales import ScaleSource
-from cellcount_core.evaluation.evaluate import labels_of, score_image
+from cellcount_core.evaluation.evaluate import labels_of
 from cellcount_core.evaluation.suites.base import (
     Asked,
     Counter,
@@ -30,15 +30,17 @@ from cellcount_core.evaluation.suites.base import (
     SuiteResult,
     SuiteTable,
     cell,
+    labelled,
     met,
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import LabelledEntry, LabelledImage, median_diameter
+from cellcount_core.labelled.image import Entry, LabelledImage, Pictured, median_diameter
 from cellcount_core.objects.outline import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.runners.job import plan_job
+from cellcount_core.tasks.instances.score import score_labels
 from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import SizeEstimate
 
@@ -106,8 +108,8 @@ def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> SuiteResult:
     return SuiteResult(caption, (*tables, *planned), why)
 
 
-def _outcome_of(counter: Counter, side: int, factor: float, entry: LabelledEntry) -> ScaledScore:
-    whole = entry.load()
+def _outcome_of(counter: Counter, side: int, factor: float, entry: Entry[Pictured]) -> ScaledScore:
+    whole = labelled(entry)
     image = cut_to(whole, side)
     return replace(outcome(counter, image, factor), cut=image is not whole)
 
@@ -119,7 +121,7 @@ def outcome(counter: Counter, image: LabelledImage, factor: float) -> ScaledScor
         resized = replace(resized, um_per_px=image.um_per_px / factor)
     seen = counter.count(resized)
     height, width = image.labels.shape
-    score = score_image(image, labels_to_original(labels_of(seen), (height, width)))
+    score = score_labels(image.truth, labels_to_original(labels_of(seen), (height, width)))
     return ScaledScore(
         score.matches[0].f1, score.true, seen.found.count, told(counter, seen), image.diameter_px * factor, image.group,
         image.plane.shape,
@@ -275,13 +277,13 @@ def _size_row(name: str, ratios: Sequence[float], bar: float | None) -> tuple[Su
 
 
 def _planned(
-    entries: Sequence[LabelledEntry], side: int, counter: Counter
+    entries: Sequence[Entry[Pictured]], side: int, counter: Counter
 ) -> tuple[tuple[SuiteTable, ...], tuple[str, ...]]:
     """What planning says of a folder of one magnification, and of a folder that mixes two magnifications in images of
     one size."""
     if counter.diameter != "auto" or not tells_sizes(counter.package):
         return (), ("No folder was planned: no object size is told.",)
-    alike = images_alike([cut_to(entry.load(), side) for entry in entries])
+    alike = images_alike([cut_to(labelled(entry), side) for entry in entries])
     if len(alike) < POOL:
         return (), (
             f"No folder was planned: {POOL} images of {_PLANNED_SIDE} px and more are needed whose objects differ by no more than "

@@ -26,15 +26,18 @@ from cellcount_core.evaluation.suites.base import (
     SuiteResult,
     SuiteTable,
     cell,
+    labelled,
     met,
     with_plane,
 )
 from cellcount_core.labelled.dataset import list_labelled
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
+    Entry,
     LabelledEntry,
     LabelledImage,
     Labels,
+    Pictured,
     plane_of,
     read_pixels,
 )
@@ -68,13 +71,15 @@ def uncertainty(asked: Asked) -> SuiteResult:
     others = strangers(asked)
     total = 2 * len(familiar) + sum(map(len, others.values()))
     work = partial(_told, asked.counter)
-    told = list(asked.in_turn(lambda entry: work(entry.load()), familiar, total))
-    blurred = list(asked.in_turn(lambda entry: work(defocused(entry.load())), familiar, total, len(familiar)))
+    told = list(asked.in_turn(lambda entry: work(labelled(entry)), familiar, total))
+    blurred = list(
+        asked.in_turn(lambda entry: work(defocused(labelled(entry))), familiar, total, len(familiar))
+    )
     name = _name_of(asked)
     sets: dict[str, Sequence[Told]] = {}
     done = 2 * len(familiar)
     for title, entries in others.items():
-        sets[title] = list(asked.in_turn(lambda entry: work(entry.load()), entries, total, done))
+        sets[title] = list(asked.in_turn(lambda entry: work(labelled(entry)), entries, total, done))
         done += len(entries)
     sets[f"{name}, out of focus (blurred by half an object)"] = blurred
     covered, notes = _coverage(told)
@@ -82,7 +87,7 @@ def uncertainty(asked: Asked) -> SuiteResult:
     return SuiteResult(asked.caption(f"{len(familiar)} images"), (*covered, *flags), (*notes, *more))
 
 
-def strangers(asked: Asked) -> dict[str, list[LabelledEntry]]:
+def strangers(asked: Asked) -> dict[str, list[Entry[Pictured]]]:
     """Images that the package is not made for: those of other modalities in the data, and the files of the given
     patterns.
 
@@ -92,7 +97,7 @@ def strangers(asked: Asked) -> dict[str, list[LabelledEntry]]:
     data, limit = asked.data, asked.limit
     assert data is not None
     known = {*asked.counter.package.modality, *data.modality, *(entry.modality for entry in data.entries)}
-    found: dict[str, list[LabelledEntry]] = {}
+    found: dict[str, list[Entry[Pictured]]] = {}
     for entry in list_labelled(Path(data.path)).entries:
         if entry.modality and entry.modality not in known:
             found.setdefault(entry.modality, []).append(entry)
@@ -114,8 +119,8 @@ def image_files(pattern: str) -> list[Path]:
 
 
 def _unlabelled(path: Path) -> LabelledEntry:
-    def read() -> tuple[Pixels, Labels]:
-        pixels = read_pixels(path)
+    def read(roles: Sequence[str]) -> tuple[Pixels, Labels]:
+        pixels = read_pixels(path, roles)
         return pixels, np.zeros(plane_of(pixels).shape, np.int32)
 
     return LabelledEntry(path.stem, read)

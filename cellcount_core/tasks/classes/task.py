@@ -23,9 +23,12 @@ from cellcount_core.tasks.task import (
     CanvasMaps,
     Found,
     Preparation,
+    Scored,
     SizeEstimate,
     TaskColumns,
     TaskSection,
+    Truth,
+    TruthKind,
     View,
     read_section,
 )
@@ -36,17 +39,18 @@ _LEAST = 1e-6
 class ClassScoring:
     """Compares the class found for an image with its true one, from the column `class` of a table of truths."""
 
-    columns = ("class",)
+    truth = TruthKind.TABLE
+    names = ("class",)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = classes
 
-    def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
-        """The row of one image: both classes, whether they are the same, and the probability given to the true one.
+    def score(self, truth: Truth, found: Found) -> Scored:
+        """The values of one image: both classes, whether they are the same, and the probability given to the true one.
 
         Raises ConfigFault if the true class is not one of the package's.
         """
-        true = truth["class"]
+        true = truth.values["class"]
         if true not in self._classes:
             raise ConfigFault(f"class {true!r} is none of the package's{nearest(true, self._classes)}")
         chances = found.values["probability"]
@@ -54,10 +58,11 @@ class ClassScoring:
         chance = chances[self._classes.index(true)]
         assert isinstance(chance, float)
         told = found.values["class"]
-        return {"true": true, "found": told, "right": told == true, "probability_of_true": chance}
+        return Scored({"true": true, "found": told, "right": told == true, "probability_of_true": chance})
 
-    def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
         """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; and the log loss."""
+        rows = [one.values for one in scored]
         right = sum(bool(row["right"]) for row in rows)
         ends = wilson(right, len(rows)) or (None, None)
         shares = []
@@ -107,6 +112,7 @@ class Classes:
     """The task of telling one of several classes for each image."""
 
     name = "classes"
+    learning = None
     preparation = Preparation.FIXED
     example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64}
 

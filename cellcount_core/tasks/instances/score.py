@@ -1,40 +1,51 @@
-"""Matching counted objects with true ones by their overlap, as `stardist.matching` does (Schmidt et al. 2018).
-
-One difference: for an image without objects in which none was counted, F1, AP and PQ are 1 here and 0 there.
-"""
+"""How counted objects are compared with labelled ones: by the pixels that they share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.columns import Value
+from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, match_with_iou
+from cellcount_core.tasks.task import Found, Scored, Truth, TruthKind
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One image at one IoU threshold: `hits` are matched pairs, `misses` unmatched true objects, `extras` unmatched counted ones."""
 
-    hits: int
-    misses: int
-    extras: int
+class LabelScoring:
+    """Compares label images. Fields must have been counted with their label images kept."""
 
-    @property
-    def f1(self) -> float:
-        """2 hits / (2 hits + misses + extras); 1.0 if there are no objects and none was counted."""
-        total = 2 * self.hits + self.misses + self.extras
-        return 2 * self.hits / total if total else 1.0
+    truth = TruthKind.LABELS
+    names = ()
 
-    @property
-    def ap(self) -> float:
-        """hits / (hits + misses + extras), the average precision of the Data Science Bowl; 1.0 if there are no objects at all."""
-        total = self.hits + self.misses + self.extras
-        return self.hits / total if total else 1.0
+    def score(self, truth: Truth, found: Found) -> Scored:
+        """Compare the objects of one image. Raises ValueError if the label images (H, W) differ in shape."""
+        assert truth.labels is not None
+        assert found.labels is not None
+        return Scored(objects=score_labels(truth, np.asarray(found.labels, np.int32)))
 
-    def panoptic_quality(self, matched_iou: float) -> float:
-        """PQ = SQ * RQ (Kirillov et al. 2019), given the summed IoU of the hits; 1.0 if there are no objects at all."""
-        total = 2 * self.hits + self.misses + self.extras
-        return 2 * matched_iou / total if total else 1.0
+    def figures(self, _: Sequence[Scored]) -> dict[str, Value]:
+        """None beside those that follow from the objects."""
+        return {}
+
+
+def score_labels(truth: Truth, counted: NDArray[np.int32]) -> ImageScore:
+    """Compare an image's true labels with counted ones (H, W) int32. Raises ValueError if they differ in shape."""
+    assert truth.labels is not None
+    shared = shared_pixels(truth.labels, counted)
+    iou = intersection_over_union(shared)
+    found = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
+    return ImageScore(
+        truth.id,
+        truth.modality,
+        iou.shape[0],
+        iou.shape[1],
+        tuple(match for match, _ in found),
+        found[0][1],
+        splits(shared),
+        merges(shared),
+        truth.diameter_px,
+    )
 
 
 def overlap(true: NDArray[np.integer], counted: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -71,25 +82,6 @@ def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], int]:
     present = np.bincount(flat, minlength=1) > 0
     present[0] = True
     return (np.cumsum(present) - 1)[flat], int(present.sum())
-
-
-def match(iou: NDArray[np.float64], threshold: float) -> Match:
-    """Pair objects one to one: as many pairs with IoU >= `threshold` as possible and, among those, the largest summed IoU."""
-    return match_with_iou(iou, threshold)[0]
-
-
-def match_with_iou(iou: NDArray[np.float64], threshold: float) -> tuple[Match, float]:
-    """As `match`, with the summed IoU of the pairs."""
-    from scipy.optimize import linear_sum_assignment
-
-    true, counted = iou.shape
-    if min(iou.shape) == 0:
-        return Match(0, true, counted), 0.0
-    good = iou >= threshold
-    rows, columns = linear_sum_assignment(-good.astype(np.float64) - iou / (2 * min(iou.shape)))
-    paired = good[rows, columns]
-    hits = int(paired.sum())
-    return Match(hits, true - hits, counted - hits), float(iou[rows, columns][paired].sum())
 
 
 def splits(shared: NDArray[np.int64]) -> int:

@@ -57,6 +57,7 @@ from cellcount_core.tasks.task import (
     Maps,
     Objects,
     Preparation,
+    Scoring,
     Shape,
     SizeEstimate,
     TaskColumns,
@@ -351,6 +352,7 @@ class Instances:
     """The task of counting objects, each with its outline and measurements."""
 
     name = "instances"
+    learning = "cellcount_core.tasks.instances.learn:InstancesLearning"
     preparation = Preparation.OBJECT_SIZE
     example: ClassVar[Mapping[str, object]] = {
         "maps": ["foreground"], "stride": 1, "receptive_radius": 0, "separator": {"kind": "components"},
@@ -370,9 +372,11 @@ class Instances:
         """Raises ModelFault if the package's section is wrong or names no separator."""
         return InstancesHead(package)
 
-    def scoring(self, _: Package) -> None:
-        """None: counted objects are compared with label images (score.py)."""
-        return
+    def scoring(self, _: Package) -> Scoring:
+        """Compares counted objects with those of label images."""
+        from cellcount_core.tasks.instances.score import LabelScoring
+
+        return LabelScoring()
 
     def side(self, _: Package) -> int:
         """0: fields are not resized to a number of pixels."""

@@ -16,8 +16,9 @@ from benchmarks.peers import cellprofiler, manifest, package, run, star, systems
 from benchmarks.peers.environment import ROOT, SystemFailed, last_line, python_with
 from benchmarks.peers.manifest import Entry, Plane
 from benchmarks.peers.worker import Measured
-from cellcount_core.evaluation.evaluate import Report, score_image
 from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.matching import Report
 
 
 def three_discs() -> tuple[Plane, NDArray[np.int32]]:
@@ -46,7 +47,7 @@ def test_the_watershed_tells_touching_discs_apart() -> None:
     pytest.importorskip("skimage")
     plane, labels = three_discs()
 
-    score = score_image(labelled(labels), watershed.count(plane))
+    score = score_labels(labelled(labels).truth, watershed.count(plane))
 
     assert (score.counted, score.matches[0].hits) == (3, 3)
 
@@ -61,7 +62,7 @@ def test_a_shipped_package_is_a_peer_like_any_other() -> None:
 
     counted = systems.load("package:threshold:smooth:model", Path())(plane)
 
-    assert score_image(labelled(labels), counted).matches[0].hits == 3
+    assert score_labels(labelled(labels).truth, counted).matches[0].hits == 3
 
 
 def test_every_shipped_package_of_these_images_has_a_row_on_each_cpu_engine() -> None:
@@ -217,7 +218,7 @@ def row(
     counted: NDArray[np.int32],
     speed: float,
 ) -> run.Row:
-    report = Report((score_image(labelled(true), counted),))
+    report = Report((score_labels(labelled(true).truth, counted),))
     return run.Row(run.System(label, group, group, trained), report, Measured(1.5, speed, speed, 1.0, 300.0))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.evaluate import ImageScore
 from cellcount_core.evaluation.suites.robustness import (
     DEGRADATIONS,
     inverted,
@@ -17,6 +16,7 @@ from cellcount_core.evaluation.suites.robustness import (
     saturated_objects,
     uneven,
 )
+from cellcount_core.tasks.matching import ImageScore
 
 
 @pytest.fixture

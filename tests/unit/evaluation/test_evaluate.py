@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.evaluate import (
-    at_true_diameter,
-    evaluate,
-    group_scores,
-)
+from cellcount_core.evaluation.evaluate import Score, evaluate, group_scores, true_size_scorer
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.tasks.instances.score import LabelScoring
+from cellcount_core.tasks.task import Found
 
 
 def image(name: str, squares: int, modality: str = "fluorescence") -> LabelledImage:
@@ -40,18 +39,23 @@ class Seen:
         return self._engine.run(tiles)
 
 
+def scored(count: Callable[[LabelledImage], np.ndarray]) -> Score:
+    """Scores the label images that `count` gives."""
+    return lambda image: LabelScoring().score(image.truth, Found({}, labels=count(image)))
+
+
 def without_last(given: LabelledImage) -> np.ndarray:
     return np.where(given.labels == given.labels.max(initial=0), 0, given.labels)
 
 
 def test_a_perfect_counter_scores_one_and_has_no_count_error() -> None:
-    report = evaluate(lambda given: given.labels, [image("a", 3), image("b", 0)])
+    report = evaluate(scored(lambda given: given.labels), [image("a", 3), image("b", 0)])
     assert (report.f1(), report.ap(0.9), report.mean_ap()) == (1.0, 1.0, 1.0)
     assert (report.count_mape(), report.count_bias()) == (0.0, 0.0)
 
 
 def test_a_missed_object_shows_in_every_figure() -> None:
-    report = evaluate(without_last, [image("a", 2), image("b", 4)])
+    report = evaluate(scored(without_last), [image("a", 2), image("b", 4)])
     assert report.f1() == pytest.approx((2 / 3 + 6 / 7) / 2)
     assert report.ap() == pytest.approx((1 / 2 + 3 / 4) / 2)
     assert report.count_mape() == pytest.approx((1 / 2 + 1 / 4) / 2)
@@ -60,7 +64,7 @@ def test_a_missed_object_shows_in_every_figure() -> None:
 
 
 def test_modalities_are_scored_apart() -> None:
-    report = evaluate(without_last, [image("a", 2), image("b", 4, "histology")])
+    report = evaluate(scored(without_last), [image("a", 2), image("b", 4, "histology")])
     assert {name: len(part.images) for name, part in group_scores(report).items()} == {
         "fluorescence": 1,
         "histology": 1,
@@ -74,12 +78,12 @@ def test_the_upper_bound_counts_at_the_models_scale_and_compares_at_the_original
     engine = Seen(package)
     given = replace(image("a", 4), plane=np.where(image("a", 4).labels > 0, 3000, 100).astype(np.uint16))
     nothing = replace(given, labels=np.zeros_like(given.labels), diameter_px=0.0)
-    with at_true_diameter(package, engine) as predict:
-        report = evaluate(predict, [given, nothing])
+    with true_size_scorer(package, engine) as score:
+        report = evaluate(score, [given, nothing])
     assert sorted(engine.shapes) == [(64, 64), (128, 128)]
     assert (report.images[0].true, report.images[0].counted) == (4, 4)
 
 
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        evaluate(lambda given: given.labels[:-1], [image("a", 1)])
+        evaluate(scored(lambda given: given.labels[:-1]), [image("a", 1)])

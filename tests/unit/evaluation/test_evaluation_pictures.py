@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from cellcount_core.evaluation.assess import GroupFigures
-from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore
 from cellcount_core.evaluation.figures import measure
 from cellcount_core.evaluation.pictures import (
     BOTH,
@@ -17,7 +16,8 @@ from cellcount_core.evaluation.pictures import (
     f1_by_size_png,
     outlines_png,
 )
-from cellcount_core.tasks.instances.score import Match
+from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, Match
+from cellcount_core.tasks.task import Found, Truth
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -30,9 +30,24 @@ def box(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
     return labels
 
 
+def layers(true: np.ndarray, counted: np.ndarray) -> tuple[Truth, Found]:
+    return Truth("a", labels=true), Found({}, labels=counted)
+
+
+def test_boxes_are_drawn_as_boxes_in_the_same_colours() -> None:
+    true, counted = np.array([[20.0, 20.0, 80.0, 80.0]]), np.array([[20.0, 20.0, 80.0, 60.0]])
+    image = pixels(
+        outlines_png(np.zeros((240, 480), np.uint8), Truth("a", boxes=true), Found({}, boxes=counted))[0]
+    )
+    assert tuple(image[20, 40]) == BOTH
+    assert tuple(image[50, 79]) == TRUE
+    assert tuple(image[50, 59]) == COUNTED
+    assert tuple(image[50, 40]) not in (BOTH, TRUE, COUNTED)
+
+
 def test_outlines_are_coloured_by_who_drew_them() -> None:
     true, counted = box(20, 80, 20, 80), box(20, 80, 20, 60)
-    image = pixels(outlines_png(np.zeros((240, 480), np.uint8), true, counted)[0])
+    image = pixels(outlines_png(np.zeros((240, 480), np.uint8), *layers(true, counted))[0])
     assert tuple(image[20, 40]) == BOTH
     assert tuple(image[50, 79]) == TRUE
     assert tuple(image[50, 59]) == COUNTED
@@ -47,13 +62,15 @@ def test_small_images_are_enlarged_by_a_whole_factor_and_large_ones_reduced(
     shape: tuple[int, int], shown: tuple[int, int]
 ) -> None:
     empty = np.zeros(shape, np.int32)
-    png, width, height = outlines_png(np.zeros(shape, np.uint16), empty, empty)
+    png, width, height = outlines_png(np.zeros(shape, np.uint16), *layers(empty, empty))
     assert (height, width) == shown == pixels(png).shape[:2]
 
 
 def test_labels_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        outlines_png(np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.int32), np.zeros((8, 9), np.int32))
+        outlines_png(
+            np.zeros((8, 8), np.uint8), *layers(np.zeros((8, 8), np.int32), np.zeros((8, 9), np.int32))
+        )
 
 
 def score(true: int, counted: int, diameter: float, modality: str = "fluorescence") -> ImageScore:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from cellcount_core.evaluation import figures as module
-from cellcount_core.evaluation.evaluate import THRESHOLDS, ImageScore, Report
 from cellcount_core.evaluation.figures import (
     FIGURES,
     Interval,
@@ -16,7 +15,7 @@ from cellcount_core.evaluation.figures import (
     shown,
     shown_with_interval,
 )
-from cellcount_core.tasks.instances.score import Match
+from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, Match, Report
 
 
 def score(true: int, counted: int, hits: int, *, splits: int = 0, merges: int = 0) -> ImageScore:

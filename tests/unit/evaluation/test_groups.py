@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.evaluation.evaluate import ImageScore
 from cellcount_core.evaluation.figures import density_of, grouped, groupings, size_of
+from cellcount_core.tasks.matching import ImageScore
 
 
 def image(true: int, diameter: float = 20.0, modality: str = "fluorescence") -> ImageScore:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.tasks.instances.score import Match, match, overlap
+from cellcount_core.tasks.instances.score import overlap
+from cellcount_core.tasks.matching import Match, match
 
 
 def test_the_overlap_of_shifted_squares_is_their_intersection_over_their_union() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.evaluate import score_image
 from cellcount_core.labelled.image import LabelledImage, median_diameter
-from cellcount_core.tasks.instances.score import Match, merges, shared_pixels, splits
+from cellcount_core.tasks.instances.score import merges, score_labels, shared_pixels, splits
+from cellcount_core.tasks.matching import Match
 
 Box = tuple[int, int, int, int]
 
@@ -60,7 +60,7 @@ def image(labels: np.ndarray) -> LabelledImage:
 def test_panoptic_quality_is_the_mean_overlap_of_pairs_times_f1() -> None:
     true = drawn((0, 10, 0, 10), (0, 10, 20, 30), (20, 30, 0, 10))
     counted = drawn((0, 10, 0, 10), (0, 10, 20, 28), (20, 30, 40, 50))
-    score = score_image(image(true), counted)
+    score = score_labels(image(true).truth, counted)
     assert score.matches[0] == Match(hits=2, misses=1, extras=1)
     mean_overlap, f1 = (1.0 + 0.8) / 2, 4 / 6
     assert score.panoptic_quality == pytest.approx(mean_overlap * f1)
@@ -68,13 +68,13 @@ def test_panoptic_quality_is_the_mean_overlap_of_pairs_times_f1() -> None:
 
 
 def test_nothing_counted_where_there_is_nothing_has_full_quality() -> None:
-    assert score_image(image(drawn()), drawn()).panoptic_quality == 1.0
-    assert score_image(image(drawn()), drawn(WHOLE)).panoptic_quality == 0.0
-    assert score_image(image(drawn(WHOLE)), drawn()).panoptic_quality == 0.0
+    assert score_labels(image(drawn()).truth, drawn()).panoptic_quality == 1.0
+    assert score_labels(image(drawn()).truth, drawn(WHOLE)).panoptic_quality == 0.0
+    assert score_labels(image(drawn(WHOLE)).truth, drawn()).panoptic_quality == 0.0
 
 
 def test_a_score_carries_splits_merges_and_the_size_of_its_objects() -> None:
     lone = (20, 30, 40, 50)
-    score = score_image(image(drawn(WHOLE, lone)), drawn(LEFT, RIGHT, lone))
+    score = score_labels(image(drawn(WHOLE, lone)).truth, drawn(LEFT, RIGHT, lone))
     assert (score.true, score.counted, score.splits, score.merges) == (2, 3, 1, 0)
     assert score.diameter_px == pytest.approx((2 * np.sqrt(200 / np.pi) + 2 * np.sqrt(100 / np.pi)) / 2)

@@ -17,12 +17,10 @@ from cellcount_core.domain.scales import ScaleSource
 from cellcount_core.evaluation.assess import ImageRow, SizeCheck, check_sizes
 from cellcount_core.evaluation.evaluate import (
     Diameter,
-    ImageScore,
     count_image,
     count_plane,
     counting_of,
     labels_of,
-    package_predictor,
     pixels_of,
 )
 from cellcount_core.labelled.dataset import load_folder
@@ -31,6 +29,7 @@ from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine, planes_kit, prepare
 from cellcount_core.tasks.instances.task import label_whole
+from cellcount_core.tasks.matching import ImageScore
 from tests.data_dir import data_dir, needs_data
 from tests.jobs import count, rows
 from tests.plates import nuclear_field
@@ -42,8 +41,8 @@ def evaluated(files: dict[str, Path], package: str, diameter: Diameter) -> dict[
     """The label image of each file as an evaluation counts it."""
     found = find_package(package)
     engine = load_engine(found, resolve_engine(found, "auto", gpus=0), 1)
-    with package_predictor(found, engine, diameter) as predict:
-        return {name: predict(unlabelled(file)) for name, file in files.items()}
+    with closing(planes_kit(found, engine, counting_of(diameter))) as kit:
+        return {name: labels_of(count_image(kit, unlabelled(file))) for name, file in files.items()}
 
 
 def unlabelled(file: Path) -> LabelledImage:
@@ -226,7 +225,8 @@ def test_the_measures_of_an_evaluation_are_those_of_the_row(package: Package) ->
 
 
 def row(true_px: float, counted_at: float | None) -> ImageRow:
-    return ImageRow(ImageScore("a", "", int(true_px > 0), 1, (), diameter_px=true_px), 64, 64, counted_at)
+    score = ImageScore("a", "", int(true_px > 0), 1, (), diameter_px=true_px)
+    return ImageRow("a", "", score, 64, 64, counted_at)
 
 
 def test_sizes_are_checked_on_images_with_objects_and_one_not_told_is_not_within() -> None:

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from cellcount_core.tasks.instances.score import match_with_iou, overlap
+from cellcount_core.tasks.instances.score import overlap
+from cellcount_core.tasks.matching import match_with_iou
 from tests.unit.evaluation.make_stardist_fixture import FIXTURE, THRESHOLDS, digest, scenes
 
 STORED = json.loads(FIXTURE.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.evaluate import Report, labels_of, score_image
+from cellcount_core.evaluation.evaluate import labels_of
 from cellcount_core.evaluation.suites.accuracy import BARS, accuracy_table
 from cellcount_core.evaluation.suites.base import image_without_objects, open_counters
 from cellcount_core.evaluation.suites.scale import (
@@ -24,6 +24,8 @@ from cellcount_core.evaluation.suites.scale import (
 from cellcount_core.evaluation.suites.uncertainty import coverage, roc_area
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.package import find_package
+from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.matching import Report
 from cellcount_core.tasks.task import SizeEstimate
 
 
@@ -111,7 +113,7 @@ def test_of_several_engines_each_package_takes_those_it_has() -> None:
 def cells(found: np.ndarray) -> dict[str, list[str]]:
     """The rows of the table of one image with two objects, by their figure."""
     (counter,) = open_counters([find_package("threshold")], engine="auto", threads=1, diameter="model")
-    report = Report((score_image(labelled(), found),))
+    report = Report((score_labels(labelled().truth, found),))
     table = accuracy_table([counter], [report], BARS["fluorescence"])
     counter.close()
     return {row[0].text: [cell.judged for cell in row[1:]] for row in table.rows}

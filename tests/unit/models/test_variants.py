@@ -11,11 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.evaluation.evaluate import Report, evaluate
+from cellcount_core.cli.settings import read_yaml
 from cellcount_core.labelled.image import LabelledImage, median_diameter
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
+from cellcount_core.tasks.instances.learn import InstancesConfig, LabelLesson
+from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.matching import ImageScore, Report
+from cellcount_core.training.learning import Images
 from cellcount_core.training.variants import FLOAT16, INT8, Tolerance, add_variant, judge
 
 
@@ -36,21 +40,22 @@ def disks(number: int) -> LabelledImage:
     )
 
 
+CONF = Path(__file__).resolve().parents[3] / "conf"
 IMAGES = [disks(number) for number in range(6)]
 
 
 def counted(*shares: float) -> Report:
     """What is counted where each object is found with the given share of its pixels, all of them 0..1."""
 
-    def predict(image: LabelledImage) -> np.ndarray:
+    def score(image: LabelledImage) -> ImageScore:
         found = image.labels.copy()
         for label in range(1, found.max() + 1):
             rows, columns = np.nonzero(image.labels == label)
             lost = round(len(rows) * (1 - shares[label % len(shares)]))
             found[rows[:lost], columns[:lost]] = 0
-        return found
+        return score_labels(image.truth, found)
 
-    return evaluate(predict, IMAGES)
+    return Report(tuple(map(score, IMAGES)))
 
 
 def test_a_variant_that_finds_the_same_objects_passes() -> None:
@@ -86,18 +91,19 @@ def package(tmp_path: Path) -> Path:
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
     from cellcount_core.models.engines import maps_of
     from cellcount_core.models.engines.onnx import OnnxEngine
-    from cellcount_core.objects.separators import build_separator
-    from cellcount_core.tasks.instances.task import section_of
-    from cellcount_core.training.variants import golden_input, write_golden
+    from cellcount_core.training.variants import put_arrays
 
     folder = Path(shutil.copytree(shipped_folder() / "nuclei", tmp_path / "nuclei"))
     (folder / INT8.file).unlink(missing_ok=True)
     shipped = load_package(shipped_folder() / "nuclei")
-    crops = golden_input(IMAGES, shipped.input, shipped.stride)
+    config = InstancesConfig.model_validate(read_yaml(CONF / "train_nuclei.yaml"))
+    lesson = LabelLesson(config, Images(IMAGES, IMAGES, IMAGES, IMAGES))
+    crops = lesson.golden_crops(shipped.stride)
     assert crops.std() > 0.1
-    engine = OnnxEngine(shipped, 1, "onnxruntime")
-    write_golden(
-        folder / "golden.npz", crops, maps_of(engine, crops), build_separator(section_of(shipped).separator)
+    maps = maps_of(OnnxEngine(shipped, 1, "onnxruntime"), crops)
+    (folder / "golden.npz").unlink()
+    put_arrays(
+        folder / "golden.npz", {"input": crops, "maps": maps, **lesson.golden_arrays(shipped.section, maps)}
     )
     return folder
 

@@ -189,4 +189,4 @@ def test_an_image_of_one_channel_is_refused(
     assert (
         main(["evaluate", str(package.folder), str(data), "--out", str(tmp_path / "out")]) == ExitCode.CONFIG
     )
-    assert "one.tif: an image of 1 channels (''); 2 channels expected" in capsys.readouterr().err
+    assert "one.tif: an image of 1 channel; 2 expected (nuclei, membrane)" in capsys.readouterr().err

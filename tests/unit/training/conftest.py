@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.tasks.instances.learn import InstancesConfig
 from tests.unit.training.tiny import compact, quiet, write_archive
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> InstancesConfig:
     """A compact network after 40 steps, with its checkpoint, curves and package."""
     pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")

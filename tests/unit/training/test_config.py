@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.families.unet import parse_unet, receptive_radius, stride
-from cellcount_core.training.config import DataConfig, TrainConfig
+from cellcount_core.tasks.instances.learn import InstancesConfig
+from cellcount_core.training.config import DataConfig
+from cellcount_core.training.learning import train_config
 from cellcount_core.training.network import config_digest
 from cellcount_core.training.start import started
 
@@ -25,12 +27,12 @@ GOOD: dict[str, object] = {
     "name", ["train_nuclei.yaml", "train_seed_unet.yaml", "train_finetune.yaml", "train_histology.yaml"]
 )
 def test_the_shipped_configurations_are_valid(name: str) -> None:
-    config = started(TrainConfig.model_validate(yaml.safe_load((CONF / name).read_text())))
+    config = started(train_config(yaml.safe_load((CONF / name).read_text())))
     assert config.crop_px % stride(config.network) == 0
 
 
 def test_the_seeds_recipe_is_what_its_notebook_did() -> None:
-    config = TrainConfig.model_validate(yaml.safe_load((CONF / "train_seed_unet.yaml").read_text()))
+    config = InstancesConfig.model_validate(yaml.safe_load((CONF / "train_seed_unet.yaml").read_text()))
     network = parse_unet(config.network)
     assert (network.filters, network.skip, network.up, network.stem) == (
         (64, 128, 256, 512, 1024),
@@ -50,7 +52,7 @@ def test_the_seeds_recipe_is_what_its_notebook_did() -> None:
 
 
 def test_the_shipped_networks_tiles_need_a_modest_overlap() -> None:
-    config = TrainConfig.model_validate(yaml.safe_load((CONF / "train_nuclei.yaml").read_text()))
+    config = train_config(yaml.safe_load((CONF / "train_nuclei.yaml").read_text()))
     assert stride(config.network) == 16
     assert receptive_radius(config.network) <= 96
 
@@ -75,7 +77,7 @@ def test_the_shipped_networks_tiles_need_a_modest_overlap() -> None:
 )
 def test_what_does_not_fit_is_refused_by_name(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        TrainConfig.model_validate({**GOOD, **changes})
+        train_config({**GOOD, **changes})
 
 
 def test_a_path_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +91,7 @@ def test_a_path_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch) 
 def test_a_setting_added_since_leaves_the_digest_of_an_older_configuration_alone() -> None:
     """A run that is going on must find its checkpoint again after an update."""
     pinned = "849a8271cde803a6af241041eb67bcd476c119bb28ab67625b42a09ad62ef8a4"
-    assert config_digest(TrainConfig.model_validate(GOOD)) == pinned
+    assert config_digest(train_config(GOOD)) == pinned
 
 
 @pytest.mark.parametrize(
@@ -100,23 +102,17 @@ def test_a_setting_added_since_leaves_the_digest_of_an_older_configuration_alone
     ],
 )  # fmt: skip
 def test_what_decides_no_weight_is_no_part_of_the_digest(changes: dict[str, object]) -> None:
-    assert config_digest(TrainConfig.model_validate({**GOOD, **changes})) == config_digest(
-        TrainConfig.model_validate(GOOD)
-    )
+    assert config_digest(train_config({**GOOD, **changes})) == config_digest(train_config(GOOD))
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"batch": 4}, {"steps": 5}, {"optimiser": {"ema": 0.5}}])
 def test_what_decides_the_weights_is_part_of_the_digest(changes: dict[str, object]) -> None:
-    assert config_digest(TrainConfig.model_validate({**GOOD, **changes})) != config_digest(
-        TrainConfig.model_validate(GOOD)
-    )
+    assert config_digest(train_config({**GOOD, **changes})) != config_digest(train_config(GOOD))
 
 
 def test_a_run_that_holds_its_rate_may_be_made_longer() -> None:
     def digest(steps: int, schedule: str) -> str:
-        return config_digest(
-            TrainConfig.model_validate({**GOOD, "steps": steps, "optimiser": {"schedule": schedule}})
-        )
+        return config_digest(train_config({**GOOD, "steps": steps, "optimiser": {"schedule": schedule}}))
 
     assert digest(100, "trapezoid") == digest(200, "trapezoid")
     assert digest(100, "cosine") != digest(200, "cosine")

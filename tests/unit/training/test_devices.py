@@ -58,7 +58,7 @@ def run(script: str, *arguments: str, **environment: str) -> str:
 TWO_DEVICES = """
 import json, sys
 import numpy as np
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.learning import train_config
 from cellcount_core.training.network import spread_over
 from cellcount_core.training.network import compiled
 tree = json.loads(sys.argv[1])
@@ -73,7 +73,7 @@ targets = (rng.random((4, 32, 32, 4)) > 0.5).astype("float32")
 losses = []
 for spread in ("one", sys.argv[2]):
     with spread_over(spread):
-        _, trainee = compiled(TrainConfig.model_validate(tree), 3)
+        _, trainee = compiled(train_config(tree), 3)
         for _ in range(3):
             trainee.reset_metrics()
             losses.append(float(trainee.train_on_batch(inputs, targets)[0]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.labelled.image import LabelledImage, median_diameter
-from cellcount_core.training.fit import SEPARATOR_START, fit_cores
+from cellcount_core.tasks.instances.fit import SEPARATOR_START, fit_cores
 
 
 def example(rim: float) -> tuple[LabelledImage, np.ndarray]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
+from cellcount_core.tasks.instances.fit import SIZE_GRIDS, SIZE_START, fit_sizing, size_error
 from cellcount_core.tasks.task import task_of
-from cellcount_core.training.fit import SIZE_GRIDS, SIZE_START, fit_sizing, size_error
 from tests.plates import nuclear_field
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.training.batches import load_images
 from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.learning import train_config
+from cellcount_core.training.start import load_lesson
 
 
 def write_table(folder: Path, rows: list[str], columns: str = "image,label,group,split") -> TrainConfig:
@@ -21,7 +22,7 @@ def write_table(folder: Path, rows: list[str], columns: str = "image,label,group
     for row in rows:
         cv2.imwrite(str(folder / row.split(",")[0]), labels * 100)
     (folder / "cells.csv").write_text("\n".join([columns, *rows, ""]))
-    return TrainConfig.model_validate(
+    return train_config(
         {
             "name": "tiny", "data": {"kind": "auto", "path": str(folder)}, "steps": 1, "crop_px": 32, "work_dir": "w",
             "network": {"outputs": 2, "filters": [4]}, "package_dir": "p",
@@ -39,7 +40,7 @@ def names(images: list) -> list[str]:
 
 def test_data_without_splits_are_split_by_group_the_same_every_time(tmp_path: Path) -> None:
     config = write_table(tmp_path, [f"i{n:02d}.png,label.png,g{n // 3}," for n in range(30)])
-    one, two = load_images(config), load_images(config)
+    one, two = load_lesson(config), load_lesson(config)
     assert names(one.train) == names(two.train)
     assert len(one.train) + len(one.fit) + len(one.validation) == 30
     assert 6 <= len(one.validation) <= 8
@@ -48,7 +49,7 @@ def test_data_without_splits_are_split_by_group_the_same_every_time(tmp_path: Pa
 
 
 def test_without_groups_every_file_is_its_own(tmp_path: Path) -> None:
-    images = load_images(write_table(tmp_path, [f"i{n}.png,label.png" for n in range(10)], "image,label"))
+    images = load_lesson(write_table(tmp_path, [f"i{n}.png,label.png" for n in range(10)], "image,label"))
     assert len(images.validation) == 2
 
 
@@ -57,19 +58,19 @@ def test_splits_that_the_data_names_are_kept(tmp_path: Path) -> None:
         "x.png,label.png,,test"
     ]
     config = write_table(tmp_path, rows)
-    images = load_images(config)
+    images = load_lesson(config)
     assert names(images.validation) == ["i0", "i1"]
     assert "x" not in names(images.train + images.fit)
-    apart = load_images(with_data(config, validation_split=""))
+    apart = load_lesson(with_data(config, validation_split=""))
     assert len(apart.train) + len(apart.fit) + len(apart.validation) == 7
     with pytest.raises(ConfigFault, match=r"no row with split 'dev'.*splits \['test', 'train', 'val'\]"):
-        load_images(with_data(config, validation_split="dev"))
+        load_lesson(with_data(config, validation_split="dev"))
 
 
 def test_what_was_taken_is_said(tmp_path: Path) -> None:
     lines: list[str] = []
     config = write_table(tmp_path, [f"i{n}.png,label.png" for n in range(10)], "image,label")
-    load_images(config, report=lines.append)
+    load_lesson(config, report=lines.append)
     assert "layout 'table', 10 images; 20% of the groups are measured" in lines[0]
 
 
@@ -77,11 +78,11 @@ def test_where_nothing_is_set_aside_thresholds_are_fitted_on_what_trains_and_val
     tmp_path: Path,
 ) -> None:
     config = write_table(tmp_path, [f"i{n}.png,label.png" for n in range(10)], "image,label")
-    images = load_images(with_data(config, fit_share=0.0))
+    images = load_lesson(with_data(config, fit_share=0.0))
     assert images.fit is images.train
     assert images.watched is images.validation
 
 
 def test_too_few_images_to_train_and_to_measure_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault, match="1 images leave none to train on"):
-        load_images(write_table(tmp_path, ["i.png,label.png"], "image,label"))
+        load_lesson(write_table(tmp_path, ["i.png,label.png"], "image,label"))

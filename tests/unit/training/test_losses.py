@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.tasks.instances.learn import make_loss
-from cellcount_core.training.config import LossConfig
+from cellcount_core.tasks.instances.targets import LossConfig, make_loss
 
 MAPS = ("foreground", "distance")
 

@@ -11,15 +11,16 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import load_package
+from cellcount_core.tasks.instances.learn import InstancesConfig, InstancesLearning
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.start import hold_start, kept_separator, start_package, started
+from cellcount_core.training.start import hold_start, start_package, started
 from tests.unit.training.tiny import quiet
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
 
 
-def tuning(folder: Path, finished: TrainConfig, **changes: object) -> TrainConfig:
+def tuning(folder: Path, finished: TrainConfig, **changes: object) -> InstancesConfig:
     """Fine-tuning of the finished run's package on its own images."""
     tree: dict[str, object] = {
         "name": "tuned", "start_from": finished.package_dir, "data": {"kind": "auto", "path": finished.data.path, "fit_share": 0},
@@ -27,16 +28,17 @@ def tuning(folder: Path, finished: TrainConfig, **changes: object) -> TrainConfi
         "steps": 12, "batch": 4, "crop_px": 32, "checkpoint_every": 4, "validate_every": 0,
         "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
     }  # fmt: skip
-    return TrainConfig.model_validate({**tree, **changes})
+    return InstancesConfig.model_validate({**tree, **changes})
 
 
 def test_what_a_run_leaves_out_is_the_packages(tmp_path: Path, finished: TrainConfig) -> None:
     package = load_package(Path(finished.package_dir))
     config = started(tuning(tmp_path, finished, input={"percentile": 99.0}))
+    assert isinstance(config, InstancesConfig)
     assert config.network == package.network
     assert config.network["batch_norm"] is False
     assert (config.maps, config.object, config.separator) == (package.maps, package.object_name, "cores")
-    assert (config.input.channel, config.input.diameter_px) == ("nuclei", package.input.diameter_px)
+    assert (config.input.channels, config.input.diameter_px) == (("nuclei",), package.input.diameter_px)
     assert (config.input.percentile, config.input.floor_sigmas) == (99.0, package.input.floor_sigmas)
     assert started(config) == config
 
@@ -72,19 +74,17 @@ def test_fine_tuning_lowers_the_loss_and_ends_in_a_package_with_the_thresholds_i
 def test_thresholds_are_fitted_anew_where_enough_images_are_set_aside(
     tmp_path: Path, finished: TrainConfig
 ) -> None:
-    from cellcount_core.training.batches import load_images
-
     few = tuning(tmp_path, finished, data={"kind": "npz", "path": finished.data.path, "fit_share": 0.2})
     many = tuning(
         tmp_path,
         finished,
         data={"kind": "npz", "path": finished.data.path, "fit_share": 0.49, "validation_share": 0.01},
     )
-    assert kept_separator(started(few), load_images(few), quiet) is not None
-    images = load_images(many)
-    assert len(images.fit) >= 5
-    assert kept_separator(started(many), images, quiet) is None
-    assert kept_separator(finished, images, quiet) is None
+    kept, fitted, own = (InstancesLearning().load(started(each), quiet) for each in (few, many, finished))
+    assert kept.kept(quiet) is not None
+    assert len(fitted.fit) >= 5
+    assert fitted.kept(quiet) is None
+    assert own.kept(quiet) is None
 
 
 def test_another_package_under_the_same_name_is_another_run(tmp_path: Path, finished: TrainConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.tasks.instances.learn import (
+from cellcount_core.tasks.instances.targets import (
     between_objects,
     diameters,
     foreground,

@@ -47,10 +47,10 @@ def test_a_package_states_how_it_was_trained_fitted_and_measured(finished: Train
 
 
 def test_the_validation_curve_is_of_images_that_do_not_train(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.start import load_lesson
 
     for config in (finished, seed_recipe(tmp_path)):
-        images = load_images(config)
+        images = load_lesson(config)
         assert images.watched
         assert not {image.id for image in images.watched} & {image.id for image in images.train}
 
@@ -62,7 +62,7 @@ def test_training_lowers_the_loss(finished: TrainConfig) -> None:
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, finished: TrainConfig) -> None:
-    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.start import load_lesson
     from cellcount_core.training.trainer import train_network
 
     class StoppedError(Exception):
@@ -73,7 +73,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, finished
             raise StoppedError
 
     config = finished.model_copy(update={"work_dir": str(tmp_path)})
-    images = load_images(config)
+    images = load_lesson(config)
     with pytest.raises(StoppedError):
         train_network(config, images, report=stop_after_twenty)
     lines: list[str] = []
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished: TrainConfig)
 def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(
     tmp_path: Path, finished: TrainConfig
 ) -> None:
-    from cellcount_core.training.batches import load_images
+    from cellcount_core.training.start import load_lesson
     from cellcount_core.training.trainer import train_network
 
     holding = finished.optimiser.model_copy(update={"schedule": "trapezoid", "warmup_steps": 2})
@@ -141,7 +141,7 @@ def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(
             "validate_every": 0,
         }
     )
-    images, lines = load_images(config), list[str]()
+    images, lines = load_lesson(config), list[str]()
     train_network(config.model_copy(update={"steps": 5}), images, report=quiet)
     train_network(config, images, report=lines.append)
     assert "going on from step 5" in lines

@@ -12,17 +12,17 @@ import pytest
 from cellcount_core.cli.settings import read_yaml
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.statistics import CountInterval, TrainingDomain
-from cellcount_core.evaluation.evaluate import evaluate, package_predictor
+from cellcount_core.evaluation.evaluate import evaluate, package_scorer
 from cellcount_core.evaluation.suites.made_up import make
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder
 from cellcount_core.tasks.instances.domain_features import FEATURES
-from cellcount_core.training.batches import Images
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.tasks.instances.learn import InstancesConfig, LabelLesson
 from cellcount_core.training.export import refit_package
 from cellcount_core.training.fit import fit_domain, fit_interval
+from cellcount_core.training.learning import Images
 from tests.unit.training.tiny import CONF
 
 
@@ -62,13 +62,13 @@ def test_an_interval_never_begins_below_zero_and_widens_with_the_count() -> None
 
 def test_too_few_images_give_no_interval_and_no_domain() -> None:
     assert fit_interval([10] * 19, [10] * 19) is None
-    assert fit_domain([(0.0,) * len(FEATURES)] * 10, []) is None
+    assert fit_domain(FEATURES, [(0.0,) * len(FEATURES)] * 10, []) is None
 
 
 @pytest.fixture(scope="module")
 def domain() -> TrainingDomain:
     rng = np.random.default_rng(2)
-    found = fit_domain(_like(rng, 150), _like(rng, 50))
+    found = fit_domain(FEATURES, _like(rng, 150), _like(rng, 50))
     assert found is not None
     return found
 
@@ -100,10 +100,11 @@ def test_a_package_is_measured_anew_without_training(tmp_path: Path) -> None:
     folder = tmp_path / "nuclei"
     shutil.copytree(shipped_folder() / "nuclei", folder)
     before = load_package(folder)
-    config = TrainConfig.model_validate({**read_yaml(CONF / "train_nuclei.yaml"), "version": "9.0.0"})
+    config = InstancesConfig.model_validate({**read_yaml(CONF / "train_nuclei.yaml"), "version": "9.0.0"})
     train, fit, validation = ([labelled(at) for at in range(*ends)] for ends in ((0, 4), (4, 26), (26, 29)))
     said: list[str] = []
-    after = refit_package(config, Images(train, fit, fit, validation), folder, report=said.append)
+    lesson = LabelLesson(config, Images(train, fit, fit, validation))
+    after = refit_package(config, lesson, folder, report=said.append)
     assert after == load_package(folder)
     assert (after.version, after.golden, after.section) == ("9.0.0", before.golden, before.section)
     files = [
@@ -115,16 +116,14 @@ def test_a_package_is_measured_anew_without_training(tmp_path: Path) -> None:
         "digest": before.digest,
     }
     engine = load_engine(after, resolve_engine(after, "auto", gpus=0), 1)
-    with package_predictor(after, engine, "auto") as predict:
-        counts = [int(predict(image).max()) for image in fit]
-        own = evaluate(predict, validation).summary()
+    with package_scorer(after, engine, "auto") as score:
+        counts = [one.counted for one in evaluate(score, fit).images]
+        own = evaluate(score, validation).summary()
     assert after.interval == fit_interval([int(image.labels.max()) for image in fit], counts)
     assert after.accuracy["at_estimated_diameter"] == own
     assert after.domain is not None
     assert after.domain != before.domain
     with pytest.raises(ConfigFault, match=r"has version 9\.0\.0 already"):
-        refit_package(config, Images(train, fit, fit, validation), folder)
+        refit_package(config, lesson, folder)
     with pytest.raises(ConfigFault, match=r"a package named 'nuclei'; the configuration is of 'other'"):
-        refit_package(
-            config.model_copy(update={"name": "other"}), Images(train, fit, fit, validation), folder
-        )
+        refit_package(config.model_copy(update={"name": "other"}), lesson, folder)

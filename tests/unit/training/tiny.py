@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import yaml
 
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.tasks.instances.learn import InstancesConfig
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -23,7 +23,7 @@ def write_archive(path: Path, count: int = 10, size: int = 32) -> None:
     np.savez(path, X=images, y=masks)
 
 
-def seed_recipe(folder: Path, **changes: object) -> TrainConfig:
+def seed_recipe(folder: Path, **changes: object) -> InstancesConfig:
     """The seed's configuration with a shrunken filter list and few epochs."""
     write_archive(folder / "X_and_y.npz")
     tree = yaml.safe_load((CONF / "train_seed_unet.yaml").read_text())
@@ -31,10 +31,10 @@ def seed_recipe(folder: Path, **changes: object) -> TrainConfig:
     tree["network"]["filters"] = [4, 4, 8, 8, 8]
     tree |= {"crop_px": 32, "batch": 4, "epochs": 2, "checkpoint_every": 2}
     tree |= {"work_dir": str(folder / "work"), "package_dir": str(folder / "package")}
-    return TrainConfig.model_validate({**tree, **changes})
+    return InstancesConfig.model_validate({**tree, **changes})
 
 
-def compact(folder: Path, **changes: object) -> TrainConfig:
+def compact(folder: Path, **changes: object) -> InstancesConfig:
     network = {"outputs": 2, "stem": 2, "filters": [4, 8], "skip": "add", "up": "project", "batch_norm": True}
     tree: dict[str, object] = {
         "name": "tiny", "data": {"kind": "npz", "path": str(folder / "X_and_y.npz"), "fit_share": 0.2}, "network": network,
@@ -42,7 +42,7 @@ def compact(folder: Path, **changes: object) -> TrainConfig:
         "augment": {"natural_share": 1.0, "empty_share": 0.0},
         "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
     }  # fmt: skip
-    return TrainConfig.model_validate({**tree, **changes})
+    return InstancesConfig.model_validate({**tree, **changes})
 
 
 def quiet(line: str) -> None:

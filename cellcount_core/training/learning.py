@@ -1,0 +1,263 @@
+"""What a task tells the trainer: its settings, its crops and targets, its loss, and what is fitted after training.
+
+The trainer, checkpoints, curves, export, int8 variants and seeds know no task. They ask a `Learning`, which the task names
+(`Task.learning`) and which is imported when something is trained. Its `load` reads the labelled images of a run and gives a `Lesson`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.evaluation.evaluate import Diameter
+from cellcount_core.labelled.dataset import Listing, choose
+from cellcount_core.labelled.image import Pictured
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.tasks.task import TASKS, CanvasMaps, task_named
+from cellcount_core.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    import keras
+
+Loss = Callable[["keras.KerasTensor", "keras.KerasTensor"], "keras.KerasTensor"]
+"""Takes targets (B, S, S, T) and logits (B, S, S, K), and gives a scalar."""
+
+Example = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""What the network learns from at one place: its input (S, S, C) and the targets (S, S, T) of its loss, for a crop of S x S px.
+
+C are the channels of `input.channels`, normalised and compressed as `images.normalise.apply` leaves them. T is the task's own matter,
+usually one target a map and a weight.
+"""
+
+Say = Callable[[str], None]
+"""Takes a line of the progress."""
+
+
+class Lesson(Protocol):
+    """The labelled images of a run, what each is used for, and what the task makes of them.
+
+    The network learns from `train`. Thresholds are fitted on `fit` (the training images, the same list, if none are set aside). The
+    validation curve is drawn from `watched`, which never train. The accuracy that the package states is measured on `validation`.
+    """
+
+    @property
+    def train(self) -> Sequence[Pictured]:
+        """See above."""
+        ...
+
+    @property
+    def fit(self) -> Sequence[Pictured]:
+        """See above."""
+        ...
+
+    @property
+    def watched(self) -> Sequence[Pictured]:
+        """See above."""
+        ...
+
+    @property
+    def validation(self) -> Sequence[Pictured]:
+        """See above."""
+        ...
+
+    def chances(self) -> NDArray[np.float64]:
+        """The chance of each training image to be drawn, (n,), summing to 1. `chances` of this module suits most tasks."""
+        ...
+
+    def crop(self, rng: np.random.Generator, number: int) -> Example:
+        """A crop of the training image `train[number]` as augmentation makes it.
+
+        `rng` is seeded by the run's seed and the step, and nothing else may decide what is drawn: so an interrupted run ends as an
+        uninterrupted one. Called from a thread, one crop after the other.
+        """
+        ...
+
+    def plain_crop(self, rng: np.random.Generator, number: int) -> Example:
+        """An unchanged crop from anywhere in `watched[number]`, for the validation curve."""
+        ...
+
+    def watch(self, maps: CanvasMaps) -> Mapping[str, float]:
+        """Look at some watched images whole with the network as it is now, and say how well that went.
+
+        `maps` gives the network's maps (h, w, K) of a canvas (h, w, C). Thresholds are not fitted yet. The figures are drawn and
+        written to the curves under these names; "f1", "ap" (at IoU 0.5) and "bias" (of the count) are shown in words.
+        """
+        ...
+
+    def section(self, report: Say) -> dict[str, object]:
+        """The task's section of the manifest before anything is fitted, without `stride` and `receptive_radius`.
+
+        It must have `maps`. What a run keeps of the package it started from is here.
+        """
+        ...
+
+    def fitted(self, package: Package, engine: Engine, report: Say) -> dict[str, object]:
+        """The values of the section that are fitted to labelled images, by key; empty if nothing is.
+
+        `package` is complete but for them, and `engine` runs it in float32.
+        """
+        ...
+
+    def golden_crops(self, stride: int) -> NDArray[np.float32]:
+        """The input (2, h, w, C) of the golden tensors, cut where there is something to find; h and w are multiples of `stride`."""
+        ...
+
+    def golden_arrays(
+        self, section: Mapping[str, object], maps: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.generic]]:
+        """What the task finds in golden maps (2, h, w, K) with a section's thresholds, by name, for who ports it; may be empty."""
+        ...
+
+    def fitting_images(self) -> Sequence[Pictured]:
+        """The images on which thresholds are fitted and variants are tried."""
+        ...
+
+    def diameters(self) -> tuple[Diameter, ...]:
+        """The ways in which such a package is used to bring images to its scale: ("model",), with "auto" if it tells sizes itself.
+
+        Variants must pass at each, and the accuracy is stated for each.
+        """
+        ...
+
+    def uncertainty(self, package: Package, engine: Engine) -> dict[str, object]:
+        """The manifest's sections `interval` and `domain`, as far as they can be fitted on images that do not train."""
+        ...
+
+
+class Learning(Protocol):
+    """How networks of one task are trained."""
+
+    @property
+    def settings(self) -> type[TrainConfig]:
+        """The settings of a training run of this task: those of all tasks, and its own."""
+        ...
+
+    def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
+        """The task's own settings that a package gives which a run starts from; what `config` sets itself wins over them.
+
+        Raises ConfigFault if the configuration asks for other maps than the package has.
+        """
+        ...
+
+    def load(self, config: TrainConfig, report: Say) -> Lesson:
+        """Read and split the images that a configuration names (`split_images` does the splitting).
+
+        Raises ConfigFault if a file is missing or wrong, or if too few images are left for one of the parts.
+        """
+        ...
+
+    def loss(self, config: TrainConfig, parts: int) -> Loss:
+        """The loss. It is divided by `parts`, for batches that are cut into so many parts whose losses are added up."""
+        ...
+
+    def metric(self) -> Loss:
+        """What the curves show as accuracy: a share from 0 to 1 of targets and logits."""
+        ...
+
+
+def learning_of(task: str) -> Learning:
+    """How networks of the task of that name are trained. Raises ConfigFault, naming the tasks there are, if they are not."""
+    trained = [name for name in TASKS if task_named(name).learning is not None]
+    if task not in trained:
+        known = "is trained in another way" if task in TASKS else "is unknown"
+        raise ConfigFault(
+            f"task: {task!r} {known}{nearest(task, trained)}; one of {', '.join(trained)} expected"
+        )
+    module, _, name = str(task_named(task).learning).partition(":")
+    learning: Learning = getattr(import_module(module), name)()
+    return learning
+
+
+def settings_model(tree: Mapping[str, object]) -> type[TrainConfig]:
+    """The class of settings that a configuration is checked with, by its key `task`. Raises ConfigFault if there is none."""
+    task = tree.get("task")
+    return learning_of(str(TrainConfig.model_fields["task"].default if task is None else task)).settings
+
+
+def train_config(tree: Mapping[str, object]) -> TrainConfig:
+    """The settings in plain data. Raises pydantic's ValidationError if they are not valid, ConfigFault for an unknown task."""
+    return settings_model(tree).model_validate(tree)
+
+
+Image = TypeVar("Image", bound=Pictured)
+
+
+@dataclass(frozen=True, slots=True)
+class Images(Generic[Image]):
+    """The images of a run, split by what they are used for (see `Lesson`)."""
+
+    train: list[Image]
+    fit: list[Image]
+    watched: list[Image]
+    validation: list[Image]
+
+
+def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> Images[Image]:
+    """Read the listed images that a configuration names, and split them.
+
+    Raises ConfigFault if a file is wrong, or if too few images or groups are left for one of the parts.
+    """
+    data, roles = config.data, config.input.channels
+    splits = listing.has_splits
+    rest = [entry.load(roles) for entry in choose(listing, data.split if splits else "", data.modality)]
+    if splits and data.validation_split:
+        held_back = choose(listing, data.validation_split, data.modality)
+        validation = [entry.load(roles) for entry in held_back]
+        how = f"split {data.split!r} trains, {data.validation_split!r} is measured"
+    else:
+        rest, validation = split_groups(rest, data.validation_share)
+        how = f"{data.validation_share:.0%} of the groups are measured"
+    train, fit = split_groups(rest, data.fit_share)
+    if not train or not validation:
+        raise ConfigFault(
+            f"{listing.path}: {len(rest) + len(validation)} images leave none to {'measure' if train else 'train on'}; a group "
+            "(file, unless the data names groups) is never cut in two: more images or groups, or a smaller share, expected"
+        )
+    report(f"data: {listing.path}: layout {listing.kind!r}, {len(rest) + len(validation)} images; {how}")
+    whole = [image for image in fit if image.id not in data.partial]
+    return Images(train, whole or train, fit or validation, validation)
+
+
+def split_groups(images: Sequence[Image], share: float) -> tuple[list[Image], list[Image]]:
+    """Split the images into the rest and about `share` of them, without cutting a group in two.
+
+    Groups are taken in the order of their SHA-1, so the same images are always split in the same way.
+    """
+    sizes = Counter(image.group for image in images)
+    ordered = sorted(sizes, key=lambda group: hashlib.sha1(group.encode(), usedforsecurity=False).hexdigest())
+    chosen: set[str] = set()
+    for group in ordered:
+        if sum(sizes[name] for name in chosen) >= share * len(images):
+            break
+        chosen.add(group)
+    return [i for i in images if i.group not in chosen], [i for i in images if i.group in chosen]
+
+
+_TYPICAL_PIXELS = 256 * 256
+
+
+def chances(images: Sequence[Pictured]) -> NDArray[np.float64]:
+    """The chance of each image to be drawn, (n,) float64, summing to 1.
+
+    It falls with the square root of the size of the image's group and grows with the square root of the image's area, so that neither
+    a large group nor a large image crowds out the others.
+    """
+    sizes = Counter(image.group for image in images)
+    areas = [next(iter(image.planes.values())).size for image in images]
+    weights = np.array(
+        [
+            sizes[image.group] ** -0.5 * np.sqrt(max(1.0, area / _TYPICAL_PIXELS))
+            for image, area in zip(images, areas, strict=True)
+        ],
+        np.float64,
+    )
+    return np.asarray(weights / weights.sum(), np.float64)
