@@ -6,12 +6,17 @@ Precision is measured over all boxes from a low score on, ranked by score; count
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.tasks.boxes.section import Boxes
+from cellcount_core.domain.columns import Value
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.tasks.boxes.section import Boxes, Corners, no_boxes
+from cellcount_core.tasks.boxes.task import FoundBoxes
+from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, match_with_iou
+from cellcount_core.tasks.task import Found, Scored, Truth, TruthKind
 
 _NEAR = 0.1
 """Share of the true count by which a count may be off to be near."""
@@ -26,6 +31,76 @@ class ComparedBoxes:
     true: Boxes
     counted: Boxes
     ranked: Boxes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredBoxes(Scored):
+    """What came of comparing the boxes of one image, with the boxes themselves."""
+
+    compared: ComparedBoxes = field(default_factory=lambda: ComparedBoxes(no_boxes(), no_boxes(), no_boxes()))
+
+
+class BoxScoring:
+    """Compares boxes of these classes. Objects are paired by the overlap of their boxes, whatever their classes."""
+
+    truth = TruthKind.BOXES
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.names = classes
+
+    def score(self, truth: Truth, found: Found) -> ScoredBoxes:
+        """Compare one image. Raises ConfigFault if a true box has a class that is not one of the package's."""
+        assert isinstance(found, FoundBoxes) and found.boxes is not None and found.classes is not None
+        true = self._true(truth)
+        counted = Boxes(found.boxes, found.classes, np.ones(len(found.boxes)))
+        iou = box_overlap(true.boxes, counted.boxes)
+        matches = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
+        objects = ImageScore(
+            truth.id,
+            truth.modality,
+            true.count,
+            counted.count,
+            tuple(match for match, _ in matches),
+            matches[0][1],
+            diameter_px=truth.diameter_px,
+        )
+        columns: dict[str, Value] = {}
+        for of, boxes in (("true", true), ("counted", counted)):
+            numbers = _numbers(boxes, len(self.names)).tolist()
+            columns |= {f"{of}_{name}": number for name, number in zip(self.names, numbers, strict=True)}
+        return ScoredBoxes(columns, objects, ComparedBoxes(true, counted, found.ranked()))
+
+    def _true(self, truth: Truth) -> Boxes:
+        boxes = np.zeros((0, 4)) if truth.boxes is None else truth.boxes
+        for name in truth.classes:
+            if name not in self.names:
+                raise ConfigFault(f"class {name!r} is none of the package's{nearest(name, self.names)}")
+        places = np.array([self.names.index(name) for name in truth.classes], np.int64)
+        return Boxes(boxes, places, np.ones(len(boxes)))
+
+    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
+        """Average precision as COCO measures it (`map_50`, `map_50_95`), and the errors of the counts of each class."""
+        compared = [one.compared for one in scored if isinstance(one, ScoredBoxes)]
+        found = box_figures(compared, self.names)
+        renamed = {
+            "map" + name.removeprefix("ap") if name.startswith("ap_") else name: value
+            for name, value in found.items()
+        }
+        # What all tasks with objects state is left to them.
+        return {name: value for name, value in renamed.items() if name not in _SHARED}
+
+
+_SHARED = {"true", "counted", "count_mae", "count_mape", "count_bias"}
+
+
+def box_overlap(true: Corners, counted: Corners) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of boxes (n, 4) with boxes (m, 4)."""
+    low = np.maximum(true[:, None, :2], counted[None, :, :2])
+    high = np.minimum(true[:, None, 2:], counted[None, :, 2:])
+    both = np.maximum(0.0, high - low).prod(axis=2)
+    areas = [np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) for boxes in (true, counted)]
+    union = areas[0][:, None] + areas[1][None] - both
+    return np.asarray(both / np.maximum(union, 1e-9), np.float64)
 
 
 @dataclass(frozen=True, slots=True)

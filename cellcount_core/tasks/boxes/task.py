@@ -38,6 +38,7 @@ from cellcount_core.tasks.task import (
     Found,
     Objects,
     Preparation,
+    Scoring,
     Shape,
     SizeEstimate,
     TaskColumns,
@@ -175,6 +176,7 @@ class BoxesTask:
     """The task of finding objects as boxes, each with a class."""
 
     name = "boxes"
+    learning = None
     preparation = Preparation.OBJECT_SIZE
     example: ClassVar[Mapping[str, object]] = {
         "classes": ["round", "long"], "maps": ["centre_round", "centre_long", "height", "width"], "stride": 1, "receptive_radius": 0,
@@ -196,9 +198,11 @@ class BoxesTask:
         """Raises ModelFault if the package's section is wrong."""
         return BoxesHead(package, boxes_section(package))
 
-    def scoring(self, _: Package) -> None:
-        """None: boxes are compared with boxes (score.py)."""
-        return
+    def scoring(self, package: Package) -> Scoring:
+        """Compares found boxes with true ones."""
+        from cellcount_core.tasks.boxes.score import BoxScoring
+
+        return BoxScoring(boxes_section(package).classes)
 
     def side(self, _: Package) -> int:
         """0: fields are not resized to a number of pixels."""
