@@ -19,14 +19,14 @@ from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_o
 from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure, plain_figure
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.dataset import Listing, choose, list_images
-from cellcount_core.labelled.image import Entry, Pictured
+from cellcount_core.labelled.image import ImageEntry, Pictured
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.tasks.matching import ImageScore
 from cellcount_core.tasks.object_size.looks import tells_sizes
-from cellcount_core.tasks.task import Found, Scored, Truth, task_of
+from cellcount_core.tasks.task import Compared, Found, Truth, task_of
 
 ALL = "all"
 HELD_OUT = "val"
@@ -45,7 +45,7 @@ class Data:
     kind: str
     split: str
     modality: tuple[str, ...]
-    entries: tuple[Entry[Pictured], ...]
+    entries: tuple[ImageEntry[Pictured], ...]
 
 
 def list_data(
@@ -187,7 +187,7 @@ def assess(
     loaded = load_engine(package, name, threads)
     check_golden(package, loaded)
     rows: list[ImageRow] = []
-    scored: list[Scored] = []
+    scored: list[Compared] = []
     worst: list[Shown] = []
     with closing(planes_kit(package, loaded, counting_of(diameter))) as kit:
         for done, (row, compared, shown) in enumerate(in_turn(partial(_assessed, kit), data.entries), 1):
@@ -212,7 +212,7 @@ def assess(
     )
 
 
-def _assessed(kit: PlanesKit, entry: Entry[Pictured]) -> tuple[ImageRow, Scored, tuple[Shown, ...]]:
+def _assessed(kit: PlanesKit, entry: ImageEntry[Pictured]) -> tuple[ImageRow, Compared, tuple[Shown, ...]]:
     image = entry.load([selection.name for selection in kit.counted])
     seen = count_image(kit, image)
     scored = score_found(kit, image, seen)

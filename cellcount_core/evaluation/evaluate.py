@@ -28,7 +28,7 @@ from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.tasks.matching import ImageScore, Report
-from cellcount_core.tasks.task import Scored, task_of
+from cellcount_core.tasks.task import Compared, task_of
 
 _IN_HAND = 3
 """Images counted at the same time, as in a worker: one waits for the device, one is read, one is separated and measured."""
@@ -36,7 +36,7 @@ _IN_HAND = 3
 _Item = TypeVar("_Item")
 _Done = TypeVar("_Done")
 
-Score = Callable[[Pictured], Scored]
+Score = Callable[[Pictured], Compared]
 """Counts an image and compares what was found with its truth."""
 
 Diameter = float | Literal["auto", "model"]
@@ -51,13 +51,13 @@ def evaluate(score: Score, images: Iterable[Pictured]) -> Report:
     return Report(tuple(map(objects_of, in_turn(score, images))))
 
 
-def stated_figures(package: Package, scored: Sequence[Scored]) -> dict[str, Value]:
+def stated_figures(package: Package, scored: Sequence[Compared]) -> dict[str, Value]:
     """The figures that a package states of images: those of its objects, and its task's own."""
     report = Report(tuple(map(objects_of, scored)))
     return {**report.summary(), **task_of(package).scoring(package).figures(scored)}
 
 
-def objects_of(scored: Scored) -> ImageScore:
+def objects_of(scored: Compared) -> ImageScore:
     """Which true objects of an image were found. Raises ConfigFault if the package's task has no objects."""
     if scored.objects is None:
         raise ConfigFault("the package's task finds no objects; one that finds objects is expected")
@@ -94,7 +94,7 @@ def true_size_scorer(package: Package, engine: Engine) -> Iterator[Score]:
         yield lambda image: score_found(kit, image, count_image(at_true_size(kit, image), image))
 
 
-def score_found(kit: PlanesKit, image: Pictured, seen: Examined) -> Scored:
+def score_found(kit: PlanesKit, image: Pictured, seen: Examined) -> Compared:
     """Compare what was found in an image with its truth, as the package's task does.
 
     Raises ConfigFault naming the image if its truth is not one that the package can tell.

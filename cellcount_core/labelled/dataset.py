@@ -22,7 +22,7 @@ from cellcount_core.labelled.folders import (
     list_truths,
     split_folders,
 )
-from cellcount_core.labelled.image import Entry, Image_co, LabelledEntry, LabelledImage, Pictured
+from cellcount_core.labelled.image import Image_co, ImageEntry, LabelledEntry, LabelledImage, Pictured
 from cellcount_core.tasks.task import TruthKind
 
 Image = TypeVar("Image", bound=Pictured)
@@ -46,7 +46,7 @@ class Listing(Generic[Image_co]):
 
     path: Path
     kind: str
-    entries: tuple[Entry[Image_co], ...]
+    entries: tuple[ImageEntry[Image_co], ...]
 
     @property
     def has_splits(self) -> bool:
@@ -130,7 +130,7 @@ _TRUTHS_DESCRIBED = {
 }
 
 
-def choose(listing: Listing[Image], split: str, modality: Sequence[str]) -> list[Entry[Image]]:
+def choose(listing: Listing[Image], split: str, modality: Sequence[str]) -> list[ImageEntry[Image]]:
     """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault, naming the known ones, if
     none remains."""
     entries = listing.entries

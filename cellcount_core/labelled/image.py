@@ -96,7 +96,7 @@ class Pictured(Protocol):
 Image_co = TypeVar("Image_co", bound=Pictured, covariant=True)
 
 
-class Entry(Protocol[Image_co]):
+class ImageEntry(Protocol[Image_co]):
     """An image that a data set lists and that has not been read yet."""
 
     @property
@@ -227,7 +227,7 @@ class TabledEntry:
     group: str = ""
 
     def load(self, roles: Sequence[str] = ()) -> TabledImage:
-        """Read the image; see `Entry.load`."""
+        """Read the image; see `ImageEntry.load`."""
         pixels = read_files(self.files, roles)
         pixels = of_roles(pixels, roles or ("",), str(first_file(self.files)))
         return TabledImage(
@@ -323,6 +323,9 @@ def read_pixels(path: Path, roles: Sequence[str] = ()) -> Pixels:
 
 def _selected(channels: tuple[str, ...], roles: Sequence[str]) -> tuple[Selection, ...]:
     named = [matching(role, channels) for role in roles]
+    if tuple(roles) == COLOURS:
+        # A file without colours is refused as it is when it is counted.
+        return tuple(Selection(role, role) for role in roles)
     if roles and None not in named:
         return tuple(Selection(role, str(name)) for role, name in zip(roles, named, strict=True))
     if len(channels) == 1 or (channels == COLOURS and len(roles) < 2):

@@ -251,7 +251,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
+class Compared:
     """What came of comparing one image with its truth.
 
     `values` are the task's own columns of images.csv, by name. `objects` says which objects were found and which were not; None for a
@@ -277,12 +277,12 @@ class Scoring(Protocol):
         () for label images."""
         ...
 
-    def score(self, truth: Truth, found: Found) -> Scored:
+    def score(self, truth: Truth, found: Found) -> Compared:
         """Compare one image. Raises ConfigFault if the truth is not one that the package can tell."""
         ...
 
-    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
-        """What all images amount to, by name, beside the figures of `Scored.objects`; `scored` is what `score` returned."""
+    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
+        """What all images amount to, by name, beside the figures of `Compared.objects`; `scored` is what `score` returned."""
         ...
 
 

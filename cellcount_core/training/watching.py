@@ -32,7 +32,7 @@ _PREFIX = "whole_"
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _WholeFigure:
     """How a figure of whole images is shown: in the picture, in a line of the progress, and in which format."""
 
     label: str
@@ -42,15 +42,15 @@ class _Told:
 
 
 _WHOLE = {
-    "f1": _Told("F1 at IoU 0.5", "F1"),
-    "ap": _Told("AP at IoU 0.5", "AP"),
-    "bias": _Told("count bias", "bias", "+.1%", "o--"),
+    "f1": _WholeFigure("F1 at IoU 0.5", "F1"),
+    "ap": _WholeFigure("AP at IoU 0.5", "AP"),
+    "bias": _WholeFigure("count bias", "bias", "+.1%", "o--"),
 }
 
 
-def _told(name: str) -> _Told:
+def _told(name: str) -> _WholeFigure:
     """How the figure of that name is shown; one that is not known here is shown under its own name."""
-    return _WHOLE.get(name) or _Told(name.replace("_", " "), name.replace("_", " "))
+    return _WHOLE.get(name) or _WholeFigure(name.replace("_", " "), name.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)

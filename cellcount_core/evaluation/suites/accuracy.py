@@ -18,7 +18,7 @@ from cellcount_core.evaluation.suites.base import (
     cell,
     shown_diameter,
 )
-from cellcount_core.labelled.image import Entry, Pictured
+from cellcount_core.labelled.image import ImageEntry, Pictured
 from cellcount_core.tasks.matching import ImageScore, Report
 
 
@@ -99,7 +99,7 @@ def accuracy(asked: Asked) -> SuiteResult:
     return SuiteResult(caption, (accuracy_table(asked.counters, reports, BARS.get(modality, {})),))
 
 
-def _scored(counter: Counter, entry: Entry[Pictured]) -> ImageScore:
+def _scored(counter: Counter, entry: ImageEntry[Pictured]) -> ImageScore:
     image = entry.load(counter.package.input.channels)
     return counter.score(image, counter.count(image))
 

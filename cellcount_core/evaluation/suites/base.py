@@ -24,7 +24,7 @@ from cellcount_core.evaluation.evaluate import (
 )
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import bit_max_of
-from cellcount_core.labelled.image import Entry, LabelledImage, Pictured
+from cellcount_core.labelled.image import ImageEntry, LabelledImage, Pictured
 from cellcount_core.models.engines import ENGINES, check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
@@ -150,7 +150,7 @@ class Asked:
         return self.counters[0]
 
     @property
-    def entries(self) -> tuple[Entry[Pictured], ...]:
+    def entries(self) -> tuple[ImageEntry[Pictured], ...]:
         """The labelled images, not yet read."""
         assert self.data is not None
         return self.data.entries
@@ -203,7 +203,7 @@ class Suite:
 _IN_WORDS = {TruthKind.LABELS: "label images", TruthKind.BOXES: "boxes", TruthKind.TABLE: "a table"}
 
 
-def labelled(entry: Entry[Pictured]) -> LabelledImage:
+def labelled(entry: ImageEntry[Pictured]) -> LabelledImage:
     """Read an image of one channel with its label image. Raises TypeError if its truth has another form (see `Suite.truths`)."""
     image = entry.load()
     if not isinstance(image, LabelledImage):

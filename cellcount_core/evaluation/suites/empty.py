@@ -26,7 +26,7 @@ from cellcount_core.evaluation.suites.base import (
     met,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import Entry, LabelledImage, Pictured
+from cellcount_core.labelled.image import ImageEntry, LabelledImage, Pictured
 
 LEAST_EMPTY = 0.99
 """The share of the drawn images that must count 0."""
@@ -271,7 +271,7 @@ def _count(asked: Asked, plane: Plane) -> int:
     return asked.counter.count(image_without_objects("made up", plane)).found.count
 
 
-def _count_of(asked: Asked, entry: Entry[Pictured]) -> tuple[str, int] | None:
+def _count_of(asked: Asked, entry: ImageEntry[Pictured]) -> tuple[str, int] | None:
     image = labelled(entry)
     if image.diameter_px == 0:
         return "images without an object", asked.counter.count(image).found.count

@@ -23,7 +23,7 @@ from cellcount_core.evaluation.suites.base import (
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import Entry, Pictured
+from cellcount_core.labelled.image import ImageEntry, Pictured
 from cellcount_core.tasks.matching import ImageScore, Report
 
 LARGEST_FALL = 0.03
@@ -163,7 +163,7 @@ class _Measured:
 
 
 def _measured(asked: Asked, number: int, degrade: Degrade) -> _Measured:
-    def work(numbered: tuple[int, Entry[Pictured]]) -> tuple[ImageScore, bool | None, bool]:
+    def work(numbered: tuple[int, ImageEntry[Pictured]]) -> tuple[ImageScore, bool | None, bool]:
         at, entry = numbered
         image = labelled(entry)
         seen = asked.counter.count(with_plane(image, degrade(image.plane, np.random.default_rng(at))))

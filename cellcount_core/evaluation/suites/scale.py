@@ -35,7 +35,7 @@ from cellcount_core.evaluation.suites.base import (
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import Entry, LabelledImage, Pictured, median_diameter
+from cellcount_core.labelled.image import ImageEntry, LabelledImage, Pictured, median_diameter
 from cellcount_core.objects.outline import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
@@ -108,7 +108,7 @@ def scale(asked: Asked, factors: Sequence[float] = FACTORS) -> SuiteResult:
     return SuiteResult(caption, (*tables, *planned), why)
 
 
-def _outcome_of(counter: Counter, side: int, factor: float, entry: Entry[Pictured]) -> ScaledScore:
+def _outcome_of(counter: Counter, side: int, factor: float, entry: ImageEntry[Pictured]) -> ScaledScore:
     whole = labelled(entry)
     image = cut_to(whole, side)
     return replace(outcome(counter, image, factor), cut=image is not whole)
@@ -277,7 +277,7 @@ def _size_row(name: str, ratios: Sequence[float], bar: float | None) -> tuple[Su
 
 
 def _planned(
-    entries: Sequence[Entry[Pictured]], side: int, counter: Counter
+    entries: Sequence[ImageEntry[Pictured]], side: int, counter: Counter
 ) -> tuple[tuple[SuiteTable, ...], tuple[str, ...]]:
     """What planning says of a folder of one magnification, and of a folder that mixes two magnifications in images of
     one size."""

@@ -33,7 +33,7 @@ from cellcount_core.evaluation.suites.base import (
 from cellcount_core.labelled.dataset import list_labelled
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
-    Entry,
+    ImageEntry,
     LabelledEntry,
     LabelledImage,
     Labels,
@@ -87,7 +87,7 @@ def uncertainty(asked: Asked) -> SuiteResult:
     return SuiteResult(asked.caption(f"{len(familiar)} images"), (*covered, *flags), (*notes, *more))
 
 
-def strangers(asked: Asked) -> dict[str, list[Entry[Pictured]]]:
+def strangers(asked: Asked) -> dict[str, list[ImageEntry[Pictured]]]:
     """Images that the package is not made for: those of other modalities in the data, and the files of the given
     patterns.
 
@@ -97,7 +97,7 @@ def strangers(asked: Asked) -> dict[str, list[Entry[Pictured]]]:
     data, limit = asked.data, asked.limit
     assert data is not None
     known = {*asked.counter.package.modality, *data.modality, *(entry.modality for entry in data.entries)}
-    found: dict[str, list[Entry[Pictured]]] = {}
+    found: dict[str, list[ImageEntry[Pictured]]] = {}
     for entry in list_labelled(Path(data.path)).entries:
         if entry.modality and entry.modality not in known:
             found.setdefault(entry.modality, []).append(entry)

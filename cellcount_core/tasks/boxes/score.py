@@ -16,7 +16,7 @@ from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.tasks.boxes.section import Boxes, Corners, no_boxes
 from cellcount_core.tasks.boxes.task import FoundBoxes
 from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, match_with_iou
-from cellcount_core.tasks.task import Found, Scored, Truth, TruthKind
+from cellcount_core.tasks.task import Compared, Found, Truth, TruthKind
 
 _NEAR = 0.1
 """Share of the true count by which a count may be off to be near."""
@@ -34,7 +34,7 @@ class ComparedBoxes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredBoxes(Scored):
+class ScoredBoxes(Compared):
     """What came of comparing the boxes of one image, with the boxes themselves."""
 
     compared: ComparedBoxes = field(default_factory=lambda: ComparedBoxes(no_boxes(), no_boxes(), no_boxes()))
@@ -78,7 +78,7 @@ class BoxScoring:
         places = np.array([self.names.index(name) for name in truth.classes], np.int64)
         return Boxes(boxes, places, np.ones(len(boxes)))
 
-    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
+    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
         """Average precision as COCO measures it (`map_50`, `map_50_95`), and the errors of the counts of each class."""
         compared = [one.compared for one in scored if isinstance(one, ScoredBoxes)]
         found = box_figures(compared, self.names)

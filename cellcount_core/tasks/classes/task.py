@@ -21,9 +21,9 @@ from cellcount_core.models.package import Package
 from cellcount_core.tasks.task import (
     NO_ESTIMATE,
     CanvasMaps,
+    Compared,
     Found,
     Preparation,
-    Scored,
     SizeEstimate,
     TaskColumns,
     TaskSection,
@@ -45,7 +45,7 @@ class ClassScoring:
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = classes
 
-    def score(self, truth: Truth, found: Found) -> Scored:
+    def score(self, truth: Truth, found: Found) -> Compared:
         """The values of one image: both classes, whether they are the same, and the probability given to the true one.
 
         Raises ConfigFault if the true class is not one of the package's.
@@ -58,9 +58,9 @@ class ClassScoring:
         chance = chances[self._classes.index(true)]
         assert isinstance(chance, float)
         told = found.values["class"]
-        return Scored({"true": true, "found": told, "right": told == true, "probability_of_true": chance})
+        return Compared({"true": true, "found": told, "right": told == true, "probability_of_true": chance})
 
-    def figures(self, scored: Sequence[Scored]) -> dict[str, Value]:
+    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
         """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; and the log loss."""
         rows = [one.values for one in scored]
         right = sum(bool(row["right"]) for row in rows)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.columns import Value
 from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, match_with_iou
-from cellcount_core.tasks.task import Found, Scored, Truth, TruthKind
+from cellcount_core.tasks.task import Compared, Found, Truth, TruthKind
 
 
 class LabelScoring:
@@ -18,13 +18,13 @@ class LabelScoring:
     truth = TruthKind.LABELS
     names = ()
 
-    def score(self, truth: Truth, found: Found) -> Scored:
+    def score(self, truth: Truth, found: Found) -> Compared:
         """Compare the objects of one image. Raises ValueError if the label images (H, W) differ in shape."""
         assert truth.labels is not None
         assert found.labels is not None
-        return Scored(objects=score_labels(truth, np.asarray(found.labels, np.int32)))
+        return Compared(objects=score_labels(truth, np.asarray(found.labels, np.int32)))
 
-    def figures(self, _: Sequence[Scored]) -> dict[str, Value]:
+    def figures(self, _: Sequence[Compared]) -> dict[str, Value]:
         """None beside those that follow from the objects."""
         return {}
 

@@ -170,7 +170,7 @@ def test_data_without_an_object_is_refused_by_the_suites_that_need_one(
     for path in (data / "labels").iterdir():
         cv2.imwrite(str(path), np.zeros((160, 160), np.uint16))
     assert run("threshold", data, "--suite", "scale", "--out", tmp_path / "out") == ExitCode.CONFIG
-    assert "no object in the label images of 4 images" in capsys.readouterr().err
+    assert "no object in the labels of 4 images" in capsys.readouterr().err
     assert (
         run("threshold", data, "--suite", "empty", "--limit", "4", "--out", tmp_path / "out") == ExitCode.OK
     )
