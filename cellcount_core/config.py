@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from cellcount_core.domain.plates import canonical_well
 from cellcount_core.domain.settings import Place, Section
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.flat import FlatSettings
@@ -44,6 +52,76 @@ class ModelConfig(Section):
     engine: str = "auto"
 
 
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(um|µm|μm|px)")
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A length as it was given: in µm, which needs the image's pixel size, or in px of the image."""
+
+    value: float
+    unit: Literal["um", "px"]
+
+
+def length(text: str) -> Length:
+    """The length that a text such as "7um" or "20 px" states. Raises ValueError if it states none."""
+    found = _LENGTH.fullmatch(text.strip().lower())
+    if found is None:
+        raise ValueError(f"must be a length with its unit, for example 7um or 20px, got {text!r}")
+    return Length(float(found[1]), "px" if found[2] == "px" else "um")
+
+
+class ViabilityConfig(Section):
+    """How cells are told apart as live and dead, which of them are counted, and what volume an image shows. For packages of the task viability."""
+
+    thresholds: dict[str, Annotated[float, Field(gt=0)]] = {}  # noqa: RUF012 (pydantic gives each section its own)
+    spill: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}  # noqa: RUF012
+    controls: dict[Literal["live", "dead"], Annotated[tuple[str, ...], Field(min_length=1)]] = {}  # noqa: RUF012
+    min_diameter: str | None = None
+    max_diameter: str | None = None
+    min_circularity: Annotated[float, Field(ge=0, le=1)] | None = None
+    chamber: Literal["improved_neubauer"] | None = None
+    squares: Annotated[float, Field(gt=0)] | None = None
+    depth_um: Annotated[float, Field(gt=0)] | None = None
+    volume_nl: Annotated[float, Field(gt=0)] | None = None
+    dilution: Annotated[float, Field(ge=1)] = 1.0
+
+    @field_validator("min_diameter", "max_diameter")
+    @classmethod
+    def _is_length(cls, text: str | None) -> str | None:
+        if text is not None:
+            length(text)
+        return text
+
+    @field_validator("controls")
+    @classmethod
+    def _wells(cls, controls: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        controls = {name: tuple(map(canonical_well, group)) for name, group in controls.items()}
+        wells = [well for group in controls.values() for well in group]
+        if twice := sorted({well for well in wells if wells.count(well) > 1}):
+            raise ValueError(f"names wells twice: {', '.join(twice)}")
+        return controls
+
+    @model_validator(mode="after")
+    def _one_volume(self) -> ViabilityConfig:
+        given = [name for name in ("chamber", "depth_um", "volume_nl") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"the volume is said twice, by {' and '.join(given)}; give one of them")
+        if self.squares is not None and self.chamber is None:
+            raise ValueError("squares are those of a chamber: give chamber: improved_neubauer with them")
+        return self
+
+    @property
+    def depth(self) -> float | None:
+        """Depth (µm) of the layer of sample that an image shows, as far as it is told."""
+        return NEUBAUER_DEPTH_UM if self.chamber == "improved_neubauer" else self.depth_um
+
+
+NEUBAUER_DEPTH_UM = 100.0
+NEUBAUER_SQUARE_NL = 100.0
+"""An improved Neubauer chamber is 0.1 mm deep, and its large squares are 1 mm wide: 0.1 µL lies above each."""
+
+
 class RunConfig(Section):
     """What is counted, and how: everything that can change a number in a table."""
 
@@ -67,6 +145,15 @@ class RunConfig(Section):
     whole_limit: Annotated[int, Field(ge=65_536)] = 25_000_000
     labels: Literal["none", "tiff"] = "none"
     masks: Literal["leave_out", "count"] = "leave_out"
+    viability: ViabilityConfig = ViabilityConfig()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Settings of a task that the run does not use are left out, so that they do not change the fingerprint of other runs."""
+        data: dict[str, object] = plain(self)
+        if self.viability == ViabilityConfig():
+            data.pop("viability", None)
+        return data
 
     @field_validator("measure")
     @classmethod

@@ -26,7 +26,7 @@ from cellcount_core.domain import doubts, totals
 from cellcount_core.domain import errors as faults
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.registry import kinds
-from cellcount_core.models.package import find_package
+from cellcount_core.models.package import find_package, shipped_packages
 from cellcount_core.nightly import config as nights
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.tasks.task import TASKS, task_of
@@ -50,6 +50,12 @@ _EXITS = {
     faults.ExitCode.INTERRUPTED: "Stopped on request; the same command goes on where this one stopped.",
 }
 _OF_A_JOB = ("run", "execution", "storage", "output_storage")
+_INNER: dict[str, type[BaseModel]] = {
+    "run.model": settings.ModelConfig,
+    "run.viability": settings.ViabilityConfig,
+}
+"""Sections within a section: their settings stand in the table of the outer one."""
+
 _NIGHTLY: dict[str, type[BaseModel]] = {
     "complete": nights.Complete,
     "budget": nights.NightBudget,
@@ -109,8 +115,8 @@ def _settings(
         key = f"{prefix}{name}"
         if name in skip:
             continue
-        if key == "run.model":
-            yield from list(_settings(settings.ModelConfig, "run.model.", meanings))[2:]
+        if key in _INNER:
+            yield from list(_settings(_INNER[key], f"{key}.", meanings))[2:]
             continue
         if key not in meanings:
             raise ValueError(f"docs/meanings.yaml: {key} has no meaning")
@@ -205,7 +211,11 @@ def tables_page() -> str:
 
 
 def _example(task: str) -> tables.Schema:
-    """The schema of a run of a task, for the section that the task gives as an example."""
+    """The schema of a run of a task: of the first package of it that is shipped, else for the section that the task gives as an example."""
+    if (
+        shipped := next((one for one in shipped_packages() if one.task == task and task != "instances"), None)
+    ) is not None:
+        return run_schema(shipped, shipped.input.channels, ("w1",))
     bare = replace(find_package("nuclei"), task=task)
     return run_schema(replace(bare, section=task_of(bare).example), ("w1",), ("w1",))
 
@@ -226,12 +236,17 @@ def _of_task(schema: tables.Schema, common: tables.Schema) -> list[str]:
     classes = ", ".join(f"`{name}`" for name in schema.classes)
     own = [column for column in schema.fields if column not in common.fields]
     merged = [column for column in totals.wells_columns(schema) if column not in totals.wells_columns(common)]
+    cells = [
+        column
+        for column in schema.objects
+        if column.name not in {each.name.replace("Nuclei", schema.object_name) for each in common.objects}
+    ]
     without = "" if schema.objects else ", and no columns of objects, their size and the scale"
     told = f" (here of the classes {classes})" if classes else ""
     return [
         f"## Task {schema.task}\n",
         f"Beside the columns that all fields have, a run of the task `{schema.task}`{told} has these{without}.\n",
-        "fields:\n", *_columns(own), "", "wells and plates:\n", *_columns(merged), "",
+        "fields:\n", *_columns(own), "", *(["objects:\n", *_columns(cells), ""] if cells else []), "wells and plates:\n", *_columns(merged), "",
     ]  # fmt: skip
 
 
@@ -239,6 +254,9 @@ _RULES = {
     tables.Merge.COUNT: "the sum over counted fields, mean and standard deviation of a field, and the number a mm²",
     tables.Merge.SUM: "the sum over counted fields",
     tables.Merge.SHARE: "the sum over counted fields, and its ratio to another column with the Wilson interval of 95 %",
+    tables.Merge.PERCENT: "the first of two columns in percent of both, each summed over counted fields, with the Wilson interval of 95 %, the number it rests on, and warnings in words",
+    tables.Merge.RATIO: "one column over another, each summed over counted fields; null where one of them is not known",
+    tables.Merge.BINS: "the sum over counted fields, bin by bin",
     tables.Merge.MOMENTS: "mean and standard deviation over all objects (a column of objects) or over fields (a column of fields)",
     tables.Merge.VECTOR: "the mean over counted fields of each element, in a column for each class",
     tables.Merge.TALLY: "how many counted fields have which value, as JSON",

@@ -75,6 +75,46 @@ def job_from_arguments(
     return build_job(tree, said_in)
 
 
+def viability_settings(
+    *,
+    um_per_px: float | None,
+    thresholds: Sequence[str] | None,
+    controls: Sequence[str] | None,
+    min_diameter: str | None,
+    max_diameter: str | None,
+    min_circularity: float | None,
+    chamber: str | None,
+    depth_um: float | None,
+    dilution: float | None,
+) -> dict[str, object]:
+    """Return settings by name, as `job_from_arguments` takes them, from the options of viability.
+
+    Raises ConfigFault if a threshold is not ROLE=VALUE, or a control not CLASS=WELL,WELL.
+    """
+    given: dict[str, object] = {
+        "min_diameter": min_diameter,
+        "max_diameter": max_diameter,
+        "min_circularity": min_circularity,
+        "chamber": chamber,
+        "depth_um": depth_um,
+        "dilution": dilution,
+    }
+    for text in thresholds or ():
+        role, value = _pair(text, "--threshold", "dead=350")
+        given[f"thresholds.{role}"] = value
+    for text in controls or ():
+        kind, wells = _pair(text, "--control", "live=A01,A02")
+        given[f"controls.{kind}"] = [well.strip() for well in wells.split(",") if well.strip()]
+    return {"run.um_per_px": um_per_px, **{f"run.viability.{name}": value for name, value in given.items()}}
+
+
+def _pair(text: str, option: str, example: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise ConfigFault(f"{option} {text!r}: expected NAME=VALUE, for example {example}")
+    return name.strip(), value.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class ToUpdate:
     """INPUT and OUTPUT of a run to update, and its run section (None if a file gives it or nothing was counted yet)."""

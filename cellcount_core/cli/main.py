@@ -15,14 +15,21 @@ from cellcount_core.cli.options import (
     Actors,
     Address,
     Anonymous,
+    Chamber,
     Channel,
+    Control,
+    Depth,
     Diameter,
+    Dilution,
     Endpoint,
     Input,
     Labels,
     Layout,
+    MaxDiameter,
     MaxFailed,
     Measure,
+    MinCircularity,
+    MinDiameter,
     Model,
     Out,
     Output,
@@ -30,6 +37,8 @@ from cellcount_core.cli.options import (
     Runner,
     Set,
     Strict,
+    Threshold,
+    UmPerPx,
     Update,
 )
 from cellcount_core.cli.progress import Display
@@ -55,7 +64,16 @@ def count(
     measure: Measure = None,
     model: Model = None,
     diameter: Diameter = None,
+    um_per_px: UmPerPx = None,
     labels: Labels = False,
+    threshold: Threshold = None,
+    control: Control = None,
+    min_diameter: MinDiameter = None,
+    max_diameter: MaxDiameter = None,
+    min_circularity: MinCircularity = None,
+    chamber: Chamber = None,
+    depth: Depth = None,
+    dilution: Dilution = None,
     assignments: Set = None,
     runner: Runner = None,
     address: Address = None,
@@ -80,9 +98,13 @@ def count(
       cellcount count conf/count.yaml --set execution.actors=4
 
       cellcount count ./plate ./out --update
+
+      cellcount count ./plate ./out --layout imagexpress --model viability-fluorescence --channel all=w1 --channel dead=w2 --min-diameter 7um
+
+      cellcount count ./chamber ./out --model viability-live-dead --channel live=green --channel dead=red --um-per-px 0.65 --chamber improved_neubauer --dilution 2
     """
     from cellcount_core.cli import counting
-    from cellcount_core.cli.arguments import ToUpdate, job_from_arguments, run_to_update
+    from cellcount_core.cli.arguments import ToUpdate, job_from_arguments, run_to_update, viability_settings
 
     known = ToUpdate(source, output, None)
     if update:
@@ -91,6 +113,10 @@ def count(
         source=known.source, output=known.output, run=known.run, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
         anonymous=anonymous, max_failed=max_failed, strict=strict,
+        settings=viability_settings(
+            um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
+        ),
     )  # fmt: skip
     raise typer.Exit((counting.update if update else counting.count)(job, progress))
 
@@ -198,7 +224,7 @@ def export(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="CSV file to write; with --to the folder of what is written.",
+            help="File to write (CSV, or JSON with --to asm); with --to coco, voc or yolo the folder of what is written.",
             show_default=False,
         ),
     ],
@@ -206,25 +232,79 @@ def export(
         str | None,
         typer.Option(
             "--to",
-            metavar="coco|voc|yolo",
-            help="Write the box of every object instead, as COCO JSON, Pascal VOC XML or YOLO text files.",
+            metavar="vicell|asm|coco|voc|yolo",
+            help="Write instead: all wells of a viability run as the CSV of a Vi-CELL BLU (vicell) or as Allotrope JSON (asm); or the box of every "
+            "object, as COCO JSON, Pascal VOC XML or YOLO text files.",
+        ),
+    ] = None,
+    platemap: Annotated[
+        Path | None,
+        typer.Option(
+            "--platemap",
+            metavar="FILE",
+            help="With vicell and asm: a CSV with columns well and sample, which names the samples.",
+        ),
+    ] = None,
+    measured: Annotated[
+        str | None,
+        typer.Option(
+            "--measured",
+            metavar="TIME",
+            help="With vicell and asm: time to state, e.g. 2026-11-30T09:00:00+00:00. Default: when the run was counted.",
         ),
     ] = None,
     endpoint: Endpoint = None,
 ) -> None:
-    """Write the plain table `index,count`, a row a field in key order; or the boxes of all objects.
+    """Write the plain table `index,count`, a row a field in key order; or a file as cell counters write it; or the boxes of all objects.
 
     Examples:
 
       cellcount export ./out counts.csv
 
       cellcount export ./out ./boxes --to coco
+
+      cellcount export ./out viability.csv --to vicell
+
+      cellcount export ./out viability.json --to asm --platemap samples.csv
     """
     from cellcount_core.cli import outputs
 
+    if to in outputs.COUNTER_FILES:
+        raise typer.Exit(outputs.export_samples(out, file, to, platemap, measured, endpoint))
+    if platemap is not None or measured is not None:
+        raise typer.BadParameter(
+            "--platemap and --measured are of --to vicell and --to asm; give one of them"
+        )
     if to is None:
         raise typer.Exit(outputs.export_counts(out, file, endpoint))
     raise typer.Exit(outputs.export_boxes(out, file, to, endpoint))
+
+
+@app.command(short_help="Tell how well counts follow a dilution series.")
+def dilution(
+    out: Out,
+    platemap: Annotated[
+        Path,
+        typer.Option(
+            "--platemap",
+            metavar="FILE",
+            help="CSV with the columns well, sample and dilution (times: 1, 2, 4 …).",
+            show_default=False,
+        ),
+    ],
+    file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON too.")
+    ] = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Tell how well the counts of a viability run follow a dilution series, by the indicators of ISO 20391-2: variation between
+    replicates, R² of the proportional fit, proportionality index. They say nothing of accuracy.
+
+    Example: cellcount dilution ./out --platemap series.csv
+    """
+    from cellcount_core.cli import outputs
+
+    raise typer.Exit(outputs.assess_dilution(out, platemap, file, endpoint))
 
 
 @app.command("check-boxes", short_help="Tell every fault of a data set of boxes.")

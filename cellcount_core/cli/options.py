@@ -50,6 +50,74 @@ Diameter = Annotated[
         help="Median object diameter in px; 'auto' (default) estimates it, 'model' counts images as they are.",
     ),
 ]
+UmPerPx = Annotated[
+    float | None,
+    typer.Option("--um-per-px", metavar="UM", help="Pixel size in um, where files do not state it.", min=0),
+]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threshold",
+        metavar="ROLE=VALUE",
+        help="Viability: a cell is positive in this role above so much signal over its background, e.g. dead=350. Repeatable.",
+    ),
+]
+Control = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control",
+        metavar="CLASS=WELLS",
+        help="Viability: control wells that thresholds are found on, e.g. live=A01,A02 or dead=H11,H12. Repeatable.",
+    ),
+]
+MinDiameter = Annotated[
+    str | None,
+    typer.Option(
+        "--min-diameter", metavar="LENGTH", help="Viability: leave out smaller objects, e.g. 7um or 20px."
+    ),
+]
+MaxDiameter = Annotated[
+    str | None,
+    typer.Option(
+        "--max-diameter", metavar="LENGTH", help="Viability: leave out larger objects, e.g. 30um or 90px."
+    ),
+]
+MinCircularity = Annotated[
+    float | None,
+    typer.Option(
+        "--min-circularity",
+        metavar="SHARE",
+        help="Viability: leave out less round objects (0 to 1).",
+        min=0,
+        max=1,
+    ),
+]
+Chamber = Annotated[
+    str | None,
+    typer.Option(
+        "--chamber",
+        metavar="NAME",
+        help="Viability: improved_neubauer, a counting chamber 0.1 mm deep, for cells/mL.",
+    ),
+]
+Depth = Annotated[
+    float | None,
+    typer.Option(
+        "--depth",
+        metavar="UM",
+        help="Viability: depth of the sample above the image in um, for cells/mL.",
+        min=0,
+    ),
+]
+Dilution = Annotated[
+    float | None,
+    typer.Option(
+        "--dilution",
+        metavar="TIMES",
+        help="Viability: how many times the sample was diluted; 2 for trypan blue 1:1.",
+        min=1,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

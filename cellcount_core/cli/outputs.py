@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellcount_core.cli.counting import many, print_doubts, print_reasons, total_line
 from cellcount_core.cli.progress import Display, open_display
-from cellcount_core.domain.errors import ExitCode, OutputFault, Status
+from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Status
 
 if TYPE_CHECKING:
     from cellcount_core.stores.base import Store
@@ -104,6 +106,66 @@ def export_boxes(out: str, folder: Path, kind: str, endpoint: str | None) -> int
         print(
             f"{many(found.left_out, 'field')} left out that could not be counted; `cellcount export OUT FILE` shows which"
         )
+    return int(ExitCode.OK)
+
+
+COUNTER_FILES = ("vicell", "asm")
+"""Files as automated cell counters write them, by the name that `--to` gives."""
+
+
+def export_samples(
+    out: str, file: Path, kind: str, platemap: Path | None, measured: str | None, endpoint: str | None
+) -> int:
+    """Write the wells of a viability run as a cell counter does, into one file. Returns the exit code.
+
+    Raises ConfigFault if the run is not one of viability, the plate map is wrong or the time is none, OutputFault if the file cannot be written.
+    """
+    from cellcount_core.report.counter_files import asm_json, vicell_csv
+    from cellcount_core.report.samples import read_platemap, read_samples, sample_names
+
+    names = None if platemap is None else sample_names(read_platemap(platemap, ("sample",)))
+    samples = read_samples(output_store(out, endpoint), names)
+    when = None if measured is None else _time(measured)
+    text = vicell_csv(samples, when) if kind == "vicell" else asm_json(samples, file.name, when)
+    _write_text(file, text)
+    print(f"{file}: {many(len(samples.wells), 'sample')}")
+    for told, number in Counter(line for sample in samples.wells for line in sample.told).items():
+        print(f"  {many(number, 'sample')}: {told}")
+    return int(ExitCode.OK)
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigFault(
+            f"--measured {text!r}: a time expected, for example 2026-11-30T09:00:00+00:00"
+        ) from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _write_text(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
+
+
+def assess_dilution(out: str, platemap: Path, file: Path | None, endpoint: str | None) -> int:
+    """Print the indicators of a dilution series, write them as JSON if a file is named, and return the exit code."""
+    import json
+
+    from cellcount_core.report.dilution import dilution_reports, report_data, report_lines
+    from cellcount_core.report.samples import read_samples
+
+    reports = dilution_reports(read_samples(output_store(out, endpoint)), platemap)
+    for report in reports:
+        print("\n".join(report_lines(report)))
+    if file is not None:
+        _write_text(
+            file, json.dumps(report_data(reports), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+        print(f"written to {file}")
     return int(ExitCode.OK)
 
 

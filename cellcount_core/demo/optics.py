@@ -149,11 +149,27 @@ def _fibre(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int32
 def _photograph(
     rng: np.random.Generator, instrument: Instrument, stain: Stain, share: NDArray[np.float32]
 ) -> NDArray[np.uint16]:
-    exposure, camera = _EXPOSURES[stain], instrument.camera
-    sharp = np.asarray(cv2.GaussianBlur(share, (0, 0), exposure.blur), np.float32)
-    lit = instrument.light[stain] * (
-        exposure.background + exposure.peak * (0.94 * sharp + 0.10 * _haze(sharp))
-    )
+    exposure = _EXPOSURES[stain]
+    levels = (exposure.peak, exposure.background)
+    return photograph(rng, instrument.camera, instrument.light[stain], share, levels, exposure.blur)
+
+
+def photograph(
+    rng: np.random.Generator,
+    camera: Camera,
+    light: NDArray[np.float32],
+    share: NDArray[np.float32],
+    levels: tuple[float, float],
+    blur: float,
+) -> NDArray[np.uint16]:
+    """What the camera records (H, W) of an amount of stain, 1 in a usual object.
+
+    `levels` are the electrons of a usual object and of the background under full light, `light` is the relative illumination and `blur`
+    the sigma (px) of the optics.
+    """
+    peak, background = levels
+    sharp = np.asarray(cv2.GaussianBlur(share, (0, 0), blur), np.float32)
+    lit = light * (background + peak * (0.94 * sharp + 0.10 * _haze(sharp)))
     electrons = np.maximum(lit, 1.0)
     # Poisson noise at 50 electrons and more is Gaussian with variance = mean; the read noise adds its own variance.
     sigma = np.sqrt(electrons + np.float32(camera.read_noise**2))

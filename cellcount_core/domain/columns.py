@@ -33,6 +33,7 @@ class Kind(StrEnum):
     STRING = "string"
     STRINGS = "list<string>"
     INT = "int64"
+    INTS = "list<int64>"
     FLOAT = "float64"
     FLOATS = "list<float64>"
     BOOL = "bool"
@@ -58,6 +59,12 @@ class Merge(StrEnum):
     """Numbers that are added up."""
     SHARE = "share"
     """A whole number out of that of the column `of`: both added up, their ratio with its Wilson interval."""
+    PERCENT = "percent"
+    """The first of two whole numbers `of` in percent of both together: both added up, with the Wilson interval and the number it rests on."""
+    RATIO = "ratio"
+    """The first of two columns `of` over the second, both added up; not known where one of them is not."""
+    BINS = "bins"
+    """A list of whole numbers, added up element by element."""
     MOMENTS = "moments"
     """Mean and deviation: of an object's column over all objects, of a field's column over fields."""
     VECTOR = "vector"
@@ -72,7 +79,7 @@ class Merge(StrEnum):
 class Column:
     """One column. `unit` is "" if it has none. `of` names the columns that the rule of merging needs beside this one.
 
-    `watched` columns of a field are followed from night to night, by their median over a plate.
+    `watched` columns of a field are followed from night to night: by their median over a plate, or by their sum if they are added up.
     """
 
     name: str

@@ -50,6 +50,10 @@ class Doubt(StrEnum):
     COLOURS_DIFFER = "colours_differ"
     IMAGES_OR_CHANNELS = "images_or_channels"
     NO_OBJECTS = "no_objects"
+    DEAD_OUTSIDE = "dead_outside_cells"
+    VOLUME_UNKNOWN = "volume_unknown"
+    FEW_CELLS = "few_cells"
+    LOW_VIABILITY = "low_viability"
 
     @property
     def meaning(self) -> str:
@@ -180,7 +184,7 @@ _TOLD: dict[Doubt, _Told] = {
         "a larger limit counts {them} at once: --set run.whole_limit=100000000",
     ),
     Doubt.TOO_DENSE: _Told(
-        "So many objects lie on each other that some are hidden, or count as one: the count may be too low.",
+        "So many objects lie on each other that some are hidden, or count as one: the count may be too low. With outlines: they cover more than a quarter of the field.",
         "{hold} so many objects on each other that some are hidden, or count as one",
         "dilute the sample further, or image it where it is thinner",
     ),
@@ -238,6 +242,25 @@ _TOLD: dict[Doubt, _Told] = {
         "The plate has hardly an object (at most a hundredth of the median of the other plates) where they have hundreds.",
         "{hold} hardly an object, where other plates have hundreds",
         "check whether channel and focus are right (`cellcount pictures`)",
+    ),
+    Doubt.DEAD_OUTSIDE: _Told(
+        "More of what is bright in the role `dead` lies outside of the cells found in the role `all` than inside: the channels may be swapped.",
+        "{show} more dead stain outside of cells than inside",
+        "look whether the roles all and dead have the right channels (--channel all=NAME --channel dead=NAME)",
+    ),
+    Doubt.VOLUME_UNKNOWN: _Told(
+        "A chamber depth is set and the image has no pixel size: there are no cells per mL.",
+        "{have} no pixel size, so there are no cells/mL",
+        "give it (--set run.um_per_px=PIXELSIZE), or the volume that an image shows (--set run.viability.volume_nl=NANOLITRES)",
+    ),
+    Doubt.FEW_CELLS: _Told(
+        "The viability rests on fewer than 100 cells. Told of wells, in words, in the column `viability_warnings`.",
+        "{have} a viability that rests on fewer than 100 cells",
+        "image more fields of {them}: 100 cells leave about ±6 points at 90 %",
+    ),
+    Doubt.LOW_VIABILITY: _Told(
+        "The viability is below 50 %. Told of wells, in words, in the column `viability_warnings`.",
+        "{have} a viability below 50 %",
     ),
 }
 

@@ -105,6 +105,7 @@ class Reason(StrEnum):
     ACCESS_DENIED = "access_denied"
     PART_OF_SET = "part_of_set"
     TOO_LARGE_OBJECTS = "objects_too_large"
+    NO_PIXEL_SIZE = "no_pixel_size"
     WORKER_DIED = "worker_died"
     TIMED_OUT = "timed_out"
     OUT_OF_MEMORY = "out_of_memory"
@@ -184,6 +185,9 @@ _INFO: dict[Reason, ReasonInfo] = {
     ),
     Reason.TOO_LARGE_OBJECTS: ReasonInfo(
         Status.FAILED, "Objects are larger than the largest block they could be separated in.", _SETTINGS
+    ),
+    Reason.NO_PIXEL_SIZE: ReasonInfo(
+        Status.FAILED, "A gate is given in µm, and the image has no pixel size.", _SETTINGS
     ),
     Reason.WORKER_DIED: ReasonInfo(
         Status.FAILED,

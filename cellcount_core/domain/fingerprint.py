@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize
 
 RESULTS_VERSION = 5
 """Raised with every change of the code that can change a number in a table."""
@@ -27,23 +27,24 @@ def fingerprint(
     engine: str,
     listing_digest: str,
     scales: Sequence[PlateSize] = (),
+    plate_numbers: Sequence[PlateNumbers] = (),
 ) -> str:
     """SHA-256 (64 hex digits) of everything that can change a table.
 
     `run` is the run section of the settings as plain data. The model counts by its digest, whatever path it was loaded from. `scales` are
-    the object sizes found when planning.
+    the object sizes found when planning, `plate_numbers` what the task found then.
     """
-    decided = {key: value for key, value in run.items() if key != "model"}
-    text = canonical_json(
-        {
-            "results_version": RESULTS_VERSION,
-            "run": decided,
-            "model": model_digest,
-            "engine": engine,
-            "listing": listing_digest,
-            "scales": [asdict(scale) for scale in scales],
-        }
-    )
+    decided: dict[str, object] = {
+        "results_version": RESULTS_VERSION,
+        "run": {key: value for key, value in run.items() if key != "model"},
+        "model": model_digest,
+        "engine": engine,
+        "listing": listing_digest,
+        "scales": [asdict(scale) for scale in scales],
+    }
+    if plate_numbers:
+        decided["plate_numbers"] = [asdict(found) for found in plate_numbers]
+    text = canonical_json(decided)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

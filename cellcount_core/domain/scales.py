@@ -1,7 +1,8 @@
-"""How large objects are, as a run found out before it counts, and whether they are brighter or darker than the background."""
+"""What a run found out before it counts: how large objects are, and numbers that its task needs of a whole plate."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -43,6 +44,23 @@ class PlateSize:
     small_px: float | None = None
     large_px: float | None = None
     factor: float | None = None
+
+
+ALL_PLATES = ""
+"""Stands for a plate's name where something holds for all plates together."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlateNumbers:
+    """What a task found out about a plate when the run was planned: `numbers`, by name. They rest on `objects` objects in `fields` fields.
+
+    The plate `ALL_PLATES` stands for every plate that was not sampled by itself.
+    """
+
+    plate: str
+    numbers: Mapping[str, float]
+    fields: int
+    objects: int
 
 
 @dataclass(frozen=True, slots=True)

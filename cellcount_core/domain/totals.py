@@ -23,6 +23,7 @@ from cellcount_core.domain.columns import (
     Schema,
     Value,
 )
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.domain.statistics import Moments, wilson
 
@@ -30,9 +31,15 @@ AREA = Column("area_mm2", Kind.FLOAT, "mm^2", "imaged area of the counted fields
 
 _UM2_PER_MM2 = 1e6
 
-Merged = int | float | str | Moments | tuple[int, int] | Sequence[float] | None
+Merged = int | float | str | Moments | tuple[int | float, int | float] | Sequence[float] | None
 """What one field gives to a total: its value; the moments of its objects; a number and what it is a number out of; for the area,
 that of the field in µm², None without calibration."""
+
+FEW_CELLS = 100
+"""With fewer cells a percentage is told with a warning: the interval of 90 % is then wider than from 82 % to 95 %."""
+
+LOW_PERCENT = 50.0
+"""A percentage below this is told with a warning."""
 
 
 class Total(Protocol):
@@ -53,16 +60,23 @@ class Total(Protocol):
 
 @dataclass(slots=True)
 class SumTotal:
-    """A sum; for COUNT also mean and deviation over fields. Whole numbers are summed exactly, so the results are exact up to one rounding."""
+    """A sum; for COUNT also mean and deviation over fields. Whole numbers are summed exactly, so the results are exact up to one rounding.
+
+    A sum is not known if one of its fields has no value.
+    """
 
     column: Column
     fields: int = 0
     total: int | float = 0
     squares: int | float = 0
+    unknown: int = 0
 
     def add(self, value: Merged) -> None:
-        assert isinstance(value, int | float)
         self.fields += 1
+        if value is None:
+            self.unknown += 1
+            return
+        assert isinstance(value, int | float)
         self.total += value
         self.squares += value**2
 
@@ -71,6 +85,7 @@ class SumTotal:
         self.fields += other.fields
         self.total += other.total
         self.squares += other.squares
+        self.unknown += other.unknown
 
     @property
     def mean(self) -> float | None:
@@ -85,7 +100,7 @@ class SumTotal:
 
     def values(self) -> dict[str, Value]:
         name = self.column.name
-        row: dict[str, Value] = {name: self.total if self.fields else None}
+        row: dict[str, Value] = {name: self.total if self.fields and not self.unknown else None}
         if self.column.merge is Merge.COUNT:
             row |= {f"{name}_per_field_mean": self.mean, f"{name}_per_field_sd": self.sd}
         return row
@@ -122,6 +137,130 @@ class ShareTotal:
             f"{name}_share_low": low,
             f"{name}_share_high": high,
         }
+
+
+@dataclass(slots=True)
+class PercentTotal:
+    """One number in percent of itself and another; both are added up."""
+
+    column: Column
+    hits: int = 0
+    others: int = 0
+
+    def add(self, value: Merged) -> None:
+        assert isinstance(value, tuple)
+        hits, others = value
+        self.hits += int(hits)
+        self.others += int(others)
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, PercentTotal)
+        self.hits += other.hits
+        self.others += other.others
+
+    @property
+    def concerns(self) -> tuple[Doubt, ...]:
+        """What a reader should know of the percentage; () if nothing, or if there is none."""
+        n = self.hits + self.others
+        few = (Doubt.FEW_CELLS,) if 0 < n < FEW_CELLS else ()
+        low = (Doubt.LOW_VIABILITY,) if n and 100 * self.hits / n < LOW_PERCENT else ()
+        return (*few, *low)
+
+    def values(self) -> dict[str, Value]:
+        name = self.column.name
+        row: dict[str, Value] = dict(percentage(name, self.hits, self.others))
+        return {**row, f"{name}_warnings": "; ".join(_IN_WORDS[each] for each in self.concerns) or None}
+
+
+_IN_WORDS = {
+    Doubt.FEW_CELLS: f"fewer than {FEW_CELLS} cells",
+    Doubt.LOW_VIABILITY: f"below {LOW_PERCENT:.0f} %",
+}
+
+
+def percentage(name: str, hits: int, others: int) -> dict[str, int | float | None]:
+    """The cells of a percentage: 100 hits / (hits + others), the ends of its Wilson interval and the number it rests on. Null without any."""
+    n = hits + others
+    low, high = wilson(hits, n) or (None, None)
+    return {
+        name: 100 * hits / n if n else None,
+        f"{name}_low": None if low is None else 100 * low,
+        f"{name}_high": None if high is None else 100 * high,
+        f"{name}_n": n,
+    }
+
+
+def percentage_columns(column: Column) -> tuple[Column, ...]:
+    """What stands beside a percentage: the ends of its interval and the number it rests on."""
+    first, second = column.of
+    name = column.name
+    said = (
+        f"of {name}, for sampling alone (Wilson): pipetting, dilution and wrongly judged cells are not in it"
+    )
+    return (
+        Column(f"{name}_low", Kind.FLOAT, "%", f"lower end of the 95 % interval {said}"),
+        Column(f"{name}_high", Kind.FLOAT, "%", f"upper end of the 95 % interval {said}"),
+        Column(f"{name}_n", Kind.INT, "objects", f"number that {name} rests on: {first} + {second}"),
+    )
+
+
+@dataclass(slots=True)
+class RatioTotal:
+    """A sum over another; not known if a field lacks one of the two."""
+
+    column: Column
+    above: int | float = 0
+    below: int | float = 0
+    unknown: int = 0
+
+    def add(self, value: Merged) -> None:
+        if value is None:
+            self.unknown += 1
+            return
+        assert isinstance(value, tuple)
+        self.above += value[0]
+        self.below += value[1]
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, RatioTotal)
+        self.above += other.above
+        self.below += other.below
+        self.unknown += other.unknown
+
+    def values(self) -> dict[str, Value]:
+        known_ratio = self.below > 0 and not self.unknown
+        return {self.column.name: self.above / self.below if known_ratio else None}
+
+
+@dataclass(slots=True)
+class BinsTotal:
+    """A list of whole numbers, added up element by element; not known if a field has none."""
+
+    column: Column
+    fields: int = 0
+    bins: list[int] = field(default_factory=list)
+    unknown: int = 0
+
+    def add(self, value: Merged) -> None:
+        self.fields += 1
+        if value is None:
+            self.unknown += 1
+            return
+        assert isinstance(value, Sequence) and not isinstance(value, str)
+        self._add([int(each) for each in value])
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, BinsTotal)
+        self.fields += other.fields
+        self.unknown += other.unknown
+        self._add(other.bins)
+
+    def _add(self, bins: Sequence[int]) -> None:
+        if bins:
+            self.bins = [a + b for a, b in zip(self.bins, bins, strict=True)] if self.bins else [*bins]
+
+    def values(self) -> dict[str, Value]:
+        return {self.column.name: self.bins if self.fields and not self.unknown else None}
 
 
 @dataclass(slots=True)
@@ -247,6 +386,12 @@ def _empty(column: Column, schema: Schema) -> Total:
             return SumTotal(column)
         case Merge.SHARE:
             return ShareTotal(column)
+        case Merge.PERCENT:
+            return PercentTotal(column)
+        case Merge.RATIO:
+            return RatioTotal(column)
+        case Merge.BINS:
+            return BinsTotal(column)
         case Merge.VECTOR:
             return VectorTotal(column, schema.classes)
         case Merge.TALLY:
@@ -310,6 +455,22 @@ def total_columns(schema: Schema) -> TotalColumns:
                     Column(f"{name}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {name} / {of} (Wilson)"),
                     Column(f"{name}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {name} / {of} (Wilson)"),
                 ]  # fmt: skip
+            case Merge.PERCENT:
+                first, second = column.of
+                plain += [
+                    Column(name, Kind.FLOAT, unit, f"{first} in % of {first} + {second} over counted fields; null where there are none"),
+                    *percentage_columns(column),
+                    Column(f"{name}_warnings", Kind.STRING, "", f"what to know of {name}, in words; null where there is nothing"),
+                ]  # fmt: skip
+            case Merge.RATIO:
+                above, below = column.of
+                plain.append(
+                    Column(name, Kind.FLOAT, unit, f"{column.meaning}: {above} / {below}, each summed over counted fields")
+                )  # fmt: skip
+            case Merge.BINS:
+                plain.append(
+                    Column(name, column.kind, unit, f"sum over counted fields of {name}, bin by bin")
+                )
             case Merge.VECTOR:
                 plain += [
                     Column(each, Kind.FLOAT, unit, f"mean over counted fields of {name} for {one}")

@@ -52,6 +52,14 @@ class Input(_Part):
     diameter_px: Annotated[float, Field(gt=0)] | None
     normalisation: NormalisationSection
     um_per_px: Annotated[float, Field(gt=0)] | None = None
+    seen: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _known_roles(self) -> Input:
+        for role in (role for roles in self.seen for role in roles):
+            if role not in self.channels:
+                raise ValueError(f"seen: {role!r} is not one of the channels {', '.join(self.channels)}")
+        return self
 
 
 class EngineFile(_Part):
@@ -77,7 +85,10 @@ class GoldenFile(_Part):
 
 
 class Manifest(_Part):
-    """The content of package.json. `section` is what the task named `task` needs; the task's own model reads it."""
+    """The content of package.json. `section` is what the task named `task` needs; the task's own model reads it.
+
+    `network_of` names a package beside this one, or a shipped one, whose files this one uses where it has none of that name.
+    """
 
     format: Literal[2]
     name: str
@@ -97,6 +108,7 @@ class Manifest(_Part):
     interval: CountInterval | None = None
     domain: TrainingDomain | None = None
     training: dict[str, object] = {}
+    network_of: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
     files: dict[str, str] = {}
 
     @model_validator(mode="after")

@@ -31,6 +31,9 @@ class InputSpec:
     `channels` are roles, in the order of its input channels. `diameter_px` is the median object diameter at its scale (None: it has no
     scale), `um_per_px` the pixel size there, if objects of that package have one size (None: unknown). `percentile`,
     `floor_sigmas` and `polarity` ("bright", "dark" or "auto") are parameters of the normalisation (images/normalise.py).
+
+    `seen` says which roles each input of the network shows: one, or the brightest of several. () means that every role is an input. A role
+    that no input shows is measured only.
     """
 
     channels: tuple[str, ...]
@@ -39,6 +42,14 @@ class InputSpec:
     floor_sigmas: float
     polarity: Polarity = "auto"
     um_per_px: float | None = None
+    seen: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """For each input of the network the places, in `channels`, of the roles that it shows."""
+        if not self.seen:
+            return tuple((place,) for place in range(len(self.channels)))
+        return tuple(tuple(map(self.channels.index, roles)) for roles in self.seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class Package:
 
     `task` is what it is for, and `section` what that task needs, as in the manifest. `engines` maps the name of an engine to its file in the
     folder ("" if it needs none). `golden_engines` are the engines with golden tensors of their own, `variants` measurements of engines
-    that do not compute in float32. `interval` makes the interval of a count, `domain` tells how unlike the training images a field is;
+    that do not compute in float32. `base` is the folder of the package whose network it uses, None if it has its own. `interval` makes the interval of a count, `domain` tells how unlike the training images a field is;
     None if the package does not state them.
     """
 
@@ -82,6 +93,7 @@ class Package:
     domain: TrainingDomain | None = None
     task: str = "instances"
     section: Mapping[str, object] = field(default_factory=dict)
+    base: Path | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -101,17 +113,19 @@ class Package:
 
     @property
     def _of_network(self) -> Mapping[str, object]:
-        """What the task's section says of the network: in it, or in the section of boxes that it holds."""
-        inner = self.section.get("boxes")
-        return inner if "maps" not in self.section and isinstance(inner, Mapping) else self.section
+        """What the section says of the network: the task's own, or inside it that of the task which it builds upon."""
+        if "maps" in self.section:
+            return self.section
+        inner = (part for part in self.section.values() if isinstance(part, Mapping) and "maps" in part)
+        return next(inner, {})
 
     def golden_of(self, engine: str) -> Golden:
         """What the engine of that name is compared with."""
         return self.golden_engines.get(engine, Golden("maps", self.golden_atol, self.golden_atol))
 
     def file(self, name: str) -> Path:
-        """Path of one of the package's files."""
-        return self.folder / name
+        """Path of one of the package's files, which may lie in the package whose network it uses."""
+        return _place(self.folder, self.base, name)
 
 
 def load_package(folder: Path) -> Package:
@@ -128,8 +142,26 @@ def load_package(folder: Path) -> Package:
         raise ModelFault(f"{path}: cannot be read: {error.strerror}") from error
     manifest = read_manifest(body, str(path))
     package = _package(folder, manifest, hashlib.sha256(body).hexdigest())
-    _check_files(folder, manifest.files, needed={*package.engines.values(), package.golden} - {""})
+    needed = {*package.engines.values(), package.golden} - {""}
+    _check_files(folder, package.base, manifest.files, needed)
     return package
+
+
+def _base(folder: Path, name: str | None) -> Path | None:
+    """The folder of the package of that name: the one beside `folder`, or the shipped one. Raises ModelFault if there is neither."""
+    if name is None:
+        return None
+    for place in (folder.absolute().parent / name, shipped_folder() / name):
+        if (place / MANIFEST).is_file():
+            return place
+    raise ModelFault(
+        f"{folder / MANIFEST}: it uses the network of the package {name!r}, which is neither beside it nor shipped"
+    )
+
+
+def _place(folder: Path, base: Path | None, name: str) -> Path:
+    own = folder / name
+    return own if base is None or own.exists() else base / name
 
 
 def _package(folder: Path, manifest: Manifest, digest: str) -> Package:
@@ -151,6 +183,7 @@ def _package(folder: Path, manifest: Manifest, digest: str) -> Package:
             floor_sigmas=spec.normalisation.floor_sigmas,
             polarity=spec.normalisation.polarity,
             um_per_px=spec.um_per_px,
+            seen=spec.seen,
         ),
         network=manifest.network,
         engines={name: entry.file for name, entry in manifest.engines.items()},
@@ -164,6 +197,7 @@ def _package(folder: Path, manifest: Manifest, digest: str) -> Package:
         variants=manifest.variants,
         interval=manifest.interval,
         domain=manifest.domain,
+        base=_base(folder, manifest.network_of),
     )
 
 
@@ -171,19 +205,24 @@ def _whole(value: object) -> int:
     return int(value) if isinstance(value, int | float) else 0
 
 
-def _check_files(folder: Path, files: Mapping[str, str], needed: set[str]) -> None:
+def _check_files(folder: Path, base: Path | None, files: Mapping[str, str], needed: set[str]) -> None:
     unlisted = sorted(needed - set(files))
     if unlisted:
         raise ModelFault(f"{folder / MANIFEST}: `files` does not list {', '.join(unlisted)}")
     for name, expected in sorted(files.items()):
         if "/" in name or "\\" in name or name.startswith("."):
             raise ModelFault(f"{folder / MANIFEST}: {name!r} is not a file of the package's own folder")
+        path = _place(folder, base, name)
         try:
-            found = "sha256:" + hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found = _digest(path)
         except FileNotFoundError:
-            raise ModelFault(f"{folder / name}: named in {MANIFEST} but not there") from None
+            raise ModelFault(f"{path}: named in {MANIFEST} but not there") from None
         if found != expected:
-            raise ModelFault(f"{folder / name}: its content is {found}, {MANIFEST} says {expected}")
+            raise ModelFault(f"{path}: its content is {found}, {folder / MANIFEST} says {expected}")
+
+
+def _digest(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def shipped_folder() -> Path:
@@ -232,10 +271,14 @@ def write_package(folder: Path, manifest: Mapping[str, object]) -> Package:
     the result is not a valid package.
     """
     files = {
-        path.name: "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+        path.name: _digest(path)
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name not in (MANIFEST, "README.md")
     }
     whole = parse_manifest({**manifest, "files": files}, str(folder / MANIFEST))
+    if (base := _base(folder, whole.network_of)) is not None:
+        used = {engine.file for engine in whole.engines.values()} | {whole.golden.file}
+        theirs = {name: _digest(base / name) for name in sorted(used - {""}) if name not in files}
+        whole = whole.model_copy(update={"files": {**files, **theirs}})
     (folder / MANIFEST).write_text(manifest_text(whole), encoding="utf-8")
     return load_package(folder)

@@ -42,6 +42,7 @@ from cellcount_core.runners.places import storage_options
 from cellcount_core.stores.base import Listed, Store
 from cellcount_core.stores.open import name_of, open_store
 from cellcount_core.tasks.object_size.looks import tells_sizes
+from cellcount_core.tasks.task import plate_rule_of
 
 _FOLDER_DIGITS = 20
 _SHOWN_WELLS = 5
@@ -210,7 +211,7 @@ def _filled(blank: Event, result: JobResult) -> Event:
 
 
 def _statistics(summary: Summary, table: Dataset) -> dict[str, int | float | None]:
-    """What the ledger keeps of a plate: totals and means per field of what is counted, shares, and medians of the watched columns."""
+    """What the ledger keeps of a plate: totals and means per field of what is counted, shares, sums and medians of the watched columns."""
     found: dict[str, Value] = {}
     for column in summary.schema.fields:
         name = column.name
@@ -221,7 +222,11 @@ def _statistics(summary: Summary, table: Dataset) -> dict[str, int | float | Non
             }
         elif column.merge is Merge.SHARE:
             found[f"{name}_share"] = summary.totals[f"{name}_share"]
-    watched = [column.name for column in summary.schema.fields if column.watched]
+        elif column.merge is Merge.PERCENT or (column.merge is Merge.SUM and column.watched):
+            found[name] = summary.totals[name]
+    watched = [
+        column.name for column in summary.schema.fields if column.watched and column.merge is not Merge.SUM
+    ]
     rows = table.to_table(columns=watched)
     found |= {name: _median(rows[name]) for name in watched}
     return {name: value for name, value in found.items() if value is None or isinstance(value, int | float)}
@@ -239,10 +244,11 @@ Well = tuple[str, str]
 
 
 def fields_are_independent(run: RunConfig) -> bool:
-    """Whether no row depends on other fields of its plate: no object size is estimated from them, and no
-    field is expected because of them.
+    """Whether no row depends on other fields of its plate: neither an object size nor what the task needs to
+    know is found from them, and no field is expected because of them.
     """
-    alone = run.diameter != "auto" or not tells_sizes(find_package(run.model.package))
+    package = find_package(run.model.package)
+    alone = (run.diameter != "auto" or not tells_sizes(package)) and plate_rule_of(package, run) is None
     traits = kind_of(run.layout).traits
     return alone and run.expect == "observed" and not (traits.told_by_table or traits.holds_arrays)
 

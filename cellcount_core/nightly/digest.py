@@ -30,7 +30,7 @@ _LEAST_SPREAD = 0.02
 
 def statistics_of(schema: Schema) -> dict[str, str]:
     """The statistics that are watched on every plate, by name, each with its title: means of what is counted,
-    shares, and medians of the columns that are declared as watched.
+    shares, percentages, and medians of the columns that are declared as watched.
     """
     counts = {
         f"{one.name}_per_field": f"{one.unit} a field" for one in schema.fields if one.merge is Merge.COUNT
@@ -38,12 +38,13 @@ def statistics_of(schema: Schema) -> dict[str, str]:
     shares = {
         f"{one.name}_share": f"share of {one.name}" for one in schema.fields if one.merge is Merge.SHARE
     }
+    percentages = {one.name: f"{one.name} (%)" for one in schema.fields if one.merge is Merge.PERCENT}
     medians = {
         one.name: f"median {one.name}" + (f" ({one.unit})" if one.unit not in ("", "1") else "")
         for one in schema.fields
-        if one.watched
+        if one.watched and one.merge is not Merge.SUM
     }
-    return counts | shares | medians
+    return counts | shares | percentages | medians
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize
 from cellcount_core.stores.base import Absent, Denied, Store
 
 RUN_KEY = "run/run.json"
@@ -63,7 +63,7 @@ class RunFile:
     `run` is the run section of the settings as plain data, `input` the URL that was counted. `listing_digest` is the SHA-256 of what was
     listed there, `plan_sha256` that of plan.parquet. `channels` maps the roles of the model, in their order, to the channels counted.
     `schema` describes the tables. `scales` are the object sizes found when planning; it is empty unless `run.diameter` is "auto" and the
-    model has a scale.
+    model has a scale. `plate_numbers` are what the task found out about plates then; it is empty for tasks that need nothing.
     """
 
     fingerprint: str
@@ -77,6 +77,7 @@ class RunFile:
     numbers: Numbers
     versions: Mapping[str, str]
     scales: tuple[PlateSize, ...] = ()
+    plate_numbers: tuple[PlateNumbers, ...] = ()
     results_version: int = RESULTS_VERSION
 
     @property
@@ -92,6 +93,7 @@ class RunFile:
             "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
             "listing": self.listing_digest,
             "scales": {f"{s.plate} {s.width_px}x{s.height_px}": s.diameter_px for s in self.scales},
+            "plate_numbers": {found.plate: dict(found.numbers) for found in self.plate_numbers},
             "results_version": self.results_version,
         }
 

@@ -34,6 +34,7 @@ _ARROW = {
     Kind.STRING: pa.string(),
     Kind.STRINGS: pa.list_(pa.field("element", pa.string(), nullable=False)),
     Kind.INT: pa.int64(),
+    Kind.INTS: pa.list_(pa.field("element", pa.int64(), nullable=False)),
     Kind.FLOAT: pa.float64(),
     Kind.FLOATS: pa.list_(pa.field("element", pa.float64(), nullable=False)),
     Kind.BOOL: pa.bool_(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.fields import Selection
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize
 from cellcount_core.stores.base import StorageOptions
 
 
@@ -122,7 +122,8 @@ class RunContext:
 
     `package` is the name or path by which the worker finds the model package, and `package_digest` the digest that it must have.
     `counted` are the channels of the package's roles, in their order; `measured` are the channels whose intensities are measured.
-    `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned. `threads` is the number of
+    `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned, `plate_numbers` what the task
+    found then. `threads` is the number of
     threads of the model's arithmetic, `readers` how many objects are read at once. With `amends`, the shards hold fields of
     committed shards that are counted once more.
     """
@@ -142,4 +143,5 @@ class RunContext:
     plate_sizes: tuple[PlateSize, ...]
     threads: int
     readers: int
+    plate_numbers: tuple[PlateNumbers, ...] = ()
     amends: bool = False

@@ -18,9 +18,9 @@ from cellcount_core.domain.columns import OBJECT_NUMBER, Schema
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, ModelFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
-from cellcount_core.domain.scales import FieldScale, PlateSize, ScaleSource
+from cellcount_core.domain.scales import ALL_PLATES, FieldScale, PlateNumbers, PlateSize, ScaleSource
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import without_debris
+from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.pixels import resize, resized_shape
 from cellcount_core.images.quality import assess
 from cellcount_core.layouts.registry import kind_of
@@ -32,7 +32,7 @@ from cellcount_core.pipeline.context import RunContext, StageClock
 from cellcount_core.pipeline.device import AskedOnce, Device
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
 from cellcount_core.pipeline.files import Loaded, read_fields
-from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels, vector_of
+from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels, network_planes, vector_of
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values, run_schema
 from cellcount_core.stores.base import Store
@@ -47,7 +47,8 @@ class PlanesKit:
 
     `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
     order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width. `usual_shapes` are the
-    (H, W) of most images of a plate, for the plates of which most have one.
+    (H, W) of most images of a plate, for the plates of which most have one. `plate_numbers` are the numbers that the task found then, by
+    plate.
     """
 
     run: RunConfig
@@ -60,6 +61,7 @@ class PlanesKit:
     counted: tuple[Selection, ...]
     device: Device
     clock: StageClock
+    plate_numbers: Mapping[str, PlateNumbers]
 
     def close(self) -> None:
         """End the device's thread."""
@@ -93,6 +95,7 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
         output=open_store(context.output_url, context.output_options),
         device=device or open_device(package, context.engine, context.threads),
         clock=StageClock(),
+        plate_numbers={found.plate: found for found in context.plate_numbers},
     )
 
 
@@ -112,17 +115,24 @@ def planes_kit(package: Package, engine: Engine, run: RunConfig) -> PlanesKit:
     Channels are named after the package's roles. The device's thread is started here; `close` ends it.
     """
     roles = package.input.channels
+    return kit_on(Device(engine), package, run, tuple(Selection(role, "") for role in roles))
+
+
+def kit_on(device: Device, package: Package, run: RunConfig, counted: tuple[Selection, ...]) -> PlanesKit:
+    """As `planes_kit`, on a device that is open already; `counted` are the channels of the package's roles, in their order."""
+    names = tuple(selection.name for selection in counted)
     return PlanesKit(
         run=run,
         package=package,
         task=task_of(package),
         head=task_of(package).head(package),
-        schema=run_schema(package, roles, roles),
+        schema=run_schema(package, names, tuple(dict.fromkeys(names))),
         plate_sizes={},
         usual_shapes={},
-        counted=tuple(Selection(role, "") for role in roles),
-        device=Device(engine),
+        counted=counted,
+        device=device,
         clock=StageClock(),
+        plate_numbers={},
     )
 
 
@@ -234,7 +244,9 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
     with kit.clock("prepare"):
         norms = levels(raw, kit.package.input)
         qualities = tuple(assess(plane, pixels.bit_max, norm) for plane, norm in zip(raw, norms, strict=True))
-        planes = [without_debris(plane, norm) for plane, norm in zip(raw, norms, strict=True)]
+        seen = network_planes(raw, kit.package.input)
+        seen_norms = levels(seen, kit.package.input) if kit.package.input.seen else norms
+        planes = [without_debris(plane, norm) for plane, norm in zip(seen, seen_norms, strict=True)]
     view = FieldView(
         planes=pixels.planes,
         counted=tuple(selection.name for selection in kit.counted),
@@ -244,14 +256,24 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
         clock=kit.clock,
         norms=norms,
         qualities=qualities,
+        seen=tuple(seen),
+        numbers=_numbers_of(kit.plate_numbers, plate),
     )
     if kit.task.preparation is not Preparation.OBJECT_SIZE:
         side = kit.task.side(kit.package)
-        return replace(view, vector_maker=lambda: vector_of(planes, norms, side, kit.device))
-    return _at_object_size(kit, view, planes, plate)
+        return replace(view, vector_maker=lambda: vector_of(planes, seen_norms, side, kit.device))
+    return _at_object_size(kit, view, planes, seen_norms, plate)
 
 
-def _at_object_size(kit: PlanesKit, view: FieldView, planes: list[Plane], plate: str) -> FieldView:
+def _numbers_of(found: Mapping[str, PlateNumbers], plate: str) -> Mapping[str, float]:
+    """The numbers of a plate; those of all plates together if it was not sampled; {} if nothing was found."""
+    own = found.get(plate) or found.get(ALL_PLATES)
+    return {} if own is None else dict(own.numbers)
+
+
+def _at_object_size(
+    kit: PlanesKit, view: FieldView, planes: list[Plane], norms: tuple[Normalisation, ...], plate: str
+) -> FieldView:
     device = AskedOnce(kit.device)
 
     def size() -> SizeEstimate:
@@ -265,7 +287,7 @@ def _at_object_size(kit: PlanesKit, view: FieldView, planes: list[Plane], plate:
     _check_enlarged(view.shape, scale, kit.run)
     with kit.clock("prepare"):
         scaled = [resize(plane, scale.factor) for plane in planes]
-    maps = FieldMaps(scaled, view.norms, kit.package, device, kit.run.tile)
+    maps = FieldMaps(scaled, norms, kit.package, device, kit.run.tile)
     return replace(view, scale=scale, warnings=said, field_maps=maps)
 
 

@@ -203,6 +203,29 @@ def levels(planes: Sequence[Plane], spec: InputSpec) -> tuple[Normalisation, ...
     )
 
 
+def network_planes(planes: Sequence[Plane], spec: InputSpec) -> list[Plane]:
+    """The raw planes (H, W) that the network sees, one for each of its inputs, from those of the package's roles.
+
+    An input that shows one role has that role's plane. One that shows several has, at each pixel, the brightest of them, each measured from
+    its own background in units of its own range (float32), so that a dim stain counts as much as a bright one.
+    """
+    if not spec.seen:
+        return list(planes)
+    return [_brightest([planes[place] for place in places], spec) for places in spec.inputs]
+
+
+def _brightest(planes: Sequence[Plane], spec: InputSpec) -> Plane:
+    if len(planes) == 1:
+        return planes[0]
+    above = [
+        (without_debris(plane, norm).astype(np.float32) - np.float32(norm.background))
+        / np.float32(norm.range)
+        for plane, norm in zip(planes, levels(planes, spec), strict=True)
+    ]
+    brightest: Plane = np.maximum.reduce(above)
+    return brightest
+
+
 def whole_canvas(
     planes: Sequence[Plane], spec: InputSpec, stride: int, factor: float = 1.0
 ) -> NDArray[np.float32]:

@@ -29,8 +29,9 @@ AS_IT_IS = FieldScale(1.0, ScaleSource.MODEL)
 class FieldView:
     """A field that is prepared: a `tasks.task.View`, and what else is known of it.
 
-    `norms` and `qualities` are those of the counted planes, in their order. `scale` is the scale at which the field is counted. Maps,
-    or a vector, are made when they are asked for.
+    `norms` and `qualities` are those of the counted planes, in their order. `seen` are the raw planes that the network sees. `numbers` were
+    found on the field's plate when the run was planned. `scale` is the scale at which the field is counted. Maps, or a vector, are
+    made when they are asked for.
     """
 
     planes: Mapping[str, Plane]
@@ -41,6 +42,8 @@ class FieldView:
     clock: Clock
     norms: tuple[Normalisation, ...]
     qualities: tuple[Quality, ...]
+    seen: tuple[Plane, ...]
+    numbers: Mapping[str, float]
     scale: FieldScale = AS_IT_IS
     warnings: tuple[str, ...] = ()
     field_maps: Maps | None = None

@@ -78,6 +78,12 @@ def select_channels(
         counted = tuple(_counted(run.channels.get(role), role, roles, known) for role in roles)
     else:
         counted = COLOURS
+    for place, channel in enumerate(counted):
+        if channel != UNNAMED and channel in counted[:place]:
+            both = f"{roles[counted.index(channel)]!r} and {roles[place]!r}"
+            raise ConfigFault(
+                f"run.channels: the roles {both} are both channel {channel!r}; each needs its own"
+            )
     asked = (known.channel(name, "run.measure") for name in run.measure)
     measured = tuple(dict.fromkeys(asked))
     unasked = (channel for channel in dict.fromkeys(counted) if channel not in measured)

@@ -15,7 +15,7 @@ from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.output.planfile import (
@@ -64,6 +64,29 @@ SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PlateSize, 
 def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PlateSize, ...]:
     """The size finder for runs whose object size is given, or whose model counts at any size."""
     return ()
+
+
+Samples = Mapping[str, Sequence[PlannedField]]
+"""Fields that were sampled, by the name of their group."""
+
+FoundNumbers = tuple[tuple[PlateNumbers, ...], tuple[str, ...]]
+"""The numbers of each plate, and warnings in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFinder:
+    """Finds what a task needs to know of whole plates before a field can be judged.
+
+    `groups` are the groups of fields that it looks at, each with the wells that they are taken from (none: all wells). `find` is called
+    with those fields, once object sizes are known.
+    """
+
+    groups: Mapping[str, frozenset[str]]
+    find: Callable[[Samples, ChannelChoice, tuple[PlateSize, ...]], FoundNumbers]
+
+
+NO_NUMBERS = NumberFinder({}, lambda _, __, ___: ((), ()))
+"""For runs whose task needs to know nothing of whole plates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +191,16 @@ def plan_survey(
     limits: ShardLimits,
     find_sizes: SizeFinder = no_sizes,
     before: bytes | None = None,
+    numbers: NumberFinder = NO_NUMBERS,
 ) -> Plan:
-    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `find_sizes` raises passes.
+    """Plan all of a surveyed input, for a model of the roles it was surveyed for. What `find_sizes` and `numbers` raise passes.
 
     Fields of the plan `before` that had files and have none now are planned too, as absent.
     """
     folder = TemporaryDirectory(prefix="cellcount-plan-")
     try:
         path = Path(folder.name) / "plan.parquet"
-        file, summary = _write(path, seen, _Order(model, limits, find_sizes, before))
+        file, summary = _write(path, seen, _Order(model, limits, find_sizes, before, numbers))
     except BaseException:
         folder.cleanup()
         raise
@@ -193,11 +217,12 @@ def make_plan(
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
     find_sizes: SizeFinder = no_sizes,
+    numbers: NumberFinder = NO_NUMBERS,
 ) -> Plan:
     """List the input and plan all of it: `survey`, then `plan_survey`. Raises as they do."""
     seen = survey(store_in, run, model.roles, own_output=own_output, options=options, run_rows=run_rows)
     with seen:
-        return plan_survey(seen, model, limits, find_sizes)
+        return plan_survey(seen, model, limits, find_sizes, numbers=numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +233,7 @@ class _Order:
     limits: ShardLimits
     find_sizes: SizeFinder
     before: bytes | None
+    numbers: NumberFinder
 
 
 def _channel_names(store: Store, run: RunConfig, discovery: Discovery) -> Names:
@@ -234,13 +260,17 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     identity = order.model.identity
     section = run.model_dump(mode="json")
     census, sampler = Census(), Sampler()
+    groups_of_fields = {name: Sampler(wells) for name, wells in order.numbers.groups.items()}
     scales: tuple[PlateSize, ...] = ()
+    found: FoundNumbers = ((), ())
 
     def name_of(listing: str) -> str:
-        # Called once all fields have streamed by, when the sample is complete.
-        nonlocal scales
+        # Called once all fields have streamed by, when the samples are complete.
+        nonlocal scales, found
         scales = order.find_sizes(sampler.fields(), rule.choice)
-        return fingerprint(section, identity.digest, identity.engine, listing, scales)
+        samples = {name: each.fields() for name, each in groups_of_fields.items()}
+        found = order.numbers.find(samples, rule.choice, scales)
+        return fingerprint(section, identity.digest, identity.engine, listing, scales, found[0])
 
     facts = discovery.facts.plates
 
@@ -252,14 +282,18 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     fields = _planned(groups(), rule, census)
     if order.before is not None:
         fields = with_gone(fields, read_shards(order.before))
+    fields = sampler.watch(_watched(fields, census, run))
+    for each in groups_of_fields.values():
+        fields = each.watch(fields)
     written = write_plan(
         path,
-        cut_shards(sampler.watch(_watched(fields, census, run)), order.limits.fitting(few)),
+        cut_shards(fields, order.limits.fitting(few)),
         name_of,
         facts,
         WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
     warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
+    warnings += found[1]
     summary = _summary(seen, census, written, scales, warnings)
     file = RunFile(
         fingerprint=written.fingerprint,
@@ -273,6 +307,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         numbers=_numbers(summary),
         versions=installed_versions(),
         scales=scales,
+        plate_numbers=found[0],
     )
     return file, summary
 

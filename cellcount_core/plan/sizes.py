@@ -29,9 +29,13 @@ _Entry = tuple[int, str, PlannedField]
 
 
 class Sampler:
-    """Chooses a sample of fields that pass in key order. At most a few hundred fields are in memory."""
+    """Chooses a sample of fields that pass in key order. At most a few hundred fields are in memory.
 
-    def __init__(self) -> None:
+    With `wells` it chooses among the fields of these wells.
+    """
+
+    def __init__(self, wells: frozenset[str] = frozenset()) -> None:
+        self._wells = wells
         self._plates: list[tuple[int, str, list[_Entry]]] = []
         self._plate: str | None = None
         self._held: list[_Entry] = []
@@ -42,7 +46,7 @@ class Sampler:
             if planned.key.plate != self._plate:
                 self._close_plate()
                 self._plate = planned.key.plate
-            if planned.reason is None:
+            if planned.reason is None and (not self._wells or planned.key.well in self._wells):
                 # The heap's smallest is what leaves: the entry of the largest hash.
                 entry = (-int(planned.key.field_id, 16), planned.key.field_id, planned)
                 push = heapq.heappush if len(self._held) < FIELDS_A_PLATE else heapq.heappushpop

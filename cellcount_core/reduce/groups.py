@@ -34,6 +34,7 @@ from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.domain.statistics import Moments
 from cellcount_core.domain.totals import (
     Merged,
+    PercentTotal,
     SumTotal,
     Total,
     empty_totals,
@@ -104,6 +105,12 @@ class Tally:
             if isinstance(total, SumTotal) and total.column.merge is Merge.COUNT
         ]
 
+    @property
+    def concerns(self) -> set[str]:
+        """Codes of what should be known of the group's percentages."""
+        percentages = (total for total in self.totals if isinstance(total, PercentTotal))
+        return {concern.value for total in percentages for concern in total.concerns}
+
     def columns(self) -> dict[str, Value]:
         """The cells that the wells and plates tables share, by name."""
         return {
@@ -144,6 +151,9 @@ def _given(column: Column, table: pa.Table, schema: Schema) -> Sequence[Merged]:
     if column.merge is Merge.SHARE:
         trials, hits = beside
         return list(zip(hits, trials, strict=True))
+    if column.merge in (Merge.PERCENT, Merge.RATIO):
+        first, second, _ = beside
+        return [None if None in pair else pair for pair in zip(first, second, strict=True)]
     own: list[Merged] = beside[-1]
     return own
 
@@ -185,12 +195,14 @@ def well_rows(well: WellTotals) -> list[dict[str, Value]]:
 
 @dataclass(slots=True)
 class PlateTotals:
-    """Running totals of a plate, or of the whole run. A well is `complete` if every field of it was counted."""
+    """Running totals of a plate, or of the whole run. A well is `complete` if every field of it was counted. `well_concerns` counts the wells
+    by what should be known of their percentages."""
 
     name: str
     tally: Tally
     wells: int = 0
     complete: int = 0
+    well_concerns: Counter[str] = field(default_factory=Counter)
 
     def add(self, well: WellTotals) -> None:
         """Add a well that comes after those added so far."""
@@ -198,11 +210,13 @@ class PlateTotals:
         self.complete += all(tally.ok == tally.fields for tally in well.timepoints.values())
         for tally in well.timepoints.values():
             self.tally.merge(tally)
+            self.well_concerns.update(tally.concerns)
 
     def merge(self, other: PlateTotals) -> None:
         """Add a plate whose wells come after those added so far."""
         self.wells += other.wells
         self.complete += other.complete
+        self.well_concerns.update(other.well_concerns)
         self.tally.merge(other.tally)
 
 

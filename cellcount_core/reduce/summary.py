@@ -49,7 +49,7 @@ class Summary:
     """What a run came to.
 
     `model` is the name of the package it was counted with, `noun` what its fields are called ("image" or "field").
-    `fields` = ok + failed + missing + skipped of `statuses`. `reasons` counts the fields that are not ok, `warnings` the counted fields by the
+    `wells_warnings` counts the wells by what should be known of their percentages. `fields` = ok + failed + missing + skipped of `statuses`. `reasons` counts the fields that are not ok, `warnings` the counted fields by the
     codes of their warnings, and `warned` the fields that have any. `doubts` are the plates in doubt. `totals` holds what the columns of the
     schema come to, with the names and in the order of `total_columns`; the values are None if no field was counted. `moments` are those of
     the measured columns, by name. `digests` are SHA-256 of the files wells.parquet and plates.parquet (`wells`, `plates`) and of the rows of
@@ -74,6 +74,7 @@ class Summary:
     moments: Mapping[str, Moments]
     digests: Mapping[str, str]
     examples: Mapping[str, str]
+    wells_warnings: Mapping[str, int]
 
 
 def summarise(
@@ -107,6 +108,7 @@ def summarise(
         },
         digests=dict(digests),
         examples=dict(examples),
+        wells_warnings=dict(sorted(everything.well_concerns.items())),
     )
 
 
@@ -129,6 +131,11 @@ def _told(column: Column, totals: Mapping[str, Value]) -> str:
     value = totals.get(column.name)
     if column.merge is Merge.COUNT and isinstance(value, int):
         return f"{value} {column.unit.removesuffix('s') if value == 1 else column.unit}"
+    if column.merge is Merge.SUM and isinstance(value, int):
+        return f"{value} {column.name}"
+    if column.merge is Merge.PERCENT and isinstance(value, float):
+        low, high = (totals[f"{column.name}_{end}"] for end in ("low", "high"))
+        return f"{column.name} {value:.1f} % ({low:.1f} to {high:.1f})"
     if column.merge is Merge.SHARE:
         ends = [totals.get(f"{column.name}_share{end}") for end in ("", "_low", "_high")]
         share, low, high = (100 * each if isinstance(each, float) else None for each in ends)
@@ -163,6 +170,11 @@ def told_doubts(summary: Summary) -> list[str]:
         f"plate {one.plate!r}: "
         + sentence(one.doubt, one.fields, one.ok, noun=noun, model=model, package=packages[one.doubt])
         for one in shown
+    ]
+    wells = "image" if summary.noun == "image" else "well"
+    lines += [
+        sentence(code, number, summary.wells, noun=wells, model=model)
+        for code, number in by_weight(summary.wells_warnings)
     ]
     left = len(summary.doubts) - _SHOWN_PLATES
     return [*lines, f"… and {left} more plates in doubt"] if left > 0 else lines
@@ -209,6 +221,7 @@ def summary_json(summary: Summary) -> bytes:
         "fields_warned": summary.warned,
         "warnings": dict(summary.warnings),
         "plates_in_doubt": dict(Counter(one.doubt.value for one in summary.doubts)),
+        **({"wells_warnings": dict(summary.wells_warnings)} if has_percentages(summary.schema) else {}),
         **summary.totals,
         "features": {name: _spread(moments) for name, moments in summary.moments.items()},
         "digests": dict(summary.digests),
@@ -231,8 +244,18 @@ def summary_csv(
     )
     for plate in (*plates, everything):
         row = plate_row(plate, {} if plate is everything else doubts)
-        writer.writerow(row[column.name] for column in columns)
+        writer.writerow(_in_csv(row[column.name]) for column in columns)
     return sink.getvalue().encode()
+
+
+def _in_csv(value: Value) -> Value:
+    """A list is written with spaces between its numbers."""
+    return " ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def has_percentages(schema: Schema) -> bool:
+    """Whether a field has a percentage, of which a well may say that it rests on few cells."""
+    return any(column.merge is Merge.PERCENT for column in schema.fields)
 
 
 def _spread(moments: Moments) -> dict[str, float | int | None]:

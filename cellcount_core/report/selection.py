@@ -88,11 +88,12 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     empty one, one with a warning, one that was not counted, the one with the fewest objects (above 0), and
     then fields in between.
 
-    Fields are ranked by the first result of their task that is a number; if there is none, they are taken
+    Fields are ranked by the first result of their task that is a whole number, or else a number; if there is none, they are taken
     in key order. The order of the rows makes no difference: among equals the first in key order is taken.
     """
     results = [schema.field(name) for name in schema.results]
-    ranked = next((column for column in results if column.kind in (Kind.INT, Kind.FLOAT)), None)
+    numbers = [column for column in results if column.kind in (Kind.INT, Kind.FLOAT)]
+    ranked = next((column for column in numbers if column.kind is Kind.INT), next(iter(numbers), None))
     rows = _candidates(fields, results, ranked)
     counted = sorted((row for row in rows if row.value), key=lambda row: (row.value or 0, row.key))
     if ranked is None:

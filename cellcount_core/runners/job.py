@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from cellcount_core.config import JobConfig, accepted_failures
+from cellcount_core.config import JobConfig, RunConfig, ViabilityConfig, accepted_failures
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.models.engines import resolve_engine
@@ -17,7 +17,15 @@ from cellcount_core.output.planfile import read_shards, shard_limits
 from cellcount_core.output.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.output.runfile import ModelIdentity, RunFile
 from cellcount_core.plan.findings import PlanSummary
-from cellcount_core.plan.planner import PlannedModel, SizeFinder, Survey, make_plan, plan_survey, survey
+from cellcount_core.plan.planner import (
+    NumberFinder,
+    PlannedModel,
+    SizeFinder,
+    Survey,
+    make_plan,
+    plan_survey,
+    survey,
+)
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.reduce.summary import Summary
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -56,15 +64,18 @@ class JobResult:
 def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
     """Plan `job` and return the summary. Nothing is written and no cluster is used. `say` is called before steps that take a while."""
     package = find_package(job.run.model.package)
-    refuse_small_tile(package, job.run.tile)
+    refuse_misfits(package, job.run)
     source = open_job_input(job)
     model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
-    from cellcount_core.runners.sizes import size_finder
+    from cellcount_core.runners.sizes import number_finder, size_finder
 
     find_sizes = size_finder(job.run, package, source, own_threads(job), say)
-    with make_plan(source, job.run, model, limits, options=options, find_sizes=find_sizes) as plan:
+    numbers = number_finder(job.run, package, source, own_threads(job), say)
+    with make_plan(
+        source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
+    ) as plan:
         return plan.summary
 
 
@@ -91,7 +102,7 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     output = open_job_output(job, source)
     kept = stored_run(output, job.run, planned_model(package, job.run.model.engine).identity)
     if kept is None:
-        refuse_small_tile(package, job.run.tile)
+        refuse_misfits(package, job.run)
     # What can be wrong with the input or the output is told before a cluster is started, which takes many seconds.
     with _survey(job, package, source, output, events) as seen, held(output, say=events.stage) as lease:
         with ExitStack() as until_counted:
@@ -100,9 +111,9 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
                 gpus = until_counted.enter_context(cluster(job.execution, events))
                 job = with_runner(job, "ray") if gpus else job
             engine = kept.model.engine if kept else resolve_engine(package, job.run.model.engine, gpus)
-            find_sizes = _size_finder(package, job, source, kept, events)
+            finders = _finders(package, job, source, kept, events)
             model = planned_model(package, engine, kept)
-            run, warnings = _plan(job, model, seen, output, find_sizes, events)
+            run, warnings = _plan(job, model, seen, output, finders, events)
             if lease.after_death and job.execution.runner == "auto":
                 events.stage(
                     "the last process at work here died: counting on Ray, which survives what ends a worker"
@@ -130,15 +141,21 @@ def ending(job: JobConfig, summary: Summary) -> ExitCode:
     return ExitCode.DOUBTS if job.execution.strict and summary.doubts else ExitCode.OK
 
 
-def _size_finder(
+def _finders(
     package: Package, job: JobConfig, source: Store, kept: RunFile | None, events: Events
-) -> SizeFinder:
-    """What finds the object sizes. A run that goes on keeps those it was planned with: nothing is read for them again."""
+) -> tuple[SizeFinder, NumberFinder]:
+    """What finds the object sizes, and what the task needs to know of plates. A run that goes on keeps what it was planned with: nothing
+    is read for it again."""
     if kept is not None:
-        return lambda _, __: kept.scales
-    from cellcount_core.runners.sizes import size_finder
+        numbers = kept.plate_numbers
+        return lambda _, __: kept.scales, NumberFinder({}, lambda _, __, ___: (numbers, ()))
+    from cellcount_core.runners.sizes import number_finder, size_finder
 
-    return size_finder(job.run, package, source, own_threads(job), events.stage)
+    threads = own_threads(job)
+    return (
+        size_finder(job.run, package, source, threads, events.stage),
+        number_finder(job.run, package, source, threads, events.stage),
+    )
 
 
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
@@ -164,6 +181,16 @@ def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ..
     return schema
 
 
+def refuse_misfits(package: Package, run: RunConfig) -> None:
+    """Raises ConfigFault if settings of a run do not fit its package: tiles too small, or settings of another task."""
+    refuse_small_tile(package, run.tile)
+    if run.viability != ViabilityConfig() and package.task != "viability":
+        raise ConfigFault(
+            f"run.viability is for packages that tell live cells from dead ones; `{package.name}` counts {package.object_name.lower() or 'nothing'}"
+            " alone: choose another with --model (see `cellcount models`), or leave these settings out"
+        )
+
+
 def refuse_small_tile(package: Package, tile: int) -> None:
     """Raises ConfigFault if tiles of `tile` px are smaller than the package's network needs."""
     from cellcount_core.images.tiles import smallest_tile
@@ -183,10 +210,16 @@ def _survey(job: JobConfig, package: Package, source: Store, output: Store, even
 
 
 def _plan(
-    job: JobConfig, model: PlannedModel, seen: Survey, output: Store, find_sizes: SizeFinder, events: Events
+    job: JobConfig,
+    model: PlannedModel,
+    seen: Survey,
+    output: Store,
+    finders: tuple[SizeFinder, NumberFinder],
+    events: Events,
 ) -> tuple[RunFile, tuple[str, ...]]:
     """The run, and the warnings of its plan."""
-    with seen, plan_survey(seen, model, shard_limits(job.execution), find_sizes) as plan:
+    find_sizes, numbers = finders
+    with seen, plan_survey(seen, model, shard_limits(job.execution), find_sizes, numbers=numbers) as plan:
         for warning in plan.summary.warnings:
             events.warn(warning)
         return open_or_create_run(output, plan), tuple(plan.summary.warnings)

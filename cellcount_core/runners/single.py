@@ -20,9 +20,9 @@ from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.planner import make_plan
 from cellcount_core.runners.fanout import own_threads
-from cellcount_core.runners.job import planned_model, refuse_small_tile
+from cellcount_core.runners.job import planned_model, refuse_misfits
 from cellcount_core.runners.places import Places, make_context, storage_options
-from cellcount_core.runners.sizes import size_finder
+from cellcount_core.runners.sizes import number_finder, size_finder
 from cellcount_core.stores.base import Store
 
 _MODELS_KEPT = 2
@@ -47,7 +47,7 @@ def count_single(job: JobConfig, source: Store) -> Single:
     """
     prepare_process()
     package = find_package(job.run.model.package)
-    refuse_small_tile(package, job.run.tile)
+    refuse_misfits(package, job.run)
     engine = resolve_engine(package, job.run.model.engine, gpus=0)
     device = _device(_Loaded(package, engine, own_threads(job), os.getpid()))
     model, limits, options = (
@@ -56,7 +56,10 @@ def count_single(job: JobConfig, source: Store) -> Single:
         storage_options(job.storage),
     )
     find_sizes = size_finder(job.run, package, source, own_threads(job), lambda _: None, device)
-    with make_plan(source, job.run, model, limits, options=options, find_sizes=find_sizes) as plan:
+    numbers = number_finder(job.run, package, source, own_threads(job), lambda _: None, device)
+    with make_plan(
+        source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
+    ) as plan:
         fields = [planned for shard in plan.shards() for planned in shard.fields]
         run, warnings = plan.file, plan.summary.warnings
     planned = _only(fields)

@@ -1,28 +1,35 @@
-"""Find the object sizes of a run while it is planned: a sample of its fields is read and examined in this process."""
+"""Find out about plates while a run is planned: a sample of its fields is read and examined in this process.
+
+First their object sizes, then what the run's task needs to know before it can judge a field.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import open_device
+from cellcount_core.pipeline.field import PlanesKit, kit_on, open_device, prepare
 from cellcount_core.pipeline.files import Loaded, read_fields
-from cellcount_core.pipeline.maps import canvas_maps
+from cellcount_core.pipeline.maps import canvas_maps, network_planes
 from cellcount_core.pipeline.pixels import load_pixels
 from cellcount_core.plan.fields import ChannelChoice
-from cellcount_core.plan.planner import SizeFinder, no_sizes
+from cellcount_core.plan.planner import NO_NUMBERS, FoundNumbers, NumberFinder, Samples, SizeFinder, no_sizes
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
 from cellcount_core.runners.places import selections
 from cellcount_core.stores.base import Store
 from cellcount_core.tasks.object_size.factor import own_factor
 from cellcount_core.tasks.object_size.looks import tells_sizes
-from cellcount_core.tasks.task import Head, task_of
+from cellcount_core.tasks.task import Head, PlateRule, plate_rule_of, task_of
 
 _AHEAD = 8
 
@@ -94,7 +101,8 @@ def _size_of(
         if package.input.um_per_px is not None and pixels.um_per_px is not None:
             return None
         planes = tuple(pixels.planes[selection.name] for selection in counted)
-        found = head.size(planes, lambda canvas: canvas_maps(canvas, package, device))
+        seen = tuple(network_planes(planes, package.input))
+        found = head.size(seen, lambda canvas: canvas_maps(canvas, package, device))
     except MemoryError as error:
         raise ConfigFault(
             f"{', '.join(files)}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a "
@@ -111,3 +119,80 @@ def _size_of(
         found.high_px,
         own_factor(package.input.diameter_px or 1.0, found),
     )
+
+
+def number_finder(
+    run: RunConfig,
+    package: Package,
+    source: Store,
+    threads: int,
+    say: Callable[[str], None],
+    device: Device | None = None,
+) -> NumberFinder:
+    """Return what finds the numbers that the package's task needs of each plate, or `NO_NUMBERS` if it needs none.
+
+    Sampled fields are prepared as the run prepares them. The numbers of all plates together are found too, for plates that were not
+    sampled. Faults of fields are those of `size_finder`, and `find` raises the same errors; ConfigFault also if the groups of
+    fields contradict each other.
+    """
+    rule = plate_rule_of(package, run)
+    if rule is None:
+        return NO_NUMBERS
+    asked_rule = rule
+
+    def find_numbers(samples: Samples, choice: ChannelChoice, scales: tuple[PlateSize, ...]) -> FoundNumbers:
+        fields = sum(map(len, samples.values()))
+        if not fields:
+            return (), ()
+        say(f"finding out about the plate from {fields} field{'' if fields == 1 else 's'}")
+        asked = device or open_device(package, resolve_engine(package, "auto", gpus=0), threads)
+        counted = selections(dict(zip(package.input.channels, choice.counted, strict=True)))
+        sizes = {(one.plate, one.height_px, one.width_px): one for one in scales}
+        kit = replace(kit_on(asked, package, run, counted), plate_sizes=sizes)
+        seen: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+        try:
+            for name, chosen in samples.items():
+                for planned, files in read_fields(source, chosen, ahead=_AHEAD, run=run):
+                    table = _seen_in(kit, planned, files, asked_rule)
+                    if table is not None:
+                        seen.setdefault(planned.key.plate, {}).setdefault(name, []).append(table)
+        finally:
+            if asked is not device:
+                asked.close()
+        return _numbers_of_plates(seen, asked_rule)
+
+    return NumberFinder(rule.groups, find_numbers)
+
+
+def _seen_in(
+    kit: PlanesKit, planned: PlannedField, files: Mapping[str, Loaded], rule: PlateRule
+) -> NDArray[np.float64] | None:
+    """What one field shows; None if it cannot be counted, which its row says when it is counted. Raises ConfigFault as `_size_of`."""
+    try:
+        pixels = load_pixels(planned, files, kit.counted, (), kit.run)
+        return rule.seen(prepare(kit, pixels, planned.key.plate))
+    except FieldFault:
+        return None
+    except MemoryError as error:
+        raise ConfigFault(
+            f"{', '.join(files)}: no memory here to find out about its plate ({error}); start from a machine with more memory"
+        ) from error
+
+
+def _numbers_of_plates(
+    seen: Mapping[str, Mapping[str, list[NDArray[np.float64]]]], rule: PlateRule
+) -> FoundNumbers:
+    """The numbers of each plate that was sampled, then those of all together if there are several."""
+    together: dict[str, list[NDArray[np.float64]]] = {}
+    for groups in seen.values():
+        for name, tables in groups.items():
+            together.setdefault(name, []).extend(tables)
+    plates = {**({ALL_PLATES: together} if len(seen) > 1 else {}), **seen}
+    found: list[PlateNumbers] = []
+    warnings: list[str] = []
+    for plate, groups in sorted(plates.items()):
+        tables = [table for each in groups.values() for table in each]
+        numbers, said = rule.found(plate, {name: np.concatenate(each) for name, each in groups.items()})
+        found.append(PlateNumbers(plate, numbers, len(tables), sum(map(len, tables))))
+        warnings += said if plate != ALL_PLATES or not said else ()
+    return tuple(found), tuple(warnings)

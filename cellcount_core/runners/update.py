@@ -13,7 +13,7 @@ the same command finishes what was begun (ADR 0011).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -24,7 +24,7 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import DETAIL, FIELD_ID, STATUS
 from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
 from cellcount_core.models.package import find_package
 from cellcount_core.output.labels import LABELS, label_key
 from cellcount_core.output.parts import (
@@ -46,7 +46,16 @@ from cellcount_core.output.runfile import RUN_KEY, ModelIdentity, RunFile, read_
 from cellcount_core.output.schema import TableName, read_table_bytes, table_schema
 from cellcount_core.pipeline.rows import HEIGHT, WIDTH
 from cellcount_core.plan.fields import ChannelChoice
-from cellcount_core.plan.planner import Plan, PlannedModel, SizeFinder, plan_survey, survey
+from cellcount_core.plan.planner import (
+    FoundNumbers,
+    NumberFinder,
+    Plan,
+    PlannedModel,
+    Samples,
+    SizeFinder,
+    plan_survey,
+    survey,
+)
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -55,7 +64,7 @@ from cellcount_core.runners.job import JobResult, ending, run_job, schema_of
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_job_input, open_job_output, storage_options
 from cellcount_core.runners.retry import count_again
-from cellcount_core.runners.sizes import size_finder
+from cellcount_core.runners.sizes import number_finder, size_finder
 from cellcount_core.runners.stopping import interruptible
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.open import open_store
@@ -126,10 +135,14 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
         find_sizes = _for_new_plates(
             kept, size_finder(job.run, package, source, own_threads(job), events.stage)
         )
+        numbers = _numbers_for_new_plates(
+            kept, number_finder(job.run, package, source, own_threads(job), events.stage)
+        )
         planned = PlannedModel(
             kept.model, package.input.channels, schema_of(package, kept), package.input.diameter_px is None
         )
-        with plan_survey(seen, planned, shard_limits(job.execution), find_sizes, before) as plan:
+        limits = shard_limits(job.execution)
+        with plan_survey(seen, planned, limits, find_sizes, before, numbers) as plan:
             since = changes(read_shards(before), plan.shards())
             if plan.file.fingerprint == kept.fingerprint or since.none:
                 _discard(staging)
@@ -191,6 +204,21 @@ def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
     return found_anew
 
 
+def _numbers_for_new_plates(kept: RunFile, finder: NumberFinder) -> NumberFinder:
+    """Keep the numbers of plates that the run knows, and find those of plates that it does not know."""
+    known = {found.plate for found in kept.plate_numbers}
+
+    def found_anew(samples: Samples, choice: ChannelChoice, scales: tuple[PlateSize, ...]) -> FoundNumbers:
+        new = {
+            name: [one for one in fields if one.key.plate not in known] for name, fields in samples.items()
+        }
+        found, warnings = finder.find(new, choice, scales) if any(new.values()) else ((), ())
+        added = (one for one in found if one.plate not in known)
+        return tuple(sorted((*kept.plate_numbers, *added), key=lambda one: one.plate)), warnings
+
+    return NumberFinder(finder.groups, found_anew)
+
+
 def _begin(staging: Store, plan: Plan) -> RunFile:
     """The updated run in its own folder. One that was begun for other files is discarded."""
     if staging.size_of(RUN_KEY) is not None and read_run(staging).fingerprint != plan.file.fingerprint:
@@ -236,6 +264,7 @@ def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since
     """
     kept, done = read_run(output), committed_parts(staging)
     then, now = _pools(kept), _pools(run)
+    numbers_then, numbers_now = _numbers(kept), _numbers(run)
     rows = _rows(output, kept, before) if kept.schema == run.schema else iter(())
     old = next(rows, None)
     taken = 0
@@ -244,7 +273,12 @@ def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since
         for planned in shard.fields:
             while old is not None and old.planned.key < planned.key:
                 old = next(rows, None)
-            same = old is not None and old.planned == planned and then.get(old.pool) == now.get(old.pool)
+            same = (
+                old is not None
+                and old.planned == planned
+                and then.get(old.pool) == now.get(old.pool)
+                and _numbers_of(planned, numbers_then) == _numbers_of(planned, numbers_now)
+            )
             chosen.append(old if same and not _in_changed_set(planned, since) else None)
         taken += sum(row is not None for row in chosen)
         if shard.number not in done:
@@ -262,6 +296,15 @@ def _in_changed_set(planned: PlannedField, since: Changes) -> bool:
 
 def _pools(run: RunFile) -> _Pools:
     return {(scale.plate, scale.height_px, scale.width_px): scale for scale in run.scales}
+
+
+def _numbers(run: RunFile) -> dict[str, PlateNumbers]:
+    return {found.plate: found for found in run.plate_numbers}
+
+
+def _numbers_of(planned: PlannedField, found: Mapping[str, PlateNumbers]) -> PlateNumbers | None:
+    """What a field was judged by."""
+    return found.get(planned.key.plate) or found.get(ALL_PLATES)
 
 
 def _rows(output: Store, kept: RunFile, before: bytes) -> Iterator[_KeptRow]:

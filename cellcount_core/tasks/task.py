@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Maps(Protocol):
 
     @property
     def norm(self) -> Normalisation:
-        """Levels of the first counted plane."""
+        """Levels of the first plane that the network sees."""
         ...
 
     def whole(self) -> MapArray:
@@ -72,7 +72,7 @@ class Maps(Protocol):
         ...
 
     def canvas(self) -> NDArray[np.float32]:
-        """The first counted plane (H, W) at the model's scale, normalised."""
+        """The first plane (H, W) that the network sees, at the model's scale, normalised."""
         ...
 
     def resized(self, factor: float) -> Maps:
@@ -90,7 +90,22 @@ class View(Protocol):
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """Names of the planes that the network sees, in the order of its inputs."""
+        """Names of the planes of the package's roles, in their order."""
+        ...
+
+    @property
+    def seen(self) -> tuple[Plane, ...]:
+        """The raw planes (H, W) that the network sees, in the order of its inputs."""
+        ...
+
+    @property
+    def norms(self) -> tuple[Normalisation, ...]:
+        """Levels of the planes of the roles, in their order."""
+        ...
+
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """What was found on the field's plate when the run was planned (`PlateRule`), by name; {} if nothing was."""
         ...
 
     @property
@@ -327,6 +342,47 @@ class Task(Protocol):
         ...
 
 
+class PlateRule(Protocol):
+    """What a task finds out about a plate while a run is planned, before any field of it is judged: for example a threshold.
+
+    Some fields of each plate are looked at, and what is `seen` in them becomes a few numbers a plate. They stand in run.json, are part
+    of the fingerprint, and come back to the task as `View.numbers`. So a field is judged the same whichever worker has it.
+    """
+
+    @property
+    def groups(self) -> Mapping[str, frozenset[str]]:
+        """Groups of fields that are sampled, by name, each with the wells that it is taken from; no wells means all wells."""
+        ...
+
+    def seen(self, view: View) -> NDArray[np.float64]:
+        """What one field shows: a table (n, k) with a row for each object. Raises FieldFault if the field cannot be looked at."""
+        ...
+
+    def found(
+        self, plate: str, groups: Mapping[str, NDArray[np.float64]]
+    ) -> tuple[Mapping[str, float], Sequence[str]]:
+        """The numbers of a plate from what was seen in each group of fields, and warnings in words.
+
+        Raises ConfigFault if the groups contradict each other.
+        """
+        ...
+
+
+@runtime_checkable
+class JudgesByPlate(Protocol):
+    """A task that may need numbers of a whole plate before it can judge a field."""
+
+    def plate_rule(self, package: Package, run: RunConfig) -> PlateRule | None:
+        """What is to be found out about each plate of a run; None if nothing is."""
+        ...
+
+
+def plate_rule_of(package: Package, run: RunConfig) -> PlateRule | None:
+    """What the package's task must find out about each plate of a run; None if nothing."""
+    task = task_of(package)
+    return task.plate_rule(package, run) if isinstance(task, JudgesByPlate) else None
+
+
 class TaskSection(BaseModel):
     """Base of a task's section in package.json. Unknown keys are refused."""
 
@@ -351,6 +407,7 @@ TASKS = {
     "instances": "cellcount_core.tasks.instances.task:Instances",
     "classes": "cellcount_core.tasks.classes.task:Classes",
     "boxes": "cellcount_core.tasks.boxes.task:BoxesTask",
+    "viability": "cellcount_core.tasks.viability.task:Viability",
 }
 """The class of every task, by the `task` of a package's manifest. A class is imported when it is first asked for."""
 

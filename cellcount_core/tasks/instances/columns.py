@@ -108,15 +108,19 @@ def _measured(
     )
 
 
+CENTRE_X, CENTRE_Y = "{object}_Location_Center_X", "{object}_Location_Center_Y"
+
 _PLACE = (
-    _own("{object}_Location_Center_X", _F, "px", _CENTRE, lambda table: table.center_x),
-    _own("{object}_Location_Center_Y", _F, "px", _CENTRE, lambda table: table.center_y),
+    _own(CENTRE_X, _F, "px", _CENTRE, lambda table: table.center_x),
+    _own(CENTRE_Y, _F, "px", _CENTRE, lambda table: table.center_y),
     _own("{object}_AreaShape_BoundingBoxMinimum_X", _I, "px", "first column of the object", lambda table: table.min_x),
     _own("{object}_AreaShape_BoundingBoxMinimum_Y", _I, "px", "first row of the object", lambda table: table.min_y),
     _own("{object}_AreaShape_BoundingBoxMaximum_X", _I, "px", "column after the last one (half-open)", lambda table: table.max_x),
     _own("{object}_AreaShape_BoundingBoxMaximum_Y", _I, "px", "row after the last one (half-open)", lambda table: table.max_y),
 )  # fmt: skip
 
+FORM_FACTOR = "{object}_AreaShape_FormFactor"
+MEAN_INTENSITY = "{object}_Intensity_MeanIntensity_{channel}"
 _AREA = "{object}_AreaShape_Area"
 DIAMETER = "{object}_AreaShape_EquivalentDiameter"
 
@@ -124,13 +128,13 @@ _SHAPE = (
     _measured(_AREA, _I, "px^2", "area in original pixels", lambda table: table.area),
     _measured(DIAMETER, _F, "px", "diameter of the circle of equal area", lambda table: table.equivalent_diameter),
     _measured("{object}_AreaShape_Eccentricity", _F, "1", "of the ellipse of equal second moments; 0 is a circle", lambda table: table.eccentricity),
-    _measured("{object}_AreaShape_FormFactor", _F, "1", "4 pi area / perimeter^2", lambda table: table.form_factor),
+    _measured(FORM_FACTOR, _F, "1", "4 pi area / perimeter^2", lambda table: table.form_factor),
     _measured("{object}_AreaShape_Solidity", _F, "1", "area / area of the convex hull", lambda table: table.solidity),
 )  # fmt: skip
 
 _CHANNELS = (
     _Channel(
-        Column("{object}_Intensity_MeanIntensity_{channel}", _F, "raw", "mean of channel {channel}", merge=Merge.MOMENTS),
+        Column(MEAN_INTENSITY, _F, "raw", "mean of channel {channel}", merge=Merge.MOMENTS),
         lambda table, channel: table.mean_intensity[channel],
     ),
     _Channel(
@@ -151,11 +155,15 @@ _REST = (
 )  # fmt: skip
 
 
-def _named(column: Column, object_name: str, channel: str = "") -> Column:
+def full_name(name: str, object_name: str, channel: str = "") -> str:
+    """A column's name in the tables, from the one with {object} and {channel} in it."""
     # Not str.format: a channel may be called anything, braces too.
-    name = column.name.replace("{object}", object_name).replace("{channel}", channel)
+    return name.replace("{object}", object_name).replace("{channel}", channel)
+
+
+def _named(column: Column, object_name: str, channel: str = "") -> Column:
     return Column(
-        name,
+        full_name(column.name, object_name, channel),
         column.kind,
         column.unit,
         column.meaning.replace("{channel}", channel),

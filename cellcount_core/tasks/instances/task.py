@@ -178,7 +178,7 @@ def _at_once(view: View, head: InstancesHead) -> _Counted:
     with view.clock("quality"):
         features = domain_features(maps.canvas(), whole, near) if tells_sizes(head.package) else None
     with view.clock("separate"):
-        plane = view.planes[view.counted[0]]
+        plane = view.seen[0]
         if twice is None:
             drawn = _drawn_whole(labels, whole, plane, maps.norm, separator)
         else:
@@ -217,7 +217,7 @@ def _drawn_whole(
 
 
 def _by_blocks(view: View, head: InstancesHead) -> _Counted:
-    maps, shape, planes = view.maps, view.shape, view.planes
+    maps, shape = view.maps, view.shape
     with view.clock("infer"):
         params = head.separator.fit(maps.cores())
     canvas = np.zeros(shape, np.uint32) if view.run.labels == "tiff" else None
@@ -238,7 +238,7 @@ def _by_blocks(view: View, head: InstancesHead) -> _Counted:
                 warnings.add(Doubt.TOO_LARGE)
             outline = _outline(window, corner, model_shape, separator.outline)
             objects, origin = window_to_original(found.labels, found.origin, model_shape, shape, outline)
-            labels = _seen(objects, origin, planes[view.counted[0]], maps.norm, head.separator)
+            labels = _seen(objects, origin, view.seen[0], maps.norm, head.separator)
         with view.clock("measure"):
             tables.append(_measured_window(labels, origin, view, head))
         if canvas is not None:

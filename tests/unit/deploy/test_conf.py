@@ -36,8 +36,13 @@ def test_a_configuration_names_a_shipped_model(path: Path) -> None:
     assert (shipped_folder() / package / "package.json").is_file()
 
 
-def test_there_is_a_configuration_for_local_disk_for_s3_and_for_the_demo() -> None:
-    assert [path.name for path in CONFIGS] == ["count.yaml", "count_s3.yaml", "demo.yaml"]
+def test_there_is_a_configuration_for_local_disk_for_s3_for_viability_and_for_the_demo() -> None:
+    assert [path.name for path in CONFIGS] == [
+        "count.yaml",
+        "count_s3.yaml",
+        "count_viability.yaml",
+        "demo.yaml",
+    ]
 
 
 def test_the_configuration_of_nights_is_valid_and_counts_as_the_one_of_a_plate_does() -> None:

@@ -1,0 +1,152 @@
+"""The wells of a viability run as samples of a cell counter, for files that other programs read, and a plate map that names them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Merge
+from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.domain.plates import canonical_well
+from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.output.schema import read_table_bytes
+from cellcount_core.stores.base import Absent, Store
+
+WELLS_KEY = "wells.parquet"
+_BEGAN = re.compile(r"run/timings/(\d{8}T\d{6})Z-")
+
+
+@dataclass(frozen=True, slots=True)
+class WellSample:
+    """One well at one time point. `values` are its row of the wells table by column, in which null is None."""
+
+    plate: str
+    well: str
+    timepoint: int
+    name: str
+    values: Mapping[str, object]
+
+    def number(self, column: str) -> float | None:
+        """A value of the row; None where it is null, or the run has no such column."""
+        value = self.values.get(column)
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def missing_density(self) -> str:
+        """Why there are no cells/mL, in words; "" if there are."""
+        if self.number("cells_per_ml") is not None:
+            return ""
+        if not self.number("fields_ok"):
+            return "no image of the well could be counted"
+        return "the volume that an image shows is not known: no depth or volume was set, or the images have no pixel size"
+
+    @property
+    def told(self) -> list[str]:
+        """What to know of the sample, in words."""
+        said = [str(warning)] if (warning := self.values.get("viability_warnings")) else []
+        return said + ([f"no cells/mL: {self.missing_density}"] if self.missing_density else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples of a run, in key order. `measured` is when they were counted, as the run's timings say, None if they are gone."""
+
+    run: RunFile
+    settings: RunConfig
+    measured: datetime | None
+    wells: tuple[WellSample, ...]
+
+    @property
+    def by_picture(self) -> bool:
+        """Whether classes are told by the picture, not by the channels of roles."""
+        return not {"all", "live", "dead"} & {*self.run.channels}
+
+
+def read_samples(store: Store, names: Mapping[tuple[str, str], str] | None = None) -> Samples:
+    """The samples of the run in `store`. `names` gives names by plate and well ("" for any plate); others are called after both.
+
+    Raises OutputFault if there is no run or it is not reduced yet, ConfigFault if it is not one of viability.
+    """
+    run = read_run(store)
+    if not any(column.merge is Merge.PERCENT for column in run.schema.fields):
+        raise ConfigFault(
+            f"{store.url}: a run of the task {run.schema.task!r}; only runs that tell live cells from dead ones are written for cell counters"
+        )
+    try:
+        body = store.get(WELLS_KEY)
+    except Absent as error:
+        raise OutputFault(f"{store.url}: has no {WELLS_KEY} yet; `cellcount reduce` writes it") from error
+    wells = []
+    for row in read_table_bytes(WELLS_KEY, body).to_pylist():
+        plate, well, timepoint = str(row[PLATE.name]), str(row[WELL.name]), int(row[TIMEPOINT.name])
+        named = names or {}
+        name = named.get((plate, well)) or named.get(("", well)) or _own_name(plate, well, timepoint)
+        wells.append(WellSample(plate, well, timepoint, name, row))
+    # `run.model` is a section that the fingerprint leaves out, and so are paths that a machine may lack.
+    settings = RunConfig.model_validate(dict(run.run))
+    return Samples(run, settings, _began(store), tuple(wells))
+
+
+def _own_name(plate: str, well: str, timepoint: int) -> str:
+    return f"{plate}_{well}" + (f"_t{timepoint}" if timepoint > 1 else "")
+
+
+def _began(store: Store) -> datetime | None:
+    """When the last session of counting began."""
+    keys = [listed.key for batch in store.list("run/timings") for listed in batch]
+    times = sorted(found[1] for key in keys if (found := _BEGAN.search(key)) is not None)
+    return datetime.strptime(times[-1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if times else None
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """One line of a plate map: plate ("" for any), well, and its other columns by name."""
+
+    plate: str
+    well: str
+    columns: Mapping[str, str]
+
+
+def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
+    """The rows of a plate map: a CSV with a column `well`, those that are `needed`, and maybe `plate`.
+
+    Raises ConfigFault naming file, line and column if it cannot be read, a column is missing, or a well is named twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigFault(f"{path}: the plate map cannot be read: {error}") from error
+    reader = csv.DictReader(io.StringIO(text))
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    for name in ("well", *needed):
+        if name not in columns:
+            raise ConfigFault(
+                f"{path}: a plate map has a column {name!r}{nearest(name, columns)}; it has {', '.join(columns) or 'none'}"
+            )
+    found: list[MapRow] = []
+    seen: dict[tuple[str, str], int] = {}
+    for line, row in enumerate(reader, 2):
+        cells = {
+            (name or "").strip(): (value or "").strip()
+            for name, value in row.items()
+            if isinstance(value, str)
+        }
+        well, plate = canonical_well(cells.get("well", "")), cells.get("plate", "")
+        if not well:
+            raise ConfigFault(f"{path}: line {line} names no well")
+        if (plate, well) in seen:
+            raise ConfigFault(f"{path}: lines {seen[plate, well]} and {line} are both of well {well}")
+        seen[plate, well] = line
+        found.append(MapRow(plate, well, cells))
+    return found
+
+
+def sample_names(rows: list[MapRow]) -> dict[tuple[str, str], str]:
+    """The names that a plate map with a column `sample` gives, by plate and well."""
+    return {(row.plate, row.well): row.columns["sample"] for row in rows if row.columns["sample"]}

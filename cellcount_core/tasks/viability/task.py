@@ -1,0 +1,591 @@
+"""Live and dead cells: every cell found, each told live, dead, both or neither, and the viability of a field with its interval.
+
+Cells are found by another task, whose section stands inside that of viability: `instances` (outlines) or `boxes`. Which class a cell is of
+stands in the picture itself (the classes of the boxes), or is told by how bright the cell is in the channels of the roles:
+
+- `all` + `dead`: cells are found in `all`; those positive in `dead` are dead, the others live (neither, if `all` hardly shows them);
+- `live` + `dead`: cells are found in the brighter of both; live, dead, both and neither.
+
+Thresholds are given (`run.viability.thresholds`), or found on control wells, or between two populations (rule.py), on fields of the whole
+plate while the run is planned. An image that is counted by itself goes by its own cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellcount_core.config import RunConfig, length
+from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Value
+from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.errors import ConfigFault, FieldFault, ModelFault, Reason, nearest
+from cellcount_core.domain.statistics import Moments
+from cellcount_core.images.imagefile import Plane
+from cellcount_core.models.package import Package
+from cellcount_core.output.rows import ObjectColumn
+from cellcount_core.tasks.instances.columns import (
+    CENTRE_X,
+    CENTRE_Y,
+    DIAMETER,
+    FORM_FACTOR,
+    MEAN_INTENSITY,
+    full_name,
+    object_moments,
+)
+from cellcount_core.tasks.task import (
+    CanvasMaps,
+    Found,
+    Head,
+    PlateRule,
+    Preparation,
+    SizeEstimate,
+    Task,
+    TaskColumns,
+    TaskSection,
+    View,
+    read_section,
+    task_of,
+)
+from cellcount_core.tasks.viability.columns import (
+    BOTH,
+    CLASS_PROBABILITY,
+    CLASSES,
+    DEAD,
+    LIVE,
+    NEITHER,
+    VIABILITY,
+    Cells,
+    field_columns,
+    field_values,
+    object_columns,
+    object_values,
+    sample_volume,
+    touching,
+)
+from cellcount_core.tasks.viability.rule import (
+    RoleRule,
+    above_noise,
+    between_populations,
+    control_warning,
+    from_controls,
+    given_rule,
+    refuse_swapped,
+    rule_in,
+    spill_of_controls,
+)
+from cellcount_core.tasks.viability.score import ViabilityScoring
+from cellcount_core.tasks.viability.signal import Backdrop, backdrop, bright_area
+
+Floats = NDArray[np.float64]
+
+ALL = "all"
+_FINDERS = ("instances", "boxes")
+
+_DENSE = 0.25
+"""Share of a field that cells cover, from which on it is too dense."""
+
+_OUTSIDE = 1.6
+"""Times the area of all cells that the light in the role `dead` covers, from which on the channels may be swapped."""
+
+_BOX_CORNERS = tuple(
+    f"{{object}}_AreaShape_BoundingBox{end}_{axis}" for end in ("Minimum", "Maximum") for axis in ("Y", "X")
+)
+
+
+class ViabilitySection(TaskSection):
+    """The section `viability` of a package's manifest.
+
+    `instances` or `boxes` is the section of the task that finds the cells. With boxes, `classes` says what the classes of that section stand
+    for: `{"living": "live", "dead": "dead"}`. With instances, the package's channels are the roles.
+    """
+
+    instances: dict[str, object] | None = None
+    boxes: dict[str, object] | None = None
+    classes: dict[str, str] = {}  # noqa: RUF012 (pydantic gives each section its own)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """The task that finds the cells, and the package as that task sees it. `roles` tell the class, `classes` translate those of boxes."""
+
+    task: Task
+    package: Package
+    roles: tuple[str, ...]
+    classes: Mapping[str, str]
+
+
+def _finder(package: Package) -> _Finder:
+    """Raises ModelFault if the section does not say how cells are found and told apart."""
+    section = read_section(ViabilitySection, package)
+    given = {name: part for name in _FINDERS if (part := getattr(section, name)) is not None}
+    if len(given) != 1:
+        raise ModelFault(
+            f"package {package.name!r}: viability needs one section of {', '.join(_FINDERS)} (got {len(given)})"
+        )
+    [(name, part)] = given.items()
+    inner = replace(package, task=name, section=part)
+    if name == "boxes":
+        for stated in section.classes.values():
+            if stated not in CLASSES:
+                raise ModelFault(
+                    f"package {package.name!r}: viability.classes: {stated!r} is no class{nearest(stated, CLASSES)}"
+                )
+        if not {LIVE, DEAD} <= {*section.classes.values()}:
+            raise ModelFault(
+                f"package {package.name!r}: viability.classes must say which classes are live and dead"
+            )
+        return _Finder(task_of(inner), inner, (), section.classes)
+    roles = package.input.channels
+    if set(roles) not in ({ALL, DEAD}, {LIVE, DEAD}):
+        raise ModelFault(
+            f"package {package.name!r}: its channels must be the roles all and dead, or live and dead (got {', '.join(roles)})"
+        )
+    return _Finder(task_of(inner), inner, roles, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Signals:
+    """What the finding task found in a field: the columns of the objects, and for each role the signals (n,), noise and background."""
+
+    found: Found
+    columns: Mapping[str, ObjectColumn]
+    signals: Mapping[str, Floats]
+    noise: Mapping[str, float]
+    backdrops: Mapping[str, Backdrop]
+
+
+class ViabilityHead:
+    """Finds cells and tells them live or dead. Raises ModelFault if the package's section is wrong."""
+
+    def __init__(self, package: Package) -> None:
+        self.finder = _finder(package)
+        self._head: Head = self.finder.task.head(self.finder.package)
+        self._name = package.object_name
+
+    def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
+        """How large the objects of an image are, as the finding task estimates it."""
+        return self._head.size(planes, maps)
+
+    def find(self, view: View) -> Found:
+        """The cells of a field and their classes.
+
+        Raises FieldFault NO_PIXEL_SIZE if a gate is given in µm and the field has no pixel size.
+        """
+        seen = self.look(view)
+        with view.clock("measure"):
+            return self._judged(view, seen)
+
+    def look(self, view: View) -> _Signals:
+        """The objects of a field with their signals, before any is judged."""
+        found = self._head.find(view)
+        assert found.objects is not None
+        columns, _ = found.objects.rows()
+        if not self.finder.roles:
+            return _Signals(found, columns, {}, {}, {})
+        with view.clock("measure"):
+            noise = {role: norm.noise for role, norm in zip(self.finder.roles, view.norms, strict=True)}
+            channels = dict(zip(self.finder.roles, view.counted, strict=True))
+            behind = {role: backdrop(view.planes[name], noise[role]) for role, name in channels.items()}
+            y, x = self._own(columns, CENTRE_Y), self._own(columns, CENTRE_X)
+            signals = {
+                role: self._own(columns, MEAN_INTENSITY, name) - behind[role].at(y, x)
+                for role, name in channels.items()
+            }
+        return _Signals(found, columns, signals, noise, behind)
+
+    def _own(self, columns: Mapping[str, ObjectColumn], name: str, channel: str = "") -> Floats:
+        """A column of numbers, as float64."""
+        return np.asarray(columns[full_name(name, self._name, channel)]).astype(np.float64)
+
+    def _judged(self, view: View, seen: _Signals) -> Found:
+        finder, found, columns = self.finder, seen.found, seen.columns
+        if finder.roles:
+            rules = rules_for(view.run, view.numbers, finder.roles, seen.signals, seen.noise)
+            kinds, probability, signals = told_by_roles(rules, seen.signals)
+        else:
+            rules, signals = {}, {}
+            kinds, probability = self._of_boxes(columns)
+        diameter = self._diameters(columns)
+        kept = self._gates(view, columns, diameter)
+        height, width = view.shape
+        boxes = np.stack([self._own(columns, name) for name in _BOX_CORNERS], axis=1)
+        y, x = (self._own(columns, name)[kept] for name in (CENTRE_Y, CENTRE_X))
+        clumped, clusters = touching(y, x, diameter[kept])
+        cells = Cells(
+            kinds=kinds[kept],
+            probability=probability[kept],
+            diameter_px=diameter[kept],
+            boxes=boxes[kept],
+            circularity=self._circularity(columns)[kept],
+            signals={role: signal[kept] for role, signal in signals.items()},
+            shape=(height, width),
+            um_per_px=view.um_per_px,
+            gated_out=int(np.count_nonzero(~kept)),
+            clumped=clumped,
+            clusters=clusters,
+            sample_nl=sample_volume(view.run.viability, (height, width), view.um_per_px),
+        )
+        filtered = gated(found, kept, view.shape)
+        told = (*filtered.warnings, *self._doubts(view, seen, rules, filtered))
+        values = {**filtered.values, **field_values(cells)}
+        assert filtered.objects is not None
+        declared = _object_columns(finder, view.measured)
+        rows = partial(_rows, columns, kept, cells, declared)
+        return replace(
+            filtered,
+            values=values,
+            objects=replace(filtered.objects, rows=rows),
+            classes=cells.kinds,
+            warnings=told,
+        )
+
+    def _of_boxes(self, columns: Mapping[str, ObjectColumn]) -> tuple[NDArray[np.int64], Floats]:
+        """Classes (n,), as places in `CLASSES`, and their probabilities (n,), from those of the boxes."""
+        words = [str(word) for word in columns["class"]]
+        kinds = np.array([CLASSES.index(self.finder.classes.get(word, NEITHER)) for word in words], np.int64)
+        known = columns.get("class_probability", columns.get("score"))
+        return kinds, np.ones(kinds.size) if known is None else np.asarray(known).astype(np.float64)
+
+    def _diameters(self, columns: Mapping[str, ObjectColumn]) -> Floats:
+        """Diameters (n,) in px: of the circle of equal area, for boxes of the ellipse that fills them."""
+        if full_name(DIAMETER, self._name) in columns:
+            return self._own(columns, DIAMETER)
+        y0, x0, y1, x1 = (self._own(columns, name) for name in _BOX_CORNERS)
+        return np.sqrt((y1 - y0) * (x1 - x0))
+
+    def _circularity(self, columns: Mapping[str, ObjectColumn]) -> Floats:
+        if full_name(FORM_FACTOR, self._name) in columns:
+            return self._own(columns, FORM_FACTOR)
+        return np.full(len(columns[OBJECT_NUMBER.name]), np.nan)
+
+    def _gates(self, view: View, columns: Mapping[str, ObjectColumn], diameter: Floats) -> NDArray[np.bool_]:
+        """Which objects (n,) pass the gates of diameter and circularity. An unknown circularity passes."""
+        settings = view.run.viability
+        kept = np.ones(diameter.size, np.bool_)
+        for text, passes in (
+            (settings.min_diameter, np.greater_equal),
+            (settings.max_diameter, np.less_equal),
+        ):
+            if text is not None:
+                kept &= passes(diameter, _in_px(text, view.um_per_px))
+        if settings.min_circularity is not None:
+            kept &= ~(self._circularity(columns) < settings.min_circularity)
+        return kept
+
+    def _doubts(
+        self, view: View, seen: _Signals, rules: Mapping[str, RoleRule], found: Found
+    ) -> tuple[Doubt, ...]:
+        settings, area = view.run.viability, view.shape[0] * view.shape[1]
+        objects = found.objects
+        assert objects is not None
+        told: list[Doubt] = []
+        if objects.area_px > _DENSE * area:
+            told.append(Doubt.TOO_DENSE)
+        if settings.depth is not None and settings.squares is None and view.um_per_px is None:
+            told.append(Doubt.VOLUME_UNKNOWN)
+        if ALL in self.finder.roles:
+            plane = view.planes[view.counted[self.finder.roles.index(DEAD)]]
+            bright = bright_area(plane, seen.backdrops[DEAD], rules[DEAD].threshold)
+            # As much light as three cells, so that a speck in an empty field is none.
+            least = 3 * (objects.area_px / objects.count if objects.count else 400.0)
+            if bright > max(_OUTSIDE * objects.area_px, least):
+                told.append(Doubt.DEAD_OUTSIDE)
+        return tuple(told)
+
+
+def _in_px(text: str, um_per_px: float | None) -> float:
+    """A length in px of an image. Raises FieldFault NO_PIXEL_SIZE if it is given in µm and the pixel size is not known."""
+    given = length(text)
+    if given.unit == "px":
+        return given.value
+    if um_per_px is None:
+        raise FieldFault(
+            Reason.NO_PIXEL_SIZE,
+            f"the diameter {text} of a gate cannot be told in an image without a pixel size: give it (--set run.um_per_px=PIXELSIZE), or the "
+            "diameter in px",
+        )
+    return given.value / um_per_px
+
+
+def rules_for(
+    run: RunConfig,
+    numbers: Mapping[str, float],
+    roles: tuple[str, ...],
+    signals: Mapping[str, Floats],
+    noise: Mapping[str, float],
+) -> dict[str, RoleRule]:
+    """The rule of each role: the one given, else that of the plate (`numbers`), else one found on these cells alone."""
+    settings, found = run.viability, {}
+    for role in roles:
+        other = _other(role, roles)
+        planned = rule_in(numbers, role)
+        if role in settings.thresholds:
+            found[role] = given_rule(settings.thresholds[role], settings.spill.get(role, 0.0), noise[role])
+        elif planned is not None:
+            found[role] = planned
+        else:
+            found[role] = _found_rule(
+                role, signals[role], signals[other], noise[role], noise[other], settings.spill.get(role)
+            )
+    return found
+
+
+def _found_rule(
+    role: str, signal: Floats, other: Floats, noise: float, other_noise: float, spill: float | None
+) -> RoleRule:
+    if role == ALL:
+        return above_noise(noise)
+    return between_populations(signal, other, noise, other_noise, spill)
+
+
+def _other(role: str, roles: tuple[str, ...]) -> str:
+    return next(each for each in roles if each != role)
+
+
+def told_by_roles(
+    rules: Mapping[str, RoleRule], signals: Mapping[str, Floats]
+) -> tuple[NDArray[np.int64], Floats, dict[str, Floats]]:
+    """Classes (n,) as places in `CLASSES`, their probabilities (n,), and the signals without what spills over."""
+    roles = tuple(rules)
+    clean = {role: rules[role].clean(signals[role], signals[_other(role, roles)]) for role in roles}
+    chance = {role: rules[role].probability(clean[role]) for role in roles}
+    dead, shown = chance[DEAD], chance[_other(DEAD, roles)]
+    if ALL in rules:
+        # Dead stain tells enough: in dead cells it may drive out the stain of all cells.
+        each = {
+            LIVE: (1 - dead) * shown,
+            DEAD: dead,
+            NEITHER: (1 - dead) * (1 - shown),
+            BOTH: np.zeros_like(dead),
+        }
+        positive = dead >= 0.5
+        kind = np.where(
+            positive, CLASSES.index(DEAD), np.where(shown >= 0.5, CLASSES.index(LIVE), CLASSES.index(NEITHER))
+        )
+    else:
+        each = {
+            LIVE: shown * (1 - dead),
+            DEAD: dead * (1 - shown),
+            BOTH: dead * shown,
+            NEITHER: (1 - dead) * (1 - shown),
+        }
+        is_live, is_dead = shown >= 0.5, dead >= 0.5
+        kind = np.where(
+            is_live & is_dead, CLASSES.index(BOTH),
+            np.where(is_live, CLASSES.index(LIVE), np.where(is_dead, CLASSES.index(DEAD), CLASSES.index(NEITHER))),
+        )  # fmt: skip
+    table = np.stack([each[name] for name in CLASSES])
+    kinds = kind.astype(np.int64)
+    return kinds, table[kinds, np.arange(kinds.size)], clean
+
+
+def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Found:
+    """What was found, without the objects (n,) that are not `kept`; the others are numbered anew, in their order."""
+    if kept.all():
+        return found
+    objects = found.objects
+    assert objects is not None
+    columns, _ = objects.rows()
+    number = int(np.count_nonzero(kept))
+    lookup = np.zeros(kept.size + 1, np.int32)
+    lookup[1:][kept] = np.arange(1, number + 1)
+    areas = {
+        name: np.asarray(values)[kept] for name, values in columns.items() if name.endswith("_AreaShape_Area")
+    }
+    area = int(next(iter(areas.values())).sum()) if areas else objects.area_px
+    edge = np.asarray(columns.get("touches_border", np.zeros(kept.size, np.bool_)))[kept]
+    values: dict[str, Value] = {**found.values, "count": number, "count_border": int(edge.sum())}
+    if "area_fraction" in values:
+        values["area_fraction"] = area / (shape[0] * shape[1])
+    # The interval is that of all objects that the network finds.
+    values |= {name: None for name in ("count_low", "count_high") if name in values}
+    diameters = [
+        np.asarray(values_)[kept]
+        for name, values_ in columns.items()
+        if name.endswith("_AreaShape_EquivalentDiameter")
+    ]
+    middle = float(np.median(diameters[0])) if diameters and number else None
+    return replace(
+        found,
+        values=values,
+        objects=replace(objects, count=number, area_px=area, diameter_px=middle),
+        labels=None if found.labels is None else lookup[found.labels],
+        boxes=None if found.boxes is None else found.boxes[kept],
+        classes=None if found.classes is None else found.classes[kept],
+    )
+
+
+def _rows(
+    columns: Mapping[str, ObjectColumn], kept: NDArray[np.bool_], cells: Cells, declared: tuple[Column, ...]
+) -> tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]:
+    chosen: dict[str, ObjectColumn] = {name: _taken(values, kept) for name, values in columns.items()}
+    chosen[OBJECT_NUMBER.name] = np.arange(1, cells.kinds.size + 1, dtype=np.int64)
+    chosen["class"] = [CLASSES[kind] for kind in cells.kinds]
+    chosen[CLASS_PROBABILITY.name] = cells.probability
+    chosen |= object_values(cells)
+    return chosen, object_moments(chosen, declared)
+
+
+def _taken(values: ObjectColumn, kept: NDArray[np.bool_]) -> ObjectColumn:
+    if isinstance(values, np.ndarray):
+        return values[kept]
+    return [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
+
+
+def _object_columns(finder: _Finder, measured: tuple[str, ...]) -> tuple[Column, ...]:
+    inner = finder.task.columns(finder.package, measured).objects
+    sure = () if any(column.name == CLASS_PROBABILITY.name for column in inner) else (CLASS_PROBABILITY,)
+    return (*inner, *sure, *object_columns(finder.roles))
+
+
+class ViabilityRule:
+    """What is found out about a plate before its cells are judged: thresholds of the roles, on control wells or on all fields."""
+
+    def __init__(self, package: Package, run: RunConfig) -> None:
+        self._head = ViabilityHead(package)
+        self._run = run
+        self._roles = self._head.finder.roles
+
+    @property
+    def groups(self) -> Mapping[str, frozenset[str]]:
+        """The control wells of each kind, or "" for fields of all wells."""
+        controls = self._run.viability.controls
+        return {name: frozenset(wells) for name, wells in controls.items()} or {"": frozenset()}
+
+    def seen(self, view: View) -> Floats:
+        """The signals of a field's cells (n, 4): of both roles, and both roles' noise."""
+        seen = self._head.look(view)
+        n = next(iter(seen.signals.values())).size
+        noise = [np.full(n, seen.noise[role]) for role in self._roles]
+        return np.stack([*(seen.signals[role] for role in self._roles), *noise], axis=1)
+
+    def found(self, plate: str, groups: Mapping[str, Floats]) -> tuple[Mapping[str, float], Sequence[str]]:
+        """The numbers of the rules of both roles. Raises ConfigFault if controls contradict each other."""
+        numbers: dict[str, float] = {}
+        warnings: list[str] = []
+        for role in self._roles:
+            if role in self._run.viability.thresholds:
+                continue
+            if role == ALL or not self._run.viability.controls:
+                rule = self._of_all(role, np.concatenate(list(groups.values())))
+                if rule.populations == 1 and role == DEAD:
+                    warnings.append(_one_population(plate, rule))
+            else:
+                rule, said = self._of_controls(plate, role, groups)
+                warnings += [said] if said else []
+            numbers |= rule.numbers(role)
+        return numbers, warnings
+
+    def _parts(self, role: str, table: Floats) -> tuple[Floats, Floats, float, float]:
+        """Signal and other signal (n,), and the noise of both."""
+        own, other = self._roles.index(role), self._roles.index(_other(role, self._roles))
+        noise = [float(np.median(table[:, 2 + at])) if len(table) else 0.0 for at in (own, other)]
+        return table[:, own], table[:, other], noise[0], noise[1]
+
+    def _of_all(self, role: str, table: Floats) -> RoleRule:
+        signal, other, noise, other_noise = self._parts(role, table)
+        return _found_rule(role, signal, other, noise, other_noise, self._run.viability.spill.get(role))
+
+    def _of_controls(
+        self, plate: str, role: str, groups: Mapping[str, Floats]
+    ) -> tuple[RoleRule, str | None]:
+        nothing = np.zeros((0, 4))
+        negative = groups.get(LIVE if role == DEAD else DEAD, nothing)
+        positive = groups.get(DEAD if role == DEAD else LIVE, nothing)
+        below, below_other, noise, other_noise = self._parts(role, negative if len(negative) else positive)
+        above, above_other, _, _ = self._parts(role, positive)
+        if not len(negative):
+            below, below_other = above[:0], above_other[:0]
+        spill = self._run.viability.spill.get(role)
+        if spill is None:
+            spill = spill_of_controls(below, below_other, noise, other_noise)
+        low, high = (
+            each - spill * np.maximum(beside, 0)
+            for each, beside in ((below, below_other), (above, above_other))
+        )
+        if not low.size and not high.size:
+            raise ConfigFault(
+                f"plate {plate!r}: no cell was found in the control wells {', '.join(_wells(self._run))}; look whether these wells are the "
+                "controls, or leave run.viability.controls out"
+            )
+        refuse_swapped(role, low, high)
+        rule, wrong_below, wrong_above = from_controls(low, high, noise, spill)
+        return rule, control_warning(plate, role, wrong_below, wrong_above)
+
+
+def _wells(run: RunConfig) -> list[str]:
+    return [well for wells in run.viability.controls.values() for well in wells]
+
+
+def _one_population(plate: str, rule: RoleRule) -> str:
+    return (
+        f"plate {plate!r}: the sampled cells are one population in the role 'dead'; the threshold ({rule.threshold:.3g} above background) "
+        "rests on noise and on the brightness of the other role alone. If that is not so, name control wells (--control live=A01,A02 --control "
+        "dead=H01,H02) or give it (--threshold dead=VALUE)"
+    )
+
+
+class Viability:
+    """The task of telling live cells from dead ones."""
+
+    name = "viability"
+    preparation = Preparation.OBJECT_SIZE
+    example: ClassVar[Mapping[str, object]] = {
+        "instances": {"maps": ["foreground"], "stride": 1, "receptive_radius": 0, "separator": {"kind": "components"}}
+    }  # fmt: skip
+
+    def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
+        """Those of the finding task, the numbers of each class, viability with its interval, cells/mL, sizes, and the class of every cell."""
+        finder = _finder(package)
+        inner = finder.task.columns(finder.package, measured)
+        return replace(
+            inner,
+            field=(
+                *(column for column in inner.field if column.name not in inner.results[1:]),
+                *field_columns(),
+            ),
+            results=(VIABILITY.name, inner.object_count, LIVE, DEAD),
+            objects=_object_columns(finder, measured),
+            classes=CLASSES,
+        )
+
+    def head(self, package: Package) -> ViabilityHead:
+        """Raises ModelFault if the package's section is wrong."""
+        return ViabilityHead(package)
+
+    def plate_rule(self, package: Package, run: RunConfig) -> PlateRule | None:
+        """What thresholds rest on; None if all are given, or the picture itself tells the class.
+
+        Raises ConfigFault if a threshold or a spill is given for a role that the package has not.
+        """
+        roles = _finder(package).roles
+        settings = run.viability
+        for setting, given in (("thresholds", settings.thresholds), ("spill", settings.spill)):
+            for role in given:
+                if role not in roles:
+                    told = (
+                        f"the roles are {', '.join(roles)}"
+                        if roles
+                        else "its classes are told by the picture"
+                    )
+                    raise ConfigFault(
+                        f"run.viability.{setting}: package {package.name!r} has no role {role!r}: {told}"
+                    )
+        if settings.controls and not roles:
+            raise ConfigFault(
+                f"run.viability.controls: package {package.name!r} tells classes by the picture, and needs no controls"
+            )
+        return ViabilityRule(package, run) if set(roles) - set(settings.thresholds) else None
+
+    def scoring(self, package: Package) -> ViabilityScoring:
+        """Compares the numbers of live and dead cells with true ones from a table."""
+        return ViabilityScoring()
+
+    def side(self, _: Package) -> int:
+        """0: fields are not resized to a number of pixels."""
+        return 0

@@ -1,0 +1,252 @@
+"""Viability by fluorescence, from two channels to tables: a made-up plate of known mixtures is counted, merged, verified and exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from cellcount_core.cli.main import main
+from cellcount_core.demo.live_dead import UM_PER_PX, Condition, TruthCells, render_live_dead
+from cellcount_core.domain.errors import ExitCode
+from tests.jobs import digest, rows
+
+MIXTURES = (0.0, 0.25, 0.5, 0.9, 1.0)
+CONDITION = Condition("dim, crosstalk, uneven light", first=0.7, dead=0.45, spill=0.06, fall_off=0.45)
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five wells of two sites, from all dead to all live."""
+    folder = tmp_path_factory.mktemp("plates") / "P"
+    render_live_dead(folder, CONDITION, 5, mixtures=MIXTURES, cells=90, side=384)
+    return folder
+
+
+def truth(plate: Path) -> dict[str, TruthCells]:
+    """The true numbers of both sites of each well."""
+    lines = [line.split(",") for line in (plate / "truth.csv").read_text().splitlines()[1:]]
+    wells: dict[str, TruthCells] = {}
+    for well, _, live, dead, both, _ in lines:
+        before = wells.get(well, TruthCells(well, 0, 0, 0))
+        wells[well] = TruthCells(
+            well, 0, before.live + int(live), before.dead + int(dead), before.both + int(both)
+        )
+    return wells
+
+
+def count(
+    plate: Path, out: Path, *more: str, model: str = "viability-fluorescence", first: str = "all"
+) -> int:
+    return main(
+        ["count", str(plate / "images"), str(out), "--layout", "imagexpress", "--model", model, "--channel", f"{first}=w1",
+         "--channel", "dead=w2", "--um-per-px", str(UM_PER_PX), "--set", "execution.shard_fields=3", *more]
+    )  # fmt: skip
+
+
+def wells_of(out: Path) -> dict[str, dict[str, object]]:
+    return {row["Metadata_Well"]: row for row in pq.read_table(out / "wells.parquet").to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def counted(plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Counted by the serial runner."""
+    out = tmp_path_factory.mktemp("counted") / "out"
+    assert (
+        count(plate, out, "--runner", "serial", "--chamber", "improved_neubauer", "--dilution", "2")
+        == ExitCode.OK
+    )
+    return out
+
+
+def test_the_viability_of_every_well_is_within_a_point_and_a_half_of_the_truth(
+    plate: Path, counted: Path
+) -> None:
+    wells = wells_of(counted)
+    for name, true in truth(plate).items():
+        expected = 100 * true.live / (true.live + true.dead)
+        assert wells[name]["viability"] == pytest.approx(expected, abs=1.5), name
+        assert wells[name]["viability_n"] == pytest.approx(true.live + true.dead, rel=0.02)
+        assert str(wells[name]["viability"]) != "-0.0"
+
+
+def test_every_cell_has_a_class_and_the_classes_add_up(counted: Path) -> None:
+    fields, objects = rows(counted, "fields").to_pylist(), rows(counted, "objects").to_pylist()
+    assert len(objects) == sum(row["count"] for row in fields)
+    for row in fields:
+        own = [each for each in objects if each["field_id"] == row["field_id"]]
+        for kind in ("live", "dead", "both", "neither"):
+            assert row[kind] == sum(each["class"] == kind for each in own)
+        assert all(0.5 <= each["class_probability"] <= 1 for each in own)
+        assert row["viability"] == pytest.approx(100 * row["live"] / (row["live"] + row["dead"]))
+        assert row["viability_low"] <= row["viability"] <= row["viability_high"]
+        assert sum(row["diameter_histogram"]) == row["count"]
+    assert {each["class"] for each in objects} == {"live", "dead"}
+
+
+def test_cells_per_ml_are_those_of_the_chamber(counted: Path) -> None:
+    """0.1 mm deep, diluted twice: a field of 384 px shows 384² x 0.65² µm² x 100 µm = 6.23 nL, of which half is sample."""
+    shown_ml = (384 * UM_PER_PX) ** 2 * 100 * 1e-12 / 2
+    for row in rows(counted, "fields").to_pylist():
+        assert row["sample_ml"] == pytest.approx(shown_ml)
+        assert row["cells_per_ml"] == pytest.approx(row["count_two_edges"] / shown_ml)
+        assert row["viable_cells_per_ml"] == pytest.approx(row["live_two_edges"] / shown_ml)
+        assert row["count_two_edges"] <= row["count"]
+    well = wells_of(counted)["A03"]
+    assert well["cells_per_ml"] == pytest.approx(well["count_two_edges"] / (2 * shown_ml))  # type: ignore[operator]
+
+
+def test_the_thresholds_stand_in_the_run_and_its_fingerprint(
+    plate: Path, counted: Path, tmp_path: Path
+) -> None:
+    run = json.loads((counted / "run" / "run.json").read_text())
+    [found] = run["plate_numbers"]
+    assert found["plate"] == "P"
+    assert found["numbers"]["dead_populations"] == 2
+    assert found["numbers"]["dead_threshold"] > 0
+    assert found["numbers"]["dead_spill"] == pytest.approx(0.06, abs=0.03)
+    assert (
+        count(
+            plate, tmp_path / "out", "--runner", "serial", "--threshold", "dead=150", "--threshold", "all=20"
+        )
+        == ExitCode.OK
+    )
+    given = json.loads((tmp_path / "out" / "run" / "run.json").read_text())
+    assert given["plate_numbers"] == []
+    assert given["fingerprint"] != run["fingerprint"]
+
+
+def test_control_wells_give_the_thresholds(plate: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert (
+        count(plate, out, "--runner", "serial", "--control", "live=A5", "--control", "dead=A01")
+        == ExitCode.OK
+    )
+    numbers = json.loads((out / "run" / "run.json").read_text())["plate_numbers"][0]["numbers"]
+    assert numbers["dead_populations"] == 0
+    for name, true in truth(plate).items():
+        expected = 100 * true.live / (true.live + true.dead)
+        assert wells_of(out)[name]["viability"] == pytest.approx(expected, abs=1.5), name
+
+
+def test_swapped_controls_are_refused(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped = ("--control", "live=A01", "--control", "dead=A05")
+    assert count(plate, tmp_path / "out", "--runner", "serial", *swapped) == ExitCode.CONFIG
+    assert (
+        "in the role 'dead' the negative control is as bright as the positive one or brighter"
+        in capsys.readouterr().err
+    )
+
+
+def test_swapped_channels_are_flagged(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code = main(
+        ["count", str(plate / "images"), str(out), "--layout", "imagexpress", "--model", "viability-fluorescence", "--channel", "all=w2",
+         "--channel", "dead=w1", "--runner", "serial"]
+    )  # fmt: skip
+    assert code == ExitCode.OK
+    assert (
+        "show more dead stain outside of cells than inside: look whether the roles all and dead"
+        in capsys.readouterr().out
+    )
+    assert "dead_outside_cells" in wells_of(out)["A04"]["warnings"]  # type: ignore[operator]
+
+
+def test_one_channel_of_two_is_refused(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "count",
+        str(plate / "images"),
+        str(tmp_path / "out"),
+        "--layout",
+        "imagexpress",
+        "--model",
+        "viability-fluorescence",
+    ]
+    assert main([*arguments, "--channel", "all=w1"]) == ExitCode.CONFIG
+    assert (
+        "the model needs a channel for each of its roles 'all', 'dead': give run.channels.dead"
+        in capsys.readouterr().err
+    )
+    assert main([*arguments, "--channel", "all=w1", "--channel", "dead=w1"]) == ExitCode.CONFIG
+    assert "the roles 'all' and 'dead' are both channel 'w1'" in capsys.readouterr().err
+
+
+def test_a_gate_in_um_needs_a_pixel_size(plate: Path, tmp_path: Path) -> None:
+    arguments = [
+        "count", str(plate / "images"), str(tmp_path / "out"), "--layout", "imagexpress", "--model", "viability-fluorescence", "--channel",
+        "all=w1", "--channel", "dead=w2", "--runner", "serial", "--min-diameter", "7um", "--set", "run.include=[P_A01*]",
+    ]  # fmt: skip
+    assert main(arguments) == ExitCode.FAILURES
+    assert rows(tmp_path / "out", "fields").column("reason").to_pylist() == ["no_pixel_size"] * 2
+
+
+def test_gates_leave_out_objects_and_say_how_many(plate: Path, counted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    gates = ("--min-diameter", "11um", "--min-circularity", "0.7", "--labels")
+    assert count(plate, out, "--runner", "serial", *gates) == ExitCode.OK
+    assert main(["verify", str(out)]) == ExitCode.OK
+    objects = rows(out, "objects").to_pylist()
+    assert min(each["diameter_um"] for each in objects) >= 11
+    assert min(each["circularity"] for each in objects) >= 0.7
+    for before, after in zip(
+        rows(counted, "fields").to_pylist(), rows(out, "fields").to_pylist(), strict=True
+    ):
+        assert after["count"] + after["gated_out"] == before["count"]
+        assert after["gated_out"] > 0
+
+
+def test_ray_gives_the_same_tables_and_a_run_that_lost_a_part_goes_on(
+    plate: Path, counted: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    chamber = ("--chamber", "improved_neubauer", "--dilution", "2")
+    assert count(plate, out, "--runner", "ray", "--set", "execution.actors=2", *chamber) == ExitCode.OK
+    assert digest(out) == digest(counted)
+    (out / "fields" / "part-000001.parquet").unlink()
+    (out / "summary.json").unlink()
+    assert main(["verify", str(out)]) == ExitCode.LEDGER
+    assert count(plate, out, "--runner", "serial", *chamber) == ExitCode.OK
+    assert main(["verify", str(out)]) == ExitCode.OK
+    assert digest(out) == digest(counted)
+
+
+def test_the_last_lines_say_what_was_found_and_what_to_doubt(
+    counted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reduce", str(counted)]) == ExitCode.OK
+    told = capsys.readouterr().out
+    summary = json.loads((counted / "summary.json").read_text())
+    assert (
+        f"viability {summary['viability']:.1f} % ({summary['viability_low']:.1f} to {summary['viability_high']:.1f})"
+        in told
+    )
+    assert f"{summary['live']} live, {summary['dead']} dead in 10 of 10 fields" in told
+    assert "2 of 5 wells have a viability below 50 %" in told
+    assert summary["wells_warnings"] == {"low_viability": 2}
+    assert wells_of(counted)["A01"]["viability_warnings"] == "below 50 %"
+
+
+def test_settings_of_viability_are_refused_for_other_packages(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "count",
+        str(plate / "images"),
+        str(tmp_path / "out"),
+        "--layout",
+        "imagexpress",
+        "--channel",
+        "w1",
+        "--min-diameter",
+        "7um",
+    ]
+    assert main(arguments) == ExitCode.CONFIG
+    assert "run.viability is for packages that tell live cells from dead ones" in capsys.readouterr().err
