@@ -401,6 +401,14 @@ def train(
         str | None,
         typer.Option("--seeds", metavar="N,N", help="Train once for each seed, side by side, and compare."),
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            "--folds",
+            metavar="K|groups",
+            help="Train K times, each time without another part of the photos, and measure on those; 'groups' leaves out one at a time.",
+        ),
+    ] = None,
     refit: Annotated[
         Path | None,
         typer.Option(
@@ -414,7 +422,7 @@ def train(
 ) -> None:
     """Train a network and write a model package. A training that was stopped goes on from its last checkpoint.
 
-    With --seeds each seed is a Ray task (--runner serial: one after the other) with folders of its own.
+    With --seeds or --folds each training is a Ray task (--runner serial: one after the other) with folders of its own.
 
     Examples:
 
@@ -422,16 +430,26 @@ def train(
 
       cellcount train conf/train_nuclei.yaml --seeds 0,1,2
 
+      cellcount train conf/train_nuclei.yaml --folds 5
+
       cellcount train conf/train_nuclei.yaml --refit models/nuclei --set version=1.2.1
     """
     from cellcount_core.cli import packages
 
     if seeds is not None and now:
         raise typer.BadParameter("--package-now writes the package of one run; give no --seeds with it")
-    if refit is not None and (now or seeds is not None):
-        raise typer.BadParameter("--refit trains nothing; give neither --package-now nor --seeds with it")
+    if folds is not None and (now or seeds is not None):
+        raise typer.BadParameter(
+            "--folds trains several packages; give neither --package-now nor --seeds with it"
+        )
+    if refit is not None and (now or seeds is not None or folds is not None):
+        raise typer.BadParameter(
+            "--refit trains nothing; give neither --package-now, --seeds nor --folds with it"
+        )
     if refit is not None:
         raise typer.Exit(packages.refit(config, assignments or [], refit))
+    if folds is not None:
+        raise typer.Exit(packages.train_folds(config, assignments or [], folds, runner, address))
     if seeds is not None:
         raise typer.Exit(packages.train_seeds(config, assignments or [], seeds, runner, address))
     act = packages.package_now if now else packages.train
@@ -499,6 +517,16 @@ def evaluate(
         int | None,
         typer.Option("--limit", metavar="N", help="Only this many images, evenly spread.", min=1),
     ] = None,
+    skip_faulty: Annotated[
+        bool,
+        typer.Option("--skip-faulty", help="Boxes: leave out what is faulty instead of refusing the data."),
+    ] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", metavar="CSV", help="Boxes: a table with the split, group or modality of each `image`."
+        ),
+    ] = None,
     beside: Annotated[
         list[str] | None,
         typer.Option(
@@ -537,8 +565,9 @@ def evaluate(
     from cellcount_core.cli import packages
 
     asked = packages.ToEvaluate(
-        package, "json" if as_json else "text", out, split, modality or (), diameter, engine, threads, limit
-    )
+        package, "json" if as_json else "text", out, split, modality or (), diameter, engine, threads, limit,
+        "skip" if skip_faulty else "refuse", table,
+    )  # fmt: skip
     if suite:
         raise typer.Exit(
             packages.evaluate_suites(

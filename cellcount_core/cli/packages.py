@@ -72,6 +72,7 @@ class ToEvaluate:
 
     `out` is the folder for what is written. `split` None takes "val" if the data has it. `modality` () takes every modality.
     `diameter` is "auto", "model" or a number of px. `limit` keeps so many images, evenly spread; None keeps all.
+    `faulty` and `table` say how boxes are read (see labelled/boxes.py).
     """
 
     package: str
@@ -83,6 +84,8 @@ class ToEvaluate:
     engine: str
     threads: int
     limit: int | None
+    faulty: Literal["refuse", "skip"] = "refuse"
+    table: Path | None = None
 
 
 def evaluate(asked: ToEvaluate, data: Path) -> int:
@@ -93,12 +96,16 @@ def evaluate(asked: ToEvaluate, data: Path) -> int:
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
+    from cellcount_core.labelled.boxes import BoxFault, BoxReading, policy_of
     from cellcount_core.models.package import find_package
 
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
     package = find_package(asked.package)
-    images = list_data(package, data, split=asked.split, modality=asked.modality, limit=asked.limit)
+    reading = BoxReading(policy_of({}, list(BoxFault) if asked.faulty == "skip" else ()), table=asked.table)
+    images = list_data(
+        package, data, split=asked.split, modality=asked.modality, limit=asked.limit, reading=reading
+    )
     line = ProgressLine()
     evaluation = assess(
         package, images, engine=asked.engine, threads=asked.threads, diameter=scale, progress=line.show
@@ -260,6 +267,29 @@ def train_seeds(
     print(trials.seeds_table(results))
     print(f"table: {trials.write_seeds(settings, results)}")
     return int(ExitCode.FAILURES if any(result.fault for result in results) else ExitCode.OK)
+
+
+def train_folds(
+    config: Path, assignments: Sequence[str], folds: str, runner: str | None, address: str | None
+) -> int:
+    """Train once for each of so many folds ("groups": one for each group), print their figures and write them. Returns 3 if one failed."""
+    from cellcount_core.config import ExecutionConfig
+    from cellcount_core.training import folds as trials
+
+    if folds != "groups" and not folds.isdecimal():
+        raise ConfigFault(
+            f"--folds {folds!r}: a whole number expected, or 'groups' to leave out one group at a time"
+        )
+    try:
+        execution = ExecutionConfig.model_validate({"runner": runner or "ray", "address": address})
+    except ValidationError as error:
+        raise ConfigFault(explain(error, ExecutionConfig, "--runner")) from None
+    settings = _settings(config, assignments)
+    result = trials.cross_validate(settings, None if folds == "groups" else int(folds), execution)
+    print(trials.folds_table(result))
+    for path in trials.write_folds(settings, result):
+        print(path)
+    return int(ExitCode.FAILURES if any(fold.fault for fold in result.folds) else ExitCode.OK)
 
 
 def package_now(config: Path, assignments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn, score_found
 from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure, plain_figure
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.boxes import AS_USUAL, BoxReading
 from cellcount_core.labelled.dataset import Listing, choose, list_images
 from cellcount_core.labelled.image import ImageEntry, Pictured
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
@@ -49,12 +50,18 @@ class Data:
 
 
 def list_data(
-    package: Package, path: Path, *, split: str | None, modality: Sequence[str], limit: int | None
+    package: Package,
+    path: Path,
+    *,
+    split: str | None,
+    modality: Sequence[str],
+    limit: int | None,
+    reading: BoxReading = AS_USUAL,
 ) -> Data:
     """List the images of a folder or file with the truths that the package's task is compared with.
 
     `split` None takes "val" if the data has it and otherwise everything; "all" takes everything. `modality` () takes
-    every modality. `limit` keeps so many images, evenly spread. Raises ConfigFault naming path and value, what was
+    every modality. `limit` keeps so many images, evenly spread. `reading` says how boxes are read. Raises ConfigFault naming path and value, what was
     expected, and what is there.
 
     >>> data = list_data(made_up_labelled("labelled.npz", images=4), split=None, modality=(), limit=2)
@@ -62,7 +69,7 @@ def list_data(
     ('npz', 2)
     """
     scoring = task_of(package).scoring(package)
-    listing = list_images(path, scoring.truth, package.input.channels, scoring.names)
+    listing = list_images(path, scoring.truth, package.input.channels, scoring.names, reading)
     chosen = _default_split(listing) if split is None else "" if split == ALL else split
     entries = choose(listing, chosen, modality)
     if limit is not None and limit < len(entries):
@@ -221,8 +228,15 @@ def _assessed(kit: PlanesKit, entry: ImageEntry[Pictured]) -> tuple[ImageRow, Co
         image.id, image.truth.modality, scored.objects, width, height, seen.scale.diameter_px, scored.values
     )
     plane = next(iter(image.planes.values()))
-    shown = () if scored.objects is None else (Shown(plane, image.truth, seen.found, scored.objects),)
+    shown = (
+        () if scored.objects is None else (Shown(plane, image.truth, _drawable(seen.found), scored.objects),)
+    )
     return row, scored, shown
+
+
+def _drawable(found: Found) -> Found:
+    """What is drawn of it alone: the rest may hold the maps of an image."""
+    return Found({}, labels=found.labels, boxes=found.boxes, classes=found.classes)
 
 
 def check_package(package: Package, diameter: Diameter) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from cellcount_core.labelled.box_formats import (
 )
 from cellcount_core.labelled.folders import read_rows
 from cellcount_core.labelled.image import of_roles, read_pixels
+from cellcount_core.tasks.boxes.score import box_iou
 from cellcount_core.tasks.task import Truth
 
 AUTO = "auto"
@@ -293,6 +294,18 @@ class BoxData:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class BoxReading:
+    """How a data set of boxes is read: what is done about faults, what corners are in Pascal VOC files, and a table of splits and groups."""
+
+    policy: Mapping[BoxFault, Action] = field(default_factory=lambda: POLICY)
+    counting: Counting = "edges"
+    table: Path | None = None
+
+
+AS_USUAL = BoxReading()
+
+
 def list_boxes(
     path: Path,
     kind: str = AUTO,
@@ -470,20 +483,6 @@ class _Checker:
 def _shown(corners: NDArray[np.float64]) -> str:
     y0, x0, y1, x1 = corners.tolist()
     return f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
-
-
-def box_iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union (n, m) of boxes (n, 4) with boxes (m, 4), y0 x0 y1 x1.
-
-    >>> box_iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])).round(3).tolist()
-    [[0.333]]
-    """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    both = np.maximum(0.0, high - low).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
-    union = areas[0][:, None] + areas[1][None, :] - both
-    return np.asarray(both / np.maximum(union, 1e-12), np.float64)
 
 
 def _with_table(entries: Sequence[BoxEntry], table: Path) -> Iterator[BoxEntry]:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
-from cellcount_core.labelled.boxes import BoxData, BoxedImage, list_boxes
+from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxReading, list_boxes
 from cellcount_core.labelled.folders import (
     INDEX,
     image_folders,
@@ -91,23 +91,28 @@ def list_labelled(path: Path, kind: str = AUTO, roles: Sequence[str] = ()) -> Li
     return Listing(path, chosen, tuple(entries))
 
 
-Lists = Callable[[Path, Sequence[str], Sequence[str]], Listing[Pictured]]
+Lists = Callable[[Path, Sequence[str], Sequence[str], BoxReading], Listing[Pictured]]
 
 TRUTHS: Mapping[TruthKind, Lists] = {
-    TruthKind.LABELS: lambda path, roles, _: list_labelled(path, AUTO, roles),
-    TruthKind.BOXES: lambda path, _, classes: _boxed(list_boxes(path, classes=classes)),
-    TruthKind.TABLE: lambda path, roles, columns: Listing(
+    TruthKind.LABELS: lambda path, roles, _, __: list_labelled(path, AUTO, roles),
+    TruthKind.BOXES: lambda path, _, classes, reading: _boxed(path, classes, reading),
+    TruthKind.TABLE: lambda path, roles, columns, _: Listing(
         path, "table", tuple(list_truths(path, roles, columns))
     ),
 }
-"""How images are listed, by the form of what is said to be true of them: from the path, the roles of the channels, and what the task asks
-the truth for (`Scoring.names`)."""
+"""How images are listed, by the form of what is said to be true of them: from the path, the roles of the channels, what the task asks
+the truth for (`Scoring.names`), and how boxes are read."""
 
 
 def list_images(
-    path: Path, truth: TruthKind, roles: Sequence[str], names: Sequence[str] = ()
+    path: Path,
+    truth: TruthKind,
+    roles: Sequence[str],
+    names: Sequence[str] = (),
+    reading: BoxReading = AS_USUAL,
 ) -> Listing[Pictured]:
-    """List the images of `path` with their truths, without reading them. `names` is what the task asks them for (`Scoring.names`).
+    """List the images of `path` with their truths, without reading them. `names` is what the task asks them for (`Scoring.names`), and
+    `reading` says how boxes are read.
 
     Raises ConfigFault if there is no such path, or it does not hold truths of that form.
     """
@@ -116,10 +121,13 @@ def list_images(
         raise ConfigFault(
             f"{path}: there is no such folder or file; expected {_TRUTHS_DESCRIBED[truth]}{nearest(path.name, beside)}"
         )
-    return TRUTHS[truth](path, roles, names)
+    return TRUTHS[truth](path, roles, names, reading)
 
 
-def _boxed(data: BoxData) -> Listing[BoxedImage]:
+def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[BoxedImage]:
+    data = list_boxes(
+        path, classes=classes, policy=reading.policy, counting=reading.counting, table=reading.table
+    )
     return Listing(data.path, data.kind, data.entries)
 
 

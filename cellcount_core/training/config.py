@@ -15,6 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.scales import Polarity
 from cellcount_core.domain.settings import Place, Section, expanded
+from cellcount_core.labelled.box_formats import Counting
+from cellcount_core.labelled.boxes import BoxData, BoxFault, list_boxes, policy_of
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec
 
@@ -26,6 +28,9 @@ class DataConfig(Section):
     `validation_split` name splits of the data. If the data has no splits, or `validation_split` is "", `validation_share` of the groups
     is set aside. `fit_share` of the training groups never trains; thresholds are fitted on it. `partial` lists the ids of images in
     which only a part of the objects is labelled: they train, but neither thresholds nor intervals are fitted on them.
+
+    `fold` (k, n) holds out the k-th (from 1) of n parts of the groups, whatever split they are of, and measures on that part (see
+    training/folds.py, which sets it).
     """
 
     kind: str = "folder"
@@ -38,6 +43,7 @@ class DataConfig(Section):
     partial: tuple[str, ...] = ()
     title: str = ""
     licence: str = ""
+    fold: tuple[int, int] | None = None
 
     def resolved(self) -> Path:
         """The path with environment variables replaced by their values. Raises ConfigFault if one is not set.
@@ -49,6 +55,44 @@ class DataConfig(Section):
             return Path(expanded(self.path, os.environ))
         except ValueError as fault:
             raise ConfigFault(f"data.path: {fault}") from None
+
+
+class BoxDataConfig(DataConfig):
+    """Where images with boxes come from: Pascal VOC, COCO or YOLO (see labelled/boxes.py).
+
+    `faults` says what is done about each kind of fault ("zero_area": "skip"), beside what is usual; `skip_faulty` leaves out whatever
+    would be refused. `corners` says what the numbers in Pascal VOC files are. `table` is a CSV with the split, group or modality of each
+    `image`; environment variables are replaced in it as in `path`.
+    """
+
+    kind: Literal["auto", "voc", "coco", "yolo"] = "auto"
+    faults: dict[str, str] = Field(default_factory=dict)
+    skip_faulty: bool = False
+    corners: Counting = "edges"
+    table: str = ""
+
+    @field_validator("faults")
+    @classmethod
+    def _known_faults(cls, faults: dict[str, str]) -> dict[str, str]:
+        try:
+            policy_of(faults)
+        except ConfigFault as fault:
+            raise ValueError(str(fault)) from None
+        return faults
+
+    def listed(self, classes: tuple[str, ...] = ()) -> BoxData:
+        """The images, not yet read, with boxes of these classes (() for those that the data names).
+
+        Raises ConfigFault with the report of all faults if one of them is refused.
+        """
+        return list_boxes(
+            self.resolved(),
+            self.kind,
+            classes=classes,
+            policy=policy_of(self.faults, list(BoxFault) if self.skip_faulty else ()),
+            counting=self.corners,
+            table=Path(expanded(self.table, os.environ)) if self.table else None,
+        )
 
 
 class InputConfig(Section):

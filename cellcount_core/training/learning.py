@@ -209,7 +209,13 @@ def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> I
     data, roles = config.data, config.input.channels
     splits = listing.has_splits
     rest = [entry.load(roles) for entry in choose(listing, data.split if splits else "", data.modality)]
-    if splits and data.validation_split:
+    if data.fold is not None:
+        if splits and data.validation_split:
+            held_back = choose(listing, data.validation_split, data.modality)
+            rest += [entry.load(roles) for entry in held_back]
+        rest, validation = hold_out(rest, *data.fold)
+        how = f"fold {data.fold[0]} of {data.fold[1]} is measured"
+    elif splits and data.validation_split:
         held_back = choose(listing, data.validation_split, data.modality)
         validation = [entry.load(roles) for entry in held_back]
         how = f"split {data.split!r} trains, {data.validation_split!r} is measured"
@@ -240,6 +246,24 @@ def split_groups(images: Sequence[Image], share: float) -> tuple[list[Image], li
             break
         chosen.add(group)
     return [i for i in images if i.group not in chosen], [i for i in images if i.group in chosen]
+
+
+def hold_out(images: Sequence[Image], fold: int, folds: int) -> tuple[list[Image], list[Image]]:
+    """Split the images into the rest and those of one of `folds` parts (from 1), without cutting a group in two.
+
+    Every group is in exactly one part. Groups are taken in the order of their SHA-1, each into the part that has the fewest images, so
+    the same images are always split in the same way, and as many parts as groups have one group each.
+    """
+    sizes = Counter(image.group for image in images)
+    filled = [0] * folds
+    part: dict[str, int] = {}
+    for group in sorted(
+        sizes, key=lambda group: hashlib.sha1(group.encode(), usedforsecurity=False).hexdigest()
+    ):
+        part[group] = filled.index(min(filled))
+        filled[part[group]] += sizes[group]
+    kept = [image for image in images if part[image.group] != fold - 1]
+    return kept, [image for image in images if part[image.group] == fold - 1]
 
 
 _TYPICAL_PIXELS = 256 * 256

@@ -82,9 +82,13 @@ def of_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 
 def _task(config: TrainConfig) -> SeedTask:
-    names = ("KERAS_BACKEND", *_VARIABLE.findall(config.data.path))
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    return SeedTask(config.model_dump_json(exclude_unset=True), environment)
+    return SeedTask(config.model_dump_json(exclude_unset=True), environment_of(config))
+
+
+def environment_of(config: TrainConfig) -> dict[str, str]:
+    """The environment variables that a training depends on, as they are set here."""
+    names = ("KERAS_BACKEND", *_VARIABLE.findall(config.data.model_dump_json()))
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def train_one(task: SeedTask, threads: int) -> tuple[str, dict[str, float]]:

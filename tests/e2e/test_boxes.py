@@ -15,6 +15,7 @@ from cellcount_core.cli.main import main
 from cellcount_core.domain.doubts import DoubtfulCount
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
 from cellcount_core.labelled.boxes import list_boxes
 from cellcount_core.models.package import Package
 from cellcount_core.report.overlay import PALETTE
@@ -91,3 +92,37 @@ def test_boxes_of_a_run_are_read_as_a_data_set_again(package: Package, tmp_path:
     assert main(["check-boxes", str(tmp_path / "voc")]) == ExitCode.OK
     assert main(["check-boxes", str(tmp_path / "voc"), "--classes", "reds"]) == ExitCode.CONFIG
     assert main(["export", str(out), str(tmp_path / "x"), "--to", "voc2"]) == ExitCode.CONFIG
+
+
+def test_a_package_is_evaluated_on_boxes_and_faulty_ones_can_be_left_out(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "evaluation"
+    (data / "JPEGImages").mkdir(parents=True)
+    images = []
+    for reds in (1, 2, 4):
+        save(data / "JPEGImages" / f"{reds}.png", photo(reds))
+        corners = np.array([[y - 8, x - 8, y + 8, x + 8] for y, x in SPOTS], np.float64) + 0.5
+        names = ["reds"] * reds + ["blues"] * (5 - reds)
+        images.append(BoxedFile(f"{reds}.png", 160, 160, corners, names, [None] * 5))
+    for name, body in write_boxes("voc", images, ("reds", "blues")):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes(body)
+    command = ["evaluate", str(package.folder), str(data), "--out", str(out)]
+    assert main(command) == ExitCode.OK
+    told = json.loads((out / "evaluation.json").read_text())
+    figures = {name: each["value"] for name, each in told["figures"].items()}
+    assert (told["totals"]["true"], told["totals"]["counted"]) == (15, 15)
+    assert (figures["count_mae"], figures["count_near"], figures["count_exact_reds"]) == (0, 1, 1)
+    assert figures["map_50"] == pytest.approx(1)
+    assert figures["map_50_blues"] == pytest.approx(1)
+    assert 0.3 < figures["map_50_95"] <= 1
+    assert (out / "evaluation.html").stat().st_size > 1000
+    first = (data / "Annotations" / "1.xml").read_text()
+    (data / "Annotations" / "1.xml").write_text(first.replace("<ymax>", "<ymax>-"))
+    capsys.readouterr()
+    assert main(command) == ExitCode.CONFIG
+    assert "5 x zero_area" in capsys.readouterr().err
+    assert main([*command, "--skip-faulty"]) == ExitCode.OK
+    left = json.loads((out / "evaluation.json").read_text())["totals"]
+    assert (left["true"], left["counted"]) == (10, 15)

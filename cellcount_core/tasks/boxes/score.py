@@ -5,8 +5,8 @@ Precision is measured over all boxes from a low score on, ranked by score; count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.tasks.boxes.section import Boxes, Corners, no_boxes
-from cellcount_core.tasks.boxes.task import FoundBoxes
 from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, match_with_iou
 from cellcount_core.tasks.task import Compared, Found, Truth, TruthKind
 
@@ -22,6 +21,17 @@ _NEAR = 0.1
 """Share of the true count by which a count may be off to be near."""
 
 _AT_50 = 0.5
+
+
+LOWEST = 0.05
+"""Score from which on boxes are ranked to measure how precise a network is, though fewer are counted."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundBoxes(Found):
+    """What was found in a field. `ranked` makes all boxes from a score of `LOWEST` on, those that are counted among them."""
+
+    ranked: Callable[[], Boxes] = no_boxes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,73 +44,87 @@ class ComparedBoxes:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredBoxes(Compared):
-    """What came of comparing the boxes of one image, with the boxes themselves."""
+class BoxesScored(Compared):
+    """What came of comparing one image, with its boxes."""
 
-    compared: ComparedBoxes = field(default_factory=lambda: ComparedBoxes(no_boxes(), no_boxes(), no_boxes()))
+    compared: ComparedBoxes | None = None
 
 
 class BoxScoring:
-    """Compares boxes of these classes. Objects are paired by the overlap of their boxes, whatever their classes."""
+    """Compares found boxes with true ones, for a package that tells these classes."""
 
     truth = TruthKind.BOXES
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.names = classes
 
-    def score(self, truth: Truth, found: Found) -> ScoredBoxes:
-        """Compare one image. Raises ConfigFault if a true box has a class that is not one of the package's."""
-        assert isinstance(found, FoundBoxes) and found.boxes is not None and found.classes is not None
+    def score(self, truth: Truth, found: Found) -> BoxesScored:
+        """The true and counted objects of each class, and which true objects were found with their class, by the overlap of boxes.
+
+        Raises ConfigFault if a true class is none of the package's.
+        """
         true = self._true(truth)
-        counted = Boxes(found.boxes, found.classes, np.ones(len(found.boxes)))
-        iou = box_overlap(true.boxes, counted.boxes)
-        matches = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
-        objects = ImageScore(
-            truth.id,
-            truth.modality,
-            true.count,
-            counted.count,
-            tuple(match for match, _ in matches),
-            matches[0][1],
-            diameter_px=truth.diameter_px,
+        counted = Boxes(
+            np.zeros((0, 4)) if found.boxes is None else found.boxes,
+            np.zeros(0, np.int64) if found.classes is None else found.classes,
+            np.ones(0 if found.boxes is None else len(found.boxes)),
         )
-        columns: dict[str, Value] = {}
-        for of, boxes in (("true", true), ("counted", counted)):
-            numbers = _numbers(boxes, len(self.names)).tolist()
-            columns |= {f"{of}_{name}": number for name, number in zip(self.names, numbers, strict=True)}
-        return ScoredBoxes(columns, objects, ComparedBoxes(true, counted, found.ranked()))
+        ranked = found.ranked() if isinstance(found, FoundBoxes) else counted
+        iou = iou_of_classes(true, counted)
+        matches = [match_with_iou(iou, threshold) for threshold in THRESHOLDS]
+        score = ImageScore(
+            truth.id, truth.modality, true.count, counted.count, tuple(match for match, _ in matches), matches[0][1],
+            diameter_px=truth.diameter_px,
+        )  # fmt: skip
+        return BoxesScored(self._values(true, counted), score, ComparedBoxes(true, counted, ranked))
+
+    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
+        """Average precision as COCO measures it, and the errors of counts; see `box_figures`. What all tasks with objects state is left out."""
+        images = [one.compared for one in scored if isinstance(one, BoxesScored) and one.compared is not None]
+        found = box_figures(images, self.names)
+        return {name: value for name, value in found.items() if name not in _SHARED}
 
     def _true(self, truth: Truth) -> Boxes:
-        boxes = np.zeros((0, 4)) if truth.boxes is None else truth.boxes
         for name in truth.classes:
             if name not in self.names:
                 raise ConfigFault(f"class {name!r} is none of the package's{nearest(name, self.names)}")
+        boxes = np.zeros((0, 4)) if truth.boxes is None else truth.boxes
         places = np.array([self.names.index(name) for name in truth.classes], np.int64)
         return Boxes(boxes, places, np.ones(len(boxes)))
 
-    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
-        """Average precision as COCO measures it (`map_50`, `map_50_95`), and the errors of the counts of each class."""
-        compared = [one.compared for one in scored if isinstance(one, ScoredBoxes)]
-        found = box_figures(compared, self.names)
-        renamed = {
-            "map" + name.removeprefix("ap") if name.startswith("ap_") else name: value
-            for name, value in found.items()
+    def _values(self, true: Boxes, counted: Boxes) -> dict[str, Value]:
+        """Columns of the image's row: true and counted objects of each class, where there are several."""
+        if len(self.names) == 1:
+            return {}
+        both = [_numbers(boxes, len(self.names)) for boxes in (true, counted)]
+        return {
+            f"{word}_{name}": int(numbers[place])
+            for place, name in enumerate(self.names)
+            for word, numbers in zip(("true", "counted"), both, strict=True)
         }
-        # What all tasks with objects state is left to them.
-        return {name: value for name, value in renamed.items() if name not in _SHARED}
 
 
-_SHARED = {"true", "counted", "count_mae", "count_mape", "count_bias"}
+_SHARED = ("true", "counted", "count_mae", "count_mape", "count_bias")
 
 
-def box_overlap(true: Corners, counted: Corners) -> NDArray[np.float64]:
-    """Intersection over union (n, m) of boxes (n, 4) with boxes (m, 4)."""
-    low = np.maximum(true[:, None, :2], counted[None, :, :2])
-    high = np.minimum(true[:, None, 2:], counted[None, :, 2:])
+def iou_of_classes(one: Boxes, other: Boxes) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of boxes; 0 where classes differ."""
+    iou = box_iou(one.boxes, other.boxes)
+    return np.where(one.classes[:, None] == other.classes[None, :], iou, 0.0)
+
+
+def box_iou(one: Corners, other: Corners) -> NDArray[np.float64]:
+    """Intersection over union (n, m) of boxes (n, 4) with boxes (m, 4), y0 x0 y1 x1.
+
+    >>> box_iou(np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])).round(3).tolist()
+    [[0.333]]
+    """
+    low = np.maximum(one[:, None, :2], other[None, :, :2])
+    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     both = np.maximum(0.0, high - low).prod(axis=2)
-    areas = [np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) for boxes in (true, counted)]
-    union = areas[0][:, None] + areas[1][None] - both
-    return np.asarray(both / np.maximum(union, 1e-9), np.float64)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, other)]
+    union = areas[0][:, None] + areas[1][None, :] - both
+    return np.asarray(both / np.maximum(union, 1e-12), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +141,30 @@ class Precision:
 def box_figures(images: Sequence[ComparedBoxes], classes: Sequence[str]) -> dict[str, float | int | None]:
     """What the images amount to, by name; `docs/explanation/metrics.md` says what each is. None for what is not defined.
 
-    Those of a class have its name at the end (`ap_50_RBC`); a single class has none of its own.
+    `map_50` and `map_50_95` are the means of average precision over classes. Those of a class have its name at the end (`map_50_RBC`); a
+    single class has none of its own.
     """
     precision = average_precision(images, len(classes))
+    even = [even_score(images, place) for place in range(len(classes))]
     numbers = np.array(
         [[_numbers(image.true, len(classes)), _numbers(image.counted, len(classes))] for image in images]
     )
     numbers = numbers.reshape(-1, 2, len(classes))
     found: dict[str, float | int | None] = {
-        "ap_50": _mean([one.at_50 for one in precision]),
-        "ap_50_95": _mean([one.mean for one in precision]),
+        "map_50": _mean([one.at_50 for one in precision]),
+        "map_50_95": _mean([one.mean for one in precision]),
         "true": int(numbers[:, 0].sum()),
         "counted": int(numbers[:, 1].sum()),
         **_errors(numbers.sum(axis=2)),
+        **{f"even_score_{name}": score for name, score in zip(classes, even, strict=True)},
     }
     if len(classes) == 1:
         return found
     for place, name in enumerate(classes):
         own = numbers[:, :, place]
         found |= {
-            f"ap_50_{name}": precision[place].at_50,
-            f"ap_50_95_{name}": precision[place].mean,
+            f"map_50_{name}": precision[place].at_50,
+            f"map_50_95_{name}": precision[place].mean,
             **{f"{figure}_{name}": value for figure, value in _errors(own).items()},
         }
     return found
@@ -172,6 +199,22 @@ def _errors(numbers: NDArray[np.int64]) -> dict[str, float | None]:
         "count_near": float((off <= _NEAR * true).mean()),
         "count_exact": float((off == 0).mean()),
     }
+
+
+def even_score(images: Sequence[ComparedBoxes], place: int) -> float | None:
+    """The score from which on as many boxes of a class are ranked as there are true objects: as a threshold it gives counts without bias.
+
+    On images that did not train, that is. None without a true object, or if fewer boxes are ranked.
+    """
+    true = sum(int((image.true.classes == place).sum()) for image in images)
+    scores = np.concatenate(
+        [image.ranked.scores[image.ranked.classes == place] for image in images] or [np.zeros(0)]
+    )
+    ordered = np.sort(scores)[::-1]
+    if not 0 < true <= ordered.size:
+        return None
+    last = float(ordered[true - 1])
+    return last if true == ordered.size else (last + float(ordered[true])) / 2
 
 
 def average_precision(images: Sequence[ComparedBoxes], classes: int) -> list[Precision]:

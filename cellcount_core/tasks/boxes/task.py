@@ -7,7 +7,6 @@ that from its maps. The number of objects of each class is a column of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -30,15 +29,14 @@ from cellcount_core.tasks.boxes.columns import (
 )
 from cellcount_core.tasks.boxes.decode import decode, decode_blocks
 from cellcount_core.tasks.boxes.features import box_features
-from cellcount_core.tasks.boxes.section import Boxes, BoxesSection, boxes_section, no_boxes
+from cellcount_core.tasks.boxes.score import LOWEST, BoxScoring, FoundBoxes
+from cellcount_core.tasks.boxes.section import Boxes, BoxesSection, boxes_section
 from cellcount_core.tasks.boxes.size import estimate_boxes
 from cellcount_core.tasks.instances.columns import COUNT
 from cellcount_core.tasks.task import (
     CanvasMaps,
-    Found,
     Objects,
     Preparation,
-    Scoring,
     Shape,
     SizeEstimate,
     TaskColumns,
@@ -49,17 +47,6 @@ _CLOSE = 1 / 3
 _CROWD_SHARE = 0.25
 _CROWD = 10
 """A field is too dense if at least this share, of at least this many objects, has another one's middle within a third of its own size."""
-
-
-LOWEST = 0.05
-"""Score from which on boxes are ranked to measure how precise a network is, though fewer are counted."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FoundBoxes(Found):
-    """What was found in a field. `ranked` makes all boxes from a score of `LOWEST` on, those that are counted among them."""
-
-    ranked: Callable[[], Boxes] = no_boxes
 
 
 class BoxesHead:
@@ -198,10 +185,8 @@ class BoxesTask:
         """Raises ModelFault if the package's section is wrong."""
         return BoxesHead(package, boxes_section(package))
 
-    def scoring(self, package: Package) -> Scoring:
+    def scoring(self, package: Package) -> BoxScoring:
         """Compares found boxes with true ones."""
-        from cellcount_core.tasks.boxes.score import BoxScoring
-
         return BoxScoring(boxes_section(package).classes)
 
     def side(self, _: Package) -> int:

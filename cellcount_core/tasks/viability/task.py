@@ -534,6 +534,7 @@ class Viability:
     """The task of telling live cells from dead ones."""
 
     name = "viability"
+    learning = None
     preparation = Preparation.OBJECT_SIZE
     example: ClassVar[Mapping[str, object]] = {
         "instances": {"maps": ["foreground"], "stride": 1, "receptive_radius": 0, "separator": {"kind": "components"}}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
-from cellcount_core.labelled.boxes import BoxFault, box_iou, check_boxes, list_boxes, policy_of
+from cellcount_core.labelled.boxes import BoxFault, check_boxes, list_boxes, policy_of
 from tests.data_dir import data_dir, needs_data
 
 HEIGHT, WIDTH = 60, 80
@@ -236,18 +236,6 @@ def test_images_of_one_name_are_written_as_coco_alone(tmp_path: Path) -> None:
         list(write_boxes("voc", twins, CLASSES))
     with pytest.raises(ConfigFault, match="cannot be written as 'coc'; did you mean 'coco'"):
         list(write_boxes("coc", twins, CLASSES))
-
-
-def test_the_overlap_of_boxes_is_that_of_their_pixels() -> None:
-    rng = np.random.default_rng(3)
-    low = rng.integers(0, 20, (12, 2))
-    boxes = np.concatenate([low, low + rng.integers(1, 15, (12, 2))], axis=1).astype(np.float64)
-    painted = np.zeros((12, 40, 40), bool)
-    for number, (y0, x0, y1, x1) in enumerate(boxes.astype(int)):
-        painted[number, y0:y1, x0:x1] = True
-    both = (painted[:, None] & painted[None]).sum((2, 3))
-    either = (painted[:, None] | painted[None]).sum((2, 3))
-    assert box_iou(boxes, boxes) == pytest.approx(both / either)
 
 
 @needs_data("bccd_blood")

@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.tasks.boxes.score import ComparedBoxes, average_precision, box_figures
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.tasks.boxes.score import (
+    BoxScoring,
+    ComparedBoxes,
+    average_precision,
+    box_figures,
+    box_iou,
+    even_score,
+)
 from cellcount_core.tasks.boxes.section import Boxes, no_boxes
+from cellcount_core.tasks.task import Found, Truth
 
 
 def grid(number: int, *, place: int = 0, shift: float = 0.0, score: float = 1.0) -> Boxes:
@@ -67,7 +76,7 @@ def test_a_class_without_a_true_object_is_left_out_of_the_mean() -> None:
     found = average_precision([first], 2)
     assert found[0].at_50 == pytest.approx(1)
     assert found[1].at_50 is None
-    assert box_figures([first], ("a", "b"))["ap_50"] == pytest.approx(1)
+    assert box_figures([first], ("a", "b"))["map_50"] == pytest.approx(1)
 
 
 def test_nothing_found_is_a_precision_of_0_and_no_images_are_none() -> None:
@@ -97,3 +106,38 @@ def test_errors_of_counts_are_those_of_all_objects_and_of_each_class() -> None:
     assert found["count_exact_cells"] == 0
     assert found["count_exact_specks"] == 1
     assert found["count_mape_cells"] == pytest.approx((1 / 10 + 4 / 20) / 2)
+
+
+def test_the_overlap_of_boxes_is_that_of_their_pixels() -> None:
+    rng = np.random.default_rng(3)
+    low = rng.integers(0, 20, (12, 2))
+    boxes = np.concatenate([low, low + rng.integers(1, 15, (12, 2))], axis=1).astype(np.float64)
+    painted = np.zeros((12, 40, 40), bool)
+    for number, (y0, x0, y1, x1) in enumerate(boxes.astype(int)):
+        painted[number, y0:y1, x0:x1] = True
+    both = (painted[:, None] & painted[None]).sum((2, 3))
+    either = (painted[:, None] | painted[None]).sum((2, 3))
+    assert box_iou(boxes, boxes) == pytest.approx(both / either)
+
+
+def test_the_even_score_gives_as_many_boxes_as_there_are_objects() -> None:
+    scores = np.array([0.9, 0.8, 0.4, 0.3, 0.2])
+    ranked = Boxes(grid(5).boxes, np.zeros(5, np.int64), scores)
+    assert even_score([ComparedBoxes(grid(3), grid(1), ranked)], 0) == pytest.approx(0.35)
+    assert even_score([ComparedBoxes(grid(5), grid(1), ranked)], 0) == pytest.approx(0.2)
+    assert even_score([ComparedBoxes(grid(6), grid(1), ranked)], 0) is None
+    assert even_score([ComparedBoxes(no_boxes(), grid(1), ranked)], 0) is None
+
+
+def test_a_found_object_needs_its_true_class() -> None:
+    scoring = BoxScoring(("round", "long"))
+    truth = Truth("a", boxes=grid(3).boxes, classes=("round", "long", "long"))
+    found = Found({}, boxes=grid(3).boxes, classes=np.array([0, 0, 1]))
+    scored = scoring.score(truth, found)
+    assert scored.objects is not None
+    assert (scored.objects.true, scored.objects.counted, scored.objects.matches[0].hits) == (3, 3, 2)
+    assert dict(scored.values) == {"true_round": 1, "counted_round": 2, "true_long": 2, "counted_long": 1}
+    figures = scoring.figures([scored])
+    assert (figures["count_near"], figures["count_exact_round"], figures["count_bias_long"]) == (1, 0, -0.5)
+    with pytest.raises(ConfigFault, match="class 'lng' is none of the package's; did you mean 'long'"):
+        scoring.score(Truth("a", boxes=grid(1).boxes, classes=("lng",)), found)
