@@ -143,8 +143,12 @@ def _in_words(results: Sequence[Column], answers: Sequence[Value]) -> str:
         if column.kind is Kind.STRING and value is not None:
             told.append(str(value))
         elif isinstance(value, int | float):
-            told.append(f"{value:.4g} {column.name}" if isinstance(value, float) else _many(value, column))
+            told.append(_number(value, column) if isinstance(value, float) else _many(value, column))
     return ", ".join(told)
+
+
+def _number(value: float, column: Column) -> str:
+    return f"{column.name} {value:.1f} %" if column.unit == "%" else f"{value:.4g} {column.name}"
 
 
 def _many(number: int, column: Column) -> str:

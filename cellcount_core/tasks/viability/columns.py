@@ -160,10 +160,10 @@ VIABILITY = Column(
 )  # fmt: skip
 
 _COUNTS = (
-    _OfField(Column(LIVE, _I, "objects", "live cells", Null.UNLESS_OK, merge=Merge.SUM, watched=True), lambda cells: cells.number(LIVE)),
-    _OfField(Column(DEAD, _I, "objects", "dead cells", Null.UNLESS_OK, merge=Merge.SUM, watched=True), lambda cells: cells.number(DEAD)),
-    _OfField(Column(BOTH, _I, "objects", "cells positive in the role live and in the role dead, which no viability counts", Null.UNLESS_OK, merge=Merge.SUM), lambda cells: cells.number(BOTH)),
-    _OfField(Column(NEITHER, _I, "objects", "cells positive in neither role, which no viability counts", Null.UNLESS_OK, merge=Merge.SUM), lambda cells: cells.number(NEITHER)),
+    _OfField(Column(LIVE, _I, LIVE, "live cells", Null.UNLESS_OK, merge=Merge.SUM, watched=True), lambda cells: cells.number(LIVE)),
+    _OfField(Column(DEAD, _I, DEAD, "dead cells", Null.UNLESS_OK, merge=Merge.SUM, watched=True), lambda cells: cells.number(DEAD)),
+    _OfField(Column(BOTH, _I, BOTH, "cells positive in the role live and in the role dead, which no viability counts", Null.UNLESS_OK, merge=Merge.SUM), lambda cells: cells.number(BOTH)),
+    _OfField(Column(NEITHER, _I, NEITHER, "cells positive in neither role, which no viability counts", Null.UNLESS_OK, merge=Merge.SUM), lambda cells: cells.number(NEITHER)),
 )  # fmt: skip
 
 _REST = (

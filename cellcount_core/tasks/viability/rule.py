@@ -42,6 +42,9 @@ _FOLD = 2.5
 _REACH = 2.75
 """Standard deviations below the mean of the upper population beyond which hardly any cell of it lies."""
 
+_BETTER = 20.0
+"""By how much two populations must explain the signals better than one, beyond what their three more numbers are worth (BIC)."""
+
 _OTHER_FOLD = 1.8
 """Times that the upper population's signal is above the lower one's in relation to the other role's, at least."""
 
@@ -54,6 +57,7 @@ _SHOWS = 5.0
 
 _FEWEST_SPILLING = 20
 _LEAST_SPILL_NOISES = 0.3
+_MOST_SPILL = 0.4
 _NARROWEST = 0.12
 _ROUNDS = 60
 _STARTS = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
@@ -133,6 +137,9 @@ def between_populations(
         return _of_one(signal, other, noise, other_noise, spill)
     negative = (signal - start * np.maximum(other, 0.0)) <= plain.threshold
     found = _spill(signal[negative], other[negative], noise, other_noise) if spill is None else spill
+    if spill is None and found > _MOST_SPILL:
+        # No light spills over so much: the dimmer population is stained as well.
+        return _of_one(signal, other, noise, other_noise, spill)
     again = _split(signal - found * np.maximum(other, 0.0), other, noise)
     return replace(plain, spill=start) if again is None else replace(again, spill=found)
 
@@ -240,10 +247,13 @@ def _split(signal: Floats, other: Floats, noise: float) -> RoleRule | None:
     if n < 2 * _FEWEST:
         return None
     scaled = np.sort(np.arcsinh(signal / unit))
-    pair = _best_pair(scaled)
-    if pair is None:
+    best = _best_pair(scaled)
+    if best is None:
         return None
+    likelihood, pair = best
     (low, high), (narrow, wide), weights = pair.means, pair.sds, pair.weights
+    if not _better_than_one(scaled, likelihood):
+        return None
     if min(weights) * n < max(_FEWEST, _LEAST_SHARE * n):
         return None
     if high - low < _APART * (narrow + wide) / 2 or unit * math.sinh(high) < _floor(noise):
@@ -270,8 +280,17 @@ def _differs_beside(signal: Floats, other: Floats, threshold: float, noise: floa
     return float(np.median(relation[upper])) >= _OTHER_FOLD * float(np.median(relation[~upper]))
 
 
-def _best_pair(scaled: Floats) -> _Pair | None:
-    """The two normal populations that explain the scaled signals best (expectation maximisation from several starts)."""
+def _better_than_one(scaled: Floats, likelihood: float) -> bool:
+    """Whether two populations of this log-likelihood explain the scaled signals clearly better than one does.
+
+    Both are stated up to the same constant.
+    """
+    alone = -scaled.size * (math.log(max(float(scaled.std()), _NARROWEST)) + 0.5)
+    return 2 * (likelihood - alone) > 3 * math.log(scaled.size) + _BETTER
+
+
+def _best_pair(scaled: Floats) -> tuple[float, _Pair] | None:
+    """Log-likelihood and the two normal populations that explain the scaled signals best (expectation maximisation from several starts)."""
     best: tuple[float, _Pair] | None = None
     middles = (scaled[1:] + scaled[:-1]) / 2
     gaps = np.diff(scaled)
@@ -284,7 +303,7 @@ def _best_pair(scaled: Floats) -> _Pair | None:
         fitted = _fitted(scaled, start)
         if fitted is not None and (best is None or fitted[0] > best[0]):
             best = fitted
-    return None if best is None else best[1]
+    return best
 
 
 def _fitted(scaled: Floats, start: float) -> tuple[float, _Pair] | None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from cellcount_core.cli.main import main
 from cellcount_core.domain.columns import Merge
 from cellcount_core.domain.errors import ExitCode
+from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import Package
 from cellcount_core.output.runfile import read_run
 from cellcount_core.stores.base import StorageOptions
@@ -231,7 +232,11 @@ class TaskContract:
             settings(
                 scope,
                 tmp_path / "counts",
-                run={"layout": {"kind": "imagexpress"}, "model": {"package": str(package.folder)}},
+                run={
+                    "layout": {"kind": "imagexpress"},
+                    "model": {"package": str(package.folder)},
+                    "channels": channels_of(package),
+                },
                 execution={"runner": "serial", "threads": 1, "shard_fields": 2, "max_failed": 1},
             )
         )
@@ -242,12 +247,23 @@ class TaskContract:
                 assert values[f"{column.name}_per_field"] == pytest.approx(
                     summary[f"{column.name}_per_field_mean"]
                 )
+            if column.merge is Merge.PERCENT:
+                assert values[column.name] == pytest.approx(summary[column.name])
 
 
 def command(package: Package, plate: Path, out: Path, *more: str) -> list[str]:
     """`cellcount count` of the plate, three fields a shard."""
+    roles = [
+        word for role, channel in channels_of(package).items() for word in ("--channel", f"{role}={channel}")
+    ]
     return ["count", str(plate), str(out), "--layout", "imagexpress", "--model", str(package.folder),
-            "--set", "execution.shard_fields=3", "--max-failed", "1", *more]  # fmt: skip
+            "--set", "execution.shard_fields=3", "--max-failed", "1", *roles, *more]  # fmt: skip
+
+
+def channels_of(package: Package) -> dict[str, str]:
+    """The channel of each role, for a package of several that are not the colours of one file: the first is w1, the second w2."""
+    roles = package.input.channels
+    return {} if len(roles) == 1 or roles == COLOURS else {role: f"w{at}" for at, role in enumerate(roles, 1)}
 
 
 def schema_of(out: Path):  # type: ignore[no-untyped-def]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import COLOURS
-from cellcount_core.models.package import Package, find_package
+from cellcount_core.models.package import Package, find_package, read_for_writing, write_package
 from cellcount_core.tasks.classes.learn import train_classes
 from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.contract.tasks.task_contract import WELLS, TaskContract
@@ -86,6 +88,68 @@ class TestColourBoxes(TaskContract):
         red = number_of(well, site)
         assert (row["count"], row["count_reds"], row["count_blues"]) == (red + 1, red, 1)
         assert row["channel"] == "red"
+
+
+class TestViability(TaskContract):
+    """Discs in the first channel, some of which the second shows too: those are dead."""
+
+    headline = "viability 78.8 % (66.0 to 87.8), 52 objects, 41 live, 11 dead"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        shutil.copytree(find_package("threshold").folder, folder)
+        manifest = read_for_writing(folder)
+        manifest |= {
+            "name": "two-stains",
+            "task": "viability",
+            "viability": {"instances": manifest.pop("instances")},
+        }
+        given = manifest["input"]
+        assert isinstance(given, dict)
+        manifest["input"] = {**given, "channels": ["all", "dead"], "seen": [["all"]]}
+        return write_package(folder, manifest)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        return disc_image([(y, x, SMALL) for y, x in places(number_of(well, site) + 1)], SHAPE)
+
+    @classmethod
+    def write(cls, folder: Path, well: str, site: int) -> None:
+        super().write(folder, well, site)
+        y, x = places(number_of(well, site) + 1)[-1]
+        tifffile.imwrite(folder / f"P_{well}_s{site}_w2.TIF", disc_image([(y, x, SMALL)], SHAPE, 1))
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        live = number_of(well, site)
+        assert (row["count"], row["live"], row["dead"], row["both"], row["neither"]) == (
+            live + 1,
+            live,
+            1,
+            0,
+            0,
+        )
+        assert row["viability"] == 100 * live / (live + 1)
+
+
+class TestViabilityByBoxes(TestBoxes):
+    """Discs found as boxes, of which the small ones stand for live cells."""
+
+    headline = "viability 65.1 % (52.8 to 75.7), 63 objects, 41 live, 22 dead"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        box_package(folder)
+        manifest = read_for_writing(folder)
+        told = {"small": "live", "large": "dead"}
+        manifest |= {"task": "viability", "viability": {"boxes": manifest.pop("boxes"), "classes": told}}
+        return write_package(folder, manifest)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        small = number_of(well, site)
+        assert (row["count"], row["live"], row["dead"]) == (small + 2, small, 2)
+        assert row["viability"] == 100 * small / (small + 2)
 
 
 KINDS = ("dots", "stripes")
