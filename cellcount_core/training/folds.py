@@ -22,13 +22,12 @@ from pathlib import Path
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.evaluation.evaluate import count_image, counting_of, in_turn, score_found
+from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn, score_found
 from cellcount_core.evaluation.figures import measure
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import load_package
 from cellcount_core.pipeline.field import planes_kit
 from cellcount_core.runners.trials import Trial, run_trials
-from cellcount_core.tasks.object_size.looks import tells_sizes
 from cellcount_core.tasks.task import Compared, task_of
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.learning import train_config
@@ -177,10 +176,10 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
 
         folder = train(config, report=report)
         package = load_package(folder)
-        diameter = counting_of("auto" if tells_sizes(package) else "model")
         lesson = load_lesson(config, report=report)
+        counting = counting_of(usual_diameter(lesson.diameters()))
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), max(1, threads))
-        with closing(planes_kit(package, engine, diameter)) as kit:
+        with closing(planes_kit(package, engine, counting)) as kit:
             scores = in_turn(
                 lambda image: score_found(kit, image, count_image(kit, image)), lesson.validation
             )
@@ -190,6 +189,14 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
     held = HeldOut(str(folder), images, time.monotonic() - since)
     _keep(work_dir / _KEPT, task, held)
     return held
+
+
+def usual_diameter(known: Sequence[Diameter]) -> Diameter:
+    """How images are brought to a package's scale by who counts them: by the size that is stated for them, or else by each image's own
+    estimate, or else not at all.
+    """
+    stated = [one for one in known if isinstance(one, float | int)]
+    return stated[0] if stated else "auto" if "auto" in known else "model"
 
 
 def _keep(path: Path, task: FoldTask, held: HeldOut) -> None:

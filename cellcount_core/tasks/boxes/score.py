@@ -139,7 +139,7 @@ class Precision:
 
 
 def box_figures(images: Sequence[ComparedBoxes], classes: Sequence[str]) -> dict[str, float | int | None]:
-    """What the images amount to, by name; `docs/explanation/metrics.md` says what each is. None for what is not defined.
+    """What the images amount to, by name; `docs/how-to/count-boxes.md` says what each is. None for what is not defined.
 
     `map_50` and `map_50_95` are the means of average precision over classes. Those of a class have its name at the end (`map_50_RBC`); a
     single class has none of its own.

@@ -21,6 +21,7 @@ from cellcount_core.training.folds import (
     HeldOut,
     folds_table,
     of_fold,
+    usual_diameter,
     write_folds,
 )
 from cellcount_core.training.learning import hold_out
@@ -92,6 +93,12 @@ def test_everything_is_written_as_json_and_a_row_an_image(tmp_path: Path) -> Non
     assert [(row["image"], row["fold"], row["true"], row["counted"]) for row in rows] == [
         ("a", "1", "10", "12"), ("b", "1", "5", "5"), ("c", "2", "8", "6"),
     ]  # fmt: skip
+
+
+def test_images_are_counted_as_who_counts_them_would() -> None:
+    assert usual_diameter(("model", "auto")) == "auto"
+    assert usual_diameter(("model",)) == "model"
+    assert usual_diameter((96.0, "auto")) == 96.0
 
 
 def test_every_fold_has_folders_of_its_own_and_its_part_of_the_data(tmp_path: Path) -> None:
