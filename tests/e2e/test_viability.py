@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 
+import cellcount_core
 from cellcount_core.cli.main import main
 from cellcount_core.demo.live_dead import UM_PER_PX, Condition, TruthCells, render_live_dead
 from cellcount_core.domain.errors import ExitCode
@@ -250,3 +255,100 @@ def test_settings_of_viability_are_refused_for_other_packages(
     ]
     assert main(arguments) == ExitCode.CONFIG
     assert "run.viability is for packages that tell live cells from dead ones" in capsys.readouterr().err
+
+
+def test_it_is_evaluated_by_a_table_of_true_numbers(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["image,live,dead"]
+    for line in (plate / "truth.csv").read_text().splitlines()[1:]:
+        well, site, live, dead, *_ = line.split(",")
+        planes = [
+            tifffile.imread(plate / "images" / f"P_{well}_s{site}_w{channel}.TIF") for channel in (1, 2)
+        ]
+        named = {"axes": "CYX", "Channel": {"Name": ["all", "dead"]}}
+        tifffile.imwrite(tmp_path / f"{well}_{site}.ome.tif", np.stack(planes), metadata=named, ome=True)
+        lines.append(f"{well}_{site}.ome.tif,{live},{dead}")
+    (tmp_path / "truth.csv").write_text("\n".join([*lines, ""]))
+    arguments = [
+        "evaluate",
+        "viability-fluorescence",
+        str(tmp_path / "truth.csv"),
+        "--out",
+        str(tmp_path / "evaluation"),
+    ]
+    assert main(arguments) == ExitCode.OK
+    figures = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["figures"]
+    assert figures["images"]["value"] == 10
+    assert abs(figures["pooled_error_points"]["value"]) < 1.5
+    assert figures["largest_error_points"]["value"] < 5
+    (tmp_path / "truth.csv").write_text("image,live,dead\nA01_1.ome.tif,many,2\n")
+    capsys.readouterr()
+    assert main(arguments) == ExitCode.CONFIG
+    assert "column 'live': a number of cells expected (got 'many')" in capsys.readouterr().err
+
+
+def test_a_dilution_series_is_judged_by_its_plate_map(
+    plate: Path, counted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wells hold equally many cells, so as a dilution series they are anything but proportional."""
+    path = tmp_path / "series.csv"
+    path.write_text("well,sample,dilution\nA1,s,1\nA2,s,1\nA3,s,2\nA4,s,4\nB7,s,8\n")
+    arguments = ["dilution", str(counted), "--platemap", str(path), "--json", str(tmp_path / "series.json")]
+    assert main(arguments) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "sample 's', viable cells/mL:" in told
+    assert "not accuracy" in told
+    assert "note: not counted in this run: B07" in told
+    [sample] = json.loads((tmp_path / "series.json").read_text())["samples"]
+    assert [each["fraction"] for each in sample["fractions"]] == [0.25, 0.5, 1.0]
+    assert sample["proportionality_index"] > 1
+    path.write_text("well,sample,dilution\nA1,s,0.5\n")
+    assert main(arguments) == ExitCode.CONFIG
+    assert (
+        "the dilution is how many times the sample was diluted, 1 or more (got '0.5')"
+        in capsys.readouterr().err
+    )
+
+
+def test_counter_files_are_written_for_the_whole_plate(
+    counted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.csv"
+    names.write_text("well,sample\nA1,first\n")
+    out = str(tmp_path / "plate.csv")
+    assert main(["export", str(counted), out, "--to", "vicell", "--platemap", str(names)]) == ExitCode.OK
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "plate.csv").read_text())))
+    assert [line["Sample ID"] for line in lines] == ["first", "P_A02", "P_A03", "P_A04", "P_A05"]
+    assert [line["Dilution"] for line in lines] == ["2"] * 5
+    well = wells_of(counted)["A03"]
+    assert float(lines[2]["Viable (x10^6) cells/mL"]) == pytest.approx(
+        well["viable_cells_per_ml"] / 1e6, abs=1e-6
+    )  # type: ignore[operator]
+    asm = str(tmp_path / "plate.json")
+    assert (
+        main(["export", str(counted), asm, "--to", "asm", "--measured", "2026-11-30T09:00:00"]) == ExitCode.OK
+    )
+    assert (
+        len(
+            json.loads((tmp_path / "plate.json").read_text())["cell counting aggregate document"][
+                "cell counting document"
+            ]
+        )
+        == 5
+    )
+    assert main(["export", str(counted), asm, "--to", "asm", "--measured", "yesterday"]) == ExitCode.CONFIG
+    assert main(["export", str(counted), asm, "--platemap", str(names)]) == ExitCode.CONFIG
+    assert "--platemap and --measured are of --to vicell and --to asm" in capsys.readouterr().err
+
+
+def test_one_image_is_judged_by_its_own_cells(plate: Path) -> None:
+    planes = np.stack([tifffile.imread(plate / "images" / f"P_A03_s1_w{channel}.TIF") for channel in (1, 2)])
+    true = truth(plate)["A03"]
+    found = cellcount_core.count(
+        planes,
+        model="viability-fluorescence",
+        channel={"all": "0", "dead": "1"},
+        settings={"run.axes": "CYX"},
+    )
+    assert found.count == pytest.approx((true.live + true.dead) / 2, abs=2)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.statistics import wilson
-from cellcount_core.tasks.task import Found
+from cellcount_core.tasks.task import Compared, Found, Truth, TruthKind
 
 _COLUMNS = ("live", "dead")
 
@@ -16,27 +16,29 @@ _COLUMNS = ("live", "dead")
 class ViabilityScoring:
     """Compares numbers of live and dead cells, and the viability that follows, with true numbers from a table."""
 
-    columns = _COLUMNS
+    truth = TruthKind.TABLE
+    names = _COLUMNS
 
-    def score(self, truth: Mapping[str, str], found: Found) -> dict[str, Value]:
+    def score(self, truth: Truth, found: Found) -> Compared:
         """The row of one image: true and found numbers, both viabilities in %, and whether the interval holds the true one.
 
         Raises ConfigFault if a true number is not one.
         """
-        true_live, true_dead = (_whole(truth[name], name) for name in _COLUMNS)
+        true_live, true_dead = (_whole(truth.values[name], name) for name in _COLUMNS)
         live, dead = (found.values[name] for name in _COLUMNS)
         assert isinstance(live, int)
         assert isinstance(dead, int)
         true, told = _viability(true_live, true_dead), _viability(live, dead)
         ends = wilson(live, live + dead)
         holds = None if true is None or ends is None else 100 * ends[0] <= true <= 100 * ends[1]
-        return {
+        return Compared({
             "true_live": true_live, "true_dead": true_dead, "live": live, "dead": dead, "true_viability": true, "viability": told,
             "interval_holds": holds,
-        }  # fmt: skip
+        })  # fmt: skip
 
-    def figures(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
         """Over all images: the errors of the count, of the pooled viability and of that of an image, in points, and how often intervals hold."""
+        rows = [one.values for one in scored]
         total = {
             name: sum(_number(row[name]) for row in rows)
             for name in ("true_live", "true_dead", "live", "dead")
