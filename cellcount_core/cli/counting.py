@@ -201,6 +201,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
     if len(summary.plates) > _SHOWN_PLATES:
         lines.append(f"… and {len(summary.plates) - _SHOWN_PLATES} more plates")
     lines += _scales(summary)
+    lines += _plate_numbers(summary)
     lines += [
         f"cannot be counted: {many(fields, 'field')}, {code}: {Reason(code).sentence}"
         for code, fields in summary.reasons.items()
@@ -224,6 +225,17 @@ def _scales(summary: PlanSummary) -> list[str]:
         for scale in told[:_SHOWN_PLATES]
     ]
     return lines + ([f"… and {len(told) - _SHOWN_PLATES} more object sizes"] if told[_SHOWN_PLATES:] else [])
+
+
+def _plate_numbers(summary: PlanSummary) -> list[str]:
+    """What the run's task found out about each plate; that of all plates together is left out."""
+    told = [one for one in summary.plate_numbers if one.plate]
+    lines = [
+        f"plate {one.plate!r}, from {many(one.objects, 'object')} in {many(one.fields, 'field')}: "
+        + ", ".join(f"{name} {value:g}" for name, value in one.numbers.items())
+        for one in told[:_SHOWN_PLATES]
+    ]
+    return lines + ([f"… and {len(told) - _SHOWN_PLATES} more plates"] if told[_SHOWN_PLATES:] else [])
 
 
 def _spread(scale: PlateSize) -> str:

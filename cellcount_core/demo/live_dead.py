@@ -79,9 +79,9 @@ class TruthCells:
 
 def render_live_dead(
     folder: Path, condition: Condition, seed: int, *, mixtures: tuple[float, ...] = MIXTURES, sites: int = 2, cells: int = 130,
-    side: int = _SIDE,
+    side: int = _SIDE, plate: str = "P",
 ) -> tuple[TruthCells, ...]:  # fmt: skip
-    """Write a plate with a well for each mixture as `folder`/images/P_A01_s1_w1.TIF …, and `folder`/truth.csv. Returns the true numbers.
+    """Write a plate with a well for each mixture as `folder`/images/PLATE_A01_s1_w1.TIF …, and `folder`/truth.csv. Returns the true numbers.
 
     Fields are `side` px square with about `cells` cells each. Equal arguments give equal pixels.
     """
@@ -95,7 +95,7 @@ def render_live_dead(
             scene = plant(rng, (side, side), cells)
             kinds = _kinds(rng, scene, live_share, condition)
             for channel, plane in enumerate(_planes(rng, scene, kinds, condition), 1):
-                tifffile.imwrite(images / f"P_{well}_s{site}_w{channel}.TIF", plane, compression="zlib")
+                tifffile.imwrite(images / f"{plate}_{well}_s{site}_w{channel}.TIF", plane, compression="zlib")
             numbers = [int(np.count_nonzero(kinds == kind)) for kind in range(3)]
             truths.append(TruthCells(well, site, *numbers))
     text = StringIO()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Parsed, PlannedField
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize
 from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
 from cellcount_core.stores.base import Listed
 
@@ -211,7 +211,7 @@ class PlanSummary:
     files by why (`ignored_examples`: one of each), `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
     `counted` and `measured` are channels; "" is the one of files without a channel in their name; `channel_names` is how the
     instrument calls channels. `facts` is what metadata files state of plates. `scales` are the object
-    sizes found in a sample of the images.
+    sizes found in a sample of the images, `plate_numbers` what the task found out about plates.
     """
 
     plates: tuple[PlateSummary, ...]
@@ -231,6 +231,7 @@ class PlanSummary:
     unparsed_examples: tuple[str, ...]
     scales: tuple[PlateSize, ...]
     warnings: tuple[str, ...]
+    plate_numbers: tuple[PlateNumbers, ...] = ()
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -294,7 +294,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     )
     warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
     warnings += found[1]
-    summary = _summary(seen, census, written, scales, warnings)
+    summary = replace(_summary(seen, census, written, scales, warnings), plate_numbers=found[0])
     file = RunFile(
         fingerprint=written.fingerprint,
         run=section,

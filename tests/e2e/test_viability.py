@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from cellcount_core.cli.main import main
 from cellcount_core.demo.live_dead import UM_PER_PX, Condition, TruthCells, render_live_dead
 from cellcount_core.domain.errors import ExitCode
 from tests.jobs import digest, rows
+from tests.nights import night, settings
 
 MIXTURES = (0.0, 0.25, 0.5, 0.9, 1.0)
 CONDITION = Condition("dim, crosstalk, uneven light", first=0.7, dead=0.45, spill=0.06, fall_off=0.45)
@@ -352,3 +354,61 @@ def test_one_image_is_judged_by_its_own_cells(plate: Path) -> None:
         settings={"run.axes": "CYX"},
     )
     assert found.count == pytest.approx((true.live + true.dead) / 2, abs=2)
+
+
+def test_each_plate_has_thresholds_of_its_own_and_a_new_one_changes_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plates, out = tmp_path / "plates", tmp_path / "out"
+    arguments = [
+        "count", str(plates), str(out), "--layout", "imagexpress", "--model", "viability-live-dead", "--channel", "live=w1", "--channel",
+        "dead=w2", "--runner", "serial", "--diameter", "19",
+    ]  # fmt: skip
+    for name, brightness in (("bright", 1.5), ("dim", 0.4)):
+        condition = Condition(name, roles=("live", "dead"), first=brightness, dead=brightness)
+        render_live_dead(
+            plates / name, condition, 3, mixtures=(0.2, 0.8), sites=1, cells=60, side=320, plate=name
+        )
+        (plates / name / "images").rename(plates / name / "TimePoint_1")
+    assert main(["plan", *arguments[1:2], *arguments[3:-4], *arguments[-2:]]) == ExitCode.OK
+    assert "plate 'bright', from 1" in capsys.readouterr().out
+    assert main(arguments) == ExitCode.OK
+    before = thresholds(out)
+    assert set(before) == {"", "bright", "dim"}
+    assert before["bright"] > 1.5 * before["dim"]
+    for row in pq.read_table(out / "wells.parquet").to_pylist():
+        assert row["viability"] == pytest.approx(20 if row["Metadata_Well"] == "A01" else 80, abs=2)
+    third = Condition("third", roles=("live", "dead"))
+    render_live_dead(plates / "third", third, 4, mixtures=(0.5,), sites=1, cells=60, side=320, plate="third")
+    (plates / "third" / "images").rename(plates / "third" / "TimePoint_1")
+    capsys.readouterr()
+    assert main([*arguments, "--update"]) == ExitCode.OK
+    assert "1 field updated, 4 rows kept" in capsys.readouterr().out
+    assert main(["verify", str(out)]) == ExitCode.OK
+    after = thresholds(out)
+    assert {name: after[name] for name in before} == before
+    assert "third" in after
+
+
+def thresholds(out: Path) -> dict[str, float]:
+    """The threshold of the role `dead`, by plate."""
+    found = json.loads((out / "run" / "run.json").read_text())["plate_numbers"]
+    return {each["plate"]: each["numbers"]["dead_threshold"] for each in found}
+
+
+def test_a_night_tells_how_many_are_dead(plate: Path, tmp_path: Path) -> None:
+    scope = tmp_path / "scope"
+    shutil.copytree(plate / "images", scope / "P")
+    (scope / "P" / "DONE").touch()
+    run = {
+        "layout": {"kind": "imagexpress"}, "model": {"package": "viability-fluorescence"}, "channels": {"all": "w1", "dead": "w2"},
+    }  # fmt: skip
+    told = night(settings(scope, tmp_path / "counts", run=run))
+    [event] = [each for each in told.events if each.statistics]
+    assert event.statistics["live"] + event.statistics["dead"] == event.statistics["count"]
+    assert event.statistics["dead"] > 100
+    readings = {reading.statistic: reading for reading in told.readings}
+    assert readings["viability"].title == "viability (%)"
+    assert readings["viability"].value == pytest.approx(53, abs=2)
+    pages = [page.read_text() for page in (tmp_path / "counts").rglob("*.html")]
+    assert any(f"{event.statistics['dead']:,}" in page and "dead" in page for page in pages)
