@@ -177,7 +177,7 @@ def draw(out: str, fields: int, endpoint: str | None) -> int:
     options = asked_for(out, endpoint=endpoint)
     pictures = draw_pictures(open_store(out, options), options, fields)
     place = out.rstrip("/")
-    for key in (pictures.plate_map, pictures.overlays, *pictures.fields):
+    for key in (pictures.plate_map, *pictures.further_maps, pictures.overlays, *pictures.fields):
         print(f"{place}/{key}")
     return int(ExitCode.OK)
 

@@ -31,6 +31,7 @@ from cellcount_core.stores.base import Absent, StorageOptions, Store
 
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"
+_MOST_MAPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,12 @@ class Pictures:
     plate_map: str
     overlays: str
     fields: tuple[str, ...]
+    further_maps: tuple[str, ...] = ()
 
 
 def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictures:
     """Draw `pictures/plate_map.png`, `pictures/overlays.png` and one PNG for each of `number` fields of a
-    finished run.
+    finished run. A task with several results (a count for each class) has a plate map for each of the others too.
 
     The fields are the fullest one, the median, an empty one, one with a warning, one that failed, and some
     in between. They are counted again with the run's own model and settings, so the outlines are those of
@@ -59,17 +61,20 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
             f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"
         ) from None
     # Matplotlib, which the plate map alone is drawn with, takes long to load.
-    from cellcount_core.report.platelayout import plate_map
+    from cellcount_core.report.platelayout import further_results, plate_map
     from cellcount_core.report.platemap import plate_map_png
 
     shapes = plate_shapes(load_plan(output, run))
     output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells, run.schema, shapes=shapes)))
+    further = {_map_key(column): column for column in further_results(run.schema)[:_MOST_MAPS]}
+    for key, column in further.items():
+        output.put(key, plate_map_png(plate_map(wells, run.schema, column, shapes)))
     shown = choose_fields(_fields(output), run.schema, number)
     tiles, files = _overlays(output, options, shown)
     output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted"))
     for key, body in files.items():
         output.put(key, body)
-    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files))
+    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further))
 
 
 def _fields(output: Store) -> pa.Table:
@@ -126,5 +131,12 @@ def _planned(plan: bytes, wanted: Sequence[FieldKey]) -> list[PlannedField]:
 
 def _file_key(key: FieldKey) -> str:
     name = "_".join((key.plate, key.well, f"s{key.site}", f"t{key.timepoint}"))
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
-    return f"pictures/{safe}_{key.field_id}.png"
+    return f"pictures/{_safe(name)}_{key.field_id}.png"
+
+
+def _map_key(column: str) -> str:
+    return f"{PLATE_MAP_KEY.removesuffix('.png')}_{_safe(column)}.png"
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Kind, Merge, Schema
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.plates import FORMATS, WellPosition, parse_well, smallest_format
-from cellcount_core.domain.totals import total_columns
+from cellcount_core.domain.totals import element_names, total_columns
 
 BARS = 60
 """How many images are shown at most if their names are not wells."""
@@ -162,6 +162,19 @@ def _first_result(schema: Schema) -> str:
     return next(
         (each for result in schema.results for each in numbers if each.startswith(result)), "fields_ok"
     )
+
+
+def further_results(schema: Schema) -> tuple[str, ...]:
+    """The columns of wells that the other results of the task lead to, for which a plate map can be made too: "count_RBC", "dead_share"."""
+    there = [one.name for one in total_columns(schema).plain if one.kind in (Kind.INT, Kind.FLOAT)]
+    found: list[str] = []
+    for result in schema.results:
+        if schema.field(result).merge is Merge.VECTOR:
+            found += element_names(result, schema.classes)
+        else:
+            found += [name for name in (f"{result}_share", result) if name in there][:1]
+    first = _first_result(schema)
+    return tuple(name for name in dict.fromkeys(found) if name != first)
 
 
 def _label(table: pa.Schema, schema: Schema, column: str) -> str:

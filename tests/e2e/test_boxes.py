@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 import cellcount_core as cc
@@ -58,6 +59,18 @@ def test_a_folder_of_colour_images_is_counted_by_its_colours_and_a_grey_one_is_r
     }
     assert counts == {"1": (1, 4), "3": (3, 2), "grey": (None, None)}
     assert json.loads((out / "summary.json").read_text())["count_reds"] == 4
+
+
+def test_every_class_has_a_plate_map_of_its_own(package: Package, tmp_path: Path) -> None:
+    plate, out = tmp_path / "P", tmp_path / "out"
+    plate.mkdir()
+    for number, well in enumerate(("B02", "C03"), 1):
+        tifffile.imwrite(plate / f"P_{well}_s1_w1.TIF", photo(number), photometric="rgb")
+    model = ("--model", str(package.folder), "--runner", "serial")
+    assert main(["count", str(plate), str(out), "--layout", "imagexpress", *model]) == ExitCode.OK
+    assert main(["pictures", str(out), "--fields", "1"]) == ExitCode.OK
+    maps = {path.name for path in (out / "pictures").glob("plate_map*")}
+    assert maps == {"plate_map.png", "plate_map_count_reds.png", "plate_map_count_blues.png"}
 
 
 def test_an_array_of_colours_is_counted_by_function_and_shows_its_boxes(package: Package) -> None:

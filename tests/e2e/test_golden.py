@@ -23,9 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import yaml
 
 from cellcount_core.cli.main import main
+from tests.boxes import LARGE, SMALL, box_package, disc_image, grid_of_discs
 from tests.data_dir import data_dir, needs_data
 from tests.s3_server import S3Server
 
@@ -122,6 +124,22 @@ def test_a_folder_of_images_of_many_kinds(tmp_path: Path) -> None:
         output = tmp_path / model
         main(["count", str(folder), str(output), "--model", model, "--runner", "serial", "--labels"])
         compare(f"folder, {model}", digests_of(str(output)))
+
+
+def test_boxes(tmp_path: Path) -> None:
+    """Discs of two sizes, found as boxes by a network that needs no training; one field is too large to be looked at in one piece."""
+    package = box_package(tmp_path / "discs")
+    plate, output = tmp_path / "P", tmp_path / "out"
+    plate.mkdir()
+    for number, (well, shape) in enumerate((("B02", (180, 200)), ("B03", (300, 420)), ("C02", (180, 200)))):
+        discs = grid_of_discs(shape, SMALL, 44, seed=number)
+        discs = discs[number:] + [(y, x, LARGE) for y, x, _ in discs[:number]]
+        tifffile.imwrite(plate / f"P_{well}_s1_w1.TIF", disc_image(discs, shape, seed=number))
+    small = ("--set", "run.whole_limit=65536", "--set", "run.block=256", "--set", "run.tile=256")
+    layout = ("--layout", "imagexpress", "--model", str(package.folder), "--runner", "serial")
+    assert main(["count", str(plate), str(output), *layout, *small]) == 0
+    assert main(["pictures", str(output), "--fields", "3"]) == 0
+    compare("boxes", digests_of(str(output)))
 
 
 def digests_of(output: str, **options: str) -> Digests:

@@ -9,11 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cellcount_core.domain.columns import schema_3
+from cellcount_core.domain.columns import Column, Kind, Merge, Schema, schema_3
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.plates import FORMATS, WellPosition
 from cellcount_core.output.schema import TableName, table_from_rows, table_schema
-from cellcount_core.report.platelayout import BARS, DrawnWell, ImageBars, PlateGrid, WellState, plate_map
+from cellcount_core.report.platelayout import (
+    BARS,
+    DrawnWell,
+    ImageBars,
+    PlateGrid,
+    WellState,
+    further_results,
+    plate_map,
+)
 from cellcount_core.report.platemap import plate_map_png
 
 RUN = schema_3("Nuclei", ("w1",))
@@ -175,3 +183,16 @@ def test_a_plate_is_drawn_in_the_shape_that_its_metadata_states_unless_a_well_li
         (panel,) = plate_map(wells, RUN, shapes=shapes).panels
         assert isinstance(panel, PlateGrid)
         assert (panel.rows, panel.columns) == drawn
+
+
+def test_every_further_result_can_have_a_map_of_its_own() -> None:
+    whole, one = (
+        Column("n", Kind.INT, "cells", "", merge=Merge.COUNT),
+        Column("p", Kind.FLOATS, "1", "", merge=Merge.VECTOR),
+    )
+    dead = Column("dead", Kind.INT, "cells", "", merge=Merge.SHARE, of=("n",))
+    word = Column("kind", Kind.STRING, "", "", merge=Merge.TALLY)
+    schema = Schema(
+        "t", "", (), (whole, dead, one, word), results=("n", "dead", "p", "kind"), classes=("a", "b")
+    )
+    assert further_results(schema) == ("dead_share", "p_a", "p_b")
