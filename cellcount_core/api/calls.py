@@ -239,11 +239,11 @@ def evaluate(
     limit: int | None = None,
     out: Place | None = None,
 ) -> Evaluation:
-    """How well a package counts labelled images, as `cellcount evaluate` measures it.
+    """How well a package does on images of which the truth is known, as `cellcount evaluate` measures it.
 
-    `data`: a folder of labelled images in any layout that training knows, or an `.npz` with `X` and `y`. `split`: which of its
-    splits ("val" where it has one; "all" for every image). `modality`: only images of these. `limit`: so many images, evenly
-    spread. `out`: a folder for the page, the JSON and the CSV, where they are wanted.
+    `data`: the images with their truths, as the package's task asks for them: label images (a folder in any layout that training knows,
+    or an `.npz` with `X` and `y`), boxes (Pascal VOC, COCO, YOLO), or a table. `split`: which of its splits ("val" where it has one;
+    "all" for every image). `modality`: only images of these. `limit`: so many images, evenly spread. `out`: a folder for the page, the JSON and the CSV, where they are wanted.
 
     Raises ConfigFault (ValueError) where the data or a setting does not fit, ModelFault for a package that cannot be used.
 

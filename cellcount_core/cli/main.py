@@ -456,7 +456,7 @@ def train(
     raise typer.Exit(act(config, assignments or []))
 
 
-@app.command(short_help="Measure a model package on labelled images.")
+@app.command(short_help="Measure a model package on images of which the truth is known.")
 def evaluate(
     package: Annotated[
         str,
@@ -467,7 +467,9 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DATA", help="Folder of labelled images, or an .npz with X and y.", show_default=False
+            metavar="DATA",
+            help="Images and what is true of them, as the package's task asks: label images, boxes, or a table.",
+            show_default=False,
         ),
     ] = None,
     suite: Annotated[

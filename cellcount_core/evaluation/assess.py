@@ -64,7 +64,9 @@ def list_data(
     every modality. `limit` keeps so many images, evenly spread. `reading` says how boxes are read. Raises ConfigFault naming path and value, what was
     expected, and what is there.
 
-    >>> data = list_data(made_up_labelled("labelled.npz", images=4), split=None, modality=(), limit=2)
+    >>> from cellcount_core.models.package import find_package
+    >>> where = made_up_labelled("labelled.npz", images=4)
+    >>> data = list_data(find_package("nuclei"), where, split=None, modality=(), limit=2)
     >>> data.kind, len(data.entries)
     ('npz', 2)
     """
