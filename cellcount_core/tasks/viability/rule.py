@@ -65,6 +65,7 @@ _STEEPEST, _FLATTEST = 40.0, 2.0
 _SAFE = 0.005
 """Share of the cells at the edge of a control that do not move its threshold."""
 
+_TOWARDS_POSITIVE = 0.75
 _CONTROL_FOLD = 0.7
 """Distance on the signals' scale (a factor of about 2) that a threshold keeps from the only control at least."""
 
@@ -355,10 +356,16 @@ def _crossing(pair: _Pair) -> float:
 
 
 def _between(low: Floats, high: Floats) -> tuple[float, float]:
-    """A threshold between ascending control signals, in the middle of the gap or where fewest are on the wrong side, and its steepness."""
+    """A threshold between ascending control signals, and its steepness: in the gap, or where fewest cells are on the wrong side.
+
+    In the gap it is nearer to the positive cells, because the light of bright neighbours, which a control of negative cells alone has not,
+    reaches negative cells.
+    """
     left, right = float(np.quantile(low, 1 - _SAFE)), float(np.quantile(high, _SAFE))
     if left < right:
-        return (left + right) / 2, float(np.clip(8.0 / (right - left), _FLATTEST, _STEEPEST))
+        return left + _TOWARDS_POSITIVE * (right - left), float(
+            np.clip(8.0 / (right - left), _FLATTEST, _STEEPEST)
+        )
     tried = np.unique(np.concatenate([low, high]))
     wrong = (
         1

@@ -35,6 +35,9 @@ _REACH = 3.0
 
 _ROUNDS = 4
 _LEAST_NOISE = 0.5
+_CALM = 2
+"""Px around each pixel over which light is averaged where its area is measured."""
+
 _STRIP = 1 << 22
 """Pixels that are compared with the background at once."""
 
@@ -85,16 +88,22 @@ def _level(cell: Plane, noise: float) -> float:
 
 
 def bright_area(plane: Plane, behind: Backdrop, height: float) -> int:
-    """Number of pixels of a raw plane (H, W) that lie more than `height` (raw units) above its background."""
+    """Number of pixels of a raw plane (H, W) around which the mean of 5 x 5 lies more than `height` (raw units) above the background.
+
+    The mean, because single pixels of noise alone may reach the signal of a cell.
+    """
     rows = max(1, _STRIP // plane.shape[1])
     found = 0
     for top in range(0, plane.shape[0], rows):
-        strip = plane[top : top + rows]
-        y = (np.arange(top, top + strip.shape[0], dtype=np.float32) + 0.5) / behind.height - 0.5
+        end = min(top + rows, plane.shape[0])
+        around = plane[max(0, top - _CALM) : end + _CALM].astype(np.float32)
+        calm = cv2.blur(around, (2 * _CALM + 1,) * 2, borderType=cv2.BORDER_REPLICATE)
+        strip = calm[min(top, _CALM) :][: end - top]
+        y = (np.arange(top, end, dtype=np.float32) + 0.5) / behind.height - 0.5
         x = (np.arange(strip.shape[1], dtype=np.float32) + 0.5) / behind.width - 0.5
         across, down = np.meshgrid(x, y)
         level = cv2.remap(
             behind.levels.astype(np.float32), across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        found += int(np.count_nonzero(strip.astype(np.float32) - level > height))
+        found += int(np.count_nonzero(strip - level > height))
     return found

@@ -209,3 +209,44 @@ def test_a_section_says_which_key_is_wrong(copy: Path, key: str, value: object, 
     package = load_package(copy)
     with pytest.raises(ModelFault, match=told):
         task_of(package).head(package)
+
+
+def test_a_package_uses_the_network_of_another(tmp_path: Path) -> None:
+    for name in ("viability-fluorescence", "viability-live-dead"):
+        package = find_package(name)
+        assert package.base is not None
+        assert (
+            package.file("network.onnx").read_bytes()
+            == find_package("nuclei").file("network.onnx").read_bytes()
+        )
+        assert [
+            path.name for path in package.folder.iterdir() if path.suffix in (".onnx", ".h5", ".npz")
+        ] == []
+    copy = Path(shutil.copytree(shipped_folder() / "viability-fluorescence", tmp_path / "own"))
+    assert load_package(copy).digest == find_package("viability-fluorescence").digest
+    assert write_package(copy, read_for_writing(copy)).digest == load_package(copy).digest
+
+
+def test_another_network_than_the_one_that_is_stated_is_refused(tmp_path: Path) -> None:
+    own = Path(shutil.copytree(shipped_folder() / "viability-fluorescence", tmp_path / "own"))
+    beside = Path(shutil.copytree(shipped_folder() / "nuclei", tmp_path / "nuclei"))
+    assert load_package(own).base == beside
+    (beside / "network.onnx").write_bytes(b"other")
+    with pytest.raises(ModelFault, match=r"network\.onnx: its content is"):
+        load_package(own)
+    edit(own, network_of="nuclej")
+    with pytest.raises(
+        ModelFault, match="uses the network of the package 'nuclej', which is neither beside it nor shipped"
+    ):
+        load_package(own)
+    edit(own, network_of="../nuclei")
+    with pytest.raises(ModelFault, match="network_of"):
+        load_package(own)
+
+
+def test_an_input_that_shows_a_role_that_is_none_is_refused(tmp_path: Path) -> None:
+    own = Path(shutil.copytree(shipped_folder() / "viability-live-dead", tmp_path / "own"))
+    manifest = json.loads((own / "package.json").read_text())
+    edit(own, input={**manifest["input"], "seen": [["live", "ded"]]})
+    with pytest.raises(ModelFault, match="seen: 'ded' is not one of the channels live, dead"):
+        load_package(own)

@@ -38,6 +38,18 @@ def test_bright_area_counts_pixels_above_the_background() -> None:
     plane = np.random.default_rng(1).normal(200, 5, (300, 300))
     shape = draw(plane.shape, [(150, 150, 20)]).astype(bool)
     plane[shape] += 300
-    assert bright_area(plane.astype(np.uint16), backdrop(plane.astype(np.uint16), 5.0), 100.0) == int(
-        shape.sum()
-    )
+    found = bright_area(plane.astype(np.uint16), backdrop(plane.astype(np.uint16), 5.0), 150.0)
+    assert found == pytest.approx(int(shape.sum()), rel=0.03)
+
+
+def test_noise_is_no_bright_area() -> None:
+    plane = np.random.default_rng(1).normal(300, 20, (400, 400)).astype(np.uint16)
+    assert bright_area(plane, backdrop(plane, 20.0), 30.0) == 0
+
+
+def test_bright_area_does_not_depend_on_the_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = np.random.default_rng(1).normal(300, 20, (200, 100)).astype(np.uint16)
+    plane[90:110] += 200
+    whole = bright_area(plane, backdrop(plane, 20.0), 100.0)
+    monkeypatch.setattr("cellcount_core.tasks.viability.signal._STRIP", 100 * 7)
+    assert bright_area(plane, backdrop(plane, 20.0), 100.0) == whole > 1800

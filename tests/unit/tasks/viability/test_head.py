@@ -1,0 +1,161 @@
+"""What the head says of a field: at once or by blocks, with gates, and what it doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellcount_core.config import RunConfig, ViabilityConfig
+from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.errors import FieldFault, ModelFault, Reason
+from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.models.package import find_package
+from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
+from cellcount_core.pipeline.maps import network_planes
+from cellcount_core.pipeline.pixels import Pixels
+from cellcount_core.pipeline.rows import Examined
+from cellcount_core.tasks.task import task_of
+from tests.plates import nuclear_field
+
+SIDE = 420
+
+
+@pytest.fixture(scope="module", params=["viability-fluorescence", "viability-live-dead"])
+def kit(request: pytest.FixtureRequest) -> Iterator[PlanesKit]:
+    package = find_package(request.param)
+    engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+    with closing(planes_kit(package, engine, RunConfig(diameter=20.0, labels="tiff"))) as made:
+        yield made
+
+
+def planes(kit: PlanesKit, seed: int = 1) -> dict[str, NDArray[np.uint16]]:
+    """36 cells: those of the left half are live, the others dead."""
+    every = nuclear_field(20, 36, seed, SIDE)
+    empty = np.random.default_rng(seed).normal(300, 40, every.shape).astype(np.uint16)
+    left = np.arange(SIDE)[None, :] < SIDE // 2
+    first, dead = kit.package.input.channels
+    return {
+        first: every if first == "all" else np.where(left, every, empty),
+        dead: np.where(left, empty, every),
+    }
+
+
+def seen(kit: PlanesKit, um_per_px: float | None = None, seed: int = 1, **viability: object) -> Examined:
+    run = kit.run.model_copy(update={"viability": ViabilityConfig.model_validate(viability)})
+    return examine(replace(kit, run=run), Pixels(planes(kit, seed), um_per_px, 65535, ()))
+
+
+def test_half_of_the_cells_are_live(kit: PlanesKit) -> None:
+    found = seen(kit).found
+    assert found.values["viability"] == pytest.approx(50, abs=3)
+    assert found.count == pytest.approx(36, abs=1)
+    assert (found.values["both"], found.values["neither"]) == (0, 0)
+    assert Doubt.DEAD_OUTSIDE not in found.warnings
+
+
+def test_a_field_counted_by_blocks_says_the_same(kit: PlanesKit) -> None:
+    small = kit.run.model_copy(update={"whole_limit": 65_536, "block": 256})
+    whole, blocks = (
+        examine(replace(kit, run=run), Pixels(planes(kit), None, 65535, ())) for run in (kit.run, small)
+    )
+    assert blocks.found.values["live"] == whole.found.values["live"]
+    assert blocks.found.values["dead"] == whole.found.values["dead"]
+
+
+def test_colours_of_pictures_are_those_of_the_classes(kit: PlanesKit) -> None:
+    found = seen(kit).found
+    assert found.labels is not None
+    assert found.classes is not None
+    numbers = np.unique(found.labels[:, : SIDE // 2 - 20])[1:]
+    assert set(found.classes[numbers - 1].tolist()) == {0}
+    assert np.bincount(found.classes, minlength=4).tolist() == [
+        found.values[name] for name in ("live", "dead", "both", "neither")
+    ]
+
+
+def test_gates_leave_out_objects_from_numbers_labels_and_rows(kit: PlanesKit) -> None:
+    every = seen(kit, 0.5)
+    assert every.found.objects is not None
+    columns, _ = every.found.objects.rows()
+    middle = float(np.median(np.asarray(columns["diameter_um"], np.float64)))
+    gated = seen(kit, 0.5, min_diameter=f"{middle:.4f}um").found
+    assert gated.objects is not None
+    rows, moments = gated.objects.rows()
+    assert 0 < gated.count < every.found.count
+    assert gated.values["gated_out"] == every.found.count - gated.count
+    assert np.asarray(rows["Metadata_ObjectNumber"]).tolist() == list(range(1, gated.count + 1))
+    assert np.unique(gated.labels).tolist() == list(range(gated.count + 1))
+    assert moments["diameter_um"].n == gated.count
+    assert moments["diameter_um"].low >= middle - 0.001
+
+
+def test_a_gate_that_nothing_passes_leaves_an_empty_field(kit: PlanesKit) -> None:
+    found = seen(kit, min_diameter="200px").found
+    assert (found.count, found.values["viability"], found.values["viability_n"]) == (0, None, 0)
+    assert found.values["gated_out"] == pytest.approx(36, abs=1)
+
+
+def test_no_pixel_size_is_told_where_it_is_needed(kit: PlanesKit) -> None:
+    with pytest.raises(FieldFault) as fault:
+        seen(kit, min_diameter="7um")
+    assert fault.value.reason is Reason.NO_PIXEL_SIZE
+    assert Doubt.VOLUME_UNKNOWN in seen(kit, chamber="improved_neubauer").found.warnings
+    assert seen(kit, chamber="improved_neubauer").found.values["cells_per_ml"] is None
+    assert Doubt.VOLUME_UNKNOWN not in seen(kit, chamber="improved_neubauer", squares=1).found.warnings
+    assert seen(kit).found.values["diameter_histogram"] is None
+
+
+def test_cells_wall_to_wall_are_too_dense(kit: PlanesKit) -> None:
+    first, dead = kit.package.input.channels
+    crowded = nuclear_field(20, 225, 3, 340)
+    both = {first: crowded, dead: np.random.default_rng(1).normal(300, 40, crowded.shape).astype(np.uint16)}
+    assert Doubt.TOO_DENSE in examine(kit, Pixels(both, None, 65535, ())).found.warnings
+
+
+def test_an_empty_field_is_a_zero_without_a_viability(kit: PlanesKit) -> None:
+    rng = np.random.default_rng(1)
+    nothing = {role: rng.normal(300, 20, (256, 256)).astype(np.uint16) for role in kit.package.input.channels}
+    found = examine(kit, Pixels(nothing, 0.65, 65535, ())).found
+    assert (found.count, found.values["live"], found.values["viability"]) == (0, 0, None)
+    assert found.warnings == ()
+
+
+def test_the_brighter_of_two_stains_counts_in_its_own_units() -> None:
+    spec = find_package("viability-live-dead").input
+    bright, dim = nuclear_field(20, 9, 1, 150), (nuclear_field(20, 9, 2, 150) // 10).astype(np.uint16)
+    [joined] = network_planes([bright, dim], spec)
+    assert joined.dtype == np.float32
+    for own in (bright, dim):
+        peak = np.unravel_index(int(np.argmax(own)), own.shape)
+        assert joined[peak] > 0.7
+    only = find_package("viability-fluorescence").input
+    assert network_planes([bright, dim], only)[0] is bright
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({}, "viability needs one section of instances, boxes (got 0)"),
+        ({"boxes": {}, "classes": {"a": "alive"}}, "'alive' is no class; did you mean 'live'"),
+        ({"boxes": {}, "classes": {"a": "live"}}, "must say which classes are live and dead"),
+    ],
+)
+def test_a_section_that_does_not_tell_live_from_dead_is_refused(
+    section: dict[str, object], said: str
+) -> None:
+    package = replace(find_package("viability-fluorescence"), section=section)
+    with pytest.raises(ModelFault) as fault:
+        task_of(package).head(package)
+    assert said in str(fault.value)
+
+
+def test_channels_that_are_no_roles_are_refused() -> None:
+    package = find_package("viability-fluorescence")
+    odd = replace(package, input=replace(package.input, channels=("nuclei", "dead")))
+    with pytest.raises(ModelFault, match="its channels must be the roles all and dead, or live and dead"):
+        task_of(odd).head(odd)
