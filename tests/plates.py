@@ -29,7 +29,6 @@ def discs(count: int, size: int, seed: int, radius: int = 6) -> NDArray[np.uint1
     """An image (size, size) with `count` discs, apart from each other and from the edge."""
     rng = np.random.default_rng(seed)
     image = rng.normal(300.0, 12.0, (size, size))
-    yy, xx = np.mgrid[:size, :size]
     step = 2 * radius + 6
     places = [(y, x) for y in range(step, size - step, step) for x in range(step, size - step, step)]
     if count > len(places):
@@ -37,7 +36,9 @@ def discs(count: int, size: int, seed: int, radius: int = 6) -> NDArray[np.uint1
     for index in rng.permutation(len(places))[:count]:
         y, x = places[index]
         y, x = y + rng.integers(-2, 3), x + rng.integers(-2, 3)
-        image += 1800.0 * ((yy - y) ** 2 + (xx - x) ** 2 <= radius**2)
+        yy, xx = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+        window = image[y - radius : y + radius + 1, x - radius : x + radius + 1]
+        window += 1800.0 * (yy**2 + xx**2 <= radius**2)
     return np.clip(image, 0, 65535).astype(np.uint16)
 
 
@@ -74,11 +75,15 @@ def nuclear_field(diameter: float, count: int, seed: int, side: int = 0) -> NDAr
 def crowded(seed: int) -> NDArray[np.uint16]:
     """A field so full of dim objects that what differs between them passes for noise."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:300, :300]
-    image = np.zeros(y.shape)
+    image = np.zeros((300, 300))
     for place_y, place_x in rng.uniform(0, 300, (1100, 2)):
-        image = np.maximum(image, 300 * np.exp(-((y - place_y) ** 2 + (x - place_x) ** 2) / 18))
-    return np.clip(image + rng.normal(2, 90, y.shape), 0, 65535).astype(np.uint16)
+        # Farther off than 30 px an object is less than the rounding of the noise.
+        top, left = max(0, int(place_y) - 30), max(0, int(place_x) - 30)
+        window = image[top : int(place_y) + 30, left : int(place_x) + 30]
+        y, x = np.ogrid[: window.shape[0], : window.shape[1]]
+        apart = (y + top - place_y) ** 2 + (x + left - place_x) ** 2
+        np.maximum(window, 300 * np.exp(-apart / 18), out=window)
+    return np.clip(image + rng.normal(2, 90, image.shape), 0, 65535).astype(np.uint16)
 
 
 def wells(count: int) -> Iterator[str]:

@@ -152,7 +152,7 @@ class LiveLine:
 
     def stage(self, text: str) -> None:
         """Print a grey line above the bar."""
-        self._console.print(text, style="dim", markup=False, highlight=False)
+        self._console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, fields: int, already: int, run: str) -> None:
         """Draw the bar."""
@@ -184,6 +184,7 @@ class LiveLine:
             style="yellow",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
 
     def tick(self, progress: Progress) -> None:
@@ -203,7 +204,7 @@ class LiveLine:
 
     def warn(self, text: str) -> None:
         """Print a yellow line."""
-        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False)
+        self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stop the bar and leave it as it is."""

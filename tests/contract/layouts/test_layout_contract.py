@@ -18,6 +18,7 @@ from cellcount_core.layouts.base import Ignored, Layout, Sidecar
 from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.layouts.registry import NAMES, build_layout, kind_of, kinds
 from tests.contract.layouts.layout_contract import EXAMPLES, Example, What
+from tests.often import often
 from tests.unit.plan.listings import MemoryStore, plan_of
 
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -221,7 +222,7 @@ _KEYS = st.builds(
 
 
 @EVERY
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=often(150), deadline=None)
 @given(key=_KEYS)
 def test_any_name_is_read_ignored_or_left_unparsed_and_always_the_same(name: str, key: str) -> None:
     answer = layout(name).parse(key)

@@ -176,6 +176,7 @@ def test_an_environment_is_made_once_for_the_same_requirements(tmp_path: Path) -
     assert python_with("toy", ("one==1",), tmp_path) == folder / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_installed_says_why(tmp_path: Path) -> None:
     with pytest.raises(SystemFailed, match="does not install"):
         python_with("toy", ("./no-such-folder",), tmp_path)

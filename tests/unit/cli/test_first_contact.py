@@ -260,6 +260,7 @@ def test_what_the_system_refuses_is_one_line_with_a_way_out(
         assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_one_line_where_ray_needs_it(images: Path) -> None:
     (images.parent / "file").write_text("no folder")
     command = [sys.executable, "-m", "cellcount_core.cli", "count", str(images), str(images.with_name("out"))]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema.validators import validator_for
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,6 +22,11 @@ def kuberay_schema(kind: str) -> dict[str, object]:
     schema = json.loads(path.read_text())
     assert isinstance(schema, dict)
     return schema
+
+
+def fulfils(document: object, schema: dict[str, object]) -> None:
+    """Raises jsonschema.ValidationError if the document does not fulfil the schema, which is KubeRay's own and not checked itself."""
+    validator_for(schema)(schema).validate(document)
 
 
 def unknown_keys(value: object, schema: dict[str, object], where: str = "") -> Iterator[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import re
 
-import jsonschema
 import yaml
 
 from cellcount_core.cli.settings import build_job
-from tests.unit.deploy.schemas import ROOT, kuberay_schema, unknown_keys
+from tests.unit.deploy.schemas import ROOT, fulfils, kuberay_schema, unknown_keys
 
 MANIFEST = ROOT / "deploy" / "kuberay" / "rayjob-count.yaml"
 
@@ -28,7 +27,7 @@ def pods() -> dict[str, dict]:
 
 
 def test_the_rayjob_fulfils_kuberays_schema() -> None:
-    jsonschema.validate(documents()["RayJob"], kuberay_schema("RayJob"))
+    fulfils(documents()["RayJob"], kuberay_schema("RayJob"))
 
 
 def test_kuberay_knows_every_key_of_the_rayjob() -> None:

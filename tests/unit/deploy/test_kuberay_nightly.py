@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
 from cellcount_core.nightly.config import NightlyConfig
-from tests.unit.deploy.schemas import ROOT, kuberay_schema, unknown_keys
+from tests.unit.deploy.schemas import ROOT, fulfils, kuberay_schema, unknown_keys
 
 FOLDER = ROOT / "deploy" / "kuberay"
 CLUSTER, RAY_CRON, CRON = "raycluster.yaml", "raycronjob-nightly.yaml", "cronjob-nightly.yaml"
@@ -50,7 +49,7 @@ def nightly(name: str) -> NightlyConfig:
 def test_a_manifest_fulfils_kuberays_schema_and_has_no_key_that_it_would_drop(name: str, kind: str) -> None:
     schema, document = kuberay_schema(kind), documents(name)[kind]
 
-    jsonschema.validate(document, schema)
+    fulfils(document, schema)
     assert (
         list(unknown_keys({key: value for key, value in document.items() if key != "metadata"}, schema)) == []
     )
@@ -73,7 +72,7 @@ def test_the_plain_cron_job_has_only_keys_that_kubernetes_knows() -> None:
     assert set(spec) <= _CRON_SPEC
     assert set(job) <= _JOB_SPEC
     assert list(unknown_keys(job["template"], template)) == []
-    jsonschema.validate(job["template"], template)
+    fulfils(job["template"], template)
 
 
 def test_the_plain_cron_job_neither_overlaps_nor_piles_up_nights() -> None:

@@ -84,6 +84,7 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_it_counts_a_plate_on_two_nodes_and_leaves_nothing_running(tmp_path: Path, temporary: Path) -> None:
     plate = write_plate(tmp_path / "plate", well_count=2)
     config = tmp_path / "count.yaml"

@@ -6,6 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,14 +14,19 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = "cellcount_core"
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
-        path.read_text()
-    )
-    for path in sorted((ROOT / PACKAGE).rglob("*.py"))
-}
 ARCHITECTURE = ROOT / "docs/explanation/architecture.md"
 LINE = re.compile(r"^(\w+) \(([\w.]+)\) +→ ([\w.]+) \(([\w.]+)\) +→ (\w+) \(([\w.]+)\)(?: |$)")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package, parsed, by its name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_text()
+        )
+        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
+    }
 
 
 def drawing() -> list[str]:
@@ -43,7 +49,7 @@ def classes(tree: ast.Module) -> set[str]:
 def function(module: str, name: str) -> ast.FunctionDef | None:
     """A function, or a method as `Class.method`."""
     owner, _, own = name.rpartition(".")
-    body = MODULES[module].body
+    body = modules()[module].body
     if owner:
         body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
     return next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == own), None)
@@ -64,7 +70,7 @@ def mentioned(found: ast.FunctionDef) -> set[str]:
 
 def imported(module: str) -> set[str]:
     """Modules of the package that a module imports when it is imported itself."""
-    return {target for node in at_import(MODULES[module]) for target in targets(node)} - {module}
+    return {target for node in at_import(modules()[module]) for target in targets(node)} - {module}
 
 
 def at_import(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -82,25 +88,25 @@ def at_import(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
 
 def targets(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names if alias.name in MODULES)
-    elif node.module in MODULES:
+        yield from (alias.name for alias in node.names if alias.name in modules())
+    elif node.module in modules():
         for alias in node.names:
             inner = f"{node.module}.{alias.name}"
-            yield inner if inner in MODULES else node.module
+            yield inner if inner in modules() else node.module
 
 
 def test_no_class_name_has_two_definitions() -> None:
-    times = Counter(name for tree in MODULES.values() for name in classes(tree))
+    times = Counter(name for tree in modules().values() for name in classes(tree))
     assert {name for name, number in times.items() if number > 1} == set()
 
 
 def test_every_module_that_holds_something_says_what() -> None:
-    assert [module for module, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)] == []
+    assert [module for module, tree in modules().items() if tree.body and not ast.get_docstring(tree)] == []
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     try:
-        TopologicalSorter({module: imported(module) for module in MODULES}).prepare()
+        TopologicalSorter({module: imported(module) for module in modules()}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -113,8 +119,8 @@ def test_the_search_for_circles_sees_the_imports() -> None:
 @pytest.mark.parametrize("line", drawing())
 def test_each_line_of_the_drawing_is_in_the_code(line: str) -> None:
     before, its_module, name, module, after, other_module = parsed(line)
-    assert before in classes(MODULES[f"{PACKAGE}.{its_module}"])
-    assert after in classes(MODULES[f"{PACKAGE}.{other_module}"])
+    assert before in classes(modules()[f"{PACKAGE}.{its_module}"])
+    assert after in classes(modules()[f"{PACKAGE}.{other_module}"])
     found = function(f"{PACKAGE}.{module}", name)
     assert found is not None, f"{name} is no function of {module}"
     assert {before, after} <= mentioned(found) | {name.rpartition(".")[0]}

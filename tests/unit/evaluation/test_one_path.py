@@ -121,6 +121,7 @@ def test_an_evaluation_counts_made_up_images_as_a_run_does(tmp_path: Path) -> No
             assert min(run[1][name] for name in chosen if name != "empty") > 5
 
 
+@pytest.mark.slow
 @needs_data("dsb2018_nuclei")
 def test_an_evaluation_counts_every_validation_image_as_a_run_does(tmp_path: Path) -> None:
     root = data_dir()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import FieldFault, Reason
+from tests.often import often
 from tests.unit.images.encoded import noise, npy, npz, opened, raster, reason, tiff
 
 _GREY = noise(24, 20, dtype="uint8")
@@ -55,7 +56,7 @@ def read_all(body: bytes) -> list[NDArray[np.generic]]:
 
 @pytest.mark.parametrize("kind", FILES)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=often(80), deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_a_file_with_changed_bytes_is_read_or_refused(kind: str, data: st.DataObject) -> None:
     body = bytearray(FILES[kind])
     header = min(len(body), 700)
@@ -73,7 +74,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused(kind: str, data: st.DataOb
 @pytest.mark.parametrize("kind", FILES)
 @given(share=st.floats(0, 0.999))
 @example(share=0.5)
-@settings(max_examples=30, deadline=None, database=None)
+@settings(max_examples=often(30), deadline=None, database=None)
 def test_a_file_that_ends_early_is_truncated_unless_all_its_pixels_are_there(kind: str, share: float) -> None:
     body = FILES[kind][: int(len(FILES[kind]) * share)]
     try:
@@ -91,7 +92,7 @@ def test_a_file_that_ends_early_is_truncated_unless_all_its_pixels_are_there(kin
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 def test_random_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(FieldFault):
         read_all(body)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cellcount_core.domain.scales import Polarity
 from cellcount_core.images.normalise import apply, estimate
 from cellcount_core.images.quality import assess
+from tests.often import often
 from tests.plates import discs
 
 
@@ -37,14 +38,14 @@ def test_a_constant_image_is_all_zeros(value: int, dtype: type) -> None:
     assert not normalised(np.full((40, 50), value, dtype)).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=often(40), deadline=None)
 @given(seed=st.integers(0, 1000), factor=st.floats(0.01, 200), offset=st.floats(-1000, 1000))
 def test_gain_and_offset_of_the_camera_change_nothing(seed: int, factor: float, offset: float) -> None:
     image = with_discs(noise_image(seed, shape=(64, 80)), [(20, 20), (40, 60)], 6, 900)
     np.testing.assert_allclose(normalised(factor * image + offset), normalised(image), atol=2e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=often(30), deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     sigma=st.floats(3, 300),
@@ -102,7 +103,7 @@ def test_integer_and_float_planes_give_the_same_levels() -> None:
     assert estimate(image) == estimate(image.astype(np.float32))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=often(150), deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.images.pixels import project, resize
+from tests.often import often
 
 PLANES = [
     np.array([[0, 65535, 3]], np.uint16),
@@ -60,7 +61,7 @@ def test_planes_that_are_missing_or_differ_are_a_field_fault(mode: str | int) ->
     st.floats(1 / 32, 4),
     st.sampled_from(["uint8", "uint16", "float32"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 def test_resizing_keeps_the_type_and_rounds_each_side(
     height: int, width: int, factor: float, dtype: str
 ) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.normalise import Normalisation, apply
 from cellcount_core.images.tiles import TileGrid, cut, place, plan_tiles
+from tests.often import often
 
 NORM = Normalisation(background=0.0, range=1.0, noise=0.0)
 
@@ -48,7 +49,7 @@ shapes = st.tuples(st.integers(1, 150), st.integers(1, 150))
     st.integers(0, 60),
     st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 def test_the_assembled_map_is_bit_for_bit_the_map_of_the_uncut_field(
     shape: tuple[int, int], stride: int, radius: int, more: int, seed: int
 ) -> None:
@@ -63,7 +64,7 @@ def test_the_assembled_map_is_bit_for_bit_the_map_of_the_uncut_field(
 
 
 @given(shapes, st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 24), st.integers(0, 60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 def test_a_grid_partitions_the_canvas_into_cores_away_from_every_cut(
     shape: tuple[int, int], stride: int, radius: int, more: int
 ) -> None:
@@ -88,7 +89,7 @@ def test_a_grid_partitions_the_canvas_into_cores_away_from_every_cut(
 
 
 @given(st.integers(1, 400), st.sampled_from([1, 4, 16]), st.integers(0, 24), st.integers(0, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=often(200), deadline=None)
 def test_no_fewer_and_no_smaller_tiles_would_do(side: int, stride: int, radius: int, more: int) -> None:
     margin = -(-radius // stride) * stride
     max_tile = 2 * margin + stride + more
@@ -122,7 +123,7 @@ def test_a_tile_too_small_for_the_model_is_refused_with_the_smallest_that_works(
 
 
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([4, 16]), st.integers(0, 2**32 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 def test_the_canvas_beyond_the_field_is_reflected_or_repeated(
     shape: tuple[int, int], stride: int, seed: int
 ) -> None:
@@ -154,7 +155,7 @@ def test_a_plane_of_another_size_than_the_grid_is_refused() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60), deadline=None)
 def test_a_window_of_the_map_needs_only_the_tiles_whose_cores_meet_it(data: st.DataObject) -> None:
     plane = np.random.default_rng(1).integers(0, 200, (150, 130), dtype=np.uint8)
     grid = plan_tiles(plane.shape, stride=8, radius=9, max_tile=64)

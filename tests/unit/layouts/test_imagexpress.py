@@ -10,6 +10,7 @@ from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import WellPosition
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.imagexpress import KIND, ImageXpress
+from tests.often import often
 
 GUID = "E94C24BD-45E4-450A-9919-257C714278F7"
 
@@ -18,7 +19,7 @@ _PLATES = st.text(
 ).filter(lambda name: not name.startswith("."))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=often(300), deadline=None)
 @given(
     plate=_PLATES,
     well=st.builds(WellPosition, st.integers(0, 31), st.integers(0, 47)),

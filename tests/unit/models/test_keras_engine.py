@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_keras_gives_the_golden_tensors_and_the_maps_of_onnx_runtime() -> None:
     package = find_package("nuclei")
     keras = load_engine(package, "keras", threads=1)
@@ -65,6 +66,7 @@ def half(package: Package) -> Package:
     return replace(package, engines=engines, golden_engines=allowed)
 
 
+@pytest.mark.slow
 def test_half_precision_computes_in_float16_and_gives_maps_in_float32_close_to_the_golden_ones() -> None:
     package = half(find_package("nuclei"))
     engine = load_engine(package, "keras-float16", threads=1)
@@ -101,6 +103,7 @@ class SmallDevice:
         return self._network.predict_on_batch(tiles)
 
 
+@pytest.mark.slow
 def test_a_device_without_memory_for_a_batch_is_given_halves_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -123,6 +126,7 @@ def test_a_device_without_memory_for_a_batch_is_given_halves_from_then_on(
     assert small.given == [16, *[2] * 8]
 
 
+@pytest.mark.slow
 def test_a_device_without_memory_for_one_tile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = load_engine(find_package("nuclei"), "keras", threads=1)
     assert isinstance(engine, KerasEngine)
@@ -131,6 +135,7 @@ def test_a_device_without_memory_for_one_tile_says_so(monkeypatch: pytest.Monkey
         engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
 
 
+@pytest.mark.slow
 def test_an_error_of_the_backend_that_is_not_about_memory_is_raised_as_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,6 +15,7 @@ from cellcount_core.models.families.unet import build_unet, fold_batch_norm, str
 
 keras = pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 COMPACT: dict[str, object] = {
     "outputs": 3, "stem": 2, "filters": [3, 4, 5], "encoder": [1, 2, 2], "decoder": [1, 1], "skip": "add", "up": "project",

@@ -133,6 +133,7 @@ def quantise(folder: Path, brightness: float) -> None:
     write_int8(package.network, layer_weights(network), tiles, folder / INT8.file)
 
 
+@pytest.mark.slow
 def test_an_int8_network_that_counts_alike_becomes_the_cpu_engine_with_figures_and_golden_maps(
     package: Path,
 ) -> None:
@@ -154,6 +155,7 @@ def test_an_int8_network_that_counts_alike_becomes_the_cpu_engine_with_figures_a
     assert 0.001 < difference.max() < 0.2
 
 
+@pytest.mark.slow
 def test_an_int8_network_calibrated_on_darkness_is_refused_and_leaves_no_trace(package: Path) -> None:
     quantise(package, brightness=0.002)
     before = bare(package)
@@ -169,6 +171,7 @@ def test_an_int8_network_calibrated_on_darkness_is_refused_and_leaves_no_trace(p
         assert sorted(stored.files) == ["input", "labels", "maps"]
 
 
+@pytest.mark.slow
 def test_a_variant_must_pass_at_every_scale_it_is_tried_at(package: Path) -> None:
     quantise(package, brightness=1.0)
     # Brought down to a sixteenth, the images show nothing to any engine: that passes, and proves nothing.
@@ -183,6 +186,7 @@ def test_a_variant_must_pass_at_every_scale_it_is_tried_at(package: Path) -> Non
     assert "onnxruntime-int8" not in load_package(package).engines
 
 
+@pytest.mark.slow
 def test_a_float16_engine_shares_the_weights_and_is_held_to_the_golden_maps_of_float32(package: Path) -> None:
     add_variant(package, bare(package), FLOAT16, IMAGES[:2], str, diameters=["model"], gate=Tolerance())
     loaded = load_package(package)
@@ -194,6 +198,7 @@ def test_a_float16_engine_shares_the_weights_and_is_held_to_the_golden_maps_of_f
     assert resolve_engine(gpu, "auto", gpus=0) == "onnxruntime"
 
 
+@pytest.mark.slow
 def test_no_two_products_of_the_integers_overflow_what_processors_without_vnni_add_them_in(
     package: Path,
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.objects.cores import CoreParams
 from cellcount_core.objects.separators import build_separator
+from tests.often import often
 
 from .plain_cores import separate_plainly
 
@@ -180,7 +181,7 @@ def test_an_object_that_ends_a_row_and_one_that_begins_the_next_stay_two() -> No
     assert labels[2:6, :4].min() == labels[2:6, :4].max() == 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=often(40), deadline=None)
 @given(
     discs=st.lists(
         st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=8
@@ -195,7 +196,7 @@ def test_moving_the_objects_moves_the_labels_and_changes_nothing(
     np.testing.assert_array_equal(moved[shift[0] : shift[0] + 64, shift[1] : shift[1] + 64], still)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=often(25), deadline=None)
 @given(
     discs=st.lists(
         st.tuples(st.integers(12, 52), st.integers(12, 52), st.integers(3, 10)), min_size=1, max_size=6

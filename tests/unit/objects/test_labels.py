@@ -26,6 +26,7 @@ from cellcount_core.objects.labels import (
     renumber,
     runs_of,
 )
+from tests.often import often
 
 _IMAGES = arrays(np.int32, st.tuples(st.integers(0, 9), st.integers(1, 9)), elements=st.integers(0, 12))
 
@@ -41,7 +42,7 @@ def test_numbers_rise_with_the_first_pixel_and_objects_stay_what_they_are(labels
 
 
 @given(_IMAGES)
-@settings(max_examples=50)
+@settings(max_examples=often(50))
 def test_anchors_are_first_pixels_whatever_is_read_at_once(labels: NDArray[np.int32]) -> None:
     flat = labels.ravel().tolist()
     expected = {value: flat.index(value) for value in flat if value}
@@ -151,7 +152,7 @@ def pieces_agree(inside: NDArray[np.bool_]) -> None:
     assert np.unique(found[found > 0]).tolist() == list(range(1, int(found.max()) + 1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=often(150), deadline=None)
 @given(inside=arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 24))))
 def test_components_of_runs_are_those_of_pixels(inside: NDArray[np.bool_]) -> None:
     pieces_agree(inside)
@@ -179,7 +180,7 @@ def test_an_image_without_anything_has_no_runs() -> None:
     assert not components(nothing).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60), deadline=None)
 @given(inside=arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_what_is_painted_is_what_was_there_however_much_it_is(inside: NDArray[np.bool_]) -> None:
     gap = with_gap(inside)

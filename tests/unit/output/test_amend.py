@@ -24,6 +24,7 @@ from cellcount_core.output.parts import (
 )
 from cellcount_core.stores.base import Store
 from cellcount_core.stores.wrapped import CountingStore
+from tests.often import often
 from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import Made, memory_store, part_of
 
@@ -60,7 +61,7 @@ def assert_is(store: Store, ends: dict[int, End]) -> None:
     assert found.object_digests == fresh.object_digests
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=often(25), deadline=None)
 @given(
     before=st.lists(st.integers(0, 5) | st.sampled_from(FAILED), min_size=1, max_size=8),
     after=st.lists(st.integers(0, 5) | st.sampled_from(FAILED), min_size=8, max_size=8),
@@ -133,7 +134,7 @@ def test_a_death_at_any_moment_leaves_the_old_shard_or_the_new_one_and_a_second_
     assert len(seen) == 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=often(30), deadline=None)
 @given(
     order=st.lists(st.integers(0, 2), max_size=30),
     dying=st.lists(st.none() | st.integers(0, 7), min_size=3, max_size=3),

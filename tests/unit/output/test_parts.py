@@ -30,6 +30,7 @@ from cellcount_core.stores.local import LocalStore
 from cellcount_core.stores.open import open_store
 from cellcount_core.stores.wrapped import CountingStore, Counts
 from tests.lagging import LaggingStore
+from tests.often import often
 from tests.unit.output.stepping import Killed, SteppedStore, Turns
 from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, memory_store, part_of, rows_of
 
@@ -132,7 +133,7 @@ def commit_stepwise(store: Store, order: Sequence[int], dying: Sequence[int | No
         return list(threads.map(work, range(len(dying))))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 @given(
     order=st.lists(st.integers(0, 3), max_size=24),
     dying=st.lists(st.none() | st.integers(0, 6), min_size=2, max_size=4),

@@ -25,6 +25,7 @@ from cellcount_core.output.planfile import (
     shard_limits,
     write_plan,
 )
+from tests.often import often
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _SOURCE = st.builds(Source, _TEXT, st.integers(0, 9), _TEXT, st.integers(-1, 9), st.integers(0, 2**40), _TEXT)
@@ -45,7 +46,7 @@ def _fields(draw: st.DrawFn) -> list[PlannedField]:
     return fields
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=often(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=_fields(), first=st.integers(1, 5), second=st.integers(1, 5))
 def test_what_is_written_is_read_back_and_the_cut_does_not_change_the_digest(
     tmp_path: Path, fields: list[PlannedField], first: int, second: int
@@ -115,7 +116,7 @@ def field(number: int, size: int, key: str | None = None, reason: Reason | None 
     return PlannedField(FieldKey("p", f"W{number:05d}", 1, 1), (source,), reason)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=often(100), deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=40),
     limits=st.builds(ShardLimits, st.integers(1, 9), st.integers(1, 100)),

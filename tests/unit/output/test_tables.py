@@ -36,6 +36,7 @@ from cellcount_core.output.schema import (
     table_from_rows,
     table_schema,
 )
+from tests.often import often
 from tests.unit.reduce.outputs import FINGERPRINT, SCHEMA, Made, object_columns, plate, rows_of
 
 KEY = FieldKey("P", "A01", 1, 1)
@@ -146,7 +147,7 @@ def test_objects_carry_the_key_of_their_field() -> None:
     assert list(zip(*(table.column(name).to_pylist() for name in names), strict=True)) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=often(40), deadline=None)
 @given(cuts=st.sets(st.integers(1, 11)))
 def test_the_digest_of_rows_does_not_depend_on_how_they_are_cut(cuts: set[int]) -> None:
     table = fields_table(rows_of(plate())[0], SCHEMA, FINGERPRINT)

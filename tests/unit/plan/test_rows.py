@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellcount_core.plan.rows import Sorter
+from tests.often import often
 
 ROWS = st.lists(st.tuples(st.text(max_size=3), st.integers(-5, 5), st.text(max_size=2)), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60), deadline=None)
 @given(rows=ROWS, run_rows=st.integers(1, 70))
 def test_a_spilled_merge_equals_a_sort_in_memory_each_time_it_is_read(
     rows: list[tuple[str, int, str]], run_rows: int

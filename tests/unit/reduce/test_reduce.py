@@ -27,6 +27,7 @@ from cellcount_core.stores.base import Store
 from cellcount_core.stores.local import LocalStore
 from cellcount_core.stores.wrapped import CountingStore
 from tests.lagging import LaggingStore
+from tests.often import often
 from tests.unit.reduce.outputs import (
     FINGERPRINT,
     SCHEMA,
@@ -68,7 +69,7 @@ fields_of_runs = st.lists(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=often(20), deadline=None)
 @given(drawn=fields_of_runs, size=st.integers(1, 6))
 def test_the_cut_into_parts_changes_no_byte_of_the_tables(
     drawn: list[tuple[str, str, int, int, int | Reason, float | None]], size: int
@@ -82,7 +83,7 @@ def test_the_cut_into_parts_changes_no_byte_of_the_tables(
     assert pieces.summary == whole.summary
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=often(20), deadline=None)
 @given(counts=st.lists(st.integers(0, 8), min_size=1, max_size=12), size=st.integers(1, 5))
 def test_merged_moments_are_those_of_all_objects_together(counts: list[int], size: int) -> None:
     made = made_fields(*counts)

@@ -26,6 +26,7 @@ from cellcount_core.report.overlay import (
     picture_of,
     round_length,
 )
+from tests.often import often
 
 
 def decoded(png: bytes) -> NDArray[np.uint8]:
@@ -47,7 +48,7 @@ def two_halves() -> tuple[NDArray[np.uint16], NDArray[np.int32]]:
     return plane, labels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=often(40), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 120))
 def test_objects_that_touch_never_share_a_colour_and_six_colours_suffice(seed: int, number: int) -> None:
     rng = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from cellcount_core.domain.fields import Commit, FieldKey, PlannedField, Receipt
 from cellcount_core.runners.driver import Policy, run_shards
 from cellcount_core.runners.events import Progress
 from cellcount_core.runners.pool import Death, EndedAttempt, Mode, ShardTask
+from tests.often import often
 
 POLICY = Policy(max_deaths=2, shard_timeout_s=100.0)
 
@@ -121,7 +122,7 @@ def test_a_shard_that_shared_its_worker_with_poison_loses_no_field() -> None:
 
 
 @given(fields=st.integers(1, 40), poisonous=st.sets(st.integers(0, 39), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=often(60), deadline=None)
 def test_exactly_the_poisonous_fields_are_marked(fields: int, poisonous: set[int]) -> None:
     bad = shard(1, fields)
     poison = {bad.fields[index].key.field_id for index in poisonous if index < fields}
@@ -146,7 +147,7 @@ def test_a_shard_that_dies_only_as_a_whole_is_failed_as_a_whole() -> None:
 
 
 @given(poisonous=st.integers(0, 7), strike=st.integers(0, 30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=often(80), deadline=None)
 def test_a_machine_lost_while_poison_is_looked_for_condemns_no_field(poisonous: int, strike: int) -> None:
     class Struck(ScriptedPool):
         attempts = 0

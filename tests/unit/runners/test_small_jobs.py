@@ -189,6 +189,7 @@ def test_other_cores_go_on_with_the_plan_that_is_there(
     assert digest(out) == digest(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_after_a_process_died_at_work_the_next_one_counts_on_ray(plate: Plate, tmp_path: Path) -> None:
     out = tmp_path / "out"
     hold = (

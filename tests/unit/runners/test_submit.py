@@ -58,7 +58,9 @@ def test_places_that_the_cluster_cannot_see_are_refused_with_the_ways_out(folder
         f"{CONFIG}run: {{model: {{package: ../mine}}}}\n": [
             "run.model.package: '../mine' is not a folder below"
         ],
-        f"{CONFIG}run: {{model: {{package: ./none}}}}\n": ["run.model.package: './none' is no folder below"],
+        f"{CONFIG}run: {{model: {{package: ./none}}}}\n": [
+            "run.model.package: './none' is not a folder below"
+        ],
         f"{CONFIG}runs: {{}}\n": ["runs: unknown key; did you mean 'run'?"],
         f"{CONFIG}output: s3://b/x\n": ["'output' in lines 2 and 3"],
     }.items():

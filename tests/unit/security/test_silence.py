@@ -88,5 +88,6 @@ def test_a_count_leaves_nothing_in_the_home_and_asks_nobody(tmp_path: Path) -> N
     assert [line for line in trace.read_text().splitlines() if "AF_INET" in line] == []
 
 
+@pytest.mark.slow
 def test_workers_on_ray_leave_nothing_in_the_home_but_rays_own_token(tmp_path: Path) -> None:
     assert counted_at_home(tmp_path, "ray") == [".ray/auth_token"]

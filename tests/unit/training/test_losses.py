@@ -7,6 +7,7 @@ import pytest
 
 from cellcount_core.tasks.instances.targets import LossConfig, make_loss
 
+pytestmark = pytest.mark.slow
 MAPS = ("foreground", "distance")
 
 

@@ -12,6 +12,7 @@ from cellcount_core.training.variants import write_int8
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 _OWN_PEAK = Path("/proc/self/clear_refs")
 NETWORK: dict[str, object] = {"outputs": 1, "stem": 1, "filters": [8, 8]}

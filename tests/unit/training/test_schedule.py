@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 
 def rates(steps: int, warmup: int = 10, share: float = 0.3) -> np.ndarray:

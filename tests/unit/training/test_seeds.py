@@ -69,6 +69,7 @@ def test_a_seed_given_twice_or_none_is_refused(tmp_path: Path) -> None:
             train_seeds(compact(tmp_path), seeds, ExecutionConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["serial", "ray"])
 def test_seeds_are_trained_apart_and_one_that_fails_loses_none(
     tmp_path: Path, runner: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

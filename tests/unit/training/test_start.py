@@ -18,6 +18,7 @@ from tests.unit.training.tiny import quiet
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 
 def tuning(folder: Path, finished: TrainConfig, **changes: object) -> InstancesConfig:

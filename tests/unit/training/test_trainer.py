@@ -16,6 +16,7 @@ from tests.unit.training.tiny import quiet, seed_recipe
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 
 def test_both_engines_of_a_trained_package_give_its_golden_tensors(finished: TrainConfig) -> None:

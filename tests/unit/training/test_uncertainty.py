@@ -95,6 +95,7 @@ def labelled(number: int) -> LabelledImage:
     return LabelledImage(f"{number}", made.plane, made.labels, f"{number}", "", made.diameter_px)
 
 
+@pytest.mark.slow
 def test_a_package_is_measured_anew_without_training(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     folder = tmp_path / "nuclei"

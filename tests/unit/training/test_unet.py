@@ -11,6 +11,7 @@ from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.families.unet import LOGITS, build_unet, fold_batch_norm, receptive_radius, stride
 
 keras = pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 SEED: dict[str, object] = {"outputs": 1, "filters": [2, 2, 2, 2, 2]}
 COMPACT: dict[str, object] = {

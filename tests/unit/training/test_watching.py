@@ -17,6 +17,7 @@ from cellcount_core.training.learning import Images
 from cellcount_core.training.watching import CurvePoint, read_curve, write_curve
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+pytestmark = pytest.mark.slow
 
 WHOLE = {"f1": 0.5, "ap": 0.4, "bias": -0.1}
 
