@@ -67,6 +67,7 @@ def count_bytes(
         schema=run_schema(model.package, (CHANNEL.name,), (CHANNEL.name,)),
         plate_sizes={},
         usual_shapes={},
+        plate_numbers={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions(schemes=("file", "memory"))),
