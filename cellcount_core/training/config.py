@@ -196,9 +196,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         if self.kinds and self.data.kind not in self.kinds:
-            raise ValueError(
-                f"data.kind: {self.data.kind!r} is unknown{nearest(self.data.kind, self.kinds)}; one of {', '.join(self.kinds)} expected"
-            )
+            raise ValueError(f"data.kind: {self.data.kind!r} is unknown{nearest(self.data.kind, self.kinds)}")
         if (self.steps > 0) == (self.epochs > 0):
             raise ValueError("give either steps or epochs (a number above 0)")
         if self.network:

@@ -168,10 +168,8 @@ def learning_of(task: str) -> Learning:
     """How networks of the task of that name are trained. Raises ConfigFault, naming the tasks there are, if they are not."""
     trained = [name for name in TASKS if task_named(name).learning is not None]
     if task not in trained:
-        known = "is trained in another way" if task in TASKS else "is unknown"
-        raise ConfigFault(
-            f"task: {task!r} {known}{nearest(task, trained)}; one of {', '.join(trained)} expected"
-        )
+        why = "is not trained by `cellcount train`" if task in TASKS else "is unknown"
+        raise ConfigFault(f"task: {task!r} {why}{nearest(task, trained)}")
     module, _, name = str(task_named(task).learning).partition(":")
     learning: Learning = getattr(import_module(module), name)()
     return learning

@@ -64,7 +64,7 @@ def settings(folder: Path, **changes: object) -> InstancesConfig:
         "network": {"inputs": 2, "outputs": 3, "stem": 1, "filters": [8, 16, 24], "skip": "add", "up": "project", "batch_norm": True},
         "maps": ["foreground", "distance", "size"], "optimiser": {"learning_rate": 0.01, "warmup_steps": 5, "ema": 0.9},
         "augment": {"natural_share": 0.7, "empty_share": 0.05, "diameters_px": [12, 22], "crowded_share": 0.1},
-        "steps": 160, "batch": 4, "crop_px": 64, "int8": "off", "checkpoint_every": 80, "validate_every": 80, "threads": 1,
+        "steps": 160, "batch": 4, "crop_px": 64, "checkpoint_every": 80, "validate_every": 80, "threads": 1,
         "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
     }  # fmt: skip
     return InstancesConfig.model_validate({**tree, **changes})
@@ -136,6 +136,18 @@ def test_it_is_evaluated_on_tables_with_a_column_for_each_channel(package: Packa
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["figures"]["f1_50"]["value"] > 0.9
     assert found["size_estimate"]["within_1_25"] > 0.8
+
+
+def test_suites_say_whether_they_can_judge_a_package_of_two_channels(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_table(tmp_path / "more", 4, first=900)
+    command = ["evaluate", str(package.folder), str(data), "--out", str(tmp_path / "out"), "--suite"]
+    assert main([*command, "accuracy"]) == ExitCode.OK
+    assert main([*command, "robustness"]) == ExitCode.CONFIG
+    assert (
+        "looks at 2 channels (nuclei, marker); it measures packages of one channel" in capsys.readouterr().err
+    )
 
 
 def test_the_curves_and_the_accuracy_are_those_of_both_channels(package: Package) -> None:
