@@ -237,13 +237,15 @@ def evaluate(
     diameter: Diameter = "auto",
     engine: str = "auto",
     limit: int | None = None,
+    faulty: Literal["refuse", "skip"] = "refuse",
     out: Place | None = None,
 ) -> Evaluation:
     """How well a package does on images of which the truth is known, as `cellcount evaluate` measures it.
 
     `data`: the images with their truths, as the package's task asks for them: label images (a folder in any layout that training knows,
     or an `.npz` with `X` and `y`), boxes (Pascal VOC, COCO, YOLO), or a table. `split`: which of its splits ("val" where it has one;
-    "all" for every image). `modality`: only images of these. `limit`: so many images, evenly spread. `out`: a folder for the page, the JSON and the CSV, where they are wanted.
+    "all" for every image). `modality`: only images of these. `limit`: so many images, evenly spread. `faulty`: what is done about faulty boxes.
+    `out`: a folder for the page, the JSON and the CSV, where they are wanted.
 
     Raises ConfigFault (ValueError) where the data or a setting does not fit, ModelFault for a package that cannot be used.
 
@@ -253,12 +255,14 @@ def evaluate(
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import write_result
+    from cellcount_core.labelled.boxes import BoxFault, BoxReading, policy_of
     from cellcount_core.models.package import find_package
     from cellcount_core.output.planfile import usable_cores
 
     with _in_words_of_python():
         package = find_package(os.fspath(model))
-        images = list_data(package, Path(data), split=split, modality=modality, limit=limit)
+        reading = BoxReading(policy_of({}, list(BoxFault) if faulty == "skip" else ()))
+        images = list_data(package, Path(data), split=split, modality=modality, limit=limit, reading=reading)
         found = assess(
             package,
             images,

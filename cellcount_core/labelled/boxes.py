@@ -467,17 +467,29 @@ class _Checker:
     def _once(self, sheet: BoxSheet, boxes: list[DrawnBox]) -> list[DrawnBox]:
         """The boxes without those that are left out because they are there twice."""
         dropped: set[int] = set()
-        iou = box_iou(*[np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)] * 2)
-        for first, second in np.argwhere(np.triu(iou >= NEAR, 1)).tolist():
+        corners = np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)
+        for first, second, iou in _same_place(corners):
             one, other = boxes[first], boxes[second]
             if one.name != other.name:
                 kind = BoxFault.TWO_CLASSES
             else:
                 kind = BoxFault.DUPLICATE if one.corners == other.corners else BoxFault.NEAR_DUPLICATE
-            what = f"{one.name} {_shown(np.array(one.corners))} and {other.name} {_shown(np.array(other.corners))} (IoU {iou[first, second]:.2f})"
+            what = f"{one.name} {_shown(corners[first])} and {other.name} {_shown(corners[second])} (IoU {iou:.2f})"
             if self.tell(kind, f"{sheet.id}: {other.where}", what):
                 dropped.add(second)
         return [box for number, box in enumerate(boxes) if number not in dropped]
+
+
+_ROWS_AT_ONCE = 256
+
+
+def _same_place(corners: NDArray[np.float64]) -> Iterator[tuple[int, int, float]]:
+    """Pairs of boxes (n, 4) that overlap by `NEAR` or more, and by how much; memory grows with n, not with its square."""
+    for start in range(0, len(corners), _ROWS_AT_ONCE):
+        iou = box_iou(corners[start : start + _ROWS_AT_ONCE], corners)
+        for row, second in np.argwhere(iou >= NEAR).tolist():
+            if second > start + row:
+                yield start + row, second, float(iou[row, second])
 
 
 def _shown(corners: NDArray[np.float64]) -> str:
