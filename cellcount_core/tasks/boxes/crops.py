@@ -31,6 +31,8 @@ _SEEN, _UNSEEN = 0.4, 0.1
 """An object of which a crop shows at least the first share is taught, by the part of its box that is shown. One of which it shows less
 than the second share is background. Between them, nothing is taught where it lies."""
 
+_WIDE = (0.4, 2.2)
+
 _OVER = 0.15
 """The share of a crop by which some crops reach over the edge of their image."""
 
@@ -52,12 +54,14 @@ class BoxSample:
 class BoxAugmentConfig(Section):
     """How crops are varied.
 
-    Objects are enlarged or reduced by a log-normal factor of `scale_sigma`, and their sides by one of `stretch_sigma`. `gain_sigma` varies
+    Objects are enlarged or reduced by a log-normal factor of `scale_sigma`, or, in `wide_share` of the crops, by one from 0.4 to 2.2: an
+    image of unknown scale is looked at in several sizes. Their sides are stretched by a factor of `stretch_sigma`. `gain_sigma` varies
     contrast, `colour_sigma` that of single channels, `shift_sigma` the level of the background, `uneven` the strength of uneven light.
     `blur_share` of the crops are blurred, and noise of up to `noise` is added.
     """
 
     scale_sigma: float = Field(0.15, ge=0, le=1)
+    wide_share: float = Field(0.15, ge=0, le=1)
     stretch_sigma: float = Field(0.05, ge=0, le=0.5)
     gain_sigma: float = Field(0.15, ge=0)
     colour_sigma: float = Field(0.08, ge=0)
@@ -104,6 +108,8 @@ def draw_boxes(
 ) -> tuple[Pixels, LabelledBoxes]:
     """An augmented crop (side, side, C) float32 as the network sees it, and its boxes in px of the crop."""
     zoom = float(np.exp(np.clip(rng.normal(0, 1), -2.5, 2.5) * config.scale_sigma))
+    if rng.random() < config.wide_share:
+        zoom = float(np.exp(rng.uniform(*np.log(_WIDE))))
     stretch = float(np.exp(np.clip(rng.normal(0, 1), -2, 2) * config.stretch_sigma))
     window = (side * sample.scale / zoom * stretch, side * sample.scale / zoom / stretch)
     height, width = sample.pixels.shape[:2]
