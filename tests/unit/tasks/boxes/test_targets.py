@@ -12,6 +12,7 @@ from cellcount_core.tasks.object_size.looks import decode_diameter
 
 CALM = BoxAugmentConfig(
     scale_sigma=0,
+    wide_share=0,
     stretch_sigma=0,
     gain_sigma=0,
     colour_sigma=0,
@@ -57,14 +58,14 @@ def test_where_two_gaussians_overlap_the_nearer_object_tells_its_sides():
 def test_a_class_that_may_lack_boxes_teaches_no_background():
     made = targets(labelled([[10, 10, 30, 30]], [1], unlabelled=(0,)))
     assert made[..., 4].sum() == 0
-    assert made[..., 5].min() == 1
+    assert made[20, 20, 5] == made[50, 50, 5] == 1
 
 
 def test_nothing_is_taught_where_an_object_is_half_seen_but_at_a_centre_that_lies_there():
     made = targets(labelled([[10, 10, 30, 30]], [0], ignored=np.array([[15.0, 15, 40, 40]])))
     assert made[35, 35, 4] == 0
     assert made[20, 20, 4] == 1
-    assert made[12, 12, 4] == 1
+    assert made[12, 12, 4] == pytest.approx(1, abs=0.01)
 
 
 def test_an_object_at_the_corner_has_its_peak_inside_the_image():
