@@ -139,11 +139,16 @@ _TRUTHS_DESCRIBED = {
 
 
 def choose(listing: Listing[Image], split: str, modality: Sequence[str]) -> list[ImageEntry[Image]]:
-    """The entries of a split and of some modalities ("" and (): all). Raises ConfigFault, naming the known ones, if
-    none remains."""
+    """The entries of a split and of some modalities ("" and (): all). Data that names no modality is taken for what is asked.
+
+    Raises ConfigFault, naming the known ones, if none remains.
+    """
     entries = listing.entries
+    named = any(e.modality for e in entries)
     chosen = [
-        e for e in entries if (not split or e.split == split) and (not modality or e.modality in modality)
+        e
+        for e in entries
+        if (not split or e.split == split) and (not modality or not named or e.modality in modality)
     ]
     if not chosen:
         known = sorted({e.split for e in entries}), sorted({e.modality for e in entries})

@@ -26,8 +26,9 @@ class DataConfig(Section):
 
     `kind` is the layout, or "auto" for whatever the path looks like; which layouts there are depends on the task. `split` and
     `validation_split` name splits of the data. If the data has no splits, or `validation_split` is "", `validation_share` of the groups
-    is set aside. `fit_share` of the training groups never trains; thresholds are fitted on it. `partial` lists the ids of images in
-    which only a part of the objects is labelled: they train, but neither thresholds nor intervals are fitted on them.
+    is set aside. Thresholds are fitted on `fit_split`, whose images never train; if it is "", `fit_share` of the training groups are set
+    aside for that. `partial` lists the ids of images in which only a part of the objects is labelled: they train, but neither thresholds
+    nor intervals are fitted on them.
 
     `fold` (k, n) holds out the k-th (from 1) of n parts of the groups, whatever split they are of, and measures on that part (see
     training/folds.py, which sets it).
@@ -39,6 +40,7 @@ class DataConfig(Section):
     validation_split: str = "val"
     validation_share: float = Field(0.2, gt=0, lt=1)
     modality: tuple[str, ...] = ()
+    fit_split: str = ""
     fit_share: float = Field(0.1, ge=0, lt=0.5)
     partial: tuple[str, ...] = ()
     title: str = ""

@@ -14,7 +14,6 @@ from cellcount_core import __version__
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.evaluation.evaluate import (
-    Diameter,
     in_turn,
     objects_of,
     package_scorer,
@@ -201,8 +200,7 @@ def finish_package(
     These are the variants that pass, the interval, the domain, and the accuracy.
     """
     # An estimate of the size looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
-    as_it_is: tuple[Diameter, ...] = ("model",)
-    tried = ((INT8, lesson.diameters()), (FLOAT16, as_it_is))
+    tried = ((INT8, lesson.diameters()), (FLOAT16, lesson.diameters()[:1]))
     for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
         manifest = add_variant(
             folder, manifest, variant, lesson.fitting_images(), report, diameters=diameters, gate=Tolerance()
@@ -257,15 +255,18 @@ def refit_package(config: TrainConfig, lesson: Lesson, folder: Path, *, report: 
 def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say) -> dict[str, object]:
     name = resolve_engine(package, "auto", gpus=0)
     engine = load_engine(package, name, 1)
-    with package_scorer(package, engine) as score:
-        as_is = stated_figures(package, list(in_turn(score, lesson.validation)))
-    report(f"validation as it is, {name}: {as_is}")
+    first, *others = lesson.diameters()
+    with package_scorer(package, engine, first) as score:
+        as_counted = stated_figures(package, list(in_turn(score, lesson.validation)))
+    how = "as it is" if first == "model" else f"at a diameter of {first:g} px"
+    report(f"validation {how}, {name}: {as_counted}")
     figures: dict[str, object] = {
         "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
         "engine": name,
-        **as_is,
+        **({} if first == "model" else {"diameter_px": first}),
+        **as_counted,
     }
-    if "auto" in lesson.diameters():
+    if "auto" in others:
         with package_scorer(package, engine, "auto") as score:
             own = stated_figures(package, list(in_turn(score, lesson.validation)))
         report(f"validation at each image's own estimate, {name}: {own}")
@@ -300,7 +301,7 @@ def _training(config: TrainConfig, lesson: Lesson, step: int) -> dict[str, objec
 def _write_counts(config: TrainConfig, package: Package, lesson: Lesson) -> None:
     """Write `index,count` for each validation image to a CSV in the work folder."""
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
-    with package_scorer(package, engine) as score:
+    with package_scorer(package, engine, lesson.diameters()[0]) as score:
         lines = [
             f"{index},{objects_of(score(image)).counted}" for index, image in enumerate(lesson.validation)
         ]

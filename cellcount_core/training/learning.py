@@ -122,9 +122,10 @@ class Lesson(Protocol):
         ...
 
     def diameters(self) -> tuple[Diameter, ...]:
-        """The ways in which such a package is used to bring images to its scale: ("model",), with "auto" if it tells sizes itself.
+        """The ways in which such a package is used to bring images to its scale: "model", a number of px, or "auto" if it tells sizes
+        itself.
 
-        Variants must pass at each, and the accuracy is stated for each.
+        Variants must pass at each, and the accuracy is stated for each; the first one is the usual one, and never "auto".
         """
         ...
 
@@ -206,27 +207,32 @@ def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> I
     """
     data, roles = config.data, config.input.channels
     splits = listing.has_splits
-    rest = [entry.load(roles) for entry in choose(listing, data.split if splits else "", data.modality)]
+
+    def of_split(name: str) -> list[Image]:
+        return [entry.load(roles) for entry in choose(listing, name, data.modality)]
+
+    rest = of_split(data.split if splits else "")
+    fitted = of_split(data.fit_split) if splits and data.fit_split else []
     if data.fold is not None:
-        if splits and data.validation_split:
-            held_back = choose(listing, data.validation_split, data.modality)
-            rest += [entry.load(roles) for entry in held_back]
+        rest += [*fitted, *(of_split(data.validation_split) if splits and data.validation_split else [])]
+        fitted = []
         rest, validation = hold_out(rest, *data.fold)
         how = f"fold {data.fold[0]} of {data.fold[1]} is measured"
     elif splits and data.validation_split:
-        held_back = choose(listing, data.validation_split, data.modality)
-        validation = [entry.load(roles) for entry in held_back]
+        validation = of_split(data.validation_split)
         how = f"split {data.split!r} trains, {data.validation_split!r} is measured"
     else:
         rest, validation = split_groups(rest, data.validation_share)
         how = f"{data.validation_share:.0%} of the groups are measured"
-    train, fit = split_groups(rest, data.fit_share)
+    train, fit = (rest, fitted) if fitted else split_groups(rest, data.fit_share)
     if not train or not validation:
         raise ConfigFault(
             f"{listing.path}: {len(rest) + len(validation)} images leave none to {'measure' if train else 'train on'}; a group "
             "(file, unless the data names groups) is never cut in two: more images or groups, or a smaller share, expected"
         )
-    report(f"data: {listing.path}: layout {listing.kind!r}, {len(rest) + len(validation)} images; {how}")
+    report(
+        f"data: {listing.path}: layout {listing.kind!r}, {len(train) + len(fit) + len(validation)} images; {how}"
+    )
     whole = [image for image in fit if image.id not in data.partial]
     return Images(train, whole or train, fit or validation, validation)
 

@@ -44,8 +44,6 @@ class BoxSample:
     `labelled` are its boxes in px of `pixels`, which have `scale` times as many pixels a side as the image at the model's scale.
     """
 
-    id: str
-    group: str
     pixels: Pixels
     labelled: LabelledBoxes
     scale: float
@@ -72,12 +70,7 @@ class BoxAugmentConfig(Section):
 
 
 def prepare_boxes(
-    name: str,
-    group: str,
-    planes: Sequence[Plane],
-    labelled: LabelledBoxes,
-    spec: InputSpec,
-    diameter_px: float,
+    planes: Sequence[Plane], labelled: LabelledBoxes, spec: InputSpec, diameter_px: float
 ) -> BoxSample:
     """An image, given as raw planes (H, W), one a role, made ready to be cut.
 
@@ -94,12 +87,14 @@ def prepare_boxes(
         shown.append((scaled - np.float32(norm.background)) / np.float32(norm.range))
     ignored = None if labelled.ignored is None else labelled.ignored * kept
     moved = LabelledBoxes(labelled.boxes * kept, labelled.classes, labelled.unlabelled, ignored)
-    return BoxSample(name, group, np.stack(shown, axis=-1), moved, kept / factor)
+    return BoxSample(np.stack(shown, axis=-1), moved, kept / factor)
 
 
-def whole_crop(sample: BoxSample, side: int) -> tuple[Pixels, LabelledBoxes]:
-    """The upper left part (side, side, C) of an image at the model's scale, otherwise unchanged. Beyond the image is background."""
-    pixels, labelled = _cut(sample, (0.0, 0.0), (side * sample.scale,) * 2, side, cv2.BORDER_CONSTANT)
+def plain_boxes(rng: np.random.Generator, sample: BoxSample, side: int) -> tuple[Pixels, LabelledBoxes]:
+    """A crop (side, side, C) from anywhere in an image at the model's scale, unchanged. Beyond the image is background."""
+    window = side * sample.scale
+    corner = [float(rng.uniform(0, max(0, length - window))) for length in sample.pixels.shape[:2]]
+    pixels, labelled = _cut(sample, (corner[0], corner[1]), (window, window), side, cv2.BORDER_CONSTANT)
     return compress(pixels), labelled
 
 

@@ -34,6 +34,9 @@ _REACH = 3.0
 _SIZED = 0.6
 """Height and width are taught where an object's Gaussian is at least this high."""
 
+_FOUND = 0.3
+"""Score from which on the curves of a training show an object as found."""
+
 _OCTAVES = 5.0
 """Octaves that the maps of height and width span (tasks/object_size/looks.py)."""
 
@@ -144,3 +147,13 @@ def make_loss(config: BoxLossConfig, classes: int, parts: int = 1) -> Loss:
         return total / parts if parts > 1 else total
 
     return loss
+
+
+def found_share(targets: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """The share of the objects whose centre has at least a score of 0.3 in the map of their class, 0..1."""
+    from keras import ops
+
+    classes = logits.shape[-1] - 2
+    peak = ops.cast(targets[..., :classes] >= 1.0, "float32")
+    found = ops.cast(ops.sigmoid(ops.cast(logits[..., :classes], "float32")) >= _FOUND, "float32")
+    return ops.sum(peak * found) / (ops.sum(peak) + 1e-6)

@@ -163,7 +163,7 @@ class BoxesTask:
     """The task of finding objects as boxes, each with a class."""
 
     name = "boxes"
-    learning = None
+    learning = "cellcount_core.tasks.boxes.learn:BoxesLearning"
     preparation = Preparation.OBJECT_SIZE
     example: ClassVar[Mapping[str, object]] = {
         "classes": ["round", "long"], "maps": ["centre_round", "centre_long", "height", "width"], "stride": 1, "receptive_radius": 0,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.models.package import InputSpec
-from cellcount_core.tasks.boxes.crops import BoxAugmentConfig, draw_boxes, prepare_boxes, whole_crop
+from cellcount_core.tasks.boxes.crops import BoxAugmentConfig, draw_boxes, plain_boxes, prepare_boxes
 from cellcount_core.tasks.boxes.targets import BoxLossConfig, LabelledBoxes, make_loss, stack_targets
 from cellcount_core.tasks.object_size.looks import decode_diameter
 
@@ -97,19 +97,17 @@ def sample(diameter: float = 20.0):
     plane = rng.integers(0, 50, (90, 120)).astype(np.uint8)
     plane[20:40, 30:50] = 200
     given = labelled([[20, 30, 40, 50]], [0])
-    return prepare_boxes(
-        "a", "a", (plane, plane), given, InputSpec(("red", "green"), 20.0, 99.8, 12.0), diameter
-    )
+    return prepare_boxes((plane, plane), given, InputSpec(("red", "green"), 20.0, 99.8, 12.0), diameter)
 
 
 @pytest.mark.parametrize("diameter", [10.0, 20.0, 50.0])
 def test_a_crop_shows_the_object_at_the_models_scale_where_its_box_says(diameter):
-    pixels, boxes = whole_crop(sample(diameter), 192)
+    pixels, boxes = plain_boxes(np.random.default_rng(0), sample(diameter), 256)
     y0, x0, y1, x1 = boxes.boxes[0]
     assert [y0, x0, y1, x1] == pytest.approx(np.array([20, 30, 40, 50]) * 20 / diameter, abs=1)
     inside = pixels[round(y0) + 1 : round(y1) - 1, round(x0) + 1 : round(x1) - 1]
     assert inside.min() > 0.7
-    assert pixels.shape == (192, 192, 2)
+    assert pixels.shape == (256, 256, 2)
 
 
 def test_augmented_crops_keep_box_and_object_together_in_all_eight_positions():
