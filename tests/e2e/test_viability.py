@@ -354,6 +354,9 @@ def test_one_image_is_judged_by_its_own_cells(plate: Path) -> None:
         settings={"run.axes": "CYX"},
     )
     assert found.count == pytest.approx((true.live + true.dead) / 2, abs=2)
+    assert found.row["viability"] == pytest.approx(50, abs=3)
+    assert found.objects is not None
+    assert set(found.objects.column("class").to_pylist()) == {"live", "dead"}
 
 
 def test_each_plate_has_thresholds_of_its_own_and_a_new_one_changes_no_other(

@@ -24,7 +24,7 @@ _CELLS = 16
 _SMALLEST_CELL, _LARGEST_CELL = 48, 256
 """Px: a cell holds several cells' worth of background, and is smaller than the fall of light."""
 
-_SAMPLE_SIDE = 64
+_SAMPLE_SIDE = 48
 """Pixels along each side of a cell of the grid that are looked at, at most."""
 
 _LOW = 0.2
@@ -78,7 +78,8 @@ def _level(cell: Plane, noise: float) -> float:
     step = max(1, min(cell.shape) // _SAMPLE_SIDE)
     values = cell[::step, ::step].astype(np.float64).ravel()
     reach = _REACH * max(noise, _LEAST_NOISE)
-    level = float(np.quantile(values, _LOW))
+    place = int(_LOW * (values.size - 1))
+    level = float(np.partition(values, place)[place])
     for _ in range(_ROUNDS):
         near = values[np.abs(values - level) <= reach]
         if not near.size:
