@@ -102,6 +102,9 @@ def to_json(run: RunFile) -> bytes:
     """The bytes of run.json. Keys keep their order, because the order of `channels` is that of the model's inputs."""
     data = {**asdict(run), "schema_version": run.schema.version}
     del data["schema"]
+    if not run.plate_numbers:
+        # Tasks that need nothing of plates do not have it.
+        del data["plate_numbers"]
     data["schema"] = _schemas().dump_python(run.schema, mode="json", exclude_defaults=True)
     return (json.dumps(data, indent=2) + "\n").encode()
 
