@@ -5,6 +5,8 @@ They are what the network is unsure of, and the contrast, sharpness, unrest and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +14,14 @@ from numpy.typing import NDArray
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.pixels import resize_to
 from cellcount_core.tasks.boxes.section import Boxes
-from cellcount_core.tasks.task import View
+from cellcount_core.tasks.task import Shape, View
 
 _OF_ALL = ("log_doubt", "certainty", "log_density")
 _OF_PLANE = ("log_contrast", "log_unrest", "log_texture", "log_sharpness")
 _OF_PAIR = ("colour_inside", "colour_outside")
 
-_SIDE = 512
-"""Px: the longer side of what is looked at; larger fields are reduced to it."""
+_SIDE = 1024
+"""Px at the model's scale: of larger fields the middle is looked at."""
 
 _TINY = 1e-3
 
@@ -34,15 +36,14 @@ def feature_names(channels: tuple[str, ...]) -> tuple[str, ...]:
 def box_features(view: View, found: Boxes) -> tuple[float, ...] | None:
     """The features of a field with these boxes, in px of the field; None if there is none, or nothing around them.
 
+    The image is looked at as the network sees it, at the model's scale; of a field larger than 1024 px there only the middle is.
     Intensities are taken relative to the brightest level of all counted planes, so they depend on no unit.
     """
-    height, width = view.shape
-    factor = min(1.0, _SIDE / max(height, width))
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
-    inside = _painted(found, factor, size)
+    middle = _middle(view.maps.shape, view.shape)
+    inside = middle.painted(found)
     if not inside.any() or inside.all():
         return None
-    planes = [_small(view.planes[name], size) for name in view.counted]
+    planes = [middle.shown(view.planes[name]) for name in view.counted]
     full = max(_TINY, *(float(np.percentile(plane, 99.5)) for plane in planes))
     shown = [plane / np.float32(full) for plane in planes]
     scores = found.scores
@@ -59,16 +60,41 @@ def box_features(view: View, found: Boxes) -> tuple[float, ...] | None:
     return tuple(told)
 
 
-def _painted(found: Boxes, factor: float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels (h, w) that lie in a box, of a field reduced by `factor` to `size`."""
-    inside = np.zeros(size, np.bool_)
-    for y0, x0, y1, x1 in np.rint(found.boxes * factor).astype(int).tolist():
-        inside[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
-    return inside
+@dataclass(frozen=True, slots=True)
+class _Middle:
+    """The middle of a field: rows and columns in px of the field, and its (h, w) at the model's scale."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    size: Shape
+
+    def shown(self, plane: Plane) -> NDArray[np.float32]:
+        """The middle of a plane (H, W) at the model's scale."""
+        window = np.ascontiguousarray(plane[slice(*self.rows), slice(*self.columns)])
+        return np.asarray(resize_to(window, self.size), np.float32)
+
+    def painted(self, found: Boxes) -> NDArray[np.bool_]:
+        """The pixels (h, w) of the middle, at the model's scale, that lie in a box."""
+        inside = np.zeros(self.size, np.bool_)
+        factors = [
+            side / (end - start)
+            for side, (start, end) in zip(self.size, (self.rows, self.columns), strict=True)
+        ]
+        moved = found.moved(-self.rows[0], -self.columns[0]).boxes * np.array(factors * 2)
+        for y0, x0, y1, x1 in np.rint(np.maximum(moved, 0)).astype(int).tolist():
+            inside[y0:y1, x0:x1] = True
+        return inside
 
 
-def _small(plane: Plane, size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.asarray(plane if plane.shape == size else resize_to(plane, size), np.float32)
+def _middle(model_shape: Shape, shape: Shape) -> _Middle:
+    spans, sizes = [], []
+    for side, full in zip(model_shape, shape, strict=True):
+        size = min(side, _SIDE)
+        length = max(1, round(full * size / side))
+        start = (full - length) // 2
+        spans.append((start, start + length))
+        sizes.append(size)
+    return _Middle(spans[0], spans[1], (sizes[0], sizes[1]))
 
 
 def _of_plane(plane: NDArray[np.float32], inside: NDArray[np.bool_]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -156,3 +157,13 @@ def test_the_covered_area_counts_what_several_boxes_cover_once() -> None:
         painted[y0:y1, x0:x1] = True
     assert covered(boxes) == pytest.approx(painted.sum() / 100)
     assert covered(np.zeros((0, 4))) == 0
+
+
+def test_features_do_not_depend_on_the_size_of_the_image_in_px(package: Package) -> None:
+    discs = grid_of_discs((240, 240), SMALL, 60)
+    large = [(2 * y, 2 * x, 2 * d) for y, x, d in discs]
+    fine = disc_image(large, (480, 480), bright=2000)
+    coarse = cv2.resize(fine, (240, 240), interpolation=cv2.INTER_AREA)
+    one, two = (seen(package, np.asarray(plane, np.uint16)).found for plane in (fine, coarse))
+    assert one.features is not None and two.features is not None
+    assert one.features == pytest.approx(two.features, abs=0.05)
