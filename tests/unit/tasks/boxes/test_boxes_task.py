@@ -166,4 +166,4 @@ def test_features_do_not_depend_on_the_size_of_the_image_in_px(package: Package)
     coarse = cv2.resize(fine, (240, 240), interpolation=cv2.INTER_AREA)
     one, two = (seen(package, np.asarray(plane, np.uint16)).found for plane in (fine, coarse))
     assert one.features is not None and two.features is not None
-    assert one.features == pytest.approx(two.features, abs=0.05)
+    assert one.features == pytest.approx(two.features, abs=0.1)
