@@ -112,6 +112,7 @@ def test_an_array_counts_as_the_file_that_holds_it(counted: tuple[Path, cc.Outpu
     assert (of_array.interval, of_array.diameter) == (of_file.interval, of_file.diameter)
 
 
+@pytest.mark.slow
 def test_the_notebook_counts_as_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]

@@ -135,6 +135,7 @@ def test_nothing_in_the_text_names_a_folder_of_one_machine() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_generator_prints_what_is_committed_when_run_as_a_script(tmp_path: Path) -> None:
     shutil.copytree(DOCS, tmp_path / "docs")
     (tmp_path / "docs" / "reference" / "reasons.md").unlink()

@@ -161,6 +161,7 @@ def test_a_run_without_a_well_still_gives_a_picture() -> None:
     assert pixels(plate_map_png(plate_map(table([]), RUN))).size > 0
 
 
+@pytest.mark.slow
 def test_a_screen_of_many_plates_fits_one_picture() -> None:
     rows = [
         well(f"A{column:02d}", column, plate=f"P{plate:03d}") for plate in range(60) for column in range(1, 9)

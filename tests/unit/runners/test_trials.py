@@ -36,7 +36,8 @@ def halve(number: int, threads: int) -> tuple[float, int]:
     return number / 2, threads
 
 
-@pytest.mark.parametrize("runner", ["serial", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["serial", "ray"])
 def test_a_trial_that_fails_or_dies_is_one_line_and_the_others_have_their_values(runner: str) -> None:
     lines: list[str] = []
     trials = [Trial(f"number {number}", number) for number in (4, 3, 0, 6)]

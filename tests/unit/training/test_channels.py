@@ -104,6 +104,7 @@ def counted(package: Package, plate: Path, out: Path) -> int:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_both_channels_reach_the_network_and_what_one_alone_shows_is_not_counted(
     package: Package, plate: tuple[Path, list[int]], tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_both_channels_reach_the_network_and_what_one_alone_shows_is_not_counted
     assert not any(fields.column("warnings").to_pylist())
 
 
+@pytest.mark.slow
 def test_a_doubt_about_the_second_channel_is_told(package: Package, tmp_path: Path) -> None:
     folder = tmp_path / "P"
     folder.mkdir()
@@ -130,6 +132,7 @@ def test_a_doubt_about_the_second_channel_is_told(package: Package, tmp_path: Pa
     assert "padded" in warnings
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_on_tables_with_a_column_for_each_channel(package: Package, tmp_path: Path) -> None:
     data = write_table(tmp_path / "more", 8, first=900)
     assert main(["evaluate", str(package.folder), str(data), "--out", str(tmp_path / "out")]) == ExitCode.OK
@@ -138,6 +141,7 @@ def test_it_is_evaluated_on_tables_with_a_column_for_each_channel(package: Packa
     assert found["size_estimate"]["within_1_25"] > 0.8
 
 
+@pytest.mark.slow
 def test_suites_say_whether_they_can_judge_a_package_of_two_channels(
     package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +154,7 @@ def test_suites_say_whether_they_can_judge_a_package_of_two_channels(
     )
 
 
+@pytest.mark.slow
 def test_the_curves_and_the_accuracy_are_those_of_both_channels(package: Package) -> None:
     stated = package.accuracy["at_estimated_diameter"]
     assert isinstance(stated, dict)

@@ -117,6 +117,7 @@ def recipe(folder: Path) -> Path:
     return folder / "c.yaml"
 
 
+@pytest.mark.slow
 def test_folds_are_trained_apart_and_those_that_ended_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ from cellcount_core.training.learning import train_config
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
 pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed (extra: evaluate)")
+pytestmark = pytest.mark.slow
 
 SIDE, COUNT = 96, 24
 CLASSES = ("large", "small")

@@ -80,6 +80,7 @@ def test_no_boxes_are_background_and_teach_no_sides():
     assert made[..., 4:6].min() == 1
 
 
+@pytest.mark.slow
 def test_a_perfect_answer_costs_almost_nothing_and_a_missed_object_much():
     made = targets(labelled([[10, 10, 30, 30], [40, 40, 60, 60]], [0, 1]))[None]
     chance = np.clip(made[..., :4], 1e-4, 1 - 1e-4)
