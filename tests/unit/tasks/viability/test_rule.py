@@ -96,6 +96,13 @@ def test_an_all_dead_plate_of_live_and_dead_stains_has_no_live_cell() -> None:
     assert positives(found(dead, live), dead, live) == 500
 
 
+def test_a_million_cells_take_no_longer_and_say_the_same() -> None:
+    signal, every = plate(30_000, 970_000, spill=0.05)
+    rule = found(signal, every)
+    assert rule.populations == 2
+    assert positives(rule, signal, every) == pytest.approx(30_000, rel=0.01)
+
+
 def test_controls_put_the_threshold_between_them() -> None:
     low, high = np.abs(cells(200, 10, 1)), cells(200, 600, 2)
     rule, above, below = from_controls(low, high, NOISE, 0.02)
