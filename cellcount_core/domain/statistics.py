@@ -89,7 +89,8 @@ def wilson(hits: int, trials: int) -> tuple[float, float] | None:
     share, z2 = hits / trials, _Z95**2
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Of none and of all the end is known exactly; computed, it would miss it by rounding.
+    return (0.0 if hits == 0 else middle - half), (1.0 if hits == trials else middle + half)
 
 
 TYPICAL = 0.5

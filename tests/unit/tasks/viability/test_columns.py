@@ -33,6 +33,8 @@ def test_the_interval_is_wilsons(live: int, of: int, low: float, high: float) ->
     assert found["viability_low"] == pytest.approx(low, abs=0.05)
     assert found["viability_high"] == pytest.approx(high, abs=0.05)
     assert found["viability_n"] == of
+    assert (found["viability_low"] == 0.0) == (live == 0)
+    assert (found["viability_high"] == 100.0) == (live == of)
 
 
 def test_nothing_found_has_no_viability() -> None:
