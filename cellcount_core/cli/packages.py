@@ -192,17 +192,19 @@ def report_lines(evaluation: Evaluation) -> list[str]:
     from cellcount_core.evaluation.page import data_words, diameter_words, notices
 
     package = evaluation.package
+    shown_names = [name for name in _SHOWN if name in evaluation.figures]
+    shown_names += [name for name in evaluation.figures if name not in FIGURES]
+    titles = {name: meaning(name).title for name in shown_names}
+    width = max([16, *map(len, titles.values())]) + 2
     lines = [
         f"{package.name} {package.version} ({package.digest[:12]}), engine {evaluation.engine}; {diameter_words(evaluation)}",
         data_words(evaluation),
         *(f"note: {notice}" for notice in notices(evaluation)),
         "",
-        f"{'':<18}value (95 % interval)",
+        f"{'':<{width}}value (95 % interval)",
     ]
-    shown_names = [name for name in _SHOWN if name in evaluation.figures]
-    shown_names += [name for name in evaluation.figures if name not in FIGURES]
     lines += [
-        f"{meaning(name).title:<18}{shown_with_interval(name, evaluation.figures[name])}"
+        f"{titles[name]:<{width}}{shown_with_interval(name, evaluation.figures[name])}"
         for name in shown_names
     ]
     columns = ("f1_50", "ap_mean", "count_mape", "count_bias")
