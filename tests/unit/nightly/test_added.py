@@ -139,6 +139,17 @@ def test_fields_depend_on_each_other_where_their_sizes_are_estimated_together() 
     assert not fields_are_independent(IMAGEXPRESS.model_copy(update={"expect": "rectangular"}))
 
 
+def test_cells_that_are_judged_by_their_plate_are_not_counted_well_by_well() -> None:
+    section = {
+        "layout": {"kind": "imagexpress"},
+        "model": {"package": "viability-fluorescence"},
+        "diameter": 20.0,
+    }
+    given = {"viability": {"thresholds": {"all": 20, "dead": 300}}}
+    assert not fields_are_independent(RunConfig.model_validate(section))
+    assert fields_are_independent(RunConfig.model_validate({**section, **given}))
+
+
 def test_a_file_is_included_by_its_own_name_whatever_signs_it_holds() -> None:
     names = ["TimePoint_1/P1_A01_s1.TIF", "a[1]*/x?.tif", "x.tif"]
     included = matcher(only(IMAGEXPRESS, [Listed(name, 1, "") for name in names]).include)
