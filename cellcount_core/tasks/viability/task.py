@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig, length
-from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Value
+from cellcount_core.domain.columns import OBJECT_NUMBER, Column
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ConfigFault, FieldFault, ModelFault, Reason, nearest
 from cellcount_core.domain.statistics import Moments
@@ -52,7 +52,6 @@ from cellcount_core.tasks.task import (
     task_of,
 )
 from cellcount_core.tasks.viability.columns import (
-    BOTH,
     CLASS_PROBABILITY,
     CLASSES,
     DEAD,
@@ -67,15 +66,19 @@ from cellcount_core.tasks.viability.columns import (
     sample_volume,
     touching,
 )
+from cellcount_core.tasks.viability.judging import (
+    ALL,
+    found_rule,
+    gated,
+    other_role,
+    rules_for,
+    told_by_roles,
+)
 from cellcount_core.tasks.viability.rule import (
     RoleRule,
-    above_noise,
-    between_populations,
     control_warning,
     from_controls,
-    given_rule,
     refuse_swapped,
-    rule_in,
     spill_of_controls,
 )
 from cellcount_core.tasks.viability.score import ViabilityScoring
@@ -83,7 +86,6 @@ from cellcount_core.tasks.viability.signal import Backdrop, backdrop, bright_are
 
 Floats = NDArray[np.float64]
 
-ALL = "all"
 _FINDERS = ("instances", "boxes")
 
 _DENSE = 0.25
@@ -312,114 +314,6 @@ def _in_px(text: str, um_per_px: float | None) -> float:
     return given.value / um_per_px
 
 
-def rules_for(
-    run: RunConfig,
-    numbers: Mapping[str, float],
-    roles: tuple[str, ...],
-    signals: Mapping[str, Floats],
-    noise: Mapping[str, float],
-) -> dict[str, RoleRule]:
-    """The rule of each role: the one given, else that of the plate (`numbers`), else one found on these cells alone."""
-    settings, found = run.viability, {}
-    for role in roles:
-        other = _other(role, roles)
-        planned = rule_in(numbers, role)
-        if role in settings.thresholds:
-            found[role] = given_rule(settings.thresholds[role], settings.spill.get(role, 0.0), noise[role])
-        elif planned is not None:
-            found[role] = planned
-        else:
-            found[role] = _found_rule(
-                role, signals[role], signals[other], noise[role], noise[other], settings.spill.get(role)
-            )
-    return found
-
-
-def _found_rule(
-    role: str, signal: Floats, other: Floats, noise: float, other_noise: float, spill: float | None
-) -> RoleRule:
-    if role == ALL:
-        return above_noise(noise)
-    return between_populations(signal, other, noise, other_noise, spill)
-
-
-def _other(role: str, roles: tuple[str, ...]) -> str:
-    return next(each for each in roles if each != role)
-
-
-def told_by_roles(
-    rules: Mapping[str, RoleRule], signals: Mapping[str, Floats]
-) -> tuple[NDArray[np.int64], Floats, dict[str, Floats]]:
-    """Classes (n,) as places in `CLASSES`, their probabilities (n,), and the signals without what spills over."""
-    roles = tuple(rules)
-    clean = {role: rules[role].clean(signals[role], signals[_other(role, roles)]) for role in roles}
-    chance = {role: rules[role].probability(clean[role]) for role in roles}
-    dead, shown = chance[DEAD], chance[_other(DEAD, roles)]
-    if ALL in rules:
-        # Dead stain tells enough: in dead cells it may drive out the stain of all cells.
-        each = {
-            LIVE: (1 - dead) * shown,
-            DEAD: dead,
-            NEITHER: (1 - dead) * (1 - shown),
-            BOTH: np.zeros_like(dead),
-        }
-        positive = dead >= 0.5
-        kind = np.where(
-            positive, CLASSES.index(DEAD), np.where(shown >= 0.5, CLASSES.index(LIVE), CLASSES.index(NEITHER))
-        )
-    else:
-        each = {
-            LIVE: shown * (1 - dead),
-            DEAD: dead * (1 - shown),
-            BOTH: dead * shown,
-            NEITHER: (1 - dead) * (1 - shown),
-        }
-        is_live, is_dead = shown >= 0.5, dead >= 0.5
-        kind = np.where(
-            is_live & is_dead, CLASSES.index(BOTH),
-            np.where(is_live, CLASSES.index(LIVE), np.where(is_dead, CLASSES.index(DEAD), CLASSES.index(NEITHER))),
-        )  # fmt: skip
-    table = np.stack([each[name] for name in CLASSES])
-    kinds = kind.astype(np.int64)
-    return kinds, table[kinds, np.arange(kinds.size)], clean
-
-
-def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Found:
-    """What was found, without the objects (n,) that are not `kept`; the others are numbered anew, in their order."""
-    if kept.all():
-        return found
-    objects = found.objects
-    assert objects is not None
-    columns, _ = objects.rows()
-    number = int(np.count_nonzero(kept))
-    lookup = np.zeros(kept.size + 1, np.int32)
-    lookup[1:][kept] = np.arange(1, number + 1)
-    areas = {
-        name: np.asarray(values)[kept] for name, values in columns.items() if name.endswith("_AreaShape_Area")
-    }
-    area = int(next(iter(areas.values())).sum()) if areas else objects.area_px
-    edge = np.asarray(columns.get("touches_border", np.zeros(kept.size, np.bool_)))[kept]
-    values: dict[str, Value] = {**found.values, "count": number, "count_border": int(edge.sum())}
-    if "area_fraction" in values:
-        values["area_fraction"] = area / (shape[0] * shape[1])
-    # The interval is that of all objects that the network finds.
-    values |= {name: None for name in ("count_low", "count_high") if name in values}
-    diameters = [
-        np.asarray(values_)[kept]
-        for name, values_ in columns.items()
-        if name.endswith("_AreaShape_EquivalentDiameter")
-    ]
-    middle = float(np.median(diameters[0])) if diameters and number else None
-    return replace(
-        found,
-        values=values,
-        objects=replace(objects, count=number, area_px=area, diameter_px=middle),
-        labels=None if found.labels is None else lookup[found.labels],
-        boxes=None if found.boxes is None else found.boxes[kept],
-        classes=None if found.classes is None else found.classes[kept],
-    )
-
-
 def _rows(
     columns: Mapping[str, ObjectColumn], kept: NDArray[np.bool_], cells: Cells, declared: tuple[Column, ...]
 ) -> tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]:
@@ -483,13 +377,13 @@ class ViabilityRule:
 
     def _parts(self, role: str, table: Floats) -> tuple[Floats, Floats, float, float]:
         """Signal and other signal (n,), and the noise of both."""
-        own, other = self._roles.index(role), self._roles.index(_other(role, self._roles))
+        own, other = self._roles.index(role), self._roles.index(other_role(role, self._roles))
         noise = [float(np.median(table[:, 2 + at])) if len(table) else 0.0 for at in (own, other)]
         return table[:, own], table[:, other], noise[0], noise[1]
 
     def _of_all(self, role: str, table: Floats) -> RoleRule:
         signal, other, noise, other_noise = self._parts(role, table)
-        return _found_rule(role, signal, other, noise, other_noise, self._run.viability.spill.get(role))
+        return found_rule(role, signal, other, noise, other_noise, self._run.viability.spill.get(role))
 
     def _of_controls(
         self, plate: str, role: str, groups: Mapping[str, Floats]
