@@ -94,7 +94,7 @@ def read_voc(folder: Path, counting: Counting = "edges") -> BoxFiles:
     for part, split in _parts(folder, has_voc):
         inside = next((part / name for name in _XML_FOLDERS if _has(part / name, ".xml")), part)
         images = _images(inside, [*(part / name for name in _IMAGE_FOLDERS), part, inside])
-        splits = _voc_splits(part)
+        splits = _voc_splits(part, files)
         used: set[Path] = set()
         for path in sorted(inside.glob("*.xml")):
             sheet = _voc_sheet(path, images, splits.get(path.stem, split), counting, files)
@@ -112,15 +112,23 @@ def has_voc(folder: Path) -> bool:
     return _has(folder, ".xml") or any(_has(folder / name, ".xml") for name in _XML_FOLDERS)
 
 
-def _voc_splits(folder: Path) -> dict[str, str]:
+def _voc_splits(folder: Path, files: BoxFiles) -> dict[str, str]:
     """The split of each image by its name, from train.txt, val.txt and so on; trainval.txt, which joins two, is left out."""
-    return {
-        line.split()[0]: path.stem
-        for path in sorted((folder / _LISTS).glob("*.txt"))
-        if path.stem in _SPLITS
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.strip()
-    }
+    found: dict[str, str] = {}
+    for path in sorted((folder / _LISTS).glob("*.txt")):
+        if path.stem in _SPLITS:
+            lines = _lines(path, files)
+            found |= {line.split()[0]: path.stem for line in lines if line.strip()}
+    return found
+
+
+def _lines(path: Path, files: BoxFiles) -> list[str]:
+    """The lines of a text file; none, and it is told, if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        files.broken.append(Broken(str(path), f"not a text in UTF-8: {error}"))
+        return []
 
 
 def _voc_sheet(
@@ -181,14 +189,14 @@ class _VocReader:
 
     def end(self, name: str, text: str) -> None:
         """An element ends; `text` is what stood in it."""
-        match self._path[1:]:
-            case ["filename"]:
+        match self._path:
+            case ["annotation", "filename"]:
                 self.filename = text.strip()
-            case ["size", side]:
+            case ["annotation", "size", side]:
                 self._size[side] = text.strip()
-            case ["object", "name"]:
+            case ["annotation", "object", "name"]:
                 self.objects[-1] = (text.strip(), self.objects[-1][1])
-            case ["object", "bndbox", corner]:
+            case ["annotation", "object", "bndbox", corner]:
                 self.objects[-1][1][corner] = text.strip()
             case _:
                 pass
@@ -226,7 +234,7 @@ def _read_coco_file(
 ) -> None:
     names: dict[object, str] = {}
     for category in data["categories"]:
-        if isinstance(category, dict) and "id" in category and "name" in category:
+        if isinstance(category, dict) and isinstance(category.get("id"), int | str) and "name" in category:
             names[category["id"]] = str(category["name"])
         else:
             files.broken.append(
@@ -236,22 +244,19 @@ def _read_coco_file(
     boxes: dict[object, list[DrawnBox]] = defaultdict(list)
     for number, annotation in enumerate(data["annotations"], 1):
         where = f"{path.name}, annotation {annotation.get('id', number) if isinstance(annotation, dict) else number}"
-        try:
-            assert isinstance(annotation, dict)
-            x, y, width, height = (float(value) for value in annotation["bbox"])
-            image, category = annotation["image_id"], annotation["category_id"]
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            files.broken.append(
-                Broken(
-                    where, f"image_id, category_id and a bbox of four numbers expected ({error})", box=True
-                )
-            )
+        read = _coco_box(annotation)
+        if read is None:
+            what = f"image_id, category_id and a bbox of four numbers expected (got {annotation!r:.100})"
+            files.broken.append(Broken(where, what, box=True))
             continue
-        boxes[image].append(
-            DrawnBox((y, x, y + height, x + width), names.get(category, f"category {category}"), where)
-        )
+        of, place, corners = read
+        boxes[of].append(DrawnBox(corners, names.get(place, f"category {place}"), where))
     for image in data["images"]:
-        if not isinstance(image, dict) or "id" not in image or "file_name" not in image:
+        if (
+            not isinstance(image, dict)
+            or not isinstance(image.get("id"), int | str)
+            or "file_name" not in image
+        ):
             files.broken.append(
                 Broken(str(path), f"an image with id and file_name expected (got {image!r:.60})")
             )
@@ -260,6 +265,20 @@ def _read_coco_file(
     for strange, drawn in boxes.items():
         label = f"{path.name}, image_id {strange}"
         files.sheets.append(BoxSheet(str(strange), label, None, tuple(drawn), split=split))
+
+
+def _coco_box(annotation: object) -> tuple[int | str, int | str, Corners] | None:
+    """The image, the category and the corners of an annotation; None if it does not say them."""
+    if not isinstance(annotation, dict):
+        return None
+    image, category, sides = (annotation.get(name) for name in ("image_id", "category_id", "bbox"))
+    if not isinstance(image, int | str) or not isinstance(category, int | str) or not isinstance(sides, list):
+        return None
+    try:
+        x, y, width, height = map(float, sides)
+    except (TypeError, ValueError):
+        return None
+    return image, category, (y, x, y + height, x + width)
 
 
 def _coco_sheet(path: Path, split: str, image: Mapping[str, object], boxes: Sequence[DrawnBox]) -> BoxSheet:
@@ -341,24 +360,18 @@ def _yolo_classes(folder: Path, files: BoxFiles) -> tuple[str, ...]:
         names = data.get("names") if isinstance(data, dict) else None
         if isinstance(names, list):
             return tuple(str(name) for name in names)
-        if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+        if isinstance(names, dict) and set(names) == set(range(len(names))):
             return tuple(str(names[number]) for number in range(len(names)))
     for where in (folder, folder / _YOLO_LABELS):
         for name in _YOLO_CLASSES:
             if (where / name).is_file():
-                lines = (where / name).read_text(encoding="utf-8").splitlines()
-                return tuple(line.strip() for line in lines if line.strip())
+                return tuple(line.strip() for line in _lines(where / name, files) if line.strip())
     return ()
 
 
 def _yolo_sheet(path: Path, image: Path | None, split: str, files: BoxFiles) -> BoxSheet:
     boxes = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        files.broken.append(Broken(str(path), f"not a text of boxes: {error}"))
-        lines = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path, files), 1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"

@@ -206,6 +206,32 @@ def test_damaged_files_and_lonely_images_are_told(tmp_path: Path) -> None:
     assert any("document type" in fault.what for fault in report.faults)
 
 
+@pytest.mark.parametrize(
+    ("kind", "file", "before", "after"),
+    [
+        ("coco", "boxes.json", '"image_id": 1', '"image_id": [1]'),
+        ("coco", "boxes.json", '"category_id": 1', '"category_id": {}'),
+        ("coco", "boxes.json", '"file_name": "b.png"', '"name": "b.png"'),
+        ("coco", "boxes.json", '"images"', '"pictures"'),
+        ("voc", "Annotations/a.xml", "<annotation>", "<annotations>"),
+        ("voc", "Annotations/a.xml", "<xmin>10</xmin>", "<xmin>ten</xmin>"),
+        ("voc", "Annotations/a.xml", "<object>", "</object>"),
+        ("yolo", "data.yaml", "names:", "names: ]"),
+        ("yolo", "labels/a.txt", " ", "\udcff"),
+    ],
+)
+def test_what_is_not_what_it_should_be_is_told_and_nothing_else_happens(
+    tmp_path: Path, kind: str, file: str, before: str, after: str
+) -> None:
+    path = write(tmp_path, kind, GOOD) / file
+    text = path.read_text()
+    assert before in text
+    path.write_bytes(text.replace(before, after, 1).encode("utf-8", "surrogateescape"))
+    report = check_boxes(tmp_path, kind).report
+    assert report.counts.get("unreadable", 0) >= 1
+    assert report.refused
+
+
 def test_a_table_gives_splits_and_groups(tmp_path: Path) -> None:
     data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "splits.csv"
     table.write_text("image,group,split\na.png,first,train\nb,first,val\n")
