@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import PurePosixPath
-from xml.sax.saxutils import escape
 
 import numpy as np
 import pyarrow as pa
@@ -80,13 +80,13 @@ def _voc(images: Iterable[BoxedFile], classes: tuple[str, ...]) -> Written:
     """One XML an image. Corners are edges in px from the image's corner, as labelImg writes them, in whole px."""
     for image, key in _named(images, ".xml"):
         lines = [
-            "<annotation>", f"  <filename>{escape(PurePosixPath(image.name).name)}</filename>",
+            "<annotation>", f"  <filename>{escape(PurePosixPath(image.name).name, quote=False)}</filename>",
             f"  <size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>",
         ]  # fmt: skip
         for (y0, x0, y1, x1), name in zip(image.boxes.tolist(), image.classes, strict=True):
             (left, right), (top, bottom) = _whole(x0, x1, image.width), _whole(y0, y1, image.height)
             lines += [
-                f"  <object><name>{escape(name)}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>",
+                f"  <object><name>{escape(name, quote=False)}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>",
                 f"    <bndbox><xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>",
             ]
         yield f"Annotations/{key}", "\n".join([*lines, "</annotation>", ""]).encode()
