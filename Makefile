@@ -17,9 +17,9 @@ help:
 demo: env
 	$(BIN)/cellcount demo demo
 
-# Two cores, two halves at once: tests of parts, and tests of whole runs (on Ray, S3, with faults).
+# Both at once: tests of whole runs (on Ray, S3, with faults) one after the other, and tests of parts on what they leave of the cores.
 test: dev-env
-	@$(BIN)/python -m pytest tests/unit > .tests-of-parts.log 2>&1 & parts=$$!; \
+	@nice $(BIN)/python -m pytest tests/unit $(SPREAD) > .tests-of-parts.log 2>&1 & parts=$$!; \
 	$(BIN)/python -m pytest tests --ignore=tests/unit; runs=$$?; \
 	wait $$parts; failed=$$?; cat .tests-of-parts.log; rm .tests-of-parts.log; \
 	test $$runs -eq 0 && test $$failed -eq 0
