@@ -149,9 +149,7 @@ def _complete(
     run = _runner(folder / ONNX)
     spec = config.input.spec()
     total = stride(network)
-    section: dict[str, object] = {
-        "stride": total, "receptive_radius": receptive_radius(network), **lesson.section(report),
-    }  # fmt: skip
+    section = lesson.section({"stride": total, "receptive_radius": receptive_radius(network)}, report)
     crops = lesson.golden_crops(total)
     put_arrays(folder / GOLDEN, {"input": crops, "maps": np.stack([run(crop) for crop in crops])})
     manifest: dict[str, object] = {

@@ -93,10 +93,11 @@ class Lesson(Protocol):
         """
         ...
 
-    def section(self, report: Say) -> dict[str, object]:
-        """The task's section of the manifest before anything is fitted, without `stride` and `receptive_radius`.
+    def section(self, network: Mapping[str, object], report: Say) -> dict[str, object]:
+        """The task's section of the manifest before anything is fitted.
 
-        It must have `maps`. What a run keeps of the package it started from is here.
+        It must have `maps`, and beside them what `network` says (`stride` and `receptive_radius`). What a run keeps of the package it
+        started from is here.
         """
         ...
 
@@ -158,6 +159,13 @@ class Learning(Protocol):
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """The loss. It is divided by `parts`, for batches that are cut into so many parts whose losses are added up."""
+        ...
+
+    def first_chance(self, config: TrainConfig) -> Mapping[int, float]:
+        """What maps show everywhere before anything is learnt, by the number of the map; 0.5 for maps that are not named.
+
+        A map that is almost everywhere 0 is learnt sooner if it begins so.
+        """
         ...
 
     def metric(self) -> Loss:

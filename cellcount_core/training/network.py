@@ -181,14 +181,24 @@ def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]
     config = started(config)
     keras.utils.set_random_seed(config.seed)
     network = build_unet(config.network, dtype=config.dtype)
+    learning = learning_of(config.task)
+    _begin_with(network, learning.first_chance(config))
     load_start(config, network)
     trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
-    learning = learning_of(config.task)
     trainee.compile(
         _optimiser(config, steps), loss=learning.loss(config, parts_of_a_batch()), metrics=[learning.metric()]
     )
     trainee.optimizer.build(trainee.trainable_variables)
     return network, trainee
+
+
+def _begin_with(network: keras.Model, chances: Mapping[int, float]) -> None:
+    """Set the biases of the last layer so that maps show these values while the rest of the layer gives 0."""
+    last = network.get_layer(LOGITS)
+    *others, biases = last.get_weights()
+    for number, chance in chances.items():
+        biases[number] = math.log(chance / (1 - chance))
+    last.set_weights([*others, biases])
 
 
 def _optimiser(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:

@@ -2,6 +2,9 @@
 
 A checkpoint is one file that holds weights, optimiser and step, and is always replaced whole. Packages hold networks
 whose batch normalisation is folded into the convolutions, so a fine-tuned network has none.
+
+A package of another task gives the body of its network: all layers but the last, which makes the maps. That network has learned to see
+cells and where they end, so what it is taught anew takes a fraction of the steps and images.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.models.families.unet import parse_unet
+from cellcount_core.models.families.unet import LOGITS, build_unet, parse_unet
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, find_package, load_package
 from cellcount_core.training.config import TrainConfig
@@ -70,8 +73,8 @@ _ENGINE = "keras"
 
 
 def started(config: TrainConfig) -> TrainConfig:
-    """Fill in what the configuration leaves to the package it starts from. Without `start_from` it is returned
-    unchanged.
+    """Fill in what the configuration leaves to the package it starts from: of a package of another task, the network alone. Without
+    `start_from` it is returned unchanged.
 
     Raises ConfigFault if the package cannot be trained further, or if the configuration asks for another network or
     other maps than it has.
@@ -79,15 +82,18 @@ def started(config: TrainConfig) -> TrainConfig:
     if not config.start_from:
         return config
     package = start_package(config)
-    own = config.model_dump(exclude_unset=True)
-    given = package.input
-    taken: dict[str, object] = {
-        "object": package.object_name, **learning_of(config.task).taken(config, package), **own, "network": dict(package.network),
-        "input": {
-            "channels": given.channels, "diameter_px": given.diameter_px, "percentile": given.percentile,
-            "floor_sigmas": given.floor_sigmas, "polarity": given.polarity, **config.input.model_dump(exclude_unset=True),
-        },
-    }  # fmt: skip
+    taken = config.model_dump(exclude_unset=True)
+    if package.task == config.task:
+        given, own = package.input, taken
+        taken = {
+            "object": package.object_name, **learning_of(config.task).taken(config, package), **own, "network": dict(package.network),
+            "input": {
+                "channels": given.channels, "diameter_px": given.diameter_px, "percentile": given.percentile,
+                "floor_sigmas": given.floor_sigmas, "polarity": given.polarity, **config.input.model_dump(exclude_unset=True),
+            },
+        }  # fmt: skip
+    else:
+        taken["network"] = {**package.network, "outputs": len(config.outputs())}
     try:
         return type(config).model_validate(taken)
     except ValidationError as error:
@@ -110,9 +116,10 @@ def start_package(config: TrainConfig) -> Package:
         raise ConfigFault(
             f"{where} has no network that can be trained (family {package.family!r}, engines {sorted(package.engines)})"
         )
-    if package.task != config.task:
+    inputs = parse_unet(package.network).inputs
+    if inputs != len(config.input.channels):
         raise ConfigFault(
-            f"{where} is for the task {package.task!r}, the configuration for {config.task!r}: `task: {package.task}` expected"
+            f"{where} looks at {inputs} channels, the configuration at {len(config.input.channels)} ({', '.join(config.input.channels)})"
         )
     if config.network:
         _check_network(config, package, where)
@@ -151,13 +158,16 @@ def hold_start(config: TrainConfig) -> TrainConfig:
 
 def _check_network(config: TrainConfig, package: Package, where: str) -> None:
     asked, has = asdict(parse_unet(config.network)), asdict(parse_unet(package.network))
+    if package.task != config.task:
+        has["outputs"] = len(config.outputs())
     other = [f"{key} is {has[key]!r}, asked for {asked[key]!r}" for key in has if has[key] != asked[key]]
     if other:
         raise ConfigFault(f"{where} has another network: {'; '.join(other)}. Leave `network` out")
 
 
 def load_start(config: TrainConfig, network: keras.Model) -> None:
-    """Load the weights of the starting package into a newly built network. Does nothing without `start_from`.
+    """Load the weights of the starting package into a newly built network: of a package of another task, all but those of the last layer.
+    Does nothing without `start_from`.
 
     Raises ModelFault if the file does not hold the weights of the network the package describes.
     """
@@ -165,10 +175,15 @@ def load_start(config: TrainConfig, network: keras.Model) -> None:
         return
     package = start_package(config)
     path = package.file(package.engines[_ENGINE])
+    given = network if package.task == config.task else build_unet(package.network)
     try:
-        network.load_weights(str(path))
+        given.load_weights(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise ModelFault(f"{path}: not the weights of the network the package describes: {error}") from error
+    if given is not network:
+        for layer in network.layers:
+            if layer.weights and layer.name != LOGITS:
+                layer.set_weights(given.get_layer(layer.name).get_weights())
 
 
 def start_record(config: TrainConfig) -> dict[str, object]:
@@ -176,4 +191,9 @@ def start_record(config: TrainConfig) -> dict[str, object]:
     if not config.start_from:
         return {}
     package = start_package(config)
-    return {"started_from": {"name": package.name, "version": package.version, "digest": package.digest}}
+    taken = "all layers" if package.task == config.task else "all layers but the last"
+    return {
+        "started_from": {
+            "name": package.name, "version": package.version, "digest": package.digest, "layers": taken,
+        }
+    }  # fmt: skip

@@ -51,6 +51,9 @@ from cellcount_core.training.start import start_package
 FIRST_SCORE = 0.3
 """Least score of an object before thresholds are fitted."""
 
+_RARE = 0.02
+"""What a map of centres shows before anything is learnt."""
+
 _LOWEST, _HIGHEST = 0.02, 0.98
 """Thresholds are looked for between these."""
 
@@ -97,7 +100,7 @@ def _own(config: TrainConfig) -> BoxesConfig:
 class BoxesLearning:
     """How networks that find boxes are trained."""
 
-    settings = BoxesConfig
+    settings: type[TrainConfig] = BoxesConfig
 
     def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
         """The classes of the package, which the configuration must name too."""
@@ -111,19 +114,27 @@ class BoxesLearning:
 
     def load(self, config: TrainConfig, report: Say) -> BoxLesson:
         """Read and split images with boxes in any format of `labelled.boxes`."""
-        own = _own(config)
-        data = own.data.listed(own.classes)
-        for line in data.report.lines():
-            report(line)
-        return BoxLesson(own, split_images(config, Listing(data.path, data.kind, data.entries), report))
+        return BoxLesson(_own(config), boxed_images(_own(config), report))
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """See `make_loss`."""
         return make_loss(_own(config).loss, len(_own(config).classes), parts)
 
+    def first_chance(self, config: TrainConfig) -> Mapping[int, float]:
+        """Centres are rare."""
+        return dict.fromkeys(range(len(_own(config).classes)), _RARE)
+
     def metric(self) -> Loss:
         """The share of centres that are found."""
         return found_share
+
+
+def boxed_images(config: BoxesConfig, report: Say) -> Images[BoxedImage]:
+    """The images with boxes that a configuration names, split. Raises ConfigFault with all faults of the data if one is refused."""
+    data = config.data.listed(config.classes)
+    for line in data.report.lines():
+        report(line)
+    return split_images(config, Listing(data.path, data.kind, data.entries), report)
 
 
 class BoxLesson:
@@ -222,8 +233,9 @@ class BoxLesson:
         return canvas, resized_shape((height, width), self._factor)
 
     def _first_thresholds(self) -> dict[str, float]:
-        if self._config.start_from:
-            return dict(boxes_section(start_package(self._config)).thresholds)
+        start = start_package(self._config) if self._config.start_from else None
+        if start is not None and start.task == self._config.task:
+            return dict(boxes_section(start).thresholds)
         return dict.fromkeys(self._config.classes, FIRST_SCORE)
 
     def _as_section(self, thresholds: Mapping[str, float]) -> BoxesSection:
@@ -232,11 +244,11 @@ class BoxLesson:
             classes=classes, maps=maps_of(classes), stride=1, receptive_radius=0, thresholds=dict(thresholds)
         )
 
-    def section(self, _: Say) -> dict[str, object]:
+    def section(self, network: Mapping[str, object], _: Say) -> dict[str, object]:
         """Classes, maps, and the thresholds before any are fitted."""
         section = self._as_section(self._first_thresholds())
         return {
-            "classes": list(section.classes), "maps": list(section.maps), "thresholds": section.thresholds, "apart": section.apart,
+            **network, "classes": list(section.classes), "maps": list(section.maps), "thresholds": section.thresholds, "apart": section.apart,
         }  # fmt: skip
 
     def fitted(self, package: Package, engine: Engine, report: Say) -> dict[str, object]:

@@ -99,6 +99,10 @@ class InstancesLearning:
         """See `make_loss`."""
         return make_loss(_own(config).loss, _own(config).maps, parts)
 
+    def first_chance(self, _: TrainConfig) -> Mapping[int, float]:
+        """None: about as many pixels are objects as are not."""
+        return {}
+
     def metric(self) -> Loss:
         """The share of pixels on the right side of the foreground."""
         return pixel_accuracy
@@ -215,7 +219,7 @@ class LabelLesson:
         )
         return package
 
-    def section(self, report: Say) -> dict[str, object]:
+    def section(self, network: Mapping[str, object], report: Say) -> dict[str, object]:
         """Maps, separator, and the numbers for the estimate of sizes, which are kept together with the thresholds."""
         kept = self.kept(report)
         if kept is not None:
@@ -225,7 +229,7 @@ class LabelLesson:
             separator, sizing = dict(self._first_separator()), {}
         else:
             separator, sizing = {"kind": "cores", **SEPARATOR_START}, {}
-        return {"maps": list(self._config.maps), "separator": separator, "sizing": sizing}
+        return {**network, "maps": list(self._config.maps), "separator": separator, "sizing": sizing}
 
     def fitted(self, package: Package, engine: Engine, report: Say) -> dict[str, object]:
         """Sizing numbers first, then thresholds, on images that are brought to scale with those numbers."""

@@ -92,21 +92,6 @@ def test_a_task_that_is_not_trained_is_answered_with_those_that_are(task: str, s
         train_config({**GOOD, "task": task})
 
 
-def test_a_package_of_another_task_is_not_gone_on_from(tmp_path: Path) -> None:
-    from cellcount_core.models.package import find_package, read_for_writing, write_package
-
-    folder = tmp_path / "other"
-    folder.mkdir()
-    for path in find_package("nuclei").folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    manifest = read_for_writing(folder)
-    section = manifest.pop("instances")
-    write_package(folder, {**manifest, "task": "classes", "classes": section})
-    config = train_config({**GOOD, "network": {}, "start_from": str(folder)})
-    with pytest.raises(ConfigFault, match="is for the task 'classes', the configuration for 'instances'"):
-        started(config)
-
-
 def test_a_path_may_name_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLS", "some/where")
     assert DataConfig(path="${CELLS}/set").resolved() == Path("some/where/set")

@@ -11,9 +11,10 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import load_package
+from cellcount_core.tasks.boxes.learn import BoxesConfig
 from cellcount_core.tasks.instances.learn import InstancesConfig, InstancesLearning
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.start import hold_start, start_package, started
+from cellcount_core.training.start import hold_start, start_package, start_record, started
 from tests.unit.training.tiny import quiet
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
@@ -122,6 +123,55 @@ def test_a_package_that_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ConfigFault, match=said):
         started(tuning(tmp_path, finished, **changes))
+
+
+def of_boxes(folder: Path, finished: TrainConfig, **changes: object) -> BoxesConfig:
+    """The training of a box network that starts from the finished run's package, which is of another task."""
+    tree: dict[str, object] = {
+        "name": "boxes", "task": "boxes", "start_from": finished.package_dir, "data": {"path": str(folder)}, "classes": ["round", "long"],
+        "input": {"channels": ["brightfield"], "diameter_px": 12}, "steps": 12, "batch": 4, "crop_px": 32,
+        "work_dir": str(folder / "work"), "package_dir": str(folder / "package"),
+    }  # fmt: skip
+    return BoxesConfig.model_validate({**tree, **changes})
+
+
+def test_a_package_of_another_task_gives_every_layer_but_the_last(
+    tmp_path: Path, finished: TrainConfig
+) -> None:
+    from cellcount_core.models.families.unet import LOGITS, build_unet
+    from cellcount_core.training.network import compiled
+
+    package = load_package(Path(finished.package_dir))
+    config = of_boxes(tmp_path, finished)
+    filled = started(config)
+    assert filled.network == {**package.network, "outputs": 4}
+    assert (filled.input, started(filled)) == (config.input, filled)
+    assert start_record(config)["started_from"] == {
+        "name": "tiny", "version": package.version, "digest": package.digest, "layers": "all layers but the last",
+    }  # fmt: skip
+    network, _ = compiled(config, 12)
+    given = build_unet(package.network)
+    given.load_weights(str(package.file("network.weights.h5")))
+    for layer in network.layers:
+        if layer.weights and layer.name != LOGITS:
+            for mine, theirs in zip(
+                layer.get_weights(), given.get_layer(layer.name).get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(mine, theirs)
+    rare = network.predict_on_batch(np.zeros((1, 32, 32, 1), np.float32))[..., :2]
+    assert rare.max() < 0.1
+
+
+def test_a_package_of_another_number_of_channels_or_of_another_stride_is_refused(
+    tmp_path: Path, finished: TrainConfig
+) -> None:
+    colours = {"channels": ["red", "green", "blue"], "diameter_px": 12}
+    with pytest.raises(
+        ConfigFault, match=r"looks at 1 channels, the configuration at 3 \(red, green, blue\)"
+    ):
+        started(of_boxes(tmp_path, finished, input=colours))
+    with pytest.raises(ConfigFault, match="multiple of the network's stride"):
+        started(of_boxes(tmp_path, finished, crop_px=33))
 
 
 def test_the_package_started_from_is_not_overwritten(tmp_path: Path, finished: TrainConfig) -> None:
