@@ -2,10 +2,12 @@
 
     python -m benchmarks.brightfield split DATA
     python -m benchmarks.brightfield ceiling DATA
+    python -m benchmarks.brightfield bars DATA [--package viability-brightfield] [--record]
 
 DATA is the folder `ldc_live_dead` (github.com/maxKudi/Cell-Dataset): images/*.png and annotations/*.xml (Pascal VOC). `split` writes
 conf/splits/ldc_live_dead.csv. The data set holds many images twice, most of them turned or mirrored and labelled anew. Copies stay
-together in a split, and how far their labels agree is the most that counting can be expected to agree with labels.
+together in a split, and how far their labels agree tells how far counts can be expected to agree with labels. `bars` counts the images
+that are held out, and prints what was asked of the package beside what it reaches, and beside how far the labels agree with themselves.
 """
 
 from __future__ import annotations
@@ -14,22 +16,37 @@ import argparse
 import csv
 import hashlib
 import re
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from benchmarks.record import record
+from cellcount_core.domain.columns import Value
+from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, package_scorer
 from cellcount_core.labelled.boxes import BoxedImage, list_boxes
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
+from cellcount_core.models.package import Package, find_package
+from cellcount_core.pipeline.context import prepare_process
+from cellcount_core.pipeline.field import planes_kit
+from cellcount_core.tasks.boxes.score import box_iou
+from cellcount_core.tasks.matching import matched_pairs
+from cellcount_core.tasks.task import task_of
 
 Corners = NDArray[np.float64]
 
 SPLIT = Path(__file__).resolve().parents[1] / "conf" / "splits" / "ldc_live_dead.csv"
 CLASSES = ("Living Cell", "Dead Cell")
+VIABILITY = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "viability.md"
+MODALITY = "brightfield"
+MEGAPIXEL, ROUNDS = 1024, 5
+SPEED_BAR = 0.5
 HELD_OUT = 0.2
 FOLDS = 5
 ORIENTATIONS = 8
@@ -178,9 +195,9 @@ def split(data: Path, path: Path = SPLIT) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("image", "group", "split", "fold"))
+        writer.writerow(("image", "group", "split", "fold", "modality"))
         for name in sorted(groups):
-            place = ("test", "") if held_out[name] else ("train", folds[name])
+            place = ("test", "", MODALITY) if held_out[name] else ("train", folds[name], MODALITY)
             writer.writerows((f"{member}.png", name, *place) for member in groups[name])
     images_in, boxes_in, dead_in = Counter[str](), Counter[str](), Counter[str]()
     for name, members in groups.items():
@@ -199,56 +216,167 @@ def _family(name: str) -> str:
     return found.group() if found else ""
 
 
-def overlaps(first: Corners, second: Corners) -> NDArray[np.float64]:
-    """Intersection over union (n, m) of boxes (n, 4) and (m, 4)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (first, second)]
-    return np.asarray(common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9), np.float64)
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the labels of copies agree: number of pairs and of boxes, F1 and median IoU of matched boxes, and how many of those agree in class."""
+
+    pairs: int
+    boxes: int
+    matched: int
+    median_iou: float
+    same: int
+
+    @property
+    def f1(self) -> float:
+        """F1 of the boxes of one copy against those of the other, at IoU 0.5."""
+        return 2 * self.matched / self.boxes
+
+    @property
+    def same_class(self) -> float:
+        """The share of matched boxes that have the same class in both."""
+        return self.same / self.matched
 
 
-def pairs(first: Corners, second: Corners) -> list[tuple[int, int, float]]:
-    """Which boxes are the same, each in one pair at most, and how much they overlap (at least 0.5)."""
-    iou = overlaps(first, second)
-    worth = np.where(iou >= _SAME_BOX, 1 + iou, 0)
-    chosen = zip(*linear_sum_assignment(-worth), strict=True)
-    return [(int(i), int(j), float(iou[i, j])) for i, j in chosen if worth[i, j]]
+def agreement(images: Sequence[BoxedImage], copies: Sequence[Copy] | None = None) -> Agreement:
+    """How far the labels of these pairs of copies agree (None: of all that there are among the images)."""
+    known = {image.id: image for image in images}
+    ious: list[float] = []
+    same = boxes = 0
+    chosen = find_copies(images) if copies is None else copies
+    for copy in chosen:
+        one, other = known[copy.first], known[copy.second]
+        height, width = plane_of(other).shape
+        there = turned_boxes(other.boxes, copy.orientation, (height, width))
+        iou = box_iou(one.boxes, there)
+        rows, columns, _ = matched_pairs(iou, _SAME_BOX)
+        ious += iou[rows, columns].tolist()
+        same += sum(one.classes[i] == other.classes[j] for i, j in zip(rows, columns, strict=True))
+        boxes += len(one.boxes) + len(there)
+    return Agreement(len(chosen), boxes, len(ious), float(np.median(ious)), same)
 
 
 def ceiling(data: Path) -> None:
-    """Print how far the labels of copies agree: what a perfect counter would reach against labels like these."""
-    images = {image.id: image for image in load(data)}
+    """Print how far the labels of copies agree."""
+    images = load(data)
+    pixels = {image.id: plane_of(image) for image in images}
+    found = find_copies(images)
+    exact = [c for c in found if c.orientation == 0 and np.array_equal(pixels[c.first], pixels[c.second])]
     print("copies | pairs | boxes | F1 at IoU 0.5 | median IoU | same class")
     print("---|---|---|---|---|---")
-    found = find_copies(list(images.values()))
-    exact = [
-        copy
-        for copy in found
-        if copy.orientation == 0
-        and np.array_equal(plane_of(images[copy.first]), plane_of(images[copy.second]))
-    ]
     for title, copies in (("same pixels", exact), ("all, turned ones too", found)):
-        ious, same, boxes = [], 0, 0
-        for copy in copies:
-            one, other = images[copy.first], images[copy.second]
-            there = turned_boxes(other.boxes, copy.orientation, plane_of(other).shape[:2])
-            matched = pairs(one.boxes, there)
-            ious += [iou for _, _, iou in matched]
-            same += sum(one.classes[i] == other.classes[j] for i, j, _ in matched)
-            boxes += len(one.boxes) + len(there)
+        told = agreement(images, copies)
         print(
-            f"{title} | {len(copies)} | {boxes} | {2 * len(ious) / boxes:.3f} | {np.median(ious):.2f} | "
-            f"{same} of {len(ious)}"
+            f"{title} | {told.pairs} | {told.boxes} | {told.f1:.3f} | {told.median_iou:.2f} | {told.same} of {told.matched}"
         )
+
+
+def bars(data: Path, name: str) -> None:
+    """Print what the package reaches on the images held out, as they are and each at its own estimated size, and how fast it is."""
+    prepare_process()
+    package = find_package(name)
+    engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+    engine.batch = 1
+    listed = list_boxes(data, "voc", classes=CLASSES, table=SPLIT)
+    images = [entry.load(package.input.channels) for entry in listed.chosen("test")]
+    scoring = task_of(package).scoring(package)
+    reached: dict[Diameter, Mapping[str, Value]] = {}
+    diameters: tuple[Diameter, ...] = ("model", "auto")
+    for diameter in diameters:
+        with package_scorer(package, engine, diameter) as score:
+            reached[diameter] = scoring.figures([score(image) for image in images])
+    labels = agreement(load(data))
+    cells = sum(len(image.boxes) for image in images)
+    dead = sum(image.classes.count(CLASSES[1]) for image in images)
+    lines = [
+        f"`{package.name}` {package.version} on {len(images)} images held out: {cells} cells, {dead} of them dead; the labels against themselves: "
+        f"{labels.pairs} pairs of copies",
+        "",
+        "| | asked | as they are | own size each | labels |",
+        "|---|---|---|---|---|",
+    ]
+    for title, asked, holds, told, ceiling in _bars(labels):
+        cells_of = [
+            f"{told(figures)}{'' if holds(figures) else ' **not met**'}" for figures in reached.values()
+        ]
+        lines.append(f"| {title} | {asked} | {' | '.join(cells_of)} | {ceiling} |")
+    seconds = _seconds_a_megapixel(package, engine, images)
+    lines.append(
+        f"| 1 megapixel on one thread | at most {SPEED_BAR:g} s | {seconds:.2f} s{'' if seconds <= SPEED_BAR else ' **not met**'} | | |"
+    )
+    print("\n".join(lines))
+    record("brightfield", lines, VIABILITY)
+
+
+Figures = Mapping[str, Value]
+
+
+def _bars(
+    labels: Agreement,
+) -> list[tuple[str, str, Callable[[Figures], bool], Callable[[Figures], str], str]]:
+    """For each bar its title, what is asked, whether figures hold it, how they are told, and what the labels reach against themselves."""
+
+    def at_least(name: str, least: float) -> Callable[[Figures], bool]:
+        return lambda figures: _number(figures, name) >= least
+
+    def told(name: str) -> Callable[[Figures], str]:
+        return lambda figures: f"{_number(figures, name):.3f}"
+
+    return [
+        ("F1 of cells at IoU 0.5", "0.90 (goal 0.95)", at_least("f1_pooled", 0.9), told("f1_pooled"), f"{labels.f1:.3f}"),
+        (
+            "balanced accuracy of the class", "0.90", at_least("balanced_accuracy", 0.9), told("balanced_accuracy"),
+            f"{labels.same_class:.3f}",
+        ),
+        (
+            "error of the pooled viability", "2 points", lambda figures: abs(_number(figures, "viability_error")) <= 2,
+            lambda figures: f"{_number(figures, 'viability_error'):+.1f} points", "",
+        ),
+        (
+            "95 % interval holds the true viability", "90-98 % of images",
+            lambda figures: 0.9 <= round(_number(figures, "intervals_that_hold"), 3) <= 0.98,
+            lambda figures: f"{_number(figures, 'intervals_that_hold'):.1%}", "",
+        ),
+    ]  # fmt: skip
+
+
+def _number(figures: Figures, name: str) -> float:
+    value = figures[name]
+    assert isinstance(value, float)
+    return value
+
+
+def _seconds_a_megapixel(package: Package, engine: Engine, images: Sequence[BoxedImage]) -> float:
+    """CPU seconds in which one thread counts 1024 x 1024 px made of images side by side: the least of some rounds."""
+    side = min(200, *(min(plane_of(image).shape) for image in images))
+    bytes_only = [plane_of(image)[:side, :side] for image in images if plane_of(image).dtype == np.uint8]
+    across = -(-MEGAPIXEL // side)
+    rows = [
+        np.hstack([bytes_only[(across * row + k) % len(bytes_only)] for k in range(across)])
+        for row in range(across)
+    ]
+    plane = np.ascontiguousarray(np.vstack(rows)[:MEGAPIXEL, :MEGAPIXEL])
+    taken = []
+    with closing(planes_kit(package, engine, counting_of("model"))) as kit:
+        for _ in range(ROUNDS):
+            start = time.process_time()
+            count_plane(kit, plane)
+            taken.append(time.process_time() - start)
+    return min(taken)
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("what", choices=("split", "ceiling"))
+    made.add_argument("what", choices=("split", "ceiling", "bars"))
     made.add_argument("data", type=Path)
+    made.add_argument("--package", default="viability-brightfield")
+    made.add_argument(
+        "--record", action="store_true", help="write the table to docs/explanation/viability.md"
+    )
     arguments = made.parse_args()
-    {"split": split, "ceiling": ceiling}[arguments.what](arguments.data)
+    if arguments.what == "bars":
+        bars(arguments.data, arguments.package)
+    else:
+        {"split": split, "ceiling": ceiling}[arguments.what](arguments.data)
 
 
 if __name__ == "__main__":

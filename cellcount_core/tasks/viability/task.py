@@ -28,6 +28,7 @@ from cellcount_core.domain.statistics import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.output.rows import ObjectColumn
+from cellcount_core.tasks.boxes.section import boxes_section
 from cellcount_core.tasks.instances.columns import (
     CENTRE_X,
     CENTRE_Y,
@@ -43,6 +44,7 @@ from cellcount_core.tasks.task import (
     Head,
     PlateRule,
     Preparation,
+    Scoring,
     SizeEstimate,
     Task,
     TaskColumns,
@@ -82,6 +84,7 @@ from cellcount_core.tasks.viability.rule import (
     spill_of_controls,
 )
 from cellcount_core.tasks.viability.score import ViabilityScoring
+from cellcount_core.tasks.viability.score_boxes import BoxedViabilityScoring
 from cellcount_core.tasks.viability.signal import Backdrop, backdrop, bright_area
 
 Floats = NDArray[np.float64]
@@ -428,7 +431,7 @@ class Viability:
     """The task of telling live cells from dead ones."""
 
     name = "viability"
-    learning = None
+    learning = "cellcount_core.tasks.viability.learn:ViabilityLearning"
     preparation = Preparation.OBJECT_SIZE
     example: ClassVar[Mapping[str, object]] = {
         "instances": {"maps": ["foreground"], "stride": 1, "receptive_radius": 0, "separator": {"kind": "components"}}
@@ -477,9 +480,14 @@ class Viability:
             )
         return ViabilityRule(package, run) if set(roles) - set(settings.thresholds) else None
 
-    def scoring(self, package: Package) -> ViabilityScoring:
-        """Compares the numbers of live and dead cells with true ones from a table."""
-        return ViabilityScoring()
+    def scoring(self, package: Package) -> Scoring:
+        """Compares the numbers of live and dead cells with true ones from a table; where the picture tells the class, boxes with boxes."""
+        finder = _finder(package)
+        if not finder.classes:
+            return ViabilityScoring()
+        # A manifest's keys are sorted; what boxes have are places in the list of their own section.
+        ordered = boxes_section(finder.package).classes
+        return BoxedViabilityScoring({name: finder.classes.get(name, NEITHER) for name in ordered})
 
     def side(self, _: Package) -> int:
         """0: fields are not resized to a number of pixels."""
