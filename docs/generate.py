@@ -211,9 +211,13 @@ def tables_page() -> str:
 
 
 def _example(task: str) -> tables.Schema:
-    """The schema of a run of a task: of the first package of it that is shipped, else for the section that the task gives as an example."""
+    """The schema of a run of a task: of the shipped package of it with the most channels, else for the section that the task gives as an example."""
     if (
-        shipped := next((one for one in shipped_packages() if one.task == task and task != "instances"), None)
+        shipped := max(
+            (one for one in shipped_packages() if one.task == task and task != "instances"),
+            key=lambda one: len(one.input.channels),
+            default=None,
+        )
     ) is not None:
         return run_schema(shipped, shipped.input.channels, ("w1",))
     bare = replace(find_package("nuclei"), task=task)
