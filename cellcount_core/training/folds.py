@@ -1,7 +1,8 @@
 """k-fold: train once for each part of the data with that part held out, and measure what was held out.
 
 Every group of images (a photo, unless the data names groups) is held out exactly once. Folds run as seeds do (runners/trials.py): as Ray
-tasks, or one after the other. A fold that ended is kept in its work folder, so the same command goes on where it was stopped.
+tasks, or one after the other. The package of a fold that was trained is kept, so the same command goes on where it was stopped; only what it
+held out is looked at again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import io
 import json
 import math
 import os
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,8 @@ from cellcount_core.training.start import load_lesson
 
 FEWEST = 2
 
-_KEPT = "fold.pickle"
+_KEPT = "fold.json"
+"""In the work folder of a fold that was trained: its configuration, the folder of its package, and the seconds that it took."""
 _HEADED = {
     "map_50": "mAP50", "map_50_95": "mAP50-95", "f1_50": "F1", "ap_50": "AP", "count_mae": "MAE", "count_mae_share": "MAE/mean", "count_mape": "MAPE",
     "count_bias": "bias", "count_near": "in 10 %", "accuracy": "accuracy",
@@ -54,7 +55,7 @@ class FoldTask:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What a fold gave: the folder of its package, the images that were held out, each scored, and the seconds that it took."""
+    """What a fold gave: the folder of its package, the images that were held out, each scored, and the seconds of its training."""
 
     package: str
     images: tuple[tuple[str, Compared], ...]
@@ -166,15 +167,16 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
     config = train_config(json.loads(task.config)).model_copy(update={"threads": threads})
     work_dir = Path(config.work_dir).expanduser()
     work_dir.mkdir(parents=True, exist_ok=True)
-    if (kept := _kept(work_dir / _KEPT, task)) is not None:
-        return kept
-    since = time.monotonic()
     with (work_dir / LOG).open("a", encoding="utf-8") as log:
 
         def report(line: str) -> None:
             print(line, file=log, flush=True)
 
-        folder = train(config, report=report)
+        if (kept := _kept(work_dir / _KEPT, task)) is None:
+            since = time.monotonic()
+            kept = train(config, report=report), time.monotonic() - since
+            _keep(work_dir / _KEPT, task, *kept)
+        folder, seconds = kept
         package = load_package(folder)
         lesson = load_lesson(config, report=report)
         counting = counting_of(usual_diameter(lesson.diameters()))
@@ -186,9 +188,7 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
             images = tuple(
                 (image.id, scored) for image, scored in zip(lesson.validation, scores, strict=True)
             )
-    held = HeldOut(str(folder), images, time.monotonic() - since)
-    _keep(work_dir / _KEPT, task, held)
-    return held
+    return HeldOut(str(folder), images, seconds)
 
 
 def usual_diameter(known: Sequence[Diameter]) -> Diameter:
@@ -199,21 +199,21 @@ def usual_diameter(known: Sequence[Diameter]) -> Diameter:
     return stated[0] if stated else "auto" if "auto" in known else "model"
 
 
-def _keep(path: Path, task: FoldTask, held: HeldOut) -> None:
+def _keep(path: Path, task: FoldTask, package: Path, seconds: float) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(pickle.dumps((task.config, held)))
+    told = {"config": task.config, "package": str(package.absolute()), "seconds": seconds}
+    temporary.write_text(json.dumps(told) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
-def _kept(path: Path, task: FoldTask) -> HeldOut | None:
-    """What a fold of the same configuration gave before; None if there is nothing, or its package is gone."""
+def _kept(path: Path, task: FoldTask) -> tuple[Path, float] | None:
+    """The package's folder and the seconds of a fold that was trained by the same configuration; None if there is none."""
     try:
-        config, held = pickle.loads(path.read_bytes())  # noqa: S301 - a file of this program, in the work folder
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        config, package, seconds = told["config"], Path(told["package"]), float(told["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    if not isinstance(held, HeldOut) or config != task.config or not Path(held.package).is_dir():
-        return None
-    return held
+    return (package, seconds) if config == task.config and package.is_dir() else None
 
 
 def _figures(folder: str, images: Sequence[tuple[str, Compared]]) -> dict[str, Value]:
