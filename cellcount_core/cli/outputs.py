@@ -120,7 +120,7 @@ def export_samples(
 
     Raises ConfigFault if the run is not one of viability, the plate map is wrong or the time is none, OutputFault if the file cannot be written.
     """
-    from cellcount_core.report.counter_files import asm_json, vicell_csv
+    from cellcount_core.report.counter_files import asm_json, counted_wells, vicell_csv
     from cellcount_core.report.samples import read_platemap, read_samples, sample_names
 
     names = None if platemap is None else sample_names(read_platemap(platemap, ("sample",)))
@@ -128,7 +128,12 @@ def export_samples(
     when = None if measured is None else _time(measured)
     text = vicell_csv(samples, when) if kind == "vicell" else asm_json(samples, file.name, when)
     _write_text(file, text)
-    print(f"{file}: {many(len(samples.wells), 'sample')}")
+    written = samples.wells if kind == "vicell" else counted_wells(samples)
+    print(f"{file}: {many(len(written), 'sample')}")
+    if left := [sample.well for sample in samples.wells if sample not in written]:
+        print(
+            f"  left out, because no image of them could be counted and Allotrope's model takes no measurement without a number: {', '.join(left)}"
+        )
     for told, number in Counter(line for sample in samples.wells for line in sample.told).items():
         print(f"  {many(number, 'sample')}: {told}")
     return int(ExitCode.OK)

@@ -96,11 +96,17 @@ def _gate(text: str | None, samples: Samples) -> float | None:
     return None if um_per_px is None else round(given.value * um_per_px, 3)
 
 
+def counted_wells(samples: Samples) -> tuple[WellSample, ...]:
+    """The wells of which an image was counted."""
+    return tuple(sample for sample in samples.wells if sample.number("fields_ok"))
+
+
 def asm_json(samples: Samples, file_name: str, measured: datetime | None = None) -> str:
     """The run as Allotrope Simple Model `cell-counting` REC/2024/09, one measurement for each well.
 
     `file_name` names the file that is written, `measured` is the time to state, by default when the run was counted. A density or a viability that is not
-    known is left out and stands among the errors with its reason. Raises ConfigFault if no time is known, or if the model's required
+    known is left out and stands among the errors with its reason. The schema takes no measurement without a number, so a well of which no
+    image could be counted is not in the file. Raises ConfigFault if no time is known, or if the model's required
     densities are not known and there is no stain whose count the schema takes instead.
     """
     when = measured or samples.measured
@@ -110,8 +116,10 @@ def asm_json(samples: Samples, file_name: str, measured: datetime | None = None)
         )
     documents = [
         {"measurement aggregate document": {"measurement document": [_measurement(sample, samples, when)]}}
-        for sample in samples.wells
+        for sample in counted_wells(samples)
     ]
+    if not documents:
+        raise ConfigFault("no well of this run could be counted: there is nothing to write")
     data = {
         "$asm.manifest": ASM_MANIFEST,
         "cell counting aggregate document": {

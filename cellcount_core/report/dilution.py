@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.report.samples import MapRow, Samples, read_platemap
+from cellcount_core.report.samples import MapRow, Samples, WellSample, read_platemap
 
 _FEWEST_FRACTIONS, _FEWEST_REPLICATES = 4, 3
 """What ISO 20391-2 asks of a design: with less, the report says so."""
@@ -28,9 +28,10 @@ _FEWEST_FRACTIONS, _FEWEST_REPLICATES = 4, 3
 _MEASURES = (
     ("viable_cells_per_ml", "viable cells/mL"),
     ("cells_per_ml", "cells/mL"),
-    ("live", "live cells"),
-    ("count", "cells"),
+    ("live", "live cells a field"),
+    ("count", "cells a field"),
 )
+"""Numbers of cells are taken by the field: a well of which a field failed has not fewer cells for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +110,14 @@ def _notes(results: Sequence[FractionResult]) -> list[str]:
 def dilution_reports(samples: Samples, platemap: Path) -> list[DilutionReport]:
     """The report of each sample that a plate map lists, by its columns `well`, `sample` and `dilution` (times: 1, 2, 4 …).
 
-    What is measured is what the run has: viable cells/mL where the volume is known, else live cells a well.
+    What is measured is what the run has: viable cells/mL where the volume is known, else live cells a field.
     Wells of the map that the run has not are told in `notes`. Raises ConfigFault if the map is wrong or no well of it was counted.
     """
     rows = read_platemap(platemap, ("sample", "dilution"))
     measure, title = _measure(samples)
     series: dict[str, dict[float, list[float]]] = {}
     absent: list[str] = []
+    partial: set[str] = set()
     for row in rows:
         if not row.columns["dilution"]:
             continue
@@ -123,12 +125,14 @@ def dilution_reports(samples: Samples, platemap: Path) -> list[DilutionReport]:
         if not values:
             absent.append(row.well)
             continue
+        partial.update(sample.well for sample in samples.wells if _is_of(sample, row) and _is_partial(sample))
         series.setdefault(row.columns["sample"], {}).setdefault(1 / _times(row, platemap), []).extend(values)
     if not series:
         raise ConfigFault(f"{platemap}: none of its wells with a dilution was counted in this run")
     reports = [assess_series(sample, title, each) for sample, each in series.items()]
     crowded = sorted({one.well for one in samples.wells if "too_dense" in str(one.values.get("warnings"))})
     notes = [f"not counted in this run: {', '.join(absent)}"] if absent else []
+    notes += [f"some fields could not be counted: {', '.join(sorted(partial))}"] if partial else []
     notes += [f"too dense, where cells lie on each other: {', '.join(crowded)}"] if crowded else []
     return [_with_notes(report, notes) for report in reports]
 
@@ -147,12 +151,19 @@ def _measure(samples: Samples) -> tuple[str, str]:
 def _values_of(row: MapRow, samples: Samples, measure: str) -> list[float]:
     """What was measured in the wells of a row."""
     return [
-        value
+        value / (sample.number("fields_ok") or 1.0) if measure in ("live", "count") else value
         for sample in samples.wells
-        if sample.well == row.well
-        and row.plate in ("", sample.plate)
-        and (value := sample.number(measure)) is not None
+        if _is_of(sample, row) and (value := sample.number(measure)) is not None
     ]
+
+
+def _is_of(sample: WellSample, row: MapRow) -> bool:
+    return sample.well == row.well and row.plate in ("", sample.plate)
+
+
+def _is_partial(sample: WellSample) -> bool:
+    """Whether only some of the fields of a well were counted."""
+    return 0 < (sample.number("fields_ok") or 0) < (sample.number("fields_expected") or 0)
 
 
 def _times(row: MapRow, path: Path) -> float:

@@ -215,3 +215,12 @@ def test_faults_of_a_plate_map_are_named(tmp_path: Path, text: str, said: str) -
     path.write_text(text)
     with pytest.raises(ConfigFault, match=re.escape(said)):
         read_platemap(path, ("sample",))
+
+
+def test_a_well_that_could_not_be_counted_has_no_measurement() -> None:
+    failed: dict[str, object] = {"fields_ok": 0, "fields_expected": 2}
+    document = json.loads(asm_json(samples(COUNTED, failed), "plate.json"))
+    assert faults(document) == []
+    assert len(document["cell counting aggregate document"]["cell counting document"]) == 1
+    with pytest.raises(ConfigFault, match="no well of this run could be counted"):
+        asm_json(samples(failed), "plate.json")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.report.dilution import assess_series, report_lines
+from cellcount_core.report.dilution import assess_series, dilution_reports, report_lines
+from cellcount_core.report.samples import WellSample
+from tests.unit.report.test_counter_files import samples
 
 
 def test_a_proportional_series_has_an_index_of_zero() -> None:
@@ -52,3 +57,23 @@ def test_a_counter_that_misses_every_second_cell_is_as_proportional() -> None:
 def test_what_is_no_series_is_refused(series: dict[float, list[float]]) -> None:
     with pytest.raises(ConfigFault, match="two fractions at least"):
         assess_series("s", "cells", series)
+
+
+def well(name: str, **values: object) -> WellSample:
+    return WellSample("P", name, 1, name, {"fields_ok": 2, "fields_expected": 2, **values})
+
+
+def test_a_well_of_which_a_field_failed_has_not_fewer_cells(tmp_path: Path) -> None:
+    wells = (
+        well("A01", live=120),
+        well("A02", live=60, fields_ok=1),
+        well("A03", live=60),
+        well("A04", live=60),
+    )
+    platemap = tmp_path / "map.csv"
+    platemap.write_text("well,sample,dilution\nA01,s,1\nA02,s,1\nA03,s,2\nA04,s,2\n")
+    [report] = dilution_reports(replace(samples(), wells=wells), platemap)
+    assert [each.values for each in report.fractions] == [(30.0, 30.0), (60.0, 60.0)]
+    assert report.measure == "live cells a field"
+    assert report.r_squared == pytest.approx(1)
+    assert "some fields could not be counted: A02" in report.notes
