@@ -451,13 +451,14 @@ def _result(job: JobConfig, counted: Single) -> Result:
         )
         for code, _ in by_weight(codes)
     ]
+    doubt = [run_file.model_doubt] if run_file.model_doubt else []
     low, high = row.get("count_low"), row.get("count_high")
     labels = seen.found.labels
     return Result(
         count=row.get("count"),
         interval=None if low is None or high is None else (low, high),
         warnings=tuple(row["warnings"]),
-        notes=tuple(in_python(line) for line in (*counted.warnings, *told)),
+        notes=tuple(in_python(line) for line in (*doubt, *counted.warnings, *told)),
         diameter=row.get("diameter_px"),
         um_per_px=row.get("um_per_px"),
         model=f"{name} {run_file.model.version}",

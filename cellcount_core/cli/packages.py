@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from cellcount_core.cli.settings import explain, parsed_assignment, read_settings, read_yaml
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
+from cellcount_core.domain.trust import distrust
 
 if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
@@ -249,8 +250,18 @@ def train(config: Path, assignments: Sequence[str]) -> int:
     """Train as `config` says, with `--set` assignments on top. The last line printed is the package's folder."""
     from cellcount_core.training.trainer import train as run_training
 
-    print(f"package: {run_training(_settings(config, assignments))}")
+    _print_package(run_training(_settings(config, assignments)))
     return int(ExitCode.OK)
+
+
+def _print_package(folder: Path) -> None:
+    """The last lines of a training: whether counts of the package are to be trusted, and its folder."""
+    from cellcount_core.models.package import load_package
+
+    package = load_package(folder)
+    if doubt := distrust(package.name, package.accuracy):
+        print(f"warning: {doubt}")
+    print(f"package: {folder}")
 
 
 def train_seeds(
@@ -291,6 +302,8 @@ def train_folds(
     print(trials.folds_table(result))
     for path in trials.write_folds(settings, result):
         print(path)
+    if doubt := distrust(settings.name, result.pooled):
+        print(f"warning: {doubt}")
     return int(ExitCode.FAILURES if any(fold.fault for fold in result.folds) else ExitCode.OK)
 
 
@@ -298,7 +311,7 @@ def package_now(config: Path, assignments: Sequence[str]) -> int:
     """Write a package from the newest checkpoint of a training, which may still be running."""
     from cellcount_core.training.export import package_now as write_package
 
-    print(f"package: {write_package(_settings(config, assignments))}")
+    _print_package(write_package(_settings(config, assignments)))
     return int(ExitCode.OK)
 
 
@@ -311,7 +324,7 @@ def refit(config: Path, assignments: Sequence[str], folder: Path) -> int:
     prepare_process()
     settings = _settings(config, assignments)
     refit_package(settings, load_lesson(settings, report=print), folder)
-    print(f"package: {folder}")
+    _print_package(folder)
     return int(ExitCode.OK)
 
 

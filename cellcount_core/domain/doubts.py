@@ -186,7 +186,7 @@ _TOLD: dict[Doubt, _Told] = {
     Doubt.TOO_DENSE: _Told(
         "So many objects lie on each other that some are hidden, or count as one: the count may be too low. With outlines: they cover more than a quarter of the field.",
         "{hold} so many objects on each other that some are hidden, or count as one",
-        "dilute the sample further, or image it where it is thinner",
+        "look at {them} (`cellcount pictures`), and image where there are fewer objects, or where they lie further apart",
     ),
     Doubt.OBJECT_CUT: _Told(
         "An object is larger than the largest block it could be separated in, and may be cut.",

@@ -64,6 +64,7 @@ class RunFile:
     listed there, `plan_sha256` that of plan.parquet. `channels` maps the roles of the model, in their order, to the channels counted.
     `schema` describes the tables. `scales` are the object sizes found when planning; it is empty unless `run.diameter` is "auto" and the
     model has a scale. `plate_numbers` are what the task found out about plates then; it is empty for tasks that need nothing.
+    `model_doubt` says why counts of the model are not to be trusted (domain/trust.py), "" if there is no reason.
     """
 
     fingerprint: str
@@ -79,6 +80,7 @@ class RunFile:
     scales: tuple[PlateSize, ...] = ()
     plate_numbers: tuple[PlateNumbers, ...] = ()
     results_version: int = RESULTS_VERSION
+    model_doubt: str = ""
 
     @property
     def noun(self) -> str:
@@ -105,6 +107,8 @@ def to_json(run: RunFile) -> bytes:
     if not run.plate_numbers:
         # Tasks that need nothing of plates do not have it.
         del data["plate_numbers"]
+    if not run.model_doubt:
+        del data["model_doubt"]
     data["schema"] = _schemas().dump_python(run.schema, mode="json", exclude_defaults=True)
     return (json.dumps(data, indent=2) + "\n").encode()
 

@@ -94,13 +94,14 @@ class PlannedModel:
     """What planning must know about the model: its identity, and the roles of its inputs.
 
     `schema_of` gives the schema of its tables, from the names of the counted and of the measured channels. `counts_as_is` says that
-    images are not resized for it.
+    images are not resized for it. `doubt` says why its counts are not to be trusted, "" if there is no reason.
     """
 
     identity: ModelIdentity
     roles: tuple[str, ...]
     schema_of: Callable[[tuple[str, ...], tuple[str, ...]], Schema]
     counts_as_is: bool = False
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +309,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         versions=installed_versions(),
         scales=scales,
         plate_numbers=found[0],
+        model_doubt=order.model.doubt,
     )
     return file, summary
 

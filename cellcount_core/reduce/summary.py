@@ -48,7 +48,7 @@ class PlateDoubt:
 class Summary:
     """What a run came to.
 
-    `model` is the name of the package it was counted with, `noun` what its fields are called ("image" or "field").
+    `model` is the name of the package it was counted with, `model_doubt` why its counts are not to be trusted ("" for no reason), `noun` what its fields are called ("image" or "field").
     `wells_warnings` counts the wells by what should be known of their percentages. `fields` = ok + failed + missing + skipped of `statuses`. `reasons` counts the fields that are not ok, `warnings` the counted fields by the
     codes of their warnings, and `warned` the fields that have any. `doubts` are the plates in doubt. `totals` holds what the columns of the
     schema come to, with the names and in the order of `total_columns`; the values are None if no field was counted. `moments` are those of
@@ -75,6 +75,7 @@ class Summary:
     digests: Mapping[str, str]
     examples: Mapping[str, str]
     wells_warnings: Mapping[str, int]
+    model_doubt: str = ""
 
 
 def summarise(
@@ -109,6 +110,7 @@ def summarise(
         digests=dict(digests),
         examples=dict(examples),
         wells_warnings=dict(sorted(everything.well_concerns.items())),
+        model_doubt=run.model_doubt,
     )
 
 
@@ -147,14 +149,15 @@ def _told(column: Column, totals: Mapping[str, Value]) -> str:
 
 
 def told_doubts(summary: Summary) -> list[str]:
-    """What the rows warn of, in words: one line for each code, the most frequent first, then one for each plate in doubt if the run has
+    """What is doubtful about a run, in words: its package, if its counts are not to be trusted; one line for each code that rows warn of, the most frequent first, then one for each plate in doubt if the run has
     several plates. Each line says what can be done, and names the shipped package that fits, if one does.
     """
     ok, noun, model = summary.statuses[Status.OK.value], summary.noun, summary.model
     shown = summary.doubts[: _SHOWN_PLATES if summary.plates > 1 else 0]
     codes = {*summary.warnings, *(one.doubt.value for one in shown)}
     packages = {code: better_package(code, summary.warnings, model) for code in codes}
-    lines = [
+    lines = [summary.model_doubt] if summary.model_doubt else []
+    lines += [
         sentence(
             code,
             fields,
@@ -218,6 +221,7 @@ def summary_json(summary: Summary) -> bytes:
         "wells_complete": summary.wells_complete,
         "fields": {"expected": summary.fields, **summary.statuses},
         "reasons": dict(summary.reasons),
+        **({"model_doubt": summary.model_doubt} if summary.model_doubt else {}),
         "fields_warned": summary.warned,
         "warnings": dict(summary.warnings),
         "plates_in_doubt": dict(Counter(one.doubt.value for one in summary.doubts)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cellcount_core.config import JobConfig, RunConfig, ViabilityConfig, accepted_failures
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
+from cellcount_core.domain.trust import distrust
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.output.parts import committed_parts, fields_key, read_fields_part
@@ -162,7 +163,11 @@ def planned_model(package: Package, engine: str, kept: RunFile | None = None) ->
     """What planning needs to know about a package. A run that is resumed keeps the schema it was planned with."""
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
     return PlannedModel(
-        identity, package.input.channels, schema_of(package, kept), package.input.diameter_px is None
+        identity,
+        package.input.channels,
+        schema_of(package, kept),
+        package.input.diameter_px is None,
+        distrust(package.name, package.accuracy),
     )
 
 

@@ -7,9 +7,11 @@ If one fails, or its process dies, the others are not affected.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Generic, TypeVar
 
 import ray
@@ -84,12 +86,44 @@ def _in_own_process(
 ) -> Ended[Given]:
     report(f"{trial.name}: begins")
     # A library that computes with threads must not be forked.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        future = pool.submit(act, trial.argument, threads)
-        error = future.exception()
-        ended: Ended[Given] = Ended(future.result()) if error is None else Ended(None, last_line(error))
+    spawning = multiprocessing.get_context("spawn")
+    answer, told = spawning.Pipe(duplex=False)
+    process = spawning.Process(target=_act_and_tell, args=(act, trial.argument, threads, told))
+    process.start()
+    told.close()
+    ended: Ended[Given]
+    try:
+        ended = answer.recv()
+    except EOFError:
+        process.join()
+        ended = Ended(None, f"its process died (exit code {process.exitcode})")
+    finally:
+        # Ctrl-C in this process must not leave the other one at work.
+        process.terminate()
+        process.join()
+        answer.close()
     report(f"{trial.name}: {ended.fault or 'done'}")
     return ended
+
+
+def _act_and_tell(
+    act: Callable[[Asked, int], Given], argument: Asked, threads: int, told: Connection[Ended[Given], object]
+) -> None:
+    """Call `act` in a process of its own, which ends when the process that waits for the answer does."""
+    Thread(target=_end_with_parent, name="watch-parent", daemon=True).start()
+    try:
+        ended = Ended(act(argument, threads))
+    # Nothing is swallowed: the trial's line says it.
+    except Exception as error:  # noqa: BLE001
+        ended = Ended(None, last_line(error))
+    told.send(ended)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _on_ray(

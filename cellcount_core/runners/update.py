@@ -25,6 +25,7 @@ from cellcount_core.domain.columns import DETAIL, FIELD_ID, STATUS
 from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
+from cellcount_core.domain.trust import distrust
 from cellcount_core.models.package import find_package
 from cellcount_core.output.labels import LABELS, label_key
 from cellcount_core.output.parts import (
@@ -139,7 +140,11 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
             kept, number_finder(job.run, package, source, own_threads(job), events.stage)
         )
         planned = PlannedModel(
-            kept.model, package.input.channels, schema_of(package, kept), package.input.diameter_px is None
+            kept.model,
+            package.input.channels,
+            schema_of(package, kept),
+            package.input.diameter_px is None,
+            distrust(package.name, package.accuracy),
         )
         limits = shard_limits(job.execution)
         with plan_survey(seen, planned, limits, find_sizes, before, numbers) as plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
 from cellcount_core.labelled.boxes import list_boxes
-from cellcount_core.models.package import Package
+from cellcount_core.models.package import Package, read_for_writing, write_package
 from cellcount_core.report.overlay import PALETTE
 from tests.boxes import SMALL, box_package, disc_image
 from tests.jobs import rows
@@ -85,6 +86,27 @@ def test_an_array_of_colours_is_counted_by_function_and_shows_its_boxes(package:
     colours = {tuple(colour) for colour in np.unique(shown.reshape(-1, 3), axis=0).tolist()}
     assert {PALETTE[0], PALETTE[1]} <= colours
     assert result._repr_png_().startswith(b"\x89PNG")
+
+
+def test_counts_of_a_package_that_measured_badly_are_told_not_to_be_trusted(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(package.folder, bad)
+    manifest = {**read_for_writing(bad), "accuracy": {"f1_50": 0.21, "count_bias": 8.44}}
+    write_package(bad, manifest)
+    (tmp_path / "photos").mkdir()
+    save(tmp_path / "photos" / "1.png", photo(1))
+    out = tmp_path / "out"
+    command = ["count", str(tmp_path / "photos"), str(out), "--model", str(bad), "--runner", "serial"]
+    assert main(command) == ExitCode.OK
+    said = "counts of `colours` are not to be trusted: on images that did not train it, F1 0.21"
+    assert said in capsys.readouterr().out
+    assert said in json.loads((out / "summary.json").read_text())["model_doubt"]
+    assert main(["verify", str(out)]) == ExitCode.OK
+    assert said in capsys.readouterr().out
+    with pytest.warns(DoubtfulCount, match="counts 844 % too high"):
+        cc.count(photo(1), model=bad)
 
 
 def test_boxes_of_a_run_are_read_as_a_data_set_again(package: Package, tmp_path: Path) -> None:

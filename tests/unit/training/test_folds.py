@@ -134,6 +134,7 @@ def test_folds_are_trained_apart_and_those_that_ended_are_kept(
     kept = (tmp_path / "package-fold1" / "package.json").stat().st_mtime_ns
     (tmp_path / "package-fold2" / "thesis.txt").unlink()
     assert main(command) == 0
+    assert "warning: counts of" in capsys.readouterr().out, "two steps teach nothing"
     assert (tmp_path / "package-fold1" / "package.json").stat().st_mtime_ns == kept
     data = json.loads((tmp_path / "work-folds.json").read_text())
     assert sorted(name for fold in data["folds"] for name in fold["images"]) == [f"{n:06d}" for n in range(6)]
