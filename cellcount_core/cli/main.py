@@ -325,6 +325,12 @@ def check_boxes(
     skip_faulty: Annotated[
         bool, typer.Option("--skip-faulty", help="Leave out what is faulty instead of refusing the data.")
     ] = False,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", metavar="CSV", help="A table with the split, group or modality of each `image`."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check images with boxes before anything is trained on them: every fault in one report. Exit code 2 if the data would be refused.
@@ -338,7 +344,7 @@ def check_boxes(
 
     raise typer.Exit(
         packages.check_box_data(
-            data, kind, classes, "skip" if skip_faulty else "refuse", "json" if as_json else "text"
+            data, kind, classes, "skip" if skip_faulty else "refuse", "json" if as_json else "text", table
         )
     )
 

@@ -52,14 +52,19 @@ def list_models() -> int:
 
 
 def check_box_data(
-    data: Path, kind: str, classes: str | None, faulty: Literal["refuse", "skip"], form: Form
+    data: Path,
+    kind: str,
+    classes: str | None,
+    faulty: Literal["refuse", "skip"],
+    form: Form,
+    table: Path | None = None,
 ) -> int:
     """Print the report of a data set of boxes. Returns 2 if one of its faults would have it refused, else 0."""
     from cellcount_core.labelled.boxes import BoxFault, check_boxes, policy_of
 
     wanted = [name.strip() for name in (classes or "").split(",") if name.strip()]
     policy = policy_of({}, list(BoxFault) if faulty == "skip" else ())
-    report = check_boxes(data, kind, classes=wanted, policy=policy).report
+    report = check_boxes(data, kind, classes=wanted, policy=policy, table=table).report
     if form == "json":
         print(json.dumps(report.plain(), indent=1, ensure_ascii=False))
     else:

@@ -4,21 +4,21 @@
 - COCO: a JSON of images, categories and annotations, each with a `bbox` (x, y, width, height)
 - YOLO: a text file an image, in `labels/` beside `images/`, or beside the image; its classes in `data.yaml` or `classes.txt`
 
-Nothing is judged here but what cannot be read: labelled/boxes.py does that for all formats alike.
+Nothing is judged here but what cannot be read, or read in two ways: labelled/boxes.py does that for all formats alike.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal
 
 import yaml
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import annotation_files, find_image, split_of
 from cellcount_core.labelled.image import IMAGE_SUFFIXES
 from cellcount_core.layouts.metadata import Unreadable, read_xml
@@ -43,12 +43,26 @@ class DrawnBox:
     where: str
 
 
+BrokenKind = Literal["unreadable", "ambiguous", "crowd"]
+"""What is wrong with something in a file: it cannot be read, it can be read in two ways, or it is a box around many objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Something in a file that is no use as it stands: where it is, what is wrong, and the kind of that."""
+
+    where: str
+    what: str
+    kind: BrokenKind = "unreadable"
+
+
 @dataclass(frozen=True, slots=True)
 class BoxSheet:
     """The boxes of one image as a file has them.
 
     `image` is the image file, None if there is none. `stated` is the (height, width) that the file says the image has, None if it
-    says nothing. `relative` says that corners are parts of the image's sides.
+    says nothing. `relative` says that corners are parts of the image's sides. `broken` is what makes the sheet no full account of the
+    image's objects.
     """
 
     id: str
@@ -59,21 +73,13 @@ class BoxSheet:
     split: str = ""
     group: str = ""
     relative: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """Something in a file that cannot be read: where it is and what is wrong; `box` says whether it is one box only."""
-
-    where: str
-    what: str
-    box: bool = False
+    broken: tuple[Broken, ...] = ()
 
 
 @dataclass(slots=True)
 class BoxFiles:
-    """What a data set of boxes holds, as it stands: images with boxes, image files without any label, what cannot be read, and the classes
-    in their order if the data names them."""
+    """What a data set of boxes holds, as it stands: images with boxes, image files without any label, what is broken and belongs to no
+    image, and the classes in their order if the data names them."""
 
     kind: str
     sheets: list[BoxSheet] = field(default_factory=list)
@@ -93,17 +99,22 @@ def read_voc(folder: Path, counting: Counting = "edges") -> BoxFiles:
     files = BoxFiles("voc")
     for part, split in _parts(folder, has_voc):
         inside = next((part / name for name in _XML_FOLDERS if _has(part / name, ".xml")), part)
-        images = _images(inside, [*(part / name for name in _IMAGE_FOLDERS), part, inside])
+        images = _images([*(part / name for name in _IMAGE_FOLDERS), part, inside])
         splits = _voc_splits(part, files)
         used: set[Path] = set()
         for path in sorted(inside.glob("*.xml")):
-            sheet = _voc_sheet(path, images, splits.get(path.stem, split), counting, files)
-            if sheet is not None:
-                files.sheets.append(sheet)
-                used |= {sheet.image} if sheet.image is not None else set()
-            else:
-                used |= {images[path.stem]} if path.stem in images else set()
-        files.unlabelled += [path for path in images.values() if path not in used]
+            listed = splits.get(path.stem, {})
+            sheet = _voc_sheet(path, images, next(iter(listed.values()), split), counting)
+            if len(listed) > 1:
+                twice = Broken(
+                    str(path), f"the lists {' and '.join(map(str, listed))} both name it", "ambiguous"
+                )
+                sheet = replace(sheet, broken=(*sheet.broken, twice))
+            files.sheets.append(sheet)
+            used |= _claimed(sheet, images, path.stem)
+        files.unlabelled += [path for each in images.values() for path in each if path not in used]
+        if inside != part:
+            _tell_unread(inside, ".xml", (), files)
     return files
 
 
@@ -112,39 +123,47 @@ def has_voc(folder: Path) -> bool:
     return _has(folder, ".xml") or any(_has(folder / name, ".xml") for name in _XML_FOLDERS)
 
 
-def _voc_splits(folder: Path, files: BoxFiles) -> dict[str, str]:
-    """The split of each image by its name, from train.txt, val.txt and so on; trainval.txt, which joins two, is left out."""
-    found: dict[str, str] = {}
+def _voc_splits(folder: Path, files: BoxFiles) -> dict[str, dict[str, str]]:
+    """For each image, by its name without ending, the lists that name it with the split of each, from train.txt, val.txt and so on;
+    trainval.txt, which joins two, is left out."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
     for path in sorted((folder / _LISTS).glob("*.txt")):
         if path.stem in _SPLITS:
-            lines = _lines(path, files)
-            found |= {line.split()[0]: path.stem for line in lines if line.strip()}
+            lines = _lines(path)
+            if isinstance(lines, Broken):
+                files.broken.append(lines)
+                continue
+            for line in filter(str.strip, lines):
+                found[_without_ending(line.split()[0])][path.name] = path.stem
     return found
 
 
-def _lines(path: Path, files: BoxFiles) -> list[str]:
-    """The lines of a text file; none, and it is told, if it cannot be read."""
+def _without_ending(name: str) -> str:
+    """A name without its ending if that is one of image files."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _lines(path: Path) -> list[str] | Broken:
+    """The lines of a text file, or why it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        files.broken.append(Broken(str(path), f"not a text in UTF-8: {error}"))
-        return []
+    except OSError as error:
+        return Broken(str(path), f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        return Broken(str(path), f"not a text in UTF-8: {error}")
 
 
-def _voc_sheet(
-    path: Path, images: Mapping[str, Path], split: str, counting: Counting, files: BoxFiles
-) -> BoxSheet | None:
+def _voc_sheet(path: Path, images: Mapping[str, list[Path]], split: str, counting: Counting) -> BoxSheet:
     found = _VocReader()
+    broken: list[Broken] = []
     try:
         read_xml(path.name, path.read_bytes(), found.start, found.end)
+        if not found.is_annotation:
+            broken.append(Broken(str(path), "its root is not <annotation>"))
     except (Unreadable, OSError) as error:
-        files.broken.append(
-            Broken(str(path), error.why if isinstance(error, Unreadable) else str(error.strerror))
-        )
-        return None
-    if not found.is_annotation:
-        files.broken.append(Broken(str(path), "its root is not <annotation>"))
-        return None
+        found.objects.clear()
+        broken.append(Broken(str(path), error.why if isinstance(error, Unreadable) else str(error.strerror)))
     before, after = _ADDED[counting]
     boxes = []
     for number, (name, texts) in enumerate(found.objects, 1):
@@ -152,12 +171,44 @@ def _voc_sheet(
         try:
             x0, y0, x1, y1 = (float(texts[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
         except (KeyError, ValueError) as error:
-            files.broken.append(Broken(where, f"<bndbox> with four numbers expected ({error})", box=True))
+            broken.append(Broken(where, f"<bndbox> with four numbers expected ({error})"))
             continue
         boxes.append(DrawnBox((y0 + before, x0 + before, y1 + after, x1 + after), name, where))
-    named = Path(found.filename.replace("\\", "/")).stem
-    image = images.get(path.stem) or images.get(named)
-    return BoxSheet(path.stem, str(path), image, tuple(boxes), found.stated, split)
+    named = PureWindowsPath(found.filename)
+    candidates = images.get(path.stem) or images.get(named.stem, [])
+    image = _only(str(path), candidates, named.name, broken)
+    return BoxSheet(path.stem, str(path), image, tuple(boxes), found.stated, split, broken=tuple(broken))
+
+
+def _only(where: str, candidates: Sequence[Path], named: str, broken: list[Broken]) -> Path | None:
+    """The image file that a file of boxes is of: the only one, or the one it names. The first one, and it is told, if nothing decides."""
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    found = [path for path in candidates if path.name == named]
+    if not found:
+        names = " and ".join(path.name for path in candidates)
+        broken.append(
+            Broken(
+                where, f"{names} both have its name, and it says of neither that it is its image", "ambiguous"
+            )
+        )
+    return [*found, *candidates][0]
+
+
+def _claimed(sheet: BoxSheet, images: Mapping[str, list[Path]], stem: str) -> set[Path]:
+    """The image files of which a sheet speaks: all of its name where it cannot be told which one."""
+    if any(each.kind == "ambiguous" for each in sheet.broken):
+        return {*images.get(stem, []), *([sheet.image] if sheet.image is not None else [])}
+    return {sheet.image} if sheet.image is not None else set()
+
+
+def _tell_unread(folder: Path, suffix: str, read: Sequence[str], files: BoxFiles) -> None:
+    """Tell of files in folders of `folder` that nobody reads; `read` are the names of those that are read."""
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in read):
+        number = sum(1 for _ in inner.rglob(f"*{suffix}"))
+        if number:
+            what = f"{number} {suffix} files in a folder of {folder.name}/ are not read; put them beside the others"
+            files.broken.append(Broken(str(inner), what))
 
 
 class _VocReader:
@@ -211,11 +262,11 @@ def read_coco(path: Path) -> BoxFiles:
     for file in found:
         split = split_of(file) if len(found) > 1 else ""
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = json.loads(file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             files.broken.append(Broken(str(file), f"cannot be read: {error.strerror}"))
             continue
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             files.broken.append(Broken(str(file), f"not JSON: {error}"))
             continue
         if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in _COCO_LISTS):
@@ -232,68 +283,130 @@ _COCO_LISTS = ("images", "annotations", "categories")
 def _read_coco_file(
     path: Path, split: str, data: Mapping[str, list[object]], files: BoxFiles, classes: dict[str, None]
 ) -> None:
-    names: dict[object, str] = {}
-    for category in data["categories"]:
-        if isinstance(category, dict) and isinstance(category.get("id"), int | str) and "name" in category:
-            names[category["id"]] = str(category["name"])
-        else:
-            files.broken.append(
-                Broken(str(path), f"a category with id and name expected (got {category!r:.60})")
-            )
-    classes |= dict.fromkeys(names.values())
-    boxes: dict[object, list[DrawnBox]] = defaultdict(list)
+    names = _coco_names(path, data["categories"], files)
+    classes |= {name: None for each in names.values() for name in each}
+    boxes: dict[str, list[DrawnBox]] = defaultdict(list)
+    broken: dict[str, list[Broken]] = defaultdict(list)
     for number, annotation in enumerate(data["annotations"], 1):
         where = f"{path.name}, annotation {annotation.get('id', number) if isinstance(annotation, dict) else number}"
-        read = _coco_box(annotation)
-        if read is None:
-            what = f"image_id, category_id and a bbox of four numbers expected (got {annotation!r:.100})"
-            files.broken.append(Broken(where, what, box=True))
+        of = _id(annotation.get("image_id")) if isinstance(annotation, dict) else None
+        if not isinstance(annotation, dict) or of is None:
+            files.broken.append(Broken(where, f"an image_id expected (got {annotation!r:.100})"))
             continue
-        of, place, corners = read
-        boxes[of].append(DrawnBox(corners, names.get(place, f"category {place}"), where))
+        box = _coco_box(annotation, names, where)
+        if isinstance(box, Broken):
+            broken[of].append(box)
+            continue
+        boxes[of].append(box)
+        if annotation.get("iscrowd") in (1, True, "1"):
+            broken[of].append(Broken(where, f"{box.name} with iscrowd: 1", "crowd"))
+    ids: Counter[str] = Counter()
+    sheets: list[tuple[str, BoxSheet]] = []
     for image in data["images"]:
-        if (
-            not isinstance(image, dict)
-            or not isinstance(image.get("id"), int | str)
-            or "file_name" not in image
-        ):
+        number_of = _id(image.get("id")) if isinstance(image, dict) else None
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if not isinstance(image, dict) or number_of is None or not isinstance(name, str) or not _last(name):
             files.broken.append(
                 Broken(str(path), f"an image with id and file_name expected (got {image!r:.60})")
             )
             continue
-        files.sheets.append(_coco_sheet(path, split, image, boxes.pop(image["id"], [])))
-    for strange, drawn in boxes.items():
-        label = f"{path.name}, image_id {strange}"
-        files.sheets.append(BoxSheet(str(strange), label, None, tuple(drawn), split=split))
+        ids[number_of] += 1
+        own = _coco_sheet(path, split, image, boxes.get(number_of, []), broken.get(number_of, []))
+        sheets.append((number_of, own))
+    for number_of, sheet in sheets:
+        twins = [other.id for number, other in sheets if number == number_of] if ids[number_of] > 1 else []
+        told = f"images {' and '.join(twins[:4])} have one id ({number_of})"
+        same = (Broken(sheet.label, told, "ambiguous"),) if twins else ()
+        files.sheets.append(replace(sheet, broken=(*sheet.broken, *same)))
+    for strange in {**boxes, **broken}:
+        if strange not in ids:
+            label = f"{path.name}, image_id {strange}"
+            drawn, wrong = tuple(boxes.get(strange, [])), tuple(broken.get(strange, []))
+            files.sheets.append(BoxSheet(strange, label, None, drawn, split=split, broken=wrong))
 
 
-def _coco_box(annotation: object) -> tuple[int | str, int | str, Corners] | None:
-    """The image, the category and the corners of an annotation; None if it does not say them."""
-    if not isinstance(annotation, dict):
-        return None
-    image, category, sides = (annotation.get(name) for name in ("image_id", "category_id", "bbox"))
-    if not isinstance(image, int | str) or not isinstance(category, int | str) or not isinstance(sides, list):
-        return None
+def _coco_names(path: Path, categories: Sequence[object], files: BoxFiles) -> dict[str, tuple[str, ...]]:
+    """The names of each category by its id; more than one, and it is told, if two categories have one id."""
+    names: dict[str, tuple[str, ...]] = {}
+    for category in categories:
+        number = _id(category.get("id")) if isinstance(category, dict) else None
+        if not isinstance(category, dict) or number is None or "name" not in category:
+            files.broken.append(
+                Broken(str(path), f"a category with id and name expected (got {category!r:.60})")
+            )
+            continue
+        name = str(category["name"])
+        before = names.get(number, ())
+        if name not in before:
+            names[number] = (*before, name)
+    for number, several in names.items():
+        if len(several) > 1:
+            told = f"the categories {' and '.join(several)} have one id ({number})"
+            files.broken.append(Broken(str(path), told, "ambiguous"))
+    return names
+
+
+def _id(value: object) -> str | None:
+    """An id as text, so that 1 and "1", which tools write for each other, are one; None if it is neither a whole number nor a text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _coco_box(
+    annotation: Mapping[str, object], names: Mapping[str, tuple[str, ...]], where: str
+) -> DrawnBox | Broken:
+    """The box of an annotation, or what is wrong with it."""
+    category, sides = _id(annotation.get("category_id")), annotation.get("bbox")
     try:
-        x, y, width, height = map(float, sides)
-    except (TypeError, ValueError):
-        return None
-    return image, category, (y, x, y + height, x + width)
+        x, y, width, height = map(float, sides if isinstance(sides, list) else ())
+    except (TypeError, ValueError, OverflowError):
+        return Broken(where, f"a bbox of four numbers expected (got {sides!r:.100})")
+    if category is None:
+        return Broken(where, f"a category_id expected (got {annotation.get('category_id')!r:.60})")
+    name = names.get(category, ())
+    if len(name) != 1:
+        why = (
+            f"has the names {' and '.join(name)}" if name else f"is not in the list{nearest(category, names)}"
+        )
+        return Broken(where, f"category {category} {why}", "ambiguous" if name else "unreadable")
+    return DrawnBox((y, x, y + height, x + width), name[0], where)
 
 
-def _coco_sheet(path: Path, split: str, image: Mapping[str, object], boxes: Sequence[DrawnBox]) -> BoxSheet:
-    name = str(image["file_name"])
-    try:
-        file: Path | None = find_image(path, split or split_of(path), name)
-    except ConfigFault:
-        file = None
+def _last(name: str) -> str:
+    """The last part of a path as Windows or anybody else writes it; "" if it has none."""
+    return PureWindowsPath(name).name
+
+
+def _coco_sheet(
+    path: Path,
+    split: str,
+    image: Mapping[str, object],
+    boxes: Sequence[DrawnBox],
+    broken: Sequence[Broken],
+) -> BoxSheet:
+    written = str(image["file_name"])
+    name = written.replace("\\", "/")
+    # Of a path on the machine where the boxes were drawn only the last part says anything here.
+    is_elsewhere = PureWindowsPath(written).drive or name.startswith("/")
+    file = _found(path, split, name) or (_found(path, split, _last(name)) if is_elsewhere else None)
+    name = _last(name) if is_elsewhere else name
     height, width = image.get("height"), image.get("width")
     stated = None
     if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
         stated = (height, width)
     group = str(image.get("group", ""))
     named = str(Path(name).with_suffix(""))
-    return BoxSheet(named, f"{path.name}, {name}", file, tuple(boxes), stated, split, group)
+    return BoxSheet(
+        named, f"{path.name}, {name}", file, tuple(boxes), stated, split, group, broken=tuple(broken)
+    )
+
+
+def _found(path: Path, split: str, name: str) -> Path | None:
+    try:
+        return find_image(path, split or split_of(path), name)
+    except (ConfigFault, OSError, ValueError):
+        return None
 
 
 _YOLO_IMAGES, _YOLO_LABELS = "images", "labels"
@@ -303,17 +416,20 @@ _YOLO_CLASSES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 def read_yolo(folder: Path) -> BoxFiles:
     """Read YOLO: `images/` with `labels/`, whole or a folder a split, or text files beside the images."""
     files = BoxFiles("yolo")
-    files.classes = _yolo_classes(folder, files)
+    names = _yolo_classes(folder, files)
+    files.classes = tuple(dict.fromkeys(names[number] for number in sorted(names)))
     for labels, image_folders, split in _yolo_parts(folder):
-        images = _images(labels, image_folders)
-        used = set()
+        images = _images(image_folders)
+        used: set[Path] = set()
         for path in sorted(labels.glob("*.txt")):
             if path.name in _YOLO_CLASSES:
                 continue
-            image = images.get(path.stem)
-            used |= {image} if image is not None else set()
-            files.sheets.append(_yolo_sheet(path, image, split, files))
-        files.unlabelled += [path for path in images.values() if path not in used]
+            sheet = _yolo_sheet(path, images.get(path.stem, []), split, names)
+            files.sheets.append(sheet)
+            used |= _claimed(sheet, images, path.stem)
+        files.unlabelled += [path for each in images.values() for path in each if path not in used]
+        if labels != folder:
+            _tell_unread(labels, ".txt", _SPLITS if labels.name == _YOLO_LABELS else (), files)
     return files
 
 
@@ -328,7 +444,7 @@ def has_yolo(folder: Path) -> bool:
 
 def _looks_like_yolo(path: Path) -> bool:
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         return False
     return all(len(parts) >= 5 and parts[0].isdecimal() for parts in lines[:5])
@@ -349,44 +465,71 @@ def _yolo_parts(folder: Path) -> Iterator[tuple[Path, list[Path], str]]:
         yield folder, [folder], ""
 
 
-def _yolo_classes(folder: Path, files: BoxFiles) -> tuple[str, ...]:
-    """The classes in their order, from data.yaml or a list of names; () if there is none."""
+def _yolo_classes(folder: Path, files: BoxFiles) -> dict[int, str]:
+    """The name of each class by its number, from data.yaml or a list of names; empty if there is none."""
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             files.broken.append(Broken(str(path), f"not YAML: {' '.join(str(error).split())[:120]}"))
             continue
         names = data.get("names") if isinstance(data, dict) else None
         if isinstance(names, list):
-            return tuple(str(name) for name in names)
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            return tuple(str(names[number]) for number in range(len(names)))
+            return {number: str(name) for number, name in enumerate(names)}
+        if isinstance(names, dict) and all(type(number) is int and number >= 0 for number in names):
+            return {number: str(name) for number, name in names.items()}
+        if names is not None:
+            told = f"names: a list, or a name for each number from 0 on, expected (got {names!r:.60})"
+            files.broken.append(Broken(str(path), told))
     for where in (folder, folder / _YOLO_LABELS):
         for name in _YOLO_CLASSES:
             if (where / name).is_file():
-                return tuple(line.strip() for line in _lines(where / name, files) if line.strip())
-    return ()
+                return _listed_classes(where / name, files)
+    return {}
 
 
-def _yolo_sheet(path: Path, image: Path | None, split: str, files: BoxFiles) -> BoxSheet:
+def _listed_classes(path: Path, files: BoxFiles) -> dict[int, str]:
+    """The names of a list, a line each. An empty line between them keeps its number, and is told."""
+    lines = _lines(path)
+    if isinstance(lines, Broken):
+        files.broken.append(lines)
+        return {}
+    last = max((number for number, line in enumerate(lines) if line.strip()), default=-1)
+    for number, line in enumerate(lines[: last + 1]):
+        if not line.strip():
+            told = f"line {number + 1} is empty: is it class {number}, or has the next line that number?"
+            files.broken.append(Broken(str(path), told, "ambiguous"))
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+
+
+def _yolo_sheet(path: Path, candidates: Sequence[Path], split: str, names: Mapping[int, str]) -> BoxSheet:
     boxes = []
-    for number, line in enumerate(_lines(path, files), 1):
+    broken: list[Broken] = []
+    image = _only(str(path), candidates, "", broken)
+    lines = _lines(path)
+    if isinstance(lines, Broken):
+        broken.append(lines)
+        lines = []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
         try:
             place, *values = line.split()
-            named = _class_name(int(place), files.classes)
+            named = _class_name(int(place), names)
             boxes.append(DrawnBox(_yolo_corners([float(value) for value in values]), named, where))
         except ValueError:
             what = f"a class number and four numbers expected (got {line.strip()!r:.60})"
-            files.broken.append(Broken(where, what, box=True))
-    return BoxSheet(path.stem, str(path), image, tuple(boxes), split=split, relative=True)
+            broken.append(Broken(where, what))
+    return BoxSheet(
+        path.stem, str(path), image, tuple(boxes), split=split, relative=True, broken=tuple(broken)
+    )
 
 
-def _class_name(place: int, classes: tuple[str, ...]) -> str:
-    return classes[place] if 0 <= place < len(classes) else str(place)
+def _class_name(place: int, names: Mapping[int, str]) -> str:
+    if place < 0:
+        raise ValueError(f"class {place}")
+    return names.get(place, str(place))
 
 
 def _yolo_corners(values: Sequence[float]) -> Corners:
@@ -409,14 +552,13 @@ def _has(folder: Path, suffix: str) -> bool:
     return folder.is_dir() and any(path.suffix == suffix for path in folder.iterdir())
 
 
-def _images(labels: Path, folders: Iterable[Path]) -> dict[str, Path]:
-    """Image files by their names without ending: those beside the labels, and those of the first of `folders` that has some."""
+def _images(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """The image files of the first of `folders` that has some, by their names without ending."""
     for folder in folders:
-        found = {
-            path.stem: path
-            for path in sorted(folder.iterdir() if folder.is_dir() else ())
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        }
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+                found[path.stem].append(path)
         if found:
             return found
     return {}

@@ -11,20 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.errors import ConfigFault, FieldFault, nearest
+from cellcount_core.domain.errors import ConfigFault, FieldFault, likely, nearest
 from cellcount_core.images.decode import open_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.annotations import annotation_files
 from cellcount_core.labelled.box_formats import (
     BoxFiles,
     BoxSheet,
+    Broken,
     Counting,
     DrawnBox,
     has_voc,
@@ -33,7 +34,7 @@ from cellcount_core.labelled.box_formats import (
     read_voc,
     read_yolo,
 )
-from cellcount_core.labelled.folders import read_rows
+from cellcount_core.labelled.folders import TableRow, read_rows
 from cellcount_core.labelled.image import of_roles, read_pixels
 from cellcount_core.tasks.boxes.score import box_iou
 from cellcount_core.tasks.task import Truth
@@ -55,12 +56,14 @@ class BoxFault(StrEnum):
     """What can be wrong with a data set of boxes."""
 
     UNREADABLE = "unreadable"
+    AMBIGUOUS = "ambiguous"
     NO_IMAGE = "no_image"
     NO_LABEL = "no_label"
     SIZE = "size_disagrees"
     OUTSIDE = "outside"
     ZERO_AREA = "zero_area"
     UNKNOWN_CLASS = "unknown_class"
+    CROWD = "crowd"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     TWO_CLASSES = "two_classes"
@@ -73,20 +76,26 @@ class BoxFault(StrEnum):
 
 _TOLD: Mapping[BoxFault, str] = {
     BoxFault.UNREADABLE: "a file, or a box in it, that cannot be read",
+    BoxFault.AMBIGUOUS: "something that can be read in two ways",
     BoxFault.NO_IMAGE: "boxes without an image",
     BoxFault.NO_LABEL: "an image without a file of boxes: without objects, or forgotten",
     BoxFault.SIZE: "the file of boxes states another size than the image has",
     BoxFault.OUTSIDE: "a box that reaches out of its image",
     BoxFault.ZERO_AREA: "a box without area",
     BoxFault.UNKNOWN_CLASS: "a class that is none of the known ones",
+    BoxFault.CROWD: "a box around a crowd of objects, which is not one object",
     BoxFault.DUPLICATE: "a box that is there twice, with one class",
     BoxFault.NEAR_DUPLICATE: f"two boxes of one class that overlap by {NEAR:g} (IoU) or more",
     BoxFault.TWO_CLASSES: f"two boxes of different classes that overlap by {NEAR:g} (IoU) or more",
 }
 
 Action = Literal["refuse", "skip", "keep"]
-"""What is done about a fault: the data is refused; what is faulty is left out (a box that reaches out of its image is cut off at its
-edge); or nothing, but that it is told."""
+"""What is done about a fault: the data is refused; what is faulty is left out; or nothing, but that it is told.
+
+Where a label is there and cannot be used (unreadable, ambiguous, of an unknown class, of a crowd) the image is left out with it: without
+that label it would say that nothing is there. A box that reaches out of its image is cut off at its edge. "keep" leaves the image with
+the other boxes if a class is unknown, and takes a crowd for one object.
+"""
 
 POLICY: Mapping[BoxFault, Action] = {
     **dict.fromkeys(BoxFault, "refuse"),
@@ -98,10 +107,10 @@ POLICY: Mapping[BoxFault, Action] = {
 
 _CANNOT_KEEP = {
     BoxFault.UNREADABLE,
+    BoxFault.AMBIGUOUS,
     BoxFault.NO_IMAGE,
     BoxFault.NO_LABEL,
     BoxFault.ZERO_AREA,
-    BoxFault.UNKNOWN_CLASS,
 }
 
 
@@ -360,13 +369,15 @@ def check_boxes(
         or tuple(sorted({box.name for s in files.sheets for box in s.boxes if box.name}))
     )
     checker = _Checker(known, policy)
-    entries = [entry for sheet in files.sheets if (entry := checker.entry(sheet)) is not None]
+    sheets = list(_each_image_once(files.sheets))
+    entries = [entry for sheet in sheets if (entry := checker.entry(sheet)) is not None]
     for broken in files.broken:
-        checker.tell(BoxFault.UNREADABLE, broken.where, broken.what)
+        checker.tell(BoxFault(broken.kind), broken.where, broken.what)
     for image in files.unlabelled:
         checker.tell(BoxFault.NO_LABEL, str(image), "no file of boxes has its name")
     if table is not None:
-        entries = list(_with_table(entries, table))
+        images = [sheet.image for sheet in sheets if sheet.image is not None]
+        entries = list(_with_table(entries, table, [*images, *files.unlabelled], [s.id for s in sheets]))
     told = Counter(name for entry in entries for name in entry.classes)
     report = BoxReport(
         str(path), chosen, len(entries), {name: told[name] for name in known},
@@ -397,6 +408,18 @@ def guess_box_kind(path: Path) -> str:
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
+def _each_image_once(sheets: Sequence[BoxSheet]) -> Iterator[BoxSheet]:
+    """The sheets, those broken that share their image file with another."""
+    places = [None if sheet.image is None else sheet.image.resolve() for sheet in sheets]
+    times = Counter(place for place in places if place is not None)
+    for sheet, place in zip(sheets, places, strict=True):
+        if place is not None and times[place] > 1:
+            told = f"{place.name} is listed {times[place]} times"
+            yield replace(sheet, broken=(*sheet.broken, Broken(sheet.label, told, "ambiguous")))
+        else:
+            yield sheet
+
+
 class _Checker:
     """Turns what files say into entries, and collects what is wrong."""
 
@@ -413,6 +436,9 @@ class _Checker:
 
     def entry(self, sheet: BoxSheet) -> BoxEntry | None:
         """The image of a sheet with the boxes that are left; None if the image is left out."""
+        done = [
+            self.tell(BoxFault(each.kind), f"{sheet.id}: {each.where}", each.what) for each in sheet.broken
+        ]
         if sheet.image is None:
             self.tell(BoxFault.NO_IMAGE, sheet.label, f"{len(sheet.boxes)} boxes, and no image of that name")
             return None
@@ -429,14 +455,18 @@ class _Checker:
             what = f"the image has {shape[1]} x {shape[0]} px, the file states {sheet.stated[1]} x {sheet.stated[0]}"
             if self.tell(BoxFault.SIZE, sheet.label, what):
                 return None
-        kept = [box for box in map(partial(self._box, sheet, shape), sheet.boxes) if box is not None]
-        kept = self._once(sheet, kept)
+        judged = [self._box(sheet, shape, box) for box in sheet.boxes]
+        kept = self._once(sheet, [box for box in judged if isinstance(box, DrawnBox)])
+        if any(done) or "image" in judged:
+            return None
         boxes = np.array([box.corners for box in kept], np.float64).reshape(-1, 4)
         names = tuple(box.name for box in kept)
         return BoxEntry(sheet.id, sheet.image, shape, boxes, names, sheet.split, sheet.group)
 
-    def _box(self, sheet: BoxSheet, shape: tuple[int, int], box: DrawnBox) -> DrawnBox | None:
-        """The box in px of the image; None if it is left out."""
+    def _box(
+        self, sheet: BoxSheet, shape: tuple[int, int], box: DrawnBox
+    ) -> DrawnBox | Literal["box", "image"]:
+        """The box in px of the image; or what is left out, the box or its whole image."""
         where = f"{sheet.id}: {box.where}"
         corners = np.array(box.corners, np.float64)
         limits = np.array([*shape, *shape], np.float64)
@@ -444,10 +474,10 @@ class _Checker:
             corners = corners * limits
         if not np.isfinite(corners).all():
             self.tell(BoxFault.UNREADABLE, where, f"corners {_shown(corners)}; numbers expected")
-            return None
+            return "image"
         if (corners[2:] <= corners[:2]).any():
             self.tell(BoxFault.ZERO_AREA, where, f"{box.name} {_shown(corners)}")
-            return None
+            return "box"
         over = np.maximum(np.maximum(-corners, corners - limits), 0)
         allowed = _ROUNDING if sheet.relative else 0.0
         if over.max() > allowed and self.tell(
@@ -457,10 +487,10 @@ class _Checker:
         if sheet.relative:
             corners = np.clip(corners, 0, limits) if over.max() <= allowed else corners
         if (corners[2:] <= corners[:2]).any():
-            return None
+            return "box"
         if box.name not in self._classes:
-            self.tell(BoxFault.UNKNOWN_CLASS, where, f"{box.name!r}{nearest(box.name, self._classes)}")
-            return None
+            told = f"{box.name!r}{nearest(box.name, self._classes)}"
+            return "image" if self.tell(BoxFault.UNKNOWN_CLASS, where, told) else "box"
         y0, x0, y1, x1 = corners.tolist()
         return replace(box, corners=(y0, x0, y1, x1))
 
@@ -497,14 +527,39 @@ def _shown(corners: NDArray[np.float64]) -> str:
     return f"x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
 
 
-def _with_table(entries: Sequence[BoxEntry], table: Path) -> Iterator[BoxEntry]:
-    """The entries with split, group and modality from a table; those that it does not name are left as they are."""
+def _with_table(
+    entries: Sequence[BoxEntry], table: Path, images: Sequence[Path], ids: Sequence[str]
+) -> Iterator[BoxEntry]:
+    """The entries with split, group and modality from a table; those that it does not name are left as they are.
+
+    `images` and `ids` are those of the whole data set, with what is left out. Raises ConfigFault if a row names none of them, or if two
+    rows of one image differ.
+    """
     rows = read_rows(table)
     if not rows or "image" not in rows[0]:
         raise ConfigFault(f"{table}: a column `image` with the names of image files expected")
-    known = {row["image"]: row for row in rows} | {Path(row["image"]).stem: row for row in rows}
+    names = {path.name for path in images}
+    stems = {path.stem for path in images} | set(ids)
+    known: dict[str, TableRow] = {}
+    strange: list[str] = []
+    for row in rows:
+        written = PureWindowsPath(row["image"])
+        name = next((each for each in (row["image"], written.name) if each in names | stems), "")
+        if not name and written.suffix and written.stem in stems:
+            name = written.stem
+        if not name:
+            strange.append(row["image"])
+        elif known.setdefault(name, row) != row:
+            raise ConfigFault(f"{table}: two rows of {row['image']!r} differ; one row an image expected")
+    if strange:
+        shown = "; ".join(f"{name!r}{likely(name, names | stems)}" for name in strange[:_SHOWN])
+        more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+        raise ConfigFault(
+            f"{table}: {len(strange)} of {len(rows)} rows name no image of the data: {shown}{more}; the data has "
+            f"{', '.join(sorted(names)[:3])}{', …' if len(names) > 3 else ''}"
+        )
     for entry in entries:
-        row = known.get(entry.file.name) or known.get(entry.id) or {}
+        row = known.get(entry.file.name) or known.get(entry.id) or known.get(entry.file.stem) or {}
         yield replace(
             entry,
             split=row.get("split") or entry.split,

@@ -33,7 +33,7 @@ from cellcount_core.tasks.boxes.crops import (
 from cellcount_core.tasks.boxes.decode import decode
 from cellcount_core.tasks.boxes.features import feature_names
 from cellcount_core.tasks.boxes.score import iou_of_classes
-from cellcount_core.tasks.boxes.section import Boxes, BoxesSection, boxes_section, maps_of
+from cellcount_core.tasks.boxes.section import Boxes, BoxesSection, boxes_section, check_names, maps_of
 from cellcount_core.tasks.boxes.targets import (
     BoxLossConfig,
     LabelledBoxes,
@@ -84,6 +84,8 @@ class BoxesConfig(TrainConfig):
     def _each_once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"the names of the classes, each once, expected (got {list(classes)})")
+        # Said now, not when the package is written.
+        check_names(classes)
         return classes
 
     def outputs(self) -> tuple[str, ...]:

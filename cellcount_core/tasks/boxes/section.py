@@ -52,10 +52,7 @@ class BoxesSection(TaskSection):
     def _of_its_classes(self) -> BoxesSection:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes: each once expected (got {list(self.classes)})")
-        if reserved := sorted(set(self.classes) & _RESERVED):
-            raise ValueError(
-                f"classes: {reserved[0]!r} would give a column that there is: another name expected"
-            )
+        check_names(self.classes)
         if self.maps != maps_of(self.classes):
             raise ValueError(f"maps: {list(maps_of(self.classes))} expected (got {list(self.maps)})")
         if set(self.thresholds) != set(self.classes):
@@ -65,6 +62,14 @@ class BoxesSection(TaskSection):
 
 _RESERVED = {"", "low", "high", "border", "per_field_mean", "per_field_sd", "per_mm2"}
 """Classes `count_<class>` of which would be another column."""
+
+
+def check_names(classes: tuple[str, ...]) -> None:
+    """Raise ValueError if a class cannot have this name, because another column has the name of its count."""
+    if reserved := sorted(set(classes) & _RESERVED):
+        raise ValueError(
+            f"classes: {reserved[0]!r} would give a column that there is (count_{reserved[0]}): another name expected"
+        )
 
 
 def boxes_section(package: Package) -> BoxesSection:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
@@ -86,10 +87,10 @@ def test_a_grey_image_is_refused_where_colours_are_asked_for(tmp_path: Path) -> 
 FAULTY = [
     boxed(
         "a.png",
-        [[10, 10, 30, 25], [10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 95], [20, 30, 20, 40], [50, 5, 58, 9]],
-        ["round", "round", "round", "long", "round", "long", "square"],
+        [[10, 10, 30, 25], [10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 95], [20, 30, 20, 40]],
+        ["round", "round", "round", "long", "round", "long"],
     ),
-    boxed("b.png", [[-8, 5, -2, 9]], ["round"]),
+    boxed("b.png", [[-8, 5, -2, 9], [50, 5, 58, 9]], ["round", "square"]),
 ]  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def faulty_coco(folder: Path) -> Path:
     data["annotations"] += [
         {"id": 90, "image_id": 8, "category_id": 1, "bbox": [1, 2, 3, 4]},
         {"id": 91, "image_id": 77, "category_id": 1, "bbox": [1, 2, 3, 4]},
-        {"id": 92, "image_id": 1, "category_id": 1, "bbox": [1, 2, "wide", 4]},
+        {"id": 92, "image_id": 2, "category_id": 1, "bbox": [1, 2, "wide", 4]},
     ]
     (folder / "boxes.json").write_text(json.dumps(data))
     return folder
@@ -128,13 +129,12 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
 
 def test_what_is_faulty_can_be_left_out_and_is_told(tmp_path: Path) -> None:
     data = list_boxes(faulty_coco(tmp_path), classes=CLASSES, policy=policy_of({}, list(BoxFault)))
-    assert [entry.id for entry in data.entries] == ["a", "b"]
-    first, second = data.entries
+    (first,) = data.entries
+    assert first.id == "a", "an image with a box that cannot be used is left out with it"
     assert first.boxes.tolist() == [[10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 80]]
     assert first.classes == ("round", "round", "long", "round"), (
         "near duplicates are kept, the outer part is cut off"
     )
-    assert second.boxes.shape == (0, 4)
     assert not data.report.refused
     assert data.report.counts["outside"] == 2
 
@@ -148,6 +148,146 @@ def test_the_policy_of_each_kind_can_be_set(tmp_path: Path) -> None:
         policy_of({"zero_aera": "skip"})
     with pytest.raises(ConfigFault, match="zero_area: 'keep' is none of refuse, skip"):
         policy_of({"zero_area": "keep"})
+
+
+def as_coco(folder: Path, **lists: object) -> Path:
+    """GOOD as COCO, with some of its lists replaced."""
+    write(folder, "coco", GOOD)
+    data = json.loads((folder / "boxes.json").read_text())
+    (folder / "boxes.json").write_text(json.dumps(data | lists))
+    return folder
+
+
+def image(number: object, name: object) -> dict[str, object]:
+    return {"id": number, "file_name": name}
+
+
+def drawn(number: object, category: object = 1, **more: object) -> dict[str, object]:
+    return {"id": 5, "image_id": number, "category_id": category, "bbox": [1, 2, 30, 4], **more}
+
+
+ALL_LEFT_OUT = policy_of({}, list(BoxFault))
+
+
+@pytest.mark.parametrize(
+    ("lists", "said", "left"),
+    [
+        ({"images": [image(1, "a.png"), image(1, "b.png"), image(2, "c.png")]}, "images a and b have one id (1)", ["c"]),
+        ({"images": [image(1, "a.png"), image(2, "./a.png"), image(3, "c.png")]}, "a.png is listed 2 times", ["c"]),
+        ({"categories": [{"id": 1, "name": "round"}, {"id": 1, "name": "long"}]}, "round and long have one id (1)", ["c"]),
+        ({"annotations": [drawn(1, iscrowd=1)]}, "round with iscrowd: 1", ["b", "c"]),
+        ({"annotations": [drawn(1, 9)]}, "category 9 is not in the list; known: '1', '2'", ["b", "c"]),
+        ({"annotations": [drawn(1, [1])]}, "a category_id expected (got [1])", ["b", "c"]),
+        ({"annotations": [{"image_id": 1, "category_id": 1}]}, "a bbox of four numbers expected (got None)", ["b", "c"]),
+        ({"annotations": [drawn(1, bbox=[1, 2, 10**400, 4])]}, "a bbox of four numbers expected", ["b", "c"]),
+        ({"annotations": [drawn([1])]}, "an image_id expected", ["a", "b", "c"]),
+        ({"images": [image([1], "a.png"), image(2, "b.png")], "annotations": []}, "an image with id and file_name expected", ["b"]),
+        ({"images": [image(1, ""), image(2, "b.png")], "annotations": []}, "an image with id and file_name expected", ["b"]),
+        ({"images": [image(1, "x" * 5000), image(2, "b.png")], "annotations": []}, "no image of that name", ["b"]),
+    ],
+)  # fmt: skip
+def test_coco_that_says_two_things_or_nothing_is_told_and_its_images_are_left_out(
+    tmp_path: Path, lists: dict[str, object], said: str, left: list[str]
+) -> None:
+    report = check_boxes(as_coco(tmp_path, **lists)).report
+    assert report.refused
+    assert said in "\n".join(report.lines())
+    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    assert [entry.id for entry in data.entries] == left
+
+
+def test_coco_with_ids_as_text_a_byte_order_mark_and_paths_of_windows_is_read(tmp_path: Path) -> None:
+    as_coco(
+        tmp_path,
+        images=[image(1, "C:\\lab\\a.png"), image(2, ".\\b.png"), image("3", "/home/lab/c.png")],
+        annotations=[drawn("1", "2"), drawn(3.0)],
+    )
+    (tmp_path / "boxes.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "boxes.json").read_bytes())
+    data = list_boxes(tmp_path)
+    assert data.report.faults == ()
+    assert [(entry.id, entry.classes) for entry in data.entries] == [
+        ("a", ("long",)),
+        ("b", ()),
+        ("c", ("round",)),
+    ]
+
+
+def test_json_that_is_nested_without_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text("[" * 200_000)
+    assert "not JSON" in "\n".join(check_boxes(tmp_path).report.lines())
+
+
+def test_a_crowd_can_be_taken_for_one_object_and_an_unknown_class_for_none(tmp_path: Path) -> None:
+    as_coco(tmp_path, annotations=[drawn(1, iscrowd=1), drawn(2, 2)])
+    keep = policy_of({"crowd": "keep", "unknown_class": "keep"})
+    data = list_boxes(tmp_path, classes=("round",), policy=keep)
+    assert [(entry.id, entry.classes) for entry in data.entries] == [("a", ("round",)), ("b", ()), ("c", ())]
+
+
+def test_files_of_yolo_that_cannot_be_read_leave_their_images_out(tmp_path: Path) -> None:
+    write(tmp_path, "yolo", GOOD)
+    labels = tmp_path / "labels"
+    (labels / "a.txt").write_bytes("0 0.5 0.5 0.2 0.2\n".encode("utf-16"))
+    (labels / "b.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.2 0.2\n")
+    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    assert data.report.counts == {"unreadable": 1}
+    assert [(entry.id, entry.classes) for entry in data.entries] == [("b", ("round",)), ("c", ())]
+
+
+def test_classes_of_yolo_keep_their_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "yolo", GOOD[:1])
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "labels" / "a.txt").write_text("-1 0.5 0.5 0.2 0.2\n")
+    assert check_boxes(tmp_path, "yolo").report.counts == {"unreadable": 1}
+    (tmp_path / "labels" / "a.txt").write_text("2 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfround\n\nlong\n\n")
+    data = check_boxes(tmp_path)
+    assert (data.classes, data.entries[0].classes) == (CLASSES, ("long",))
+    assert "line 2 is empty: is it class 1" in "\n".join(data.report.lines())
+    (tmp_path / "data.yaml").write_text("names: {0: round, 2: long}")
+    data = list_boxes(tmp_path)
+    assert (data.classes, data.entries[0].classes) == (CLASSES, ("long",))
+    (tmp_path / "data.yaml").write_text("names: {round: 0}")
+    assert "a name for each number from 0 on, expected" in "\n".join(check_boxes(tmp_path).report.lines())
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+def test_two_images_of_one_name_are_told_apart_or_told(tmp_path: Path, kind: str) -> None:
+    write(tmp_path, kind, [boxed("a.tif", [[1, 2, 30, 40]], ["round"]), GOOD[1]])
+    folder = tmp_path / {"voc": "JPEGImages", "yolo": "images"}[kind]
+    image_file(folder / "a.png")
+    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    if kind == "voc":
+        assert [entry.file.name for entry in data.entries] == ["a.tif", "b.png"]
+        assert data.report.counts == {"no_label": 1}
+    else:
+        assert [entry.file.name for entry in data.entries] == ["b.png"]
+        assert "a.png and a.tif both have its name" in "\n".join(data.report.lines())
+
+
+def test_lists_of_pascal_voc_may_have_endings_and_name_an_image_once(tmp_path: Path) -> None:
+    write(tmp_path, "voc", GOOD)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a.png\nb\n")
+    (lists / "val.txt").write_text("c.png\n")
+    assert {entry.id: entry.split for entry in list_boxes(tmp_path).entries} == {
+        "a": "train", "b": "train", "c": "val",
+    }  # fmt: skip
+    (lists / "val.txt").write_text("c.png\nb\n")
+    assert "the lists train.txt and val.txt both name it" in "\n".join(check_boxes(tmp_path).report.lines())
+    (lists / "val.txt").write_bytes(b"caf\xe9\n")
+    assert "not a text in UTF-8" in "\n".join(check_boxes(tmp_path).report.lines())
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("voc", "Annotations"), ("yolo", "labels")])
+def test_boxes_in_further_folders_are_told(tmp_path: Path, kind: str, folder: str) -> None:
+    write(tmp_path, kind, GOOD)
+    ending = {"voc": ".xml", "yolo": ".txt"}[kind]
+    (tmp_path / folder / "monday").mkdir()
+    (tmp_path / folder / f"a{ending}").rename(tmp_path / folder / "monday" / f"a{ending}")
+    told = "\n".join(check_boxes(tmp_path).report.lines())
+    assert f"1 {ending} files in a folder of {folder}/ are not read" in told
 
 
 def test_pascal_voc_beside_its_images_and_in_parts(tmp_path: Path) -> None:
@@ -244,6 +384,34 @@ def test_a_table_gives_splits_and_groups(tmp_path: Path) -> None:
     assert [entry.id for entry in found.chosen("val")] == ["b"]
     with pytest.raises(ConfigFault, match="no image of split 'test'"):
         found.chosen("test")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("aa.png,one", "1 of 2 rows name no image of the data: 'aa.png'; did you mean 'a.png'"),
+        ("b.png,two\nb.png,one", "two rows of 'b.png' differ"),
+    ],
+)
+def test_a_table_that_names_no_image_or_one_twice_is_refused(tmp_path: Path, rows: str, said: str) -> None:
+    data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "groups.csv"
+    table.write_text(f"image,group\nc.png,one\n{rows}\n")
+    with pytest.raises(ConfigFault, match=said):
+        check_boxes(data, table=table)
+
+
+def test_the_check_takes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "splits.csv"
+    table.write_text("image,split\na.png,train\nb.png,val\nc.png,val\n")
+    assert main(["check-boxes", str(data), "--table", str(table)]) == 0
+    assert "splits: train 1, val 2" in capsys.readouterr().out
+
+
+def test_a_table_may_name_an_image_that_is_left_out_or_by_its_path(tmp_path: Path) -> None:
+    data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "groups.csv"
+    (data / "Annotations" / "a.xml").unlink()
+    table.write_text("image,group\nphotos\\b.png,one\na.png,one\n")
+    assert [entry.group for entry in list_boxes(data, table=table).entries] == ["one", ""]
 
 
 def test_data_of_no_known_kind_is_refused(tmp_path: Path) -> None:

@@ -133,3 +133,11 @@ def test_classes_must_be_named_each_once(discs: Path, classes: list[str]) -> Non
 def test_a_box_of_another_class_is_told_before_anything_is_trained(discs: Path) -> None:
     with pytest.raises(ConfigFault, match="small"):
         lesson_of(recipe(discs, classes=["large", "tiny"]))
+
+
+@pytest.mark.parametrize("name", ["border", "low", "high", "per_mm2", "per_field_mean", ""])
+def test_a_class_whose_column_there_is_already_is_refused_before_anything_is_trained(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"classes: {name!r} would give a column that there is"):
+        recipe(tmp_path, classes=["large", name])
