@@ -81,10 +81,10 @@ class ViabilityConfig(Section):
     max_diameter: str | None = None
     min_circularity: Annotated[float, Field(ge=0, le=1)] | None = None
     chamber: Literal["improved_neubauer"] | None = None
-    squares: Annotated[float, Field(gt=0)] | None = None
-    depth_um: Annotated[float, Field(gt=0)] | None = None
-    volume_nl: Annotated[float, Field(gt=0)] | None = None
-    dilution: Annotated[float, Field(ge=1)] = 1.0
+    squares: Annotated[float, Field(ge=0.001, le=1000)] | None = None
+    depth_um: Annotated[float, Field(ge=0.01, le=100_000)] | None = None
+    volume_nl: Annotated[float, Field(ge=1e-6, le=1e9)] | None = None
+    dilution: Annotated[float, Field(ge=1, le=1e9)] = 1.0
 
     @field_validator("min_diameter", "max_diameter")
     @classmethod
@@ -109,6 +109,16 @@ class ViabilityConfig(Section):
             raise ValueError(f"the volume is said twice, by {' and '.join(given)}; give one of them")
         if self.squares is not None and self.chamber is None:
             raise ValueError("squares are those of a chamber: give chamber: improved_neubauer with them")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_in_order(self) -> ViabilityConfig:
+        if self.min_diameter is not None and self.max_diameter is not None:
+            least, most = length(self.min_diameter), length(self.max_diameter)
+            if least.unit == most.unit and least.value > most.value:
+                raise ValueError(
+                    f"min_diameter ({self.min_diameter}) is larger than max_diameter ({self.max_diameter}): no cell would be counted"
+                )
         return self
 
     @property

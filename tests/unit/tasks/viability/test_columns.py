@@ -120,6 +120,14 @@ def test_a_photo_of_a_chamber_has_the_volume_above_it() -> None:
         ({"min_diameter": "7"}, "for example 7um or 20px"),
         ({"controls": {"live": ["A1"], "dead": ["A01"]}}, "names wells twice: A01"),
         ({"dilution": 0.5}, "greater than or equal to 1"),
+        ({"dilution": 1e300}, "less than or equal to 1000000000"),
+        ({"depth_um": 1e308}, "less than or equal to 100000"),
+        ({"volume_nl": 5e-324}, "greater than or equal to "),
+        ({"chamber": "improved_neubauer", "squares": 1e-300}, "greater than or equal to 0.001"),
+        (
+            {"min_diameter": "30um", "max_diameter": "7um"},
+            r"min_diameter \(30um\) is larger than max_diameter \(7um\)",
+        ),
     ],
 )
 def test_settings_that_contradict_are_refused(given: dict[str, object], said: str) -> None:
