@@ -229,10 +229,14 @@ def _scales(summary: PlanSummary) -> list[str]:
 
 def _plate_numbers(summary: PlanSummary) -> list[str]:
     """What the run's task found out about each plate; that of all plates together is left out."""
-    told = [one for one in summary.plate_numbers if one.plate]
+    told = [
+        one
+        for one in summary.plate_numbers
+        if one.plate and any(not name.endswith("_bits") for name in one.numbers)
+    ]
     lines = [
         f"plate {one.plate!r}, from {many(one.objects, 'object')} in {many(one.fields, 'field')}: "
-        + ", ".join(f"{name} {value:g}" for name, value in one.numbers.items())
+        + ", ".join(f"{name} {value:g}" for name, value in one.numbers.items() if not name.endswith("_bits"))
         for one in told[:_SHOWN_PLATES]
     ]
     return lines + ([f"… and {len(told) - _SHOWN_PLATES} more plates"] if told[_SHOWN_PLATES:] else [])

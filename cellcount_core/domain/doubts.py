@@ -51,6 +51,8 @@ class Doubt(StrEnum):
     IMAGES_OR_CHANNELS = "images_or_channels"
     NO_OBJECTS = "no_objects"
     DEAD_OUTSIDE = "dead_outside_cells"
+    ROLE_BLANK = "role_blank"
+    BOTH_OR_NEITHER = "both_or_neither"
     VOLUME_UNKNOWN = "volume_unknown"
     FEW_CELLS = "few_cells"
     LOW_VIABILITY = "low_viability"
@@ -247,6 +249,17 @@ _TOLD: dict[Doubt, _Told] = {
         "More of what is bright in the role `dead` lies outside of the cells found in the role `all` than inside: the channels may be swapped.",
         "{show} more dead stain outside of cells than inside",
         "look whether the roles all and dead have the right channels (--channel all=NAME --channel dead=NAME)",
+    ),
+    Doubt.ROLE_BLANK: _Told(
+        "The image of a role shows nothing: all or most of its pixels have one value, the largest. No cell is told live or dead: all are `neither`, and there is no viability.",
+        "{have} a role whose image shows nothing (one value, or overexposed), so {they} {have} no viability",
+        "look whether that channel was exposed and exported as the others were",
+    ),
+    Doubt.BOTH_OR_NEITHER: _Told(
+        "More than a fifth of the cells are positive in both roles or in neither; no viability counts them.",
+        "{have} more than a fifth of cells that are both live and dead, or neither, which viability leaves out",
+        "look at {them} (`cellcount pictures`): a stain may shine into the other channel (--set run.viability.spill.live=SHARE, or control wells), "
+        "or a threshold be wrong",
     ),
     Doubt.VOLUME_UNKNOWN: _Told(
         "A chamber depth is set and the image has no pixel size: there are no cells per mL.",

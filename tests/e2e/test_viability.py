@@ -121,7 +121,8 @@ def test_the_thresholds_stand_in_the_run_and_its_fingerprint(
         == ExitCode.OK
     )
     given = json.loads((tmp_path / "out" / "run" / "run.json").read_text())
-    assert "plate_numbers" not in given
+    [bits] = given["plate_numbers"]
+    assert bits["numbers"] == {"all_bits": 16, "dead_bits": 16}
     assert given["fingerprint"] != run["fingerprint"]
 
 
@@ -136,6 +137,30 @@ def test_control_wells_give_the_thresholds(plate: Path, tmp_path: Path) -> None:
     for name, true in truth(plate).items():
         expected = 100 * true.live / (true.live + true.dead)
         assert wells_of(out)[name]["viability"] == pytest.approx(expected, abs=1.5), name
+
+
+def test_a_live_control_may_hold_a_tenth_of_dead_cells(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert count(plate, out, "--runner", "serial", "--control", "live=A04") == ExitCode.OK
+    said = capsys.readouterr()
+    assert "controls are mixed in the role 'dead': 1" in said.out + said.err
+    for name, true in truth(plate).items():
+        expected = 100 * true.live / (true.live + true.dead)
+        assert wells_of(out)[name]["viability"] == pytest.approx(expected, abs=1.5), name
+
+
+def test_a_threshold_above_the_range_of_the_images_is_refused(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        count(plate, tmp_path / "out", "--runner", "serial", "--threshold", "dead=70000") == ExitCode.CONFIG
+    )
+    assert (
+        "the threshold 70000 of the role 'dead' is above all that an image of 16 bits can hold"
+        in capsys.readouterr().err
+    )
 
 
 def test_swapped_controls_are_refused(

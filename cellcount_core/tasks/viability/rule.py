@@ -72,7 +72,15 @@ _TOWARDS_POSITIVE = 0.75
 _CONTROL_FOLD = 0.7
 """Distance on the signals' scale (a factor of about 2) that a threshold keeps from the only control at least."""
 
-_BAD_CONTROL = 0.05
+_WIDEST = 0.5
+"""Standard deviation on the signals' scale that cells of one kind have at most, as far as it moves a threshold."""
+
+_SCATTERED = 0.9
+"""Standard deviation on the signals' scale from which on the cells of a control are hardly of one kind."""
+
+_BAD_CONTROL = 0.02
+"""Share of a control's cells on the wrong side of the threshold, above which the plan says so."""
+
 _DIGITS = 5
 
 
@@ -148,35 +156,94 @@ def between_populations(
     return replace(plain, spill=start) if again is None else replace(again, spill=found)
 
 
-def from_controls(
-    negative: Floats, positive: Floats, noise: float, spill: float
-) -> tuple[RoleRule, float, float]:
-    """The rule from the clean signals of control cells that should be `negative` and `positive` (one of the two may be empty).
+@dataclass(frozen=True, slots=True, eq=False)
+class ControlCells:
+    """The signals (n,) of control cells in a role, and those in the other role."""
 
-    Also the shares of negative cells above, and of positive cells below the threshold.
+    signal: Floats
+    other: Floats
+
+    def clean(self, spill: float) -> ControlCells:
+        """The same cells without what spills over from the other role."""
+        return ControlCells(self.signal - spill * np.maximum(self.other, 0.0), self.other)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRule:
+    """The rule that controls give, and the shares of negative cells above and of positive cells below its threshold.
+
+    `scattered` says that the cells of the only control differ so much that they are hardly of one kind.
     """
-    unit, floor = _unit(noise), math.asinh(_floor(noise) / _unit(noise))
-    low, high = np.sort(np.arcsinh(negative / unit)), np.sort(np.arcsinh(positive / unit))
+
+    rule: RoleRule
+    above: float
+    below: float
+    scattered: bool = False
+
+
+def from_controls(negative: ControlCells, positive: ControlCells, noise: float, spill: float) -> ControlRule:
+    """The rule from clean control cells that should be `negative` and `positive` (one of the two may be empty).
+
+    A control may hold some cells of the other kind, as a live culture holds a few dead ones: where they are a population of their own, they do
+    not move the threshold, and where they are a few, they move it no farther than cells of one kind differ.
+    """
+    unit = _unit(noise)
+    low, high = (np.sort(np.arcsinh(cells.signal / unit)) for cells in (negative, positive))
+    splits = [_split(cells.signal, cells.other, noise) for cells in (negative, positive)]
+    lower, upper = (None if split is None else math.asinh(split.threshold / unit) for split in splits)
+    steepness, scattered = _STEEPEST / 4, False
     if low.size and high.size:
-        at, steepness = _between(low, high)
+        at, steepness = _between(*_of_their_kind(low, high, lower, upper))
     elif low.size:
         middle, spread = _centre(low)
-        at = max(float(np.quantile(low, 1 - _SAFE)), middle + max(5 * spread, _CONTROL_FOLD))
-        steepness = _STEEPEST / 4
+        scattered, spread = lower is None and spread > _SCATTERED, min(spread, _WIDEST)
+        tail = min(float(np.quantile(low, 1 - _SAFE)), middle + max(8 * spread, 2 * _CONTROL_FOLD))
+        at = max(tail, middle + max(5 * spread, _CONTROL_FOLD)) if lower is None else lower
     else:
         middle, spread = _centre(high)
-        at = min(float(np.quantile(high, _SAFE)), middle - max(3 * spread, _CONTROL_FOLD))
-        steepness = _STEEPEST / 4
-    at = max(at, floor)
+        scattered, spread = upper is None and spread > _SCATTERED, min(spread, _WIDEST)
+        tail = max(float(np.quantile(high, _SAFE)), middle - max(5 * spread, 2 * _CONTROL_FOLD))
+        at = min(tail, middle - max(3 * spread, _CONTROL_FOLD)) if upper is None else upper
+    at = max(at, math.asinh(_floor(noise) / unit))
     rule = RoleRule(unit * math.sinh(at), spill, unit, steepness)
     above = float((low > at).mean()) if low.size else 0.0
     below = float((high <= at).mean()) if high.size else 0.0
-    return rule, above, below
+    return ControlRule(rule, above, below, scattered)
 
 
-def spill_of_controls(signal: Floats, other: Floats, noise: float, other_noise: float) -> float:
-    """What share of the other role's signal shows in control cells that should show nothing in this role."""
-    return _spill(signal, other, noise, other_noise)
+def _of_their_kind(
+    low: Floats, high: Floats, lower: float | None, upper: float | None
+) -> tuple[Floats, Floats]:
+    """Ascending signals of negative and positive controls, without populations in one that are more like the other.
+
+    `lower` and `upper` lie between two populations of the negative and of the positive control; None where there is one.
+    """
+    negative = float(np.median(low if lower is None else low[low <= lower]))
+    positive = float(np.median(high if upper is None else high[high > upper]))
+    if lower is not None and 2 * float(np.median(low[low > lower])) > negative + positive:
+        low = low[low <= lower]
+    if upper is not None and 2 * float(np.median(high[high <= upper])) < negative + positive:
+        high = high[high > upper]
+    return low, high
+
+
+def spill_of_controls(
+    role: str, negative: ControlCells, positive: ControlCells, noise: float, other_noise: float
+) -> float:
+    """What share of the other role's signal shows in control cells that should show nothing in this role.
+
+    Raises ConfigFault if that is more than light that spills over, and no positive control shows that it is.
+    """
+    split = _split(negative.signal, negative.other, noise)
+    own = np.ones(negative.signal.size, np.bool_) if split is None else negative.signal <= split.threshold
+    found = _spill(negative.signal[own], negative.other[own], noise, other_noise)
+    if found > _MOST_SPILL and not positive.signal.size:
+        raise ConfigFault(
+            f"run.viability.controls: the cells of the {'live' if role == 'dead' else 'dead'} control show {found:.0%} of their other signal in the "
+            f"role {role!r}, which is more than spills over (up to {_MOST_SPILL:.0%}): look whether the wells are what they should be, give a "
+            f"control of the other kind too, or the share that spills over (--set run.viability.spill.{role}=SHARE)"
+        )
+    return found
 
 
 def refuse_swapped(role: str, negative: Floats, positive: Floats) -> None:
@@ -188,14 +255,21 @@ def refuse_swapped(role: str, negative: Floats, positive: Floats) -> None:
         )
 
 
-def control_warning(plate: str, role: str, above: float, below: float) -> str | None:
-    """In words, that a threshold leaves many control cells on the wrong side; None if it does not."""
-    if max(above, below) <= _BAD_CONTROL:
-        return None
-    return (
-        f"plate {plate!r}: controls overlap in the role {role!r}: {above:.1%} of the negative cells lie above the threshold and {below:.1%} "
-        "of the positive ones below; look whether the control wells are what they should be"
-    )
+def control_warning(plate: str, role: str, found: ControlRule) -> str | None:
+    """In words, that a threshold leaves control cells on the wrong side, or that a control looks mixed; None if neither is so."""
+    where = f"plate {plate!r}: controls are mixed in the role {role!r}"
+    look = "; look whether the control wells are what they should be, or give controls of both kinds"
+    if max(found.above, found.below) > _BAD_CONTROL:
+        return (
+            f"{where}: {found.above:.1%} of the cells that should be negative lie above the threshold ({found.rule.threshold:.3g} above background) and "
+            f"{found.below:.1%} of those that should be positive below{look}"
+        )
+    if found.scattered:
+        return (
+            f"{where}: the cells of the only control differ so much that the threshold ({found.rule.threshold:.3g} above background) hardly "
+            f"holds{look}"
+        )
+    return None
 
 
 def _unit(noise: float) -> float:
@@ -377,4 +451,7 @@ def _between(low: Floats, high: Floats) -> tuple[float, float]:
         - np.searchsorted(low, tried, side="right") / low.size
         + np.searchsorted(high, tried, side="right") / high.size
     )
-    return float(tried[int(np.argmin(wrong))]), _FLATTEST
+    best = np.flatnonzero(wrong <= wrong.min() + 1e-12)
+    gaps = np.append(np.diff(tried), 0.0)[best]
+    widest = int(np.argmax(gaps))
+    return float(tried[best[widest]] + _TOWARDS_POSITIVE * gaps[widest]), _FLATTEST

@@ -12,6 +12,7 @@ plate while the run is planned. An image that is counted by itself goes by its o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +55,7 @@ from cellcount_core.tasks.task import (
     task_of,
 )
 from cellcount_core.tasks.viability.columns import (
+    BOTH,
     CLASS_PROBABILITY,
     CLASSES,
     DEAD,
@@ -77,6 +79,7 @@ from cellcount_core.tasks.viability.judging import (
     told_by_roles,
 )
 from cellcount_core.tasks.viability.rule import (
+    ControlCells,
     RoleRule,
     control_warning,
     from_controls,
@@ -93,6 +96,12 @@ _FINDERS = ("instances", "boxes")
 
 _DENSE = 0.25
 """Share of a field that cells cover, from which on it is too dense."""
+
+_BLANK = 0.5
+"""Share of an image's pixels that have its largest value, from which on it shows nothing: it is of one value, or overexposed throughout."""
+
+_UNSORTED, _FEWEST_UNSORTED = 0.2, 5
+"""Share of the cells (and number) that are both or neither, above which viability says little of a field."""
 
 _OUTSIDE = 1.6
 """Times the area of all cells that the light in the role `dead` covers, from which on the channels may be swapped."""
@@ -181,9 +190,38 @@ class ViabilityHead:
 
         Raises FieldFault NO_PIXEL_SIZE if a gate is given in µm and the field has no pixel size.
         """
+        self._check_units(view)
         seen = self.look(view)
         with view.clock("measure"):
             return self._judged(view, seen)
+
+    def bits(self, view: View) -> dict[str, int]:
+        """Bits of a pixel in the image of each role; those of floats are 32."""
+        return {role: 8 * plane.dtype.itemsize for role, plane in self._planes(view).items()}
+
+    def blank(self, view: View) -> tuple[str, ...]:
+        """The roles whose image shows nothing, since all or most of its pixels have its largest value."""
+        return tuple(role for role, plane in self._planes(view).items() if _share_at_top(plane) >= _BLANK)
+
+    def _planes(self, view: View) -> dict[str, Plane]:
+        """The raw image of each role; {} where the picture itself tells the class."""
+        if not self.finder.roles:
+            return {}
+        return {role: view.planes[name] for role, name in zip(self.finder.roles, view.counted, strict=True)}
+
+    def _check_units(self, view: View) -> None:
+        """Raises FieldFault WRONG_DTYPE if thresholds are not in the units of a field's images."""
+        for role, bits in self.bits(view).items():
+            planned = view.numbers.get(bits_name(role))
+            if planned is not None and planned != bits:
+                raise FieldFault(
+                    Reason.WRONG_DTYPE,
+                    f"the image of the role {role!r} has {bits} bits, and the thresholds of its plate are in units of {planned:.0f} bits: export "
+                    "all images of a plate alike, or count these by themselves",
+                )
+            given = view.run.viability.thresholds.get(role)
+            if given is not None and given >= largest_value(bits):
+                raise FieldFault(Reason.WRONG_DTYPE, above_range(role, given, bits))
 
     def look(self, view: View) -> _Signals:
         """The objects of a field with their signals, before any is judged."""
@@ -212,8 +250,11 @@ class ViabilityHead:
         if finder.roles:
             rules = rules_for(view.run, view.numbers, finder.roles, seen.signals, seen.noise)
             kinds, probability, signals = told_by_roles(rules, seen.signals)
+            blank = self.blank(view)
+            if blank:
+                kinds, probability = np.full_like(kinds, CLASSES.index(NEITHER)), np.ones(kinds.size)
         else:
-            rules, signals = {}, {}
+            rules, signals, blank = {}, {}, ()
             kinds, probability = self._of_boxes(columns)
         diameter = self._diameters(columns)
         kept = self._gates(view, columns, diameter)
@@ -236,7 +277,7 @@ class ViabilityHead:
             sample_nl=sample_volume(view.run.viability, (height, width), view.um_per_px),
         )
         filtered = gated(found, kept, view.shape)
-        told = (*filtered.warnings, *self._doubts(view, seen, rules, filtered))
+        told = (*filtered.warnings, *self._doubts(view, seen, rules, filtered), *self._untold(blank, cells))
         values = {**filtered.values, **field_values(cells)}
         assert filtered.objects is not None
         declared = _object_columns(finder, view.measured)
@@ -302,6 +343,36 @@ class ViabilityHead:
                 told.append(Doubt.DEAD_OUTSIDE)
         return tuple(told)
 
+    def _untold(self, blank: tuple[str, ...], cells: Cells) -> tuple[Doubt, ...]:
+        """What is to be said of cells that are neither live nor dead."""
+        if blank:
+            return (Doubt.ROLE_BLANK,)
+        unsorted = cells.number(BOTH) + cells.number(NEITHER)
+        many = self.finder.roles and unsorted >= _FEWEST_UNSORTED and unsorted > _UNSORTED * cells.kinds.size
+        return (Doubt.BOTH_OR_NEITHER,) if many else ()
+
+
+def bits_name(role: str) -> str:
+    """The name, among a plate's numbers, of the bits that a pixel of a role's images has."""
+    return f"{role}_bits"
+
+
+def largest_value(bits: int) -> float:
+    """The largest value of a pixel of so many bits; infinite for floats, which have 32."""
+    return math.inf if bits > 16 else float((1 << bits) - 1)
+
+
+def above_range(role: str, threshold: float, bits: int) -> str:
+    """That no cell can reach a threshold."""
+    return (
+        f"the threshold {threshold:g} of the role {role!r} is above all that an image of {bits} bits can hold (up to {largest_value(bits):.0f}), so "
+        f"no cell could reach it; thresholds are in raw units above the background (--threshold {role}=VALUE)"
+    )
+
+
+def _share_at_top(plane: Plane) -> float:
+    return int(np.count_nonzero(plane == plane.max())) / plane.size
+
 
 def _in_px(text: str, um_per_px: float | None) -> float:
     """A length in px of an image. Raises FieldFault NO_PIXEL_SIZE if it is given in µm and the pixel size is not known."""
@@ -355,75 +426,109 @@ class ViabilityRule:
         return {name: frozenset(wells) for name, wells in controls.items()} or {"": frozenset()}
 
     def seen(self, view: View) -> Floats:
-        """The signals of a field's cells (n, 4): of both roles, and both roles' noise."""
+        """What a field shows (n, 6): signals of its cells in both roles, both roles' noise, and the bits of both roles' images.
+
+        One row without signals where thresholds are given; none where the image of a role is blank.
+        """
+        bits = list(map(float, self._head.bits(view).values()))
+        if not self._sought:
+            return np.array([[0.0, 0.0, 0.0, 0.0, *bits]])
+        if self._head.blank(view):
+            return np.zeros((0, 6))
         seen = self._head.look(view)
         n = next(iter(seen.signals.values())).size
-        noise = [np.full(n, seen.noise[role]) for role in self._roles]
-        return np.stack([*(seen.signals[role] for role in self._roles), *noise], axis=1)
+        numbers = [*(seen.noise[role] for role in self._roles), *bits]
+        return np.stack(
+            [*(seen.signals[role] for role in self._roles), *(np.full(n, each) for each in numbers)], axis=1
+        )
+
+    @property
+    def _sought(self) -> list[str]:
+        """The roles whose thresholds are to be found."""
+        return [role for role in self._roles if role not in self._run.viability.thresholds]
 
     def found(self, plate: str, groups: Mapping[str, Floats]) -> tuple[Mapping[str, float], Sequence[str]]:
-        """The numbers of the rules of both roles. Raises ConfigFault if controls contradict each other."""
-        numbers: dict[str, float] = {}
-        warnings: list[str] = []
-        for role in self._roles:
-            if role in self._run.viability.thresholds:
-                continue
+        """The numbers of the rules of both roles, and the bits of their images.
+
+        Raises ConfigFault if controls contradict each other, or a threshold is above all that the images can hold.
+        """
+        groups, bits, warnings = self._of_one_depth(plate, groups)
+        numbers: dict[str, float] = {bits_name(role): float(its) for role, its in bits.items()}
+        for role in self._sought:
             if role == ALL or not self._run.viability.controls:
                 rule = self._of_all(role, np.concatenate(list(groups.values())))
-                if rule.populations == 1 and role == DEAD:
-                    warnings.append(_one_population(plate, rule))
+                if rule.populations == 1 and role != ALL:
+                    warnings.append(_one_population(plate, role, rule))
             else:
                 rule, said = self._of_controls(plate, role, groups)
                 warnings += [said] if said else []
             numbers |= rule.numbers(role)
+        for role, its in bits.items():
+            threshold = self._run.viability.thresholds.get(role, numbers.get(f"{role}_threshold", 0.0))
+            if threshold >= largest_value(its):
+                raise ConfigFault(f"plate {plate!r}: {above_range(role, threshold, its)}")
         return numbers, warnings
 
-    def _parts(self, role: str, table: Floats) -> tuple[Floats, Floats, float, float]:
-        """Signal and other signal (n,), and the noise of both."""
+    def _of_one_depth(
+        self, plate: str, groups: Mapping[str, Floats]
+    ) -> tuple[Mapping[str, Floats], dict[str, int], list[str]]:
+        """What was seen in images of the bits that most have, those bits by role ({} without cells), and a warning if others have others."""
+        every = np.concatenate([table[:, 4:] for table in groups.values()])
+        if not len(every):
+            return groups, {}, []
+        kinds, times = np.unique(every, axis=0, return_counts=True)
+        usual = kinds[int(np.argmax(times))]
+        bits = dict(zip(self._roles, usual.astype(int).tolist(), strict=True))
+        if len(kinds) == 1:
+            return groups, bits, []
+        kept = {name: table[(table[:, 4:] == usual).all(axis=1)] for name, table in groups.items()}
+        told = ", ".join(f"{its} bits in {role}" for role, its in bits.items())
+        return kept, bits, [
+            f"plate {plate!r}: not all images have pixels of the same bits; thresholds are in units of most ({told}), and fields of other images fail"
+        ]  # fmt: skip
+
+    def _parts(self, role: str, table: Floats) -> tuple[ControlCells, float, float]:
+        """Signals (n,), and the noise in the role and in the other."""
         own, other = self._roles.index(role), self._roles.index(other_role(role, self._roles))
         noise = [float(np.median(table[:, 2 + at])) if len(table) else 0.0 for at in (own, other)]
-        return table[:, own], table[:, other], noise[0], noise[1]
+        return ControlCells(table[:, own], table[:, other]), noise[0], noise[1]
 
     def _of_all(self, role: str, table: Floats) -> RoleRule:
-        signal, other, noise, other_noise = self._parts(role, table)
-        return found_rule(role, signal, other, noise, other_noise, self._run.viability.spill.get(role))
+        cells, noise, other_noise = self._parts(role, table)
+        given = self._run.viability.spill.get(role)
+        return found_rule(role, cells.signal, cells.other, noise, other_noise, given)
 
     def _of_controls(
         self, plate: str, role: str, groups: Mapping[str, Floats]
     ) -> tuple[RoleRule, str | None]:
-        nothing = np.zeros((0, 4))
-        negative = groups.get(LIVE if role == DEAD else DEAD, nothing)
-        positive = groups.get(DEAD if role == DEAD else LIVE, nothing)
-        below, below_other, noise, other_noise = self._parts(role, negative if len(negative) else positive)
-        above, above_other, _, _ = self._parts(role, positive)
-        if not len(negative):
-            below, below_other = above[:0], above_other[:0]
-        spill = self._run.viability.spill.get(role)
-        if spill is None:
-            spill = spill_of_controls(below, below_other, noise, other_noise)
-        low, high = (
-            each - spill * np.maximum(beside, 0)
-            for each, beside in ((below, below_other), (above, above_other))
-        )
-        if not low.size and not high.size:
+        nothing = np.zeros((0, 6))
+        below = groups.get(LIVE if role == DEAD else DEAD, nothing)
+        above = groups.get(DEAD if role == DEAD else LIVE, nothing)
+        if not len(below) and not len(above):
             raise ConfigFault(
                 f"plate {plate!r}: no cell was found in the control wells {', '.join(_wells(self._run))}; look whether these wells are the "
                 "controls, or leave run.viability.controls out"
             )
-        refuse_swapped(role, low, high)
-        rule, wrong_below, wrong_above = from_controls(low, high, noise, spill)
-        return rule, control_warning(plate, role, wrong_below, wrong_above)
+        _, noise, other_noise = self._parts(role, below if len(below) else above)
+        negative, positive = self._parts(role, below)[0], self._parts(role, above)[0]
+        spill = self._run.viability.spill.get(role)
+        if spill is None:
+            spill = spill_of_controls(role, negative, positive, noise, other_noise)
+        negative, positive = negative.clean(spill), positive.clean(spill)
+        refuse_swapped(role, negative.signal, positive.signal)
+        found = from_controls(negative, positive, noise, spill)
+        return found.rule, control_warning(plate, role, found)
 
 
 def _wells(run: RunConfig) -> list[str]:
     return [well for wells in run.viability.controls.values() for well in wells]
 
 
-def _one_population(plate: str, rule: RoleRule) -> str:
+def _one_population(plate: str, role: str, rule: RoleRule) -> str:
     return (
-        f"plate {plate!r}: the sampled cells are one population in the role 'dead'; the threshold ({rule.threshold:.3g} above background) "
+        f"plate {plate!r}: the sampled cells are one population in the role {role!r}; the threshold ({rule.threshold:.3g} above background) "
         "rests on noise and on the brightness of the other role alone. If that is not so, name control wells (--control live=A01,A02 --control "
-        "dead=H01,H02) or give it (--threshold dead=VALUE)"
+        "dead=H01,H02) or give it (--threshold {role}=VALUE)"
     )
 
 
@@ -457,7 +562,7 @@ class Viability:
         return ViabilityHead(package)
 
     def plate_rule(self, package: Package, run: RunConfig) -> PlateRule | None:
-        """What thresholds rest on; None if all are given, or the picture itself tells the class.
+        """What thresholds rest on, and the bits of the images whose units they are in; None if the picture itself tells the class.
 
         Raises ConfigFault if a threshold or a spill is given for a role that the package has not.
         """
@@ -478,7 +583,7 @@ class Viability:
             raise ConfigFault(
                 f"run.viability.controls: package {package.name!r} tells classes by the picture, and needs no controls"
             )
-        return ViabilityRule(package, run) if set(roles) - set(settings.thresholds) else None
+        return ViabilityRule(package, run) if roles else None
 
     def scoring(self, package: Package) -> Scoring:
         """Compares the numbers of live and dead cells with true ones from a table; where the picture tells the class, boxes with boxes."""

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig, ViabilityConfig
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.errors import FieldFault, ModelFault, Reason
+from cellcount_core.domain.errors import ConfigFault, FieldFault, ModelFault, Reason
+from cellcount_core.domain.scales import PlateNumbers
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import find_package
-from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
+from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit, prepare
 from cellcount_core.pipeline.maps import network_planes
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.tasks.task import task_of
+from cellcount_core.tasks.viability.task import ViabilityRule
 from tests.plates import nuclear_field
 
 SIDE = 420
@@ -123,6 +125,72 @@ def test_an_empty_field_is_a_zero_without_a_viability(kit: PlanesKit) -> None:
     found = examine(kit, Pixels(nothing, 0.65, 65535, ())).found
     assert (found.count, found.values["live"], found.values["viability"]) == (0, 0, None)
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize("shown", ["zeros", "white", "overexposed"])
+def test_no_cell_is_told_by_an_image_that_shows_nothing(kit: PlanesKit, shown: str) -> None:
+    both = planes(kit)
+    _, dead = kit.package.input.channels
+    blank = np.full_like(both[dead], 0 if shown == "zeros" else 65535)
+    if shown == "overexposed":
+        blank[:, : SIDE // 25] = both[dead][:, : SIDE // 25]
+    found = examine(kit, Pixels({**both, dead: blank}, None, 65535, ())).found
+    assert found.count > 0
+    assert (found.values["live"], found.values["dead"], found.values["viability"]) == (0, 0, None)
+    assert Doubt.ROLE_BLANK in found.warnings
+
+
+def test_a_stain_that_shines_into_both_channels_is_said(kit: PlanesKit) -> None:
+    if "live" not in kit.package.input.channels:
+        pytest.skip("only the roles live and dead can both be positive")
+    every = nuclear_field(20, 36, 1, SIDE)
+    shared = (300 + 0.4 * (every.astype(np.float64) - 300)).clip(0).astype(np.uint16)
+    found = examine(kit, Pixels({"live": shared, "dead": every}, None, 65535, ())).found
+    assert found.values["both"] == found.count > 30
+    assert Doubt.BOTH_OR_NEITHER in found.warnings
+    assert Doubt.BOTH_OR_NEITHER not in seen(kit).found.warnings
+
+
+def numbers_of(kit: PlanesKit, *fields: dict[str, NDArray[np.generic]], **viability: object) -> PlateNumbers:
+    """What is found out about a plate of these fields."""
+    run = kit.run.model_copy(update={"viability": ViabilityConfig.model_validate(viability)})
+    rule = ViabilityRule(kit.package, run)
+    tables = [rule.seen(prepare(replace(kit, run=run), Pixels(each, None, 65535, ()))) for each in fields]
+    numbers, warnings = rule.found("P", {"": np.concatenate(tables)})
+    assert len(warnings) == (len({each["dead"].dtype for each in fields}) > 1)
+    return PlateNumbers("P", numbers, len(fields), 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"thresholds": {"dead": 200, "live": 200}}])
+def test_a_field_in_other_units_than_its_plates_thresholds_fails(
+    kit: PlanesKit, settings: dict[str, dict[str, float]]
+) -> None:
+    given = {
+        name: {role: value for role, value in each.items() if role in kit.package.input.channels}
+        for name, each in settings.items()
+    }
+    both = planes(kit)
+    small = {role: (plane // 257).astype(np.uint8) for role, plane in both.items()}
+    found = numbers_of(kit, both, planes(kit, 2), small, **given)
+    run = kit.run.model_copy(update={"viability": ViabilityConfig.model_validate(given)})
+    of_plate = replace(kit, run=run, plate_numbers={"P": found})
+    assert examine(of_plate, Pixels(both, None, 65535, ()), "P").found.values["viability"] == pytest.approx(
+        50, abs=3
+    )
+    with pytest.raises(
+        FieldFault, match="has 8 bits, and the thresholds of its plate are in units of 16"
+    ) as fault:
+        examine(of_plate, Pixels(small, None, 255, ()), "P")
+    assert fault.value.reason is Reason.WRONG_DTYPE
+
+
+def test_a_threshold_that_no_cell_can_reach_is_refused(kit: PlanesKit) -> None:
+    with pytest.raises(
+        ConfigFault, match="the threshold 70000 of the role 'dead' is above all that an image of 16"
+    ):
+        numbers_of(kit, planes(kit), thresholds={"dead": 70000})
+    with pytest.raises(FieldFault, match="the threshold 70000"):
+        seen(kit, thresholds={"dead": 70000})
 
 
 def test_the_brighter_of_two_stains_counts_in_its_own_units() -> None:

@@ -8,11 +8,15 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.tasks.viability.rule import (
+    ControlCells,
+    ControlRule,
     RoleRule,
     between_populations,
+    control_warning,
     from_controls,
     refuse_swapped,
     rule_in,
+    spill_of_controls,
 )
 
 Floats = NDArray[np.float64]
@@ -103,26 +107,75 @@ def test_a_million_cells_take_no_longer_and_say_the_same() -> None:
     assert positives(rule, signal, every) == pytest.approx(30_000, rel=0.01)
 
 
+def by_controls(low: Floats, high: Floats, spill: float = 0.0) -> ControlRule:
+    """The rule of controls with these signals, none of which spills over."""
+    return from_controls(
+        *(ControlCells(each, np.full(each.size, 1000.0)) for each in (low, high)), NOISE, spill
+    )
+
+
+NONE = np.zeros(0)
+
+
 def test_controls_put_the_threshold_between_them() -> None:
     low, high = np.abs(cells(200, 10, 1)), cells(200, 600, 2)
-    rule, above, below = from_controls(low, high, NOISE, 0.02)
-    assert low.max() < rule.threshold < high.min()
-    assert (above, below, rule.spill, rule.populations) == (0, 0, 0.02, 0)
+    found = by_controls(low, high, 0.02)
+    assert low.max() < found.rule.threshold < high.min()
+    assert (found.above, found.below, found.rule.spill, found.rule.populations) == (0, 0, 0.02, 0)
 
 
 @pytest.mark.parametrize("which", ["negative", "positive"])
 def test_one_control_suffices(which: str) -> None:
-    low, high, none = np.abs(cells(200, 10, 1)), cells(200, 600, 2), np.zeros(0)
-    rule, _, _ = from_controls(
-        low if which == "negative" else none, high if which == "positive" else none, NOISE, 0.0
-    )
-    assert np.quantile(low, 0.99) < rule.threshold < np.quantile(high, 0.05)
+    low, high = np.abs(cells(200, 10, 1)), cells(200, 600, 2)
+    found = by_controls(low if which == "negative" else NONE, high if which == "positive" else NONE)
+    assert np.quantile(low, 0.99) < found.rule.threshold < np.quantile(high, 0.05)
+    assert control_warning("P", "dead", found) is None
+
+
+@pytest.mark.parametrize("number", [40, 260, 2000])
+@pytest.mark.parametrize("wrong", [0.02, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("controls", ["negative", "positive", "both"])
+def test_cells_of_the_other_kind_in_a_control_do_not_move_the_threshold(
+    number: int, wrong: float, controls: str
+) -> None:
+    """A live control of 95 % live cells is one still, and the plan says that it is mixed."""
+    of_other = round(wrong * number)
+    rng = np.random.default_rng(7)
+    low = np.concatenate([rng.normal(0, 3, number - of_other), cells(of_other, 500, 2)])
+    high = np.concatenate([cells(number - of_other, 500, 3), rng.normal(0, 3, of_other)])
+    found = by_controls(NONE if controls == "positive" else low, NONE if controls == "negative" else high)
+    assert 20 < found.rule.threshold < np.quantile(cells(1000, 500, 4), 0.05)
+    told = control_warning("P", "dead", found)
+    assert (told is not None) == (of_other > 0.02 * number)
+    assert told is None or "controls are mixed in the role 'dead'" in told
+
+
+def test_what_spills_over_in_a_mixed_control_is_that_of_its_own_cells() -> None:
+    signal, every = plate(500, 500, spill=0.08)
+    found = spill_of_controls("dead", ControlCells(signal, every), ControlCells(NONE, NONE), NOISE, NOISE)
+    assert found == pytest.approx(0.08, abs=0.02)
+
+
+def test_a_control_that_is_stained_throughout_is_no_control_of_unstained_cells() -> None:
+    signal, every = plate(1000, 0)
+    stained, nothing = ControlCells(signal, every), ControlCells(NONE, NONE)
+    with pytest.raises(ConfigFault, match=r"run\.viability\.spill\.dead=SHARE"):
+        spill_of_controls("dead", stained, nothing, NOISE, NOISE)
+    other = ControlCells(3 * signal, every)
+    assert spill_of_controls("dead", stained, other, NOISE, NOISE) == pytest.approx(0.8, abs=0.1)
+
+
+def test_a_few_cells_of_two_kinds_are_said_to_be_mixed() -> None:
+    low = np.concatenate([np.arange(4.0), cells(4, 500, 2)])
+    told = control_warning("P", "dead", by_controls(low, NONE))
+    assert told is not None
+    assert "differ so much" in told
 
 
 def test_controls_that_overlap_tell_how_many_cells_are_on_the_wrong_side() -> None:
-    _, above, below = from_controls(cells(500, 300, 1), cells(500, 450, 2), NOISE, 0.0)
-    assert 0.1 < above < 0.5
-    assert 0.1 < below < 0.5
+    found = by_controls(cells(500, 300, 1), cells(500, 450, 2))
+    assert 0.1 < found.above < 0.5
+    assert 0.1 < found.below < 0.5
 
 
 def test_a_negative_control_that_is_brighter_is_refused() -> None:
