@@ -98,6 +98,10 @@ class ViabilityConfig(Section):
     def _wells(cls, controls: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         controls = {name: tuple(map(canonical_well, group)) for name, group in controls.items()}
         wells = [well for group in controls.values() for well in group]
+        if both := sorted(set(controls.get("live", ())) & set(controls.get("dead", ()))):
+            raise ValueError(
+                f"names {', '.join(both)} as live and as dead; a well is a control of one of them"
+            )
         if twice := sorted({well for well in wells if wells.count(well) > 1}):
             raise ValueError(f"names wells twice: {', '.join(twice)}")
         return controls

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
 from cellcount_core.cli.settings import assign, build_job
-from cellcount_core.config import JobConfig
+from cellcount_core.config import JobConfig, ViabilityConfig
 from cellcount_core.domain.doubts import by_weight
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Reason, Remedy, Status, nearest
 from cellcount_core.plan.findings import warned_of
@@ -92,6 +92,8 @@ def print_result(job: JobConfig, result: JobResult) -> None:
     """Print the counts, what failed and why, where the tables are, and what to do next."""
     summary = result.summary
     print(f"{total_line(summary)} ({result.seconds:.1f} s)")
+    if gated := gated_line(job.run.viability, summary):
+        print(gated)
     print_reasons(summary.reasons, summary.examples)
     print_doubts(summary)
     out = job.output.rstrip("/")
@@ -145,6 +147,20 @@ def total_line(summary: Summary) -> str:
         return f"no field could be counted: {done}"
     found = headline(summary)
     return f"{found} in {done}" if found else done
+
+
+def gated_line(gates: ViabilityConfig, summary: Summary) -> str:
+    """In words, how many objects the gates of a viability run left out; "" if none."""
+    number = summary.totals.get("gated_out")
+    if not isinstance(number, int) or not number:
+        return ""
+    given = {
+        "--min-diameter": gates.min_diameter,
+        "--max-diameter": gates.max_diameter,
+        "--min-circularity": gates.min_circularity,
+    }
+    named = ", ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+    return f"{many(number, 'object')} left out by the gates ({named})"
 
 
 def print_reasons(reasons: Mapping[str, int], examples: Mapping[str, str]) -> None:

@@ -176,21 +176,36 @@ def plan(
     measure: Measure = None,
     model: Model = None,
     diameter: Diameter = None,
+    um_per_px: UmPerPx = None,
+    threshold: Threshold = None,
+    control: Control = None,
+    min_diameter: MinDiameter = None,
+    max_diameter: MaxDiameter = None,
+    min_circularity: MinCircularity = None,
+    chamber: Chamber = None,
+    depth: Depth = None,
+    dilution: Dilution = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
     anonymous: Anonymous = False,
     max_failed: MaxFailed = None,
 ) -> None:
-    """Say what a count would do, without doing it: fields, shards, bytes, what did not parse.
+    """Say what a count would do, without doing it: fields, shards, bytes, what did not parse, and the thresholds of viability.
+
+    It takes the options of `count` that decide what is counted.
 
     Example: cellcount plan ./plate --layout imagexpress --channel w1
     """
     from cellcount_core.cli import counting
-    from cellcount_core.cli.arguments import job_from_arguments
+    from cellcount_core.cli.arguments import job_from_arguments, viability_settings
 
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
         diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
+        settings=viability_settings(
+            um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
+        ),
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))
 

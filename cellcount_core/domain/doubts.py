@@ -27,6 +27,7 @@ class Doubt(StrEnum):
     HALF_SATURATED = "half_saturated"
     OBJECTS_IN_EMPTY = "objects_in_empty_field"
     NOTHING_FOUND = "nothing_found"
+    ALL_GATED = "all_gated_out"
     BRIGHT_DEBRIS = "bright_debris"
     ZERO_TAIL = "zero_tail"
     CHUNKS_MOSTLY_MISSING = "chunks_mostly_missing"
@@ -124,6 +125,11 @@ _TOLD: dict[Doubt, _Told] = {
         "{show} things that stand out of the background, and no object was found",
         "look at {them} (`cellcount pictures`); if those are the objects, try another --model, or give their median diameter to one that "
         "is made for a size: --diameter PX",
+    ),
+    Doubt.ALL_GATED: _Told(
+        "Objects were found, and the gates of diameter and circularity left all of them out.",
+        "{hold} objects, all of which the gates left out",
+        "look at the sizes of the objects in a count without gates, then change --min-diameter, --max-diameter or --min-circularity",
     ),
     Doubt.BRIGHT_DEBRIS: _Told(
         "Something small is far brighter than the objects: a fibre, grains, hot pixels, a bright edge. Levels are taken from the rest of the field. What does not have the size and shape of an object is not counted. A bright edge less than three times as bright as the objects cannot be told from them and may be counted, in pieces.",

@@ -146,10 +146,12 @@ class PercentTotal:
     column: Column
     hits: int = 0
     others: int = 0
+    fields: int = 0
 
     def add(self, value: Merged) -> None:
         assert isinstance(value, tuple)
         hits, others = value
+        self.fields += 1
         self.hits += int(hits)
         self.others += int(others)
 
@@ -157,12 +159,13 @@ class PercentTotal:
         assert isinstance(other, PercentTotal)
         self.hits += other.hits
         self.others += other.others
+        self.fields += other.fields
 
     @property
     def concerns(self) -> tuple[Doubt, ...]:
-        """What a reader should know of the percentage; () if nothing, or if there is none."""
+        """What a reader should know of the percentage; () if nothing, or if no field was counted."""
         n = self.hits + self.others
-        few = (Doubt.FEW_CELLS,) if 0 < n < FEW_CELLS else ()
+        few = (Doubt.FEW_CELLS,) if self.fields and n < FEW_CELLS else ()
         low = (Doubt.LOW_VIABILITY,) if n and 100 * self.hits / n < LOW_PERCENT else ()
         return (*few, *low)
 

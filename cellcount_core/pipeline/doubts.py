@@ -102,7 +102,7 @@ def _of_objects(view: FieldView, found: Found, objects: Objects, package: Packag
     told = {
         Doubt.HALF_SATURATED: _half_saturated(quality, objects.area_px / plane.size),
         Doubt.OBJECTS_IN_EMPTY: view.empty and objects.count > 0,
-        Doubt.NOTHING_FOUND: not objects.count and any(shows),
+        Doubt.NOTHING_FOUND: not objects.count and Doubt.ALL_GATED not in found.warnings and any(shows),
         Doubt.BRIGHT_DEBRIS: _bright_edge(plane, norm, objects),
         Doubt.SIZE_ABSURD: _absurd(view.scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(view.scale, found, objects, shorter, package),

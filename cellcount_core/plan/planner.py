@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Schema
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import PlateNumbers, PlateSize
+from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.output.planfile import (
@@ -50,7 +51,7 @@ from cellcount_core.plan.fields import (
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.rows import RUN_ROWS
-from cellcount_core.plan.sizes import Sampler, scale_warnings
+from cellcount_core.plan.sizes import PLATES, Sampler, WantedWells, scale_warnings
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
 
@@ -262,15 +263,17 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     section = run.model_dump(mode="json")
     census, sampler = Census(), Sampler()
     groups_of_fields = {name: Sampler(wells) for name, wells in order.numbers.groups.items()}
+    wanted = {name: WantedWells(wells) for name, wells in order.numbers.groups.items()}
     scales: tuple[PlateSize, ...] = ()
     found: FoundNumbers = ((), ())
 
     def name_of(listing: str) -> str:
         # Called once all fields have streamed by, when the samples are complete.
         nonlocal scales, found
+        _refuse_missing_wells(wanted)
         scales = order.find_sizes(sampler.fields(), rule.choice)
         samples = {name: each.fields() for name, each in groups_of_fields.items()}
-        found = order.numbers.find(samples, rule.choice, scales)
+        found = _for_every_plate(order.numbers.find(samples, rule.choice, scales), wanted, census)
         return fingerprint(section, identity.digest, identity.engine, listing, scales, found[0])
 
     facts = discovery.facts.plates
@@ -286,6 +289,8 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     fields = sampler.watch(_watched(fields, census, run))
     for each in groups_of_fields.values():
         fields = each.watch(fields)
+    for wells in wanted.values():
+        fields = wells.watch(fields)
     written = write_plan(
         path,
         cut_shards(fields, order.limits.fitting(few)),
@@ -312,6 +317,36 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         model_doubt=order.model.doubt,
     )
     return file, summary
+
+
+def _refuse_missing_wells(wanted: Mapping[str, WantedWells]) -> None:
+    """Raises ConfigFault if a control well that settings name is on no plate."""
+    for group, wells in wanted.items():
+        missing = wells.missing()
+        if missing:
+            told = "; ".join(
+                f"there is no well {well!r}" + (f" (the nearest are {', '.join(near)})" if near else "")
+                for well, near in missing.items()
+            )
+            raise ConfigFault(
+                f"control wells of {group!r}: {told}. Name wells that have images (--control {group}=WELL,WELL)"
+            )
+
+
+def _for_every_plate(found: FoundNumbers, wanted: Mapping[str, WantedWells], census: Census) -> FoundNumbers:
+    """What was found on control wells, for plates without such wells too, with a warning that names those plates."""
+    numbers, warnings = found
+    plates = [plate.plate for plate in census.plates()]
+    own = {one.plate for one in numbers} - {ALL_PLATES}
+    without = [plate for plate in plates if plate not in own]
+    named_wells = any(wells.names for wells in wanted.values())
+    if not named_wells or not own or not without or len(plates) > PLATES:
+        return found
+    if ALL_PLATES not in {one.plate for one in numbers}:
+        numbers = tuple(sorted((*numbers, replace(numbers[0], plate=ALL_PLATES)), key=lambda one: one.plate))
+    named = ", ".join(map(repr, without[:_SHOWN_LINES])) + (", …" if without[_SHOWN_LINES:] else "")
+    told = f"no control well of {'plate' if len(without) == 1 else 'plates'} {named} could be used; thresholds of the other plates are taken there"
+    return numbers, (*warnings, told)
 
 
 def _planned(groups: Iterable[FieldGroup], rule: FieldRule, census: Census) -> Iterator[PlannedField]:

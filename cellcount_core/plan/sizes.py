@@ -7,6 +7,7 @@ or on how fields are cut into shards.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +15,7 @@ from itertools import groupby
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import PlannedField
+from cellcount_core.domain.plates import parse_well
 from cellcount_core.domain.scales import PlateSize
 
 PLATES = 64
@@ -66,6 +68,47 @@ class Sampler:
             push = heapq.heappush if len(self._plates) < PLATES else heapq.heappushpop
             push(self._plates, (-number, self._plate, self._held))
         self._held = []
+
+
+_NEAREST = 3
+
+
+class WantedWells:
+    """Looks out for wells that settings name, in fields that pass in any order. Of wells that are not there it knows the nearest that are."""
+
+    def __init__(self, wells: Iterable[str]) -> None:
+        self.names = frozenset(wells)
+        self._missing = set(self.names)
+        self._near: dict[str, list[tuple[int, str]]] = {well: [] for well in self._missing}
+        self._well: str | None = None
+
+    def watch(self, fields: Iterable[PlannedField]) -> Iterator[PlannedField]:
+        """Pass `fields` on, and note their wells."""
+        for planned in fields:
+            if planned.key.well != self._well:
+                self._well = planned.key.well
+                self._note(self._well)
+            yield planned
+
+    def missing(self) -> dict[str, tuple[str, ...]]:
+        """The wells that no field is of, in order, each with the nearest wells that there are."""
+        return {well: tuple(name for _, name in self._near[well]) for well in sorted(self._missing)}
+
+    def _note(self, well: str) -> None:
+        self._missing.discard(well)
+        for wanted in self._missing:
+            near = self._near[wanted]
+            if all(name != well for _, name in near):
+                insort(near, (_steps(wanted, well), well))
+                del near[_NEAREST:]
+
+
+def _steps(one: str, other: str) -> int:
+    """Rows and columns between two wells; for names that are not wells, all are equally far."""
+    first, second = parse_well(one), parse_well(other)
+    if first is None or second is None:
+        return 0
+    return abs(first.row - second.row) + abs(first.column - second.column)
 
 
 _DISAGREE = 1.6

@@ -222,7 +222,7 @@ class PlateTotals:
 
 _OF_MOST_FIELDS = (
     Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.LOOKS_LIKE_MASK, Doubt.SIZE_ABSURD,
-    Doubt.SIZE_UNLIKE, Doubt.NOTHING_FOUND,
+    Doubt.SIZE_UNLIKE, Doubt.NOTHING_FOUND, Doubt.ALL_GATED,
 )  # fmt: skip
 """Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
 

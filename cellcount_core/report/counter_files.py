@@ -70,8 +70,15 @@ def _vicell_row(sample: WellSample, samples: Samples, when: datetime | None) -> 
         "Analysis date/time": None if when is None else when.strftime("%Y-%m-%d %H:%M:%S"),
         "Analysis by": f"cellcount {__version__}",
         "Dilution": f"{settings.dilution:g}",
-        "Tag": "; ".join(sample.told) or None,
+        "Tag": "; ".join([*sample.told, *_edges(sample)]) or None,
     }
+
+
+def _edges(sample: WellSample) -> list[str]:
+    """How cells/mL were counted, which no column says: they are not the counted cells divided by the volume."""
+    if sample.number("cells_per_ml") is None:
+        return []
+    return ["cells/mL without cells at the right and lower edges (rule of two edges)"]
 
 
 def _millions(value: float | None) -> float | None:

@@ -157,11 +157,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """A class: its name, how many objects it has, and its colour (R, G, B)."""
+    """A class: its name, how many objects it has, and its colour (R, G, B). A channel has no number of objects: None."""
 
     name: str
-    number: int
+    number: int | None
     colour: tuple[int, int, int]
+
+    @property
+    def text(self) -> str:
+        """What stands beside the colour."""
+        return self.name if self.number is None else f"{self.number:,} {self.name}"
 
 
 def class_colour(place: int) -> tuple[int, int, int]:
@@ -172,16 +177,66 @@ def class_colour(place: int) -> tuple[int, int, int]:
 NOTHING = Layer()
 
 
-def picture_of(planes: Mapping[str, NDArray[np.generic]], bit_max: int = 0) -> NDArray[np.generic]:
-    """What is drawn of counted planes (H, W): their colours (H, W, 3) uint8 if they are red, green and blue, else the first plane.
+ROLE_COLOURS = ((0, 255, 0), (255, 0, 255), (0, 120, 255), (255, 170, 0))
+"""Colours (R, G, B) of the channels of a composite, in the order of the roles: green and magenta, which readers with any colour vision
+tell apart, and white where both are bright."""
 
-    `bit_max` is the largest value that a pixel can have; 0 if there is none.
+
+def picture_of(
+    planes: Mapping[str, NDArray[np.generic]], bit_max: int = 0, full: Mapping[str, float] | None = None
+) -> NDArray[np.generic]:
+    """What is drawn of counted planes (H, W) by name: a single one as it is; red, green and blue as their colours (H, W, 3) uint8; others,
+    of several roles, as a composite (H, W, 3) uint8 in `ROLE_COLOURS`.
+
+    `bit_max` is the largest value that a pixel can have; 0 if there is none. In a composite a plane has its full colour so far
+    above its background as `full` says (raw units); without it at the bright end of its objects.
     """
-    if set(planes) != set(COLOURS):
+    if len(planes) == 1:
         return next(iter(planes.values()))
-    full = bit_max or max(1.0, *(float(plane.max(initial=0)) for plane in planes.values()))
-    shares = [np.clip(planes[name].astype(np.float32) / np.float32(full), 0, 1) for name in COLOURS]
+    if set(planes) != set(COLOURS):
+        return _composite(planes, full or {})
+    most = bit_max or max(1.0, *(float(plane.max(initial=0)) for plane in planes.values()))
+    shares = [np.clip(planes[name].astype(np.float32) / np.float32(most), 0, 1) for name in COLOURS]
     return np.asarray(np.rint(255 * np.stack(shares, axis=-1)), np.uint8)
+
+
+def _composite(planes: Mapping[str, NDArray[np.generic]], full: Mapping[str, float]) -> NDArray[np.uint8]:
+    picture = np.zeros((*next(iter(planes.values())).shape, 3), np.uint8)
+    for place, (name, plane) in enumerate(planes.items()):
+        light = _light(plane, full.get(name)).astype(np.uint16)
+        for axis, most in enumerate(role_colour(place)):
+            if most:
+                share = (light * np.uint16(most) // 255).astype(np.uint8)
+                np.maximum(picture[..., axis], share, out=picture[..., axis])
+    return picture
+
+
+def _light(plane: NDArray[np.generic], full: float | None) -> NDArray[np.uint8]:
+    """How bright one plane (H, W) shows in a composite: 0 up to the background and its noise, so that two planes without objects leave black."""
+    levels = estimate(plane, percentile=_PERCENTILE, polarity="auto")
+    if levels.inverted:
+        return grey_image(plane)
+    low = levels.background + levels.noise
+    span = max((full or levels.range) - levels.noise, levels.noise)
+    share = np.clip((plane.astype(np.float32) - np.float32(low)) / np.float32(span), 0.0, 1.0)
+    return np.asarray(np.rint(255.0 * share**_GAMMA), np.uint8)
+
+
+def role_colour(place: int) -> tuple[int, int, int]:
+    """The colour (R, G, B) in a composite of the role at this place."""
+    return ROLE_COLOURS[place % len(ROLE_COLOURS)]
+
+
+def roles_legend(channels: Mapping[str, str]) -> tuple[LegendEntry, ...]:
+    """What the colours of a composite stand for, from the channel of each role; () if the picture is no composite."""
+    if len(set(channels.values())) < 2 or set(channels) == set(COLOURS):
+        return ()
+    return tuple(
+        LegendEntry(
+            f"stain: {role} ({name})" if name and name != role else f"stain: {role}", None, role_colour(place)
+        )
+        for place, (role, name) in enumerate(channels.items())
+    )
 
 
 def overlay_image(image: NDArray[np.generic], layer: Layer = NOTHING) -> NDArray[np.uint8]:
@@ -270,22 +325,28 @@ def overlay_png(
         _write(sheet, text, right - (shown + _width(text)) // 2, height + 24)
         right -= max(shown, _width(text)) + 12
     _write(sheet, _shortened(caption, right - 24), 12, height + 28)
-    left = 12
-    for entry in legend:
-        text = f"{entry.number:,} {entry.name}"
-        if left + _TEXT_PX + 8 + _width(text) > width:
-            break
-        top = height + _BAND_PX + _LINE_HEIGHT_PX - _TEXT_PX - 8
-        sheet[top : top + _TEXT_PX, left : left + _TEXT_PX] = entry.colour
-        _write(sheet, text, left + _TEXT_PX + 8, top + _TEXT_PX - 2)
-        left += _TEXT_PX + 8 + _width(text) + 24
+    _write_legend(sheet, legend, 12, height + _BAND_PX + _LINE_HEIGHT_PX - _TEXT_PX - 8)
     return _png(sheet)
 
 
-def contact_sheet(tiles: Sequence[SheetTile], *, title: str = "", columns: int = 3) -> bytes:
-    """Arrange the tiles in reading order in one PNG, each with its title above. A tile without an image shows its note."""
+def _write_legend(sheet: NDArray[np.uint8], legend: Sequence[LegendEntry], left: int, top: int) -> None:
+    """Write entries side by side, as many as there is room for."""
+    for entry in legend:
+        if left + _TEXT_PX + 8 + _width(entry.text) > sheet.shape[1]:
+            break
+        sheet[top : top + _TEXT_PX, left : left + _TEXT_PX] = entry.colour
+        _write(sheet, entry.text, left + _TEXT_PX + 8, top + _TEXT_PX - 2)
+        left += _TEXT_PX + 8 + _width(entry.text) + 24
+
+
+def contact_sheet(
+    tiles: Sequence[SheetTile], *, title: str = "", columns: int = 3, legend: Sequence[LegendEntry] = ()
+) -> bytes:
+    """Arrange the tiles in reading order in one PNG, each with its title above. A tile without an image shows its note. The `legend`, if
+    there is one, stands below the title of the sheet.
+    """
     across = max(1, min(columns, len(tiles)))
-    above = _GAP_PX + (_HEADING_PX if title else 0)
+    above = _GAP_PX + (_HEADING_PX if title else 0) + (2 * _LINE_HEIGHT_PX if legend else 0)
     rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
     heights = [
         _LINE_HEIGHT_PX * max(len(tile.title.splitlines()) for tile in row)
@@ -296,6 +357,7 @@ def contact_sheet(tiles: Sequence[SheetTile], *, title: str = "", columns: int =
     sheet = _paper(above + sum(heights), across * (_TILE_PX + _GAP_PX) + _GAP_PX)
     if title:
         _write(sheet, title, _GAP_PX, _GAP_PX + _TITLE_PX, _TITLE_PX, _BOLD)
+    _write_legend(sheet, legend, _GAP_PX, above - 2 * _LINE_HEIGHT_PX)
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
             _draw_tile(sheet, tile, above, _GAP_PX + column * (_TILE_PX + _GAP_PX))

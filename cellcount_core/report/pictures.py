@@ -5,29 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, LedgerFault
 from cellcount_core.domain.fields import FieldKey, PlannedField
+from cellcount_core.domain.scales import ALL_PLATES
 from cellcount_core.output.planfile import plate_shapes, read_shards
 from cellcount_core.output.run_folder import load_plan
-from cellcount_core.output.runfile import read_run
+from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.pipeline.field import Seen, recount
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
 from cellcount_core.report.overlay import (
     Layer,
+    LegendEntry,
     SheetTile,
     contact_sheet,
     overlay_image,
     overlay_png,
     picture_of,
+    roles_legend,
 )
 from cellcount_core.report.selection import ShownField, choose_fields, titles
-from cellcount_core.runners.places import Places, make_context
+from cellcount_core.runners.places import Places, make_context, selections
 from cellcount_core.stores.base import Absent, StorageOptions, Store
+from cellcount_core.tasks.viability.judging import ALL
 
 PLATE_MAP_KEY = "pictures/plate_map.png"
 OVERLAYS_KEY = "pictures/overlays.png"
@@ -70,8 +76,8 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     for key, column in further.items():
         output.put(key, plate_map_png(plate_map(wells, run.schema, column, shapes)))
     shown = choose_fields(_fields(output), run.schema, number)
-    tiles, files = _overlays(output, options, shown)
-    output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted"))
+    tiles, files, legend = _overlays(output, options, shown)
+    output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted", legend=legend))
     for key, body in files.items():
         output.put(key, body)
     return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further))
@@ -84,28 +90,51 @@ def _fields(output: Store) -> pa.Table:
 
 def _overlays(
     output: Store, options: StorageOptions, shown: Sequence[ShownField]
-) -> tuple[list[SheetTile], dict[str, bytes]]:
+) -> tuple[list[SheetTile], dict[str, bytes], tuple[LegendEntry, ...]]:
+    """The tiles of the sheet, the pictures of single fields by key, and the legend of the sheet."""
     run = read_run(output)
     config = RunConfig.model_validate(dict(run.run))
     context = make_context(run, config, Places(run.input, options, output.url, options), readers=4)
     planned = _planned(load_plan(output, run), [field.key for field in shown])
     tiles: list[SheetTile] = []
     files: dict[str, bytes] = {}
+    stains = roles_legend(run.channels)
+    classes: list[NDArray[np.int64]] = []
     for field, title, seen in zip(shown, titles(shown), recount(context, planned), strict=True):
         match seen:
             case Seen():
                 layer = Layer(seen.labels, seen.found.boxes, seen.found.classes, run.schema.classes)
-                image = overlay_image(picture_of(seen.planes, seen.bit_max), layer)
+                full = _full(run, config, field.key.plate)
+                image = overlay_image(picture_of(seen.planes, seen.bit_max, full), layer)
+                classes += [] if seen.found.classes is None else [seen.found.classes]
                 tiles.append(SheetTile(title, image))
                 files[_file_key(field.key)] = overlay_png(
                     image,
                     caption=_caption(field),
                     um_per_px=_shown_um(seen, image.shape[1]),
-                    legend=layer.legend(),
+                    legend=(*layer.legend(), *stains),
                 )
             case FieldFault():
                 tiles.append(SheetTile(title, None, seen.reason.sentence))
-    return tiles, files
+    together = Layer(classes=np.concatenate(classes), names=run.schema.classes) if classes else Layer()
+    return tiles, files, (*together.legend(), *stains)
+
+
+_THRESHOLDS = 3.0
+"""Times its threshold above the background, at which a stain has its full colour: positive cells are bright, and what spills over is dark."""
+
+
+def _full(run: RunFile, config: RunConfig, plate: str) -> dict[str, float]:
+    """How far above its background a counted channel has its full colour, for roles that have a threshold which tells classes."""
+    found = {one.plate: one.numbers for one in run.plate_numbers}
+    numbers = found.get(plate) or found.get(ALL_PLATES) or {}
+    given = config.viability.thresholds
+    full = {}
+    for role, selection in zip(run.channels, selections(run.channels), strict=True):
+        threshold = given.get(role, numbers.get(f"{role}_threshold"))
+        if threshold is not None and role != ALL:
+            full[selection.name] = _THRESHOLDS * threshold
+    return full
 
 
 def _caption(shown: ShownField) -> str:

@@ -179,10 +179,15 @@ def _draw_legend(axes: Axes, panel: PlateGrid) -> None:
     }
     numbers = {state: sum(cell.state is state for cell in panel.cells) for state in marks}
     shown = [state for state in marks if numbers[state]]
-    if shown:
+    patches = [marks[state] for state in shown]
+    texts = [f"{state.value} ({_wells(numbers[state])})" for state in shown]
+    if blank := sum(cell.value is None and cell.fields_ok > 0 for cell in panel.cells):
+        patches.append(Patch(facecolor=_UNCOUNTED, edgecolor=_EDGE))
+        texts.append(f"counted, no value ({_wells(blank)})")
+    if patches:
         axes.legend(
-            [marks[state] for state in shown],
-            [f"{state.value} ({_wells(numbers[state])})" for state in shown],
+            patches,
+            texts,
             loc="upper left",
             bbox_to_anchor=(0, -0.01),
             ncols=3,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Merge
-from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
 from cellcount_core.domain.plates import canonical_well
 from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.output.schema import read_table_bytes
@@ -127,7 +127,7 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
     for name in ("well", *needed):
         if name not in columns:
             raise ConfigFault(
-                f"{path}: a plate map has a column {name!r}{nearest(name, columns)}; it has {', '.join(columns) or 'none'}"
+                f"{path}: the column {name!r} is missing; there {'is' if len(columns) == 1 else 'are'} {', '.join(map(repr, columns)) or 'none'}{likely(name, columns)}"
             )
     found: list[MapRow] = []
     seen: dict[tuple[str, str], int] = {}

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.config import RunConfig
+from cellcount_core.config import RunConfig, length
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.fields import PlannedField, Selection
 from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
@@ -21,7 +21,7 @@ from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import PlanesKit, kit_on, open_device, prepare
 from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.pipeline.maps import canvas_maps, network_planes
-from cellcount_core.pipeline.pixels import load_pixels
+from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.plan.fields import ChannelChoice
 from cellcount_core.plan.planner import NO_NUMBERS, FoundNumbers, NumberFinder, Samples, SizeFinder, no_sizes
 from cellcount_core.plan.sizes import ImageSize, pool_sizes
@@ -63,10 +63,13 @@ def size_finder(
         head = task_of(package).head(package)
         images: list[ImageSize] = []
         faults: list[FieldFault] = []
+        pixel_sizes: list[float | None] = []
         try:
             for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
                 try:
-                    found = _size_of(planned, files, counted, run, package, head, asked)
+                    pixels = _pixels(planned, files, counted, run)
+                    pixel_sizes.append(pixels.um_per_px)
+                    found = _size_of(planned, pixels, counted, package, head, asked)
                 except FieldFault as fault:
                     faults.append(fault)
                     continue
@@ -74,6 +77,7 @@ def size_finder(
         finally:
             if asked is not device:
                 asked.close()
+        _refuse_gates_in_um(run, pixel_sizes)
         if faults:
             say(f"{len(faults)} of them cannot be counted with these settings, for example {faults[0]}")
         return pool_sizes(images)
@@ -81,33 +85,57 @@ def size_finder(
     return find_sizes
 
 
+def _pixels(
+    planned: PlannedField, files: Mapping[str, Loaded], counted: tuple[Selection, ...], run: RunConfig
+) -> Pixels:
+    """The planes of one field. Raises FieldFault if it cannot be read.
+
+    A plan must not depend on how much memory was free, so a field that does not fit into memory stops it: ConfigFault.
+    """
+    try:
+        return load_pixels(planned, files, counted, (), run)
+    except MemoryError as error:
+        raise _no_memory(planned, error) from error
+
+
+def _no_memory(planned: PlannedField, error: MemoryError) -> ConfigFault:
+    names = ", ".join(source.key for source in planned.sources)
+    return ConfigFault(
+        f"{names}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a machine with more memory"
+    )
+
+
+def _refuse_gates_in_um(run: RunConfig, pixel_sizes: Sequence[float | None]) -> None:
+    """Raises ConfigFault if gates are in µm and none of the sampled fields, whose pixel sizes these are, has one: all fields would fail."""
+    gates = {"--min-diameter": run.viability.min_diameter, "--max-diameter": run.viability.max_diameter}
+    in_um = [f"{option} {text}" for option, text in gates.items() if text and length(text).unit != "px"]
+    if in_um and pixel_sizes and all(each is None for each in pixel_sizes):
+        raise ConfigFault(
+            f"{' and '.join(in_um)}: none of {len(pixel_sizes)} sampled fields has a pixel size, so no diameter in µm can be told. Give it "
+            "(--um-per-px UM), or the diameter in px (20px)"
+        )
+
+
 def _size_of(
     planned: PlannedField,
-    files: Mapping[str, Loaded],
+    pixels: Pixels,
     counted: tuple[Selection, ...],
-    run: RunConfig,
     package: Package,
     head: Head,
     device: Device,
 ) -> ImageSize | None:
-    """The object size of one field; None if the field states its pixel size. Raises FieldFault if it cannot
-    be read.
+    """The object size of one field; None if the field states its pixel size.
 
-    A plan must not depend on how much memory was free, so a field that does not fit into memory stops it:
-    ConfigFault.
+    Raises FieldFault if it cannot be counted, ConfigFault as `_pixels`.
     """
+    if package.input.um_per_px is not None and pixels.um_per_px is not None:
+        return None
+    planes = tuple(pixels.planes[selection.name] for selection in counted)
     try:
-        pixels = load_pixels(planned, files, counted, (), run)
-        if package.input.um_per_px is not None and pixels.um_per_px is not None:
-            return None
-        planes = tuple(pixels.planes[selection.name] for selection in counted)
         seen = tuple(network_planes(planes, package.input))
         found = head.size(seen, lambda canvas: canvas_maps(canvas, package, device))
     except MemoryError as error:
-        raise ConfigFault(
-            f"{', '.join(files)}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a "
-            "machine with more memory"
-        ) from error
+        raise _no_memory(planned, error) from error
     height, width = planes[0].shape
     return ImageSize(
         planned.key.plate,
@@ -143,6 +171,7 @@ def number_finder(
     def find_numbers(samples: Samples, choice: ChannelChoice, scales: tuple[PlateSize, ...]) -> FoundNumbers:
         fields = sum(map(len, samples.values()))
         if not fields:
+            _refuse_unseen(asked_rule)
             return (), ()
         say(f"finding out about the plate from {fields} field{'' if fields == 1 else 's'}")
         asked = device or open_device(package, resolve_engine(package, "auto", gpus=0), threads)
@@ -150,26 +179,48 @@ def number_finder(
         sizes = {(one.plate, one.height_px, one.width_px): one for one in scales}
         kit = replace(kit_on(asked, package, run, counted), plate_sizes=sizes)
         seen: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
+        pixel_sizes: list[float | None] = []
         try:
             for name, chosen in samples.items():
                 for planned, files in read_fields(source, chosen, ahead=_AHEAD, run=run):
-                    table = _seen_in(kit, planned, files, asked_rule)
+                    table = _seen_in(kit, planned, files, asked_rule, pixel_sizes)
                     if table is not None:
                         seen.setdefault(planned.key.plate, {}).setdefault(name, []).append(table)
         finally:
             if asked is not device:
                 asked.close()
+        _refuse_gates_in_um(run, pixel_sizes)
+        if not seen:
+            _refuse_unseen(asked_rule)
         return _numbers_of_plates(seen, asked_rule)
 
     return NumberFinder(rule.groups, find_numbers)
 
 
+def _refuse_unseen(rule: PlateRule) -> None:
+    """Raises ConfigFault if no field of the wells that settings name can be counted: fields would be judged each by its own cells."""
+    wells = sorted(well for group in rule.groups.values() for well in group)
+    if wells:
+        raise ConfigFault(
+            f"no field of the control wells {', '.join(wells)} can be counted, so there are no thresholds; name others, or leave "
+            "run.viability.controls out"
+        )
+
+
 def _seen_in(
-    kit: PlanesKit, planned: PlannedField, files: Mapping[str, Loaded], rule: PlateRule
+    kit: PlanesKit,
+    planned: PlannedField,
+    files: Mapping[str, Loaded],
+    rule: PlateRule,
+    pixel_sizes: list[float | None],
 ) -> NDArray[np.float64] | None:
-    """What one field shows; None if it cannot be counted, which its row says when it is counted. Raises ConfigFault as `_size_of`."""
+    """What one field shows; None if it cannot be counted, which its row says when it is counted. Its pixel size is added to `pixel_sizes`.
+
+    Raises ConfigFault as `_pixels`.
+    """
     try:
         pixels = load_pixels(planned, files, kit.counted, (), kit.run)
+        pixel_sizes.append(pixels.um_per_px)
         return rule.seen(prepare(kit, pixels, planned.key.plate))
     except FieldFault:
         return None

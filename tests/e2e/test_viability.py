@@ -169,9 +169,94 @@ def test_swapped_controls_are_refused(
     swapped = ("--control", "live=A01", "--control", "dead=A05")
     assert count(plate, tmp_path / "out", "--runner", "serial", *swapped) == ExitCode.CONFIG
     assert (
-        "in the role 'dead' the negative control is as bright as the positive one or brighter"
+        "in the role 'dead' the cells of the live control are as bright as those of the dead one or brighter"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("controls", ["G01", "A05,G01"])
+def test_a_control_well_that_is_on_no_plate_is_refused(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], controls: str
+) -> None:
+    assert (
+        count(plate, tmp_path / "out", "--runner", "serial", "--control", f"live={controls}")
+        == ExitCode.CONFIG
+    )
+    assert (
+        "control wells of 'live': there is no well 'G01' (the nearest are A01, A02, A03)"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_control_without_cells_is_refused(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "P").mkdir()
+    shutil.copytree(plate / "images", tmp_path / "P" / "images")
+    for path in (tmp_path / "P" / "images").glob("P_A05_*"):
+        tifffile.imwrite(path, np.random.default_rng(1).normal(300, 5, (384, 384)).astype(np.uint16))
+    controls = ("--control", "live=A05", "--control", "dead=A01")
+    assert count(tmp_path / "P", tmp_path / "out", "--runner", "serial", *controls) == ExitCode.CONFIG
+    assert "plate 'P': no cell was found in the live control wells A05" in capsys.readouterr().err
+    for path in (tmp_path / "P" / "images").glob("P_A05_*"):
+        path.write_bytes(b"no image")
+    assert count(tmp_path / "P", tmp_path / "out", "--runner", "serial", *controls[:2]) == ExitCode.CONFIG
+    assert "no field of the control wells A05 can be counted" in capsys.readouterr().err
+
+
+def test_a_plate_without_controls_is_judged_by_those_of_another(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "two" / "images"
+    images.mkdir(parents=True)
+    for path in (plate / "images").iterdir():
+        shutil.copy(path, images / path.name)
+        if "_A03_" in path.name:
+            shutil.copy(path, images / path.name.replace("P_A03", "Q_B03"))
+    out = tmp_path / "out"
+    controls = ("--control", "live=A05", "--control", "dead=A01")
+    assert count(tmp_path / "two", out, "--runner", "serial", *controls) == ExitCode.OK
+    assert "no control well of plate 'Q' could be used" in "".join(capsys.readouterr())
+    wells = {
+        row["Metadata_Plate"] + row["Metadata_Well"]: row
+        for row in pq.read_table(out / "wells.parquet").to_pylist()
+    }
+    assert wells["QB03"]["dead"] == wells["PA03"]["dead"]
+
+
+def test_the_plan_shows_the_thresholds_that_a_count_would_use(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controls = (
+        "--control",
+        "live=A05",
+        "--control",
+        "dead=A01",
+        "--um-per-px",
+        str(UM_PER_PX),
+        "--min-diameter",
+        "7um",
+    )
+    options = (
+        "--layout",
+        "imagexpress",
+        "--model",
+        "viability-fluorescence",
+        "--channel",
+        "all=w1",
+        "--channel",
+        "dead=w2",
+    )
+    assert main(["plan", str(plate / "images"), *options, *controls]) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert (
+        main(
+            ["count", str(plate / "images"), str(tmp_path / "out"), *options, *controls, "--runner", "serial"]
+        )
+        == ExitCode.OK
+    )
+    [found] = json.loads((tmp_path / "out" / "run" / "run.json").read_text())["plate_numbers"]
+    assert f"dead_threshold {found['numbers']['dead_threshold']:g}" in told
 
 
 def test_swapped_channels_are_flagged(
@@ -211,13 +296,37 @@ def test_one_channel_of_two_is_refused(
     assert "the roles 'all' and 'dead' are both channel 'w1'" in capsys.readouterr().err
 
 
-def test_a_gate_in_um_needs_a_pixel_size(plate: Path, tmp_path: Path) -> None:
-    arguments = [
-        "count", str(plate / "images"), str(tmp_path / "out"), "--layout", "imagexpress", "--model", "viability-fluorescence", "--channel",
-        "all=w1", "--channel", "dead=w2", "--runner", "serial", "--min-diameter", "7um", "--set", "run.include=[P_A01*]",
-    ]  # fmt: skip
-    assert main(arguments) == ExitCode.FAILURES
-    assert rows(tmp_path / "out", "fields").column("reason").to_pylist() == ["no_pixel_size"] * 2
+def test_a_gate_in_um_needs_a_pixel_size(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before all images are read, if no image has a pixel size; else those without one fail."""
+    options = (
+        "--layout", "imagexpress", "--model", "viability-fluorescence", "--channel", "all=w1", "--channel", "dead=w2", "--runner", "serial",
+        "--min-diameter", "7um",
+    )  # fmt: skip
+    out = str(tmp_path / "out")
+    for more in ((), ("--diameter", "18"), ("--threshold", "dead=150", "--threshold", "all=20")):
+        assert main(["count", str(plate / "images"), out, *options, *more]) == ExitCode.CONFIG
+        assert "--min-diameter 7um: none of 10 sampled fields has a pixel size" in capsys.readouterr().err
+    images = tmp_path / "images"
+    shutil.copytree(plate / "images", images)
+    for path in images.glob("P_A01_s1_*"):
+        tifffile.imwrite(
+            path, tifffile.imread(path), imagej=True, resolution=(1 / UM_PER_PX,) * 2, metadata={"unit": "um"}
+        )
+    assert main(["count", str(images), out, *options]) == ExitCode.FAILURES
+    assert rows(Path(out), "fields").column("reason").to_pylist().count("no_pixel_size") == 9
+
+
+def test_gates_that_leave_nothing_are_named_in_place_of_the_model(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert count(plate, tmp_path / "out", "--runner", "serial", "--min-diameter", "200um") == ExitCode.OK
+    told = capsys.readouterr().out
+    left_out = sum(rows(tmp_path / "out", "fields").column("gated_out").to_pylist())
+    assert f"{left_out} objects left out by the gates (--min-diameter 200um)" in told
+    assert "10 of 10 fields hold objects, all of which the gates left out" in told
+    assert "try another --model" not in told
 
 
 def test_gates_leave_out_objects_and_say_how_many(plate: Path, counted: Path, tmp_path: Path) -> None:

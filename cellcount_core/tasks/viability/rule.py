@@ -250,9 +250,20 @@ def refuse_swapped(role: str, negative: Floats, positive: Floats) -> None:
     """Raises ConfigFault if control cells that should be negative in a role are the brighter ones."""
     if negative.size and positive.size and float(np.median(positive)) <= float(np.median(negative)):
         raise ConfigFault(
-            f"run.viability.controls: in the role {role!r} the negative control is as bright as the positive one or brighter (medians "
-            f"{np.median(negative):.3g} and {np.median(positive):.3g} above background): are the wells, or the channels, swapped?"
+            f"run.viability.controls: in the role {role!r} the cells of the {_CONTROL_OF[role == 'dead'][0]} control are as bright as those of "
+            f"the {_CONTROL_OF[role == 'dead'][1]} one or brighter (their medians are {_above(negative)} and {_above(positive)}): are the wells, or "
+            "the channels, swapped?"
         )
+
+
+_CONTROL_OF = {True: ("live", "dead"), False: ("dead", "live")}
+"""Whose control should be negative, and whose positive: in the role `dead`, and in the others."""
+
+
+def _above(signal: Floats) -> str:
+    """The median of signals (n,) in words. What is below the background is none: it comes from noise, or from what spills over."""
+    middle = float(np.median(signal))
+    return f"{middle:.3g} above background" if middle >= 1 else "no signal above background"
 
 
 def control_warning(plate: str, role: str, found: ControlRule) -> str | None:

@@ -106,6 +106,8 @@ _UNSORTED, _FEWEST_UNSORTED = 0.2, 5
 _OUTSIDE = 1.6
 """Times the area of all cells that the light in the role `dead` covers, from which on the channels may be swapped."""
 
+_HALF = 0.5
+
 _BOX_CORNERS = tuple(
     f"{{object}}_AreaShape_BoundingBox{end}_{axis}" for end in ("Minimum", "Maximum") for axis in ("Y", "X")
 )
@@ -330,13 +332,15 @@ class ViabilityHead:
         objects = found.objects
         assert objects is not None
         told: list[Doubt] = []
+        if seen.found.count and not objects.count:
+            told.append(Doubt.ALL_GATED)
         if objects.area_px > _DENSE * area:
             told.append(Doubt.TOO_DENSE)
         if settings.depth is not None and settings.squares is None and view.um_per_px is None:
             told.append(Doubt.VOLUME_UNKNOWN)
         if ALL in self.finder.roles:
             plane = view.planes[view.counted[self.finder.roles.index(DEAD)]]
-            bright = bright_area(plane, seen.backdrops[DEAD], rules[DEAD].threshold)
+            bright = bright_area(plane, seen.backdrops[DEAD], _cell_level(rules[DEAD], seen.signals[DEAD]))
             # As much light as three cells, so that a speck in an empty field is none.
             least = 3 * (objects.area_px / objects.count if objects.count else 400.0)
             if bright > max(_OUTSIDE * objects.area_px, least):
@@ -372,6 +376,16 @@ def above_range(role: str, threshold: float, bits: int) -> str:
 
 def _share_at_top(plane: Plane) -> float:
     return int(np.count_nonzero(plane == plane.max())) / plane.size
+
+
+def _cell_level(rule: RoleRule, signal: Floats) -> float:
+    """The height above background at which light in the role `dead` has the extent of a cell: at least the threshold.
+
+    A threshold far below the signals (n,) of dead cells lies in the blur around them, which covers more than the cells do. Half the
+    signal of the usual positive cell is where its blurred edge lies.
+    """
+    positive = signal[signal > rule.threshold]
+    return max(rule.threshold, _HALF * float(np.median(positive))) if positive.size else rule.threshold
 
 
 def _in_px(text: str, um_per_px: float | None) -> float:
@@ -452,6 +466,7 @@ class ViabilityRule:
 
         Raises ConfigFault if controls contradict each other, or a threshold is above all that the images can hold.
         """
+        self._refuse_empty(plate, groups)
         groups, bits, warnings = self._of_one_depth(plate, groups)
         numbers: dict[str, float] = {bits_name(role): float(its) for role, its in bits.items()}
         for role in self._sought:
@@ -468,6 +483,16 @@ class ViabilityRule:
             if threshold >= largest_value(its):
                 raise ConfigFault(f"plate {plate!r}: {above_range(role, threshold, its)}")
         return numbers, warnings
+
+    def _refuse_empty(self, plate: str, groups: Mapping[str, Floats]) -> None:
+        """Raises ConfigFault if no cell was found in the control wells of a kind."""
+        for kind, wells in self._run.viability.controls.items():
+            if not len(groups.get(kind, ())):
+                where = f"plate {plate!r}: " if plate else ""
+                raise ConfigFault(
+                    f"{where}no cell was found in the {kind} control wells {', '.join(wells)}: look whether these wells are the controls "
+                    "and their images can be read, name others, or leave run.viability.controls out"
+                )
 
     def _of_one_depth(
         self, plate: str, groups: Mapping[str, Floats]
@@ -504,11 +529,6 @@ class ViabilityRule:
         nothing = np.zeros((0, 6))
         below = groups.get(LIVE if role == DEAD else DEAD, nothing)
         above = groups.get(DEAD if role == DEAD else LIVE, nothing)
-        if not len(below) and not len(above):
-            raise ConfigFault(
-                f"plate {plate!r}: no cell was found in the control wells {', '.join(_wells(self._run))}; look whether these wells are the "
-                "controls, or leave run.viability.controls out"
-            )
         _, noise, other_noise = self._parts(role, below if len(below) else above)
         negative, positive = self._parts(role, below)[0], self._parts(role, above)[0]
         spill = self._run.viability.spill.get(role)
@@ -518,10 +538,6 @@ class ViabilityRule:
         refuse_swapped(role, negative.signal, positive.signal)
         found = from_controls(negative, positive, noise, spill)
         return found.rule, control_warning(plate, role, found)
-
-
-def _wells(run: RunConfig) -> list[str]:
-    return [well for wells in run.viability.controls.values() for well in wells]
 
 
 def _one_population(plate: str, role: str, rule: RoleRule) -> str:

@@ -97,7 +97,7 @@ def test_a_line_of_the_vicell_csv_has_its_columns_and_units() -> None:
     assert (row["Analysis date/time"], row["Aspiration cycles"], row["Tag"]) == (
         "2026-11-30 09:00:00",
         "",
-        "",
+        "cells/mL without cells at the right and lower edges (rule of two edges)",
     )
 
 
@@ -204,8 +204,8 @@ def test_a_plate_map_names_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("wel,sample\nA1,x\n", "a plate map has a column 'well'; did you mean 'wel'"),
-        ("well\nA1\n", "a plate map has a column 'sample'"),
+        ("wel,sample\nA1,x\n", "the column 'well' is missing; there are 'wel', 'sample'; did you mean 'wel'"),
+        ("well\nA1\n", "the column 'sample' is missing; there is 'well'"),
         ("well,sample\nA1,x\nA01,y\n", "lines 2 and 3 are both of well A01"),
         ("well,sample\n,x\n", "line 2 names no well"),
     ],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.report.overlay import (
     PALETTE,
+    ROLE_COLOURS,
     Layer,
     SheetTile,
     class_colour,
@@ -24,6 +25,7 @@ from cellcount_core.report.overlay import (
     overlay_png,
     overlay_size,
     picture_of,
+    roles_legend,
     round_length,
 )
 from tests.often import often
@@ -244,4 +246,33 @@ def test_a_colour_image_is_shown_in_its_colours() -> None:
     assert picture.shape == (50, 60, 3)
     assert tuple(picture[0, 0]) == (200, 10, 10)
     assert tuple(overlay_image(picture)[0, 0]) == (200, 10, 10)
-    assert picture_of({"w1": red, "w2": other}) is red
+    assert picture_of({"w1": red}) is red
+
+
+def test_channels_of_several_roles_are_shown_together_each_in_its_colour() -> None:
+    """Left half live (the first role alone), right half dead (both); crosstalk far below the threshold stays dark."""
+    plane, labels = two_halves()
+    dead = np.random.default_rng(2).normal(300, 5, plane.shape).astype(np.uint16)
+    dead[labels == 1] += 90
+    faint = dead.copy()
+    dead[labels == 2] += 900
+    picture = picture_of({"w1": plane, "w2": dead})
+    assert picture.shape == (*plane.shape, 3)
+    live_colour, dead_colour = (np.median(picture[labels == label], axis=0) for label in (1, 2))
+    assert live_colour[1] > 2 * max(live_colour[0], live_colour[2])
+    assert dead_colour.min() > 150
+    spilled = picture_of({"w1": plane, "w2": faint}, full={"w2": 900.0})
+    assert np.median(spilled[labels == 1][:, 0]) < 60
+    assert np.median(spilled[labels == 0]) == 0
+
+
+def test_the_sheet_says_what_its_colours_stand_for() -> None:
+    stains = roles_legend({"all": "w1", "dead": "w2"})
+    assert [entry.text for entry in stains] == ["stain: all (w1)", "stain: dead (w2)"]
+    assert (
+        roles_legend({"nuclei": "w1"}) == roles_legend({"red": "red", "green": "green", "blue": "blue"}) == ()
+    )
+    image = np.zeros((660, 660, 3), np.uint8)
+    sheet = decoded(contact_sheet([SheetTile("A01", image)], title="t", legend=stains))
+    for colour in ROLE_COLOURS[:2]:
+        assert (sheet == np.array(colour)).all(axis=-1).any()

@@ -197,3 +197,12 @@ def test_every_further_result_can_have_a_map_of_its_own() -> None:
         "t", "", (), (whole, dead, one, word), results=("n", "dead", "p", "kind"), classes=("a", "b")
     )
     assert further_results(schema) == ("dead_share", "p_a", "p_b")
+
+
+def test_a_counted_well_without_a_value_has_an_entry_in_the_legend() -> None:
+    valued = plate_map_png(plate_map(table([well("A01", 5), well("A02", 6)]), RUN))
+    blank = plate_map_png(plate_map(table([well("A01", 5), well("A02", None)]), RUN))
+    # The legend lies below the wells: there the pictures are alike but for the further entry.
+    below = slice(round(0.8 * pixels(valued).shape[0]), None)
+    assert pixels(valued).shape == pixels(blank).shape
+    assert not np.array_equal(pixels(valued)[below], pixels(blank)[below])

@@ -63,12 +63,15 @@ def test_percentages_of_fields_are_pooled_not_averaged() -> None:
     assert values["viability_warnings"] == "below 50 %"
 
 
-def test_few_cells_are_told_in_words_and_none_are_not() -> None:
-    few, none = PercentTotal(VIABILITY), PercentTotal(VIABILITY)
+def test_few_cells_are_told_in_words_and_so_are_none() -> None:
+    few, none, uncounted = (PercentTotal(VIABILITY) for _ in range(3))
     few.add((60, 39))
     none.add((0, 0))
     assert few.values()["viability_warnings"] == "fewer than 100 cells"
-    assert none.values()["viability_warnings"] is None
+    assert none.values()["viability_warnings"] == "fewer than 100 cells"
+    assert uncounted.values()["viability_warnings"] is None
+    uncounted.merge(none)
+    assert uncounted.values()["viability_warnings"] == "fewer than 100 cells"
     few.add((1, 0))
     assert few.values()["viability_warnings"] is None
 
@@ -118,7 +121,11 @@ def test_a_photo_of_a_chamber_has_the_volume_above_it() -> None:
         ({"depth_um": 100, "volume_nl": 5}, "said twice, by depth_um and volume_nl"),
         ({"squares": 4}, "squares are those of a chamber"),
         ({"min_diameter": "7"}, "for example 7um or 20px"),
-        ({"controls": {"live": ["A1"], "dead": ["A01"]}}, "names wells twice: A01"),
+        (
+            {"controls": {"live": ["A1"], "dead": ["A01"]}},
+            "names A01 as live and as dead; a well is a control of one of them",
+        ),
+        ({"controls": {"live": ["A1", "A01"]}}, "names wells twice: A01"),
         ({"dilution": 0.5}, "greater than or equal to 1"),
         ({"dilution": 1e300}, "less than or equal to 1000000000"),
         ({"depth_um": 1e308}, "less than or equal to 100000"),

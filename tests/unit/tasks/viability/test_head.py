@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -60,6 +61,24 @@ def test_half_of_the_cells_are_live(kit: PlanesKit) -> None:
     assert Doubt.DEAD_OUTSIDE not in found.warnings
 
 
+def test_blur_around_dead_cells_far_above_a_low_threshold_is_no_sign_of_swapped_channels(
+    kit: PlanesKit,
+) -> None:
+    first, dead = kit.package.input.channels
+    every = nuclear_field(20, 36, 1, SIDE)
+    run = kit.run.model_copy(update={"viability": ViabilityConfig(thresholds={"dead": 32.0})})
+    rng = np.random.default_rng(1)
+    above = every.astype(np.float64) - float(np.median(every))
+    blurred = np.maximum(above, 0) + 0.5 * cv2.GaussianBlur(np.maximum(above, 0), (0, 0), 8)
+    shown = {
+        first: every,
+        dead: np.clip(300 + blurred + rng.normal(0, 5, every.shape), 0, 65535).astype(np.uint16),
+    }
+    found = examine(replace(kit, run=run), Pixels(shown, None, 65535, ())).found
+    assert found.values["viability"] in (0.0, None)
+    assert Doubt.DEAD_OUTSIDE not in found.warnings
+
+
 def test_a_field_counted_by_blocks_says_the_same(kit: PlanesKit) -> None:
     small = kit.run.model_copy(update={"whole_limit": 65_536, "block": 256})
     whole, blocks = (
@@ -100,6 +119,8 @@ def test_a_gate_that_nothing_passes_leaves_an_empty_field(kit: PlanesKit) -> Non
     found = seen(kit, min_diameter="200px").found
     assert (found.count, found.values["viability"], found.values["viability_n"]) == (0, None, 0)
     assert found.values["gated_out"] == pytest.approx(36, abs=1)
+    assert Doubt.ALL_GATED in found.warnings
+    assert Doubt.NOTHING_FOUND not in seen(kit, min_diameter="200px").warnings
 
 
 def test_no_pixel_size_is_told_where_it_is_needed(kit: PlanesKit) -> None:
