@@ -544,7 +544,7 @@ def _one_population(plate: str, role: str, rule: RoleRule) -> str:
     return (
         f"plate {plate!r}: the sampled cells are one population in the role {role!r}; the threshold ({rule.threshold:.3g} above background) "
         "rests on noise and on the brightness of the other role alone. If that is not so, name control wells (--control live=A01,A02 --control "
-        "dead=H01,H02) or give it (--threshold {role}=VALUE)"
+        f"dead=H01,H02) or give it (--threshold {role}=VALUE)"
     )
 
 

@@ -172,6 +172,18 @@ def test_a_stain_that_shines_into_both_channels_is_said(kit: PlanesKit) -> None:
     assert Doubt.BOTH_OR_NEITHER not in seen(kit).found.warnings
 
 
+def test_one_population_is_said_of_every_role_that_tells_the_class(kit: PlanesKit) -> None:
+    first, dead = kit.package.input.channels
+    every = nuclear_field(20, 36, 1, SIDE)
+    shared = (300 + 0.4 * (every.astype(np.float64) - 300)).clip(0).astype(np.uint16)
+    rule = ViabilityRule(kit.package, kit.run)
+    table = rule.seen(prepare(kit, Pixels({first: every, dead: shared}, None, 65535, ())))
+    _, warnings = rule.found("P", {"": table})
+    assert [warning.rpartition("(")[2] for warning in warnings] == [
+        f"--threshold {role}=VALUE)" for role in (first, dead) if role != "all"
+    ]
+
+
 def numbers_of(kit: PlanesKit, *fields: dict[str, NDArray[np.generic]], **viability: object) -> PlateNumbers:
     """What is found out about a plate of these fields."""
     run = kit.run.model_copy(update={"viability": ViabilityConfig.model_validate(viability)})
