@@ -80,6 +80,39 @@ def read_jpeg_frame(body: bytes, key: str) -> JpegFrame:
     raise FieldFault(Reason.TRUNCATED, f"the JPEG ends after {len(body)} bytes, before its pixels", key)
 
 
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112
+
+
+def jpeg_orientation(body: bytes) -> int:
+    """How a JPEG asks to be turned for viewing, as its Exif header says it: 1 for not at all, 2 to 8 for turned or mirrored.
+
+    1 also for what is no JPEG or has no readable Exif header. Pixels are always read as they are stored.
+    """
+    at = 2
+    while body.startswith(_JPEG_START) and at + 4 <= len(body) and body[at] == 0xFF and body[at + 1] != 0xDA:
+        length = int.from_bytes(body[at + 2 : at + 4], "big")
+        segment = body[at + 4 : at + 2 + length]
+        if body[at + 1] == 0xE1 and segment.startswith(_EXIF):
+            return _exif_orientation(segment[len(_EXIF) :])
+        at += 2 + max(2, length)
+    return 1
+
+
+def _exif_orientation(block: bytes) -> int:
+    order = ">" if block.startswith(b"MM") else "<"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (entries,) = struct.unpack_from(f"{order}H", block, start)
+        for entry in range(entries):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", block, start + 2 + 12 * entry)
+            if tag == _ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
 def _check_jpeg_frame(frame: JpegFrame, max_pixels: int, key: str) -> None:
     """Raises FieldFault(WRONG_SHAPE), FieldFault(TOO_MANY_PIXELS), or FieldFault(UNSUPPORTED) for a JPEG that
     `decode_jpeg` cannot read."""

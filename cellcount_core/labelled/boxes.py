@@ -21,6 +21,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault, likely, nearest
 from cellcount_core.images.decode import open_image
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.images.png_jpeg import jpeg_orientation
 from cellcount_core.labelled.annotations import annotation_files
 from cellcount_core.labelled.box_formats import (
     BoxFiles,
@@ -60,6 +61,7 @@ class BoxFault(StrEnum):
     NO_IMAGE = "no_image"
     NO_LABEL = "no_label"
     SIZE = "size_disagrees"
+    TURNED = "turned"
     OUTSIDE = "outside"
     ZERO_AREA = "zero_area"
     UNKNOWN_CLASS = "unknown_class"
@@ -80,6 +82,7 @@ _TOLD: Mapping[BoxFault, str] = {
     BoxFault.NO_IMAGE: "boxes without an image",
     BoxFault.NO_LABEL: "an image without a file of boxes: without objects, or forgotten",
     BoxFault.SIZE: "the file of boxes states another size than the image has",
+    BoxFault.TURNED: "an image that viewers turn: boxes that were drawn in one lie elsewhere on the pixels, which are read as stored",
     BoxFault.OUTSIDE: "a box that reaches out of its image",
     BoxFault.ZERO_AREA: "a box without area",
     BoxFault.UNKNOWN_CLASS: "a class that is none of the known ones",
@@ -374,7 +377,7 @@ def check_boxes(
     for broken in files.broken:
         checker.tell(BoxFault(broken.kind), broken.where, broken.what)
     for image in files.unlabelled:
-        checker.tell(BoxFault.NO_LABEL, str(image), "no file of boxes has its name")
+        checker.tell(BoxFault.NO_LABEL, str(image), "no file of boxes is of it")
     if table is not None:
         images = [sheet.image for sheet in sheets if sheet.image is not None]
         entries = list(_with_table(entries, table, [*images, *files.unlabelled], [s.id for s in sheets]))
@@ -443,7 +446,8 @@ class _Checker:
             self.tell(BoxFault.NO_IMAGE, sheet.label, f"{len(sheet.boxes)} boxes, and no image of that name")
             return None
         try:
-            shape = open_image(sheet.image.read_bytes(), str(sheet.image), max_pixels=_MAX_PIXELS).shape
+            body = sheet.image.read_bytes()
+            shape = open_image(body, str(sheet.image), max_pixels=_MAX_PIXELS).shape
         except (FieldFault, OSError) as error:
             self.tell(
                 BoxFault.UNREADABLE,
@@ -451,6 +455,12 @@ class _Checker:
                 error.detail if isinstance(error, FieldFault) else str(error),
             )
             return None
+        if (turn := jpeg_orientation(body)) != 1:
+            what = (
+                f"its Exif header has orientation {turn}; turn its pixels and draw the boxes again, or, if they were drawn on the pixels as "
+                "stored, set faults: {turned: keep}"
+            )
+            done.append(self.tell(BoxFault.TURNED, str(sheet.image), what))
         if sheet.stated is not None and sheet.stated != shape:
             what = f"the image has {shape[1]} x {shape[0]} px, the file states {sheet.stated[1]} x {sheet.stated[0]}"
             if self.tell(BoxFault.SIZE, sheet.label, what):

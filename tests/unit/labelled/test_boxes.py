@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import cv2
@@ -263,6 +264,23 @@ def test_two_images_of_one_name_are_told_apart_or_told(tmp_path: Path, kind: str
     else:
         assert [entry.file.name for entry in data.entries] == ["b.png"]
         assert "a.png and a.tif both have its name" in "\n".join(data.report.lines())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_photo_that_viewers_turn_is_told(tmp_path: Path, order: str) -> None:
+    write(tmp_path, "voc", [boxed("a.jpg", [[1, 2, 30, 40]], ["round"]), GOOD[1]])
+    photo = tmp_path / "JPEGImages" / "a.jpg"
+    plain = photo.read_bytes()
+    for turn in (1, 6):
+        tiff = {"<": b"II*\0", ">": b"MM\0*"}[order]
+        tags = struct.pack(f"{order}IHHHIHHHHIHH", 8, 2, 0x0100, 3, 1, 80, 0, 0x0112, 3, 1, turn, 0)
+        exif = b"Exif\0\0" + tiff + tags + b"\0" * 4
+        photo.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:])
+        report = check_boxes(tmp_path).report
+        assert report.counts == ({} if turn == 1 else {"turned": 1})
+    assert "orientation 6" in "\n".join(report.lines())
+    assert [entry.id for entry in check_boxes(tmp_path, policy=ALL_LEFT_OUT).entries] == ["b"]
+    assert len(list_boxes(tmp_path, policy=policy_of({"turned": "keep"})).entries) == 2
 
 
 def test_lists_of_pascal_voc_may_have_endings_and_name_an_image_once(tmp_path: Path) -> None:
