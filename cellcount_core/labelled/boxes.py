@@ -23,6 +23,7 @@ from cellcount_core.images.decode import open_image
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.png_jpeg import jpeg_orientation
 from cellcount_core.labelled.annotations import annotation_files
+from cellcount_core.labelled.box_coco import read_coco
 from cellcount_core.labelled.box_formats import (
     BoxFiles,
     BoxSheet,
@@ -31,7 +32,6 @@ from cellcount_core.labelled.box_formats import (
     DrawnBox,
     has_voc,
     has_yolo,
-    read_coco,
     read_voc,
     read_yolo,
 )
