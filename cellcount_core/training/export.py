@@ -28,7 +28,7 @@ from cellcount_core.models.manifest import FORMAT, MANIFEST
 from cellcount_core.models.package import Package, load_package, read_for_writing, write_package
 from cellcount_core.training.batches import statistics_batches
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.learning import Lesson, Say, chances
+from cellcount_core.training.learning import Lesson, Say, chances, data_digest
 from cellcount_core.training.network import compiled, config_digest, prepare_backend, total_steps
 from cellcount_core.training.start import hold_start, load_checkpoint, load_lesson, start_record, started
 from cellcount_core.training.variants import (
@@ -103,7 +103,11 @@ def averaged_network(config: TrainConfig, lesson: Lesson) -> tuple[int, keras.Mo
     plain = config.model_copy(update={"dtype": "float32"})
     network, trainee = compiled(plain, total_steps(config, len(lesson.train)))
     step = load_checkpoint(
-        Path(config.work_dir).expanduser(), network, trainee.optimizer, config_digest(config)
+        Path(config.work_dir).expanduser(),
+        network,
+        trainee.optimizer,
+        config_digest(config),
+        data_digest(lesson, config.data.partial),
     )
     if not step:
         raise ConfigFault(f"work_dir {config.work_dir}: no checkpoint there yet")

@@ -30,9 +30,9 @@ from cellcount_core.pipeline.field import planes_kit
 from cellcount_core.runners.trials import Trial, run_trials
 from cellcount_core.tasks.task import Compared, task_of
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.learning import train_config
+from cellcount_core.training.learning import data_digest, train_config
 from cellcount_core.training.seeds import LOG, environment_of
-from cellcount_core.training.start import load_lesson
+from cellcount_core.training.start import CHECKPOINT, check_same_data, load_lesson
 
 FEWEST = 2
 
@@ -179,6 +179,7 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
         folder, seconds = kept
         package = load_package(folder)
         lesson = load_lesson(config, report=report)
+        check_same_data(work_dir, data_digest(lesson, config.data.partial))
         counting = counting_of(usual_diameter(lesson.diameters()))
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), max(1, threads))
         with closing(planes_kit(package, engine, counting)) as kit:
@@ -207,13 +208,15 @@ def _keep(path: Path, task: FoldTask, package: Path, seconds: float) -> None:
 
 
 def _kept(path: Path, task: FoldTask) -> tuple[Path, float] | None:
-    """The package's folder and the seconds of a fold that was trained by the same configuration; None if there is none."""
+    """The package's folder and the seconds of a fold that was trained by the same configuration; None if there is none, or if its checkpoint,
+    which knows the images it was trained on, is gone."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         config, package, seconds = told["config"], Path(told["package"]), float(told["seconds"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return (package, seconds) if config == task.config and package.is_dir() else None
+    whole = package.is_dir() and path.with_name(CHECKPOINT).is_file()
+    return (package, seconds) if config == task.config and whole else None
 
 
 def _figures(folder: str, images: Sequence[tuple[str, Compared]]) -> dict[str, Value]:

@@ -7,6 +7,7 @@ The trainer, checkpoints, curves, export, int8 variants and seeds know no task. 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -224,6 +225,11 @@ def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> I
     if data.fold is not None:
         rest += [*fitted, *(of_split(data.validation_split) if splits and data.validation_split else [])]
         fitted = []
+        if len({image.group for image in rest}) == 1:
+            raise ConfigFault(
+                f"{listing.path}: its images are one group ({rest[0].group!r}), so no part of them can be held out; two groups (files, unless "
+                "the data names groups) or more expected"
+            )
         rest, validation = hold_out(rest, *data.fold)
         how = f"fold {data.fold[0]} of {data.fold[1]} is measured"
     elif splits and data.validation_split:
@@ -276,6 +282,37 @@ def hold_out(images: Sequence[Image], fold: int, folds: int) -> tuple[list[Image
         filled[part[group]] += sizes[group]
     kept = [image for image in images if part[image.group] != fold - 1]
     return kept, [image for image in images if part[image.group] == fold - 1]
+
+
+def data_digest(lesson: Lesson, partial: Sequence[str] = ()) -> str:
+    """SHA-256 of the labelled images of a run: pixels, what is true of them, groups, and what each image is used for.
+
+    `partial` are the ids of `data.partial`. The digest is of what was read, so the same data elsewhere has the same one.
+    """
+    own: dict[int, bytes] = {}
+    whole = hashlib.sha256()
+    for part in (lesson.train, lesson.fit, lesson.watched, lesson.validation):
+        whole.update(f"{len(part)};".encode())
+        for image in part:
+            # The lesson holds on to its images, so none gets the number of another.
+            if id(image) not in own:
+                own[id(image)] = _digest_of(image, partial)
+            whole.update(own[id(image)])
+    return whole.hexdigest()
+
+
+def _digest_of(image: Pictured, partial: Sequence[str]) -> bytes:
+    truth = image.truth
+    arrays = {**image.planes, "labels": truth.labels, "boxes": truth.boxes}
+    present = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
+    said = [
+        image.id, image.group, image.id in partial, image.um_per_px, image.bit_max, truth.classes, sorted(truth.values.items()),
+        [(name, array.dtype.str, array.shape) for name, array in present.items()],
+    ]  # fmt: skip
+    found = hashlib.sha256(json.dumps(said).encode())
+    for array in present.values():
+        found.update(array.data)
+    return found.digest()
 
 
 _TYPICAL_PIXELS = 256 * 256

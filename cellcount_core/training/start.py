@@ -29,28 +29,35 @@ if TYPE_CHECKING:
 
 
 CHECKPOINT = "checkpoint.npz"
+_DATA = "data"
 
 
 def save_checkpoint(
-    work_dir: Path, step: int, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+    work_dir: Path,
+    step: int,
+    network: keras.Model,
+    optimiser: keras.optimizers.Optimizer,
+    digest: str,
+    data: str,
 ) -> None:
-    """Write the state after `step` steps. A reader sees either the old file or the new one, never a part."""
+    """Write the state after `step` steps, with the digests of the configuration and of the labelled images. A reader sees either the old
+    file or the new one, never a part."""
     from keras import ops
 
     arrays = {f"w{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(network.weights)}
     arrays |= {f"o{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(optimiser.variables)}
-    arrays |= {"step": np.int64(step), "digest": np.array(digest)}
+    arrays |= {"step": np.int64(step), "digest": np.array(digest), _DATA: np.array(data)}
     temporary = work_dir / "checkpoint.tmp.npz"
     np.savez(temporary, allow_pickle=False, **arrays)
     temporary.replace(work_dir / CHECKPOINT)
 
 
 def load_checkpoint(
-    work_dir: Path, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str
+    work_dir: Path, network: keras.Model, optimiser: keras.optimizers.Optimizer, digest: str, data: str
 ) -> int:
     """Load the newest checkpoint into network and optimiser, and return its step; 0 if there is none.
 
-    Raises ConfigFault if the checkpoint was written by another configuration.
+    Raises ConfigFault if the checkpoint was written by another configuration, or on other labelled images (`data` is their digest).
     """
     path = work_dir / CHECKPOINT
     if not path.is_file():
@@ -60,10 +67,29 @@ def load_checkpoint(
             raise ConfigFault(
                 f"{path}: the checkpoint of another configuration; give another work_dir or remove it"
             )
+    check_same_data(work_dir, data)
+    with np.load(path, allow_pickle=False) as stored:
         for prefix, variables in (("w", network.weights), ("o", optimiser.variables)):
             for index, variable in enumerate(variables):
                 variable.assign(stored[f"{prefix}{index:04d}"])
         return int(stored["step"])
+
+
+def check_same_data(work_dir: Path, data: str) -> None:
+    """Raise ConfigFault if the run in `work_dir` was trained on other labelled images than those of which `data` is the digest.
+
+    Says nothing of a checkpoint that does not know its images, as those of earlier versions do not.
+    """
+    path = work_dir / CHECKPOINT
+    if not path.is_file():
+        return
+    with np.load(path, allow_pickle=False) as stored:
+        before = str(stored[_DATA]) if _DATA in stored else data
+    if before != data:
+        raise ConfigFault(
+            f"{path}: this run was trained on other data: images, labels or data.partial have changed since, so it is neither "
+            f"gone on with nor given back as if nothing had happened; to train on what is there now give another work_dir, or remove {path}"
+        )
 
 
 COPY = "start"

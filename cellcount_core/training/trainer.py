@@ -13,7 +13,7 @@ from cellcount_core.models.engines.keras import keras_backend
 from cellcount_core.training.batches import Batch, training_batches, validation_batches
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.export import check_replaceable, export_package
-from cellcount_core.training.learning import Lesson, Say
+from cellcount_core.training.learning import Lesson, Say, data_digest
 from cellcount_core.training.network import (
     choose_spread,
     compiled,
@@ -76,12 +76,13 @@ def train_network(config: TrainConfig, lesson: Lesson, *, report: Say = print) -
         )
     with spread_over(spread):
         network, trainee = compiled(config, steps)
-        start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config))
+        data = data_digest(lesson, config.data.partial)
+        start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config), data)
         if start:
             report(f"going on from step {start}")
         elif config.start_from:
             report(f"starting from package {start_package(config).name!r}")
-        _run_steps(config, network, trainee, lesson, held_out, (start, steps), report)
+        _run_steps(config, network, trainee, lesson, held_out, (start, steps), data, report)
 
 
 def _run_steps(
@@ -91,6 +92,7 @@ def _run_steps(
     lesson: Lesson,
     held_out: list[Batch],
     span: tuple[int, int],
+    data: str,
     report: Say,
 ) -> None:
     work_dir = Path(config.work_dir).expanduser()
@@ -109,7 +111,7 @@ def _run_steps(
         if done % config.checkpoint_every == 0 or done == steps:
             point = _point(trainee, held_out, done, before + time.monotonic() - since, seen)
             points.append(replace(point, whole={name: round(value, 4) for name, value in whole.items()}))
-            save_checkpoint(work_dir, done, network, trainee.optimizer, digest)
+            save_checkpoint(work_dir, done, network, trainee.optimizer, digest, data)
             write_curve(work_dir, points)
             report(progress_line(points[-1], steps, (time.monotonic() - since) / (done - start)))
             seen, whole = [], {}

@@ -141,6 +141,32 @@ def test_folds_are_trained_apart_and_those_that_ended_are_kept(
     assert {"f1_50", "count_mae", "count_bias"} <= set(data["mean"])
 
 
+def test_folds_of_one_group_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", str(recipe(tmp_path)), "--folds", "groups", "--runner", "serial"]
+    write_archive(tmp_path / "X_and_y.npz", count=1)
+    assert main(command) == 2
+    assert (
+        "its images are one group ('000000'), so no part of them can be held out" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_folds_of_data_that_has_changed_are_not_given_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    command = ["train", str(recipe(tmp_path)), "--folds", "2", "--runner", "serial"]
+    assert main(command) == 0
+    write_archive(tmp_path / "X_and_y.npz", count=6, erased=3)
+    assert main(command) == 3
+    assert "fold 1: ConfigFault" in (told := capsys.readouterr().out)
+    assert "trained on other data" in told
+    for fold in (1, 2):
+        (tmp_path / f"work-fold{fold}" / "checkpoint.npz").unlink()
+    assert main(command) == 0
+
+
 @pytest.mark.parametrize(
     ("folds", "said"),
     [

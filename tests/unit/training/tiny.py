@@ -13,13 +13,16 @@ from cellcount_core.tasks.instances.learn import InstancesConfig
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
-def write_archive(path: Path, count: int = 10, size: int = 32) -> None:
+def write_archive(path: Path, count: int = 10, size: int = 32, erased: int = 0) -> None:
+    """`count` square images of three discs; the masks of the first `erased` are empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     images, masks = np.zeros((count, size, size, 1), np.float32), np.zeros((count, size, size, 1), np.uint8)
     for image, mask in zip(images, masks, strict=True):
         for _ in range(3):
             cv2.circle(mask[..., 0], (int(rng.integers(5, 27)), int(rng.integers(5, 27))), 4, 1, -1)
         image[..., 0] = 0.1 + 0.6 * mask[..., 0] + rng.normal(0, 0.02, (size, size))
+    masks[:erased] = 0
     np.savez(path, X=images, y=masks)
 
 
