@@ -102,6 +102,8 @@ def export_boxes(out: str, folder: Path, kind: str, endpoint: str | None) -> int
             raise OutputFault(f"{path}: cannot be written: {error.strerror}") from error
         written += 1
     print(f"{folder}: {many(written, 'file')}, classes {', '.join(found.classes)}")
+    beside = "beside the JSON file" if kind == "coco" else "in its folder images/"
+    print(f"no image is written: to read the boxes again, put the images {beside}")
     if found.left_out:
         print(
             f"{many(found.left_out, 'field')} left out that could not be counted; `cellcount export OUT FILE` shows which"

@@ -69,6 +69,10 @@ def check_box_data(
         print(json.dumps(report.plain(), indent=1, ensure_ascii=False))
     else:
         print("\n".join(report.lines()))
+        if report.refused:
+            print(
+                "refused: the data is not read while one of these faults is in it; mend them, or leave them out with --skip-faulty"
+            )
     return int(ExitCode.CONFIG if report.refused else ExitCode.OK)
 
 

@@ -208,6 +208,11 @@ class TrainConfig(Section):
         return self
 
     def _network_fits(self) -> None:
+        # A network's ends follow from what it looks at and what it is to tell; they need not be said.
+        # One is what a network has without a word, so configurations of older versions keep their digest.
+        ends = {"inputs": len(self.input.channels), "outputs": len(self.outputs())}
+        for name in (name for name, number in ends.items() if number > 1):
+            self.network.setdefault(name, ends[name])
         try:
             spec = parse_unet(self.network)
         except ModelFault as fault:

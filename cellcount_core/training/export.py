@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core import __version__
+from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
 from cellcount_core.evaluation.evaluate import (
@@ -261,7 +262,7 @@ def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say)
     with package_scorer(package, engine, first) as score:
         as_counted = stated_figures(package, list(in_turn(score, lesson.validation)))
     how = "as it is" if first == "model" else f"at a diameter of {first:g} px"
-    report(f"validation {how}, {name}: {as_counted}")
+    report(f"validation {how}, {name}: {_in_words(as_counted)}")
     figures: dict[str, object] = {
         "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
         "engine": name,
@@ -271,14 +272,23 @@ def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say)
     if "auto" in others:
         with package_scorer(package, engine, "auto") as score:
             own = stated_figures(package, list(in_turn(score, lesson.validation)))
-        report(f"validation at each image's own estimate, {name}: {own}")
+        report(f"validation at each image's own estimate, {name}: {_in_words(own)}")
         figures["at_estimated_diameter"] = own
     if package.input.diameter_px is not None:
         with true_size_scorer(package, engine) as score:
             scaled = stated_figures(package, list(in_turn(score, lesson.validation)))
-        report(f"validation at the true median diameter, {name}: {scaled}")
+        report(f"validation at the true median diameter, {name}: {_in_words(scaled)}")
         figures["at_true_diameter"] = scaled
     return figures
+
+
+def _in_words(figures: Mapping[str, Value]) -> str:
+    """ "f1_50 0.8412, count_bias -0.0213"; figures that are not defined are left out."""
+    return ", ".join(
+        f"{name} {round(value, 4) if isinstance(value, float) else value}"
+        for name, value in figures.items()
+        if value is not None
+    )
 
 
 def _training(config: TrainConfig, lesson: Lesson, step: int) -> dict[str, object]:

@@ -109,7 +109,9 @@ def test_counts_of_a_package_that_measured_badly_are_told_not_to_be_trusted(
         cc.count(photo(1), model=bad)
 
 
-def test_boxes_of_a_run_are_read_as_a_data_set_again(package: Package, tmp_path: Path) -> None:
+def test_boxes_of_a_run_are_read_as_a_data_set_again(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     folder.mkdir()
     for reds in (1, 3):
@@ -126,6 +128,9 @@ def test_boxes_of_a_run_are_read_as_a_data_set_again(package: Package, tmp_path:
         assert data.entries[0].boxes[0] == pytest.approx([22, 22, 38, 38], abs=1.2)
     assert main(["check-boxes", str(tmp_path / "voc")]) == ExitCode.OK
     assert main(["check-boxes", str(tmp_path / "voc"), "--classes", "reds"]) == ExitCode.CONFIG
+    said = capsys.readouterr().out
+    assert "no image is written: to read the boxes again, put the images in its folder images/" in said
+    assert "refused: the data is not read" in said
     assert main(["export", str(out), str(tmp_path / "x"), "--to", "voc2"]) == ExitCode.CONFIG
 
 

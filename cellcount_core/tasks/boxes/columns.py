@@ -26,6 +26,9 @@ from cellcount_core.tasks.instances.columns import (
     object_moments,
 )
 
+_STRIPS = 64
+"""Strips between edges of boxes that are looked at together."""
+
 Shape = tuple[int, int]
 Values = NDArray[np.generic]
 
@@ -74,14 +77,18 @@ def covered(boxes: Corners) -> float:
     edges = np.unique(boxes[:, (0, 2)])
     total = 0.0
     ordered = boxes[np.argsort(boxes[:, 1], kind="stable")]
-    for top, bottom in pairwise(edges.tolist()):
-        here = ordered[(ordered[:, 0] <= top) & (ordered[:, 2] >= bottom)]
-        if not here.size:
-            continue
-        reached = np.maximum.accumulate(here[:, 3])
-        before = np.concatenate([[-np.inf], reached[:-1]])
-        lengths = np.maximum(0.0, here[:, 3] - np.maximum(here[:, 1], before))
-        total += float((bottom - top) * lengths.sum())
+    for first in range(0, len(edges) - 1, _STRIPS):
+        strips = edges[first : first + _STRIPS + 1]
+        # Few of many boxes reach into a few strips.
+        near = ordered[(ordered[:, 0] < strips[-1]) & (ordered[:, 2] > strips[0])]
+        for top, bottom in pairwise(strips.tolist()):
+            here = near[(near[:, 0] <= top) & (near[:, 2] >= bottom)]
+            if not here.size:
+                continue
+            reached = np.maximum.accumulate(here[:, 3])
+            before = np.concatenate([[-np.inf], reached[:-1]])
+            lengths = np.maximum(0.0, here[:, 3] - np.maximum(here[:, 1], before))
+            total += float((bottom - top) * lengths.sum())
     return total
 
 

@@ -116,6 +116,13 @@ def test_a_class_without_boxes_in_a_partly_labelled_image_is_not_taken_for_absen
     assert lesson_of(config).labelled(others).unlabelled == ()
 
 
+def test_what_a_network_gives_follows_from_the_classes_and_need_not_be_said(discs: Path) -> None:
+    network = {
+        name: value for name, value in recipe(discs).network.items() if name not in ("inputs", "outputs")
+    }
+    assert recipe(discs, network=network).network == {**network, "outputs": 4}
+
+
 def test_thresholds_give_as_many_objects_as_there_are() -> None:
     scores = np.array([0.9, 0.2, 0.8, 0.5, 0.4])
     for true in range(6):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cellcount_core.images.normalise import Normalisation
-from cellcount_core.tasks.boxes.decode import decode, decode_blocks
+from cellcount_core.tasks.boxes.decode import MOST_BELOW, Peaks, decode, decode_blocks, find_peaks, settle
 from cellcount_core.tasks.boxes.section import BoxesSection, maps_of
 from cellcount_core.tasks.boxes.targets import BoxLossConfig, LabelledBoxes, stack_targets
 
@@ -137,6 +137,33 @@ def test_blocks_give_the_same_boxes_as_the_whole(side):
     assert np.array_equal(whole.boxes, blocks.boxes)
     assert np.array_equal(whole.classes, blocks.classes)
     assert np.array_equal(whole.scores, blocks.scores)
+
+
+def test_of_noise_below_the_threshold_the_surest_are_looked_at_and_no_more():
+    maps = np.random.default_rng(2).random((400, 400, 4)).astype(np.float32) * np.float32(0.49)
+    assert decode(maps, section()).count == 0
+    found = decode(maps, section(apart=0.0), lowest=0.05)
+    assert found.count == MOST_BELOW
+    every = find_peaks(maps, section(), (0, 400, 0, 400), (0, 0), 0.05).scores
+    assert found.scores.min() == np.sort(every)[-MOST_BELOW]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_among_boxes_of_all_sizes_each_gives_way_to_stronger_ones_that_are_too_near(seed):
+    rng = np.random.default_rng(seed)
+    y, x = rng.uniform(0, 80, (2, 60))
+    height, width = np.exp(rng.normal(2.5, 1.0, (2, 60)))
+    peaks = Peaks(y, x, height, width, np.zeros(60, np.int64), np.sort(rng.uniform(0.5, 1, 60))[::-1])
+    kept: list[int] = []
+    for one in range(60):
+        sides = [(min(height[one], height[other]), min(width[one], width[other])) for other in kept]
+        away = [
+            np.hypot((y[one] - y[other]) / down, (x[one] - x[other]) / across)
+            for other, (down, across) in zip(kept, sides, strict=True)
+        ]
+        if min(away, default=1.0) >= 0.2:
+            kept.append(one)
+    assert sorted(settle(peaks, section(), (80, 80)).scores) == sorted(peaks.scores[kept])
 
 
 def test_maps_without_a_peak_give_no_box():
