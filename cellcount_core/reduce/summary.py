@@ -186,7 +186,7 @@ def told_doubts(summary: Summary) -> list[str]:
 def better_package(code: str, warnings: Mapping[str, int], model: str) -> str:
     """The shipped package that settles the doubt `code` about images counted with `model`; "" if none is known to.
 
-    Another package fits if the background is of the other kind: bright under a model for fluorescence, or dark under one for stains. A
+    Another package of the same task fits if the background is of the other kind: bright under a model for fluorescence, or dark under one for stains. A
     model that counts at any scale cannot be told an object size; a package of the same modality that has a size can.
     """
     if code not in PACKAGE_HELPS:
@@ -197,7 +197,12 @@ def better_package(code: str, warnings: Mapping[str, int], model: str) -> str:
         # A damaged package is told where somebody counts with it; what was counted is told all the same.
         return ""
     own = next((package for package in shipped if package.name == model), None)
-    trained = [package for package in shipped if package.domain is not None and package.name != model]
+    task = "instances" if own is None else own.task
+    trained = [
+        package
+        for package in shipped
+        if package.domain is not None and package.name != model and package.task == task
+    ]
     if code == Doubt.SIZE_UNLIKE:
         free = own is not None and own.input.diameter_px is None
         return next(

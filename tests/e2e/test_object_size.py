@@ -104,7 +104,7 @@ def test_a_plate_without_any_object_is_counted_and_the_plan_says_that_no_size_wa
     [told] = plan_job(job(tmp_path / "blank", tmp_path / "out", run=RUN)).warnings
     assert "no object size can be told" in told
     assert "--diameter PX" in told
-    assert "check whether the right channel is counted" in told
+    assert "look whether the right channel is counted" in told
     assert count(tmp_path / "blank", tmp_path / "out", run=RUN).summary.totals["count"] == 0
     [row] = rows(tmp_path / "out", "fields").to_pylist()
     assert (row["count"], row["diameter_source"], row["warnings"]) == (0, "unknown", ["size_unknown"])
