@@ -265,5 +265,5 @@ def test_what_is_offered_goes_by_the_reason(tmp_path: Path, capsys: pytest.Captu
     assert main([*given, "--runner", "serial", "--progress", "quiet"]) == ExitCode.FAILURES
     told = capsys.readouterr().out
     assert "cellcount retry" not in told
-    assert "with other settings (what is said above), into another output folder" in told
+    assert "with other settings (see above), into another output folder" in told
     assert f"cellcount count {plate.folder} {out} --update (1 channel_missing)" in told
