@@ -233,7 +233,7 @@ def test_sizes_that_were_found_stay_and_those_of_new_plates_are_found(
     assert main(["count", str(out), "--update", *SERIAL]) == ExitCode.OK
     told = capsys.readouterr().out
     assert "2 fields updated, 2 rows kept\n" in told
-    assert "object sizes found before hold for new images of the same plate and image size too (" in told
+    assert "new images were counted at the object sizes found before for their plate and image size (" in told
     run = read_run(open_local(out))
     pools = {scale.plate: scale.diameter_px for scale in run.scales}
     assert f"{pools['p1']:.1f} px in plate 'p1')" in told
