@@ -25,7 +25,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from cellcount_core.cli.main import main
-from cellcount_core.domain.columns import Merge
+from cellcount_core.domain.columns import Merge, Schema
 from cellcount_core.domain.errors import ExitCode
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import Package
@@ -266,7 +266,7 @@ def channels_of(package: Package) -> dict[str, str]:
     return {} if len(roles) == 1 or roles == COLOURS else {role: f"w{at}" for at, role in enumerate(roles, 1)}
 
 
-def schema_of(out: Path):  # type: ignore[no-untyped-def]
+def schema_of(out: Path) -> Schema:
     return read_run(open_store(str(out), StorageOptions())).schema
 
 

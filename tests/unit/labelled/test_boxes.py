@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
+from cellcount_core.labelled.box_formats import Counting
 from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
 from cellcount_core.labelled.boxes import BoxFault, check_boxes, list_boxes, policy_of
 from tests.data_dir import data_dir, needs_data
@@ -320,9 +321,9 @@ def test_pascal_voc_beside_its_images_and_in_parts(tmp_path: Path) -> None:
 
 def test_corners_of_pascal_voc_may_be_pixels(tmp_path: Path) -> None:
     write(tmp_path, "voc", GOOD[:1])
+    countings: tuple[Counting, ...] = ("edges", "from_0", "from_1")
     edges, from_0, from_1 = (
-        check_boxes(tmp_path, counting=counting).entries[0].boxes[0].tolist()  # type: ignore[arg-type]
-        for counting in ("edges", "from_0", "from_1")
+        check_boxes(tmp_path, counting=counting).entries[0].boxes[0].tolist() for counting in countings
     )
     assert (edges, from_0, from_1) == ([10, 10, 30, 25], [10, 10, 31, 26], [9, 9, 30, 25])
 
