@@ -264,6 +264,7 @@ _RULES = {
     tables.Merge.MOMENTS: "mean and standard deviation over all objects (a column of objects) or over fields (a column of fields)",
     tables.Merge.VECTOR: "the mean over counted fields of each element, in a column for each class",
     tables.Merge.TALLY: "how many counted fields have which value, as JSON",
+    tables.Merge.NAMES: "for each class how many counted fields have it, and their share with the Wilson interval of 95 %",
     tables.Merge.AREA: "the imaged area of the counted fields",
 }
 

@@ -71,6 +71,8 @@ class Merge(StrEnum):
     """A list of numbers, one a class of the schema: the mean over fields of each."""
     TALLY = "tally"
     """Words: how many fields have which."""
+    NAMES = "names"
+    """One or several of the schema's classes, by name: how many fields have each, and their share with its Wilson interval."""
     AREA = "area"
     """A pixel size: with the image's sides, which the two columns `of` hold, the imaged area."""
 

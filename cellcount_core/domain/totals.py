@@ -31,7 +31,9 @@ AREA = Column("area_mm2", Kind.FLOAT, "mm^2", "imaged area of the counted fields
 
 _UM2_PER_MM2 = 1e6
 
-Merged = int | float | str | Moments | tuple[int | float, int | float] | Sequence[float] | None
+Merged = (
+    int | float | str | Moments | tuple[int | float, int | float] | Sequence[float] | Sequence[str] | None
+)
 """What one field gives to a total: its value; the moments of its objects; a number and what it is a number out of; for the area,
 that of the field in µm², None without calibration."""
 
@@ -277,7 +279,7 @@ class VectorTotal:
 
     def add(self, value: Merged) -> None:
         assert isinstance(value, Sequence) and not isinstance(value, str)
-        self._add(value, 1)
+        self._add([float(each) for each in value], 1)
 
     def merge(self, other: Total) -> None:
         assert isinstance(other, VectorTotal)
@@ -311,6 +313,45 @@ class WordTotal:
 
     def values(self) -> dict[str, Value]:
         return {self.column.name: canonical_json(dict(self.words)) if self.words else None}
+
+
+@dataclass(slots=True)
+class NamesTotal:
+    """How many fields have each of the schema's classes; a field may have none, one or several."""
+
+    column: Column
+    classes: tuple[str, ...]
+    fields: int = 0
+    named: Counter[str] = field(default_factory=Counter)
+
+    def add(self, value: Merged) -> None:
+        self.fields += 1
+        self.named.update({str(each) for each in names_of(value)})
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, NamesTotal)
+        self.fields += other.fields
+        self.named.update(other.named)
+
+    def values(self) -> dict[str, Value]:
+        row: dict[str, Value] = {}
+        for one, name in zip(self.classes, element_names(self.column.name, self.classes), strict=True):
+            number = self.named[one]
+            low, high = wilson(number, self.fields) or (None, None)
+            row |= {
+                name: number if self.fields else None,
+                f"{name}_share": number / self.fields if self.fields else None,
+                f"{name}_share_low": low,
+                f"{name}_share_high": high,
+            }
+        return row
+
+
+def names_of(value: Merged) -> Sequence[object]:
+    """The names in the cell of a column of names; () for an empty cell."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, Sequence) else ()
 
 
 @dataclass(slots=True)
@@ -399,6 +440,8 @@ def _empty(column: Column, schema: Schema) -> Total:
             return VectorTotal(column, schema.classes)
         case Merge.TALLY:
             return WordTotal(column)
+        case Merge.NAMES:
+            return NamesTotal(column, schema.classes)
         case Merge.AREA:
             return AreaTotal(column)
         case _:
@@ -483,6 +526,14 @@ def total_columns(schema: Schema) -> TotalColumns:
                 plain.append(
                     Column(name, Kind.STRING, "", f"counted fields by their {name} as JSON; null where none was counted")
                 )  # fmt: skip
+            case Merge.NAMES:
+                for one, each in zip(schema.classes, element_names(name, schema.classes), strict=True):
+                    plain += [
+                        Column(each, Kind.INT, "fields", f"counted fields that have {one}; null where none was counted"),
+                        Column(f"{each}_share", Kind.FLOAT, "1", f"share of counted fields that have {one}"),
+                        Column(f"{each}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {each}_share (Wilson)"),
+                        Column(f"{each}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {each}_share (Wilson)"),
+                    ]  # fmt: skip
             case Merge.AREA:
                 plain.append(AREA)
                 plain += [

@@ -32,6 +32,7 @@ ALL = "all"
 
 _NO_UNIT = ("", "1")
 _SHOWN_PLATES = 10
+_SHOWN_NAMES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,12 @@ def headline(summary: Summary) -> str:
     """What the run found, in words: "1,234 objects", "31.2 % dead (29.0 to 33.4)", "12 alive, 3 dead"; "" if no field was counted."""
     if not summary.statuses[Status.OK.value]:
         return ""
-    told = [_told(column, summary.totals) for column in map(summary.schema.field, summary.schema.results)]
+    schema = summary.schema
+    told = [_told(column, schema.classes, summary.totals) for column in map(schema.field, schema.results)]
     return ", ".join(words for words in told if words)
 
 
-def _told(column: Column, totals: Mapping[str, Value]) -> str:
+def _told(column: Column, classes: Sequence[str], totals: Mapping[str, Value]) -> str:
     value = totals.get(column.name)
     if column.merge is Merge.COUNT and isinstance(value, int):
         return f"{value} {column.unit.removesuffix('s') if value == 1 else column.unit}"
@@ -143,9 +145,24 @@ def _told(column: Column, totals: Mapping[str, Value]) -> str:
         share, low, high = (100 * each if isinstance(each, float) else None for each in ends)
         known_share = share is not None and low is not None and high is not None
         return f"{share:.1f} % {column.name} ({low:.1f} to {high:.1f})" if known_share else ""
+    if column.merge is Merge.NAMES:
+        return _most_named(column, classes, totals)
     if column.merge is Merge.TALLY and isinstance(value, str):
         return ", ".join(f"{number} {word}" for word, number in json.loads(value).items())
     return ""
+
+
+def _most_named(column: Column, classes: Sequence[str], totals: Mapping[str, Value]) -> str:
+    """The classes that most fields have, with the number of those: "8 Nucleoplasm, 3 Cytosol, 1 Nucleoli"."""
+    numbers = {
+        one: int(number)
+        for one, name in zip(classes, element_names(column.name, classes), strict=True)
+        if isinstance(number := totals.get(name), int) and number
+    }
+    ordered = sorted(numbers, key=lambda one: (-numbers[one], one))
+    shown = [f"{numbers[one]} {one}" for one in ordered[:_SHOWN_NAMES]]
+    left = len(ordered) - len(shown)
+    return ", ".join([*shown, *([f"{left} more {column.name}"] if left else [])])
 
 
 def told_doubts(summary: Summary) -> list[str]:
@@ -281,7 +298,7 @@ def results_csv(store: Store) -> str:
     """A plain table of a run's results, one row for each field in key order: `index,count` if objects are counted.
 
     `index` counts from 0; for one stack of images it is the index of the image in the stack. The results of a field that could not be counted
-    are empty, never 0; the fields table says why. A list of numbers has one column for each of its classes.
+    are empty, never 0; the fields table says why. A list of numbers has one column for each of its classes; names stand in one, with "; " between them.
 
     Raises OutputFault if `store` holds no run, LedgerFault if a shard is not counted yet.
     """
@@ -304,6 +321,8 @@ def _names(column: Column, schema: Schema) -> list[str]:
 
 
 def _cells(value: object, column: Column, schema: Schema) -> list[object]:
+    if column.kind is Kind.STRINGS:
+        return ["; ".join(value) if isinstance(value, list) else None]
     if column.kind is not Kind.FLOATS:
         return [value]
     return list(value) if isinstance(value, list) else [None] * len(schema.classes)

@@ -171,6 +171,8 @@ def further_results(schema: Schema) -> tuple[str, ...]:
     for result in schema.results:
         if schema.field(result).merge is Merge.VECTOR:
             found += element_names(result, schema.classes)
+        elif schema.field(result).merge is Merge.NAMES:
+            found += [f"{name}_share" for name in element_names(result, schema.classes)]
         else:
             found += [name for name in (f"{result}_share", result) if name in there][:1]
     first = _first_result(schema)

@@ -142,6 +142,8 @@ def _in_words(results: Sequence[Column], answers: Sequence[Value]) -> str:
     for column, value in zip(results, answers, strict=True):
         if column.kind is Kind.STRING and value is not None:
             told.append(str(value))
+        elif column.kind is Kind.STRINGS and isinstance(value, Sequence):
+            told.append(", ".join(map(str, value)) or f"no {column.name}")
         elif isinstance(value, int | float):
             told.append(_number(value, column) if isinstance(value, float) else _many(value, column))
     return ", ".join(told)

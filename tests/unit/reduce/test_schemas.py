@@ -16,7 +16,7 @@ from cellcount_core.domain.columns import Column, Kind, Merge, Null, Schema
 from cellcount_core.domain.errors import OutputFault, Reason, Status
 from cellcount_core.domain.fields import Commit, FieldKey
 from cellcount_core.domain.statistics import wilson
-from cellcount_core.domain.totals import wells_columns
+from cellcount_core.domain.totals import NamesTotal, wells_columns
 from cellcount_core.models.package import find_package
 from cellcount_core.output.parts import (
     amend_part,
@@ -120,7 +120,18 @@ LABELS = Schema(
 )
 """A task that counts nothing."""
 
+NAMES = Schema(
+    "names",
+    "",
+    (),
+    (Column("shapes", Kind.STRINGS, "", "shapes that are there", Null.UNLESS_OK, Merge.NAMES),),
+    results=("shapes",),
+    classes=("round", "long", "flat"),
+)
+"""A task that names several classes of a field, or one, or none."""
+
 VALUES = {
+    "names": [{"shapes": ("round", "long")}, {"shapes": ("long",)}],
     "viability": [{"cells": 40, "dead": 10, "confidence": 0.5}, {"cells": 60, "dead": 0, "confidence": 1.0}],
     "labels": [
         {"label": "long", "chances": (0.25, 0.75)},
@@ -218,3 +229,37 @@ def test_a_result_that_a_counted_field_lacks_is_found() -> None:
     lacking = FieldRow(FieldKey("P", "A01", 1, 1), "max", Status.OK, values={"label": "long"})
     with pytest.raises(ValueError, match="status ok does not go with chances None"):
         build_part(0, [lacking], [], LABELS, FINGERPRINT)
+
+
+def test_names_are_merged_to_the_share_of_fields_that_have_each() -> None:
+    store = output(NAMES)
+    summary = reduce_run(store)
+    assert verify(store).findings == []
+    (row,) = table(store, "plates.parquet")
+    low, high = wilson(2, 4) or (0, 0)
+    assert [row[f"shapes_{name}"] for name in NAMES.classes] == [2, 4, 0]
+    assert [row[f"shapes_{name}_share"] for name in NAMES.classes] == [0.5, 1.0, 0.0]
+    assert (row["shapes_round_share_low"], row["shapes_round_share_high"]) == (low, high)
+    assert headline(summary) == "4 long, 2 round"
+    wells = pq.read_table(io.BytesIO(store.get("wells.parquet")))
+    assert wells.schema.names == [column.name for column in wells_columns(NAMES)]
+    assert wells.column("shapes_round").to_pylist() == [1, 0, 1, 0, None]
+    assert results_csv(store).splitlines()[:3] == ["index,shapes", "0,round; long", "1,long"]
+    fields = pa.concat_tables(
+        [read_fields_part(key, store.get(key)).table for key in map(fields_key, (0, 1))]
+    )
+    titles = {field.key.well: field.title for field in choose_fields(fields, NAMES, 5)}
+    assert titles["A01"] == "A01 site 1: round, long (in between)"
+
+
+def test_a_field_with_none_of_the_names_counts_to_the_fields_that_shares_are_of() -> None:
+    total = NamesTotal(NAMES.fields[0], NAMES.classes)
+    for value in ((), "long", ("long", "flat")):
+        total.add(value)
+    more = NamesTotal(NAMES.fields[0], NAMES.classes)
+    more.add(("flat",))
+    total.merge(more)
+    values = total.values()
+    assert (values["shapes_round"], values["shapes_long"], values["shapes_flat"]) == (0, 2, 2)
+    assert values["shapes_flat_share"] == 0.5
+    assert NamesTotal(NAMES.fields[0], NAMES.classes).values()["shapes_round"] is None
