@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
-from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxReading, list_boxes
+from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxFault, BoxReading, list_boxes
 from cellcount_core.labelled.folders import (
     INDEX,
     image_folders,
@@ -23,6 +23,7 @@ from cellcount_core.labelled.folders import (
     split_folders,
 )
 from cellcount_core.labelled.image import Image_co, ImageEntry, LabelledEntry, LabelledImage, Pictured
+from cellcount_core.labelled.patterns import PatternFault, PatternImage, list_patterns, skipping
 from cellcount_core.tasks.task import TruthKind
 
 Image = TypeVar("Image", bound=Pictured)
@@ -99,6 +100,7 @@ TRUTHS: Mapping[TruthKind, Lists] = {
     TruthKind.TABLE: lambda path, roles, columns, _: Listing(
         path, "table", tuple(list_truths(path, roles, columns))
     ),
+    TruthKind.PATTERNS: lambda *given: _patterned(*given),  # noqa: PLW0108 (is defined below)
 }
 """How images are listed, by the form of what is said to be true of them: from the path, the roles of the channels, what the task asks
 the truth for (`Scoring.names`), and how boxes are read."""
@@ -131,9 +133,19 @@ def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[B
     return Listing(data.path, data.kind, data.entries)
 
 
+def _patterned(
+    path: Path, roles: Sequence[str], names: Sequence[str], reading: BoxReading
+) -> Listing[PatternImage]:
+    faulty = reading.policy[BoxFault.NO_IMAGE] == "skip"
+    policy = skipping(list(PatternFault) if faulty else ())
+    data = list_patterns(path, roles, names, table=reading.table, policy=policy)
+    return Listing(data.path, "patterns", data.entries)
+
+
 _TRUTHS_DESCRIBED = {
     TruthKind.LABELS: "labelled images (a folder with index.csv, an .npz archive, …)",
     TruthKind.BOXES: "images with boxes around their objects",
+    TruthKind.PATTERNS: "images beside a CSV with the columns Id and Target, which names their patterns",
     TruthKind.TABLE: "a table with what is true of each image (a CSV or Parquet file, or a folder with index.csv)",
 }
 

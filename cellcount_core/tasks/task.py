@@ -246,6 +246,8 @@ class TruthKind(StrEnum):
     """Boxes around the objects, each with its class."""
     TABLE = "table"
     """A table with one row per image."""
+    PATTERNS = "patterns"
+    """A table that names the patterns which each image shows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -408,6 +410,7 @@ TASKS = {
     "classes": "cellcount_core.tasks.classes.task:Classes",
     "boxes": "cellcount_core.tasks.boxes.task:BoxesTask",
     "viability": "cellcount_core.tasks.viability.task:Viability",
+    "patterns": "cellcount_core.tasks.patterns.task:Patterns",
 }
 """The class of every task, by the `task` of a package's manifest. A class is imported when it is first asked for."""
 

@@ -1,0 +1,160 @@
+"""Tables that say which patterns images show: how they are read, and how every fault of them is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.labelled.patterns import (
+    PatternFault,
+    check_patterns,
+    list_patterns,
+    pattern_names,
+    read_annotations,
+    skipping,
+)
+from tests.data_dir import data_dir, needs_data
+
+ROLES = ("red", "green")
+NAMES = ("dots", "rings", "bars")
+
+
+def folder_of(folder: Path, table: str, ids: tuple[str, ...] = ("a", "b")) -> Path:
+    """A folder of images of two channels, beside their table."""
+    for name in ids:
+        for role in ROLES:
+            cv2.imwrite(str(folder / f"{name}_{role}.png"), np.full((8, 8), 7, np.uint8))
+    (folder / "train.csv").write_text(table)
+    return folder
+
+
+def hpa() -> Path:
+    folder = data_dir()
+    assert folder is not None
+    return folder / "hpa"
+
+
+def told(folder: Path) -> str:
+    with pytest.raises(ConfigFault) as raised:
+        list_patterns(folder, ROLES, NAMES)
+    return str(raised.value)
+
+
+def test_numbers_and_names_become_patterns_in_the_order_of_the_list(tmp_path: Path) -> None:
+    data = list_patterns(folder_of(tmp_path, "Id,Target\na,2 0\nb,Rings|dots\n"), ROLES, NAMES)
+    assert [entry.patterns for entry in data.entries] == [("dots", "bars"), ("dots", "rings")]
+    assert data.report.lines() == [
+        f"{tmp_path / 'train.csv'}: 2 images, 3 of 3 patterns among them",
+        "no faults",
+    ]
+    image = data.entries[0].load(ROLES)
+    assert list(image.planes) == ["red", "green"]
+    assert image.truth.classes == ("dots", "bars")
+
+
+def test_an_image_may_show_none_of_the_patterns_if_the_table_says_so(tmp_path: Path) -> None:
+    data = list_patterns(folder_of(tmp_path, "Id,Target\na,none\nb,1\n"), ROLES, NAMES)
+    assert data.entries[0].patterns == ()
+
+
+def test_the_channels_may_lie_in_one_file_and_the_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "truth.csv").write_text("Id,Target,split,group\na,0,val,plate 1\n")
+    for path in (tmp_path, tmp_path / "truth.csv"):
+        [entry] = list_patterns(path, ("red", "green", "blue"), NAMES).entries
+        assert (entry.split, entry.load(("red", "green", "blue")).group) == ("val", "plate 1")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("Id,Target\na,0 28\nb,1\n", "row 2 (a): Target '0 28' has '28'; numbers 0 to 2 expected"),
+        ("Id,Target\na,-1\nb,1\n", "row 2 (a): Target '-1' has '-1'; numbers 0 to 2 expected"),
+        ("Id,Target\na,ring\nb,1\n", "row 2 (a): Target 'ring' has 'ring'; a known name expected; did you mean 'rings'"),
+        ("Id,Target\na,0\nb,\n", "row 3 (b): Target is empty"),
+        ("Id,Target\na,0 0\nb,1\n", "row 2 (a): Target '0 0' names 'dots' twice"),
+        ("Id,Target\na,0\nb,1\na,2\n", "train.csv: a: rows 2 and 4"),
+        ("Id,Target\na,0\nb,1\nc,2\n", "train.csv: c: no c_red.png or c.png in"),
+        ("Id,Target\na,0\n", "b_green.png: no row with the Id 'b'"),
+        ("Id,Target\na,0\nb,1\n,2\n", "row 4: Target '2' of no image"),
+        ("", "train.csv: the file is empty; a row an image, with the columns Id and Target, expected"),
+        ("Id,Target\n", "train.csv: no row below the header; a row an image expected"),
+        ("Id,Targets\na,0\n", "train.csv: no column 'Target'; did you mean 'Targets'"),
+        ("name,Target\na,0\n", "train.csv: no column 'Id'"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_the_annotations_is_told_with_file_and_value(
+    tmp_path: Path, table: str, words: str
+) -> None:
+    assert words in told(folder_of(tmp_path, table))
+
+
+def test_a_channel_that_is_not_there_is_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,1\n")
+    (folder / "b_green.png").unlink()
+    assert "b: no green; there is b_red.png" in told(folder)
+
+
+def test_all_faults_come_in_one_report_and_what_is_faulty_can_be_left_out(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,9\nc,2\nd,\n", ("a", "b", "e"))
+    words = told(folder)
+    for line in ("1 x unknown_pattern", "1 x no_image", "1 x no_target", "1 x no_row"):
+        assert line in words
+    everything = skipping([kind.value for kind in PatternFault])
+    data = list_patterns(folder, ROLES, NAMES, policy=everything)
+    assert [entry.id for entry in data.entries] == ["a"]
+    assert "1 x no_row: an image without a row -> left out" in data.report.lines()
+    with pytest.raises(ConfigFault, match="no kind 'no_img'; did you mean 'no_image'"):
+        skipping(["no_img"])
+
+
+def test_files_of_other_channels_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,1\n")
+    cv2.imwrite(str(folder / "a_yellow.png"), np.zeros((8, 8), np.uint8))
+    (folder / "._a_red.png").write_bytes(b"")
+    assert len(list_patterns(folder, ROLES, NAMES).entries) == 2
+
+
+def test_names_come_from_the_shipped_list_a_table_or_the_settings(tmp_path: Path) -> None:
+    structures = pattern_names("structures")
+    assert (len(structures), structures[0], structures[27]) == (28, "Nucleoplasm", "Rods & rings")
+    (tmp_path / "names.csv").write_text("number,name\n0,dots\n1,rings\n")
+    assert pattern_names("names.csv", tmp_path) == ("dots", "rings") == pattern_names(["dots", "rings"])
+    (tmp_path / "names.csv").write_text("number,name\n0,dots\n2,rings\n")
+    with pytest.raises(ConfigFault, match="row 3: number '2'; 1 expected"):
+        pattern_names("names.csv", tmp_path)
+    with pytest.raises(ConfigFault, match="'dots' is there twice"):
+        pattern_names(["dots", "dots"])
+    with pytest.raises(ConfigFault, match=r"patterns: 'structure' is neither a file nor the name"):
+        pattern_names("structure")
+
+
+@needs_data("hpa")
+def test_the_table_of_the_human_protein_atlas_has_no_fault() -> None:
+    rows = read_annotations(hpa() / "train.csv", pattern_names("structures"))
+    assert len(rows) == 31072
+    assert sum("Nucleoplasm" in row.patterns for row in rows) == 12885
+
+
+@needs_data("hpa")
+def test_real_images_are_read_as_they_are() -> None:
+    folder, names = hpa(), pattern_names("structures")
+    policy = skipping(["no_image", "no_channel"])
+    four = ("red", "green", "blue", "yellow")
+    data = list_patterns(
+        folder / "train_complete_512", four, names, table=folder / "train.csv", policy=policy
+    )
+    [entry] = data.entries
+    image = entry.load(four)
+    assert entry.patterns == ("Nuclear bodies",)
+    assert [plane.shape for plane in image.planes.values()] == [(512, 512)] * 4
+    single = check_patterns(
+        folder / "train_sample_256", four, names, table=folder / "train.csv", policy=policy
+    )
+    assert single.entries == ()
+    assert sum(fault.kind is PatternFault.NO_CHANNEL for fault in single.report.faults) == 38
