@@ -71,7 +71,7 @@ _TOLD: Mapping[PatternFault, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFault:
+class ToldFault:
     """One fault: its kind, where it is, what was found, and what is done about it."""
 
     kind: PatternFault
@@ -87,7 +87,7 @@ class PatternReport:
     path: str
     images: int
     patterns: Mapping[str, int]
-    faults: tuple[FoundFault, ...]
+    faults: tuple[ToldFault, ...]
 
     @property
     def refused(self) -> bool:
@@ -218,10 +218,10 @@ class _Faults:
 
     def __init__(self, policy: Mapping[PatternFault, Action]) -> None:
         self._policy = policy
-        self.found: list[FoundFault] = []
+        self.found: list[ToldFault] = []
 
     def tell(self, kind: PatternFault, where: str, what: str) -> None:
-        self.found.append(FoundFault(kind, where, what, self._policy.get(kind, "refuse")))
+        self.found.append(ToldFault(kind, where, what, self._policy.get(kind, "refuse")))
 
 
 def skipping(kinds: Sequence[str]) -> dict[PatternFault, Action]:
