@@ -22,7 +22,7 @@ import cellcount_core
 from cellcount_core import config as settings
 from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
-from cellcount_core.domain import doubts, totals
+from cellcount_core.domain import doubts, total_columns
 from cellcount_core.domain import errors as faults
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.registry import kinds
@@ -197,8 +197,8 @@ def tables_page() -> str:
     pages = (
         ("fields/*.parquet", "One row an expected field.", tables.fields_columns(schema)),
         ("objects/*.parquet", "One row an object of an `ok` field.", tables.objects_columns(schema)),
-        ("wells.parquet", "One row a well and time point.", totals.wells_columns(schema)),
-        ("plates.parquet", "One row a plate.", totals.plates_columns(schema)),
+        ("wells.parquet", "One row a well and time point.", total_columns.wells_columns(schema)),
+        ("plates.parquet", "One row a plate.", total_columns.plates_columns(schema)),
     )
     for name, meaning, columns in pages:
         text += [f"## {name}\n", f"{meaning}\n", *_columns(columns), ""]
@@ -239,7 +239,11 @@ def _of_task(schema: tables.Schema, common: tables.Schema) -> list[str]:
     """The columns that a task has and counting objects has not."""
     classes = ", ".join(f"`{name}`" for name in schema.classes)
     own = [column for column in schema.fields if column not in common.fields]
-    merged = [column for column in totals.wells_columns(schema) if column not in totals.wells_columns(common)]
+    merged = [
+        column
+        for column in total_columns.wells_columns(schema)
+        if column not in total_columns.wells_columns(common)
+    ]
     cells = [
         column
         for column in schema.objects

@@ -1,4 +1,4 @@
-"""How fields are added up to a well, a plate and the run: a total for each rule of merging, and the columns that it has in those tables.
+"""How fields are added up to a well, a plate and the run: a total for each rule of merging (their columns: domain/total_columns.py).
 
 Totals are added up and merged in key order, so the same rows give the same bits however they are cut into parts.
 """
@@ -6,20 +6,16 @@ Totals are added up and merged in key order, so the same rows give the same bits
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cellcount_core.domain.columns import (
-    PLATE,
-    TIMEPOINT,
-    WARNINGS,
-    WELL,
     Column,
     Kind,
     Merge,
-    Null,
     Schema,
     Value,
 )
@@ -109,72 +105,83 @@ class SumTotal:
 
 
 @dataclass(slots=True)
-class ShareTotal:
-    """One number out of another; both are added up."""
+class PairTotal(ABC):
+    """Two numbers of each field, each added up: the base of the totals that compare the two sums.
+
+    `fields` are all that were added, `unknown` those of them that have no such pair; what the sums come to is then not known.
+    """
 
     column: Column
     fields: int = 0
-    hits: int = 0
-    trials: int = 0
+    first: int | float = 0
+    second: int | float = 0
+    unknown: int = 0
 
     def add(self, value: Merged) -> None:
-        assert isinstance(value, tuple)
-        hits, trials = value
         self.fields += 1
-        self.hits += int(hits)
-        self.trials += int(trials)
+        if value is None:
+            self.unknown += 1
+            return
+        assert isinstance(value, tuple)
+        self.first += value[0]
+        self.second += value[1]
 
     def merge(self, other: Total) -> None:
-        assert isinstance(other, ShareTotal)
+        assert isinstance(other, PairTotal)
         self.fields += other.fields
-        self.hits += other.hits
-        self.trials += other.trials
+        self.first += other.first
+        self.second += other.second
+        self.unknown += other.unknown
+
+    @abstractmethod
+    def values(self) -> dict[str, Value]:
+        """See `Total`."""
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """The two sums, of things that are counted; (0, 0) if a field has none."""
+        return (0, 0) if self.unknown else (int(self.first), int(self.second))
+
+
+class ShareTotal(PairTotal):
+    """The first number out of the second, which contains it."""
 
     def values(self) -> dict[str, Value]:
         name = self.column.name
-        low, high = wilson(self.hits, self.trials) or (None, None)
+        hits, trials = self.whole
+        low, high = wilson(hits, trials) or (None, None)
         return {
-            name: self.hits if self.fields else None,
-            f"{name}_share": self.hits / self.trials if self.trials else None,
+            name: hits if self.fields and not self.unknown else None,
+            f"{name}_share": hits / trials if trials else None,
             f"{name}_share_low": low,
             f"{name}_share_high": high,
         }
 
 
-@dataclass(slots=True)
-class PercentTotal:
-    """One number in percent of itself and another; both are added up."""
-
-    column: Column
-    hits: int = 0
-    others: int = 0
-    fields: int = 0
-
-    def add(self, value: Merged) -> None:
-        assert isinstance(value, tuple)
-        hits, others = value
-        self.fields += 1
-        self.hits += int(hits)
-        self.others += int(others)
-
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, PercentTotal)
-        self.hits += other.hits
-        self.others += other.others
-        self.fields += other.fields
+class PercentTotal(PairTotal):
+    """The first number in percent of both together."""
 
     @property
     def concerns(self) -> tuple[Doubt, ...]:
         """What a reader should know of the percentage; () if nothing, or if no field was counted."""
-        n = self.hits + self.others
+        hits, others = self.whole
+        n = hits + others
         few = (Doubt.FEW_CELLS,) if self.fields and n < FEW_CELLS else ()
-        low = (Doubt.LOW_VIABILITY,) if n and 100 * self.hits / n < LOW_PERCENT else ()
+        low = (Doubt.LOW_VIABILITY,) if n and 100 * hits / n < LOW_PERCENT else ()
         return (*few, *low)
 
     def values(self) -> dict[str, Value]:
         name = self.column.name
-        row: dict[str, Value] = dict(percentage(name, self.hits, self.others))
+        row: dict[str, Value] = dict(percentage(name, *self.whole))
         return {**row, f"{name}_warnings": "; ".join(_IN_WORDS[each] for each in self.concerns) or None}
+
+
+class RatioTotal(PairTotal):
+    """The first number divided by the second."""
+
+    def values(self) -> dict[str, Value]:
+        known_ratio = self.second > 0 and not self.unknown
+        return {self.column.name: self.first / self.second if known_ratio else None}
 
 
 _IN_WORDS = {
@@ -193,48 +200,6 @@ def percentage(name: str, hits: int, others: int) -> dict[str, int | float | Non
         f"{name}_high": None if high is None else 100 * high,
         f"{name}_n": n,
     }
-
-
-def percentage_columns(column: Column) -> tuple[Column, ...]:
-    """What stands beside a percentage: the ends of its interval and the number it rests on."""
-    first, second = column.of
-    name = column.name
-    said = (
-        f"of {name}, for sampling alone (Wilson): pipetting, dilution and wrongly judged cells are not in it"
-    )
-    return (
-        Column(f"{name}_low", Kind.FLOAT, "%", f"lower end of the 95 % interval {said}"),
-        Column(f"{name}_high", Kind.FLOAT, "%", f"upper end of the 95 % interval {said}"),
-        Column(f"{name}_n", Kind.INT, "objects", f"number that {name} rests on: {first} + {second}"),
-    )
-
-
-@dataclass(slots=True)
-class RatioTotal:
-    """A sum over another; not known if a field lacks one of the two."""
-
-    column: Column
-    above: int | float = 0
-    below: int | float = 0
-    unknown: int = 0
-
-    def add(self, value: Merged) -> None:
-        if value is None:
-            self.unknown += 1
-            return
-        assert isinstance(value, tuple)
-        self.above += value[0]
-        self.below += value[1]
-
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, RatioTotal)
-        self.above += other.above
-        self.below += other.below
-        self.unknown += other.unknown
-
-    def values(self) -> dict[str, Value]:
-        known_ratio = self.below > 0 and not self.unknown
-        return {self.column.name: self.above / self.below if known_ratio else None}
 
 
 @dataclass(slots=True)
@@ -466,139 +431,3 @@ def total_values(totals: Sequence[Total]) -> dict[str, Value]:
 def element_names(name: str, classes: Sequence[str]) -> list[str]:
     """The names of the elements of a list of numbers, where each has a column of its own."""
     return [f"{name}_{one}" for one in classes]
-
-
-@dataclass(frozen=True, slots=True)
-class TotalColumns:
-    """The columns of totals in the order of the tables: `plain` ones, then mean and deviation of what is measured (`spread`)."""
-
-    plain: tuple[Column, ...]
-    spread: tuple[Column, ...]
-
-
-def total_columns(schema: Schema) -> TotalColumns:
-    """The columns that the totals of a schema have in the wells and plates tables."""
-    plain: list[Column] = []
-    measured = list(schema.measured)
-    for column in schema.fields:
-        name, unit = column.name, column.unit
-        match column.merge:
-            case Merge.COUNT:
-                plain += [
-                    Column(name, column.kind, unit, "sum over counted fields, never scaled up; null where no field was counted"),
-                    Column(f"{name}_per_field_mean", Kind.FLOAT, unit, "mean over counted fields"),
-                    Column(f"{name}_per_field_sd", Kind.FLOAT, unit, "sample standard deviation over counted fields; null below two"),
-                ]  # fmt: skip
-            case Merge.SUM:
-                plain.append(
-                    Column(name, column.kind, unit, f"sum over counted fields of {name}; null where none was counted")
-                )  # fmt: skip
-            case Merge.SHARE:
-                of = column.of[0]
-                plain += [
-                    Column(name, column.kind, unit, f"sum over counted fields of {name}; null where none was counted"),
-                    Column(f"{name}_share", Kind.FLOAT, "1", f"{name} / {of}; null where there is no {of}"),
-                    Column(f"{name}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {name} / {of} (Wilson)"),
-                    Column(f"{name}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {name} / {of} (Wilson)"),
-                ]  # fmt: skip
-            case Merge.PERCENT:
-                first, second = column.of
-                plain += [
-                    Column(name, Kind.FLOAT, unit, f"{first} in % of {first} + {second} over counted fields; null where there are none"),
-                    *percentage_columns(column),
-                    Column(f"{name}_warnings", Kind.STRING, "", f"what to know of {name}, in words; null where there is nothing"),
-                ]  # fmt: skip
-            case Merge.RATIO:
-                above, below = column.of
-                plain.append(
-                    Column(name, Kind.FLOAT, unit, f"{column.meaning}: {above} / {below}, each summed over counted fields")
-                )  # fmt: skip
-            case Merge.BINS:
-                plain.append(
-                    Column(name, column.kind, unit, f"sum over counted fields of {name}, bin by bin")
-                )
-            case Merge.VECTOR:
-                plain += [
-                    Column(each, Kind.FLOAT, unit, f"mean over counted fields of {name} for {one}")
-                    for each, one in zip(element_names(name, schema.classes), schema.classes, strict=True)
-                ]
-            case Merge.TALLY:
-                plain.append(
-                    Column(name, Kind.STRING, "", f"counted fields by their {name} as JSON; null where none was counted")
-                )  # fmt: skip
-            case Merge.NAMES:
-                for one, each in zip(schema.classes, element_names(name, schema.classes), strict=True):
-                    plain += [
-                        Column(each, Kind.INT, "fields", f"counted fields that have {one}; null where none was counted"),
-                        Column(f"{each}_share", Kind.FLOAT, "1", f"share of counted fields that have {one}"),
-                        Column(f"{each}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {each}_share (Wilson)"),
-                        Column(f"{each}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {each}_share (Wilson)"),
-                    ]  # fmt: skip
-            case Merge.AREA:
-                plain.append(AREA)
-                plain += [
-                    Column(f"{one.name}_per_mm2", Kind.FLOAT, "1/mm^2", f"{one.name} / area; null without calibration")
-                    for one in schema.fields if one.merge is Merge.COUNT
-                ]  # fmt: skip
-            case Merge.MOMENTS:
-                measured.append(column)
-            case Merge.NONE:
-                pass
-    over = {column.name: "objects" for column in schema.measured}
-    means = [
-        Column(
-            each.name,
-            Kind.FLOAT,
-            each.unit,
-            f"mean over {over.get(each.name, 'counted fields')} of {each.name}",
-        )
-        for each in measured
-    ]
-    deviations = [
-        Column(f"sd_{each.name}", Kind.FLOAT, each.unit, f"standard deviation over {over.get(each.name, 'counted fields')} of {each.name}")
-        for each in measured
-    ]  # fmt: skip
-    return TotalColumns(tuple(plain), (*means, *deviations))
-
-
-_LEDGER = (
-    Column("fields_expected", Kind.INT, "fields", "fields planned", Null.NEVER),
-    Column("fields_ok", Kind.INT, "fields", "fields counted", Null.NEVER),
-    Column("fields_failed", Kind.INT, "fields", "fields that could not be counted", Null.NEVER),
-    Column("fields_missing", Kind.INT, "fields", "fields whose files are not there", Null.NEVER),
-    Column("fields_skipped", Kind.INT, "fields", "fields left out by the configuration", Null.NEVER),
-    Column("fields_warned", Kind.INT, "fields", "counted fields with a warning", Null.NEVER),
-    Column(WARNINGS.name, Kind.STRING, "", "fields by the code of their warnings as JSON; {} where no field warns", Null.NEVER),
-)  # fmt: skip
-
-
-def wells_columns(schema: Schema) -> tuple[Column, ...]:
-    """Columns of the wells table, which has one row for each well and time point."""
-    totals = total_columns(schema)
-    return (PLATE, WELL, TIMEPOINT, *_LEDGER, *totals.plain, *totals.spread)
-
-
-def plates_columns(schema: Schema) -> tuple[Column, ...]:
-    """Columns of the plates table, which has one row for each plate."""
-    totals = total_columns(schema)
-    return (
-        PLATE,
-        Column("wells_expected", Kind.INT, "wells", "wells planned", Null.NEVER),
-        Column("wells_complete", Kind.INT, "wells", "wells in which every field was counted", Null.NEVER),
-        *_LEDGER,
-        *totals.plain,
-        Column(
-            "reasons",
-            Kind.STRING,
-            "",
-            "fields by reason as JSON; {} where every field was counted",
-            Null.NEVER,
-        ),
-        Column(
-            "doubt",
-            Kind.STRING,
-            "",
-            "code of what is doubtful about the plate as a whole; null where nothing is",
-        ),
-        *totals.spread,
-    )

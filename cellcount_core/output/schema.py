@@ -24,7 +24,7 @@ from cellcount_core.domain.columns import (
     objects_columns,
 )
 from cellcount_core.domain.errors import LedgerFault
-from cellcount_core.domain.totals import plates_columns, wells_columns
+from cellcount_core.domain.total_columns import plates_columns, wells_columns
 
 ROW_GROUP = 65_536
 """Rows a row group; the cut depends on the number of rows alone, never on how they arrived."""

@@ -13,14 +13,8 @@ from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value
 from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, sentence
 from cellcount_core.domain.errors import ModelFault, Status
 from cellcount_core.domain.statistics import Moments
-from cellcount_core.domain.totals import (
-    MomentsTotal,
-    element_names,
-    known,
-    plates_columns,
-    total_columns,
-    total_values,
-)
+from cellcount_core.domain.total_columns import plates_columns, total_columns
+from cellcount_core.domain.totals import MomentsTotal, element_names, known, total_values
 from cellcount_core.models.package import shipped_packages
 from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.reduce.groups import PlateTotals, plate_row

@@ -17,7 +17,8 @@ import pyarrow as pa
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Kind, Merge, Schema
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.plates import FORMATS, WellPosition, parse_well, smallest_format
-from cellcount_core.domain.totals import element_names, total_columns
+from cellcount_core.domain.total_columns import total_columns
+from cellcount_core.domain.totals import element_names
 
 BARS = 60
 """How many images are shown at most if their names are not wells."""

@@ -16,7 +16,8 @@ from scipy.spatial import cKDTree
 
 from cellcount_core.config import NEUBAUER_SQUARE_NL, ViabilityConfig
 from cellcount_core.domain.columns import Column, Kind, Merge, Null, Value
-from cellcount_core.domain.totals import percentage, percentage_columns
+from cellcount_core.domain.total_columns import percentage_columns
+from cellcount_core.domain.totals import percentage
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,8 @@ from cellcount_core.domain.columns import Column, Kind, Merge, Null, Schema
 from cellcount_core.domain.errors import OutputFault, Reason, Status
 from cellcount_core.domain.fields import Commit, FieldKey
 from cellcount_core.domain.statistics import wilson
-from cellcount_core.domain.totals import NamesTotal, wells_columns
+from cellcount_core.domain.total_columns import wells_columns
+from cellcount_core.domain.totals import NamesTotal
 from cellcount_core.models.package import find_package
 from cellcount_core.output.parts import (
     amend_part,
