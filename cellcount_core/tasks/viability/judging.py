@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.config import RunConfig
+from cellcount_core.config import RunConfig, ViabilityConfig, length
 from cellcount_core.domain.columns import Value
+from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.tasks.task import Found
 from cellcount_core.tasks.viability.columns import BOTH, CLASSES, DEAD, LIVE, NEITHER
 from cellcount_core.tasks.viability.rule import (
@@ -24,6 +25,8 @@ Floats = NDArray[np.float64]
 
 ALL = "all"
 """The role of a stain of all cells."""
+
+_HALF = 0.5
 
 
 def rules_for(
@@ -100,6 +103,22 @@ def told_by_roles(
     return kinds, table[kinds, np.arange(kinds.size)], clean
 
 
+def within_gates(
+    settings: ViabilityConfig, diameter: Floats, circularity: Floats, um_per_px: float | None
+) -> NDArray[np.bool_]:
+    """Which cells (n,) pass the gates of diameter (px) and circularity. An unknown circularity (nan) passes.
+
+    Raises FieldFault NO_PIXEL_SIZE if a gate is given in µm and the pixel size is not known.
+    """
+    kept = np.ones(diameter.size, np.bool_)
+    for text, passes in ((settings.min_diameter, np.greater_equal), (settings.max_diameter, np.less_equal)):
+        if text is not None:
+            kept &= passes(diameter, _in_px(text, um_per_px))
+    if settings.min_circularity is not None:
+        kept &= ~(circularity < settings.min_circularity)
+    return kept
+
+
 def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Found:
     """What was found, without the objects (n,) that are not `kept`; the others are numbered anew, in their order."""
     if kept.all():
@@ -134,3 +153,27 @@ def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Foun
         boxes=None if found.boxes is None else found.boxes[kept],
         classes=None if found.classes is None else found.classes[kept],
     )
+
+
+def cell_level(rule: RoleRule, signal: Floats) -> float:
+    """The height above background at which light in the role `dead` has the extent of a cell: at least the threshold.
+
+    A threshold far below the signals (n,) of dead cells lies in the blur around them, which covers more than the cells do. Half the
+    signal of the usual positive cell is where its blurred edge lies.
+    """
+    positive = signal[signal > rule.threshold]
+    return max(rule.threshold, _HALF * float(np.median(positive))) if positive.size else rule.threshold
+
+
+def _in_px(text: str, um_per_px: float | None) -> float:
+    """A length in px of an image. Raises FieldFault NO_PIXEL_SIZE if it is given in µm and the pixel size is not known."""
+    given = length(text)
+    if given.unit == "px":
+        return given.value
+    if um_per_px is None:
+        raise FieldFault(
+            Reason.NO_PIXEL_SIZE,
+            f"the diameter {text} of a gate cannot be told in an image without a pixel size: give it (--set run.um_per_px=PIXELSIZE), or the "
+            "diameter in px",
+        )
+    return given.value / um_per_px

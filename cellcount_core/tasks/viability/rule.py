@@ -1,4 +1,5 @@
-"""By which rule a cell counts as positive in a role: a threshold on its signal, found on control wells or as the gap between two populations.
+"""By which rule a cell counts as positive in a role: a threshold on its signal, given, or found as the gap between two populations of cells
+(for control wells: controls.py).
 
 A signal is how bright a cell is above its background, in raw units of the channel. What spills over from the other role, in proportion to that
 role's signal, is taken off first. Signals are compared on the scale asinh(signal / unit), which is linear within the noise and
@@ -18,8 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
-
-from cellcount_core.domain.errors import ConfigFault
 
 Floats = NDArray[np.float64]
 
@@ -60,27 +59,11 @@ _SHOWS = 5.0
 
 _FEWEST_SPILLING = 20
 _LEAST_SPILL_NOISES = 0.3
-_MOST_SPILL = 0.4
+MOST_SPILL = 0.4
 _NARROWEST = 0.12
 _ROUNDS = 60
 _STARTS = (0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)
-_STEEPEST, _FLATTEST = 40.0, 2.0
-_SAFE = 0.005
-"""Share of the cells at the edge of a control that do not move its threshold."""
-
-_TOWARDS_POSITIVE = 0.75
-_CONTROL_FOLD = 0.7
-"""Distance on the signals' scale (a factor of about 2) that a threshold keeps from the only control at least."""
-
-_WIDEST = 0.5
-"""Standard deviation on the signals' scale that cells of one kind have at most, as far as it moves a threshold."""
-
-_SCATTERED = 0.9
-"""Standard deviation on the signals' scale from which on the cells of a control are hardly of one kind."""
-
-_BAD_CONTROL = 0.02
-"""Share of a control's cells on the wrong side of the threshold, above which the plan says so."""
-
+STEEPEST, FLATTEST = 40.0, 2.0
 _DIGITS = 5
 
 
@@ -128,12 +111,12 @@ def rule_in(numbers: Mapping[str, float], role: str) -> RoleRule | None:
 
 def given_rule(threshold: float, spill: float, noise: float) -> RoleRule:
     """The rule of a threshold that was given."""
-    return RoleRule(threshold, spill, _unit(noise), _STEEPEST / 4)
+    return RoleRule(threshold, spill, unit_of(noise), STEEPEST / 4)
 
 
 def above_noise(noise: float) -> RoleRule:
     """The rule by which a cell is positive in a role if it stands above that role's noise."""
-    return RoleRule(_floor(noise), 0.0, _unit(noise), _STEEPEST / 4)
+    return RoleRule(noise_floor(noise), 0.0, unit_of(noise), STEEPEST / 4)
 
 
 def between_populations(
@@ -144,159 +127,27 @@ def between_populations(
     `noise` and `other_noise` are standard deviations of a pixel's noise. `spill` is what was given, None to find it.
     """
     start = spill or 0.0
-    plain = _split(signal - start * np.maximum(other, 0.0), other, noise)
+    plain = split_populations(signal - start * np.maximum(other, 0.0), other, noise)
     if plain is None:
         return _of_one(signal, other, noise, other_noise, spill)
     negative = (signal - start * np.maximum(other, 0.0)) <= plain.threshold
-    found = _spill(signal[negative], other[negative], noise, other_noise) if spill is None else spill
-    if spill is None and found > _MOST_SPILL:
+    found = spill_over(signal[negative], other[negative], noise, other_noise) if spill is None else spill
+    if spill is None and found > MOST_SPILL:
         # No light spills over so much: the dimmer population is stained as well.
         return _of_one(signal, other, noise, other_noise, spill)
-    again = _split(signal - found * np.maximum(other, 0.0), other, noise)
+    again = split_populations(signal - found * np.maximum(other, 0.0), other, noise)
     return replace(plain, spill=start) if again is None else replace(again, spill=found)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ControlCells:
-    """The signals (n,) of control cells in a role, and those in the other role."""
-
-    signal: Floats
-    other: Floats
-
-    def clean(self, spill: float) -> ControlCells:
-        """The same cells without what spills over from the other role."""
-        return ControlCells(self.signal - spill * np.maximum(self.other, 0.0), self.other)
-
-
-@dataclass(frozen=True, slots=True)
-class ControlRule:
-    """The rule that controls give, and the shares of negative cells above and of positive cells below its threshold.
-
-    `scattered` says that the cells of the only control differ so much that they are hardly of one kind.
-    """
-
-    rule: RoleRule
-    above: float
-    below: float
-    scattered: bool = False
-
-
-def from_controls(negative: ControlCells, positive: ControlCells, noise: float, spill: float) -> ControlRule:
-    """The rule from clean control cells that should be `negative` and `positive` (one of the two may be empty).
-
-    A control may hold some cells of the other kind, as a live culture holds a few dead ones: where they are a population of their own, they do
-    not move the threshold, and where they are a few, they move it no farther than cells of one kind differ.
-    """
-    unit = _unit(noise)
-    low, high = (np.sort(np.arcsinh(cells.signal / unit)) for cells in (negative, positive))
-    splits = [_split(cells.signal, cells.other, noise) for cells in (negative, positive)]
-    lower, upper = (None if split is None else math.asinh(split.threshold / unit) for split in splits)
-    steepness, scattered = _STEEPEST / 4, False
-    if low.size and high.size:
-        at, steepness = _between(*_of_their_kind(low, high, lower, upper))
-    elif low.size:
-        middle, spread = _centre(low)
-        scattered, spread = lower is None and spread > _SCATTERED, min(spread, _WIDEST)
-        tail = min(float(np.quantile(low, 1 - _SAFE)), middle + max(8 * spread, 2 * _CONTROL_FOLD))
-        at = max(tail, middle + max(5 * spread, _CONTROL_FOLD)) if lower is None else lower
-    else:
-        middle, spread = _centre(high)
-        scattered, spread = upper is None and spread > _SCATTERED, min(spread, _WIDEST)
-        tail = max(float(np.quantile(high, _SAFE)), middle - max(5 * spread, 2 * _CONTROL_FOLD))
-        at = min(tail, middle - max(3 * spread, _CONTROL_FOLD)) if upper is None else upper
-    at = max(at, math.asinh(_floor(noise) / unit))
-    rule = RoleRule(unit * math.sinh(at), spill, unit, steepness)
-    above = float((low > at).mean()) if low.size else 0.0
-    below = float((high <= at).mean()) if high.size else 0.0
-    return ControlRule(rule, above, below, scattered)
-
-
-def _of_their_kind(
-    low: Floats, high: Floats, lower: float | None, upper: float | None
-) -> tuple[Floats, Floats]:
-    """Ascending signals of negative and positive controls, without populations in one that are more like the other.
-
-    `lower` and `upper` lie between two populations of the negative and of the positive control; None where there is one.
-    """
-    negative = float(np.median(low if lower is None else low[low <= lower]))
-    positive = float(np.median(high if upper is None else high[high > upper]))
-    if lower is not None and 2 * float(np.median(low[low > lower])) > negative + positive:
-        low = low[low <= lower]
-    if upper is not None and 2 * float(np.median(high[high <= upper])) < negative + positive:
-        high = high[high > upper]
-    return low, high
-
-
-def spill_of_controls(
-    role: str, negative: ControlCells, positive: ControlCells, noise: float, other_noise: float
-) -> float:
-    """What share of the other role's signal shows in control cells that should show nothing in this role.
-
-    Raises ConfigFault if that is more than light that spills over, and no positive control shows that it is.
-    """
-    split = _split(negative.signal, negative.other, noise)
-    own = np.ones(negative.signal.size, np.bool_) if split is None else negative.signal <= split.threshold
-    found = _spill(negative.signal[own], negative.other[own], noise, other_noise)
-    if found > _MOST_SPILL and not positive.signal.size:
-        raise ConfigFault(
-            f"run.viability.controls: the cells of the {'live' if role == 'dead' else 'dead'} control show {found:.0%} of their other signal in the "
-            f"role {role!r}, which is more than spills over (up to {_MOST_SPILL:.0%}): look whether the wells are what they should be, give a "
-            f"control of the other kind too, or the share that spills over (--set run.viability.spill.{role}=SHARE)"
-        )
-    return found
-
-
-def refuse_swapped(role: str, negative: Floats, positive: Floats) -> None:
-    """Raises ConfigFault if control cells that should be negative in a role are the brighter ones."""
-    if negative.size and positive.size and float(np.median(positive)) <= float(np.median(negative)):
-        raise ConfigFault(
-            f"run.viability.controls: in the role {role!r} the cells of the {_CONTROL_OF[role == 'dead'][0]} control are as bright as those of "
-            f"the {_CONTROL_OF[role == 'dead'][1]} one or brighter (their medians are {_above(negative)} and {_above(positive)}): are the wells, or "
-            "the channels, swapped?"
-        )
-
-
-_CONTROL_OF = {True: ("live", "dead"), False: ("dead", "live")}
-"""Whose control should be negative, and whose positive: in the role `dead`, and in the others."""
-
-
-def _above(signal: Floats) -> str:
-    """The median of signals (n,) in words. What is below the background is none: it comes from noise, or from what spills over."""
-    middle = float(np.median(signal))
-    return f"{middle:.3g} above background" if middle >= 1 else "no signal above background"
-
-
-def control_warning(plate: str, role: str, found: ControlRule) -> str | None:
-    """In words, that a threshold leaves control cells on the wrong side, or that a control looks mixed; None if neither is so."""
-    where = f"plate {plate!r}: controls are mixed in the role {role!r}"
-    look = "; look whether the control wells are what they should be, or give controls of both kinds"
-    if max(found.above, found.below) > _BAD_CONTROL:
-        return (
-            f"{where}: {found.above:.1%} of the cells that should be negative lie above the threshold ({found.rule.threshold:.3g} above background) and "
-            f"{found.below:.1%} of those that should be positive below{look}"
-        )
-    if found.scattered:
-        return (
-            f"{where}: the cells of the only control differ so much that the threshold ({found.rule.threshold:.3g} above background) hardly "
-            f"holds{look}"
-        )
-    return None
-
-
-def _unit(noise: float) -> float:
+def unit_of(noise: float) -> float:
     return _UNIT_NOISES * max(noise, 0.5)
 
 
-def _floor(noise: float) -> float:
+def noise_floor(noise: float) -> float:
     return _FLOOR_NOISES * max(noise, 0.5)
 
 
-def _centre(scaled: Floats) -> tuple[float, float]:
-    middle = float(np.median(scaled))
-    return middle, 1.4826 * float(np.median(np.abs(scaled - middle)))
-
-
-def _spill(signal: Floats, other: Floats, noise: float, other_noise: float) -> float:
+def spill_over(signal: Floats, other: Floats, noise: float, other_noise: float) -> float:
     """The share of the other role's signal that shows in cells without a signal of their own; 0 if it drowns in the noise."""
     shown = other > _SHOWS * max(other_noise, 0.5)
     if np.count_nonzero(shown) < _FEWEST_SPILLING:
@@ -308,17 +159,17 @@ def _spill(signal: Floats, other: Floats, noise: float, other_noise: float) -> f
 
 def _of_one(signal: Floats, other: Floats, noise: float, other_noise: float, spill: float | None) -> RoleRule:
     """The rule where only one population is seen."""
-    unit, floor = _unit(noise), _floor(noise)
+    unit, floor = unit_of(noise), noise_floor(noise)
     shown = other > _SHOWS * max(other_noise, 0.5)
     # Cells that the other role hardly shows cannot owe their signal to it.
     if 2 * np.count_nonzero(shown) <= signal.size:
-        return RoleRule(floor, spill or 0.0, unit, _STEEPEST / 4, populations=1)
+        return RoleRule(floor, spill or 0.0, unit, STEEPEST / 4, populations=1)
     usual = float(np.median(other[shown]))
     share = float(np.median(signal[shown] / other[shown]))
     threshold = max(floor, _SMALL_RATIO * usual)
     if spill is None:
-        spill = _spill(signal, other, noise, other_noise) if share < _RATIO else 0.0
-    return RoleRule(threshold, spill, unit, _STEEPEST / 4, populations=1)
+        spill = spill_over(signal, other, noise, other_noise) if share < _RATIO else 0.0
+    return RoleRule(threshold, spill, unit, STEEPEST / 4, populations=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,9 +181,9 @@ class _Pair:
     sds: tuple[float, float]
 
 
-def _split(signal: Floats, other: Floats, noise: float) -> RoleRule | None:
+def split_populations(signal: Floats, other: Floats, noise: float) -> RoleRule | None:
     """The rule between two populations of a signal; None if they are one."""
-    unit, n = _unit(noise), signal.size
+    unit, n = unit_of(noise), signal.size
     if n < 2 * _FEWEST:
         return None
     scaled = np.sort(np.arcsinh(signal / unit))
@@ -347,7 +198,7 @@ def _split(signal: Floats, other: Floats, noise: float) -> RoleRule | None:
         return None
     if min(weights) * n < max(_FEWEST, _LEAST_SHARE * n):
         return None
-    if high - low < _APART * (narrow + wide) / 2 or unit * math.sinh(high) < _floor(noise):
+    if high - low < _APART * (narrow + wide) / 2 or unit * math.sinh(high) < noise_floor(noise):
         return None
     if math.sinh(high) < _FOLD * max(math.sinh(max(low, 0.0)), 1e-9):
         return None
@@ -357,7 +208,11 @@ def _split(signal: Floats, other: Floats, noise: float) -> RoleRule | None:
         return None
     slope = (at - low) / narrow**2 + (high - at) / wide**2
     return RoleRule(
-        max(threshold, _floor(noise)), 0.0, unit, float(np.clip(slope, _FLATTEST, _STEEPEST)), populations=2
+        max(threshold, noise_floor(noise)),
+        0.0,
+        unit,
+        float(np.clip(slope, FLATTEST, STEEPEST)),
+        populations=2,
     )
 
 
@@ -443,26 +298,3 @@ def _crossing(pair: _Pair) -> float:
         upper = -math.log(wide) - 0.5 * ((at - high) / wide) ** 2
         left, right = (at, right) if lower > upper else (left, at)
     return max((left + right) / 2, min((low + high) / 2, high - _REACH * wide))
-
-
-def _between(low: Floats, high: Floats) -> tuple[float, float]:
-    """A threshold between ascending control signals, and its steepness: in the gap, or where fewest cells are on the wrong side.
-
-    In the gap it is nearer to the positive cells, because the light of bright neighbours, which a control of negative cells alone has not,
-    reaches negative cells.
-    """
-    left, right = float(np.quantile(low, 1 - _SAFE)), float(np.quantile(high, _SAFE))
-    if left < right:
-        return left + _TOWARDS_POSITIVE * (right - left), float(
-            np.clip(8.0 / (right - left), _FLATTEST, _STEEPEST)
-        )
-    tried = np.unique(np.concatenate([low, high]))
-    wrong = (
-        1
-        - np.searchsorted(low, tried, side="right") / low.size
-        + np.searchsorted(high, tried, side="right") / high.size
-    )
-    best = np.flatnonzero(wrong <= wrong.min() + 1e-12)
-    gaps = np.append(np.diff(tried), 0.0)[best]
-    widest = int(np.argmax(gaps))
-    return float(tried[best[widest]] + _TOWARDS_POSITIVE * gaps[widest]), _FLATTEST

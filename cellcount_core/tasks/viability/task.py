@@ -12,540 +12,31 @@ plate while the run is planned. An image that is counted by itself goes by its o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cellcount_core.config import RunConfig, length
-from cellcount_core.domain.columns import OBJECT_NUMBER, Column
-from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.errors import ConfigFault, FieldFault, ModelFault, Reason, nearest
-from cellcount_core.domain.statistics import Moments
-from cellcount_core.images.imagefile import Plane
+from cellcount_core.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import Package
-from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.boxes.section import boxes_section
-from cellcount_core.tasks.instances.columns import (
-    CENTRE_X,
-    CENTRE_Y,
-    DIAMETER,
-    FORM_FACTOR,
-    MEAN_INTENSITY,
-    full_name,
-    object_moments,
-)
 from cellcount_core.tasks.task import (
-    CanvasMaps,
-    Found,
-    Head,
     PlateRule,
     Preparation,
     Scoring,
-    SizeEstimate,
-    Task,
     TaskColumns,
-    TaskSection,
-    View,
-    read_section,
-    task_of,
 )
 from cellcount_core.tasks.viability.columns import (
-    BOTH,
-    CLASS_PROBABILITY,
     CLASSES,
     DEAD,
     LIVE,
     NEITHER,
     VIABILITY,
-    Cells,
     field_columns,
-    field_values,
-    object_columns,
-    object_values,
-    sample_volume,
-    touching,
 )
-from cellcount_core.tasks.viability.judging import (
-    ALL,
-    found_rule,
-    gated,
-    other_role,
-    rules_for,
-    told_by_roles,
-)
-from cellcount_core.tasks.viability.rule import (
-    ControlCells,
-    RoleRule,
-    control_warning,
-    from_controls,
-    refuse_swapped,
-    spill_of_controls,
-)
-from cellcount_core.tasks.viability.score import ViabilityScoring
-from cellcount_core.tasks.viability.score_boxes import BoxedViabilityScoring
-from cellcount_core.tasks.viability.signal import Backdrop, backdrop, bright_area
-
-Floats = NDArray[np.float64]
-
-_FINDERS = ("instances", "boxes")
-
-_DENSE = 0.25
-"""Share of a field that cells cover, from which on it is too dense."""
-
-_BLANK = 0.5
-"""Share of an image's pixels that have its largest value, from which on it shows nothing: it is of one value, or overexposed throughout."""
-
-_UNSORTED, _FEWEST_UNSORTED = 0.2, 5
-"""Share of the cells (and number) that are both or neither, above which viability says little of a field."""
-
-_OUTSIDE = 1.6
-"""Times the area of all cells that the light in the role `dead` covers, from which on the channels may be swapped."""
-
-_HALF = 0.5
-
-_BOX_CORNERS = tuple(
-    f"{{object}}_AreaShape_BoundingBox{end}_{axis}" for end in ("Minimum", "Maximum") for axis in ("Y", "X")
-)
-
-
-class ViabilitySection(TaskSection):
-    """The section `viability` of a package's manifest.
-
-    `instances` or `boxes` is the section of the task that finds the cells. With boxes, `classes` says what the classes of that section stand
-    for: `{"living": "live", "dead": "dead"}`. With instances, the package's channels are the roles.
-    """
-
-    instances: dict[str, object] | None = None
-    boxes: dict[str, object] | None = None
-    classes: dict[str, str] = {}  # noqa: RUF012 (pydantic gives each section its own)
-
-
-@dataclass(frozen=True, slots=True)
-class _Finder:
-    """The task that finds the cells, and the package as that task sees it. `roles` tell the class, `classes` translate those of boxes."""
-
-    task: Task
-    package: Package
-    roles: tuple[str, ...]
-    classes: Mapping[str, str]
-
-
-def _finder(package: Package) -> _Finder:
-    """Raises ModelFault if the section does not say how cells are found and told apart."""
-    section = read_section(ViabilitySection, package)
-    given = {name: part for name in _FINDERS if (part := getattr(section, name)) is not None}
-    if len(given) != 1:
-        raise ModelFault(
-            f"package {package.name!r}: viability needs one section of {', '.join(_FINDERS)} (got {len(given)})"
-        )
-    [(name, part)] = given.items()
-    inner = replace(package, task=name, section=part)
-    if name == "boxes":
-        for stated in section.classes.values():
-            if stated not in CLASSES:
-                raise ModelFault(
-                    f"package {package.name!r}: viability.classes: {stated!r} is no class{nearest(stated, CLASSES)}"
-                )
-        if not {LIVE, DEAD} <= {*section.classes.values()}:
-            raise ModelFault(
-                f"package {package.name!r}: viability.classes must say which classes are live and dead"
-            )
-        return _Finder(task_of(inner), inner, (), section.classes)
-    roles = package.input.channels
-    if set(roles) not in ({ALL, DEAD}, {LIVE, DEAD}):
-        raise ModelFault(
-            f"package {package.name!r}: its channels must be the roles all and dead, or live and dead (got {', '.join(roles)})"
-        )
-    return _Finder(task_of(inner), inner, roles, {})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Signals:
-    """What the finding task found in a field: the columns of the objects, and for each role the signals (n,), noise and background."""
-
-    found: Found
-    columns: Mapping[str, ObjectColumn]
-    signals: Mapping[str, Floats]
-    noise: Mapping[str, float]
-    backdrops: Mapping[str, Backdrop]
-
-
-class ViabilityHead:
-    """Finds cells and tells them live or dead. Raises ModelFault if the package's section is wrong."""
-
-    def __init__(self, package: Package) -> None:
-        self.finder = _finder(package)
-        self._head: Head = self.finder.task.head(self.finder.package)
-        self._name = package.object_name
-
-    def size(self, planes: tuple[Plane, ...], maps: CanvasMaps) -> SizeEstimate:
-        """How large the objects of an image are, as the finding task estimates it."""
-        return self._head.size(planes, maps)
-
-    def find(self, view: View) -> Found:
-        """The cells of a field and their classes.
-
-        Raises FieldFault NO_PIXEL_SIZE if a gate is given in µm and the field has no pixel size.
-        """
-        self._check_units(view)
-        seen = self.look(view)
-        with view.clock("measure"):
-            return self._judged(view, seen)
-
-    def bits(self, view: View) -> dict[str, int]:
-        """Bits of a pixel in the image of each role; those of floats are 32."""
-        return {role: 8 * plane.dtype.itemsize for role, plane in self._planes(view).items()}
-
-    def blank(self, view: View) -> tuple[str, ...]:
-        """The roles whose image shows nothing, since all or most of its pixels have its largest value."""
-        return tuple(role for role, plane in self._planes(view).items() if _share_at_top(plane) >= _BLANK)
-
-    def _planes(self, view: View) -> dict[str, Plane]:
-        """The raw image of each role; {} where the picture itself tells the class."""
-        if not self.finder.roles:
-            return {}
-        return {role: view.planes[name] for role, name in zip(self.finder.roles, view.counted, strict=True)}
-
-    def _check_units(self, view: View) -> None:
-        """Raises FieldFault WRONG_DTYPE if thresholds are not in the units of a field's images."""
-        for role, bits in self.bits(view).items():
-            planned = view.numbers.get(bits_name(role))
-            if planned is not None and planned != bits:
-                raise FieldFault(
-                    Reason.WRONG_DTYPE,
-                    f"the image of the role {role!r} has {bits} bits, and the thresholds of its plate are in units of {planned:.0f} bits: export "
-                    "all images of a plate alike, or count these by themselves",
-                )
-            given = view.run.viability.thresholds.get(role)
-            if given is not None and given >= largest_value(bits):
-                raise FieldFault(Reason.WRONG_DTYPE, above_range(role, given, bits))
-
-    def look(self, view: View) -> _Signals:
-        """The objects of a field with their signals, before any is judged."""
-        found = self._head.find(view)
-        assert found.objects is not None
-        columns, _ = found.objects.rows()
-        if not self.finder.roles:
-            return _Signals(found, columns, {}, {}, {})
-        with view.clock("measure"):
-            noise = {role: norm.noise for role, norm in zip(self.finder.roles, view.norms, strict=True)}
-            channels = dict(zip(self.finder.roles, view.counted, strict=True))
-            behind = {role: backdrop(view.planes[name], noise[role]) for role, name in channels.items()}
-            y, x = self._own(columns, CENTRE_Y), self._own(columns, CENTRE_X)
-            signals = {
-                role: self._own(columns, MEAN_INTENSITY, name) - behind[role].at(y, x)
-                for role, name in channels.items()
-            }
-        return _Signals(found, columns, signals, noise, behind)
-
-    def _own(self, columns: Mapping[str, ObjectColumn], name: str, channel: str = "") -> Floats:
-        """A column of numbers, as float64."""
-        return np.asarray(columns[full_name(name, self._name, channel)]).astype(np.float64)
-
-    def _judged(self, view: View, seen: _Signals) -> Found:
-        finder, found, columns = self.finder, seen.found, seen.columns
-        if finder.roles:
-            rules = rules_for(view.run, view.numbers, finder.roles, seen.signals, seen.noise)
-            kinds, probability, signals = told_by_roles(rules, seen.signals)
-            blank = self.blank(view)
-            if blank:
-                kinds, probability = np.full_like(kinds, CLASSES.index(NEITHER)), np.ones(kinds.size)
-        else:
-            rules, signals, blank = {}, {}, ()
-            kinds, probability = self._of_boxes(columns)
-        diameter = self._diameters(columns)
-        kept = self._gates(view, columns, diameter)
-        height, width = view.shape
-        boxes = np.stack([self._own(columns, name) for name in _BOX_CORNERS], axis=1)
-        y, x = (self._own(columns, name)[kept] for name in (CENTRE_Y, CENTRE_X))
-        clumped, clusters = touching(y, x, diameter[kept])
-        cells = Cells(
-            kinds=kinds[kept],
-            probability=probability[kept],
-            diameter_px=diameter[kept],
-            boxes=boxes[kept],
-            circularity=self._circularity(columns)[kept],
-            signals={role: signal[kept] for role, signal in signals.items()},
-            shape=(height, width),
-            um_per_px=view.um_per_px,
-            gated_out=int(np.count_nonzero(~kept)),
-            clumped=clumped,
-            clusters=clusters,
-            sample_nl=sample_volume(view.run.viability, (height, width), view.um_per_px),
-        )
-        filtered = gated(found, kept, view.shape)
-        told = (*filtered.warnings, *self._doubts(view, seen, rules, filtered), *self._untold(blank, cells))
-        values = {**filtered.values, **field_values(cells)}
-        assert filtered.objects is not None
-        declared = _object_columns(finder, view.measured)
-        rows = partial(_rows, columns, kept, cells, declared)
-        return replace(
-            filtered,
-            values=values,
-            objects=replace(filtered.objects, rows=rows),
-            classes=cells.kinds,
-            warnings=told,
-        )
-
-    def _of_boxes(self, columns: Mapping[str, ObjectColumn]) -> tuple[NDArray[np.int64], Floats]:
-        """Classes (n,), as places in `CLASSES`, and their probabilities (n,), from those of the boxes."""
-        words = [str(word) for word in columns["class"]]
-        kinds = np.array([CLASSES.index(self.finder.classes.get(word, NEITHER)) for word in words], np.int64)
-        known = columns.get("class_probability", columns.get("score"))
-        return kinds, np.ones(kinds.size) if known is None else np.asarray(known).astype(np.float64)
-
-    def _diameters(self, columns: Mapping[str, ObjectColumn]) -> Floats:
-        """Diameters (n,) in px: of the circle of equal area, for boxes of the ellipse that fills them."""
-        if full_name(DIAMETER, self._name) in columns:
-            return self._own(columns, DIAMETER)
-        y0, x0, y1, x1 = (self._own(columns, name) for name in _BOX_CORNERS)
-        return np.sqrt((y1 - y0) * (x1 - x0))
-
-    def _circularity(self, columns: Mapping[str, ObjectColumn]) -> Floats:
-        if full_name(FORM_FACTOR, self._name) in columns:
-            return self._own(columns, FORM_FACTOR)
-        return np.full(len(columns[OBJECT_NUMBER.name]), np.nan)
-
-    def _gates(self, view: View, columns: Mapping[str, ObjectColumn], diameter: Floats) -> NDArray[np.bool_]:
-        """Which objects (n,) pass the gates of diameter and circularity. An unknown circularity passes."""
-        settings = view.run.viability
-        kept = np.ones(diameter.size, np.bool_)
-        for text, passes in (
-            (settings.min_diameter, np.greater_equal),
-            (settings.max_diameter, np.less_equal),
-        ):
-            if text is not None:
-                kept &= passes(diameter, _in_px(text, view.um_per_px))
-        if settings.min_circularity is not None:
-            kept &= ~(self._circularity(columns) < settings.min_circularity)
-        return kept
-
-    def _doubts(
-        self, view: View, seen: _Signals, rules: Mapping[str, RoleRule], found: Found
-    ) -> tuple[Doubt, ...]:
-        settings, area = view.run.viability, view.shape[0] * view.shape[1]
-        objects = found.objects
-        assert objects is not None
-        told: list[Doubt] = []
-        if seen.found.count and not objects.count:
-            told.append(Doubt.ALL_GATED)
-        if objects.area_px > _DENSE * area:
-            told.append(Doubt.TOO_DENSE)
-        if settings.depth is not None and settings.squares is None and view.um_per_px is None:
-            told.append(Doubt.VOLUME_UNKNOWN)
-        if ALL in self.finder.roles:
-            plane = view.planes[view.counted[self.finder.roles.index(DEAD)]]
-            bright = bright_area(plane, seen.backdrops[DEAD], _cell_level(rules[DEAD], seen.signals[DEAD]))
-            # As much light as three cells, so that a speck in an empty field is none.
-            least = 3 * (objects.area_px / objects.count if objects.count else 400.0)
-            if bright > max(_OUTSIDE * objects.area_px, least):
-                told.append(Doubt.DEAD_OUTSIDE)
-        return tuple(told)
-
-    def _untold(self, blank: tuple[str, ...], cells: Cells) -> tuple[Doubt, ...]:
-        """What is to be said of cells that are neither live nor dead."""
-        if blank:
-            return (Doubt.ROLE_BLANK,)
-        unsorted = cells.number(BOTH) + cells.number(NEITHER)
-        many = self.finder.roles and unsorted >= _FEWEST_UNSORTED and unsorted > _UNSORTED * cells.kinds.size
-        return (Doubt.BOTH_OR_NEITHER,) if many else ()
-
-
-def bits_name(role: str) -> str:
-    """The name, among a plate's numbers, of the bits that a pixel of a role's images has."""
-    return f"{role}_bits"
-
-
-def largest_value(bits: int) -> float:
-    """The largest value of a pixel of so many bits; infinite for floats, which have 32."""
-    return math.inf if bits > 16 else float((1 << bits) - 1)
-
-
-def above_range(role: str, threshold: float, bits: int) -> str:
-    """That no cell can reach a threshold."""
-    return (
-        f"the threshold {threshold:g} of the role {role!r} is above all that an image of {bits} bits can hold (up to {largest_value(bits):.0f}), so "
-        f"no cell could reach it; thresholds are in raw units above the background (--threshold {role}=VALUE)"
-    )
-
-
-def _share_at_top(plane: Plane) -> float:
-    return int(np.count_nonzero(plane == plane.max())) / plane.size
-
-
-def _cell_level(rule: RoleRule, signal: Floats) -> float:
-    """The height above background at which light in the role `dead` has the extent of a cell: at least the threshold.
-
-    A threshold far below the signals (n,) of dead cells lies in the blur around them, which covers more than the cells do. Half the
-    signal of the usual positive cell is where its blurred edge lies.
-    """
-    positive = signal[signal > rule.threshold]
-    return max(rule.threshold, _HALF * float(np.median(positive))) if positive.size else rule.threshold
-
-
-def _in_px(text: str, um_per_px: float | None) -> float:
-    """A length in px of an image. Raises FieldFault NO_PIXEL_SIZE if it is given in µm and the pixel size is not known."""
-    given = length(text)
-    if given.unit == "px":
-        return given.value
-    if um_per_px is None:
-        raise FieldFault(
-            Reason.NO_PIXEL_SIZE,
-            f"the diameter {text} of a gate cannot be told in an image without a pixel size: give it (--set run.um_per_px=PIXELSIZE), or the "
-            "diameter in px",
-        )
-    return given.value / um_per_px
-
-
-def _rows(
-    columns: Mapping[str, ObjectColumn], kept: NDArray[np.bool_], cells: Cells, declared: tuple[Column, ...]
-) -> tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]:
-    chosen: dict[str, ObjectColumn] = {name: _taken(values, kept) for name, values in columns.items()}
-    chosen[OBJECT_NUMBER.name] = np.arange(1, cells.kinds.size + 1, dtype=np.int64)
-    chosen["class"] = [CLASSES[kind] for kind in cells.kinds]
-    chosen[CLASS_PROBABILITY.name] = cells.probability
-    chosen |= object_values(cells)
-    return chosen, object_moments(chosen, declared)
-
-
-def _taken(values: ObjectColumn, kept: NDArray[np.bool_]) -> ObjectColumn:
-    if isinstance(values, np.ndarray):
-        return values[kept]
-    return [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
-
-
-def _object_columns(finder: _Finder, measured: tuple[str, ...]) -> tuple[Column, ...]:
-    inner = finder.task.columns(finder.package, measured).objects
-    sure = () if any(column.name == CLASS_PROBABILITY.name for column in inner) else (CLASS_PROBABILITY,)
-    return (*inner, *sure, *object_columns(finder.roles))
-
-
-class ViabilityRule:
-    """What is found out about a plate before its cells are judged: thresholds of the roles, on control wells or on all fields."""
-
-    def __init__(self, package: Package, run: RunConfig) -> None:
-        self._head = ViabilityHead(package)
-        self._run = run
-        self._roles = self._head.finder.roles
-
-    @property
-    def groups(self) -> Mapping[str, frozenset[str]]:
-        """The control wells of each kind, or "" for fields of all wells."""
-        controls = self._run.viability.controls
-        return {name: frozenset(wells) for name, wells in controls.items()} or {"": frozenset()}
-
-    def seen(self, view: View) -> Floats:
-        """What a field shows (n, 6): signals of its cells in both roles, both roles' noise, and the bits of both roles' images.
-
-        One row without signals where thresholds are given; none where the image of a role is blank.
-        """
-        bits = list(map(float, self._head.bits(view).values()))
-        if not self._sought:
-            return np.array([[0.0, 0.0, 0.0, 0.0, *bits]])
-        if self._head.blank(view):
-            return np.zeros((0, 6))
-        seen = self._head.look(view)
-        n = next(iter(seen.signals.values())).size
-        numbers = [*(seen.noise[role] for role in self._roles), *bits]
-        return np.stack(
-            [*(seen.signals[role] for role in self._roles), *(np.full(n, each) for each in numbers)], axis=1
-        )
-
-    @property
-    def _sought(self) -> list[str]:
-        """The roles whose thresholds are to be found."""
-        return [role for role in self._roles if role not in self._run.viability.thresholds]
-
-    def found(self, plate: str, groups: Mapping[str, Floats]) -> tuple[Mapping[str, float], Sequence[str]]:
-        """The numbers of the rules of both roles, and the bits of their images.
-
-        Raises ConfigFault if controls contradict each other, or a threshold is above all that the images can hold.
-        """
-        self._refuse_empty(plate, groups)
-        groups, bits, warnings = self._of_one_depth(plate, groups)
-        numbers: dict[str, float] = {bits_name(role): float(its) for role, its in bits.items()}
-        for role in self._sought:
-            if role == ALL or not self._run.viability.controls:
-                rule = self._of_all(role, np.concatenate(list(groups.values())))
-                if rule.populations == 1 and role != ALL:
-                    warnings.append(_one_population(plate, role, rule))
-            else:
-                rule, said = self._of_controls(plate, role, groups)
-                warnings += [said] if said else []
-            numbers |= rule.numbers(role)
-        for role, its in bits.items():
-            threshold = self._run.viability.thresholds.get(role, numbers.get(f"{role}_threshold", 0.0))
-            if threshold >= largest_value(its):
-                raise ConfigFault(f"plate {plate!r}: {above_range(role, threshold, its)}")
-        return numbers, warnings
-
-    def _refuse_empty(self, plate: str, groups: Mapping[str, Floats]) -> None:
-        """Raises ConfigFault if no cell was found in the control wells of a kind."""
-        for kind, wells in self._run.viability.controls.items():
-            if not len(groups.get(kind, ())):
-                where = f"plate {plate!r}: " if plate else ""
-                raise ConfigFault(
-                    f"{where}no cell was found in the {kind} control wells {', '.join(wells)}: look whether these wells are the controls "
-                    "and their images can be read, name others, or leave run.viability.controls out"
-                )
-
-    def _of_one_depth(
-        self, plate: str, groups: Mapping[str, Floats]
-    ) -> tuple[Mapping[str, Floats], dict[str, int], list[str]]:
-        """What was seen in images of the bits that most have, those bits by role ({} without cells), and a warning if others have others."""
-        every = np.concatenate([table[:, 4:] for table in groups.values()])
-        if not len(every):
-            return groups, {}, []
-        kinds, times = np.unique(every, axis=0, return_counts=True)
-        usual = kinds[int(np.argmax(times))]
-        bits = dict(zip(self._roles, usual.astype(int).tolist(), strict=True))
-        if len(kinds) == 1:
-            return groups, bits, []
-        kept = {name: table[(table[:, 4:] == usual).all(axis=1)] for name, table in groups.items()}
-        told = ", ".join(f"{its} bits in {role}" for role, its in bits.items())
-        return kept, bits, [
-            f"plate {plate!r}: not all images have pixels of the same bits; thresholds are in units of most ({told}), and fields of other images fail"
-        ]  # fmt: skip
-
-    def _parts(self, role: str, table: Floats) -> tuple[ControlCells, float, float]:
-        """Signals (n,), and the noise in the role and in the other."""
-        own, other = self._roles.index(role), self._roles.index(other_role(role, self._roles))
-        noise = [float(np.median(table[:, 2 + at])) if len(table) else 0.0 for at in (own, other)]
-        return ControlCells(table[:, own], table[:, other]), noise[0], noise[1]
-
-    def _of_all(self, role: str, table: Floats) -> RoleRule:
-        cells, noise, other_noise = self._parts(role, table)
-        given = self._run.viability.spill.get(role)
-        return found_rule(role, cells.signal, cells.other, noise, other_noise, given)
-
-    def _of_controls(
-        self, plate: str, role: str, groups: Mapping[str, Floats]
-    ) -> tuple[RoleRule, str | None]:
-        nothing = np.zeros((0, 6))
-        below = groups.get(LIVE if role == DEAD else DEAD, nothing)
-        above = groups.get(DEAD if role == DEAD else LIVE, nothing)
-        _, noise, other_noise = self._parts(role, below if len(below) else above)
-        negative, positive = self._parts(role, below)[0], self._parts(role, above)[0]
-        spill = self._run.viability.spill.get(role)
-        if spill is None:
-            spill = spill_of_controls(role, negative, positive, noise, other_noise)
-        negative, positive = negative.clean(spill), positive.clean(spill)
-        refuse_swapped(role, negative.signal, positive.signal)
-        found = from_controls(negative, positive, noise, spill)
-        return found.rule, control_warning(plate, role, found)
-
-
-def _one_population(plate: str, role: str, rule: RoleRule) -> str:
-    return (
-        f"plate {plate!r}: the sampled cells are one population in the role {role!r}; the threshold ({rule.threshold:.3g} above background) "
-        "rests on noise and on the brightness of the other role alone. If that is not so, name control wells (--control live=A01,A02 --control "
-        f"dead=H01,H02) or give it (--threshold {role}=VALUE)"
-    )
+from cellcount_core.tasks.viability.head import ViabilityHead, finder_of, object_columns_of
+from cellcount_core.tasks.viability.plate_rule import ViabilityRule
+from cellcount_core.tasks.viability.score import BoxedViabilityScoring, ViabilityScoring
 
 
 class Viability:
@@ -560,7 +51,7 @@ class Viability:
 
     def columns(self, package: Package, measured: tuple[str, ...]) -> TaskColumns:
         """Those of the finding task, the numbers of each class, viability with its interval, cells/mL, sizes, and the class of every cell."""
-        finder = _finder(package)
+        finder = finder_of(package)
         inner = finder.task.columns(finder.package, measured)
         return replace(
             inner,
@@ -569,7 +60,7 @@ class Viability:
                 *field_columns(),
             ),
             results=(VIABILITY.name, inner.object_count, LIVE, DEAD),
-            objects=_object_columns(finder, measured),
+            objects=object_columns_of(finder, measured),
             classes=CLASSES,
         )
 
@@ -582,7 +73,7 @@ class Viability:
 
         Raises ConfigFault if a threshold or a spill is given for a role that the package has not.
         """
-        roles = _finder(package).roles
+        roles = finder_of(package).roles
         settings = run.viability
         for setting, given in (("thresholds", settings.thresholds), ("spill", settings.spill)):
             for role in given:
@@ -603,7 +94,7 @@ class Viability:
 
     def scoring(self, package: Package) -> Scoring:
         """Compares the numbers of live and dead cells with true ones from a table; where the picture tells the class, boxes with boxes."""
-        finder = _finder(package)
+        finder = finder_of(package)
         if not finder.classes:
             return ViabilityScoring()
         # A manifest's keys are sorted; what boxes have are places in the list of their own section.

@@ -22,7 +22,7 @@ from cellcount_core.pipeline.maps import network_planes
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.tasks.task import task_of
-from cellcount_core.tasks.viability.task import ViabilityRule
+from cellcount_core.tasks.viability.plate_rule import ViabilityRule
 from tests.plates import nuclear_field
 
 SIDE = 420

@@ -7,17 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.tasks.viability.rule import (
+from cellcount_core.tasks.viability.controls import (
     ControlCells,
     ControlRule,
-    RoleRule,
-    between_populations,
     control_warning,
     from_controls,
     refuse_swapped,
-    rule_in,
     spill_of_controls,
 )
+from cellcount_core.tasks.viability.rule import RoleRule, between_populations, rule_in
 
 Floats = NDArray[np.float64]
 NOISE = 20.0

@@ -11,7 +11,7 @@ import pytest
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.tasks.task import Compared, Found, Scoring, Truth, task_of
-from cellcount_core.tasks.viability.score_boxes import BoxedViabilityScoring
+from cellcount_core.tasks.viability.score import BoxedViabilityScoring
 from tests.boxes import box_package
 
 SCORING = BoxedViabilityScoring({"Living Cell": "live", "Dead Cell": "dead"})
