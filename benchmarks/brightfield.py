@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks.record import record
 from cellcount_core.domain.columns import Value
 from cellcount_core.evaluation.evaluate import Diameter, count_plane, counting_of, package_scorer
-from cellcount_core.labelled.boxes import BoxedImage, list_boxes
+from cellcount_core.labelled.boxes import BoxedImage, BoxReading, list_boxes
 from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.context import prepare_process
@@ -63,7 +63,7 @@ _SAME_BOX = 0.5
 
 def load(data: Path) -> list[BoxedImage]:
     """All images of the data set, in the order of their names."""
-    listed = list_boxes(data, "voc", classes=CLASSES)
+    listed = list_boxes(data, BoxReading("voc", classes=CLASSES))
     return [entry.load() for entry in listed.entries]
 
 
@@ -276,7 +276,7 @@ def bars(data: Path, name: str) -> None:
     package = find_package(name)
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
     engine.batch = 1
-    listed = list_boxes(data, "voc", classes=CLASSES, table=SPLIT)
+    listed = list_boxes(data, BoxReading("voc", classes=CLASSES, table=SPLIT))
     images = [entry.load(package.input.channels) for entry in listed.chosen("test")]
     scoring = task_of(package).scoring(package)
     reached: dict[Diameter, Mapping[str, Value]] = {}

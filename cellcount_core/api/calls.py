@@ -255,13 +255,14 @@ def evaluate(
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import write_result
-    from cellcount_core.labelled.boxes import BoxFault, BoxReading, policy_of
+    from cellcount_core.labelled.box_faults import BoxFault, policy_of
+    from cellcount_core.labelled.boxes import BoxReading
     from cellcount_core.models.package import find_package
     from cellcount_core.output.planfile import usable_cores
 
     with _in_words_of_python():
         package = find_package(os.fspath(model))
-        reading = BoxReading(policy_of({}, list(BoxFault) if faulty == "skip" else ()))
+        reading = BoxReading(policy=policy_of({}, list(BoxFault) if faulty == "skip" else ()))
         images = list_data(package, Path(data), split=split, modality=modality, limit=limit, reading=reading)
         found = assess(
             package,

@@ -60,11 +60,12 @@ def check_box_data(
     table: Path | None = None,
 ) -> int:
     """Print the report of a data set of boxes. Returns 2 if one of its faults would have it refused, else 0."""
-    from cellcount_core.labelled.boxes import BoxFault, check_boxes, policy_of
+    from cellcount_core.labelled.box_faults import BoxFault, policy_of
+    from cellcount_core.labelled.boxes import BoxReading, check_boxes
 
     wanted = [name.strip() for name in (classes or "").split(",") if name.strip()]
     policy = policy_of({}, list(BoxFault) if faulty == "skip" else ())
-    report = check_boxes(data, kind, classes=wanted, policy=policy, table=table).report
+    report = check_boxes(data, BoxReading(kind, classes=wanted, policy=policy, table=table)).report
     if form == "json":
         print(json.dumps(report.plain(), indent=1, ensure_ascii=False))
     else:
@@ -106,13 +107,16 @@ def evaluate(asked: ToEvaluate, data: Path) -> int:
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
-    from cellcount_core.labelled.boxes import BoxFault, BoxReading, policy_of
+    from cellcount_core.labelled.box_faults import BoxFault, policy_of
+    from cellcount_core.labelled.boxes import BoxReading
     from cellcount_core.models.package import find_package
 
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
     package = find_package(asked.package)
-    reading = BoxReading(policy_of({}, list(BoxFault) if asked.faulty == "skip" else ()), table=asked.table)
+    reading = BoxReading(
+        policy=policy_of({}, list(BoxFault) if asked.faulty == "skip" else ()), table=asked.table
+    )
     images = list_data(
         package, data, split=asked.split, modality=asked.modality, limit=asked.limit, reading=reading
     )

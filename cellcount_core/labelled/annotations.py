@@ -18,15 +18,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.folders import by_stem
-from cellcount_core.labelled.image import (
-    LabelledEntry,
-    Labels,
-    plane_of,
-    read_indices,
-    read_pixels,
-    same_size,
-    stack_masks,
-)
+from cellcount_core.labelled.image import LabelledEntry, plane_of, read_pixels, same_size
+from cellcount_core.labelled.label_files import Labels, read_indices, stack_masks
 from cellcount_core.pipeline.pixels import Pixels
 
 Mask = NDArray[np.bool_]

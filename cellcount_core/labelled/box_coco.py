@@ -1,6 +1,6 @@
 """Boxes in COCO, read as they stand: a JSON of images, categories and annotations, each with a `bbox` (x, y, width, height).
 
-See labelled/box_formats.py for what is made of them. Ids are compared as text, so that 1 and "1", which tools write for each other, are one.
+Ids are compared as text, so that 1 and "1", which tools write for each other, are one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Boxes written as other tools read them: COCO, Pascal VOC and YOLO; among others those of the objects of a run.
 
-What is written is read back by labelled/box_formats.py.
+What is written can be read back (labelled/boxes.py).
 """
 
 from __future__ import annotations

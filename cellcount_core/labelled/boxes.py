@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Literal
@@ -24,17 +23,17 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.png_jpeg import jpeg_orientation
 from cellcount_core.labelled.annotations import annotation_files
 from cellcount_core.labelled.box_coco import read_coco
-from cellcount_core.labelled.box_formats import (
-    BoxFiles,
-    BoxSheet,
-    Broken,
-    Counting,
-    DrawnBox,
-    has_voc,
-    has_yolo,
-    read_voc,
-    read_yolo,
+from cellcount_core.labelled.box_faults import (
+    NEAR,
+    POLICY,
+    Action,
+    BoxFault,
+    BoxReport,
+    FoundFault,
 )
+from cellcount_core.labelled.box_formats import SPLITS, BoxFiles, BoxSheet, Broken, DrawnBox
+from cellcount_core.labelled.box_voc import Counting, has_voc, read_voc
+from cellcount_core.labelled.box_yolo import has_yolo, read_yolo
 from cellcount_core.labelled.folders import TableRow, read_rows
 from cellcount_core.labelled.image import of_roles, read_pixels
 from cellcount_core.tasks.boxes.score import box_iou
@@ -44,172 +43,10 @@ AUTO = "auto"
 BOX_KINDS = ("voc", "coco", "yolo")
 """The formats of boxes by name."""
 
-NEAR = 0.9
-"""Two boxes of one class that overlap by this IoU or more are probably one object, drawn twice."""
-
 _SHOWN = 10
 _MAX_PIXELS = RunConfig().max_pixels
 _ROUNDING = 0.51
 """Px by which a box may lie outside of its image where its file holds rounded parts of the sides."""
-
-
-class BoxFault(StrEnum):
-    """What can be wrong with a data set of boxes."""
-
-    UNREADABLE = "unreadable"
-    AMBIGUOUS = "ambiguous"
-    NO_IMAGE = "no_image"
-    NO_LABEL = "no_label"
-    SIZE = "size_disagrees"
-    TURNED = "turned"
-    OUTSIDE = "outside"
-    ZERO_AREA = "zero_area"
-    UNKNOWN_CLASS = "unknown_class"
-    CROWD = "crowd"
-    DUPLICATE = "duplicate"
-    NEAR_DUPLICATE = "near_duplicate"
-    TWO_CLASSES = "two_classes"
-
-    @property
-    def told(self) -> str:
-        """What it is, in words."""
-        return _TOLD[self]
-
-
-_TOLD: Mapping[BoxFault, str] = {
-    BoxFault.UNREADABLE: "a file, or a box in it, that cannot be read",
-    BoxFault.AMBIGUOUS: "something that can be read in two ways",
-    BoxFault.NO_IMAGE: "boxes without an image",
-    BoxFault.NO_LABEL: "an image without a file of boxes: without objects, or forgotten",
-    BoxFault.SIZE: "the file of boxes states another size than the image has",
-    BoxFault.TURNED: "an image that viewers turn: boxes that were drawn in one lie elsewhere on the pixels, which are read as stored",
-    BoxFault.OUTSIDE: "a box that reaches out of its image",
-    BoxFault.ZERO_AREA: "a box without area",
-    BoxFault.UNKNOWN_CLASS: "a class that is none of the known ones",
-    BoxFault.CROWD: "a box around a crowd of objects, which is not one object",
-    BoxFault.DUPLICATE: "a box that is there twice, with one class",
-    BoxFault.NEAR_DUPLICATE: f"two boxes of one class that overlap by {NEAR:g} (IoU) or more",
-    BoxFault.TWO_CLASSES: f"two boxes of different classes that overlap by {NEAR:g} (IoU) or more",
-}
-
-Action = Literal["refuse", "skip", "keep"]
-"""What is done about a fault: the data is refused; what is faulty is left out; or nothing, but that it is told.
-
-Where a label is there and cannot be used (unreadable, ambiguous, of an unknown class, of a crowd) the image is left out with it: without
-that label it would say that nothing is there. A box that reaches out of its image is cut off at its edge. "keep" leaves the image with
-the other boxes if a class is unknown, and takes a crowd for one object.
-"""
-
-POLICY: Mapping[BoxFault, Action] = {
-    **dict.fromkeys(BoxFault, "refuse"),
-    BoxFault.NO_LABEL: "skip",
-    BoxFault.NEAR_DUPLICATE: "keep",
-    BoxFault.TWO_CLASSES: "keep",
-}
-"""What is done if nothing else is said."""
-
-_CANNOT_KEEP = {
-    BoxFault.UNREADABLE,
-    BoxFault.AMBIGUOUS,
-    BoxFault.NO_IMAGE,
-    BoxFault.NO_LABEL,
-    BoxFault.ZERO_AREA,
-}
-
-
-def policy_of(settings: Mapping[str, str], skip_faulty: Sequence[BoxFault] = ()) -> dict[BoxFault, Action]:
-    """The policy with some kinds of fault set ("zero_area": "skip"), and those of `skip_faulty` left out instead of refused.
-
-    Raises ConfigFault naming the nearest known kind or action if one is not known.
-    """
-    found: dict[BoxFault, Action] = dict(POLICY)
-    found |= {kind: "skip" for kind in skip_faulty if found[kind] == "refuse"}
-    for name, action in settings.items():
-        if name not in set(BoxFault):
-            raise ConfigFault(f"faults: no kind {name!r}{nearest(name, [kind.value for kind in BoxFault])}")
-        kind = BoxFault(name)
-        if action == "refuse":
-            found[kind] = "refuse"
-        elif action == "skip":
-            found[kind] = "skip"
-        elif action == "keep" and kind not in _CANNOT_KEEP:
-            found[kind] = "keep"
-        else:
-            allowed = ["refuse", "skip"] if kind in _CANNOT_KEEP else ["refuse", "skip", "keep"]
-            raise ConfigFault(
-                f"faults: {name}: {action!r} is none of {', '.join(allowed)}{nearest(action, allowed)}"
-            )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFault:
-    """One fault: its kind, where it is, what was found, and what is done about it."""
-
-    kind: BoxFault
-    where: str
-    what: str
-    action: Action
-
-
-@dataclass(frozen=True, slots=True)
-class BoxReport:
-    """What a data set of boxes holds and everything that is wrong with it.
-
-    `images` and `boxes` (by class) are those that are left, `splits` the numbers of images by split.
-    """
-
-    path: str
-    kind: str
-    images: int
-    boxes: Mapping[str, int]
-    splits: Mapping[str, int]
-    faults: tuple[FoundFault, ...]
-
-    @property
-    def refused(self) -> bool:
-        """Whether the policy refuses the data for one of its faults."""
-        return any(fault.action == "refuse" for fault in self.faults)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many faults there are of each kind that occurs."""
-        numbers = Counter(fault.kind for fault in self.faults)
-        return {kind.value: numbers[kind] for kind in BoxFault if numbers[kind]}
-
-    def lines(self, shown: int = _SHOWN) -> list[str]:
-        """The report in words, with at most `shown` examples of each kind of fault."""
-        total = sum(self.boxes.values())
-        classes = ", ".join(f"{name} {number:,}" for name, number in self.boxes.items())
-        told = [
-            f"{self.path}: {self.kind}, {self.images:,} images, {total:,} boxes{f' ({classes})' if classes else ''}"
-        ]
-        if any(self.splits):
-            told.append(
-                "splits: " + ", ".join(f"{name or 'none'} {number}" for name, number in self.splits.items())
-            )
-        for kind in BoxFault:
-            own = [fault for fault in self.faults if fault.kind is kind]
-            if not own:
-                continue
-            told.append(f"{len(own)} x {kind.value}: {kind.told} -> {_DONE[own[0].action]}")
-            told += [f"    {fault.where}: {fault.what}" for fault in own[:shown]]
-            told += [f"    … and {len(own) - shown} more"] if len(own) > shown else []
-        return told if self.faults else [*told, "no faults"]
-
-    def plain(self) -> dict[str, object]:
-        """The same as plain values."""
-        return {
-            "path": self.path, "kind": self.kind, "images": self.images, "boxes": dict(self.boxes), "splits": dict(self.splits),
-            "refused": self.refused, "faults": self.counts,
-            "list": [
-                {"kind": fault.kind.value, "where": fault.where, "what": fault.what, "action": fault.action}
-                for fault in self.faults
-            ],
-        }  # fmt: skip
-
-
-_DONE: Mapping[Action, str] = {"refuse": "refused", "skip": "left out", "keep": "kept"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -308,8 +145,15 @@ class BoxData:
 
 @dataclass(frozen=True, slots=True)
 class BoxReading:
-    """How a data set of boxes is read: what is done about faults, what corners are in Pascal VOC files, and a table of splits and groups."""
+    """How a data set of boxes is read.
 
+    `kind` is one of `BOX_KINDS` or "auto". `classes` are those that may occur, in their order; () takes those that the data names, or
+    else those that occur, sorted. `policy` says what is done about each kind of fault. `counting` says what corners are in Pascal VOC
+    files. `table` is a CSV with the split, group or modality of each `image` (its file name, or its name without ending).
+    """
+
+    kind: str = AUTO
+    classes: Sequence[str] = ()
     policy: Mapping[BoxFault, Action] = field(default_factory=lambda: POLICY)
     counting: Counting = "edges"
     table: Path | None = None
@@ -318,25 +162,13 @@ class BoxReading:
 AS_USUAL = BoxReading()
 
 
-def list_boxes(
-    path: Path,
-    kind: str = AUTO,
-    *,
-    classes: Sequence[str] = (),
-    policy: Mapping[BoxFault, Action] = POLICY,
-    counting: Counting = "edges",
-    table: Path | None = None,
-) -> BoxData:
+def list_boxes(path: Path, reading: BoxReading = AS_USUAL) -> BoxData:
     """List and check the images of a data set of boxes.
-
-    `kind` is one of `BOX_KINDS` or "auto". `classes` are those that may occur, in their order; () takes those that the data names, or
-    else those that occur, sorted. `counting` says what corners are in Pascal VOC files. `table` is a CSV with the split, group or
-    modality of each `image` (its file name, or its name without ending).
 
     Raises ConfigFault with the whole report if the policy refuses one of its faults, and ConfigFault naming path and value for data of no
     known format.
     """
-    data = check_boxes(path, kind, classes=classes, policy=policy, counting=counting, table=table)
+    data = check_boxes(path, reading)
     if data.report.refused:
         lines = "\n".join(data.report.lines())
         raise ConfigFault(
@@ -347,40 +179,34 @@ def list_boxes(
     return data
 
 
-def check_boxes(
-    path: Path,
-    kind: str = AUTO,
-    *,
-    classes: Sequence[str] = (),
-    policy: Mapping[BoxFault, Action] = POLICY,
-    counting: Counting = "edges",
-    table: Path | None = None,
-) -> BoxData:
+def check_boxes(path: Path, reading: BoxReading = AS_USUAL) -> BoxData:
     """As `list_boxes`, but faults that the policy refuses are only told in the report; what is faulty is then left out."""
     if not path.exists():
         raise ConfigFault(f"{path}: not there; a folder of boxes, or a COCO JSON, expected")
-    chosen = guess_box_kind(path) if kind == AUTO else kind
+    chosen = guess_box_kind(path) if reading.kind == AUTO else reading.kind
     if chosen not in BOX_KINDS:
         raise ConfigFault(f"boxes of kind {chosen!r} are unknown{nearest(chosen, [*BOX_KINDS, AUTO])}")
     readers: Mapping[str, Callable[[Path], BoxFiles]] = {
-        "voc": partial(read_voc, counting=counting), "coco": read_coco, "yolo": read_yolo,
+        "voc": partial(read_voc, counting=reading.counting), "coco": read_coco, "yolo": read_yolo,
     }  # fmt: skip
     files = readers[chosen](path)
     known = (
-        tuple(classes)
+        tuple(reading.classes)
         or files.classes
         or tuple(sorted({box.name for s in files.sheets for box in s.boxes if box.name}))
     )
-    checker = _Checker(known, policy)
+    checker = _Checker(known, reading.policy)
     sheets = list(_each_image_once(files.sheets))
     entries = [entry for sheet in sheets if (entry := checker.entry(sheet)) is not None]
     for broken in files.broken:
         checker.tell(BoxFault(broken.kind), broken.where, broken.what)
     for image in files.unlabelled:
         checker.tell(BoxFault.NO_LABEL, str(image), "no file of boxes is of it")
-    if table is not None:
+    if reading.table is not None:
         images = [sheet.image for sheet in sheets if sheet.image is not None]
-        entries = list(_with_table(entries, table, [*images, *files.unlabelled], [s.id for s in sheets]))
+        entries = list(
+            _with_table(entries, reading.table, [*images, *files.unlabelled], [s.id for s in sheets])
+        )
     told = Counter(name for entry in entries for name in entry.classes)
     report = BoxReport(
         str(path), chosen, len(entries), {name: told[name] for name in known},
@@ -394,7 +220,7 @@ def guess_box_kind(path: Path) -> str:
     if path.is_file():
         found = "coco" if path.suffix.lower() == ".json" else ""
     elif has_voc(path) or any(
-        has_voc(each) for each in path.iterdir() if each.is_dir() and each.name in _SPLITS
+        has_voc(each) for each in path.iterdir() if each.is_dir() and each.name in SPLITS
     ):
         found = "voc"
     elif annotation_files(path):
@@ -406,9 +232,6 @@ def guess_box_kind(path: Path) -> str:
             f"{path}: looks like no boxes; Pascal VOC (XML files), COCO (a JSON) or YOLO (text files beside images) expected"
         )
     return found
-
-
-_SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 def _each_image_once(sheets: Sequence[BoxSheet]) -> Iterator[BoxSheet]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -127,9 +127,7 @@ def list_images(
 
 
 def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[BoxedImage]:
-    data = list_boxes(
-        path, classes=classes, policy=reading.policy, counting=reading.counting, table=reading.table
-    )
+    data = list_boxes(path, replace(reading, classes=classes))
     return Listing(data.path, data.kind, data.entries)
 
 

@@ -27,17 +27,19 @@ from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
     Files,
     LabelledEntry,
-    Labels,
     TabledEntry,
-    components,
     file_entry,
     first_file,
     pixels_in_memory,
     plane_of,
-    read_labels,
-    read_mask,
     read_pixels,
     same_size,
+)
+from cellcount_core.labelled.label_files import (
+    Labels,
+    components,
+    read_labels,
+    read_mask,
     stack_masks,
     whole_numbers,
 )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.images.normalise import compress
-from cellcount_core.labelled.image import Labels
+from cellcount_core.labelled.label_files import Labels
 
 Image = NDArray[np.float32]
 

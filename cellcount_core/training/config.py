@@ -15,8 +15,9 @@ from pydantic import Field, field_validator, model_validator
 from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.scales import Polarity
 from cellcount_core.domain.settings import Place, Section, expanded
-from cellcount_core.labelled.box_formats import Counting
-from cellcount_core.labelled.boxes import BoxData, BoxFault, list_boxes, policy_of
+from cellcount_core.labelled.box_faults import BoxFault, policy_of
+from cellcount_core.labelled.box_voc import Counting
+from cellcount_core.labelled.boxes import BoxData, BoxReading, list_boxes
 from cellcount_core.models.families.unet import parse_unet
 from cellcount_core.models.package import InputSpec
 
@@ -89,11 +90,13 @@ class BoxDataConfig(DataConfig):
         """
         return list_boxes(
             self.resolved(),
-            self.kind,
-            classes=classes,
-            policy=policy_of(self.faults, list(BoxFault) if self.skip_faulty else ()),
-            counting=self.corners,
-            table=Path(expanded(self.table, os.environ)) if self.table else None,
+            BoxReading(
+                self.kind,
+                classes=classes,
+                policy=policy_of(self.faults, list(BoxFault) if self.skip_faulty else ()),
+                counting=self.corners,
+                table=Path(expanded(self.table, os.environ)) if self.table else None,
+            ),
         )
 
 

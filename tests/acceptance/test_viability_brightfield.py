@@ -9,7 +9,7 @@ import pytest
 from benchmarks.brightfield import CLASSES, SPLIT
 from cellcount_core.domain.columns import Value
 from cellcount_core.evaluation.evaluate import Diameter, package_scorer
-from cellcount_core.labelled.boxes import list_boxes
+from cellcount_core.labelled.boxes import BoxReading, list_boxes
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import find_package
 from cellcount_core.tasks.task import task_of
@@ -27,7 +27,7 @@ def reached(request: pytest.FixtureRequest) -> Mapping[str, Value]:
     package = find_package("viability-brightfield")
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
     engine.batch = 1
-    images = list_boxes(folder / DATA, "voc", classes=CLASSES, table=SPLIT).chosen("test")
+    images = list_boxes(folder / DATA, BoxReading("voc", classes=CLASSES, table=SPLIT)).chosen("test")
     how: Diameter = "auto" if diameter == "auto" else "model"
     with package_scorer(package, engine, how) as score:
         scored = [score(entry.load(package.input.channels)) for entry in images]

@@ -35,7 +35,8 @@ from cellcount_core.evaluation.suites.base import (
     with_plane,
 )
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.labelled.image import ImageEntry, LabelledImage, Pictured, median_diameter
+from cellcount_core.labelled.image import ImageEntry, LabelledImage, Pictured
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.objects.outline import labels_to_original
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.sizes import ImageSize, pool_sizes

@@ -36,11 +36,11 @@ from cellcount_core.labelled.image import (
     ImageEntry,
     LabelledEntry,
     LabelledImage,
-    Labels,
     Pictured,
     plane_of,
     read_pixels,
 )
+from cellcount_core.labelled.label_files import Labels
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.instances.columns import interval_in
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.evaluation.evaluate import Score, evaluate, group_scores, true_size_scorer
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.models.engines import load_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.tasks.instances.score import LabelScoring

@@ -16,7 +16,8 @@ from cellcount_core.evaluation.suites.made_up import (
     make,
     shape_for,
 )
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 
 
 @pytest.mark.parametrize("arrangement", ["sparse", "confluent"])

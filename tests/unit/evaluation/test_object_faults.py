@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.tasks.instances.score import merges, score_labels, shared_pixels, splits
 from cellcount_core.tasks.matching import Match
 

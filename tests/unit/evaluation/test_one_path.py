@@ -24,7 +24,8 @@ from cellcount_core.evaluation.evaluate import (
     pixels_of,
 )
 from cellcount_core.labelled.dataset import load_folder
-from cellcount_core.labelled.image import LabelledImage, median_diameter, plane_of, read_pixels
+from cellcount_core.labelled.image import LabelledImage, plane_of, read_pixels
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.pipeline.field import examine, planes_kit, prepare

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cellcount_core.evaluation.evaluate import count_image, counting_of, in_turn, score_found
-from cellcount_core.labelled.boxes import list_boxes, policy_of
+from cellcount_core.labelled.box_faults import policy_of
+from cellcount_core.labelled.boxes import BoxReading, list_boxes
 from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.package import Package, load_package
 from cellcount_core.pipeline.field import planes_kit
@@ -42,7 +43,8 @@ def test_it_finds_cells_of_three_kinds_in_photos_of_smears(package: Package) -> 
     folder = data_dir()
     assert folder is not None
     data = list_boxes(
-        folder / "bccd_blood", classes=("RBC", "WBC", "Platelets"), policy=policy_of({"zero_area": "skip"})
+        folder / "bccd_blood",
+        BoxReading(classes=("RBC", "WBC", "Platelets"), policy=policy_of({"zero_area": "skip"})),
     )
     entries = data.chosen("test")
     photos = [entry.load(package.input.channels) for entry in entries[:: len(entries) // PHOTOS][:PHOTOS]]

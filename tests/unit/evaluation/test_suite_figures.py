@@ -22,7 +22,8 @@ from cellcount_core.evaluation.suites.scale import (
     weighted_median,
 )
 from cellcount_core.evaluation.suites.uncertainty import coverage, roc_area
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.models.package import find_package
 from cellcount_core.tasks.instances.score import score_labels
 from cellcount_core.tasks.matching import Report

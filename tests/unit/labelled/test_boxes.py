@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
-from cellcount_core.labelled.box_formats import Counting
+from cellcount_core.labelled.box_faults import BoxFault, policy_of
+from cellcount_core.labelled.box_voc import Counting
 from cellcount_core.labelled.box_writers import BoxedFile, write_boxes
-from cellcount_core.labelled.boxes import BoxFault, check_boxes, list_boxes, policy_of
+from cellcount_core.labelled.boxes import BoxReading, check_boxes, list_boxes
 from tests.data_dir import data_dir, needs_data
 
 HEIGHT, WIDTH = 60, 80
@@ -55,7 +56,7 @@ def write(folder: Path, kind: str, images: list[BoxedFile]) -> Path:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_written_is_read_back(tmp_path: Path, kind: str) -> None:
-    data = list_boxes(write(tmp_path, kind, GOOD), classes=CLASSES)
+    data = list_boxes(write(tmp_path, kind, GOOD), BoxReading(classes=CLASSES))
     assert data.kind == kind
     assert data.classes == CLASSES
     assert data.report.faults == ()
@@ -118,7 +119,7 @@ def faulty_coco(folder: Path) -> Path:
 
 def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault) as told:
-        list_boxes(faulty_coco(tmp_path), classes=CLASSES)
+        list_boxes(faulty_coco(tmp_path), BoxReading(classes=CLASSES))
     text = str(told.value)
     for line in (
         "2 x no_image", "gone.png", "image_id 77", "1 x size_disagrees", "80 x 60 px, the file states 99 x 60",
@@ -130,7 +131,9 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
 
 
 def test_what_is_faulty_can_be_left_out_and_is_told(tmp_path: Path) -> None:
-    data = list_boxes(faulty_coco(tmp_path), classes=CLASSES, policy=policy_of({}, list(BoxFault)))
+    data = list_boxes(
+        faulty_coco(tmp_path), BoxReading(classes=CLASSES, policy=policy_of({}, list(BoxFault)))
+    )
     (first,) = data.entries
     assert first.id == "a", "an image with a box that cannot be used is left out with it"
     assert first.boxes.tolist() == [[10, 10, 30, 25], [10, 10, 30, 25.5], [10, 10, 30, 25], [40, 70, 50, 80]]
@@ -143,7 +146,7 @@ def test_what_is_faulty_can_be_left_out_and_is_told(tmp_path: Path) -> None:
 
 def test_the_policy_of_each_kind_can_be_set(tmp_path: Path) -> None:
     some = {"near_duplicate": "skip", "two_classes": "skip", "outside": "keep", "zero_area": "skip"}
-    data = check_boxes(faulty_coco(tmp_path), classes=CLASSES, policy=policy_of(some))
+    data = check_boxes(faulty_coco(tmp_path), BoxReading(classes=CLASSES, policy=policy_of(some)))
     assert data.entries[0].boxes.tolist() == [[10, 10, 30, 25], [40, 70, 50, 95]]
     assert data.report.refused
     with pytest.raises(ConfigFault, match="faults: no kind 'zero_aera'; did you mean 'zero_area'"):
@@ -194,7 +197,7 @@ def test_coco_that_says_two_things_or_nothing_is_told_and_its_images_are_left_ou
     report = check_boxes(as_coco(tmp_path, **lists)).report
     assert report.refused
     assert said in "\n".join(report.lines())
-    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    data = check_boxes(tmp_path, BoxReading(policy=ALL_LEFT_OUT))
     assert [entry.id for entry in data.entries] == left
 
 
@@ -222,7 +225,7 @@ def test_json_that_is_nested_without_end_is_told(tmp_path: Path) -> None:
 def test_a_crowd_can_be_taken_for_one_object_and_an_unknown_class_for_none(tmp_path: Path) -> None:
     as_coco(tmp_path, annotations=[drawn(1, iscrowd=1), drawn(2, 2)])
     keep = policy_of({"crowd": "keep", "unknown_class": "keep"})
-    data = list_boxes(tmp_path, classes=("round",), policy=keep)
+    data = list_boxes(tmp_path, BoxReading(classes=("round",), policy=keep))
     assert [(entry.id, entry.classes) for entry in data.entries] == [("a", ("round",)), ("b", ()), ("c", ())]
 
 
@@ -231,7 +234,7 @@ def test_files_of_yolo_that_cannot_be_read_leave_their_images_out(tmp_path: Path
     labels = tmp_path / "labels"
     (labels / "a.txt").write_bytes("0 0.5 0.5 0.2 0.2\n".encode("utf-16"))
     (labels / "b.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.2 0.2\n")
-    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    data = check_boxes(tmp_path, BoxReading(policy=ALL_LEFT_OUT))
     assert data.report.counts == {"unreadable": 1}
     assert [(entry.id, entry.classes) for entry in data.entries] == [("b", ("round",)), ("c", ())]
 
@@ -240,7 +243,7 @@ def test_classes_of_yolo_keep_their_numbers(tmp_path: Path) -> None:
     write(tmp_path, "yolo", GOOD[:1])
     (tmp_path / "data.yaml").unlink()
     (tmp_path / "labels" / "a.txt").write_text("-1 0.5 0.5 0.2 0.2\n")
-    assert check_boxes(tmp_path, "yolo").report.counts == {"unreadable": 1}
+    assert check_boxes(tmp_path, BoxReading("yolo")).report.counts == {"unreadable": 1}
     (tmp_path / "labels" / "a.txt").write_text("2 0.5 0.5 0.2 0.2\n")
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfround\n\nlong\n\n")
     data = check_boxes(tmp_path)
@@ -258,7 +261,7 @@ def test_two_images_of_one_name_are_told_apart_or_told(tmp_path: Path, kind: str
     write(tmp_path, kind, [boxed("a.tif", [[1, 2, 30, 40]], ["round"]), GOOD[1]])
     folder = tmp_path / {"voc": "JPEGImages", "yolo": "images"}[kind]
     image_file(folder / "a.png")
-    data = check_boxes(tmp_path, policy=ALL_LEFT_OUT)
+    data = check_boxes(tmp_path, BoxReading(policy=ALL_LEFT_OUT))
     if kind == "voc":
         assert [entry.file.name for entry in data.entries] == ["a.tif", "b.png"]
         assert data.report.counts == {"no_label": 1}
@@ -280,8 +283,8 @@ def test_a_photo_that_viewers_turn_is_told(tmp_path: Path, order: str) -> None:
         report = check_boxes(tmp_path).report
         assert report.counts == ({} if turn == 1 else {"turned": 1})
     assert "orientation 6" in "\n".join(report.lines())
-    assert [entry.id for entry in check_boxes(tmp_path, policy=ALL_LEFT_OUT).entries] == ["b"]
-    assert len(list_boxes(tmp_path, policy=policy_of({"turned": "keep"})).entries) == 2
+    assert [entry.id for entry in check_boxes(tmp_path, BoxReading(policy=ALL_LEFT_OUT)).entries] == ["b"]
+    assert len(list_boxes(tmp_path, BoxReading(policy=policy_of({"turned": "keep"}))).entries) == 2
 
 
 def test_lists_of_pascal_voc_may_have_endings_and_name_an_image_once(tmp_path: Path) -> None:
@@ -323,7 +326,8 @@ def test_corners_of_pascal_voc_may_be_pixels(tmp_path: Path) -> None:
     write(tmp_path, "voc", GOOD[:1])
     countings: tuple[Counting, ...] = ("edges", "from_0", "from_1")
     edges, from_0, from_1 = (
-        check_boxes(tmp_path, counting=counting).entries[0].boxes[0].tolist() for counting in countings
+        check_boxes(tmp_path, BoxReading(counting=counting)).entries[0].boxes[0].tolist()
+        for counting in countings
     )
     assert (edges, from_0, from_1) == ([10, 10, 30, 25], [10, 10, 31, 26], [9, 9, 30, 25])
 
@@ -386,7 +390,7 @@ def test_what_is_not_what_it_should_be_is_told_and_nothing_else_happens(
     text = path.read_text()
     assert before in text
     path.write_bytes(text.replace(before, after, 1).encode("utf-8", "surrogateescape"))
-    report = check_boxes(tmp_path, kind).report
+    report = check_boxes(tmp_path, BoxReading(kind)).report
     assert report.counts.get("unreadable", 0) >= 1
     assert report.refused
 
@@ -394,7 +398,7 @@ def test_what_is_not_what_it_should_be_is_told_and_nothing_else_happens(
 def test_a_table_gives_splits_and_groups(tmp_path: Path) -> None:
     data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "splits.csv"
     table.write_text("image,group,split\na.png,first,train\nb,first,val\n")
-    found = list_boxes(data, table=table)
+    found = list_boxes(data, BoxReading(table=table))
     assert [(e.id, e.split, e.group) for e in found.entries] == [
         ("a", "train", "first"),
         ("b", "val", "first"),
@@ -416,7 +420,7 @@ def test_a_table_that_names_no_image_or_one_twice_is_refused(tmp_path: Path, row
     data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "groups.csv"
     table.write_text(f"image,group\nc.png,one\n{rows}\n")
     with pytest.raises(ConfigFault, match=said):
-        check_boxes(data, table=table)
+        check_boxes(data, BoxReading(table=table))
 
 
 def test_the_check_takes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -430,14 +434,14 @@ def test_a_table_may_name_an_image_that_is_left_out_or_by_its_path(tmp_path: Pat
     data, table = write(tmp_path / "data", "voc", GOOD), tmp_path / "groups.csv"
     (data / "Annotations" / "a.xml").unlink()
     table.write_text("image,group\nphotos\\b.png,one\na.png,one\n")
-    assert [entry.group for entry in list_boxes(data, table=table).entries] == ["one", ""]
+    assert [entry.group for entry in list_boxes(data, BoxReading(table=table)).entries] == ["one", ""]
 
 
 def test_data_of_no_known_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault, match="looks like no boxes"):
         list_boxes(tmp_path)
     with pytest.raises(ConfigFault, match="boxes of kind 'yolo8' are unknown; did you mean 'yolo'"):
-        list_boxes(tmp_path, "yolo8")
+        list_boxes(tmp_path, BoxReading("yolo8"))
     with pytest.raises(ConfigFault, match="not there"):
         list_boxes(tmp_path / "nowhere")
 
@@ -458,7 +462,7 @@ def test_the_faults_of_the_blood_smears_are_found_exactly() -> None:
     assert folder is not None
     with pytest.raises(ConfigFault, match="2 x zero_area"):
         list_boxes(folder / "bccd_blood")
-    data = list_boxes(folder / "bccd_blood", policy=policy_of({"zero_area": "skip"}))
+    data = list_boxes(folder / "bccd_blood", BoxReading(policy=policy_of({"zero_area": "skip"})))
     assert data.report.counts == {"zero_area": 2, "near_duplicate": 7}
     places = {
         fault.where.partition(":")[0] for fault in data.report.faults if fault.kind is BoxFault.ZERO_AREA

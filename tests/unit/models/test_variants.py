@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.cli.settings import read_yaml
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import load_package, shipped_folder

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.models.package import InputSpec
 from cellcount_core.tasks.instances.crops import draw_scale, sample_of
 from cellcount_core.tasks.instances.learn import InstancesConfig, LabelLesson

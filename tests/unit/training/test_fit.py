@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.tasks.instances.fit import SEPARATOR_START, fit_cores
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.tasks.instances.learn import InstancesConfig, LabelLesson
 from cellcount_core.training.batches import Batch, training_batches, validation_batches
 from cellcount_core.training.learning import Images

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.labelled.image import LabelledImage, median_diameter
+from cellcount_core.labelled.image import LabelledImage
+from cellcount_core.labelled.label_files import median_diameter
 from cellcount_core.tasks.instances.learn import InstancesConfig, LabelLesson
 from cellcount_core.tasks.instances.targets import foreground, normalised_distance
 from cellcount_core.training.config import TrainConfig
