@@ -149,13 +149,17 @@ class ShareTotal(PairTotal):
     def values(self) -> dict[str, Value]:
         name = self.column.name
         hits, trials = self.whole
-        low, high = wilson(hits, trials) or (None, None)
-        return {
-            name: hits if self.fields and not self.unknown else None,
-            f"{name}_share": hits / trials if trials else None,
-            f"{name}_share_low": low,
-            f"{name}_share_high": high,
-        }
+        return {name: hits if self.fields and not self.unknown else None, **_share(name, hits, trials)}
+
+
+def _share(name: str, hits: int, trials: int) -> dict[str, Value]:
+    """The cells of a share: hits / trials and the ends of its Wilson interval. Null without any."""
+    low, high = wilson(hits, trials) or (None, None)
+    return {
+        f"{name}_share": hits / trials if trials else None,
+        f"{name}_share_low": low,
+        f"{name}_share_high": high,
+    }
 
 
 class PercentTotal(PairTotal):
@@ -302,13 +306,7 @@ class NamesTotal:
         row: dict[str, Value] = {}
         for one, name in zip(self.classes, element_names(self.column.name, self.classes), strict=True):
             number = self.named[one]
-            low, high = wilson(number, self.fields) or (None, None)
-            row |= {
-                name: number if self.fields else None,
-                f"{name}_share": number / self.fields if self.fields else None,
-                f"{name}_share_low": low,
-                f"{name}_share_high": high,
-            }
+            row |= {name: number if self.fields else None, **_share(name, number, self.fields)}
         return row
 
 
