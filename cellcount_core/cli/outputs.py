@@ -73,10 +73,7 @@ def export_counts(out: str, file: Path, endpoint: str | None) -> int:
 
     store = output_store(out, endpoint)
     text, summary = results_csv(store), reduce_tables(store).summary
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
+    _write_text(file, text)
     rows = text.count("\n") - 1
     print(f"{file}: {rows} field{'' if rows == 1 else 's'}, in the order of the rows of fields/")
     print_reasons(summary.reasons, summary.examples)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from cellcount_core.domain.columns import (
     Column,
@@ -57,33 +57,62 @@ class Total(Protocol):
 
 
 @dataclass(slots=True)
-class SumTotal:
-    """A sum; for COUNT also mean and deviation over fields. Whole numbers are summed exactly, so the results are exact up to one rounding.
+class KnownTotal(ABC):
+    """A total that is not known as soon as one of its fields has no value: the base of sums, pairs, bins and the area.
 
-    A sum is not known if one of its fields has no value.
+    `fields` are all that were added, `unknown` those of them without a value.
     """
 
     column: Column
     fields: int = 0
-    total: int | float = 0
-    squares: int | float = 0
     unknown: int = 0
 
     def add(self, value: Merged) -> None:
         self.fields += 1
         if value is None:
             self.unknown += 1
-            return
+        else:
+            self._add(value)
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, type(self))
+        self.fields += other.fields
+        self.unknown += other.unknown
+        self._merge(other)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are fields, and all of them have a value."""
+        return self.fields > 0 and not self.unknown
+
+    @abstractmethod
+    def _add(self, value: Merged) -> None:
+        """Add the value of a field that has one."""
+
+    @abstractmethod
+    def _merge(self, other: Self) -> None:
+        """Add the values of fields that come after those of this total."""
+
+    @abstractmethod
+    def values(self) -> dict[str, Value]:
+        """See `Total`."""
+
+
+@dataclass(slots=True)
+class SumTotal(KnownTotal):
+    """A sum; for COUNT also mean and deviation over fields. Whole numbers are summed exactly, so the results are exact up to one rounding."""
+
+    total: int | float = 0
+    squares: int | float = 0
+
+    def _add(self, value: Merged) -> None:
         assert isinstance(value, int | float)
         self.total += value
         self.squares += value**2
 
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, SumTotal)
-        self.fields += other.fields
+    def _merge(self, other: Self) -> None:
         self.total += other.total
         self.squares += other.squares
-        self.unknown += other.unknown
 
     @property
     def mean(self) -> float | None:
@@ -98,44 +127,27 @@ class SumTotal:
 
     def values(self) -> dict[str, Value]:
         name = self.column.name
-        row: dict[str, Value] = {name: self.total if self.fields and not self.unknown else None}
+        row: dict[str, Value] = {name: self.total if self.known else None}
         if self.column.merge is Merge.COUNT:
             row |= {f"{name}_per_field_mean": self.mean, f"{name}_per_field_sd": self.sd}
         return row
 
 
 @dataclass(slots=True)
-class PairTotal(ABC):
-    """Two numbers of each field, each added up: the base of the totals that compare the two sums.
+class PairTotal(KnownTotal):
+    """Two numbers of each field, each added up: the base of the totals that compare the two sums."""
 
-    `fields` are all that were added, `unknown` those of them that have no such pair; what the sums come to is then not known.
-    """
-
-    column: Column
-    fields: int = 0
     first: int | float = 0
     second: int | float = 0
-    unknown: int = 0
 
-    def add(self, value: Merged) -> None:
-        self.fields += 1
-        if value is None:
-            self.unknown += 1
-            return
+    def _add(self, value: Merged) -> None:
         assert isinstance(value, tuple)
         self.first += value[0]
         self.second += value[1]
 
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, PairTotal)
-        self.fields += other.fields
+    def _merge(self, other: Self) -> None:
         self.first += other.first
         self.second += other.second
-        self.unknown += other.unknown
-
-    @abstractmethod
-    def values(self) -> dict[str, Value]:
-        """See `Total`."""
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -149,7 +161,7 @@ class ShareTotal(PairTotal):
     def values(self) -> dict[str, Value]:
         name = self.column.name
         hits, trials = self.whole
-        return {name: hits if self.fields and not self.unknown else None, **_share(name, hits, trials)}
+        return {name: hits if self.known else None, **_share(name, hits, trials)}
 
 
 def _share(name: str, hits: int, trials: int) -> dict[str, Value]:
@@ -207,34 +219,24 @@ def percentage(name: str, hits: int, others: int) -> dict[str, int | float | Non
 
 
 @dataclass(slots=True)
-class BinsTotal:
-    """A list of whole numbers, added up element by element; not known if a field has none."""
+class BinsTotal(KnownTotal):
+    """A list of whole numbers, added up element by element."""
 
-    column: Column
-    fields: int = 0
     bins: list[int] = field(default_factory=list)
-    unknown: int = 0
 
-    def add(self, value: Merged) -> None:
-        self.fields += 1
-        if value is None:
-            self.unknown += 1
-            return
+    def _add(self, value: Merged) -> None:
         assert isinstance(value, Sequence) and not isinstance(value, str)
-        self._add([int(each) for each in value])
+        self._join([int(each) for each in value])
 
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, BinsTotal)
-        self.fields += other.fields
-        self.unknown += other.unknown
-        self._add(other.bins)
+    def _merge(self, other: Self) -> None:
+        self._join(other.bins)
 
-    def _add(self, bins: Sequence[int]) -> None:
+    def _join(self, bins: Sequence[int]) -> None:
         if bins:
             self.bins = [a + b for a, b in zip(self.bins, bins, strict=True)] if self.bins else [*bins]
 
     def values(self) -> dict[str, Value]:
-        return {self.column.name: self.bins if self.fields and not self.unknown else None}
+        return {self.column.name: self.bins if self.known else None}
 
 
 @dataclass(slots=True)
@@ -318,32 +320,22 @@ def names_of(value: Merged) -> Sequence[object]:
 
 
 @dataclass(slots=True)
-class AreaTotal:
+class AreaTotal(KnownTotal):
     """The imaged area; not known if one of the fields has no calibration."""
 
-    column: Column
-    fields: int = 0
     um2: float = 0.0
-    uncalibrated: int = 0
 
-    def add(self, value: Merged) -> None:
-        self.fields += 1
-        if value is None:
-            self.uncalibrated += 1
-        else:
-            assert isinstance(value, int | float)
-            self.um2 += value
+    def _add(self, value: Merged) -> None:
+        assert isinstance(value, int | float)
+        self.um2 += value
 
-    def merge(self, other: Total) -> None:
-        assert isinstance(other, AreaTotal)
-        self.fields += other.fields
+    def _merge(self, other: Self) -> None:
         self.um2 += other.um2
-        self.uncalibrated += other.uncalibrated
 
     @property
     def mm2(self) -> float | None:
         """Area of the counted fields in mm²; None if one of them has no calibration, or none was counted."""
-        return self.um2 / _UM2_PER_MM2 if self.fields and not self.uncalibrated else None
+        return self.um2 / _UM2_PER_MM2 if self.known else None
 
     def values(self) -> dict[str, Value]:
         return {AREA.name: self.mm2}

@@ -34,8 +34,17 @@ def write_result(evaluation: Evaluation, folder: Path) -> Path:
     }
     if evaluation.scores:
         files[PAGE] = page(evaluation)
-    for name, text in files.items():
-        path = folder / name
+    write_files(folder, files)
+    return folder / (PAGE if PAGE in files else JSON)
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    """Write texts by file name into `folder`, which is created if needed, and return the paths.
+
+    Raises OutputFault naming the file that cannot be written.
+    """
+    paths = [folder / name for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="")
@@ -43,7 +52,7 @@ def write_result(evaluation: Evaluation, folder: Path) -> Path:
             raise OutputFault(
                 f"{path}: cannot be written: {error.strerror}; --out names another folder"
             ) from error
-    return folder / (PAGE if PAGE in files else JSON)
+    return paths
 
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:

@@ -12,15 +12,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from cellcount_core.domain.errors import CellcountError, ConfigFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 LIST_BATCH = 1000
+"""Objects that a store lists at once, at most."""
 
 USUAL_SCHEMES = ("file", "s3")
 
@@ -232,6 +234,13 @@ def checked_key(key: str) -> str:
             f"the key {key!r} must be a relative path below the store's root, without empty, '.' or '..' segments"
         )
     return key
+
+
+def batches(listed: Iterable[Listed]) -> Iterator[list[Listed]]:
+    """The objects of a listing, in their order, in lists of `LIST_BATCH`; the last one has what is left, if anything."""
+    rest = iter(listed)
+    while batch := list(islice(rest, LIST_BATCH)):
+        yield batch
 
 
 def addressable(key: str, url: str = "") -> bool:

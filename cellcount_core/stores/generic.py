@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import CellcountError, ConfigFault, CredentialsFault, RunFault, StorageFault
 from cellcount_core.stores.base import (
-    LIST_BATCH,
     Absent,
     Created,
     Denied,
     Listed,
     Piece,
     StorageOptions,
+    batches,
     checked_key,
     checked_prefix,
     checked_range,
@@ -92,10 +92,11 @@ class GenericStore:
 
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
         """See `base.Store.list`. Folders are listed one at a time, so memory holds the listing of one folder."""
-        inside = checked_prefix(prefix)
         fs, root = self._fs()
-        start = _joined(root, inside)
-        batch: list[Listed] = []
+        yield from batches(self._below(fs, root, _joined(root, checked_prefix(prefix))))
+
+    def _below(self, fs: AbstractFileSystem, root: str, start: str) -> Iterator[Listed]:
+        """The objects below the folder `start` of the file system."""
         waiting = [start]
         while waiting:
             folder = waiting.pop()
@@ -104,13 +105,8 @@ class GenericStore:
                     continue
                 if entry.is_folder:
                     waiting.append(entry.name)
-                    continue
-                batch.append(Listed(_key_of(entry.name, root), entry.size, entry.tag))
-                if len(batch) == LIST_BATCH:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
+                else:
+                    yield Listed(_key_of(entry.name, root), entry.size, entry.tag)
 
     def get(self, key: str) -> bytes:
         """See `base.Store.get`. Whether a body that was cut short is noticed depends on the file system."""

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from cellcount_core.domain.errors import CellcountError, ConfigFault, OutputFault, StorageFault
 from cellcount_core.stores.base import (
-    LIST_BATCH,
     Absent,
     Created,
     Denied,
     Listed,
     Piece,
     Store,
+    batches,
     checked_key,
     checked_prefix,
     checked_range,
@@ -64,14 +64,7 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[list[Listed]]:
         """See `base.Store.list`. Lists regular files only. Raises StorageFault if a folder cannot be read."""
         folder = checked_prefix(prefix)
-        batch: list[Listed] = []
-        for listed in _walk(self.root, folder):
-            batch.append(listed)
-            if len(batch) == LIST_BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        yield from batches(_walk(self.root, folder))
 
     def get(self, key: str) -> bytes:
         """See `base.Store.get`. Raises StorageFault if the disk reports an error."""

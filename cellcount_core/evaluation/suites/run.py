@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from cellcount_core import __version__
-from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
+from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.evaluation.assess import Data, ProgressCallback
 from cellcount_core.evaluation.evaluate import Diameter
+from cellcount_core.evaluation.result import write_files
 from cellcount_core.evaluation.suites.accuracy import accuracy
 from cellcount_core.evaluation.suites.base import (
     Asked,
@@ -162,25 +163,21 @@ def _refuse_without_objects(data: Data, roles: tuple[str, ...]) -> None:
         )
 
 
-def write_measured(measured: Measured, folder: Path) -> tuple[Path, Path]:
+def write_measured(measured: Measured, folder: Path) -> list[Path]:
     """Write the suite's JSON and Markdown into `folder`, which is created if needed, and return both paths.
 
     The files hold neither time nor host. Raises OutputFault naming the file that cannot be written.
     """
-    paths = folder / f"{measured.suite}.json", folder / f"{measured.suite}.md"
-    texts = (
-        json.dumps(as_json(measured), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "\n".join(markdown(measured)) + "\n",
+    return write_files(
+        folder,
+        {
+            f"{measured.suite}.json": json.dumps(
+                as_json(measured), indent=1, ensure_ascii=False, allow_nan=False
+            )
+            + "\n",
+            f"{measured.suite}.md": "\n".join(markdown(measured)) + "\n",
+        },
     )
-    for path, text in zip(paths, texts, strict=True):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            raise OutputFault(
-                f"{path}: cannot be written: {error.strerror}; --out names another folder"
-            ) from error
-    return paths
 
 
 def as_json(measured: Measured) -> dict[str, object]:
