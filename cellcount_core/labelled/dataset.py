@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
-from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxFault, BoxReading, list_boxes
+from cellcount_core.labelled.box_faults import BoxFault
+from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxReading, list_boxes
 from cellcount_core.labelled.folders import (
     INDEX,
     image_folders,
