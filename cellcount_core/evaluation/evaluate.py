@@ -52,9 +52,10 @@ def evaluate(score: Score, images: Iterable[Pictured]) -> Report:
 
 
 def stated_figures(package: Package, scored: Sequence[Compared]) -> dict[str, Value]:
-    """The figures that a package states of images: those of its objects, and its task's own."""
-    report = Report(tuple(map(objects_of, scored)))
-    return {**report.summary(), **task_of(package).scoring(package).figures(scored)}
+    """The figures that a package states of images: those of its objects, if its task has any, and its task's own."""
+    scores = [one.objects for one in scored if one.objects is not None]
+    of_objects = Report(tuple(scores)).summary() if scores else {}
+    return {**of_objects, **task_of(package).scoring(package).figures(scored)}
 
 
 def objects_of(scored: Compared) -> ImageScore:

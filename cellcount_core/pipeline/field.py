@@ -261,7 +261,9 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
     )
     if kit.task.preparation is not Preparation.OBJECT_SIZE:
         side = kit.task.side(kit.package)
-        return replace(view, vector_maker=lambda: vector_of(planes, seen_norms, side, kit.device))
+        return replace(
+            view, vector_maker=lambda window: vector_of(planes, seen_norms, side, kit.device, window)
+        )
     return _at_object_size(kit, view, planes, seen_norms, plate)
 
 

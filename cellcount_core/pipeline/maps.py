@@ -241,12 +241,19 @@ def whole_canvas(
 
 
 def vector_of(
-    planes: Sequence[Plane], norms: Sequence[Normalisation], side: int, device: TileDevice
+    planes: Sequence[Plane],
+    norms: Sequence[Normalisation],
+    side: int,
+    device: TileDevice,
+    window: Window | None = None,
 ) -> NDArray[np.float32]:
-    """The output (K,) of a network that sees a field as one image.
+    """The output (K,) of a network that sees a field, or a window (y0, y1, x0, x1) of it, as one image.
 
     Planes (H, W), debris already removed, are resized to `side` x `side` px.
     """
+    if window is not None:
+        y0, y1, x0, x1 = window
+        planes = [np.ascontiguousarray(plane[y0:y1, x0:x1]) for plane in planes]
     shown = [resize_to(plane, (side, side)) for plane in planes]
     canvas = np.stack([apply(plane, norm) for plane, norm in zip(shown, norms, strict=True)], axis=-1)
     return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()

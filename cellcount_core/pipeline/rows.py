@@ -18,6 +18,7 @@ from cellcount_core.domain.scales import FieldScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality
+from cellcount_core.images.tiles import Window
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.task import Clock, Found, Maps, Preparation, Shape, task_of
@@ -47,7 +48,7 @@ class FieldView:
     scale: FieldScale = AS_IT_IS
     warnings: tuple[str, ...] = ()
     field_maps: Maps | None = None
-    vector_maker: Callable[[], NDArray[np.float32]] | None = None
+    vector_maker: Callable[[Window | None], NDArray[np.float32]] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -67,11 +68,11 @@ class FieldView:
             raise TypeError("the network of this task gives no map of a field")
         return self.field_maps
 
-    def vector(self) -> NDArray[np.float32]:
-        """The network's output (K,) for the whole image. Raises TypeError if the task's network gives maps."""
+    def vector(self, window: Window | None = None) -> NDArray[np.float32]:
+        """The network's output (K,) for the whole image, or a window (y0, y1, x0, x1) of it. Raises TypeError if the task's network gives maps."""
         if self.vector_maker is None:
             raise TypeError("the network of this task gives maps of a field")
-        return self.vector_maker()
+        return self.vector_maker(window)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

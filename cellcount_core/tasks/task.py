@@ -24,6 +24,7 @@ from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.domain.statistics import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
+from cellcount_core.images.tiles import Window
 from cellcount_core.models.package import Package
 from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.matching import ImageScore
@@ -138,8 +139,8 @@ class View(Protocol):
         """The maps of a network that gives a map of the field (preparation by object size)."""
         ...
 
-    def vector(self) -> NDArray[np.float32]:
-        """The output (K,) of a network that sees the prepared field as one image."""
+    def vector(self, window: Window | None = None) -> NDArray[np.float32]:
+        """The output (K,) of a network that sees the prepared field as one image, or a window of it (y0, y1, x0, x1 in px, half-open)."""
         ...
 
 
@@ -292,6 +293,11 @@ class Scoring(Protocol):
     def names(self) -> tuple[str, ...]:
         """What the truth is asked for: the columns that a table must have, beside that of the image; the classes that boxes may have;
         () for label images."""
+        ...
+
+    @property
+    def headline(self) -> str:
+        """The figure by which packages of the task are compared: one of objects, or one of `figures`."""
         ...
 
     def score(self, truth: Truth, found: Found) -> Compared:

@@ -18,7 +18,7 @@ from cellcount_core.domain.settings import Place, Section, expanded
 from cellcount_core.labelled.box_faults import BoxFault, policy_of
 from cellcount_core.labelled.box_voc import Counting
 from cellcount_core.labelled.boxes import BoxData, BoxReading, list_boxes
-from cellcount_core.models.families.unet import parse_unet
+from cellcount_core.models.families import family_named
 from cellcount_core.models.package import InputSpec
 
 
@@ -170,6 +170,9 @@ class TrainConfig(Section):
     kinds: ClassVar[tuple[str, ...]] = ()
     """The values of `data.kind` that the task can read."""
 
+    family: ClassVar[str] = "unet"
+    """The family of the networks that the task trains (models/families/)."""
+
     name: str = Field(min_length=1)
     version: str = "1.0.0"
     description: str = ""
@@ -177,7 +180,7 @@ class TrainConfig(Section):
     object: str = "Nuclei"
     data: DataConfig
     input: InputConfig = InputConfig()
-    network: dict[str, int | str | bool | list[int]] = Field(default_factory=dict)
+    network: dict[str, int | float | str | bool | list[int]] = Field(default_factory=dict)
     start_from: Place = ""
     optimiser: OptimiserConfig = OptimiserConfig()
     steps: int = Field(0, ge=0)
@@ -198,6 +201,10 @@ class TrainConfig(Section):
         """Names of the maps that the network gives, in order. Every task's settings say it."""
         raise NotImplementedError
 
+    def of_network(self) -> dict[str, int | float | str | bool | list[int]]:
+        """What of the network's configuration follows from other settings, beside its ends."""
+        return {}
+
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         if self.kinds and self.data.kind not in self.kinds:
@@ -216,17 +223,22 @@ class TrainConfig(Section):
         ends = {"inputs": len(self.input.channels), "outputs": len(self.outputs())}
         for name in (name for name, number in ends.items() if number > 1):
             self.network.setdefault(name, ends[name])
+        for name, value in self.of_network().items():
+            if self.network.setdefault(name, value) != value:
+                raise ValueError(
+                    f"network.{name}: {value!r} follows from the other settings (got {self.network[name]!r}); leave it out"
+                )
         try:
-            spec = parse_unet(self.network)
+            family = family_named(self.family)
+            spec, total = family.parse(self.network), family.stride(self.network)
         except ModelFault as fault:
             raise ValueError(str(fault)) from fault
         inputs, outputs = len(self.input.channels), len(self.outputs())
         if spec.outputs != outputs or spec.inputs != inputs:
             raise ValueError(
                 f"network: inputs {inputs} and outputs {outputs} expected (got {spec.inputs} and {spec.outputs}): "
-                f"one for each of the channels {', '.join(self.input.channels)} and of the maps {', '.join(self.outputs())}"
+                f"one for each of the channels {', '.join(self.input.channels)} and of the outputs {', '.join(self.outputs())}"
             )
-        total = spec.stem * 2 ** (len(spec.filters) - 1)
         if self.crop_px % total:
             raise ValueError(
                 f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})"

@@ -23,21 +23,23 @@ from cellcount_core.evaluation.evaluate import (
 )
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
-from cellcount_core.models.families.onnx_graph import Weights, layer_weights, write_onnx
-from cellcount_core.models.families.unet import fold_batch_norm, receptive_radius, stride
+from cellcount_core.models.families import family_named
+from cellcount_core.models.families.onnx_graph import Weights, layer_weights
 from cellcount_core.models.manifest import FORMAT, MANIFEST
 from cellcount_core.models.package import Package, load_package, read_for_writing, write_package
+from cellcount_core.tasks.task import task_of
 from cellcount_core.training.batches import statistics_batches
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.learning import Lesson, Say, chances, data_digest
+from cellcount_core.training.learning import Lesson, Say, data_digest
 from cellcount_core.training.network import compiled, config_digest, prepare_backend, total_steps
 from cellcount_core.training.start import hold_start, load_checkpoint, load_lesson, start_record, started
 from cellcount_core.training.variants import (
     FLOAT16,
+    FLOAT16_VECTOR,
     INT8,
+    INT8_VECTOR,
     Tolerance,
     add_variant,
-    calibration_tiles,
     put_arrays,
     read_golden,
     write_int8,
@@ -71,7 +73,8 @@ def export_package(config: TrainConfig, lesson: Lesson, *, report: Say = print) 
     folder = final.with_name(final.name + ".new")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    folded_config, folded = fold_batch_norm(config.network, network)
+    lesson.finish(network)
+    folded_config, folded = family_named(config.family).fold(config.network, network)
     folded.save_weights(folder / WEIGHTS)
     package = _complete(config, lesson, folder, folded_config, layer_weights(folded), step, report)
     _write_counts(config, package, lesson)
@@ -121,7 +124,7 @@ def averaged_network(config: TrainConfig, lesson: Lesson) -> tuple[int, keras.Mo
 
 
 def _calibrate(config: TrainConfig, lesson: Lesson, network: keras.Model, norms: list[keras.Layer]) -> None:
-    weights = chances(lesson.train[:_CALIBRATION_IMAGES])
+    weights = lesson.statistics_chances(_CALIBRATION_IMAGES)
     for number, inputs in enumerate(statistics_batches(lesson, weights, config, _CALIBRATION_BATCHES)):
         for layer in norms:
             # The k-th batch weighs 1/k: the statistics end as the plain mean over all batches.
@@ -150,18 +153,18 @@ def _complete(
     step: int,
     report: Say,
 ) -> Package:
-    write_onnx(network, weights, folder / ONNX)
+    family = family_named(config.family)
+    (folder / ONNX).write_bytes(family.graph(network, weights, "resize").SerializeToString())
     run = _runner(folder / ONNX)
-    spec = config.input.spec()
-    total = stride(network)
-    section = lesson.section({"stride": total, "receptive_radius": receptive_radius(network)}, report)
+    total = family.stride(network)
+    section = lesson.section({"stride": total, "receptive_radius": family.radius(network)}, report)
     crops = lesson.golden_crops(total)
     put_arrays(folder / GOLDEN, {"input": crops, "maps": np.stack([run(crop) for crop in crops])})
     manifest: dict[str, object] = {
         "format": FORMAT,
         "name": config.name,
         "version": config.version,
-        "family": "unet",
+        "family": config.family,
         "task": config.task,
         "object": config.object,
         "modality": list(config.data.modality),
@@ -185,7 +188,9 @@ def _complete(
     section |= lesson.fitted(package, load_engine(package, "onnxruntime", 1), report)
     put_found(lesson, section, folder)
     if config.int8 == "auto":
-        write_int8(network, weights, calibration_tiles(lesson.train, spec, total), folder / INT8.file)
+        write_int8(
+            network, weights, lesson.calibration_tiles(total), folder / INT8.file, family=config.family
+        )
     return finish_package(config, lesson, folder, manifest, report)
 
 
@@ -203,7 +208,9 @@ def finish_package(
     These are the variants that pass, the interval, the domain, and the accuracy.
     """
     # An estimate of the size looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
-    tried = ((INT8, lesson.diameters()), (FLOAT16, lesson.diameters()[:1]))
+    whole = family_named(config.family).radius(config.network) == 0
+    int8, float16 = (INT8_VECTOR, FLOAT16_VECTOR) if whole else (INT8, FLOAT16)
+    tried = ((int8, lesson.diameters()), (float16, lesson.diameters()[:1]))
     for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
         manifest = add_variant(
             folder, manifest, variant, lesson.fitting_images(), report, diameters=diameters, gate=Tolerance()
@@ -311,8 +318,10 @@ def _training(config: TrainConfig, lesson: Lesson, step: int) -> dict[str, objec
 
 
 def _write_counts(config: TrainConfig, package: Package, lesson: Lesson) -> None:
-    """Write `index,count` for each validation image to a CSV in the work folder."""
+    """Write `index,count` for each validation image to a CSV in the work folder, where the task counts objects."""
     engine = load_engine(package, resolve_engine(package, "auto", gpus=0), 1)
+    if not task_of(package).columns(package, ()).object_count:
+        return
     with package_scorer(package, engine, lesson.diameters()[0]) as score:
         lines = [
             f"{index},{objects_of(score(image)).counted}" for index, image in enumerate(lesson.validation)

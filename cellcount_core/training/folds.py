@@ -41,6 +41,7 @@ _KEPT = "fold.json"
 _HEADED = {
     "map_50": "mAP50", "map_50_95": "mAP50-95", "f1_50": "F1", "ap_50": "AP", "count_mae": "MAE", "count_mae_share": "MAE/mean", "count_mape": "MAPE",
     "count_bias": "bias", "count_near": "in 10 %", "accuracy": "accuracy",
+    "balanced_accuracy": "balanced", "log_loss": "log loss", "macro_f1": "macro F1",
 }  # fmt: skip
 """The figures that the printed table shows where the task has them, with their headings; the files hold all."""
 

@@ -21,6 +21,7 @@ from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.evaluation.evaluate import Diameter
 from cellcount_core.labelled.dataset import Listing, choose
 from cellcount_core.labelled.image import Pictured
+from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.tasks.task import TASKS, CanvasMaps, task_named
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     import keras
 
 Loss = Callable[["keras.KerasTensor", "keras.KerasTensor"], "keras.KerasTensor"]
-"""Takes targets (B, S, S, T) and logits (B, S, S, K), and gives a scalar."""
+"""Takes targets and logits, and gives a scalar. They are (B, S, S, T) and (B, S, S, K), or (B, T) and (B, K) for networks of whole images."""
 
 Example = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""What the network learns from at one place: its input (S, S, C) and the targets (S, S, T) of its loss, for a crop of S x S px.
+"""What the network learns from at one place: its input (S, S, C) and the targets of its loss, (S, S, T) for a network that gives maps of a
+crop of S x S px, (T,) for one that looks at an image as a whole.
 
 C are the channels of `input.channels`, normalised and compressed as `images.normalise.apply` leaves them. T is the task's own matter,
 usually one target a map and a weight.
@@ -74,6 +76,11 @@ class Lesson(Protocol):
         """The chance of each training image to be drawn, (n,), summing to 1. `chances` of this module suits most tasks."""
         ...
 
+    def statistics_chances(self, most: int | None = None) -> NDArray[np.float64]:
+        """The chance of each of the first `most` training images (None: all) to be in a batch that gives the statistics of the batch
+        normalisation. `chances` of this module suits most tasks."""
+        ...
+
     def crop(self, rng: np.random.Generator, number: int) -> Example:
         """A crop of the training image `train[number]` as augmentation makes it.
 
@@ -89,16 +96,20 @@ class Lesson(Protocol):
     def watch(self, maps: CanvasMaps) -> Mapping[str, float]:
         """Look at some watched images whole with the network as it is now, and say how well that went.
 
-        `maps` gives the network's maps (h, w, K) of a canvas (h, w, C). Thresholds are not fitted yet. The figures are drawn and
+        `maps` gives the network's maps (h, w, K) of a canvas (h, w, C), or the vector (K,) of a whole image. Thresholds are not fitted yet. The figures are drawn and
         written to the curves under these names; "f1", "ap" (at IoU 0.5) and "bias" (of the count) are shown in words.
         """
+        ...
+
+    def finish(self, network: keras.Model) -> None:
+        """Set weights that are not taught but follow from the finished network. Most tasks have none."""
         ...
 
     def section(self, network: Mapping[str, object], report: Say) -> dict[str, object]:
         """The task's section of the manifest before anything is fitted.
 
-        It must have `maps`, and beside them what `network` says (`stride` and `receptive_radius`). What a run keeps of the package it
-        started from is here.
+        Where the network gives maps it must have `maps`, and beside them what `network` says (`stride` and `receptive_radius`). What a run
+        keeps of the package it started from is here.
         """
         ...
 
@@ -111,6 +122,11 @@ class Lesson(Protocol):
 
     def golden_crops(self, stride: int) -> NDArray[np.float32]:
         """The input (2, h, w, C) of the golden tensors, cut where there is something to find; h and w are multiples of `stride`."""
+        ...
+
+    def calibration_tiles(self, stride: int) -> Sequence[NDArray[np.float32]]:
+        """Inputs (h, w, C) of training images, by which the network in 8-bit integers is scaled; h and w are multiples of `stride`.
+        `calibration_tiles` of training/variants.py suits tasks with maps."""
         ...
 
     def golden_arrays(
@@ -209,8 +225,17 @@ class Images(Generic[Image]):
     validation: list[Image]
 
 
-def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> Images[Image]:
+def split_images(
+    config: TrainConfig,
+    listing: Listing[Image],
+    report: Say,
+    *,
+    stratum: Callable[[Image], str] | None = None,
+) -> Images[Image]:
     """Read the listed images that a configuration names, and split them.
+
+    Images of each `stratum` are split by themselves, so that each has its share in every part; a group belongs to the stratum that most of its
+    images have.
 
     Raises ConfigFault if a file is wrong, or if too few images or groups are left for one of the parts.
     """
@@ -230,15 +255,18 @@ def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> I
                 f"{listing.path}: its images are one group ({rest[0].group!r}), so no part of them can be held out; two groups (files, unless "
                 "the data names groups) or more expected"
             )
-        rest, validation = hold_out(rest, *data.fold)
+        fold, folds = data.fold
+        rest, validation = _by_strata(rest, stratum, lambda some: hold_out(some, fold, folds))
         how = f"fold {data.fold[0]} of {data.fold[1]} is measured"
     elif splits and data.validation_split:
         validation = of_split(data.validation_split)
         how = f"split {data.split!r} trains, {data.validation_split!r} is measured"
     else:
-        rest, validation = split_groups(rest, data.validation_share)
+        rest, validation = _by_strata(rest, stratum, lambda some: split_groups(some, data.validation_share))
         how = f"{data.validation_share:.0%} of the groups are measured"
-    train, fit = (rest, fitted) if fitted else split_groups(rest, data.fit_share)
+    train, fit = rest, fitted
+    if not fitted:
+        train, fit = _by_strata(rest, stratum, lambda some: split_groups(some, data.fit_share))
     if not train or not validation:
         raise ConfigFault(
             f"{listing.path}: {len(rest) + len(validation)} images leave none to {'measure' if train else 'train on'}; a group "
@@ -249,6 +277,29 @@ def split_images(config: TrainConfig, listing: Listing[Image], report: Say) -> I
     )
     whole = [image for image in fit if image.id not in data.partial]
     return Images(train, whole or train, fit or validation, validation)
+
+
+def _by_strata(
+    images: Sequence[Image],
+    stratum: Callable[[Image], str] | None,
+    split: Callable[[Sequence[Image]], tuple[list[Image], list[Image]]],
+) -> tuple[list[Image], list[Image]]:
+    """Split the images of each stratum by themselves, and put the parts together."""
+    if stratum is None:
+        return split(images)
+    of_group: dict[str, Counter[str]] = {}
+    for image in images:
+        of_group.setdefault(image.group, Counter())[stratum(image)] += 1
+    strata: dict[str, list[Image]] = {}
+    for image in images:
+        held = of_group[image.group]
+        strata.setdefault(max(sorted(held), key=lambda name: held[name]), []).append(image)
+    kept: list[Image] = []
+    taken: list[Image] = []
+    for _, some in sorted(strata.items()):
+        rest, part = split(some)
+        kept, taken = kept + rest, taken + part
+    return kept, taken
 
 
 def split_groups(images: Sequence[Image], share: float) -> tuple[list[Image], list[Image]]:
@@ -303,6 +354,10 @@ def data_digest(lesson: Lesson, partial: Sequence[str] = ()) -> str:
 
 def _digest_of(image: Pictured, partial: Sequence[str]) -> bytes:
     truth = image.truth
+    if isinstance(image, WholeImage):
+        # Its files stand for its pixels: a set that does not fit into memory is not decoded for this.
+        whole = [image.id, image.group, sorted(truth.values.items()), list(image.roles), image.content.hex()]
+        return hashlib.sha256(json.dumps(whole).encode()).digest()
     arrays = {**image.planes, "labels": truth.labels, "boxes": truth.boxes}
     present = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
     said = [

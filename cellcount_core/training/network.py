@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.engines import keras as engines
-from cellcount_core.models.families.unet import LOGITS, build_unet
+from cellcount_core.models.families import LOGITS, family_named
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.learning import learning_of
 from cellcount_core.training.start import load_start, start_package, started
@@ -180,7 +180,7 @@ def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]
 
     config = started(config)
     keras.utils.set_random_seed(config.seed)
-    network = build_unet(config.network, dtype=config.dtype)
+    network = family_named(config.family).build(config.network, config.dtype)
     learning = learning_of(config.task)
     _begin_with(network, learning.first_chance(config))
     load_start(config, network)

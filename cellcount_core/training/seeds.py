@@ -20,8 +20,9 @@ from cellcount_core.training.learning import train_config
 
 FIGURES: Mapping[str, str] = {
     "f1_50": "F1", "ap_50": "AP", "ap_mean": "mean AP", "count_mape": "MAPE", "count_bias": "bias",
+    "balanced_accuracy": "balanced", "accuracy": "accuracy", "log_loss": "log loss", "macro_f1": "macro F1",
 }  # fmt: skip
-"""The figures of a package's accuracy that are compared, with their headings."""
+"""The figures of a package's accuracy that are compared, with their headings. What no package states is not shown."""
 
 LOG = "progress.log"
 _BY_SIZE = "at_estimated_diameter"
@@ -115,7 +116,7 @@ def figures_of(folder: Path) -> dict[str, float]:
     accuracy = load_package(folder).accuracy
     by_size = accuracy.get(_BY_SIZE)
     stated = by_size if isinstance(by_size, Mapping) else accuracy
-    return {name: float(str(stated[name])) for name in FIGURES if name in stated}
+    return {name: float(str(stated[name])) for name in FIGURES if stated.get(name) is not None}
 
 
 def mean_and_spread(results: Sequence[SeedResult], figure: str) -> tuple[float, float]:
@@ -127,13 +128,18 @@ def mean_and_spread(results: Sequence[SeedResult], figure: str) -> tuple[float, 
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def _stated(results: Sequence[SeedResult]) -> list[str]:
+    return [name for name in FIGURES if any(name in result.figures for result in results)]
+
+
 def seeds_table(results: Sequence[SeedResult]) -> str:
     """The results as text: one line per seed, then mean and standard deviation."""
-    lines = ["  ".join(["seed".rjust(5), *(heading.rjust(8) for heading in FIGURES.values())])]
+    shown = _stated(results)
+    lines = ["  ".join(["seed".rjust(5), *(FIGURES[name].rjust(8) for name in shown)])]
     for result in results:
-        cells = [f"{result.figures[name]:8.4f}" if name in result.figures else " " * 8 for name in FIGURES]
+        cells = [f"{result.figures[name]:8.4f}" if name in result.figures else " " * 8 for name in shown]
         lines.append("  ".join([f"{result.seed:5d}", *cells]) + (f"  {result.fault}" if result.fault else ""))
-    both = [mean_and_spread(results, name) for name in FIGURES]
+    both = [mean_and_spread(results, name) for name in shown]
     for row, label in enumerate(("mean", "sd")):
         lines.append("  ".join([label.rjust(5), *(f"{pair[row]:8.4f}" for pair in both)]))
     return "\n".join(lines)
@@ -143,12 +149,13 @@ def write_seeds(config: TrainConfig, results: Sequence[SeedResult]) -> Path:
     """Write the results as CSV beside the work folders, to `<work_dir>-seeds.csv`, and return that path."""
     path = Path(config.work_dir.rstrip("/") + "-seeds.csv").expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    both = [mean_and_spread(results, name) for name in FIGURES]
+    shown = _stated(results)
+    both = [mean_and_spread(results, name) for name in shown]
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["seed", *FIGURES, "package", "fault"])
+        writer.writerow(["seed", *shown, "package", "fault"])
         writer.writerows(
-            [result.seed, *(result.figures.get(name, "") for name in FIGURES), result.package, result.fault]
+            [result.seed, *(result.figures.get(name, "") for name in shown), result.package, result.fault]
             for result in results
         )
         writer.writerows(

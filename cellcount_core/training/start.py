@@ -10,7 +10,6 @@ cells and where they end, so what it is taught anew takes a fraction of the step
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
-from cellcount_core.models.families.unet import LOGITS, build_unet, parse_unet
+from cellcount_core.models.families import LOGITS, family_named
 from cellcount_core.models.manifest import MANIFEST
 from cellcount_core.models.package import Package, find_package, load_package
 from cellcount_core.training.config import TrainConfig
@@ -46,6 +45,7 @@ def save_checkpoint(
 
     arrays = {f"w{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(network.weights)}
     arrays |= {f"o{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(optimiser.variables)}
+    arrays |= {f"s{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(random_states(network))}
     arrays |= {"step": np.int64(step), "digest": np.array(digest), _DATA: np.array(data)}
     temporary = work_dir / "checkpoint.tmp.npz"
     np.savez(temporary, allow_pickle=False, **arrays)
@@ -69,10 +69,17 @@ def load_checkpoint(
             )
     check_same_data(work_dir, data)
     with np.load(path, allow_pickle=False) as stored:
-        for prefix, variables in (("w", network.weights), ("o", optimiser.variables)):
+        parts = (("w", network.weights), ("o", optimiser.variables), ("s", random_states(network)))
+        for prefix, variables in parts:
             for index, variable in enumerate(variables):
                 variable.assign(stored[f"{prefix}{index:04d}"])
         return int(stored["step"])
+
+
+def random_states(network: keras.Model) -> list[keras.Variable]:
+    """The states of the random generators inside a network: those of its dropout. They are no weights, and a run goes on with them."""
+    weights = {id(variable) for variable in network.weights}
+    return [variable for variable in network.variables if id(variable) not in weights]
 
 
 def check_same_data(work_dir: Path, data: str) -> None:
@@ -138,11 +145,11 @@ def start_package(config: TrainConfig) -> Package:
     """
     package = find_package(config.start_from)
     where = f"start_from: package {package.name!r}"
-    if package.family != "unet" or _ENGINE not in package.engines:
+    if package.family != config.family or _ENGINE not in package.engines:
         raise ConfigFault(
             f"{where} has no network that can be trained (family {package.family!r}, engines {sorted(package.engines)})"
         )
-    inputs = parse_unet(package.network).inputs
+    inputs = family_named(config.family).parse(package.network).inputs
     if inputs != len(config.input.channels):
         raise ConfigFault(
             f"{where} looks at {inputs} channels, the configuration at {len(config.input.channels)} ({', '.join(config.input.channels)})"
@@ -183,7 +190,8 @@ def hold_start(config: TrainConfig) -> TrainConfig:
 
 
 def _check_network(config: TrainConfig, package: Package, where: str) -> None:
-    asked, has = asdict(parse_unet(config.network)), asdict(parse_unet(package.network))
+    parse = family_named(config.family).parse
+    asked, has = (parse(network).settings() for network in (config.network, package.network))
     if package.task != config.task:
         has["outputs"] = len(config.outputs())
     other = [f"{key} is {has[key]!r}, asked for {asked[key]!r}" for key in has if has[key] != asked[key]]
@@ -201,7 +209,8 @@ def load_start(config: TrainConfig, network: keras.Model) -> None:
         return
     package = start_package(config)
     path = package.file(package.engines[_ENGINE])
-    given = network if package.task == config.task else build_unet(package.network)
+    same = package.task == config.task
+    given = network if same else family_named(config.family).build(package.network, "float32")
     try:
         given.load_weights(str(path))
     except (OSError, ValueError, KeyError) as error:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.training.batches import statistics_batches
 from cellcount_core.training.config import TrainConfig
-from cellcount_core.training.learning import Lesson, chances
+from cellcount_core.training.learning import Lesson
+from cellcount_core.training.start import random_states
 
 if TYPE_CHECKING:
     import keras
@@ -173,13 +174,14 @@ def _averaged(
     if not config.optimiser.ema:
         yield
         return
-    before = [np.array(ops.convert_to_numpy(variable)) for variable in network.weights]
+    kept = [*network.weights, *random_states(network)]
+    before = [np.array(ops.convert_to_numpy(variable)) for variable in kept]
     try:
         trainee.optimizer.finalize_variable_values(trainee.trainable_variables)
         _take_statistics(config, network, lesson)
         yield
     finally:
-        for variable, value in zip(network.weights, before, strict=True):
+        for variable, value in zip(kept, before, strict=True):
             variable.assign(value)
 
 
@@ -188,7 +190,7 @@ def _take_statistics(config: TrainConfig, network: keras.Model, lesson: Lesson) 
     if not norms:
         return
     momenta = [layer.momentum for layer in norms]
-    batches = statistics_batches(lesson, chances(lesson.train), config, _CALIBRATION_BATCHES)
+    batches = statistics_batches(lesson, lesson.statistics_chances(), config, _CALIBRATION_BATCHES)
     with _no_gradients():
         for number, inputs in enumerate(batches):
             for layer in norms:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import NoMemory, no_room
+from cellcount_core.models.families import family_named
 from cellcount_core.models.package import Package
 
 
@@ -72,7 +73,7 @@ equally fast multiplier (5.3 to 6.2 have it at another speed). The sigmoid and t
 
 
 class KerasEngine:
-    """A network of the `unet` family in Keras, compiled for each shape of tile that it meets.
+    """A network of one of the families in Keras, compiled for each shape of tile that it meets.
 
     Raises ConfigFault if Keras or its backend is not installed, ModelFault if the weights are not those of the network.
     """
@@ -82,7 +83,7 @@ class KerasEngine:
         self.batch = batch
         try:
             self._no_memory: NoMemory = prepare_backend(threads)
-            from cellcount_core.models.families.unet import build_unet
+            import keras  # noqa: F401
         except ImportError as error:
             raise ConfigFault(
                 f"engine {name!r} needs Keras and a backend ({error}); install cellcount[gpu] or cellcount[train], "
@@ -91,7 +92,7 @@ class KerasEngine:
         self._most_px: int | None = None
         path = package.file(package.engines[name])
         try:
-            self._network = build_unet(package.network, dtype=POLICIES[name])
+            self._network = family_named(package.family).build(package.network, POLICIES[name])
             self._network.load_weights(str(path))
         except (OSError, ValueError, KeyError) as error:
             raise ModelFault(

@@ -5,15 +5,16 @@ Inside, channels come first, which a CPU runs fastest, with one transpose at eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.models.families.unet import LOGITS, UnetConfig, parse_unet
+from cellcount_core.models.families import LOGITS, Growing
+from cellcount_core.models.families.unet import UnetConfig, parse_unet
 
 if TYPE_CHECKING:
     import keras
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 Weights = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Kernel (as Keras keeps it) and bias (width,), by the name of the layer."""
-
-Growing = Literal["resize", "gather"]
-"""How a graph doubles a map: one Resize node, which is fastest in float32, or two Gather nodes, fastest in 8-bit integers."""
 
 FLOAT_NODES = ("stem_linear", "stem", "logits", "maps_flat", "maps_last", "maps_blocks", "maps_rows", "maps")
 """Nodes that integers would not run faster, and the maps themselves: quantisation leaves them, if present, in float32."""
@@ -60,20 +58,31 @@ def onnx_graph(
     config: Mapping[str, object], weights: Weights, *, growing: Growing = "resize"
 ) -> onnx.ModelProto:
     """The graph that `write_onnx` writes, checked. Raises ModelFault as `write_onnx`."""
-    import onnx
-    from onnx import TensorProto, helper
-
     spec = parse_unet(config)
     if spec.batch_norm:
         raise ModelFault("network.batch_norm: fold it into the convolutions before the network becomes ONNX")
-    graph = _Graph(weights, growing)
+    graph = Graph(weights, growing)
     maps = _body(graph, spec)
-    image = helper.make_tensor_value_info(
-        "image", TensorProto.FLOAT, ["batch", "height", "width", spec.inputs]
+    return checked_model(
+        graph,
+        "unet",
+        ["batch", "height", "width", spec.inputs],
+        maps,
+        ["batch", "height", "width", spec.outputs],
     )
-    out = helper.make_tensor_value_info(maps, TensorProto.FLOAT, ["batch", "height", "width", spec.outputs])
+
+
+def checked_model(
+    graph: Graph, name: str, shape: Sequence[int | str], out: str, out_shape: Sequence[int | str]
+) -> onnx.ModelProto:
+    """The model of a finished graph, checked: from "image" of `shape` to its tensor `out` of `out_shape`, both float32."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, list(shape))
+    given = helper.make_tensor_value_info(out, TensorProto.FLOAT, list(out_shape))
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "unet", [image], [out], graph.constants),
+        helper.make_graph(graph.nodes, name, [image], [given], graph.constants),
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR,
         producer_name="cellcount",
@@ -82,7 +91,7 @@ def onnx_graph(
     return model
 
 
-def _body(graph: _Graph, spec: UnetConfig) -> str:
+def _body(graph: Graph, spec: UnetConfig) -> str:
     x = graph.add("Transpose", ["image"], "image_first", perm=[0, 3, 1, 2])
     if spec.stem == 2:
         x = graph.convolve(x, "stem", stride=2)
@@ -108,12 +117,12 @@ def _body(graph: _Graph, spec: UnetConfig) -> str:
     return _half_maps(graph, spec, x) if spec.stem == 2 else _full_maps(graph, x)
 
 
-def _full_maps(graph: _Graph, x: str) -> str:
+def _full_maps(graph: Graph, x: str) -> str:
     x = graph.add("Sigmoid", [graph.convolve(x, LOGITS, activation=None)], "maps_flat")
     return graph.add("Transpose", [x], "maps", perm=[0, 2, 3, 1])
 
 
-def _half_maps(graph: _Graph, spec: UnetConfig, x: str) -> str:
+def _half_maps(graph: Graph, spec: UnetConfig, x: str) -> str:
     """The last layer, a transposed 2x2 convolution of stride 2: a 1x1 one whose channels are laid out as 2x2 pixels."""
     kernel, bias = graph.weights_of(LOGITS)
     flat = kernel.reshape(4 * spec.outputs, -1)[..., None, None]
@@ -126,7 +135,7 @@ def _half_maps(graph: _Graph, spec: UnetConfig, x: str) -> str:
     return graph.add("Reshape", [x, shape], "maps")
 
 
-class _Graph:
+class Graph:
     """Nodes and constants under construction. Methods return the name of the tensor that they add."""
 
     def __init__(self, weights: Weights, growing: Growing) -> None:
@@ -171,6 +180,10 @@ class _Graph:
             pads=pads,
         )
         return x if activation is None else self.add(activation, [x], layer)
+
+    def dense(self, x: str, layer: str, name: str) -> str:
+        """A dense layer without activation, of a tensor (B, F); `name` is that of the node."""
+        return self.add("Gemm", [x, *self.store(layer, *self.weights_of(layer))], name)
 
     def integers(self, name: str, values: list[int] | int) -> str:
         """A constant; it is stored once, however often it is asked for."""

@@ -11,11 +11,12 @@ Variables, their names and the results are the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from cellcount_core.domain.errors import ModelFault, nearest
+from cellcount_core.models.families import LOGITS
 
 if TYPE_CHECKING:
     import keras
@@ -81,10 +82,6 @@ def _on_torch() -> dict[str, type[keras.layers.Layer]]:
     return {kind.__name__: kind for kind in (Conv2D, BatchNormalization, MaxPooling2D, UpSampling2D)}
 
 
-LOGITS = "logits"
-"""Name of the layer before the sigmoid, whose output training takes."""
-
-
 @dataclass(frozen=True, slots=True)
 class UnetConfig:
     """A network, level by level from the finest.
@@ -105,6 +102,10 @@ class UnetConfig:
     up: str
     batch_norm: bool
 
+    def settings(self) -> dict[str, object]:
+        """All of it by name."""
+        return asdict(self)
+
 
 _DEFAULTS: dict[str, object] = {
     "inputs": 1, "outputs": 1, "stem": 1, "filters": [64, 128, 256, 512, 1024], "encoder": None, "decoder": None,
@@ -123,17 +124,17 @@ def parse_unet(config: Mapping[str, object]) -> UnetConfig:
         if key not in _DEFAULTS:
             raise ModelFault(f"network.{key}: unknown{nearest(key, list(_DEFAULTS))}")
     merged = {**_DEFAULTS, **config}
-    filters = _integers(merged["filters"], "filters")
+    filters = integers(merged["filters"], "filters")
     levels = len(filters)
     parsed = UnetConfig(
-        inputs=_integer(merged["inputs"], "inputs"),
-        outputs=_integer(merged["outputs"], "outputs"),
-        stem=_integer(merged["stem"], "stem"),
+        inputs=integer(merged["inputs"], "inputs"),
+        outputs=integer(merged["outputs"], "outputs"),
+        stem=integer(merged["stem"], "stem"),
         filters=filters,
-        encoder=(2,) * levels if merged["encoder"] is None else _integers(merged["encoder"], "encoder"),
-        decoder=(2,) * (levels - 1) if merged["decoder"] is None else _integers(merged["decoder"], "decoder"),
-        skip=_choice(merged["skip"], "skip", ("concat", "add")),
-        up=_choice(merged["up"], "up", ("convolve", "project")),
+        encoder=(2,) * levels if merged["encoder"] is None else integers(merged["encoder"], "encoder"),
+        decoder=(2,) * (levels - 1) if merged["decoder"] is None else integers(merged["decoder"], "decoder"),
+        skip=one_of(merged["skip"], "skip", ("concat", "add")),
+        up=one_of(merged["up"], "up", ("convolve", "project")),
         batch_norm=bool(merged["batch_norm"]),
     )
     if parsed.stem not in (1, 2):
@@ -244,10 +245,19 @@ def fold_batch_norm(
 
     Returns the new configuration and the new network (float32). The maps differ only by rounding.
     """
-    import numpy as np
-
     folded_config = {**config, "batch_norm": False}
     folded = build_unet(folded_config)
+    fold_into(folded, network)
+    return folded_config, folded
+
+
+def fold_into(folded: keras.Model, network: keras.Model) -> None:
+    """Give `folded` the weights of `network`, which has the same layers and, after some, batch normalisation (`<layer>_norm`), too.
+
+    Its scales and shifts are put into the weights of the layer before it.
+    """
+    import numpy as np
+
     for layer in folded.layers:
         if not layer.weights:
             continue
@@ -260,7 +270,6 @@ def fold_batch_norm(
         factor = gamma / np.sqrt(variance + norm.epsilon)
         kernel = np.asarray(source.get_weights()[0], np.float64) * factor
         layer.set_weights([kernel.astype(np.float32), (beta - mean * factor).astype(np.float32)])
-    return folded_config, folded
 
 
 def stride(config: Mapping[str, object]) -> int:
@@ -303,19 +312,22 @@ def _seen_from(spec: UnetConfig, pixel: int) -> tuple[int, int]:
     return low, high
 
 
-def _integer(value: object, key: str) -> int:
+def integer(value: object, key: str) -> int:
+    """The whole number from 1 that a network's configuration has under `key`. Raises ModelFault if it is not one."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ModelFault(f"network.{key}: a whole number from 1 expected (got {value!r})")
     return value
 
 
-def _integers(value: object, key: str) -> tuple[int, ...]:
+def integers(value: object, key: str) -> tuple[int, ...]:
+    """The whole numbers from 1, at least one, that a network's configuration has under `key`. Raises ModelFault if they are not such."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ModelFault(f"network.{key}: a list of whole numbers expected (got {value!r})")
-    return tuple(_integer(item, key) for item in value)
+    return tuple(integer(item, key) for item in value)
 
 
-def _choice(value: object, key: str, known: Sequence[str]) -> str:
+def one_of(value: object, key: str, known: Sequence[str]) -> str:
+    """The word that a network's configuration has under `key`. Raises ModelFault if it is none of the known ones."""
     if value not in known:
         raise ModelFault(f"network.{key}: {value!r} is unknown{nearest(str(value), list(known))}")
     return str(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ from cellcount_core.training.config import BoxDataConfig, TrainConfig
 from cellcount_core.training.fit import fit_domain, fit_interval
 from cellcount_core.training.learning import Example, Images, Loss, Say, chances, split_images
 from cellcount_core.training.start import start_package
+from cellcount_core.training.variants import calibration_tiles
+
+if TYPE_CHECKING:
+    import keras
 
 FIRST_SCORE = 0.3
 """Least score of an object before thresholds are fitted."""
@@ -165,6 +169,10 @@ class BoxLesson:
         """See `training.learning.chances`."""
         return chances(self.train)
 
+    def statistics_chances(self, most: int | None = None) -> NDArray[np.float64]:
+        """See `training.learning.chances`."""
+        return chances(self.train[:most])
+
     def crop(self, rng: np.random.Generator, number: int) -> Example:
         """An augmented crop and its targets."""
         config = self._config
@@ -246,6 +254,9 @@ class BoxLesson:
             classes=classes, maps=maps_of(classes), stride=1, receptive_radius=0, thresholds=dict(thresholds)
         )
 
+    def finish(self, network: keras.Model) -> None:
+        """Nothing: all weights are taught."""
+
     def section(self, network: Mapping[str, object], _: Say) -> dict[str, object]:
         """Classes, maps, and the thresholds before any are fitted."""
         section = self._as_section(self._first_thresholds())
@@ -321,6 +332,10 @@ class BoxLesson:
         ]
         top, left = corners[int(np.argmax(inside))]
         return np.ascontiguousarray(canvas[top : top + side, left : left + side])
+
+    def calibration_tiles(self, stride: int) -> Sequence[NDArray[np.float32]]:
+        """See `training.variants.calibration_tiles`."""
+        return calibration_tiles(self.train, self._config.input.spec(), stride)
 
     def golden_arrays(
         self, section: Mapping[str, object], maps: NDArray[np.float32]

@@ -54,6 +54,7 @@ class BoxScoring:
     """Compares found boxes with true ones, for a package that tells these classes."""
 
     truth = TruthKind.BOXES
+    headline = "map_50"
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.names = classes

@@ -1,181 +1,197 @@
-"""Training a small network that tells classes of whole images: seconds on a CPU, for textures and shapes that differ plainly.
-
-Filters are drawn at random and stay; their mean and largest responses over the image are what a softmax is fitted on (random features,
-Rahimi and Recht 2008). It is the least that makes a package of this task: other networks come as ONNX files of the same inputs and outputs.
-"""
+"""How networks are trained that tell one of several classes for each image: settings, the lesson of a run, and what is fitted to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 from scipy import optimize
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.normalise import apply, estimate, without_debris
-from cellcount_core.images.pixels import resize_to
-from cellcount_core.models.manifest import FORMAT
-from cellcount_core.models.package import InputSpec, Package, write_package
+from cellcount_core.labelled.dataset import Listing
+from cellcount_core.labelled.folders import list_truths
+from cellcount_core.labelled.whole import WholeEntry, WholeImage
+from cellcount_core.models.engines import Engine
+from cellcount_core.models.package import Package
+from cellcount_core.tasks.classes.task import COLUMN, ClassesSection, tempered
+from cellcount_core.tasks.task import read_section
+from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.learning import Images, Loss, Say, split_images
+from cellcount_core.training.whole import WholeConfig, WholeLesson, vectors_of
 
-NETWORK = "network.onnx"
-GOLDEN = "golden.npz"
-LOGITS, CHANCES = "logits", "chances"
-_FILTERS, _SIDE = 24, 7
-_DECAY = 1e-2
-_OPSET, _IR = 17, 9
+if TYPE_CHECKING:
+    import keras
 
-Canvases = NDArray[np.float32]
+_LEAST = 1e-6
+_COLDEST, _HOTTEST = 0.5, 8.0
+_MOST_WATCHED = 200
 
 
-def train_classes(
-    folder: Path,
-    name: str,
-    images: Sequence[tuple[Plane, ...]],
-    classes: Sequence[str],
-    *,
-    roles: tuple[str, ...] = ("image",),
-    side_px: int = 64,
-    seed: int = 0,
-) -> Package:
-    """Train on images (raw planes (H, W), one a role) and the class of each, and write the package into `folder`.
+class ClassesConfig(WholeConfig):
+    """The training of a network that tells one of several classes for each image.
 
-    The same images and seed give the same package. Raises ConfigFault for fewer than two classes, or images of other channels.
+    `classes` are those to tell, in their order. Every class is drawn equally often, and within a class every group, whatever their numbers of images.
+    `smoothing` is the part of the truth that is spread over all classes, so that the network does not become too sure of itself.
     """
-    named = sorted(set(classes))
-    if len(named) < 2 or len(images) != len(classes):
-        raise ConfigFault(
-            f"{len(images)} images of {len(named)} classes; images of at least two classes expected"
+
+    kinds: ClassVar[tuple[str, ...]] = ("table",)
+    output: ClassVar[str] = "softmax"
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    smoothing: float = Field(0.05, ge=0, lt=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(classes) or len(set(classes)) != len(classes):
+            raise ValueError(f"the names of the classes, each once, expected (got {list(classes)})")
+        return classes
+
+    def outputs(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
+
+
+def _own(config: TrainConfig) -> ClassesConfig:
+    if not isinstance(config, ClassesConfig):
+        raise TypeError(f"settings of the task 'classes' expected (got {type(config).__name__})")
+    return config
+
+
+class ClassesLearning:
+    """How networks that tell classes are trained."""
+
+    settings: type[TrainConfig] = ClassesConfig
+
+    def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
+        """The classes and the side of the package, which the configuration must name too."""
+        section, own = read_section(ClassesSection, package), _own(config)
+        asked = (own.classes, own.crop_px, own.tile_px)
+        if asked != (section.classes, section.side_px, section.tile_px):
+            raise ConfigFault(
+                f"start_from: package {package.name!r} tells {list(section.classes)} in images of {section.side_px} px (tiles: {section.tile_px}), "
+                f"the configuration asks for {list(asked[0])} in {asked[1]} px (tiles: {asked[2]}): name the same"
+            )
+        return {"classes": section.classes}
+
+    def load(self, config: TrainConfig, report: Say) -> ClassLesson:
+        """List and split the images of a table with the columns image and class. Raises ConfigFault for a class that is not one of the settings'."""
+        own = _own(config)
+        path = own.data.resolved()
+        entries = [
+            WholeEntry(one.id, one.files, {COLUMN: one.values[COLUMN]}, one.split, one.modality, one.group)
+            for one in list_truths(path, own.input.channels, (COLUMN,))
+        ]
+        listing = Listing(path, "table", tuple(entries))
+        return ClassLesson(own, split_images(own, listing, report, stratum=class_of))
+
+    def loss(self, config: TrainConfig, parts: int) -> Loss:
+        """Cross-entropy of targets (B, K) that add up to 1 with the softmax of logits (B, K)."""
+        from keras import ops
+
+        def loss(targets: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+            logits = ops.cast(logits, "float32")
+            return ops.mean(ops.logsumexp(logits, axis=-1) - ops.sum(targets * logits, axis=-1)) / parts
+
+        return loss
+
+    def first_chance(self, config: TrainConfig) -> Mapping[int, float]:
+        """All classes alike."""
+        return {}
+
+    def metric(self) -> Loss:
+        """The share of images whose class is told right."""
+        from keras import ops
+
+        def accuracy(targets: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+            right = ops.equal(ops.argmax(targets, axis=-1), ops.argmax(logits, axis=-1))
+            return ops.mean(ops.cast(right, "float32"))
+
+        return accuracy
+
+
+def class_of(image: WholeImage) -> str:
+    """The true class of an image."""
+    return image.values[COLUMN]
+
+
+class ClassLesson(WholeLesson):
+    """The images of a run whose truth is a class."""
+
+    def __init__(self, config: ClassesConfig, images: Images[WholeImage]) -> None:
+        super().__init__(config, images)
+        self._config = config
+        for part, its in (("train on", self.train), ("measure", self.validation)):
+            lacking = sorted(set(config.classes) - {class_of(image) for image in its})
+            if lacking:
+                raise ConfigFault(
+                    f"data: no image of class {lacking[0]!r} is left to {part}; each class needs images in every part, or a smaller share "
+                    "(data.validation_share, data.fit_share)"
+                )
+
+    def targets(self, image: WholeImage) -> NDArray[np.float32]:
+        """1 for the true class, less what is spread over all. Raises ConfigFault if the class is not one of the settings'."""
+        count, smooth = len(self._config.classes), self._config.smoothing
+        targets = np.full(count, smooth / count, np.float32)
+        targets[self.number_of(image)] += 1 - smooth
+        return targets
+
+    def number_of(self, image: WholeImage) -> int:
+        """The place of an image's class among the classes."""
+        return self._config.classes.index(class_of(image))
+
+    def weights(self, images: Sequence[WholeImage]) -> NDArray[np.float64]:
+        """Equal for each class, and within a class for each group."""
+        groups = Counter((class_of(image), image.group) for image in images)
+        of_class = Counter(name for name, _ in groups)
+        return np.array(
+            [1 / (of_class[class_of(image)] * groups[class_of(image), image.group]) for image in images],
+            np.float64,
         )
-    if any(len(planes) != len(roles) for planes in images):
-        raise ConfigFault(f"images of {len(roles)} planes expected ({', '.join(roles)})")
-    spec = InputSpec(roles, None, 99.8, 12.0)
-    seen = np.stack([canvas_of(planes, spec, side_px) for planes in images])
-    filters = _filters(len(roles), seed)
-    weights, offset = _softmax(_responses(seen, filters), np.array([named.index(one) for one in classes]))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / NETWORK).write_bytes(_graph(filters, weights, offset))
-    golden = seen[:: max(1, len(seen) // 2)][:2]
-    np.savez_compressed(folder / GOLDEN, input=golden, maps=_run(folder / NETWORK, golden))
-    return write_package(
-        folder,
-        {
-            "format": FORMAT, "name": name, "version": "1.0.0", "family": "random_features", "task": "classes",
-            "modality": ["fluorescence"],
-            "input": {
-                "channels": list(roles), "diameter_px": None,
-                "normalisation": {"kind": "noise_floor", "percentile": spec.percentile, "floor_sigmas": spec.floor_sigmas},
-            },
-            "network": {"filters": _FILTERS, "side": _SIDE, "seed": seed},
-            "classes": {"classes": named, "side_px": side_px},
-            "engines": {"onnxruntime": {"file": NETWORK}},
-            "golden": {"file": GOLDEN, "atol": 1e-4},
-            "training": {"images": len(images)},
-        },
-    )  # fmt: skip
 
+    def watch(self, maps: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> dict[str, float]:
+        """The balanced accuracy over at most 200 watched images."""
+        count = min(_MOST_WATCHED, len(self.watched))
+        images = [self.watched[at * len(self.watched) // count] for at in range(count)]
+        right: dict[int, list[bool]] = {}
+        for image in images:
+            told = np.mean([maps(view)[: len(self._config.classes)] for view in self.views(image)], axis=0)
+            right.setdefault(self.number_of(image), []).append(int(np.argmax(told)) == self.number_of(image))
+        return {"balanced_accuracy": float(np.mean([np.mean(each) for each in right.values()]))}
 
-def canvas_of(planes: Sequence[Plane], spec: InputSpec, side_px: int) -> Canvases:
-    """Raw planes (H, W) as the network's input (side, side, C), as a field that is counted is prepared."""
-    shown = []
-    for plane in planes:
-        norm = estimate(
-            plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity=spec.polarity
+    def section(self, _: Mapping[str, object], __: Say) -> dict[str, object]:
+        """Classes, side and tiles, and the temperature before it is fitted."""
+        return {
+            "classes": list(self._config.classes), "side_px": self._config.crop_px, "tile_px": self._config.tile_px, "temperature": 1.0,
+            "features": self._config.features,
+        }  # fmt: skip
+
+    def fitted(self, package: Package, engine: Engine, report: Say) -> dict[str, object]:
+        """The temperature at which the probabilities of the images set aside are most likely: it leaves the class as it is."""
+        count = len(self._config.classes)
+        vectors = vectors_of(package, engine, self.fit, self._config)
+        chances = np.stack([each[:, :count].mean(axis=0) for each in vectors]).astype(np.float64)
+        truth = np.array([self.number_of(image) for image in self.fit])
+        temperature = fit_temperature(chances, truth)
+        how = (
+            "images set aside"
+            if self.fit is not self.train
+            else "training images, because none are set aside"
         )
-        shown.append(apply(resize_to(without_debris(plane, norm), (side_px, side_px)), norm))
-    return np.stack(shown, axis=-1).astype(np.float32)
+        report(f"temperature {temperature:g}, fitted on {len(self.fit)} {how}")
+        return {"temperature": temperature}
 
 
-def _filters(channels: int, seed: int) -> NDArray[np.float32]:
-    """Random filters (F, C, 7, 7) whose weights add up to 0: they see texture, and no level."""
-    drawn = np.random.default_rng(seed).normal(size=(_FILTERS, channels, _SIDE, _SIDE))
-    drawn -= drawn.mean(axis=(1, 2, 3), keepdims=True)
-    drawn /= np.sqrt((drawn**2).sum(axis=(1, 2, 3), keepdims=True))
-    return np.asarray(drawn, np.float32)
+def fit_temperature(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """The temperature, within 0.5 to 8, that makes the true classes (n,) most likely by probabilities (n, K) (Guo et al. 2017)."""
 
+    def loss(logarithm: float) -> float:
+        told = tempered(chances, float(np.exp(logarithm)))[np.arange(len(truth)), truth]
+        return -float(np.log(np.maximum(told, _LEAST)).mean())
 
-def _responses(seen: Canvases, filters: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean and largest response of each filter: (N, 2 F)."""
-    identity = np.eye(2 * _FILTERS, dtype=np.float32)
-    body = _graph(filters, identity, np.zeros(2 * _FILTERS, np.float32), LOGITS)
-    return _run(body, seen).astype(np.float64)
-
-
-def _softmax(
-    responses: NDArray[np.float64], truth: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (2 F, K) and offsets (K,) of a multinomial logistic regression; responses are scaled to unit variance meanwhile."""
-    mean, scale = responses.mean(axis=0), responses.std(axis=0) + 1e-6
-    x = (responses - mean) / scale
-    wanted = np.eye(int(truth.max()) + 1)[truth]
-    shape = (x.shape[1] + 1, wanted.shape[1])
-    known = np.hstack([x, np.ones((len(x), 1))])
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        given = flat.reshape(shape)
-        logits = known @ given
-        logits -= logits.max(axis=1, keepdims=True)
-        chances = np.exp(logits)
-        chances /= chances.sum(axis=1, keepdims=True)
-        decay = _DECAY * given
-        decay[-1] = 0
-        error = -float(np.log(np.maximum(chances[wanted > 0], 1e-12)).mean()) + 0.5 * float(
-            (decay * given).sum()
-        )
-        return error, (known.T @ (chances - wanted) / len(x) + decay).ravel()
-
-    found = optimize.minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
-    weights = found[:-1] / scale[:, None]
-    return weights.astype(np.float32), (found[-1] - mean @ weights).astype(np.float32)
-
-
-def _graph(
-    filters: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    out: str = CHANCES,
-) -> bytes:
-    """Image (B, H, W, C) -> filters -> mean and largest response -> one number a class (B, K), as ONNX."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["first", "filters"], ["filtered"], pads=[_SIDE // 2] * 4, strides=[2, 2]),
-        helper.make_node("Relu", ["filtered"], ["response"]),
-        helper.make_node("GlobalAveragePool", ["response"], ["mean"]),
-        helper.make_node("GlobalMaxPool", ["response"], ["largest"]),
-        helper.make_node("Concat", ["mean", "largest"], ["both"], axis=1),
-        helper.make_node("Flatten", ["both"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weights", "offset"], [LOGITS]),
-        *([helper.make_node("Softmax", [LOGITS], [CHANCES], axis=1)] if out == CHANCES else []),
-    ]
-    constants = [
-        numpy_helper.from_array(array, name)
-        for name, array in (("filters", filters), ("weights", weights), ("offset", offset))
-    ]
-    image = helper.make_tensor_value_info(
-        "image", TensorProto.FLOAT, ["batch", "height", "width", filters.shape[1]]
-    )
-    given = helper.make_tensor_value_info(out, TensorProto.FLOAT, ["batch", offset.size])
-    model = helper.make_model(
-        helper.make_graph(nodes, "classes", [image], [given], constants),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR,
-        producer_name="cellcount",
-    )
-    body: bytes = model.SerializeToString()
-    return body
-
-
-def _run(model: Path | bytes, seen: Canvases) -> NDArray[np.float32]:
-    from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
-
-    keep_onnxruntime_silent()
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(
-        model if isinstance(model, bytes) else str(model), providers=["CPUExecutionProvider"]
-    )
-    return np.concatenate([session.run(None, {"image": one[None]})[0] for one in seen])
+    ends = (float(np.log(_COLDEST)), float(np.log(_HOTTEST)))
+    return round(float(np.exp(optimize.minimize_scalar(loss, bounds=ends, method="bounded").x)), 4)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from cellcount_core.domain.columns import Column, Kind, Merge, Null, Value
@@ -32,15 +33,35 @@ from cellcount_core.tasks.task import (
     View,
     read_section,
 )
+from cellcount_core.tasks.whole import tile_vectors
 
 _LEAST = 1e-6
+
+COLUMN = "class"
+"""The column of a table of truths that names the class of an image."""
+
+Chances = NDArray[np.float64]
+
+
+def tempered(chances: Chances, temperature: float) -> Chances:
+    """Probabilities (..., K) flattened (temperature above 1) or sharpened (below 1): p^(1/T), made to add up to 1 again.
+
+    >>> tempered(np.array([0.8, 0.2]), 2.0).round(3).tolist()
+    [0.667, 0.333]
+    """
+    if temperature == 1:
+        return chances
+    logits = np.log(np.maximum(chances, 1e-12)) / temperature
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float64)
 
 
 class ClassScoring:
     """Compares the class found for an image with its true one, from the column `class` of a table of truths."""
 
     truth = TruthKind.TABLE
-    names = ("class",)
+    names = (COLUMN,)
+    headline = "balanced_accuracy"
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = classes
@@ -50,7 +71,7 @@ class ClassScoring:
 
         Raises ConfigFault if the true class is not one of the package's.
         """
-        true = truth.values["class"]
+        true = truth.values[COLUMN]
         if true not in self._classes:
             raise ConfigFault(f"class {true!r} is none of the package's{nearest(true, self._classes)}")
         chances = found.values["probability"]
@@ -102,17 +123,24 @@ _SUM = 0.01
 
 
 class ClassesSection(TaskSection):
-    """`classes` are named in the order of the network's outputs; `side_px` is the side of the images that it takes."""
+    """`classes` are named in the order of the network's outputs; `side_px` is the side of the images that it takes.
+
+    `tile_px` is the side, in px of the field, of the tiles that it looks at; None if it looks at the field as one. `temperature` is what its
+    probabilities are flattened by so that they tell how often it is right. `features` numbers that describe the image come behind them.
+    """
 
     classes: tuple[str, ...] = Field(min_length=2)
     side_px: int = Field(ge=8)
+    tile_px: int | None = Field(None, ge=8)
+    temperature: float = Field(1.0, gt=0)
+    features: int = Field(0, ge=0)
 
 
 class Classes:
     """The task of telling one of several classes for each image."""
 
     name = "classes"
-    learning = None
+    learning = "cellcount_core.tasks.classes.learn:ClassesLearning"
     preparation = Preparation.FIXED
     example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64}
 
@@ -142,26 +170,42 @@ class ClassesHead:
 
     def __init__(self, package: Package) -> None:
         self._package = package
-        self._classes = read_section(ClassesSection, package).classes
+        self._section = read_section(ClassesSection, package)
 
     def find(self, view: View) -> Found:
-        """The class of a field. Raises ModelFault if the network's output is no probabilities of the package's classes."""
+        """The class of a field: of the mean over its tiles, if it is looked at in tiles.
+
+        Raises ModelFault if the network's output is no probabilities of the package's classes.
+        """
         with view.clock("infer"):
-            chances = view.vector()
-        expected = len(self._classes)
-        if chances.shape != (expected,) or not abs(float(chances.sum()) - 1) <= _SUM:
-            raise ModelFault(
-                f"package {self._package.name!r}: its network gives {chances.size} numbers of sum {float(chances.sum()):.3g}; "
-                f"probabilities of {expected} classes expected"
-            )
-        best = int(np.argmax(chances))
+            _, vectors = tile_vectors(view, self._section.tile_px)
+        chances, features = self._parts(vectors)
+        told = chances.mean(axis=0)
+        best = int(np.argmax(told))
+        described = tuple(map(float, features.mean(axis=0)))
+        domain = self._package.domain
         return Found(
             {
-                CLASS.name: self._classes[best],
-                CERTAINTY.name: float(chances[best]),
-                PROBABILITIES.name: tuple(float(chance) for chance in chances),
-            }
+                CLASS.name: self._section.classes[best],
+                CERTAINTY.name: float(told[best]),
+                PROBABILITIES.name: tuple(float(chance) for chance in told),
+            },
+            features=described or None,
+            unlike=domain.unlikeness(described) if domain is not None and described else None,
         )
+
+    def _parts(self, vectors: NDArray[np.float32]) -> tuple[Chances, NDArray[np.float64]]:
+        """Probabilities (n, K), at the package's temperature, and the features (n, F) behind them."""
+        count, described = len(self._section.classes), self._section.features
+        chances, features = np.split(vectors.astype(np.float64), [count], axis=1)
+        sums = chances.sum(axis=1)
+        if vectors.shape[1] != count + described or not (np.abs(sums - 1) <= _SUM).all():
+            raise ModelFault(
+                f"package {self._package.name!r}: its network gives {vectors.shape[1]} numbers, the first {count} of sum {float(sums[0]):.3g}; "
+                f""
+                f"probabilities of {count} classes expected{f' and {described} features' if described else ''}"
+            )
+        return tempered(chances, self._section.temperature), features
 
     def size(self, _: tuple[Plane, ...], __: CanvasMaps) -> SizeEstimate:
         """`NO_ESTIMATE`: a class does not depend on the size of objects."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,10 @@ from cellcount_core.training.augment import draw_crop
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.learning import Example, Images, Loss, Say, chances, split_images
 from cellcount_core.training.start import start_package
-from cellcount_core.training.variants import busiest
+from cellcount_core.training.variants import busiest, calibration_tiles
+
+if TYPE_CHECKING:
+    import keras
 
 
 class InstancesConfig(TrainConfig):
@@ -145,6 +148,10 @@ class LabelLesson:
         count = len(self.train)
         return np.full(count, 1 / count) if self._config.augment.kind == "none" else chances(self.train)
 
+    def statistics_chances(self, most: int | None = None) -> NDArray[np.float64]:
+        """See `training.learning.chances`."""
+        return chances(self.train[:most])
+
     def crop(self, rng: np.random.Generator, number: int) -> Example:
         """An augmented crop and its targets."""
         config = self._config
@@ -219,6 +226,9 @@ class LabelLesson:
         )
         return package
 
+    def finish(self, network: keras.Model) -> None:
+        """Nothing: all weights are taught."""
+
     def section(self, network: Mapping[str, object], report: Say) -> dict[str, object]:
         """Maps, separator, and the numbers for the estimate of sizes, which are kept together with the thresholds."""
         kept = self.kept(report)
@@ -271,6 +281,10 @@ class LabelLesson:
             return int(np.unique(window[window > 0]).size)
 
         return busiest(list(image.planes.values()), self._config.input.spec(), size, objects)
+
+    def calibration_tiles(self, stride: int) -> Sequence[NDArray[np.float32]]:
+        """See `training.variants.calibration_tiles`."""
+        return calibration_tiles(self.train, self._config.input.spec(), stride)
 
     def golden_arrays(
         self, section: Mapping[str, object], maps: NDArray[np.float32]

@@ -17,6 +17,7 @@ class LabelScoring:
 
     truth = TruthKind.LABELS
     names = ()
+    headline = "f1_50"
 
     def score(self, truth: Truth, found: Found) -> Compared:
         """Compare the objects of one image. Raises ValueError if the label images (H, W) differ in shape."""

@@ -29,6 +29,7 @@ class ViabilityScoring:
 
     truth = TruthKind.TABLE
     names = _COLUMNS
+    headline = "intervals_that_hold"
 
     def score(self, truth: Truth, found: Found) -> Compared:
         """The row of one image: true and found numbers, both viabilities in %, and whether the interval holds the true one.
@@ -110,6 +111,7 @@ class BoxedViabilityScoring:
     """
 
     truth = TruthKind.BOXES
+    headline = "balanced_accuracy"
 
     def __init__(self, classes: Mapping[str, str]) -> None:
         self.names = tuple(classes)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import Package, find_package, read_for_writing, write_package
-from cellcount_core.tasks.classes.learn import train_classes
 from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.contract.tasks.task_contract import WELLS, TaskContract
+from tests.random_features import train_classes
 
 SHAPE = (180, 200)
 

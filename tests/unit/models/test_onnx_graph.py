@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
-from cellcount_core.models.families.onnx_graph import Growing, layer_weights, onnx_graph, write_onnx
+from cellcount_core.models.families import Growing
+from cellcount_core.models.families.onnx_graph import layer_weights, onnx_graph, write_onnx
 from cellcount_core.models.families.unet import build_unet, fold_batch_norm, stride
 
 keras = pytest.importorskip("keras", reason="Keras is not installed (extra: train)")

@@ -138,7 +138,8 @@ def of_boxes(folder: Path, finished: TrainConfig, **changes: object) -> BoxesCon
 def test_a_package_of_another_task_gives_every_layer_but_the_last(
     tmp_path: Path, finished: TrainConfig
 ) -> None:
-    from cellcount_core.models.families.unet import LOGITS, build_unet
+    from cellcount_core.models.families import LOGITS
+    from cellcount_core.models.families.unet import build_unet
     from cellcount_core.training.network import compiled
 
     package = load_package(Path(finished.package_dir))

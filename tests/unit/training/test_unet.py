@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.models.families.unet import LOGITS, build_unet, fold_batch_norm, receptive_radius, stride
+from cellcount_core.models.families import LOGITS
+from cellcount_core.models.families.unet import build_unet, fold_batch_norm, receptive_radius, stride
 
 keras = pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytestmark = pytest.mark.slow
