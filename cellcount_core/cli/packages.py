@@ -228,7 +228,7 @@ def report_lines(evaluation: Evaluation) -> list[str]:
         for group in table.groups:
             cells = "".join(f"{shown(name, group.figures[name].value):>17}" for name in columns)
             lines.append(f"{group.name:<30}{group.images:>8,}{group.objects:>9,}{cells}")
-    return [*lines, ""]
+    return [*lines, *evaluation.words, ""]
 
 
 class ProgressLine:

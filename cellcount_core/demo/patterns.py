@@ -114,11 +114,11 @@ def _spot(sigma: float, side: int) -> NDArray[np.float64]:
 
 
 def _shape(rng: np.random.Generator, shape: str) -> NDArray[np.float64]:
-    """A shape (9, 9) of values from 0 to 1."""
+    """A shape (9, 9), about 1 where it is brightest."""
     at = np.arange(_SLOT) - _SLOT // 2
     distance = np.hypot(at[:, None], at[None, :])
     if shape == "dots":
-        return _spot(0.9, _SLOT)
+        return 1.3 * _spot(1.3, _SLOT)
     if shape == "rings":
         ring: NDArray[np.float64] = np.exp(-((distance - 2.9) ** 2) / 0.6)
         return ring
@@ -128,7 +128,7 @@ def _shape(rng: np.random.Generator, shape: str) -> NDArray[np.float64]:
     angle = rng.uniform(0, np.pi)
     along = at[None, :] * np.cos(angle) + at[:, None] * np.sin(angle)
     across = -at[None, :] * np.sin(angle) + at[:, None] * np.cos(angle)
-    bar: NDArray[np.float64] = np.exp(-(across**2) / 0.9) / (1 + np.exp(4 * (np.abs(along) - 3.6)))
+    bar: NDArray[np.float64] = np.exp(-(across**2) / 1.6) / (1 + np.exp(4 * (np.abs(along) - 3.9)))
     return bar
 
 

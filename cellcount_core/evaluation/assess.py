@@ -27,7 +27,7 @@ from cellcount_core.pipeline.context import prepare_process
 from cellcount_core.pipeline.field import PlanesKit, planes_kit
 from cellcount_core.tasks.matching import ImageScore
 from cellcount_core.tasks.object_size.looks import tells_sizes
-from cellcount_core.tasks.task import Compared, Found, Truth, task_of
+from cellcount_core.tasks.task import Compared, Found, TellsInWords, Truth, task_of
 
 ALL = "all"
 HELD_OUT = "val"
@@ -153,6 +153,7 @@ class Evaluation:
 
     `figures` are those of objects, each with its bootstrap interval, and those of the task itself, without one. `worst` are the images
     with the lowest AP at IoU 0.5, the worst first; images with AP 1 are left out. A task without objects has no `tables` and no `worst`.
+    `words` is what the task tells beside its figures, a line each.
     """
 
     package: Package
@@ -164,6 +165,7 @@ class Evaluation:
     tables: tuple[GroupTable, ...]
     sizes: SizeCheck | None
     worst: tuple[Shown, ...]
+    words: tuple[str, ...] = ()
 
     @property
     def scores(self) -> tuple[ImageScore, ...]:
@@ -206,7 +208,8 @@ def assess(
             worst = sorted([*worst, *shown], key=_badness)[:WORST]
             progress(done, len(data.entries))
     scores = [row.score for row in rows if row.score is not None]
-    own = task_of(package).scoring(package).figures(scored)
+    scoring = task_of(package).scoring(package)
+    own = scoring.figures(scored)
     return Evaluation(
         package=package,
         engine=name,
@@ -218,6 +221,7 @@ def assess(
         tables=_tables(scores) if scores else (),
         sizes=check_sizes(rows) if diameter == "auto" and tells_sizes(package) else None,
         worst=tuple(shown for shown in worst if shown.score.matches[0].ap < 1),
+        words=tuple(scoring.words(scored)) if isinstance(scoring, TellsInWords) else (),
     )
 
 

@@ -86,6 +86,7 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
         },
         "bootstrap": {"over": "images", "resamples": RESAMPLES, "seed": SEED, "level": LEVEL},
         "figures": _intervals(evaluation.figures),
+        **({"words": list(evaluation.words)} if evaluation.words else {}),
         **(objects if evaluation.scores else {}),
         "images": [image_row(row) for row in evaluation.rows],
     }  # fmt: skip

@@ -24,7 +24,8 @@ from cellcount_core.labelled.folders import (
     split_folders,
 )
 from cellcount_core.labelled.image import Image_co, ImageEntry, LabelledEntry, LabelledImage, Pictured
-from cellcount_core.labelled.patterns import PatternFault, PatternImage, list_patterns, skipping
+from cellcount_core.labelled.patterns import PatternFault, list_patterns, skipping
+from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.tasks.task import TruthKind
 
 Image = TypeVar("Image", bound=Pictured)
@@ -134,7 +135,7 @@ def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[B
 
 def _patterned(
     path: Path, roles: Sequence[str], names: Sequence[str], reading: BoxReading
-) -> Listing[PatternImage]:
+) -> Listing[WholeImage]:
     faulty = reading.policy[BoxFault.NO_IMAGE] == "skip"
     policy = skipping(list(PatternFault) if faulty else ())
     data = list_patterns(path, roles, names, table=reading.table, policy=policy)

@@ -18,16 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from cellcount_core.domain.errors import ConfigFault, matching, nearest
-from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.folders import IMAGES, TableRow, read_rows
-from cellcount_core.labelled.image import (
-    IMAGE_SUFFIXES,
-    Files,
-    first_file,
-    of_roles,
-    read_files,
-)
-from cellcount_core.tasks.task import Truth
+from cellcount_core.labelled.image import IMAGE_SUFFIXES, Files
+from cellcount_core.labelled.whole import WholeEntry
+from cellcount_core.tasks.patterns.score import COLUMN, SEPARATOR
 
 ID, TARGET, NONE = "Id", "Target", "none"
 STRUCTURES = "structures"
@@ -108,53 +102,13 @@ class PatternReport:
         return told if self.faults else [*told, "no faults"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PatternImage:
-    """One image with the names of the patterns that it shows. `planes` are its raw channels (H, W) by name, in order."""
-
-    id: str
-    planes: Mapping[str, Plane]
-    patterns: tuple[str, ...]
-    group: str
-    modality: str = ""
-    um_per_px: float | None = None
-    bit_max: int = 0
-    diameter_px: float = 0.0
-
-    @property
-    def truth(self) -> Truth:
-        """What is true of the image: its patterns."""
-        return Truth(self.id, self.modality, classes=self.patterns)
-
-
-@dataclass(frozen=True, slots=True)
-class PatternEntry:
-    """An image that a table lists, not read yet."""
-
-    id: str
-    files: Files
-    patterns: tuple[str, ...]
-    split: str = ""
-    group: str = ""
-    modality: str = ""
-
-    def load(self, roles: Sequence[str] = ()) -> PatternImage:
-        """Read the image, its channels in the order of `roles`. Raises ConfigFault naming the file if it cannot be read."""
-        pixels = read_files(self.files, roles)
-        pixels = of_roles(pixels, roles or ("",), str(first_file(self.files)))
-        group = self.group or self.id
-        return PatternImage(
-            self.id, pixels.planes, self.patterns, group, self.modality, pixels.um_per_px, pixels.bit_max
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class PatternData:
     """A data set of patterns: its table, its images, not yet read, the names of the patterns in their order, and the report of its faults."""
 
     path: Path
     names: tuple[str, ...]
-    entries: tuple[PatternEntry, ...]
+    entries: tuple[WholeEntry, ...]
     report: PatternReport
 
 
@@ -213,6 +167,11 @@ def _checked_names(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     return names
 
 
+def patterns_of(values: Mapping[str, str]) -> tuple[str, ...]:
+    """The patterns among what is true of an image."""
+    return tuple(values[COLUMN].split(SEPARATOR)) if values[COLUMN] else ()
+
+
 class _Faults:
     """Gathers faults, each with what is done about its kind."""
 
@@ -240,7 +199,7 @@ def read_annotations(
     """The rows of a table of patterns, without looking for images. Raises ConfigFault with all faults of the table that are refused."""
     faults = _Faults(policy or {})
     found = _annotations(table, names, faults)
-    _refuse(_report(table, names, found, faults))
+    _refuse(_report(table, names, [one.patterns for one in found], faults))
     return found
 
 
@@ -292,8 +251,14 @@ def check_patterns(
             )
         else:
             image: Files = own[""] if "" in own else {role: own[role] for role in roles}
-            entries.append(PatternEntry(row.id, image, row.patterns, row.split, row.group, row.modality))
-    return PatternData(where, tuple(names), tuple(entries), _report(where, names, entries, faults))
+            values = {COLUMN: SEPARATOR.join(row.patterns)}
+            entries.append(WholeEntry(row.id, image, values, row.split, row.modality, row.group))
+    return PatternData(
+        where,
+        tuple(names),
+        tuple(entries),
+        _report(where, names, [patterns_of(one.values) for one in entries], faults),
+    )
 
 
 def _refuse(report: PatternReport) -> None:
@@ -306,9 +271,9 @@ def _refuse(report: PatternReport) -> None:
 
 
 def _report(
-    where: Path, names: Sequence[str], left: Sequence[Annotation] | Sequence[PatternEntry], faults: _Faults
+    where: Path, names: Sequence[str], left: Sequence[tuple[str, ...]], faults: _Faults
 ) -> PatternReport:
-    told = Counter(name for one in left for name in one.patterns)
+    told = Counter(name for own in left for name in own)
     return PatternReport(str(where), len(left), {name: told[name] for name in names}, tuple(faults.found))
 
 

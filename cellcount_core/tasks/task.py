@@ -309,6 +309,15 @@ class Scoring(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsInWords(Protocol):
+    """A scoring that has something to tell which no figure says."""
+
+    def words(self, scored: Sequence[Compared]) -> list[str]:
+        """What a reader of the figures should know, a line each; `scored` is as in `Scoring.figures`."""
+        ...
+
+
 class Task(Protocol):
     """A kind of question asked about a field; a package's network answers it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +20,9 @@ from cellcount_core.labelled.box_voc import Counting
 from cellcount_core.labelled.boxes import BoxData, BoxReading, list_boxes
 from cellcount_core.models.families import family_named
 from cellcount_core.models.package import InputSpec
+
+if TYPE_CHECKING:
+    import keras
 
 
 class DataConfig(Section):
@@ -164,7 +167,8 @@ class TrainConfig(Section):
     `start_from`, the name or folder of a package, gives the first weights and whatever is left out here: network, object, input and
     what belongs to the task (see training/start.py). Every `validate_every` steps (0: never) the watched images are looked at whole.
     `data_parallel` "auto" shares each batch among the GPUs of this machine. `int8` "auto" tries the network in 8-bit integers, and
-    ships it if it counts as float32 does; "off" leaves it out.
+    ships it if it counts as float32 does; "off" leaves it out. With `stop_after` a run ends when the validation loss has not fallen for so
+    many checkpoints (0: never), and the checkpoint at which it was lowest is the one that counts.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
@@ -192,6 +196,7 @@ class TrainConfig(Section):
     threads: int = Field(0, ge=0)
     data_parallel: Literal["auto", "off"] = "auto"
     int8: Literal["auto", "off"] = "auto"
+    stop_after: int = Field(0, ge=0)
     checkpoint_every: int = Field(250, ge=1)
     validate_every: int = Field(1000, ge=0)
     work_dir: Place
@@ -200,6 +205,9 @@ class TrainConfig(Section):
     def outputs(self) -> tuple[str, ...]:
         """Names of the maps that the network gives, in order. Every task's settings say it."""
         raise NotImplementedError
+
+    def begin(self, network: keras.Model) -> None:
+        """Set weights that a new network begins with and that are not drawn. Most have none."""
 
     def of_network(self) -> dict[str, int | float | str | bool | list[int]]:
         """What of the network's configuration follows from other settings, beside its ends."""

@@ -24,7 +24,7 @@ from cellcount_core.evaluation.evaluate import (
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families import family_named
-from cellcount_core.models.families.onnx_graph import Weights, layer_weights
+from cellcount_core.models.families.onnx_graph import layer_weights
 from cellcount_core.models.manifest import FORMAT, MANIFEST
 from cellcount_core.models.package import Package, load_package, read_for_writing, write_package
 from cellcount_core.tasks.task import task_of
@@ -76,7 +76,7 @@ def export_package(config: TrainConfig, lesson: Lesson, *, report: Say = print) 
     lesson.finish(network)
     folded_config, folded = family_named(config.family).fold(config.network, network)
     folded.save_weights(folder / WEIGHTS)
-    package = _complete(config, lesson, folder, folded_config, layer_weights(folded), step, report)
+    package = _complete(config, lesson, folder, folded_config, folded, step, report)
     _write_counts(config, package, lesson)
     if (final / CARD).is_file():
         shutil.copy(final / CARD, folder / CARD)
@@ -144,18 +144,25 @@ def _runner(path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     return lambda canvas: np.asarray(session.run(None, {name: np.ascontiguousarray(canvas[None])})[0][0])
 
 
+def _by_keras(network: keras.Model) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    return lambda canvas: np.asarray(network.predict_on_batch(canvas[None]), np.float32)[0]
+
+
 def _complete(
     config: TrainConfig,
     lesson: Lesson,
     folder: Path,
     network: dict[str, object],
-    weights: Weights,
+    folded: keras.Model,
     step: int,
     report: Say,
 ) -> Package:
     family = family_named(config.family)
-    (folder / ONNX).write_bytes(family.graph(network, weights, "resize").SerializeToString())
-    run = _runner(folder / ONNX)
+    as_graph = family.has_graph(network)
+    if as_graph:
+        weights = layer_weights(folded)
+        (folder / ONNX).write_bytes(family.graph(network, weights, "resize").SerializeToString())
+    run = _runner(folder / ONNX) if as_graph else _by_keras(folded)
     total = family.stride(network)
     section = lesson.section({"stride": total, "receptive_radius": family.radius(network)}, report)
     crops = lesson.golden_crops(total)
@@ -179,15 +186,16 @@ def _complete(
         },
         "network": network,
         config.task: section,
-        "engines": {"keras": {"file": WEIGHTS}, "onnxruntime": {"file": ONNX}},
+        "engines": {"keras": {"file": WEIGHTS}, **({"onnxruntime": {"file": ONNX}} if as_graph else {})},
         "golden": {"file": GOLDEN, "atol": _GOLDEN_ATOL},
         "accuracy": {},
         "training": _training(config, lesson, step),
     }  # fmt: skip
     package = write_package(folder, manifest)
-    section |= lesson.fitted(package, load_engine(package, "onnxruntime", 1), report)
+    float32 = "onnxruntime" if as_graph else "keras"
+    section |= lesson.fitted(package, load_engine(package, float32, 1), report)
     put_found(lesson, section, folder)
-    if config.int8 == "auto":
+    if config.int8 == "auto" and as_graph:
         write_int8(
             network, weights, lesson.calibration_tiles(total), folder / INT8.file, family=config.family
         )
@@ -210,8 +218,10 @@ def finish_package(
     # An estimate of the size looks at many sizes, and Keras compiles for each: float16 is tried at one scale.
     whole = family_named(config.family).radius(config.network) == 0
     int8, float16 = (INT8_VECTOR, FLOAT16_VECTOR) if whole else (INT8, FLOAT16)
-    tried = ((int8, lesson.diameters()), (float16, lesson.diameters()[:1]))
-    for variant, diameters in tried if config.int8 == "auto" else tried[1:]:
+    tried = [(int8, lesson.diameters())] if config.int8 == "auto" else []
+    tried.append((float16, lesson.diameters()[:1]))
+    # Variants are held against the graph in float32.
+    for variant, diameters in tried if family_named(config.family).has_graph(config.network) else ():
         manifest = add_variant(
             folder, manifest, variant, lesson.fitting_images(), report, diameters=diameters, gate=Tolerance()
         )

@@ -133,7 +133,7 @@ def config_digest(config: TrainConfig) -> str:
     config = started(config)
     left_out: dict[str, bool | set[str]] = dict.fromkeys(
         (
-            "work_dir", "package_dir", "checkpoint_every", "validate_every", "threads", "data_parallel", "int8",
+            "work_dir", "package_dir", "checkpoint_every", "validate_every", "stop_after", "threads", "data_parallel", "int8",
             "version", "description", "start_from",
         ),
         True,
@@ -183,6 +183,7 @@ def compiled(config: TrainConfig, steps: int) -> tuple[keras.Model, keras.Model]
     network = family_named(config.family).build(config.network, config.dtype)
     learning = learning_of(config.task)
     _begin_with(network, learning.first_chance(config))
+    config.begin(network)
     load_start(config, network)
     trainee = keras.Model(network.input, network.get_layer(LOGITS).output)
     trainee.compile(

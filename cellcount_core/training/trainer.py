@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from cellcount_core.training.network import (
     total_steps,
 )
 from cellcount_core.training.start import (
+    CHECKPOINT,
     hold_start,
     load_checkpoint,
     load_lesson,
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 
 _VALIDATION_BATCHES = 3
+
+BEST = "lowest.npz"
+"""Copy of the checkpoint at which the validation loss was lowest, for runs that stop when it rises."""
 
 
 def train(config: TrainConfig, *, report: Say = print) -> Path:
@@ -78,6 +84,9 @@ def train_network(config: TrainConfig, lesson: Lesson, *, report: Say = print) -
         network, trainee = compiled(config, steps)
         data = data_digest(lesson, config.data.partial)
         start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config), data)
+        if start and _stopped(config, start):
+            report(f"ended at step {start}: the validation loss has not fallen since")
+            return
         if start:
             report(f"going on from step {start}")
         elif config.start_from:
@@ -115,6 +124,36 @@ def _run_steps(
             write_curve(work_dir, points)
             report(progress_line(points[-1], steps, (time.monotonic() - since) / (done - start)))
             seen, whole = [], {}
+            if config.stop_after and _has_risen(config, points):
+                report(
+                    f"stopped at step {done}: the validation loss has been above that of step {_lowest(points)} since"
+                )
+                return
+
+
+def _lowest(points: Sequence[CurvePoint]) -> int:
+    """The step at which the validation loss was lowest."""
+    return min(points, key=lambda point: point.validation_loss).step
+
+
+def _stopped(config: TrainConfig, step: int) -> bool:
+    """Whether the run in the work folder ended with the checkpoint of `step` because the validation loss had risen since."""
+    points = read_curve(Path(config.work_dir).expanduser())
+    since = sum(point.step > step for point in points)
+    return 0 < config.stop_after <= since and _lowest(points) == step
+
+
+def _has_risen(config: TrainConfig, points: Sequence[CurvePoint]) -> bool:
+    """Keep the checkpoint at which the validation loss was lowest; bring it back, and say so, if it has not fallen for long enough."""
+    work_dir = Path(config.work_dir).expanduser()
+    lowest = _lowest(points)
+    if lowest == points[-1].step:
+        shutil.copyfile(work_dir / CHECKPOINT, work_dir / BEST)
+        return False
+    if sum(point.step > lowest for point in points) < config.stop_after or not (work_dir / BEST).is_file():
+        return False
+    (work_dir / BEST).replace(work_dir / CHECKPOINT)
+    return True
 
 
 def _point(

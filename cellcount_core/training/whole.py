@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cellcount_core.domain.settings import Place
 from cellcount_core.evaluation.evaluate import Diameter, counting_of, in_turn, pixels_of
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.engines import Engine
-from cellcount_core.models.families.pooled import POOLED, fit_features
+from cellcount_core.models.families.pooled import POOLED, fit_features, load_backbone
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import planes_kit, prepare
 from cellcount_core.tasks.whole import starts, tile_vectors
@@ -56,6 +57,8 @@ class WholeConfig(TrainConfig):
     Images are resized to `crop_px` a side, whatever the ratio of their sides. `tile_px`, if it is given, cuts them into tiles of so many px of
     the image instead, which are resized to that side. `features` is the number of numbers that describe an image beside its classes; by them
     images unlike the training set are told (0: they are not).
+
+    `network.backbone` names a network of keras.applications; `backbone_weights` are what it begins with: the path of a file, or "imagenet".
     """
 
     family: ClassVar[str] = "pooled"
@@ -67,8 +70,26 @@ class WholeConfig(TrainConfig):
     crop_px: int = Field(128, ge=8)
     tile_px: int | None = Field(None, ge=8)
     features: int = Field(8, ge=0, le=32)
+    backbone_weights: Place = ""
     cache: CacheConfig = CacheConfig()
     augment: WholeAugment = WholeAugment()
+
+    @model_validator(mode="after")
+    def _backbone_fits(self) -> WholeConfig:
+        named = self.network.get("backbone")
+        if self.backbone_weights and not named:
+            raise ValueError("backbone_weights: network.backbone does not say of which network")
+        if named and self.optimiser.ema:
+            raise ValueError(
+                f"optimiser.ema: 0 expected with network.backbone (got {self.optimiser.ema:g}): the statistics in its layers are those of the "
+                "weights as they are, not of averaged ones"
+            )
+        return self
+
+    def begin(self, network: keras.Model) -> None:
+        """Load the weights of the backbone. Raises ModelFault if they cannot be had."""
+        if self.backbone_weights:
+            load_backbone(network, str(self.network["backbone"]), self.backbone_weights)
 
     def of_network(self) -> dict[str, int | float | str | bool | list[int]]:
         """What the outputs are, the number of features, and the side where the network works at one side alone."""

@@ -56,7 +56,8 @@ class Family:
     computing in `dtype`. `fold` puts batch normalisation into the convolutions: it takes the network too and gives the new configuration and
     network. `graph` makes the ONNX graph from the weights of a folded network. `stride` is what sides of the input must be multiples of, and
     `radius` how far, in px, an input pixel reaches in a map (0 for networks without maps). `float_nodes` names the nodes of the graph that
-    stay in float32 when the rest becomes 8-bit integers.
+    stay in float32 when the rest becomes 8-bit integers. `has_graph` says whether a network can be written as ONNX; one that cannot runs by
+    Keras alone.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Family:
     stride: Callable[[NetworkConfig], int]
     radius: Callable[[NetworkConfig], int]
     float_nodes: Callable[[NetworkConfig], tuple[str, ...]]
+    has_graph: Callable[[NetworkConfig], bool] = lambda _: True
 
 
 def _unet() -> Family:
@@ -96,6 +98,7 @@ def _pooled() -> Family:
         pooled.pooled_stride,
         lambda _: 0,
         pooled.float_nodes,
+        lambda config: not pooled.parse_pooled(config).backbone,
     )
 
 

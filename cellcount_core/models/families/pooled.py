@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FEATURES = "features"
 """Name of the layer that describes the image."""
 
+BACKBONE = "backbone"
+"""Name of the network of keras.applications within a network."""
+
 POOLED = "pooled"
 """Name of the layer that gives the vector which the last dense layer sees."""
 
@@ -48,7 +51,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
 """What a configuration means by the name of a preset."""
 
 _ENDS: Mapping[str, object] = {
-    "preset": "compact", "inputs": 1, "outputs": 1, "output": "softmax", "side": 0, "features": 0,
+    "preset": "compact", "inputs": 1, "outputs": 1, "output": "softmax", "side": 0, "features": 0, "heads": 1, "backbone": "",
 }  # fmt: skip
 
 
@@ -61,6 +64,8 @@ class PooledConfig:
     the last one too if `pool` is "flatten". `residual` adds the input of a convolution to its output where both have as many channels. `pool`
     makes one vector of the last maps: all their pixels ("flatten", for images of `side` px alone), their means ("average"), or their means and
     maxima ("both"). `dense` are the widths of hidden layers. `dropout` is the share of the last vector that is left out while it trains.
+    `heads` cuts the hidden layers and the outputs into so many equal groups, none of which sees the units of another. `backbone` names a network
+    of keras.applications that takes the place of the convolutions; it runs by Keras alone.
     """
 
     inputs: int
@@ -76,6 +81,8 @@ class PooledConfig:
     dense: tuple[int, ...]
     dropout: float
     features: int
+    heads: int
+    backbone: str
 
     def settings(self) -> dict[str, object]:
         """All of it by name."""
@@ -109,7 +116,10 @@ def parse_pooled(config: Mapping[str, object]) -> PooledConfig:
         dense=() if isinstance(dense, Sequence) and not dense else integers(dense, "dense"),
         dropout=_share(merged["dropout"], "dropout"),
         features=_from_0(merged["features"], "features"),
+        heads=integer(merged["heads"], "heads"),
+        backbone=str(merged["backbone"]),
     )
+    _check_heads(parsed)
     if parsed.stem not in (1, 2):
         raise ModelFault(f"network.stem: 1 or 2 expected (got {parsed.stem})")
     if len(parsed.convolutions) != len(filters):
@@ -123,7 +133,23 @@ def parse_pooled(config: Mapping[str, object]) -> PooledConfig:
     return parsed
 
 
+def _check_heads(spec: PooledConfig) -> None:
+    if spec.heads == 1:
+        return
+    if not spec.dense:
+        raise ModelFault(
+            f"network.heads: {spec.heads} heads need a hidden layer to have one each: network.dense, for example [256]"
+        )
+    for number, what in ((spec.outputs, "outputs"), *((width, "units of `dense`") for width in spec.dense)):
+        if number % spec.heads:
+            raise ModelFault(
+                f"network.heads: {number} {what} cannot be shared equally among {spec.heads} heads"
+            )
+
+
 def _stride(spec: PooledConfig) -> int:
+    if spec.backbone:
+        return 32
     return int(spec.stem * 2 ** (len(spec.filters) - (0 if spec.pool == "flatten" else 1)))
 
 
@@ -143,20 +169,15 @@ def build_pooled(config: Mapping[str, object], *, dtype: str = "float32") -> ker
     layers = keras.layers
     side = spec.side if spec.pool == "flatten" else None
     image = keras.Input((side, side, spec.inputs), name="image")
-    x = image
-    if spec.stem == 2:
-        x = _convolve(x, spec, dtype, spec.filters[0], "stem", kernel=_STEM_KERNEL, strides=2)
-    for level, width in enumerate(spec.filters):
-        for index in range(spec.convolutions[level]):
-            x = _convolve(x, spec, dtype, width, f"down{level}_{index}")
-        if level < len(spec.filters) - 1 or spec.pool == "flatten":
-            x = layer_class("MaxPooling2D")(2, dtype=dtype, name=f"pool{level}")(x)
+    x = _backbone(image, spec) if spec.backbone else _convolutions(image, spec, dtype)
     x = _vector(x, spec, dtype)
     for number, width in enumerate(spec.dense):
-        x = layers.Dense(width, activation="relu", dtype=dtype, name=f"dense{number}")(x)
+        own = _within_heads(spec, spec.dense[number - 1], width) if number else {}
+        x = layers.Dense(width, activation="relu", dtype=dtype, name=f"dense{number}", **own)(x)
     x = layers.Activation("linear", dtype="float32", name=POOLED)(x)
     seen = layers.Dropout(spec.dropout, dtype="float32", name="dropout")(x) if spec.dropout else x
-    logits = layers.Dense(spec.outputs, dtype="float32", name=LOGITS)(seen)
+    own = _within_heads(spec, spec.dense[-1], spec.outputs) if spec.dense else {}
+    logits = layers.Dense(spec.outputs, dtype="float32", name=LOGITS, **own)(seen)
     told = layers.Activation(spec.output, dtype="float32", name="told")(logits)
     if not spec.features:
         return keras.Model(image, told, name="pooled")
@@ -164,6 +185,96 @@ def build_pooled(config: Mapping[str, object], *, dtype: str = "float32") -> ker
     return keras.Model(
         image, layers.Concatenate(dtype="float32", name="vector")([told, described]), name="pooled"
     )
+
+
+def _convolutions(x: keras.KerasTensor, spec: PooledConfig, dtype: str) -> keras.KerasTensor:
+    if spec.stem == 2:
+        x = _convolve(x, spec, dtype, spec.filters[0], "stem", kernel=_STEM_KERNEL, strides=2)
+    for level, width in enumerate(spec.filters):
+        for index in range(spec.convolutions[level]):
+            x = _convolve(x, spec, dtype, width, f"down{level}_{index}")
+        if level < len(spec.filters) - 1 or spec.pool == "flatten":
+            x = layer_class("MaxPooling2D")(2, dtype=dtype, name=f"pool{level}")(x)
+    return x
+
+
+def _backbone(image: keras.KerasTensor, spec: PooledConfig) -> keras.KerasTensor:
+    """The maps of a network of keras.applications. A convolution makes the three channels that it looks at of the image's."""
+    import keras
+
+    layers = keras.layers
+    known = sorted(name for name in dir(keras.applications) if name[:1].isupper())
+    if spec.backbone not in known:
+        raise ModelFault(
+            f"network.backbone: {spec.backbone!r} is no network of keras.applications{nearest(spec.backbone, known)}"
+        )
+    colours = layers.Conv2D(3, 1, use_bias=True, kernel_initializer=_mean_of(spec.inputs), name="colours")(
+        image
+    )
+    colours = layers.Rescaling(255.0, name="levels")(colours)
+    body = getattr(keras.applications, spec.backbone)(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    body.name = BACKBONE
+    return body(colours)
+
+
+def _mean_of(inputs: int) -> keras.initializers.Initializer:
+    import keras
+
+    if inputs == 3:
+        return keras.initializers.Identity()
+    return keras.initializers.Constant(1 / inputs)
+
+
+def load_backbone(network: keras.Model, name: str, weights: str) -> None:
+    """Load the weights of a backbone: from a file, or "imagenet" from the cache of Keras or from where Keras fetches them.
+
+    Raises ModelFault in words if they cannot be had, or are those of another network.
+    """
+    import keras
+
+    body = network.get_layer(BACKBONE)
+    if weights != "imagenet":
+        try:
+            body.load_weights(weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelFault(
+                f"backbone_weights: {weights}: not weights of {name}, without its last layers: {error}"
+            ) from error
+        return
+    try:
+        given = getattr(keras.applications, name)(
+            include_top=False, weights="imagenet", input_shape=(None, None, 3)
+        )
+    except Exception as error:
+        raise ModelFault(
+            f"backbone_weights: those of {name} for imagenet are neither in the cache of Keras ({keras.config.keras_home()}/models) nor can they be "
+            f"fetched here ({str(error).splitlines()[0]:.160}); give the path of a file of weights without the last layers (…_notop.h5)"
+        ) from error
+    body.set_weights(given.get_weights())
+
+
+def _within_heads(spec: PooledConfig, before: int, after: int) -> dict[str, object]:
+    """What keeps a dense layer's weights between units of one head, the others 0."""
+    if spec.heads == 1:
+        return {}
+    import keras
+    from keras import ops
+
+    block = np.kron(
+        np.eye(spec.heads, dtype=np.float32), np.ones((before // spec.heads, after // spec.heads), np.float32)
+    )
+
+    class Within(keras.constraints.Constraint):  # type: ignore[misc]
+        def __call__(self, weights: keras.KerasTensor) -> keras.KerasTensor:
+            return weights * ops.cast(ops.convert_to_tensor(block), weights.dtype)
+
+    drawn = keras.initializers.GlorotUniform()
+    return {
+        "kernel_initializer": lambda shape, dtype=None: Within()(drawn(shape, dtype=dtype)),
+        "kernel_constraint": Within(),
+    }
 
 
 def _convolve(
@@ -208,6 +319,8 @@ def _vector(x: keras.KerasTensor, spec: PooledConfig, dtype: str) -> keras.Keras
 
 def fold_pooled(config: Mapping[str, object], network: keras.Model) -> tuple[dict[str, object], keras.Model]:
     """The same network without batch normalisation, which is put into the convolutions, and its configuration."""
+    if parse_pooled(config).backbone:
+        return dict(config), network
     folded_config = {**config, "batch_norm": False}
     folded = build_pooled(folded_config)
     fold_into(folded, network)
@@ -261,6 +374,8 @@ def pooled_graph(config: Mapping[str, object], weights: Weights) -> onnx.ModelPr
     Raises ModelFault if the configuration keeps batch normalisation, or the weights are not those of its layers.
     """
     spec = parse_pooled(config)
+    if spec.backbone:
+        raise ModelFault(f"network.backbone: {spec.backbone} is not written as ONNX; it runs by Keras")
     if spec.batch_norm:
         raise ModelFault("network.batch_norm: fold it into the convolutions before the network becomes ONNX")
     graph = Graph(weights, "resize")

@@ -21,6 +21,9 @@ Chances = NDArray[np.float64]
 Shown = NDArray[np.bool_]
 """Which image shows which pattern (N, K)."""
 
+COLUMN, SEPARATOR = "patterns", "; "
+"""Where what is true of an image names its patterns, and what stands between them."""
+
 FLAT = (0.5, 0.15)
 """Thresholds for all patterns that the package's own are compared with."""
 
@@ -104,21 +107,22 @@ class PatternScoring:
 
         Raises ConfigFault if the truth names a pattern that the package does not tell.
         """
-        for name in truth.classes:
+        true = truth.values[COLUMN].split(SEPARATOR) if truth.values[COLUMN] else []
+        for name in true:
             if name not in self.names:
                 raise ConfigFault(f"pattern {name!r} is none of the package's{nearest(name, self.names)}")
         chances, told = found.values["probability"], found.values["patterns"]
         assert isinstance(chances, Sequence) and isinstance(told, Sequence)
-        missed = [name for name in truth.classes if name not in told]
-        excess = [str(name) for name in told if name not in truth.classes]
+        missed = [name for name in true if name not in told]
+        excess = [str(name) for name in told if name not in true]
         values: dict[str, Value] = {
-            "true": "; ".join(truth.classes), "found": "; ".join(map(str, told)), "missed": "; ".join(missed), "excess": "; ".join(excess),
+            "true": SEPARATOR.join(true), "found": SEPARATOR.join(map(str, told)), "missed": SEPARATOR.join(missed), "excess": SEPARATOR.join(excess),
             "right": not missed and not excess,
         }  # fmt: skip
         return ComparedPatterns(
             values,
             chances=tuple(float(chance) for chance in chances),
-            shown=tuple(name in truth.classes for name in self.names),
+            shown=tuple(name in true for name in self.names),
         )
 
     def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
@@ -126,24 +130,38 @@ class PatternScoring:
 
         Macro F1 is the mean over the patterns that some image shows; `patterns` is their number.
         """
-        images = [one for one in scored if isinstance(one, ComparedPatterns)]
-        if not images:
+        if not scored:
             return {"images": 0, "macro_f1": None}
-        chances, shown = np.array([one.chances for one in images]), np.array([one.shown for one in images])
+        chances, shown = _arrays(scored)
         told = at_thresholds(chances, self._thresholds)
         low, high = bootstrap_macro_f1(told, shown)
         each, support = f1_of(told, shown), shown.sum(axis=0)
         return {
-            "images": len(images),
+            "images": len(scored),
             "patterns": int((support > 0).sum()),
             "macro_f1": _known(macro_f1(told, shown)), "macro_f1_low": _known(low), "macro_f1_high": _known(high),
             **{f"macro_f1_flat_{at:g}": _known(macro_f1(flat(chances, at), shown)) for at in FLAT},
             "micro_f1": _known(2.0 * (told & shown).sum() / max(1, told.sum() + shown.sum())),
-            "all_right": sum(bool(one.values["right"]) for one in images) / len(images),
-            "weak_patterns": "; ".join(weak_patterns(self.names, each, support)),
+            "all_right": sum(bool(one.values["right"]) for one in scored) / len(scored),
+            "weak_patterns": len(weak_patterns(self.names, each, support)),
             **{f"f1_{name}": _known(f1) for name, f1 in zip(self.names, each, strict=True)},
             **{f"images_{name}": int(number) for name, number in zip(self.names, support, strict=True)},
         }  # fmt: skip
+
+    def words(self, scored: Sequence[Compared]) -> list[str]:
+        """The weak patterns by name, each with its F1 and its number of images."""
+        if not scored:
+            return []
+        chances, shown = _arrays(scored)
+        f1 = f1_of(at_thresholds(chances, self._thresholds), shown)
+        weak = weak_patterns(self.names, f1, shown.sum(axis=0))
+        return [f"weak patterns: {SEPARATOR.join(weak)}"] if weak else []
+
+
+def _arrays(scored: Sequence[Compared]) -> tuple[Chances, Shown]:
+    """Probabilities (N, K) of images, and which patterns they show (N, K)."""
+    images = [one for one in scored if isinstance(one, ComparedPatterns)]
+    return np.array([one.chances for one in images]), np.array([one.shown for one in images], bool)
 
 
 def weak_patterns(names: Sequence[str], f1: NDArray[np.float64], images: NDArray[np.int64]) -> list[str]:

@@ -73,7 +73,7 @@ class Patterns:
     """The task of telling which patterns an image shows."""
 
     name = "patterns"
-    learning = None
+    learning = "cellcount_core.tasks.patterns.learn:PatternsLearning"
     preparation = Preparation.FIXED
     example: ClassVar[Mapping[str, object]] = {
         "patterns": ["Nucleoli", "Cytosol"], "thresholds": [0.4, 0.5], "side_px": 64,

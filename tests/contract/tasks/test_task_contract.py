@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import tifffile
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import Package, find_package, read_for_writing, write_package
 from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.contract.tasks.task_contract import WELLS, TaskContract
+from tests.patterns import pattern_package
 from tests.random_features import train_classes
 
 SHAPE = (180, 200)
@@ -185,3 +188,42 @@ def shape_of(kind: str, seed: int) -> NDArray[np.uint16]:
     x = np.arange(96)[None] + np.zeros((96, 1))
     bright = np.random.default_rng(seed).normal(300, 12, (96, 96)) + 3000 * (np.sin(x / 3 + seed) > 0.3)
     return np.clip(bright, 0, 65535).astype(np.uint16)
+
+
+class TestPatterns(TaskContract):
+    """Images that are bright in places, bright nearly everywhere, or nowhere: patterns of which an image shows none, one or both."""
+
+    headline = "10 bright, 4 broad"
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        return pattern_package(folder)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        rng = np.random.default_rng(number_of(well, site))
+        pixels = rng.normal(300, 12, (100, 100))
+        rows = 10 * number_of(well, site) if number_of(well, site) > 1 else 0
+        pixels[:rows:2] += 3000
+        return np.clip(pixels, 0, 65535).astype(np.uint16)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        number = number_of(well, site)
+        expected = [name for name, there in (("bright", number > 1), ("broad", number > 4)) if there]
+        assert (row["patterns"], row["patterns_found"]) == (expected, len(expected))
+        chances = row["probability"]
+        assert isinstance(chances, list)
+        assert [
+            name for name, chance in zip(("bright", "broad"), chances, strict=True) if chance >= 0.5
+        ] == expected
+
+    def test_wells_say_how_many_images_show_each_pattern(self, counted: Path) -> None:
+        wells = {row["Metadata_Well"]: row for row in pq.read_table(counted / "wells.parquet").to_pylist()}
+        assert [wells[well]["patterns_broad"] for well in WELLS] == [0, 0, 0, 1, 2, 1]
+        assert (wells["B05"]["patterns_broad_share"], wells["B07"]["patterns_broad_share"]) == (0.5, 1.0)
+        assert (
+            0 < wells["B05"]["patterns_broad_share_low"] < 0.5 < wells["B05"]["patterns_broad_share_high"] < 1
+        )
+        summary = json.loads((counted / "summary.json").read_text())
+        assert (summary["patterns_bright"], summary["patterns_broad"]) == (10, 4)

@@ -14,6 +14,7 @@ from cellcount_core.labelled.patterns import (
     check_patterns,
     list_patterns,
     pattern_names,
+    patterns_of,
     read_annotations,
     skipping,
 )
@@ -46,19 +47,19 @@ def told(folder: Path) -> str:
 
 def test_numbers_and_names_become_patterns_in_the_order_of_the_list(tmp_path: Path) -> None:
     data = list_patterns(folder_of(tmp_path, "Id,Target\na,2 0\nb,Rings|dots\n"), ROLES, NAMES)
-    assert [entry.patterns for entry in data.entries] == [("dots", "bars"), ("dots", "rings")]
+    assert [patterns_of(entry.values) for entry in data.entries] == [("dots", "bars"), ("dots", "rings")]
     assert data.report.lines() == [
         f"{tmp_path / 'train.csv'}: 2 images, 3 of 3 patterns among them",
         "no faults",
     ]
     image = data.entries[0].load(ROLES)
     assert list(image.planes) == ["red", "green"]
-    assert image.truth.classes == ("dots", "bars")
+    assert image.truth.values["patterns"] == "dots; bars"
 
 
 def test_an_image_may_show_none_of_the_patterns_if_the_table_says_so(tmp_path: Path) -> None:
     data = list_patterns(folder_of(tmp_path, "Id,Target\na,none\nb,1\n"), ROLES, NAMES)
-    assert data.entries[0].patterns == ()
+    assert patterns_of(data.entries[0].values) == ()
 
 
 def test_the_channels_may_lie_in_one_file_and_the_images_in_a_folder_of_their_own(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_real_images_are_read_as_they_are() -> None:
     )
     [entry] = data.entries
     image = entry.load(four)
-    assert entry.patterns == ("Nuclear bodies",)
+    assert patterns_of(entry.values) == ("Nuclear bodies",)
     assert [plane.shape for plane in image.planes.values()] == [(512, 512)] * 4
     single = check_patterns(
         folder / "train_sample_256", four, names, table=folder / "train.csv", policy=policy

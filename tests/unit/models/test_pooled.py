@@ -26,6 +26,7 @@ CONFIGS: dict[str, dict[str, object]] = {
         "inputs": 3, "outputs": 4, "output": "sigmoid", "filters": [3, 3], "convolutions": [1, 2], "features": 2, "dense": [6],
     },
     "means alone, five channels": {"inputs": 5, "outputs": 2, "filters": [4], "convolutions": [3], "pool": "average", "stem": 1},
+    "two heads": {"outputs": 4, "output": "sigmoid", "filters": [3, 4], "convolutions": [1, 1], "dense": [6], "heads": 2},
     "the seed's": {"preset": "seed", "outputs": 2, "filters": [2, 3, 4], "side": 16, "dense": [7, 5]},
 }  # fmt: skip
 
@@ -57,6 +58,11 @@ def test_the_presets_are_those_of_the_source_and_a_small_one() -> None:
         ({"dropout": 1}, "network.dropout: a number from 0 to below 1"),
         ({"features": -1}, "network.features: a whole number"),
         ({"stem": 4}, "network.stem: 1 or 2"),
+        ({"heads": 2}, "network.heads: 2 heads need a hidden layer"),
+        (
+            {"heads": 3, "outputs": 28, "dense": [6]},
+            "network.heads: 28 outputs cannot be shared equally among 3 heads",
+        ),
     ],
 )
 def test_a_configuration_that_is_wrong_is_refused_by_its_key(config: dict[str, object], said: str) -> None:
@@ -117,3 +123,17 @@ def test_features_are_uncorrelated_and_alike_in_spread() -> None:
     told = vectors @ kernel + bias
     np.testing.assert_allclose(told.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(np.cov(told, rowvar=False), np.eye(3), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_no_head_sees_the_hidden_units_of_another_however_it_is_trained() -> None:
+    network = build_pooled(CONFIGS["two heads"])
+    network.compile("adam", "mse")
+    rng = np.random.default_rng(0)
+    network.fit(rng.random((8, 16, 16, 1)), rng.random((8, 4)), epochs=3, verbose=0)
+    kernel = network.get_layer("logits").get_weights()[0]
+    assert (kernel[:3, 2:] == 0).all()
+    assert (kernel[3:, :2] == 0).all()
+    assert (kernel[:3, :2] != 0).all()
+    first = network.get_layer("dense0").get_weights()[0]
+    assert (first != 0).all()

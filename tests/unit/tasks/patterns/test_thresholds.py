@@ -107,6 +107,10 @@ def test_weak_patterns_are_named_with_the_reason() -> None:
     ]
 
 
+def truth(name: str, patterns: str) -> Truth:
+    return Truth(name, values={"patterns": patterns})
+
+
 def found(patterns: tuple[str, ...], chances: tuple[float, ...]) -> Found:
     return Found({"patterns": patterns, "probability": chances})
 
@@ -114,9 +118,9 @@ def found(patterns: tuple[str, ...], chances: tuple[float, ...]) -> Found:
 def test_figures_stand_beside_those_of_flat_thresholds() -> None:
     scoring = PatternScoring(("dots", "rings"), (0.4, 0.1))
     scored = [
-        scoring.score(Truth("a", classes=("dots",)), found(("dots", "rings"), (0.45, 0.12))),
-        scoring.score(Truth("b", classes=("rings",)), found(("rings",), (0.3, 0.14))),
-        scoring.score(Truth("c", classes=()), found((), (0.2, 0.05))),
+        scoring.score(truth("a", "dots"), found(("dots", "rings"), (0.45, 0.12))),
+        scoring.score(truth("b", "rings"), found(("rings",), (0.3, 0.14))),
+        scoring.score(truth("c", ""), found((), (0.2, 0.05))),
     ]
     assert scored[0].values["excess"] == "rings"
     figures = scoring.figures(scored)
@@ -127,5 +131,6 @@ def test_figures_stand_beside_those_of_flat_thresholds() -> None:
     assert figures["macro_f1_flat_0.5"] == 0.0
     assert figures["macro_f1_flat_0.15"] == pytest.approx(0.25)
     assert figures["images_rings"] == 1
+    assert scoring.words(scored) == ["weak patterns: dots (F1 1.00 on 1 image); rings (F1 0.67 on 1 image)"]
     with pytest.raises(ConfigFault, match="pattern 'ring' is none of the package's; did you mean 'rings'"):
-        scoring.score(Truth("d", classes=("ring",)), found((), (0.0, 0.0)))
+        scoring.score(truth("d", "ring"), found((), (0.0, 0.0)))
