@@ -60,14 +60,22 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
 
 
 def worker(python: Path, arguments: Sequence[str], cache: Path, log: Path) -> None:
-    """Run `benchmarks.peers.worker` with one thread, its output in `log`. Raises SystemFailed with its last line, or the signal that ended it."""
+    """Run `benchmarks.peers.worker`. See `run_module`."""
+    run_module(python, ["benchmarks.peers.worker", *arguments], cache, log)
+
+
+def run_module(python: Path, words: Sequence[str], cache: Path, log: Path) -> None:
+    """Run a module of this project (its name, then its arguments) with one thread, its output in `log`.
+
+    Raises SystemFailed with its last line, or the signal that ended it.
+    """
     settings = {**os.environ, **ONE_THREAD, "PYTHONPYCACHEPREFIX": str(cache / "pycache")}
     # Start-up is measured, so every system's modules are compiled once and kept.
     settings.pop("PYTHONDONTWRITEBYTECODE", None)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(
-            [str(python), "-m", "benchmarks.peers.worker", *arguments],
+            [str(python), "-m", *words],
             cwd=ROOT,
             env=settings,
             stdout=stream,

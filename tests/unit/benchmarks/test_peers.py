@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.peers import cellprofiler, manifest, package, run, star, systems, watershed, worker
+from benchmarks.peers import boxes, cellprofiler, manifest, package, run, star, systems, watershed, worker
 from benchmarks.peers.environment import ROOT, SystemFailed, last_line, python_with
 from benchmarks.peers.manifest import Entry, Plane
 from benchmarks.peers.worker import Measured
+from cellcount_core.labelled.boxes import BoxedImage
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.tasks.instances.score import score_labels
 from cellcount_core.tasks.matching import Report
@@ -240,3 +241,40 @@ def test_the_state_file_is_plain_json(tmp_path: Path) -> None:
     star.write_state(tmp_path, 1.0, 1, 0.5, complete=True)
 
     assert json.loads((tmp_path / star.STATE).read_text())["complete"] == 1
+
+
+def smear(name: str, *cells: tuple[str, float]) -> BoxedImage:
+    """A photo with cells of 20 px: the class and the left edge of each."""
+    sides = np.array([[10, left, 30, left + 20] for _, left in cells], np.float64).reshape(-1, 4)
+    plane = np.zeros((64, 200), np.uint8)
+    return BoxedImage(name, {"red": plane}, sides, tuple(kind for kind, _ in cells), name)
+
+
+def as_yolo(*found: tuple[str, float, float]) -> boxes.Seen:
+    """What the peer's process writes: the class, the left edge and the score of each box."""
+    return {
+        "boxes": [[left, 10.0, left + 20, 30.0] for _, left, _ in found],
+        "classes": [boxes.CLASSES.index(kind) for kind, _, _ in found],
+        "scores": [score for _, _, score in found],
+    }
+
+
+def test_a_detectors_counts_are_unbiased_on_val_and_its_precision_is_of_test() -> None:
+    photos = {
+        "val": [smear("v", ("RBC", 0), ("WBC", 50), ("Platelets", 100)), smear("unlabelled", ("WBC", 50))],
+        "test": [smear("t", ("RBC", 0), ("WBC", 50), ("Platelets", 100))],
+    }
+    found = {
+        "val/v.jpg": as_yolo(("RBC", 0, 0.9), ("RBC", 30, 0.6), ("WBC", 50, 0.9), ("Platelets", 100, 0.2)),
+        # Red cells without a box in any photo: they say nothing of how many are to be counted.
+        "val/unlabelled.jpg": as_yolo(("WBC", 50, 0.8), ("RBC", 0, 0.95), ("RBC", 60, 0.95)),
+        "test/t.jpg": as_yolo(("RBC", 0, 0.8), ("RBC", 30, 0.7), ("WBC", 50, 0.9), ("Platelets", 100, 0.3)),
+    }
+
+    (compared,) = boxes.of_peer(photos, found)
+
+    assert compared.counted.classes.tolist() == [0, 1, 2]
+    assert compared.ranked.count == 4
+    assert boxes.row("peer", 3.6, "1 epoch", [compared]) == (
+        "| peer | 3.6 | 1 epoch | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 | 100% | 100% | 0% |"
+    )
