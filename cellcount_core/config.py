@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
@@ -168,6 +169,11 @@ class RunConfig(Section):
         if self.viability == ViabilityConfig():
             data.pop("viability", None)
         return data
+
+    @classmethod
+    def complete(cls, run: Mapping[str, object]) -> dict[str, object]:
+        """A run section as it was written, with what it leaves out because the run does not use it."""
+        return {"viability": ViabilityConfig().model_dump(mode="json"), **run}
 
     @field_validator("measure")
     @classmethod

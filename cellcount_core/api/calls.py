@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.api.result import Result, in_python
+from cellcount_core.api.result import Result, in_python, of_one_image
 from cellcount_core.cli.arguments import job_from_arguments
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.doubts import DoubtfulCount, by_weight, code_of, sentence
@@ -459,7 +459,7 @@ def _result(job: JobConfig, counted: Single) -> Result:
         count=row.get("count"),
         interval=None if low is None or high is None else (low, high),
         warnings=tuple(row["warnings"]),
-        notes=tuple(in_python(line) for line in (*doubt, *counted.warnings, *told)),
+        notes=tuple(of_one_image(line) for line in (*doubt, *counted.warnings, *told)),
         diameter=row.get("diameter_px"),
         um_per_px=row.get("um_per_px"),
         model=f"{name} {run_file.model.version}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,24 +92,126 @@ class Result:
         return ", ".join(told)
 
 
-_SETTING = re.compile(r"--set '?([\w.]+)=(\[[^\]]*\]|[^\s');,]+)'?")
-_OPTION = re.compile(r"--(channel|model|measure|diameter|layout) ([\w./-]+)")
-_AS_THEY_ARE = frozenset({"PX", "NAME", "PIXELSIZE"})
+_OPTION = re.compile(
+    r"--(?P<name>[a-z][a-z-]*)(?: (?!(?:or|and|out|is|to|with|are)\b)(?:'(?P<quoted>[^']*)'|(?P<value>[\w./:=-]+\[[^\]]*\]|[\w./:=,-]*[\w/])))?"
+)
+_ARGUMENTS = {
+    "channel": "channel",
+    "model": "model",
+    "measure": "measure",
+    "diameter": "diameter",
+    "layout": "layout",
+    "um-per-px": "um_per_px",
+}
+"""What `count` and `run` take by names of their own, by option."""
+
+_SETTINGS = {
+    "threshold": "run.viability.thresholds", "control": "run.viability.controls", "min-diameter": "run.viability.min_diameter",
+    "max-diameter": "run.viability.max_diameter", "min-circularity": "run.viability.min_circularity", "chamber": "run.viability.chamber",
+    "depth": "run.viability.depth_um", "dilution": "run.viability.dilution", "runner": "execution.runner", "address": "execution.address",
+    "actors": "execution.actors", "max-failed": "execution.max_failed", "strict": "execution.strict",
+}  # fmt: skip
+"""What is a setting in Python, by option."""
+
+_FLAGS = {"skip-faulty": 'faulty="skip"'}
+_COMMAND = "`cellcount"
+"""How what is to be typed on a command line begins, which stays as it is."""
+
+_PLACEHOLDERS = frozenset(
+    {"PX", "NAME", "PIXELSIZE", "UM", "SHARE", "VALUE", "NANOLITRES", "WELL", "TIMES", "N"}
+)
+_ONE_IMAGE = re.compile(r"; to leave (?:it|them) out: --set 'run\.exclude=\[[^\]]*\]'")
 
 
 def in_python(text: str) -> str:
     """Advice that names options of the command line, in words of this module.
 
+    Options one behind the other become arguments with commas between them, those that are settings in one `settings`.
+
     >>> in_python("give the right one: --set run.um_per_px=PIXELSIZE, or --diameter 25; try --model histology")
     'give the right one: settings={"run.um_per_px": PIXELSIZE}, or diameter=25; try model="histology"'
+    >>> in_python("name control wells (--control live=A01,A02 --control dead=H01,H02), or change --min-diameter")
+    'name control wells (settings={"run.viability.controls": {"live": ["A01", "A02"], "dead": ["H01", "H02"]}}), or change "run.viability.min_diameter"'
     """
-    told = _SETTING.sub(lambda found: f'settings={{"{found[1]}": {_value(found[2])}}}', text)
-    told = _OPTION.sub(lambda found: f"{found[1]}={_value(found[2])}", told)
-    return told.replace(" (`cellcount pictures`)", " (`overlay()` draws it)")
+    return "".join(
+        part if part.startswith(_COMMAND) else _translated(part)
+        for part in re.split(f"({_COMMAND}[^`]*`)", text)
+    )
+
+
+def _translated(text: str) -> str:
+    told, at = "", 0
+    found = list(_OPTION.finditer(text))
+    while found:
+        several = [found.pop(0)]
+        while found and found[0].start() == several[-1].end() + 1 and text[several[-1].end()] == " ":
+            several.append(found.pop(0))
+        told += text[at : several[0].start()] + _arguments(several)
+        at = several[-1].end()
+    return told + text[at:]
+
+
+def of_one_image(text: str) -> str:
+    """`in_python` for the image that `count` was given: without advice that only helps where there are others."""
+    return in_python(_ONE_IMAGE.sub("", text)).replace(" (`cellcount pictures`)", " (`overlay()` draws it)")
+
+
+def _arguments(options: Sequence[re.Match[str]]) -> str:
+    """Options that stand one behind the other, as Python would have them."""
+    plain: dict[str, object] = {}
+    settings: dict[str, object] = {}
+    for option in options:
+        name, value = option["name"], option["quoted"] or option["value"]
+        if name in _FLAGS:
+            return _FLAGS[name]
+        if value is None:
+            # The option itself is spoken of.
+            named = (
+                f"`{_ARGUMENTS[name]}`"
+                if name in _ARGUMENTS
+                else f'"{_SETTINGS[name]}"'
+                if name in _SETTINGS
+                else option[0]
+            )
+            return named + "".join(f" {one[0]}" for one in options[1:])
+        if name == "set":
+            key, _, text = value.partition("=")
+            settings[key] = _Code(_value(text))
+        elif name in _SETTINGS:
+            _put(settings, _SETTINGS[name], value)
+        elif name == "measure":
+            plain[name] = _Code(f"[{_value(value)}]")
+        elif name in _ARGUMENTS:
+            _put(plain, _ARGUMENTS[name], value)
+        else:
+            return " ".join(one[0] for one in options)
+    written = [f"{name}={_shown(value)}" for name, value in plain.items()]
+    return ", ".join([*written, *([f"settings={_shown(settings)}"] if settings else [])])
+
+
+class _Code(str):
+    """A value as it is written in Python."""
+
+
+def _put(given: dict[str, object], name: str, text: str) -> None:
+    """Note a value, or the part of one that an option such as `dead=350` or `live=A01,A02` is."""
+    part, equals, value = text.partition("=")
+    if not equals:
+        given[name] = _Code(_value(text))
+        return
+    parts = given.setdefault(name, {})
+    assert isinstance(parts, dict)
+    parts[part] = _Code(_value(f"[{value}]" if name.endswith("controls") else value))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{name}": {_shown(inner)}' for name, inner in value.items()) + "}"
+    return str(value)
 
 
 def _value(text: str) -> str:
     if text.startswith("["):
         return "[" + ", ".join(_value(each.strip()) for each in text[1:-1].split(",")) + "]"
     number = re.fullmatch(r"\d+(\.\d+)?", text) is not None
-    return text if number or text in _AS_THEY_ARE else f'"{text}"'
+    return text if number or text in _PLACEHOLDERS else f'"{text}"'

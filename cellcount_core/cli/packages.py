@@ -269,12 +269,17 @@ def train(config: Path, assignments: Sequence[str]) -> int:
 
 def _print_package(folder: Path) -> None:
     """The last lines of a training: whether counts of the package are to be trusted, and its folder."""
+    if doubt := _doubt_of(folder):
+        print(f"warning: {doubt}")
+    print(f"package: {folder}")
+
+
+def _doubt_of(folder: Path) -> str:
+    """Why counts of a package are not to be trusted, in words; "" if nothing is known against it."""
     from cellcount_core.models.package import load_package
 
     package = load_package(folder)
-    if doubt := distrust(package.name, package.accuracy):
-        print(f"warning: {doubt}")
-    print(f"package: {folder}")
+    return distrust(package.name, package.accuracy)
 
 
 def train_seeds(
@@ -292,6 +297,9 @@ def train_seeds(
     results = trials.train_seeds(settings, _numbers(seeds), execution)
     print(trials.seeds_table(results))
     print(f"table: {trials.write_seeds(settings, results)}")
+    for result in results:
+        if result.package and (doubt := _doubt_of(Path(result.package))):
+            print(f"warning: seed {result.seed}: {doubt}")
     return int(ExitCode.FAILURES if any(result.fault for result in results) else ExitCode.OK)
 
 

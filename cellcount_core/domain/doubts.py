@@ -49,6 +49,8 @@ class Doubt(StrEnum):
     CALIBRATION_UNIT_UNKNOWN = "calibration_unit_unknown"
     CHANNEL_ASSUMED = "channel_assumed"
     COLOURS_DIFFER = "colours_differ"
+    GREY_AS_COLOURS = "grey_as_colours"
+    TURNED = "turned_for_viewing"
     IMAGES_OR_CHANNELS = "images_or_channels"
     NO_OBJECTS = "no_objects"
     DEAD_OUTSIDE = "dead_outside_cells"
@@ -240,6 +242,16 @@ _TOLD: dict[Doubt, _Told] = {
         "The red, green and blue of the image show different things, and their luminance was counted.",
         "{have} different things in red, green and blue, and the luminance of all was counted",
         "count one: --channel blue (or green, red)",
+    ),
+    Doubt.GREY_AS_COLOURS: _Told(
+        "Red, green and blue of the image are equal, a grey image saved in colours, and the model looks at colours.",
+        "{are} grey, saved as colours that are equal; `{model}` looks at colours",
+        "count the images as the camera took them, in colour, or use a package for grey images",
+    ),
+    Doubt.TURNED: _Told(
+        "The file asks viewers to turn or mirror the image (Exif orientation). Its pixels were counted as they are stored: positions of objects, "
+        "label images and overlays are all of the stored pixels.",
+        "{are} turned or mirrored by viewers (Exif orientation); positions, label images and overlays are of the pixels as stored",
     ),
     Doubt.IMAGES_OR_CHANNELS: _Told(
         "The array (N, H, W) holds two to four images, counted one by one; they might be channels or planes of one.",

@@ -49,13 +49,21 @@ def fingerprint(
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object], path: str = "") -> list[str]:
-    """A line such as "run.z: 'max' -> 'mean'" for every leaf in which two nested mappings differ, sorted."""
+    """A line such as "run.z: 'max' -> 'mean'" for every leaf in which two nested mappings differ, sorted.
+
+    What one of them lacks is compared key by key too, where the other has a mapping for it.
+
+    >>> differences({}, {"run": {"z": "max"}})
+    ["run.z: None -> 'max'"]
+    """
     lines: list[str] = []
     for key in sorted(set(old) | set(new)):
         where = f"{path}.{key}" if path else key
         before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, where)
+        if isinstance(before, Mapping) and isinstance(after, Mapping | None):
+            lines += differences(before, after or {}, where)
+        elif before is None and isinstance(after, Mapping):
+            lines += differences({}, after, where)
         elif before != after:
             lines.append(f"{where}: {before!r} -> {after!r}")
     return lines

@@ -66,7 +66,8 @@ class ImageFile(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Codes for what the headers say that cannot be right and was not used, such as an impossible pixel size."""
+        """Codes for what the headers say that was not used: what cannot be right, such as an impossible pixel size, and that viewers should
+        turn the image."""
         ...
 
     @property

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Literal, cast
 
@@ -126,6 +126,17 @@ def colour_channel(rgb: Plane, number: int, key: str) -> Plane:
     else:
         three = np.dstack([countable(rgb[:, :, c], key).astype(np.float32) for c in range(len(COLOURS))])
     return countable(np.asarray(cv2.cvtColor(cast("NDArray[np.float32]", three), cv2.COLOR_RGB2GRAY)), key)
+
+
+def is_grey(planes: Sequence[Plane]) -> bool:
+    """Whether the colours of an image (H, W) are all equal, and it shows something: a grey image saved in colours.
+
+    >>> grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    >>> is_grey([grey, grey, grey]), is_grey([grey, grey, grey + 1])
+    (True, False)
+    """
+    first, *others = planes
+    return all(np.array_equal(first, other) for other in others) and bool((first != first.flat[0]).any())
 
 
 def colours_differ(planes: Iterable[Plane]) -> bool:

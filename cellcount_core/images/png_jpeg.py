@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.images.imagefile import (
     COLOURS,
@@ -309,7 +310,8 @@ def open_bytes(
         header = _RasterHeader(frame.height, frame.width, frame.components == 1, frame.bits, frame)
     else:
         header = _bmp_header(body, key, max_pixels)
-    return RasterImage(body, key, header)
+    told = (Doubt.TURNED.value,) if jpeg_orientation(body) != 1 else ()
+    return RasterImage(body, key, header, warnings=told)
 
 
 def _png(body: bytes, key: str, max_pixels: int) -> tuple[_RasterHeader, bytes]:

@@ -58,7 +58,7 @@ def split_of(path: Path) -> str:
 
 def _coco_entries(path: Path, split: str) -> list[LabelledEntry]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigFault(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -262,7 +262,7 @@ def _voc_splits(folder: Path) -> dict[str, str]:
         line.split()[0]: path.stem
         for path in sorted((folder / _VOC_LISTS).glob("*.txt"))
         if path.stem != "trainval"
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.read_text(encoding="utf-8-sig").splitlines()
         if line.strip()
     }
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.domain.delimited import read_table
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
@@ -148,12 +149,11 @@ def list_table(path: Path, roles: Sequence[str] = ()) -> list[LabelledEntry]:
 
 
 def read_rows(path: Path) -> list[TableRow]:
-    """The rows of a CSV or Parquet file as text, with "" for empty cells. Raises ConfigFault if the file is neither."""
+    """The rows of a CSV (with commas, semicolons or tabs) or Parquet file as text, with "" for empty cells. Raises ConfigFault if the file is neither."""
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path)
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(stream)]
+        return [{key: value or "" for key, value in row.items() if key} for row in read_table(path)]
     except OSError as error:
         raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cellcount_core.domain.delimited import ENCODING, columns_of, delimiter_of
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import canonical_well
@@ -24,7 +25,6 @@ from cellcount_core.stores.open import open_store
 
 COLUMNS = ("key", "plate", "well", "site", "timepoint", "channel", "plane")
 
-_DELIMITERS = (",", ";", "\t")
 _WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 _ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|/|[A-Za-z]:[\\/]|\\\\)")
 
@@ -90,13 +90,12 @@ class TableLayout(Layout):
         return self._parquet_rows(body) if body[:4] == b"PAR1" else self._csv_rows(body)
 
     def _csv_rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        text = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8-sig", newline="")
+        text = io.TextIOWrapper(io.BytesIO(body), encoding=ENCODING, newline="")
         try:
             first = text.readline()
-            header = max((next(csv.reader([first], delimiter=d), []) for d in _DELIMITERS), key=len)
-            delimiter = next(d for d in _DELIMITERS if next(csv.reader([first], delimiter=d), []) == header)
-            used = self._used([name.strip() for name in header])
-            reader = csv.reader(text, delimiter=delimiter, strict=True)
+            header = columns_of(first)
+            used = self._used(header)
+            reader = csv.reader(text, delimiter=delimiter_of(first), strict=True)
             for row in reader:
                 where = f"{self.location}: line {reader.line_num + 1}"
                 if not row:

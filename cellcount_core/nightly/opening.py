@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, OutputFault, RunFault
 from cellcount_core.domain.fingerprint import canonical_json, differences
 from cellcount_core.models.package import find_package
@@ -128,6 +130,10 @@ def begin_night(store: Store, date: datetime) -> tuple[str, list[str]]:
     return name, unended
 
 
+def _whole(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    return {**settings, "run": RunConfig.complete(settings.get("run", {}))}
+
+
 def bind_settings(store: Store, config: NightlyConfig) -> None:
     """Bind the output to the settings that decide numbers, so that nights and plates can be compared. Raises
     OutputFault if it is bound to others.
@@ -143,7 +149,7 @@ def bind_settings(store: Store, config: NightlyConfig) -> None:
         stored = json.loads(store.get(SETTINGS))
     except (Absent, ValueError):
         raise OutputFault(f"{store.url}: {SETTINGS} is not what a nightly wrote") from None
-    if changed := differences(stored, json.loads(body)):
+    if changed := differences(_whole(stored), _whole(json.loads(body))):
         lines = "\n".join(f"  {line}" for line in changed)
         raise OutputFault(
             f"{store.url}: was counted with other settings until now, and its plates could not be compared with new ones\n{lines}\n"

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import TypeAdapter, ValidationError
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
@@ -91,7 +92,7 @@ class RunFile:
     def decided(self) -> dict[str, object]:
         """Everything that the fingerprint covers, as nested plain data, to compare two runs by."""
         return {
-            "run": {key: value for key, value in self.run.items() if key != "model"},
+            "run": {key: value for key, value in RunConfig.complete(self.run).items() if key != "model"},
             "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
             "listing": self.listing_digest,
             "scales": {f"{s.plate} {s.width_px}x{s.height_px}": s.diameter_px for s in self.scales},

@@ -10,6 +10,7 @@ from cellcount_core.domain.statistics import is_out_of_domain
 from cellcount_core.images.debris import DebrisView, longest_edge
 from cellcount_core.images.imagefile import COLOURS, Plane
 from cellcount_core.images.normalise import Normalisation, estimate
+from cellcount_core.images.pixels import is_grey
 from cellcount_core.images.quality import Quality, looks_like_mask, padding, unevenness, zero_tail
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.pixels import Pixels
@@ -68,6 +69,8 @@ def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]
     if package.input.channels == COLOURS and not all(Doubt.DARK_BACKGROUND in each for each in planes):
         # One colour of a stain may be darker around objects than in them, where these fill the image.
         told.discard(Doubt.DARK_BACKGROUND)
+    if package.input.channels == COLOURS and is_grey([view.planes[name] for name in view.counted]):
+        told.add(Doubt.GREY_AS_COLOURS)
     if found.objects is not None:
         told |= _of_objects(view, found, found.objects, package)
     return tuple(doubt for doubt in Doubt if doubt in told)
@@ -93,14 +96,16 @@ def _of_plane(plane: Plane, norm: Normalisation, quality: Quality, package: Pack
 def _of_objects(view: FieldView, found: Found, objects: Objects, package: Package) -> set[Doubt]:
     """What is odd about the objects of a field, given its counted planes."""
     planes = [view.planes[name] for name in view.counted]
-    plane, norm, quality = planes[0], view.norms[0], view.qualities[0]
+    plane, norm = planes[0], view.norms[0]
     shorter = min(plane.shape)
     shows = (
         not its.empty and _shows(one, levels, its)
         for one, levels, its in zip(planes, view.norms, view.qualities, strict=True)
     )
     told = {
-        Doubt.HALF_SATURATED: _half_saturated(quality, objects.area_px / plane.size),
+        Doubt.HALF_SATURATED: any(
+            _half_saturated(each, objects.area_px / plane.size) for each in view.qualities
+        ),
         Doubt.OBJECTS_IN_EMPTY: view.empty and objects.count > 0,
         Doubt.NOTHING_FOUND: not objects.count and Doubt.ALL_GATED not in found.warnings and any(shows),
         Doubt.BRIGHT_DEBRIS: _bright_edge(plane, norm, objects),
@@ -145,7 +150,7 @@ def _bright_edge(plane: Plane, norm: Normalisation, objects: Objects) -> bool:
 
 
 def _half_saturated(quality: Quality, objects: float) -> bool:
-    """Whether saturated pixels amount to a large part of the objects.
+    """Whether saturated pixels of one channel amount to a large part of the objects.
 
     `objects` is the share of the image that the objects cover; if it is 0, saturated pixels are compared with the whole image.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +29,7 @@ from cellcount_core.layouts.base import (
     derived_why,
     is_stack,
     mask_name,
+    parent,
 )
 from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
@@ -45,6 +47,8 @@ from cellcount_core.stores.base import (
     addressable,
     files_beside,
 )
+
+_FOLDERS_KEPT = 256
 
 
 def matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -182,9 +186,12 @@ def _add_listed(
 ) -> None:
     read = key_reader(run, layout, own_output)
     traits = kind_of(run.layout).traits
+    folder_like_metadata = lru_cache(_FOLDERS_KEPT)(partial(_folder_like_metadata, layout))
     for batch in store.list():
         for listed in batch:
             found.files += 1
+            if traits.has_sidecars and (folder := folder_like_metadata(parent(listed.key))):
+                found.metadata_folders.add(folder)
             parsed = read(listed.key)
             if isinstance(parsed, Ignored):
                 found.leave_out(_shown(listed.key), parsed.why)
@@ -216,6 +223,13 @@ def _add_listed(
                 sorter.extend(_slices(store, listed, parsed, run))
             else:
                 sorter.add(_listed_row(listed, parsed))
+
+
+def _folder_like_metadata(layout: Layout, folder: str) -> str:
+    """The first of a file's folders, from the top, that has the name of a metadata file; "" if none has."""
+    parts = folder.split("/")
+    above = ("/".join(parts[:number]) for number in range(1, len(parts) + 1))
+    return next((each for each in above if each and isinstance(layout.parse(each), Sidecar)), "")
 
 
 def _set_aside(parsed: Parsed | Sidecar | Ignored | None, aside: Sorter) -> None:

@@ -49,7 +49,10 @@ def read_facts(store: Store, layout: Layout, found: Findings) -> Facts:
     `warnings` say which metadata files cannot be read, describe no plate of the listing, or contradict the files; in all these cases
     only what the files show is planned. Raises ConfigFault if there are more than 20,000 metadata files, and the store's faults.
     """
-    warnings: list[str] = []
+    warnings = [
+        f"{folder} is a folder with the name of a metadata file, and is not read as one: put the file itself there, if there is one"
+        for folder in sorted(found.metadata_folders)
+    ]
     stated = _stated(store, layout, found, warnings)
     return joined(stated, found, warnings)
 

@@ -64,7 +64,7 @@ class Findings:
     other files by the reason for leaving them alone; `ignored_examples` has the first name of each in sorted order.
     `acquisitions` is what was seen of each plate in each folder, `sidecars` the metadata files by folder and name, `copies` those of the same place
     that lie deeper (some of them).
-    `conventions` counts images by the instrument whose names theirs look like, if the layout reads any name.
+    `metadata_folders` are folders that have the name of a metadata file. `conventions` counts images by the instrument whose names theirs look like, if the layout reads any name.
     """
 
     files: int = 0
@@ -79,6 +79,7 @@ class Findings:
     copies: dict[tuple[str, str], list[SidecarFile]] = field(default_factory=dict)
     images: int = 0
     conventions: Counter[str] = field(default_factory=Counter)
+    metadata_folders: set[str] = field(default_factory=set)
 
     def leave_out(self, key: str, why: str) -> None:
         """Count a file that is not planned, with the reason."""

@@ -10,7 +10,7 @@ taken away (smallest-last; Matula and Beck 1983) therefore needs at most six col
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import ceil
 from textwrap import wrap
@@ -93,6 +93,12 @@ def _smallest_last(graph: dict[int, set[int]]) -> list[int]:
 _SMALLEST, _LARGEST = 900, 1600
 _GAMMA = 0.7
 _DARKER_SIGMAS = 3.0
+_BRIGHT_FIELD = 170.0
+"""The grey of a bright background."""
+_LEAST_ABOVE, _MOST_ABOVE = 0.5, 1.0
+"""What is brighter than a bright background is told apart up to the brightest of the image, but over this share of the objects' depth at
+least (so that noise stays noise) and at most."""
+_LOOKED_AT_PX = 1024
 _PERCENTILE = 99.7
 _LINE_PX = 2
 _BAND_PX = 44
@@ -119,18 +125,28 @@ class SheetTile:
 def grey_image(plane: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Convert a plane (H, W) of any integer or float type to grey (H, W) uint8 for looking at.
 
-    The grey scale runs from a little below the background to the bright end of the objects, and covers at
-    least twelve times the noise, so that an empty field looks dark instead of showing its noise at full
-    contrast. For images with dark objects it begins at the dark end of the objects.
+    For bright objects the grey scale runs from a little below the background to the bright end of the objects, and covers at
+    least twelve times the noise, so that an empty field looks dark instead of showing its noise at full contrast. Where the
+    background is bright it becomes a middle grey, as on the microscope: what is darker and what is brighter, such as the halo of a
+    cell in bright field, can both be seen. The dark end is then that of the objects, the bright end that of the whole image.
     """
     levels = estimate(plane, percentile=_PERCENTILE, polarity="auto")
+    raw = plane.astype(np.float32)
     if levels.inverted:
-        low = levels.background + levels.range
-        levels = replace(levels, background=low, range=-levels.range)
+        depth = abs(levels.range)
+        bright = float(np.percentile(raw[:: _every(plane), :: _every(plane)], _PERCENTILE))
+        height = min(max(bright - levels.background, depth * _LEAST_ABOVE), depth * _MOST_ABOVE)
+        ends = (levels.background - depth, levels.background, levels.background + height)
+        return np.asarray(np.rint(np.interp(raw, ends, (0.0, _BRIGHT_FIELD, 255.0))), np.uint8)
     low = levels.background - _DARKER_SIGMAS * levels.noise
     span = levels.background + levels.range - low
-    share = np.clip((plane.astype(np.float32) - np.float32(low)) / np.float32(span), 0.0, 1.0)
+    share = np.clip((raw - np.float32(low)) / np.float32(span), 0.0, 1.0)
     return np.asarray(np.rint(255.0 * share**_GAMMA), np.uint8)
+
+
+def _every(plane: NDArray[np.generic]) -> int:
+    """Of a large plane every so manieth row and column tells its levels."""
+    return max(1, int(max(plane.shape)) // _LOOKED_AT_PX)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

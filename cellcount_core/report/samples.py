@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Merge
+from cellcount_core.domain.delimited import read_table
 from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
 from cellcount_core.domain.plates import canonical_well
 from cellcount_core.output.runfile import RunFile, read_run
@@ -114,15 +113,14 @@ class MapRow:
 
 
 def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
-    """The rows of a plate map: a CSV with a column `well`, those that are `needed`, and maybe `plate`.
+    """The rows of a plate map: a CSV (with commas, semicolons or tabs) with a column `well`, those that are `needed`, and maybe `plate`.
 
     Raises ConfigFault naming file, line and column if it cannot be read, a column is missing, or a well is named twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        reader = read_table(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigFault(f"{path}: the plate map cannot be read: {error}") from error
-    reader = csv.DictReader(io.StringIO(text))
     columns = [name.strip() for name in reader.fieldnames or ()]
     for name in ("well", *needed):
         if name not in columns:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,9 @@ from pathlib import Path
 import pytest
 
 import cellcount_core as cc
+from cellcount_core.api.result import in_python, of_one_image
+from cellcount_core.domain.doubts import Doubt, sentence
+from cellcount_core.domain.errors import ConfigFault
 from tests.unit.api.made import isolated
 
 _HEAVY = ("ray", "tensorflow", "keras", "torch", "jax", "matplotlib", "typer", "rich")
@@ -97,3 +102,56 @@ def test_the_examples_in_the_docstrings_do_what_they_say(
 
     assert tried > 0
     assert failed == 0
+
+
+def in_code(text: str) -> list[str]:
+    """The arguments in a text, `name=value`, with a value for what stands for one."""
+    found = re.findall(
+        r"\b(?:settings|channel|measure)=[\[{].*?[\]}]+(?=[\s),;.]|$)|\b(?:diameter|channel|model|um_per_px)=[^\s),;]+",
+        text,
+    )
+    return [re.sub(r"\b(PX|NAME|PIXELSIZE|SHARE|VALUE|NANOLITRES|UM)\b", "1", each) for each in found]
+
+
+@pytest.mark.parametrize("doubt", list(Doubt))
+def test_advice_about_one_image_is_python(doubt: Doubt) -> None:
+    told = of_one_image(sentence(doubt.value, 1, 1, noun="image", model="nuclei"))
+    assert "--" not in told
+    assert "run.exclude" not in told
+    for argument in in_code(told):
+        assert ast.parse(f"count(image, {argument})"), argument
+
+
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [
+        ("which one: --channel nuclei=w1", 'which one: channel={"nuclei": "w1"}'),
+        ("(--channel all=NAME --channel dead=NAME)", '(channel={"all": NAME, "dead": NAME})'),
+        ("try another --model, or", "try another `model`, or"),
+        ("leave --channel and --measure out", "leave `channel` and `measure` out"),
+        ("change --min-diameter or", 'change "run.viability.min_diameter" or'),
+        ("(--threshold dead=VALUE)", '(settings={"run.viability.thresholds": {"dead": VALUE}})'),
+        (
+            "(--control live=A01,A02 --control dead=H01)",
+            '(settings={"run.viability.controls": {"live": ["A01", "A02"], "dead": ["H01"]}})',
+        ),
+        ("give it (--um-per-px UM), or", "give it (um_per_px=UM), or"),
+        ("without a cluster: --runner serial", 'without a cluster: settings={"execution.runner": "serial"}'),
+        ("leave it out (--skip-faulty, or data.faults)", 'leave it out (faulty="skip", or data.faults)'),
+        ("`cellcount count OUT --update` ends it", "`cellcount count OUT --update` ends it"),
+    ],
+)
+def test_options_of_the_command_line_are_told_as_arguments(advice: str, said: str) -> None:
+    assert in_python(advice) == said
+
+
+def test_settings_that_advice_names_are_taken() -> None:
+    image, _ = cc.made_up_image(objects=5)
+    given = {
+        "run.viability.thresholds": {"dead": 350.0},
+        "run.viability.controls": {"live": ["A01"], "dead": ["H01"]},
+    }
+    with pytest.raises(
+        ConfigFault, match=r"run\.viability is for packages that tell live cells from dead ones"
+    ):
+        cc.count(image, model="threshold", settings=given)

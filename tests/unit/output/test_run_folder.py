@@ -83,6 +83,23 @@ def test_another_run_is_refused_with_what_differs() -> None:
     assert out.objects == before
 
 
+def test_settings_that_one_of_two_runs_does_not_use_are_told_key_by_key() -> None:
+    out = output()
+    gates = {"min_diameter": "7um", "thresholds": {"dead": 350.0}}
+    with plan_of(INPUT, RunConfig()) as plan:
+        open_or_create_run(out, plan)
+    with (
+        plan_of(INPUT, RunConfig.model_validate({"viability": gates})) as plan,
+        pytest.raises(OutputFault) as fault,
+    ):
+        open_or_create_run(out, plan)
+    told = [line.strip() for line in str(fault.value).splitlines() if "run.viability" in line]
+    assert told == [
+        "run.viability.min_diameter: None -> '7um'",
+        "run.viability.thresholds.dead: None -> 350.0",
+    ]
+
+
 def test_a_plan_left_without_a_run_file_is_replaced_if_it_is_of_another_run() -> None:
     out = output()
     with plan_of(store_of(["other.tif"]), RunConfig()) as other:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import cellcount_core as cc
 from tests.fields import count_array
 from tests.plates import crowded, discs, nuclear_field
 
@@ -172,3 +176,36 @@ def test_masks_and_label_images_are_told_of_and_images_of_few_values_are_not() -
         grains = (np.random.default_rng(0).random(field.shape) < 0.1).astype(np.uint8)
         for image in (field, dim, grains, dim + grains, saturated(field)):
             assert "looks_like_mask" not in count_array(image, package).row.warnings
+
+
+def test_a_grey_image_saved_in_colours_is_told_where_colours_are_looked_at() -> None:
+    grey = discs(12, 160, seed=4).astype(np.uint8)
+    colours = np.dstack([grey, grey, grey])
+    tinted = np.dstack([grey, grey, np.roll(grey, 1, axis=1)])
+    blank = np.full_like(colours, 255)
+    for image, told in ((colours, True), (tinted, False), (blank, False)):
+        assert ("grey_as_colours" in cc.count(image, model="blood").warnings) is told
+    of_grey = cc.count(colours, model="threshold", channel="luminance")
+    assert "grey_as_colours" not in of_grey.warnings
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_a_photo_that_viewers_turn_is_counted_as_it_is_stored_and_that_is_told(
+    tmp_path: Path, turn: int
+) -> None:
+    image = (discs(12, 160, seed=4)[:120] // 40).astype(np.uint8)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(turned_photo(image, turn))
+    result = cc.count(path, model="threshold", channel="luminance")
+    assert result.labels is not None
+    assert result.labels.shape == result.image.shape == image.shape
+    assert ("turned_for_viewing" in result.warnings) is (turn != 1)
+    assert any("Exif orientation" in note for note in result.notes) is (turn != 1)
+
+
+def turned_photo(image: NDArray[np.uint8], turn: int) -> bytes:
+    """A grey JPEG with an Exif header that asks viewers to turn it."""
+    plain = cv2.imencode(".jpg", image)[1].tobytes()
+    tags = struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, turn, 0, 0)
+    exif = b"Exif\0\0II*\0" + tags
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]

@@ -150,6 +150,16 @@ def test_metadata_of_a_plate_without_images_is_told() -> None:
     assert "elsewhere/q.HTD describes the plate 'q', and there are no images of it" in summary.warnings
 
 
+def test_a_folder_with_the_name_of_a_metadata_file_is_told() -> None:
+    fields, summary = planned({"run/p.HTD/readme.txt": b"", "run/p.HTD/notes/more.txt": b""})
+    assert [field.reason for field in fields] == [None] * 3
+    told = [line for line in summary.warnings if "run/p.HTD" in line]
+    assert told == [
+        "run/p.HTD is a folder with the name of a metadata file, and is not read as one: put the file itself there, if there is one"
+    ]
+    assert not any("is a folder" in line for line in planned({"run/p.HTD": HTD})[1].warnings)
+
+
 def test_each_folder_goes_by_its_own_metadata() -> None:
     other = HTD.replace(b'"DAPI"', b'"Hoechst"').replace(b'"XWells", 12', b'"XWells", 12 ')
     images = (*IMAGES, *(f"again/{key.rpartition('/')[2]}" for key in IMAGES))

@@ -201,6 +201,20 @@ def test_a_plate_map_names_samples(tmp_path: Path) -> None:
     assert sample_names(read_platemap(path, ("sample",))) == {("", "A01"): "first", ("Q", "B02"): "second"}
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_plate_map_as_spreadsheets_write_it_is_read(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    path = tmp_path / "map.csv"
+    rows = [("well", "sample", "dilution"), ("A01", "first, diluted", "1"), ("A02", "second", "2")]
+    path.write_text(
+        "\r\n".join(delimiter.join(f'"{cell}"' for cell in row) for row in rows),
+        encoding=encoding,
+        newline="",
+    )
+    read = read_platemap(path, ("sample", "dilution"))
+    assert [tuple(row.columns.values()) for row in read] == rows[1:]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -104,6 +104,17 @@ def test_an_empty_field_is_shown_dark_and_not_as_noise_at_full_scale() -> None:
     assert np.median(grey_image(full)) < 40
 
 
+def test_a_bright_background_is_shown_grey_so_that_what_is_darker_and_what_is_brighter_show() -> None:
+    plane = np.random.default_rng(2).normal(30_000, 300, (200, 200))
+    plane[50:90, 50:90] -= 8_000
+    plane[60:70, 60:70] += 14_000
+    shown = grey_image(plane.astype(np.uint16))
+    assert 140 < np.median(shown) < 200
+    assert np.median(shown[52:58, 52:88]) < 60
+    assert np.median(shown[62:68, 62:68]) > 220
+    assert np.percentile(shown, 99) - np.percentile(shown, 1) < 200
+
+
 def test_planes_of_one_value_and_of_floats_are_shown() -> None:
     assert grey_image(np.full((9, 9), 7, np.uint8)).shape == (9, 9)
     assert grey_image(np.linspace(-1, 1, 81, dtype=np.float32).reshape(9, 9)).dtype == np.uint8

@@ -141,6 +141,16 @@ def test_sizes_are_told_by_both_channels_when_a_run_is_planned(
     assert "object size, plate 'P', 160 x 160 px: 19.7 px" in told
 
 
+def test_saturation_of_any_channel_is_told(package: Package, plate: Path, tmp_path: Path) -> None:
+    bright = np.minimum((plane((*NUCLEI, *CELLS), 2).astype(np.uint32) - 200) * 100, 65535).astype(np.uint16)
+    tifffile.imwrite(plate / "P_B02_s1_w2.TIF", bright)
+    out = tmp_path / "out"
+    assert main([*command(package, plate, "count", str(out)), "--runner", "serial"]) == ExitCode.OK
+    assert [
+        "half_saturated" in warnings for warnings in rows(out, "fields").column("warnings").to_pylist()
+    ] == [True, False]
+
+
 def test_a_doubt_about_the_second_channel_is_told(package: Package) -> None:
     engine = load_engine(package, "onnxruntime", 1)
     kit = planes_kit(package, engine, RunConfig(diameter="model"))
