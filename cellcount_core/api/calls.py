@@ -69,8 +69,9 @@ def count(
     px; "auto" finds it, "model" counts the image as it is. `settings`: any other setting by its name in
     docs/reference/config.md, for example {"run.z": "max"}.
 
-    The count is that of `cellcount count` on a folder that holds this image alone. What is doubtful is told as a Python warning
-    and stands in the result.
+    The count is that of `cellcount count` on a folder that holds this image alone. Among others of its plate an image is counted at the
+    object size of all of them, so its count and `out_of_domain` may differ a little there; `diameter=` with the `diameter_px` of its row
+    gives the same. What is doubtful is told as a Python warning and stands in the result.
 
     Raises NoInputFault (FileNotFoundError) where there is no such file, CredentialsFault (PermissionError) where it may not be read,
     FieldFault (mostly ValueError) where it cannot be counted, ConfigFault (ValueError) for a setting that does not fit, ModelFault

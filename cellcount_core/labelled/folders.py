@@ -178,18 +178,18 @@ def entries_of_rows(
     channels. Raises ConfigFault naming row and column."""
     if not rows:
         raise ConfigFault(f"{path}: no row")
-    files = image_columns(path, rows[0], roles, image)
-    for column in (*files, *needed):
+    files = image_columns(path, rows[0], roles, image, needed)
+    for column in needed:
         if column not in rows[0]:
             raise ConfigFault(f"{path}: no column {column!r}{nearest(column, rows[0])}")
     for number, row in enumerate(rows, start=2):
-        lacking = [column for column in (*files, "label") if not row[column]]
+        lacking = [column for column in (*files.values(), "label") if not row[column]]
         if lacking:
             raise ConfigFault(f"{path}: row {number} has no {lacking[0]}")
     return [
         file_entry(
-            row.get("id") or Path(row[files[0]]).stem,
-            files_of(path, row, files, roles),
+            row.get("id") or _stem(row, files),
+            files_of(path, row, files),
             path.parent / row["label"],
             split=row.get("split", ""),
             modality=row.get("modality", ""),
@@ -199,28 +199,56 @@ def entries_of_rows(
     ]
 
 
-def image_columns(path: Path, row: TableRow, roles: Sequence[str], image: str) -> tuple[str, ...]:
-    """The columns of a table that name image files: the one called `image`, or else one for each role. Raises ConfigFault if there are
-    neither."""
-    if image in row or not any(role in row for role in roles):
-        if image not in row:
-            channels = f", or one for each channel ({', '.join(roles)})" if len(roles) > 1 else ""
-            raise ConfigFault(f"{path}: no column {image!r}{channels}{nearest(image, row)}")
-        return (image,)
-    return tuple(roles)
+def image_columns(
+    path: Path, row: TableRow, roles: Sequence[str], image: str, taken: Sequence[str] = ()
+) -> dict[str, str]:
+    """The columns of a table that name image files, by role: one for each role, called as the role is or `image_<role>`; or else the one
+    called `image`, under "".
+
+    `taken` are columns that say something else, such as the number of dead cells in `dead`: files of a role of that name are in
+    `image_dead`. Raises ConfigFault if there are neither, or not all roles have one.
+    """
+    named = {
+        role: column
+        for role in roles
+        for column in (role, f"{image}_{role}")
+        if column in row and column not in taken
+    }
+    if image in row:
+        return {"": image}
+    if not named:
+        channels = (
+            f", or one for each channel ({_role_columns(roles, image, taken)})" if len(roles) > 1 else ""
+        )
+        raise ConfigFault(f"{path}: no column {image!r}{channels}{nearest(image, row)}")
+    for role in roles:
+        if role not in named:
+            column = _role_columns([role], image, taken)
+            raise ConfigFault(
+                f"{path}: no column {column!r} with the files of that channel{nearest(column, row)}"
+            )
+    return {role: named[role] for role in roles}
 
 
-def files_of(path: Path, row: TableRow, columns: Sequence[str], roles: Sequence[str]) -> Files:
+def _role_columns(roles: Sequence[str], image: str, taken: Sequence[str]) -> str:
+    return ", ".join(f"{image}_{role}" if role in taken else role for role in roles)
+
+
+def _stem(row: TableRow, columns: Mapping[str, str]) -> str:
+    """The name of an image without ending, or that of its first channel."""
+    return Path(row[next(iter(columns.values()))]).stem
+
+
+def files_of(path: Path, row: TableRow, columns: Mapping[str, str]) -> Files:
     """The files that a row names in `columns` (see `image_columns`), relative to the folder of the table `path`."""
-    if tuple(columns) != tuple(roles):
-        return path.parent / row[columns[0]]
-    return {role: path.parent / row[role] for role in roles}
+    files = {role: path.parent / row[column] for role, column in columns.items()}
+    return files.get("", files)
 
 
 def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> list[TabledEntry]:
     """List the images of a table, or of a folder's `index.csv`, that says in `columns` what is true of each.
 
-    The files are in the column image (or file), or in one for each of `roles`, relative to the table's folder. Raises ConfigFault naming
+    The files are in the column image (or file), or in one for each of `roles` (see `image_columns`), relative to the table's folder. Raises ConfigFault naming
     table, row and column if something is missing.
     """
     table = path / INDEX if path.is_dir() else path
@@ -228,18 +256,18 @@ def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> lis
     if not rows:
         raise ConfigFault(f"{table}: no row")
     image = "file" if "file" in rows[0] and "image" not in rows[0] else "image"
-    files = image_columns(table, rows[0], roles, image)
-    for column in (*files, *columns):
+    files = image_columns(table, rows[0], roles, image, columns)
+    for column in columns:
         if column not in rows[0]:
             raise ConfigFault(f"{table}: no column {column!r}{nearest(column, rows[0])}")
     for number, row in enumerate(rows, start=2):
-        lacking = [column for column in (*files, *columns) if not row[column]]
+        lacking = [column for column in (*files.values(), *columns) if not row[column]]
         if lacking:
             raise ConfigFault(f"{table}: row {number} has no {lacking[0]}")
     return [
         TabledEntry(
-            row.get("id") or Path(row[files[0]]).stem,
-            files_of(table, row, files, roles),
+            row.get("id") or _stem(row, files),
+            files_of(table, row, files),
             row,
             row.get("split", ""),
             row.get("modality", ""),

@@ -16,7 +16,7 @@ import tifffile
 import cellcount_core
 from cellcount_core.cli.main import main
 from cellcount_core.demo.live_dead import UM_PER_PX, Condition, TruthCells, render_live_dead
-from cellcount_core.domain.errors import ExitCode
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from tests.jobs import digest, rows
 from tests.nights import night, settings
 
@@ -51,6 +51,23 @@ def count(
         ["count", str(plate / "images"), str(out), "--layout", "imagexpress", "--model", model, "--channel", f"{first}=w1",
          "--channel", "dead=w2", "--um-per-px", str(UM_PER_PX), "--set", "execution.shard_fields=3", *more]
     )  # fmt: skip
+
+
+def test_evaluate_takes_a_file_for_each_role(plate: Path, counted: Path, tmp_path: Path) -> None:
+    lines = ["image_all,image_dead,live,dead"]
+    for well, site, live, dead, _, _ in csv.reader((plate / "truth.csv").read_text().splitlines()[1:]):
+        files = [plate / "images" / f"P_{well}_s{site}_w{channel}.TIF" for channel in (1, 2)]
+        lines.append(",".join([*map(str, files), live, dead]))
+    table = tmp_path / "truth.csv"
+    table.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "evaluation"
+    assert main(["evaluate", "viability-fluorescence", str(table), "--out", str(out)]) == ExitCode.OK
+    found = json.loads((out / "evaluation.json").read_text())
+    assert abs(found["figures"]["pooled_error_points"]["value"]) < 10
+    assert found["figures"]["images"]["value"] == len(MIXTURES) * 2
+    table.write_text("image_all,dead_image,live,dead\na.tif,b.tif,1,2\n")
+    with pytest.raises(ConfigFault, match="no column 'image_dead' with the files of that channel"):
+        cellcount_core.evaluate("viability-fluorescence", table)
 
 
 def wells_of(out: Path) -> dict[str, dict[str, object]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import cellcount_core as cc
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import CellcountError, FieldFault, Reason
+from tests.plates import nuclear_field
 from tests.unit.api.made import isolated
 
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "tutorial" / "counting-in-python.ipynb"
@@ -371,3 +372,23 @@ def test_the_interval_is_that_of_the_row() -> None:
     low, high = result.interval
     assert math.isclose(low, result.row["count_low"])
     assert low <= result.count <= high
+
+
+def test_an_image_alone_counts_as_on_its_plate_at_the_object_size_of_the_plate(tmp_path: Path) -> None:
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    for number, size in enumerate((19, 20, 22)):
+        tifffile.imwrite(folder / f"{number}.tif", nuclear_field(size, 12, seed=number, side=200))
+    rows = (
+        cc.run(folder, tmp_path / "out", settings={"execution.runner": "serial"})
+        .fields.to_table()
+        .to_pylist()
+    )
+    alone = [cc.count(folder / f"{number}.tif").row for number in range(3)]
+    assert any(row["out_of_domain"] != one["out_of_domain"] for row, one in zip(rows, alone, strict=True))
+    for row in rows:
+        again = cc.count(folder / row["source"][0], diameter=row["diameter_px"]).row
+        assert {name: again[name] for name in SAME} == {name: row[name] for name in SAME}
+
+
+SAME = ("count", "count_low", "count_high", "scale", "diameter_px", "out_of_domain", "area_fraction")
