@@ -49,7 +49,7 @@ class PatternScene:
     side_px: int = 48
 
 
-STRONG = PatternScene()
+STRONG = PatternScene(copies=(3, 4))
 """Every pattern that is there can be seen."""
 WEAK = PatternScene(copies=(1, 2), amplitude=(6.0, 42.0))
 """Many copies drown in the noise, so that no network can be sure."""

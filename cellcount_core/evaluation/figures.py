@@ -219,6 +219,8 @@ def shown(name: str, value: float | None) -> str:
         return "–"
     if how.share:
         text = f"{100 * value:+.1f} %" if how.signed else f"{100 * value:.1f} %"
+    elif name.partition("_")[0] == "images":
+        text = f"{value:,.0f}"
     else:
         text = f"{value:.2f}" if name == "count_mae" else f"{value:.3f}"
     return text.replace("-", "−")
