@@ -5,6 +5,8 @@ takes stands in the modules of commands; everything heavy is imported by the com
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -61,11 +63,17 @@ def _root(
     """Counts cells in microscope images at plate scale."""
 
 
+@cache
+def _command() -> Callable[..., int | None]:
+    """All commands with their options, put together once for all calls of `main` in a process."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every fault of a run is one message, not a traceback."""
     try:
         arguments = sys.argv[1:] if argv is None else argv
-        result = app(args=arguments or ["--help"], standalone_mode=False, prog_name="cellcount")
+        result = _command()(args=arguments or ["--help"], standalone_mode=False, prog_name="cellcount")
     except RunFault as fault:
         print(f"cellcount: {fault}", file=sys.stderr)
         return int(fault.exit_code)

@@ -27,6 +27,8 @@ TRUE, COUNTED, BOTH = (255, 158, 27), (64, 170, 255), (255, 255, 255)
 with any colour vision (after Okabe and Ito 2008); they are brightened for dark images."""
 
 _SMALLEST, _LARGEST = 480, 960
+_COMPRESSION = 6
+"""The highest, 9, takes ten times as long and leaves an eighth less."""
 _DIMMED = 0.72
 """The image is darkened by this factor, so that outlines stand out even where it is white."""
 
@@ -44,7 +46,7 @@ def outlines_png(plane: NDArray[np.generic], true: Truth, counted: Found) -> tup
     line = 2 if width > plane.shape[1] else 1
     is_true, is_counted = (_lines(layer, plane.shape, (height, width), line) for layer in (true, counted))
     image[is_true], image[is_counted], image[is_true & is_counted] = TRUE, COUNTED, BOTH
-    done, encoded = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    done, encoded = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, _COMPRESSION])
     if not done:
         raise ValueError(f"an image of shape {image.shape} could not be written as PNG")
     return encoded.tobytes(), width, height

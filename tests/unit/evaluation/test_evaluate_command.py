@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,10 +61,10 @@ def write_data(folder: Path, ids: dict[str, tuple[int, str, str]]) -> Path:
     return folder
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(
-        tmp_path / "data",
+        tmp_path_factory.mktemp("labelled") / "data",
         {
             HOSTILE: (5, "fluorescence", "val"),
             "b": (12, "fluorescence", "val"),
@@ -76,19 +79,32 @@ def run(data: Path, out: Path, *options: str, package: str = "threshold") -> int
     return main(["evaluate", package, str(data), "--out", str(out), *options])
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation without options wrote, and what it printed."""
+
+    out: Path
+    printed: str
+    told: str
+
+
+@pytest.fixture(scope="module")
+def evaluated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    out = tmp_path_factory.mktemp("evaluated") / "deep" / "out"
+    printed, told = io.StringIO(), io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(told):
+        assert run(data, out) == ExitCode.OK
+    return Evaluated(out, printed.getvalue(), told.getvalue())
+
+
 def stored(out: Path) -> dict[str, object]:
     return dict(json.loads((out / "evaluation.json").read_text(encoding="utf-8")))
 
 
-def test_the_console_shows_the_figures_of_the_json_and_the_page_last(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "deep" / "out"
-    assert run(data, out) == ExitCode.OK
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+def test_the_console_shows_the_figures_of_the_json_and_the_page_last(evaluated: Evaluated) -> None:
+    out, lines = evaluated.out, evaluated.printed.splitlines()
     assert lines[-2:] == [f"page, JSON and CSV are in {out}/", str(out / "evaluation.html")]
-    assert "evaluated 4 of 4 images" in told.err
+    assert "evaluated 4 of 4 images" in evaluated.told
     figures = stored(out)["figures"]
     printed = {line[:18].strip(): line[18:] for line in lines if re.match(r"\S.{17}[\d−+–]", line)}
     titles = {meaning(name).title: name for name in FIGURES}
@@ -121,14 +137,12 @@ def test_the_json_tells_package_data_figures_groups_and_every_image(data: Path, 
     assert first["ap_50"] == pytest.approx(5 / 6, abs=1e-6)
 
 
-def test_the_table_has_a_row_an_image_with_the_values_of_the_json(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert run(data, out) == ExitCode.OK
-    with (out / "images.csv").open(newline="", encoding="utf-8") as stream:
+def test_the_table_has_a_row_an_image_with_the_values_of_the_json(evaluated: Evaluated) -> None:
+    with (evaluated.out / "images.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     expected = [
         {name: "" if value is None else str(value) for name, value in image.items()}
-        for image in stored(out)["images"]
+        for image in stored(evaluated.out)["images"]
     ]
     assert rows == expected
 
@@ -153,12 +167,8 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_is_one_file_without_scripts_and_shows_hostile_names_as_text(
-    data: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    assert run(data, out) == ExitCode.OK
-    page = Page((out / "evaluation.html").read_text(encoding="utf-8"))
+def test_the_page_is_one_file_without_scripts_and_shows_hostile_names_as_text(evaluated: Evaluated) -> None:
+    page = Page((evaluated.out / "evaluation.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert HOSTILE in page.text
     assert f"{HOSTILE}: true and counted outlines" in page.alts
@@ -178,21 +188,19 @@ def test_a_hostile_modality_and_path_are_text_too(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_the_package_is_not_for(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, evaluated: Evaluated, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "1 of 4 images are of a modality the package is not for (phase; it is for fluorescence)"
-    assert run(data, tmp_path / "out") == ExitCode.OK
-    assert said in capsys.readouterr().out
-    assert said in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    assert said in evaluated.printed
+    assert said in (evaluated.out / "evaluation.html").read_text(encoding="utf-8")
     assert run(data, tmp_path / "other", "--modality", "fluorescence") == ExitCode.OK
     assert "is not for" not in capsys.readouterr().out
 
 
-def test_equal_evaluations_write_equal_files(data: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        assert run(data, tmp_path / name) == ExitCode.OK
+def test_equal_evaluations_write_equal_files(data: Path, evaluated: Evaluated, tmp_path: Path) -> None:
+    assert run(data, tmp_path / "again") == ExitCode.OK
     for name in ("evaluation.json", "images.csv", "evaluation.html"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (evaluated.out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -254,9 +262,9 @@ def test_what_is_wrong_with_an_option_is_said_with_what_there_is(
 def test_data_and_package_that_are_not_there_are_named_with_the_nearest(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tmp_path / "dta", tmp_path / "out") == ExitCode.CONFIG
+    assert run(data.with_name("dta"), tmp_path / "out") == ExitCode.CONFIG
     told = capsys.readouterr().err
-    assert f"{tmp_path / 'dta'}: there is no such folder or file" in told
+    assert f"{data.with_name('dta')}: there is no such folder or file" in told
     assert "did you mean 'data'?" in told
     assert run(data, tmp_path / "out", package="treshold") == ExitCode.MODEL
     assert "did you mean 'threshold'?" in capsys.readouterr().err

@@ -57,7 +57,9 @@ def test_onnxruntime_is_kept_silent_before_every_import_of_it() -> None:
     assert list(
         unsilenced(ast.parse("def f():\n    import onnxruntime\n    keep_onnxruntime_silent()\n"))
     ) == [2]
-    found = {path: list(unsilenced(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    texts = {path: path.read_text(encoding="utf-8") for path in SOURCES}
+    found = {path: list(unsilenced(ast.parse(text))) for path, text in texts.items() if _REPORTER in text}
+    assert found
     assert {str(path): lines for path, lines in found.items() if lines} == {}
 
 
