@@ -1,7 +1,7 @@
 # cellcount: `make demo` counts a made-up plate, `make test` passes the tests. Both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests of parts run on all cores; a core that is done takes tests from another.
+# Tests that may run beside others run on all cores; a core that is done takes tests from another.
 SPREAD := -n logical --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test fast env dev-env lint format lock clean
@@ -9,7 +9,7 @@ SPREAD := -n logical --maxprocesses 8 --dist worksteal
 help:
 	@echo "make demo   count a made-up 96-well plate on a local Ray cluster; look at demo/"
 	@echo "make test   run the tests (installs what they need into .venv)"
-	@echo "make fast   the tests of parts without the slow ones (Keras, Ray, large fields), in two minutes"
+	@echo "make fast   the tests of parts without the slow ones (Keras, Ray, large fields), in a minute and a half"
 	@echo "make env    only set up .venv (what counting needs)"
 	@echo "make lint   style, types, import layers"
 	@echo "make lock   write requirements/*.txt anew from pyproject.toml"
@@ -17,10 +17,11 @@ help:
 demo: env
 	$(BIN)/cellcount demo demo
 
-# Both at once: tests of whole runs (on Ray, S3, with faults) one after the other, and tests of parts on what they leave of the cores.
+# Both at once: tests that must be alone of their kind (Ray, S3, killed processes), one after the other; all others on what those leave
+# of the cores, and on all cores once those are done.
 test: dev-env
-	@nice $(BIN)/python -m pytest tests/unit $(SPREAD) > .tests-of-parts.log 2>&1 & parts=$$!; \
-	$(BIN)/python -m pytest tests --ignore=tests/unit; runs=$$?; \
+	@nice $(BIN)/python -m pytest tests -m "not alone" $(SPREAD) > .tests-of-parts.log 2>&1 & parts=$$!; \
+	$(BIN)/python -m pytest tests -m alone; runs=$$?; \
 	wait $$parts; failed=$$?; cat .tests-of-parts.log; rm .tests-of-parts.log; \
 	test $$runs -eq 0 && test $$failed -eq 0
 

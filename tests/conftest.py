@@ -1,4 +1,5 @@
-"""What every suite shares: the S3 server, where temporary folders lie, and how `-m "not slow"` leaves whole modules out."""
+"""What every suite shares: the S3 server, where temporary folders lie, and which tests run by themselves, beside others, or in
+`make fast`."""
 
 from __future__ import annotations
 
@@ -13,6 +14,12 @@ from tests.s3_server import s3_server
 
 __all__ = ["s3_server"]
 
+_TESTS = Path(__file__).parent
+_ALONE = [
+    _TESTS / name
+    for name in ("contract/readers", "contract/runners", "contract/stores", "contract/tasks", "e2e", "faults")
+]
+_NEVER_ALONE = [_TESTS / name for name in ("acceptance", "contract/layouts", "unit")]
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 _ALL_SLOW = re.compile(r"^pytestmark = pytest\.mark\.slow$", re.MULTILINE)
@@ -25,7 +32,18 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With `-m "not slow"`, a module whose tests are all slow is not even imported: Keras alone takes ten seconds."""
-    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
-        return None
-    return True if _ALL_SLOW.search(collection_path.read_text(encoding="utf-8")) else None
+    """Modules of which no test would run are not even imported: Keras alone takes ten seconds."""
+    chosen = config.getoption("markexpr")
+    if chosen == "alone":
+        return True if collection_path in _NEVER_ALONE else None
+    if chosen == "not slow" and collection_path.suffix == ".py":
+        return True if _ALL_SLOW.search(collection_path.read_text(encoding="utf-8")) else None
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole runs are `alone` unless they are marked `beside`."""
+    for item in items:
+        if any(folder in item.path.parents for folder in _ALONE) and not item.get_closest_marker("beside"):
+            item.add_marker("alone")

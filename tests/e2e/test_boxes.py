@@ -24,6 +24,8 @@ from cellcount_core.report.overlay import PALETTE
 from tests.boxes import SMALL, box_package, disc_image
 from tests.jobs import rows
 
+pytestmark = pytest.mark.beside
+
 SPOTS = ((30, 30), (30, 90), (80, 40), (80, 100), (130, 60))
 
 

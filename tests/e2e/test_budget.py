@@ -11,6 +11,8 @@ from cellcount_core.domain.errors import ExitCode
 from tests.jobs import digest
 from tests.plates import Plate, write_plate
 
+pytestmark = pytest.mark.beside
+
 FIELDS = 24
 BROKEN = ("A02", "A03", "A05", "A09")
 SHARDS = 12

@@ -23,6 +23,8 @@ from tests.random_features import train_classes
 from tests.shapes import CLASSES
 from tests.shapes import shape_image as image
 
+pytestmark = pytest.mark.beside
+
 WELLS = {"B02": "dots", "B03": "rings", "B04": "stripes", "B05": "dots", "B06": "rings", "B07": "stripes"}
 
 

@@ -15,6 +15,8 @@ from tests.jobs import count, job, rows
 from tests.plates import nuclear_field
 from tests.small_device import use_small_device
 
+pytestmark = pytest.mark.beside
+
 RUN = {"layout": {"kind": "flat"}, "model": {"package": "nuclei"}}
 ON_CPU = ("onnxruntime", "onnxruntime-int8")
 

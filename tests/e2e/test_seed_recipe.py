@@ -18,6 +18,8 @@ from tests.plates import discs
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
 
+pytestmark = pytest.mark.beside
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "conf" / "train_seed_unet.yaml"
 MOST_GIB = 6.0

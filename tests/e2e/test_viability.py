@@ -20,6 +20,8 @@ from cellcount_core.domain.errors import ConfigFault, ExitCode
 from tests.jobs import digest, rows
 from tests.nights import night, settings
 
+pytestmark = pytest.mark.beside
+
 MIXTURES = (0.0, 0.25, 0.5, 0.9, 1.0)
 CONDITION = Condition("dim, crosstalk, uneven light", first=0.7, dead=0.45, spill=0.06, fall_off=0.45)
 
@@ -368,6 +370,7 @@ def test_gates_leave_out_objects_and_say_how_many(plate: Path, counted: Path, tm
         assert after["gated_out"] > 0
 
 
+@pytest.mark.alone
 def test_ray_gives_the_same_tables_and_a_run_that_lost_a_part_goes_on(
     plate: Path, counted: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from tests.plates import Plate, discs, write_plate
 from tests.s3_jobs import Tables, tables
 from tests.small_device import Tiles, use_small_device
 
+pytestmark = pytest.mark.beside
+
 BAD, BAD_PX = ("A02", 1), 220
 """A field of a size of its own, so that the device can tell it from others."""
 

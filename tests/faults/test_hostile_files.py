@@ -28,6 +28,8 @@ from tests.hostile.others import archives, arrays, bitmaps, jpegs, misnamed, png
 from tests.hostile.tiffs import all_tiffs
 from tests.plates import Plate, write_plate
 
+pytestmark = pytest.mark.beside
+
 MAX_PIXELS = 4_000_000
 SHARD_FIELDS = 8
 LONGEST_SHARD_S = 300.0

@@ -14,6 +14,8 @@ from cellcount_core.stores.base import StorageOptions
 from cellcount_core.stores.open import open_store
 from tests.unit.reduce.outputs import cut, output, plate
 
+pytestmark = pytest.mark.beside
+
 COUNTS = [one.end if isinstance(one.end, int) else None for one in plate()]
 TOTAL = sum(count for count in COUNTS if count is not None)
 
