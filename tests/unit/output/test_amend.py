@@ -117,7 +117,7 @@ class Dying:
 def test_a_death_at_any_moment_leaves_the_old_shard_or_the_new_one_and_a_second_try_ends_it() -> None:
     deaths = 0
     seen = set()
-    for at in range(20):
+    for at in range(8):
         store = committed(OLD)
         try:
             amend_part(Dying(store, at), part({2: 5}))  # type: ignore[arg-type]

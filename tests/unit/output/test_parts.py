@@ -220,7 +220,8 @@ def test_a_byte_that_flips_in_a_fields_part_is_noticed_or_changes_nothing() -> N
     body = store.get(fields_key(0))
     whole = read_fields_part(fields_key(0), body)
     noticed = 0
-    for position in range(0, len(body), 53):
+    positions = range(0, len(body), 53 * 5 // often(5))
+    for position in positions:
         flipped = bytearray(body)
         flipped[position] ^= 0x10
         try:
@@ -236,4 +237,4 @@ def test_a_byte_that_flips_in_a_fields_part_is_noticed_or_changes_nothing() -> N
             assert part.table.equals(whole.table)
         else:
             noticed += 1
-    assert noticed > 0.5 * len(range(0, len(body), 53))
+    assert noticed > 0.5 * len(positions)

@@ -38,7 +38,7 @@ def decoded(png: bytes) -> NDArray[np.uint8]:
 
 
 def colours_in(image: NDArray[np.uint8]) -> set[tuple[int, ...]]:
-    return {tuple(colour) for colour in np.unique(image.reshape(-1, 3), axis=0).tolist()} & set(PALETTE)
+    return {colour for colour in PALETTE if (image == np.asarray(colour, np.uint8)).all(axis=2).any()}
 
 
 def two_halves() -> tuple[NDArray[np.uint16], NDArray[np.int32]]:

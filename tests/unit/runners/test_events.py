@@ -45,13 +45,16 @@ def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
     assert record["deaths"] == [{"shard": 5, "mode": "probe", "reason": "worker_died", "detail": "exit\n9"}]
 
 
+SHARDS = 200
+
+
 def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
     stages = {
         stage: 0.123456789 + number for number, stage in enumerate(("read", "decode", "prepare", "infer"))
     }
     timed = TimedEvents(Quiet(), open_store(tmp_path, StorageOptions()), "serial")
     tracemalloc.start(16)
-    for number in range(1000):
+    for number in range(SHARDS):
         timed.receipt(replace(receipt(number), stage_seconds={**stages}), Progress())
     gc.collect()
     # Not what other threads of the test's process allocate meanwhile.
@@ -59,8 +62,8 @@ def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
     traces = tracemalloc.take_snapshot().filter_traces([own])
     tracemalloc.stop()
     kept = sum(trace.size for trace in traces.traces)
-    assert kept > 1000 * 100
-    assert kept < 1000 * 600
+    assert kept > SHARDS * 100
+    assert kept < SHARDS * 600
 
 
 def test_an_output_that_takes_no_timings_does_not_stop_the_run(tmp_path: Path) -> None:
