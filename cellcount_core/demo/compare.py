@@ -177,7 +177,9 @@ def _key(row: _TableRow) -> _Key:
 def _rows(path: Path, columns: list[str]) -> list[_TableRow]:
     """The rows of a Parquet file, or of all files of a folder."""
     try:
-        rows: list[_TableRow] = ds.dataset(path, format="parquet").to_table(columns=columns).to_pylist()
+        rows: list[_TableRow] = (
+            ds.dataset(path, format="parquet").to_table(columns=columns, use_threads=False).to_pylist()
+        )
     except (OSError, pa.ArrowException) as error:
         raise ConfigFault(f"{path}: the table cannot be read; is the run finished? ({error})") from error
     return rows

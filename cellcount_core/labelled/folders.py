@@ -165,7 +165,7 @@ def _read_parquet(path: Path) -> list[TableRow]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(path, use_threads=False).to_pylist()
     except pa.ArrowInvalid as error:
         raise ConfigFault(f"{path}: not a Parquet table: {error}") from error
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]

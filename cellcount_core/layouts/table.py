@@ -117,7 +117,9 @@ class TableLayout(Layout):
             names = file.schema_arrow.names
             used = self._used(names)
             number = 0
-            for batch in file.iter_batches(columns=[names[index] for index in used.values()]):
+            for batch in file.iter_batches(
+                columns=[names[index] for index in used.values()], use_threads=False
+            ):
                 values = {ours: batch.column(names[index]).to_pylist() for ours, index in used.items()}
                 for row in range(batch.num_rows):
                     number += 1

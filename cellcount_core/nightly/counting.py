@@ -140,7 +140,7 @@ def failures_told(fields: Iterable[tuple[str, str | None, str]]) -> str:
 
 def _ends(table: Dataset) -> Iterable[tuple[str, str | None, str]]:
     """Status, reason and well of each field."""
-    rows = table.to_table(columns=[STATUS.name, REASON.name, WELL.name])
+    rows = table.to_table(columns=[STATUS.name, REASON.name, WELL.name], use_threads=False)
     return zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
@@ -168,7 +168,7 @@ def _unfinished(summary: Summary, table: Dataset) -> str:
     number = summary.warnings.get(Doubt.ZERO_TAIL, 0)
     if not number:
         return ""
-    rows = table.to_table(columns=[WARNINGS.name, WELL.name]).to_pylist()
+    rows = table.to_table(columns=[WARNINGS.name, WELL.name], use_threads=False).to_pylist()
     wells = [
         row[WELL.name]
         for row in rows
@@ -227,7 +227,7 @@ def _statistics(summary: Summary, table: Dataset) -> dict[str, int | float | Non
     watched = [
         column.name for column in summary.schema.fields if column.watched and column.merge is not Merge.SUM
     ]
-    rows = table.to_table(columns=watched)
+    rows = table.to_table(columns=watched, use_threads=False)
     found |= {name: _median(rows[name]) for name in watched}
     return {name: value for name, value in found.items() if value is None or isinstance(value, int | float)}
 

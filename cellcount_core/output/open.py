@@ -114,7 +114,7 @@ class Output:
 
     def _table(self, table: OutputTable) -> pa.Table:
         if table in ("fields", "objects"):
-            return self._parts(table).to_table()
+            return self._parts(table).to_table(use_threads=False)
         if table in ("wells", "plates"):
             return read_table_bytes(f"{table}.parquet", self._file(f"{table}.parquet"))
         raise ConfigFault(f"no table {table!r}{nearest(table, get_args(OutputTable))}")

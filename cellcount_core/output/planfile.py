@@ -215,7 +215,7 @@ def read_shards(plan: Path | bytes, wanted: Container[int] | None = None) -> Ite
     with _opened(plan) as file:
         for number in range(file.num_row_groups):
             if wanted is None or number in wanted:
-                yield _shard(number, file.read_row_group(number))
+                yield _shard(number, file.read_row_group(number, use_threads=False))
 
 
 def shard_count(plan: Path | bytes) -> int:

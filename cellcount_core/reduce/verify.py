@@ -172,7 +172,11 @@ def _plan(store: Store, run: RunFile, report: VerifyReport) -> Iterator[list[_Pl
         if file.num_row_groups != run.numbers.shards:
             report.add(PLAN_KEY, f"holds {file.num_row_groups} shards, run.json names {run.numbers.shards}")
         for number in range(run.numbers.shards):
-            rows = file.read_row_group(number, columns=columns) if number < file.num_row_groups else None
+            rows = (
+                file.read_row_group(number, columns=columns, use_threads=False)
+                if number < file.num_row_groups
+                else None
+            )
             yield _planned(report, number, rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise LedgerFault(f"{store.url}: {PLAN_KEY} is not a readable plan: {error}") from error

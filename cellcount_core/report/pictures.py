@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
@@ -17,6 +16,7 @@ from cellcount_core.domain.scales import ALL_PLATES
 from cellcount_core.output.planfile import plate_shapes, read_shards
 from cellcount_core.output.run_folder import load_plan
 from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.output.schema import read_table_bytes
 from cellcount_core.pipeline.field import Seen, recount
 from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import WELLS_KEY
@@ -61,7 +61,7 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     """
     run = read_run(output)
     try:
-        wells = pq.read_table(pa.BufferReader(output.get(WELLS_KEY)))
+        wells = read_table_bytes(WELLS_KEY, output.get(WELLS_KEY))
     except Absent:
         raise LedgerFault(
             f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"

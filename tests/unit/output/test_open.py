@@ -125,3 +125,22 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         ).stdout.strip()
         == "[]"
     )
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="threads are listed in /proc, which is not here"
+)
+@pytest.mark.parametrize("command", ["verify", "reduce"])
+def test_a_command_that_reads_tables_leaves_no_threads_of_arrow_to_abort_its_end(
+    command: str, tmp_path: Path
+) -> None:
+    reduce_run(output(cut(plate(), 5), open_store(tmp_path, StorageOptions())))
+    code = (
+        "import os, sys\nfrom cellcount_core.cli.main import main\nimport pyarrow.parquet\n"
+        "before = len(os.listdir('/proc/self/task'))\nassert main(sys.argv[1:]) == 0\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.splitlines()[-1]) <= 0
