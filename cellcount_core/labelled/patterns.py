@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from cellcount_core.domain.delimited import columns_of
 from cellcount_core.domain.errors import ConfigFault, matching, nearest
 from cellcount_core.labelled.folders import IMAGES, TableRow, read_rows
 from cellcount_core.labelled.image import IMAGE_SUFFIXES, Files
@@ -306,7 +307,7 @@ def _only_table(folder: Path) -> Path:
 def _header(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            return [name.strip() for name in stream.readline().split(",")]
+            return columns_of(stream.readline().rstrip("\r\n"))
     except (OSError, UnicodeDecodeError):
         return []
 

@@ -207,6 +207,21 @@ def test_splits_come_from_folders_lists_tables_and_names_of_annotation_files(tmp
     assert len(load_labelled(root, "coco", "val")) == 1
 
 
+@pytest.mark.parametrize("name", ["coco", "voc", "table"])
+def test_texts_as_spreadsheets_and_tools_of_windows_write_them_are_read(tmp_path: Path, name: str) -> None:
+    data = LAYOUTS[name][0](tmp_path)
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix in (".json", ".txt", ".csv"):
+            text = path.read_text()
+            path.write_text(
+                text.replace(",", ";") if path.suffix == ".csv" else text,
+                encoding="utf-8-sig",
+                newline="\r\n",
+            )
+    (image,) = load_labelled(data)
+    np.testing.assert_array_equal(image.labels, labels())
+
+
 def test_an_image_without_any_object_is_an_empty_image(tmp_path: Path) -> None:
     nothing = np.zeros(SHAPE, np.uint16)
     write(tmp_path / "images" / "a.png", plane())
