@@ -39,7 +39,8 @@ SIZES: dict[str, dict[str, object]] = {
 }
 """Networks of about 0.2, 5 and 58 million parameters for images of 128 px, as the source's were."""
 
-_WARM = 2
+_WARM = 8
+"""Steps before time is taken: more than the batches that are made ahead, which would hide that they are made too slowly."""
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "patterns.md"
 _told: list[str] = []
 
@@ -142,10 +143,12 @@ class Speed:
         return 1 / self.images_s
 
 
-def speed(data: Path, out: Path, batches: list[int], caches: list[str], side: int, least_s: float) -> int:
+def speed(
+    data: Path, out: Path, batches: list[int], caches: list[str], side: int, least_s: float, sizes: list[str]
+) -> int:
     """Train for a few seconds with each batch, size of the network and cache; print and draw the speeds, and write them to speed.csv."""
     found = []
-    for size, network in SIZES.items():
+    for size, network in ((size, SIZES[size]) for size in sizes):
         for cache in caches:
             for batch in batches:
                 one = _one_speed(data, size, dict(network), batch, cache, side, least_s)
@@ -201,7 +204,7 @@ def _one_speed(
                 since = before
             if number >= _WARM:
                 steps += 1
-                if before - since > least_s and steps >= 3:
+                if before - since > least_s and steps >= _WARM:
                     break
         seconds = before - since
         return Speed(size, network_.count_params(), batch, cache, steps * batch / seconds, waited / seconds)
@@ -269,7 +272,7 @@ def draw_speed(found: list[Speed], path: Path) -> None:
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    left.legend(fontsize=7)
+    right.legend(fontsize=7, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
@@ -377,6 +380,7 @@ def main() -> int:
     one.add_argument("--caches", default="off,disk,memory")
     one.add_argument("--side", type=int, default=128)
     one.add_argument("--seconds", type=float, default=10.0)
+    one.add_argument("--sizes", default=",".join(SIZES))
     for each in commands.choices.values():
         each.add_argument("--record", metavar="SECTION", default="")
     asked = parser.parse_args()
@@ -408,7 +412,15 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.command == "cache":
         return cache_speed(asked.data, asked.caches.split(","), asked.side)
     batches = [int(each) for each in asked.batches.split(",")]
-    return speed(asked.data, asked.out, batches, asked.caches.split(","), asked.side, asked.seconds)
+    return speed(
+        asked.data,
+        asked.out,
+        batches,
+        asked.caches.split(","),
+        asked.side,
+        asked.seconds,
+        asked.sizes.split(","),
+    )
 
 
 if __name__ == "__main__":
