@@ -17,6 +17,8 @@ from tests.data_dir import data_dir, needs_data
 from tests.jobs import rows
 from tests.patterns import pattern_package
 
+pytestmark = pytest.mark.beside
+
 NAMES = r"(?P<well>[^/]+)_(?P<channel>red|green|blue|yellow)\.png$"
 """The file names of the Human Protein Atlas, for `--layout pattern`: an image has the place of a well."""
 
