@@ -164,7 +164,7 @@ def test_what_is_doubtful_is_told_and_kept(counted: tuple[Path, cc.Output]) -> N
 
 
 def test_settings_and_arguments_reach_the_count() -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
 
     given = cc.count(image, diameter=18, um_per_px=0.65, settings={"run.tile": 512})
 
@@ -178,14 +178,14 @@ def test_settings_and_arguments_reach_the_count() -> None:
 
 
 def test_one_colour_of_an_array_is_counted_by_its_name() -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
     colours = np.dstack([np.zeros_like(image), np.zeros_like(image), image])
 
     assert cc.count(colours, channel="blue").count == cc.count(image).count
 
 
 def test_what_is_told_of_an_array_is_about_the_array() -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
     result = cc.count(np.dstack([np.zeros_like(image), np.zeros_like(image), image]), channel="blue")
 
     assert not any("name" in note for note in result.notes)
@@ -193,14 +193,14 @@ def test_what_is_told_of_an_array_is_about_the_array() -> None:
 
 
 def test_the_names_of_one_file_are_no_convention(tmp_path: Path) -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
     tifffile.imwrite(tmp_path / "plate_A01_s1_w1.TIF", image)
 
     assert not any("names" in note for note in cc.count(tmp_path / "plate_A01_s1_w1.TIF", diameter=18).notes)
 
 
 def test_a_diameter_that_the_model_does_not_use_is_told() -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
 
     with pytest.warns(
         cc.DoubtfulCount, match=r"diameter given \(18 px\) is not used: `threshold` counts images"
@@ -230,7 +230,7 @@ def test_what_is_no_image_is_refused_in_words() -> None:
 
 
 def test_a_stack_is_counted_where_its_axes_are_named() -> None:
-    image, _ = cc.made_up_image(objects=30)
+    image, _ = cc.made_up_image(objects=12, shape=(256, 256))
     stack = np.stack([image // 2, image])
 
     assert cc.count(stack, settings={"run.axes": "ZYX"}).count == cc.count(image).count
@@ -366,7 +366,7 @@ def _count_there(image: NDArray[np.uint16]) -> int:
 
 
 def test_the_interval_is_that_of_the_row() -> None:
-    result = cc.count(cc.made_up_image(objects=30)[0])
+    result = cc.count(cc.made_up_image(objects=12, shape=(256, 256))[0])
 
     assert result.interval is not None
     low, high = result.interval

@@ -126,7 +126,7 @@ def test_a_package_without_a_scale_is_given_no_diameter(
 def test_json_is_all_that_is_printed_where_it_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("threshold", "--suite", "empty", "--limit", "15", "--json", "--out", tmp_path) == ExitCode.OK
+    assert run("threshold", "--suite", "empty", "--limit", "5", "--json", "--out", tmp_path) == ExitCode.OK
     told = json.loads(capsys.readouterr().out)
     assert [suite["suite"] for suite in told] == ["empty"]
     assert told[0] == json.loads((tmp_path / "empty.json").read_text(encoding="utf-8"))
