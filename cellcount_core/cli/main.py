@@ -34,6 +34,9 @@ app.command()(output_commands.reduce)
 app.command(short_help="Prove the ledger of a finished run.")(output_commands.verify)
 app.command(short_help="Write the counts as a plain CSV, or boxes for other tools.")(output_commands.export)
 app.command(short_help="Tell how well counts follow a dilution series.")(output_commands.dilution)
+app.command("check-classes", short_help="Tell which images of class folders show the same.")(
+    package_commands.check_classes
+)
 app.command("check-boxes", short_help="Tell every fault of a data set of boxes.")(
     package_commands.check_boxes
 )

@@ -1,4 +1,5 @@
-"""What the commands about model packages and what they are trained on take: `cellcount models`, `train`, `evaluate`, `check-boxes`."""
+"""What the commands about model packages and what they are trained on take: `cellcount models`, `train`, `evaluate`, `check-boxes`,
+`check-classes`."""
 
 from __future__ import annotations
 
@@ -52,6 +53,13 @@ def train(
             help="Do not train: measure interval, domain and accuracy of this package again, and give it the version set.",
         ),
     ] = None,
+    allow_leaks: Annotated[
+        bool,
+        typer.Option(
+            "--allow-leaks",
+            help="Class folders: go on although images that show the same stand on both sides of a split.",
+        ),
+    ] = False,
     runner: Runner = None,
     address: Address = None,
 ) -> None:
@@ -81,6 +89,8 @@ def train(
         raise typer.BadParameter(
             "--refit trains nothing; give neither --package-now, --seeds nor --folds with it"
         )
+    if allow_leaks:
+        assignments = [*(assignments or []), "data.allow_leaks=true"]
     if refit is not None:
         raise typer.Exit(packages.refit(config, assignments or [], refit))
     if folds is not None:
@@ -263,3 +273,37 @@ def check_boxes(
             data, kind, classes, "skip" if skip_faulty else "refuse", "json" if as_json else "text", table
         )
     )
+
+
+def check_classes(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A folder with a folder of images for each class.", show_default=False
+        ),
+    ],
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            "--groups",
+            metavar="CSV",
+            help="Which images come from one photo (columns file, group); groups.csv beside them, unless given.",
+        ),
+    ] = None,
+    write_groups: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-groups",
+            metavar="CSV",
+            help="Write a table of groups: images that show the same are one group.",
+        ),
+    ] = None,
+) -> None:
+    """Say what is in class folders and which images show the same: copies, turned ones, cuts and scales of one photo. Returns 3 if there are any
+    that no group holds together, 2 if the data is faulty.
+
+    Example: cellcount check-classes ./photos --write-groups ./photos/groups.csv
+    """
+    from cellcount_core.cli import packages
+
+    raise typer.Exit(packages.check_class_data(data, groups, write_groups))

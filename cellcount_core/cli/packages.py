@@ -259,6 +259,47 @@ class ProgressLine:
         )
 
 
+def check_class_data(data: Path, groups: Path | None, write_groups: Path | None) -> int:
+    """Print what is in class folders and which images show the same; write the groups that follow. Returns 3 if images that show the same are in
+    different groups."""
+    from cellcount_core.labelled import class_folders, leaks
+    from cellcount_core.labelled.image import channels_of
+
+    found = class_folders.list_class_folders(data, groups=groups)
+    for line in found.lines():
+        print(line)
+    roles = channels_of(found.entries[0].files)
+    faults = class_folders.unreadable(found.entries, roles)
+    for fault in faults.values():
+        print(f"cannot be read: {fault}")
+    entries = [entry for entry in found.entries if entry.id not in faults]
+    looks = [leaks.look_at(entry.id, list(entry.load(roles).planes.values())) for entry in entries]
+    pairs = leaks.find_pairs(looks, print)
+    group = {entry.id: entry.group or entry.id for entry in entries}
+    apart = leaks.across(pairs, group)
+    print(
+        f"images that show the same: {len(pairs)} pairs{f' ({leaks.kinds(pairs)})' if pairs else ''}; {len(apart)} are in different groups"
+    )
+    for pair in apart[:_SHOWN_PAIRS]:
+        print(f"  {pair}")
+    if len(apart) > _SHOWN_PAIRS:
+        print(f"  and {len(apart) - _SHOWN_PAIRS} more")
+    if write_groups is not None:
+        own = leaks.found_groups([entry.id for entry in entries], pairs)
+        lines = ["file,group", *(f"{_cell(name)},{_cell(of)}" for name, of in own.items()), ""]
+        write_groups.write_text("\n".join(lines), encoding="utf-8")
+        print(f"{len(set(own.values()))} groups: {write_groups}")
+    return int(ExitCode.FAILURES if apart or faults else ExitCode.OK)
+
+
+_SHOWN_PAIRS = 20
+
+
+def _cell(text: str) -> str:
+    quoted = text.replace('"', '""')
+    return f'"{quoted}"' if any(mark in text for mark in ',"') else text
+
+
 def train(config: Path, assignments: Sequence[str]) -> int:
     """Train as `config` says, with `--set` assignments on top. The last line printed is the package's folder."""
     from cellcount_core.training.trainer import train as run_training

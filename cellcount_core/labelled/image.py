@@ -297,6 +297,21 @@ def read_pixels(path: Path, roles: Sequence[str] = ()) -> Pixels:
         raise ConfigFault(f"{path}: {fault.detail}") from fault
 
 
+def channels_of(files: Files) -> tuple[str, ...]:
+    """The roles that an image has by itself: red, green and blue for a colour image, one without a name otherwise.
+
+    Raises ConfigFault naming a file that cannot be read.
+    """
+    if not isinstance(files, Path):
+        return tuple(files)
+    body = file_body(files)
+    try:
+        named = LoadedFile(str(files), body, len(body), _AS_A_RUN.max_pixels).image().channels
+    except FieldFault as fault:
+        raise ConfigFault(f"{files}: {fault.detail}") from fault
+    return COLOURS if named == COLOURS else named if len(named) > 1 else ()
+
+
 def _selected(channels: tuple[str, ...], roles: Sequence[str]) -> tuple[Selection, ...]:
     named = [matching(role, channels) for role in roles]
     if tuple(roles) == COLOURS:

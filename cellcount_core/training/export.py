@@ -230,7 +230,9 @@ def finish_package(
     manifest |= lesson.uncertainty(package, engine)
     package = write_package(folder, manifest)
     manifest["accuracy"] = _measure(config, package, lesson, report)
-    return write_package(folder, manifest)
+    package = write_package(folder, manifest)
+    lesson.tell(package, engine, report)
+    return package
 
 
 def refit_package(config: TrainConfig, lesson: Lesson, folder: Path, *, report: Say = print) -> Package:

@@ -147,6 +147,10 @@ class Lesson(Protocol):
         """
         ...
 
+    def tell(self, package: Package, engine: Engine, report: Say) -> None:
+        """Say what the training came to, once the package is complete, and write what is to be looked at into the work folder. May do nothing."""
+        ...
+
     def uncertainty(self, package: Package, engine: Engine) -> dict[str, object]:
         """The manifest's sections `interval` and `domain`, as far as they can be fitted on images that do not train."""
         ...

@@ -140,7 +140,7 @@ def config_digest(config: TrainConfig) -> str:
     )  # fmt: skip
     if config.task == TrainConfig.model_fields["task"].default:
         left_out["task"] = True
-    left_out["data"] = {"partial"}
+    left_out["data"] = {"partial", "allow_leaks"}
     if config.optimiser.schedule != "cosine":
         # Up to where the rate begins to fall, a longer run and a shorter one are the same.
         left_out["steps"] = True

@@ -209,6 +209,10 @@ class WholeLesson(ABC):
         """None: what is told of an image follows from its vector."""
         return {}
 
+    def tell(self, package: Package, engine: Engine, report: Say) -> None:
+        """Nothing beside the figures of the package, unless a task says more."""
+        del package, engine, report
+
     def uncertainty(self, package: Package, engine: Engine) -> dict[str, object]:
         """The domain of the training images, by the features that the network describes them with."""
         count = self._whole.features

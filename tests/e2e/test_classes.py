@@ -87,10 +87,11 @@ def test_wells_plates_and_summary_say_what_the_schema_declares(
     counted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wells = {row["Metadata_Well"]: row for row in pq.read_table(counted / "wells.parquet").to_pylist()}
-    assert wells["B03"]["class"] == '{"rings":2}'
+    assert (wells["B03"]["class_rings"], wells["B03"]["class_dots"]) == (2, 0)
+    assert wells["B03"]["class_rings_share"] == 1 > wells["B03"]["class_rings_share_low"] > 0.3
     assert wells["B03"]["probability_rings"] > 0.5 > wells["B03"]["probability_dots"]
     summary = json.loads((counted / "summary.json").read_text())
-    assert summary["class"] == '{"dots":4,"rings":4,"stripes":3}'
+    assert [summary[f"class_{name}"] for name in CLASSES] == [4, 4, 3]
     assert summary["object_name"] is None
     assert set(summary["features"]) == {"class_probability"}
     capsys.readouterr()
@@ -135,7 +136,7 @@ def test_it_is_evaluated_by_a_table_of_classes(
     assert figures["accuracy_low"] < figures["accuracy"] <= figures["accuracy_high"]
     assert (out / "images.csv").read_text().splitlines()[
         0
-    ] == "id,modality,width_px,height_px,true,found,right,probability_of_true"
+    ] == "id,modality,width_px,height_px,true,found,right,probability_of_true,probability"
     (tmp_path / "truth.csv").write_text("image,class\n0.tif,ring\n")
     capsys.readouterr()
     assert (

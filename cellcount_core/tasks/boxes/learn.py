@@ -351,6 +351,9 @@ class BoxLesson:
             rows.append(np.hstack([first, found.boxes, found.classes[:, None], found.scores[:, None]]))
         return {"boxes": np.concatenate(rows).astype(np.float64)}
 
+    def tell(self, package: Package, engine: Engine, report: Say) -> None:
+        """Nothing beside the figures of the package."""
+
     def uncertainty(self, package: Package, engine: Engine) -> dict[str, object]:
         """The interval of a count, and the domain of the training images; empty if no image is set aside.
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from scipy import optimize
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, nearest
+from cellcount_core.domain.settings import expanded
+from cellcount_core.evaluation.evaluate import in_turn, package_scorer
+from cellcount_core.labelled.class_folders import in_words, list_class_folders, unreadable
 from cellcount_core.labelled.dataset import Listing
 from cellcount_core.labelled.folders import list_truths
+from cellcount_core.labelled.leaks import Pair, across, kinds, pairs_of
 from cellcount_core.labelled.whole import WholeEntry, WholeImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
+from cellcount_core.pipeline.maps import levels
 from cellcount_core.tasks.classes.task import COLUMN, ClassesSection, tempered
 from cellcount_core.tasks.task import read_section
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.config import DataConfig, TrainConfig
 from cellcount_core.training.learning import Images, Loss, Say, split_images
+from cellcount_core.training.told_classes import ToldClasses, shown_places, write_told
+from cellcount_core.training.watching import read_curve
 from cellcount_core.training.whole import WholeConfig, WholeLesson, vectors_of
 
 if TYPE_CHECKING:
@@ -29,20 +39,39 @@ if TYPE_CHECKING:
 _LEAST = 1e-6
 _COLDEST, _HOTTEST = 0.5, 8.0
 _MOST_WATCHED = 200
+_NAMED = 5
+
+
+class ClassDataConfig(DataConfig):
+    """Where images with a class come from: "class_folders" (a folder for each class, see labelled/class_folders.py), or a "table" with the
+    columns image and class and, optionally, split and group.
+
+    `groups` is a CSV with the columns file and group for class folders ("": groups.csv beside them, if it is there). `skip_unreadable` leaves
+    out images that cannot be decoded, which are named, instead of refusing the data. Images that stand on both sides of a split, by what they
+    show, are looked for before anything is trained (see labelled/leaks.py); `allow_leaks` goes on although there are some.
+    """
+
+    kind: Literal["class_folders", "table"] = "class_folders"
+    groups: str = ""
+    skip_unreadable: bool = False
+    allow_leaks: bool = False
 
 
 class ClassesConfig(WholeConfig):
     """The training of a network that tells one of several classes for each image.
 
     `classes` are those to tell, in their order. Every class is drawn equally often, and within a class every group, whatever their numbers of images.
-    `smoothing` is the part of the truth that is spread over all classes, so that the network does not become too sure of itself.
+    `baseline` "shuffled" deals the classes of what trains out anew to its groups, so that nothing can be learnt: what such a training reaches
+    is what chance reaches. `smoothing` is the part of the truth that is spread over all classes, so that the network does not become too sure of itself.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("table",)
+    kinds: ClassVar[tuple[str, ...]] = ("class_folders", "table")
     output: ClassVar[str] = "softmax"
 
+    data: ClassDataConfig
     classes: tuple[str, ...] = Field(min_length=2)
     smoothing: float = Field(0.05, ge=0, lt=1)
+    baseline: Literal["none", "shuffled"] = "none"
 
     @field_validator("classes")
     @classmethod
@@ -79,15 +108,15 @@ class ClassesLearning:
         return {"classes": section.classes}
 
     def load(self, config: TrainConfig, report: Say) -> ClassLesson:
-        """List and split the images of a table with the columns image and class. Raises ConfigFault for a class that is not one of the settings'."""
+        """List and split images with a class. Raises ConfigFault if the data is faulty, or its classes are not the settings'."""
         own = _own(config)
-        path = own.data.resolved()
-        entries = [
-            WholeEntry(one.id, one.files, {COLUMN: one.values[COLUMN]}, one.split, one.modality, one.group)
-            for one in list_truths(path, own.input.channels, (COLUMN,))
-        ]
-        listing = Listing(path, "table", tuple(entries))
-        return ClassLesson(own, split_images(own, listing, report, stratum=class_of))
+        path, entries = listed_images(own, report)
+        images = split_images(own, Listing(path, own.data.kind, tuple(entries)), report, stratum=class_of)
+        leaks = leaks_of(own, images, report)
+        if own.baseline == "shuffled":
+            report("baseline: the classes of what trains are dealt out anew to its groups")
+            images = shuffled(images, own.seed)
+        return ClassLesson(own, images, leaks)
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """Cross-entropy of targets (B, K) that add up to 1 with the softmax of logits (B, K)."""
@@ -114,6 +143,89 @@ class ClassesLearning:
         return accuracy
 
 
+def listed_images(config: ClassesConfig, report: Say) -> tuple[Path, list[WholeEntry]]:
+    """Where the images of a run lie, and the images, each of which can be read; what is left out is reported.
+
+    Raises ConfigFault as `list_class_folders` and `check_readable`, and for a class of a table that is not one of the settings'.
+    """
+    data, roles = config.data, config.input.channels
+    path = data.resolved()
+    if data.kind == "table":
+        entries = [
+            WholeEntry(one.id, one.files, {COLUMN: one.values[COLUMN]}, one.split, one.modality, one.group)
+            for one in list_truths(path, roles, (COLUMN,))
+        ]
+        for entry in entries:
+            if entry.values[COLUMN] not in config.classes:
+                raise ConfigFault(
+                    f"{path}: image {entry.id!r} has the class {entry.values[COLUMN]!r}, which is not one of `classes`"
+                    f"{nearest(entry.values[COLUMN], config.classes)}"
+                )
+    else:
+        groups = Path(expanded(data.groups, os.environ)) if data.groups else None
+        found = list_class_folders(path, config.classes, groups)
+        entries = list(found.entries)
+        for line in found.lines():
+            report(line)
+    faults = unreadable(entries, roles)
+    if faults and not data.skip_unreadable:
+        raise ConfigFault(
+            f"{path}: {in_words(list(faults.values()))}. Remove or mend them, or set data.skip_unreadable=true"
+        )
+    for fault in faults.values():
+        report(f"left out: {fault}")
+    return path, [entry for entry in entries if entry.id not in faults]
+
+
+def leaks_of(config: ClassesConfig, images: Images[WholeImage], report: Say) -> list[Pair]:
+    """The pairs of images that show the same and would stand on both sides of the split.
+
+    Raises ConfigFault naming them, unless the settings allow them.
+    """
+    part: dict[str, str] = {}
+    for name, its in (
+        ("trains", images.train),
+        ("is fitted on", images.fit),
+        ("is measured", images.validation),
+    ):
+        part |= {image.id: name for image in its if image.id not in part}
+    every = {image.id: image for its in (images.train, images.fit, images.validation) for image in its}
+    pairs = pairs_of(
+        [every[name] for name in sorted(every)], Path(config.work_dir).expanduser().parent, report
+    )
+    crossing = across(pairs, part)
+    if not crossing:
+        report(f"leaks: none; {len(pairs)} pairs of images that show the same lie on one side each")
+        return []
+    told = (
+        f"{len(crossing)} pairs of images that show the same would stand on both sides of the split ({kinds(crossing)}): "
+        f"{'; '.join(map(str, crossing[:_NAMED]))}{f'; and {len(crossing) - _NAMED} more' if len(crossing) > _NAMED else ''}"
+    )
+    if not config.data.allow_leaks:
+        raise ConfigFault(
+            f"{config.data.path}: {told}. What is measured would be what the network remembers: give groups.csv (cellcount check-classes DATA "
+            "--write-groups groups.csv writes one), or go on all the same with --allow-leaks"
+        )
+    report(f"leaks: {told}")
+    return crossing
+
+
+def shuffled(images: Images[WholeImage], seed: int) -> Images[WholeImage]:
+    """The same images, with the classes of what trains and is fitted on dealt out anew to their groups: nothing can be learnt of them."""
+    known: dict[str, str] = {}
+    for image in (*images.train, *images.fit):
+        known.setdefault(image.group, class_of(image))
+    dealt = dict(zip(known, np.random.default_rng([seed, 7]).permutation(list(known.values())), strict=True))
+
+    def again(some: Sequence[WholeImage]) -> list[WholeImage]:
+        return [replace(image, values={COLUMN: str(dealt[image.group])}) for image in some]
+
+    train = again(images.train)
+    return Images(
+        train, train if images.fit is images.train else again(images.fit), images.watched, images.validation
+    )
+
+
 def class_of(image: WholeImage) -> str:
     """The true class of an image."""
     return image.values[COLUMN]
@@ -122,9 +234,10 @@ def class_of(image: WholeImage) -> str:
 class ClassLesson(WholeLesson):
     """The images of a run whose truth is a class."""
 
-    def __init__(self, config: ClassesConfig, images: Images[WholeImage]) -> None:
+    def __init__(self, config: ClassesConfig, images: Images[WholeImage], leaks: Sequence[Pair] = ()) -> None:
         super().__init__(config, images)
         self._config = config
+        self.leaks = tuple(leaks)
         for part, its in (("train on", self.train), ("measure", self.validation)):
             lacking = sorted(set(config.classes) - {class_of(image) for image in its})
             if lacking:
@@ -184,6 +297,34 @@ class ClassLesson(WholeLesson):
         )
         report(f"temperature {temperature:g}, fitted on {len(self.fit)} {how}")
         return {"temperature": temperature}
+
+    def tell(self, package: Package, engine: Engine, report: Say) -> None:
+        """Say whether the network learns or remembers, and whether it tells the classes apart at all; write learning.json and learning.png."""
+        work_dir = Path(self._config.work_dir).expanduser()
+        with package_scorer(package, engine) as score:
+            scored = [one.values for one in in_turn(score, self.validation)]
+        points = read_curve(work_dir)
+        found = ToldClasses(
+            self._config.classes,
+            np.array([self._config.classes.index(str(row["true"])) for row in scored]),
+            np.array([self._config.classes.index(str(row["found"])) for row in scored]),
+            np.array([row["probability"] for row in scored], np.float64),
+            tuple(image.group for image in self.validation),
+            tuple(point.accuracy for point in points),
+            tuple(point.validation_accuracy for point in points),
+            tuple(map(str, self.leaks)),
+        )
+        for line in found.verdicts():
+            report(line)
+        pictures = [self._picture(self.validation[place]) for place in shown_places(found)]
+        write_told(work_dir, found, pictures)
+
+    def _picture(self, image: WholeImage) -> NDArray[np.float32]:
+        """An image as the network sees it, for people: objects that are darker than the background are dark again."""
+        view = self.views(image)[0]
+        planes = list(image.planes.values())
+        dark = levels(planes, self._config.input.spec())[0].inverted
+        return np.asarray(1 - view if dark else view, np.float32)
 
 
 def fit_temperature(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:

@@ -19,6 +19,7 @@ from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.statistics import wilson
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
+from cellcount_core.tasks.classes.judge import calibration_error, confusion
 from cellcount_core.tasks.task import (
     NO_ESTIMATE,
     CanvasMaps,
@@ -79,10 +80,16 @@ class ClassScoring:
         chance = chances[self._classes.index(true)]
         assert isinstance(chance, float)
         told = found.values["class"]
-        return Compared({"true": true, "found": told, "right": told == true, "probability_of_true": chance})
+        return Compared(
+            {"true": true, "found": told, "right": told == true, "probability_of_true": chance,
+             "probability": max(float(str(each)) for each in chances)}
+        )  # fmt: skip
 
     def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
-        """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; and the log loss."""
+        """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; the share of the largest
+        class, which one reaches by always telling it; how far probabilities are off (see `calibration_error`); the log loss; and how many
+        images of each class were told as which (`<true>_told_<found>`).
+        """
         rows = [one.values for one in scored]
         right = sum(bool(row["right"]) for row in rows)
         ends = wilson(right, len(rows)) or (None, None)
@@ -90,6 +97,12 @@ class ClassScoring:
         for name in self._classes:
             own = [bool(row["right"]) for row in rows if row["true"] == name]
             shares += [sum(own) / len(own)] if own else []
+        numbers = [
+            np.array([self._classes.index(str(row[name])) for row in rows], np.int64)
+            for name in ("true", "found")
+        ]
+        table = confusion(numbers[0], numbers[1], len(self._classes))
+        sure = np.array([row["probability"] for row in rows], np.float64)
         chances = [row["probability_of_true"] for row in rows]
         losses = [-math.log(max(_LEAST, chance)) for chance in chances if isinstance(chance, float)]
         return {
@@ -98,12 +111,19 @@ class ClassScoring:
             "accuracy_low": ends[0],
             "accuracy_high": ends[1],
             "balanced_accuracy": sum(shares) / len(shares) if shares else None,
+            "majority_accuracy": int(table.sum(axis=1).max()) / len(rows) if rows else None,
+            "calibration_error": calibration_error(sure, numbers[0] == numbers[1]) if rows else None,
             "log_loss": sum(losses) / len(losses) if losses else None,
+            **{
+                f"{true}_told_{told}": int(table[row, column])
+                for row, true in enumerate(self._classes)
+                for column, told in enumerate(self._classes)
+            },
         }
 
 
 CLASS = Column(
-    "class", Kind.STRING, "", "most likely class of the image; null unless ok", Null.UNLESS_OK, Merge.TALLY
+    "class", Kind.STRING, "", "most likely class of the image; null unless ok", Null.UNLESS_OK, Merge.NAMES
 )
 CERTAINTY = Column(
     "class_probability",

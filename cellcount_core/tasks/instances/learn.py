@@ -300,6 +300,9 @@ class LabelLesson:
         tells_size = self._config.input.diameter_px is not None and SIZE in self._config.maps
         return ("model", "auto") if tells_size else ("model",)
 
+    def tell(self, package: Package, engine: Engine, report: Say) -> None:
+        """Nothing beside the figures of the package."""
+
     def uncertainty(self, package: Package, engine: Engine) -> dict[str, object]:
         """The interval of a count and the domain of training images; empty if no image is set aside, or sizes cannot be told."""
         if self.fit is self.train:

@@ -1,0 +1,61 @@
+"""Confusion, calibration, chance, and what curves say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cellcount_core.tasks.classes.judge import (
+    balanced_accuracy,
+    calibration_error,
+    chance_of_as_good,
+    confusion,
+    distinguishable,
+    what_curves_say,
+)
+
+TRUE = np.array([0, 0, 0, 0, 1, 1])
+TOLD = np.array([0, 0, 0, 1, 1, 0])
+
+
+def test_the_confusion_has_true_classes_as_rows() -> None:
+    assert confusion(TRUE, TOLD, 2).tolist() == [[3, 1], [1, 1]]
+    assert balanced_accuracy(TRUE, TOLD) == pytest.approx((0.75 + 0.5) / 2)
+
+
+def test_probabilities_that_are_as_often_right_as_they_say_have_no_error() -> None:
+    right = np.arange(100) < 80
+    assert calibration_error(np.full(100, 0.8), right) == pytest.approx(0)
+    assert calibration_error(np.full(100, 0.95), right) == pytest.approx(0.15)
+
+
+def test_what_chance_reaches_is_judged_by_groups_and_not_by_images() -> None:
+    """Four photos of five tiles each, all told right: twenty tiles look like proof, four photos are none."""
+    true = np.repeat([0, 0, 1, 1], 5)
+    by_image = chance_of_as_good(true, true, [str(number) for number in range(20)])
+    by_photo = chance_of_as_good(true, true, [str(number // 5) for number in range(20)])
+    assert by_image < 0.01 < 0.1 < by_photo
+    assert distinguishable(by_photo).startswith("not distinguishable")
+    assert distinguishable(by_image).startswith("told apart")
+
+
+def test_classes_that_do_not_differ_are_called_so_about_as_often_as_is_said() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        chance_of_as_good(rng.integers(0, 2, 40), rng.integers(0, 2, 40), [str(n) for n in range(40)], seed)
+        for seed in range(20)
+    ]
+    assert sum(chance < 0.05 for chance in found) <= 4
+    assert chance_of_as_good(np.zeros(5, int), np.zeros(5, int), list("abcde")) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "said"),
+    [
+        ([0.5, 0.9, 1.0, 1.0], [0.5, 0.6, 0.62, 0.62], "memorising: 100% of the training images right, 62% of the others, and all of the training images from point 3 on"),
+        ([0.5, 0.7, 0.85, 0.9], [0.5, 0.7, 0.82, 0.88], "learning: 90% of the training images right, 88% of the others"),
+        ([0.5, 0.49, 0.52, 0.51], [0.5, 0.5, 0.48, 0.5], "not learning: 51% of the training images right, 50% of the others, where guessing gives 50%"),
+    ],
+)  # fmt: skip
+def test_curves_are_told_in_words(train: list[float], held_out: list[float], said: str) -> None:
+    assert what_curves_say(train, held_out, 2).startswith(said)
