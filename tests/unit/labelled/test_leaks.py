@@ -49,16 +49,18 @@ def test_a_copy_that_was_stored_anew_is_found_by_what_it_looks_like() -> None:
 
 
 @pytest.mark.parametrize(
-    ("angle", "scale", "mirror"),
-    [(17, 1.0, 1), (0, 0.6, 1), (33, 1.0, -1)],
+    ("angle", "scale", "mirror", "margin"),
+    [(17, 1.0, 1, 50), (0, 0.6, 1, 80), (33, 1.0, -1, 50)],
     ids=["turned", "smaller", "mirrored"],
 )
-def test_cuts_tilts_and_other_scales_of_a_scene_are_found(angle: float, scale: float, mirror: int) -> None:
+def test_cuts_tilts_and_other_scales_of_a_scene_are_found(
+    angle: float, scale: float, mirror: int, margin: int
+) -> None:
     whole = scene(1, 300)
     matrix = cv2.getRotationMatrix2D((150, 150), angle, scale)
-    copy = cv2.warpAffine(whole, matrix, (300, 300), borderMode=cv2.BORDER_REFLECT_101)[80:220, 80:220][
-        :, ::mirror
-    ]
+    copy = cv2.warpAffine(whole, matrix, (300, 300), borderMode=cv2.BORDER_REFLECT_101)[
+        margin:-margin, margin:-margin
+    ][:, ::mirror]
     assert pairs(whole, np.ascontiguousarray(copy)) == [Pair("00", "01", "scene")]
 
 
