@@ -66,7 +66,7 @@ _FILL, _LEAST_FILL, _FILL_RIM = 14, 50, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageLook:
     """One image as the three looks see it: digests of its pixels in all orientations, and its grey levels (h, w)."""
 
     id: str
@@ -86,14 +86,14 @@ class Pair:
         return f"{self.first} and {self.second} ({IN_WORDS[self.kind]})"
 
 
-def look_at(name: str, planes: Sequence[Plane]) -> Look:
+def look_at(name: str, planes: Sequence[Plane]) -> ImageLook:
     """Look at an image of raw planes (H, W)."""
     digests = []
     for turned in _orientations(np.stack(planes)):
         whole = hashlib.sha256(repr((turned.shape, turned.dtype.str)).encode())
         whole.update(np.ascontiguousarray(turned).data)
         digests.append(whole.digest())
-    return Look(name, tuple(digests), _grey(planes))
+    return ImageLook(name, tuple(digests), _grey(planes))
 
 
 def _orientations(stack: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -122,7 +122,7 @@ def _grey(planes: Sequence[Plane]) -> Grey:
     )
 
 
-def find_pairs(looks: Sequence[Look], report: Callable[[str], None] = lambda _: None) -> list[Pair]:
+def find_pairs(looks: Sequence[ImageLook], report: Callable[[str], None] = lambda _: None) -> list[Pair]:
     """All pairs of images that show the same, each once, sorted. The same images always give the same pairs."""
     found: dict[tuple[int, int], Kind] = {}
     for first, second, kind in _same_pixels(looks):
@@ -143,7 +143,7 @@ def _ordered(first: int, second: int) -> tuple[int, int]:
     return (first, second) if first < second else (second, first)
 
 
-def _same_pixels(looks: Sequence[Look]) -> Iterable[tuple[int, int, Kind]]:
+def _same_pixels(looks: Sequence[ImageLook]) -> Iterable[tuple[int, int, Kind]]:
     holders: dict[bytes, list[int]] = defaultdict(list)
     for number, look in enumerate(looks):
         own: dict[int, Kind] = {}
@@ -155,7 +155,7 @@ def _same_pixels(looks: Sequence[Look]) -> Iterable[tuple[int, int, Kind]]:
         holders[look.digests[0]].append(number)
 
 
-def _alike(looks: Sequence[Look]) -> Iterable[tuple[int, int]]:
+def _alike(looks: Sequence[ImageLook]) -> Iterable[tuple[int, int]]:
     small = [_small(look.grey) for look in looks]
     flat = np.stack(
         [(image - image.mean()).ravel() / max(1e-6, float(image.std()) * _SIDE) for image in small]
@@ -192,7 +192,7 @@ class _Points:
     alone: NDArray[np.float32]
 
 
-def _same_scene(looks: Sequence[Look]) -> Iterable[tuple[int, int]]:
+def _same_scene(looks: Sequence[ImageLook]) -> Iterable[tuple[int, int]]:
     sift = cv2.SIFT_create(nfeatures=_POINTS, contrastThreshold=0.02)  # type: ignore[attr-defined]
     plain = [_points(sift, look.grey) for look in looks]
     owners = np.concatenate([np.full(len(points.places), number) for number, points in enumerate(plain)])
