@@ -122,17 +122,24 @@ def _grey(planes: Sequence[Plane]) -> Grey:
     )
 
 
-def find_pairs(looks: Sequence[ImageLook], report: Callable[[str], None] = lambda _: None) -> list[Pair]:
-    """All pairs of images that show the same, each once, sorted. The same images always give the same pairs."""
+def find_pairs(
+    looks: Sequence[ImageLook],
+    report: Callable[[str], None] = lambda _: None,
+    scenes: Literal["look", "skip"] = "look",
+) -> list[Pair]:
+    """All pairs of images that show the same, each once, sorted. The same images always give the same pairs.
+
+    With `scenes` "skip" copies are found, and cuts of one scene are not.
+    """
     found: dict[tuple[int, int], Kind] = {}
     for first, second, kind in _same_pixels(looks):
         found.setdefault((first, second), kind)
     for first, second in _alike(looks):
         found.setdefault((first, second), "alike")
-    if len(looks) <= MOST_SCENES:
+    if scenes == "look" and len(looks) <= MOST_SCENES:
         for first, second in _same_scene(looks):
             found.setdefault((first, second), "scene")
-    else:
+    elif scenes == "look":
         report(
             f"{len(looks)} images: copies were looked for, cuts of one scene were not (at most {MOST_SCENES} images)"
         )
@@ -319,7 +326,10 @@ def found_groups(ids: Sequence[str], pairs: Iterable[Pair]) -> dict[str, str]:
 
 
 def pairs_of(
-    images: Sequence[WholeImage], folder: Path, report: Callable[[str], None] = lambda _: None
+    images: Sequence[WholeImage],
+    folder: Path,
+    report: Callable[[str], None] = lambda _: None,
+    scenes: Literal["look", "skip"] = "look",
 ) -> list[Pair]:
     """The pairs of images that show the same. They are kept in `folder`, so that the same images are looked through once.
 
@@ -328,13 +338,14 @@ def pairs_of(
     whole = hashlib.sha256(
         json.dumps([(image.id, image.content.hex()) for image in images]).encode()
     ).hexdigest()
-    kept = folder / f"leaks-{whole[:16]}.json"
+    kept = folder / f"{'leaks' if scenes == 'look' else 'copies'}-{whole[:16]}.json"
     try:
         return [Pair(*each) for each in json.loads(kept.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         pass
     report(f"looking for images that show the same among {len(images)}")
-    pairs = find_pairs([look_at(image.id, list(image.planes.values())) for image in images], report)
+    looks = [look_at(image.id, list(image.planes.values())) for image in images]
+    pairs = find_pairs(looks, report, scenes)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = kept.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(

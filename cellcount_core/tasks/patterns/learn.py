@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.settings import Section, expanded
+from cellcount_core.labelled.leaks import Pair, found_groups, kinds, pairs_of
 from cellcount_core.labelled.patterns import (
     STRUCTURES,
     PatternData,
@@ -47,12 +48,14 @@ class PatternDataConfig(DataConfig):
 
     `path` is the folder of the images, or the table, which is a CSV with the columns Id and Target; `table` names it if it lies elsewhere.
     `skip` lists the kinds of fault (labelled/patterns.py) of which what is faulty is left out instead of refused: no_image, no_channel, …
-    Without splits the images are split so that each part has its share of every pattern.
+    Without splits the images are split so that each part has its share of every pattern. Images that are copies of each other (the same pixels, turned
+    ones, or hardly to be told apart) are put "together" on one side, beside those of one `group`; "ignore" does not look for them.
     """
 
     kind: Literal["auto", "patterns"] = "patterns"
     table: str = ""
     skip: tuple[str, ...] = ()
+    copies: Literal["together", "ignore"] = "together"
     fit_share: float = Field(0.2, gt=0, lt=0.5)
 
     @field_validator("skip")
@@ -187,6 +190,8 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
     """
     own, roles = config.data, config.input.channels
     entries = [entry for entry in data.entries if not own.modality or entry.modality in ("", *own.modality)]
+    if own.copies == "together":
+        entries = with_copies(entries, config, report)
     named = any(entry.split for entry in entries)
     part = np.zeros(len(entries), np.int64)
     if own.fold is not None:
@@ -225,6 +230,31 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
         f"{data.path}: {len(train)} images train, thresholds are fitted on {len(fit)}, {len(validation)} are measured; {how}"
     )
     return Images(train, fit, fit, validation)
+
+
+def with_copies(entries: Sequence[WholeEntry], config: PatternsConfig, report: Say) -> list[WholeEntry]:
+    """The entries, copies of one image in one group, with those that the table puts into one with any of them.
+
+    Raises ConfigFault naming a file that cannot be read.
+    """
+    roles, work_dir = config.input.channels, Path(config.work_dir).expanduser()
+    pairs = [
+        pair
+        for pair in pairs_of([entry.load(roles) for entry in entries], work_dir, report, scenes="skip")
+        if pair.kind != "scene"
+    ]
+    if not pairs:
+        return list(entries)
+    report(
+        f"{len(pairs)} pairs of copies, which are put on one side of the split ({kinds(pairs)}): {pairs[0]}, …"
+    )
+    first: dict[str, str] = {}
+    for entry in entries:
+        if entry.group:
+            first.setdefault(entry.group, entry.id)
+    told = [Pair(first[entry.group], entry.id, "identical") for entry in entries if entry.group]
+    groups = found_groups([entry.id for entry in entries], [*pairs, *told])
+    return [entry.of_group(groups[entry.id]) for entry in entries]
 
 
 def shown_of(images: Sequence[WholeImage | WholeEntry], names: Sequence[str]) -> Shown:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cellcount_core.demo.patterns import PATTERNS
+from cellcount_core.demo.patterns import CHANNELS, PATTERNS
 from cellcount_core.domain.errors import ConfigFault, ModelFault
 from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.package import load_package
@@ -56,6 +57,29 @@ def test_groups_and_splits_of_the_table_are_kept(tmp_path: Path) -> None:
     table.write_text("\n".join(["Id,Target,split,group", *lines, ""]))
     with pytest.raises(ConfigFault, match="images of group 'slide 0' are in several splits"):
         lesson_of(config)
+
+
+def test_copies_of_an_image_are_on_one_side_of_the_split(tmp_path: Path) -> None:
+    config = tiny_patterns(tmp_path)
+    folder = tmp_path / "made"
+    lines = (folder / "patterns.csv").read_text().splitlines()
+    for number, (turns, extra) in enumerate(((0, "same"), (1, "turned"), (2, "half"))):
+        name, target = lines[1 + number].split(",")
+        for channel in CHANNELS:
+            plane = cv2.imread(str(folder / "images" / f"{name}_{channel}.png"), cv2.IMREAD_GRAYSCALE)
+            assert plane is not None
+            cv2.imwrite(str(folder / "images" / f"{extra}_{channel}.png"), np.rot90(plane, turns))
+        lines.append(f"{extra},{target}")
+    (folder / "patterns.csv").write_text("\n".join([*lines, ""]))
+    said: list[str] = []
+    lesson = PatternsLearning().load(config, said.append)
+    groups = [[image.group for image in part] for part in (lesson.train, lesson.fit, lesson.validation)]
+    for number in range(3):
+        holding = [part.count(f"made-up-{number:05d}") for part in groups]
+        assert sorted(holding) == [0, 0, 2]
+    assert any(line.startswith("3 pairs of copies, which are put on one side of the split") for line in said)
+    alone = tiny_patterns(tmp_path, data={**config.data.model_dump(), "copies": "ignore"})
+    assert len({image.group for image in lesson_of(alone).train}) == len(lesson_of(alone).train)
 
 
 def test_rare_patterns_are_drawn_more_often_and_weigh_more(tmp_path: Path) -> None:
