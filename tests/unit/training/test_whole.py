@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -218,3 +219,54 @@ def test_lessons_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pa
             arrays.append({name: stored[name] for name in stored.files if name.startswith("w")})
     for name, array in arrays[0].items():
         np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
+
+
+def test_a_copy_on_both_sides_of_the_split_stops_the_training_unless_it_is_allowed(tmp_path: Path) -> None:
+    class_table(tmp_path, 30)
+    measured = next(iter(load_lesson(tiny_classes(tmp_path)).validation)).id
+    trained = next(image.id for image in load_lesson(tiny_classes(tmp_path)).train)
+    turned = np.ascontiguousarray(np.rot90(tifffile.imread(tmp_path / f"{measured}.tif")))
+    tifffile.imwrite(tmp_path / f"{trained}.tif", turned)
+    with pytest.raises(
+        ConfigFault, match=r"1 pairs .* \(the same pixels, turned or mirrored\).*--allow-leaks"
+    ):
+        load_lesson(tiny_classes(tmp_path))
+    config = tiny_classes(tmp_path)
+    allowed = config.model_copy(update={"data": config.data.model_copy(update={"allow_leaks": True})})
+    lesson = load_lesson(allowed)
+    assert isinstance(lesson, ClassLesson)
+    assert [{pair.first, pair.second} for pair in lesson.leaks] == [{measured, trained}]
+
+
+def test_the_shuffled_baseline_deals_classes_out_to_whole_groups(tmp_path: Path) -> None:
+    class_table(tmp_path, 60, groups=3)
+    plain, dealt = (load_lesson(tiny_classes(tmp_path, baseline=kind)) for kind in ("none", "shuffled"))
+    classes = [[image.truth.values["class"] for image in lesson.train] for lesson in (plain, dealt)]
+    assert classes[0] != classes[1]
+    told = {(image.group, image.truth.values["class"]) for image in dealt.train}
+    assert len(told) == len({group for group, _ in told})
+    assert [image.truth.values for image in dealt.validation] == [
+        image.truth.values for image in plain.validation
+    ]
+
+
+@pytest.mark.slow
+def test_a_training_ends_in_a_package_that_every_engine_runs_and_says_what_came_of_it(tmp_path: Path) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from cellcount_core.models.engines import check_golden, load_engine
+    from cellcount_core.models.package import load_package
+    from cellcount_core.training.trainer import train
+
+    class_table(tmp_path, 60)
+    said: list[str] = []
+    package = load_package(train(tiny_classes(tmp_path), report=said.append))
+    assert {"keras", "onnxruntime"} <= set(package.engines)
+    for engine in package.engines:
+        check_golden(package, load_engine(package, engine, 1))
+    assert package.domain is not None
+    assert package.accuracy["balanced_accuracy"] >= 0.8  # type: ignore[operator]
+    told = json.loads((tmp_path / "work" / "learning.json").read_text())
+    assert told["chance_of_as_good"] < 0.05
+    assert "told apart" in told["verdicts"][1] and told["verdicts"][1] in said
+    assert (tmp_path / "work" / "learning.png").read_bytes().startswith(b"\x89PNG")
