@@ -28,6 +28,8 @@ _EXAMPLES = sorted(
     if ">>> " in path.read_text(encoding="utf-8")
 )
 """Every module whose docstrings hold an example."""
+_RUNS = {"cellcount_core.api.calls", "cellcount_core.output.open"}
+"""Those whose examples count whole plates."""
 
 
 def seen_by_a_new_process(code: str) -> str:
@@ -47,6 +49,7 @@ def test_the_import_alone_loads_no_library() -> None:
     assert seen_by_a_new_process(code) == "['cellcount_core']"
 
 
+@pytest.mark.slow
 def test_counting_an_array_loads_neither_ray_nor_a_training_library() -> None:
     code = (
         "import sys, cellcount_core as cc; image, planted = cc.made_up_image(objects=20); cc.count(image); "
@@ -91,7 +94,10 @@ def test_a_name_that_is_none_is_refused_as_any_module_does() -> None:
         cc.coutn
 
 
-@pytest.mark.parametrize("module", _EXAMPLES)
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(name, marks=pytest.mark.slow if name in _RUNS else ()) for name in _EXAMPLES],
+)
 def test_the_examples_in_the_docstrings_do_what_they_say(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

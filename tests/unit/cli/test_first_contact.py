@@ -281,6 +281,7 @@ def test_a_home_that_cannot_be_written_is_one_line_where_ray_needs_it(images: Pa
     assert "--runner serial" in last
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_and_a_terminal_of_few_letters_are_no_tracebacks(images: Path) -> None:
     (images / "a.ome.tif").rename(images / "µ.ome.tif")
     command = [sys.executable, "-m", "cellcount_core.cli", "plan", str(images), "--model", "threshold"]

@@ -111,6 +111,7 @@ def made_up(folder: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow
 def test_an_evaluation_counts_made_up_images_as_a_run_does(tmp_path: Path) -> None:
     files = made_up(tmp_path / "images")
     for package, diameter in (("threshold", "model"), ("nuclei", 17.3), ("nuclei", "auto")):

@@ -38,6 +38,7 @@ def test_it_states_accuracy_on_photos_that_did_not_train(package: Package) -> No
 
 
 @needs_data("bccd_blood")
+@pytest.mark.slow
 def test_it_finds_cells_of_three_kinds_in_photos_of_smears(package: Package) -> None:
     pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     folder = data_dir()

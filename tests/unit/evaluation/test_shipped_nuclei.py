@@ -52,6 +52,7 @@ def test_it_is_small_and_states_at_least_the_accuracy_that_was_asked_for(package
 
 
 @needs_data("dsb2018_nuclei")
+@pytest.mark.slow
 def test_it_finds_the_nuclei_of_real_images_as_they_are(score: Score) -> None:
     root = data_dir()
     assert root is not None

@@ -49,6 +49,7 @@ def stored(out: Path, suite: str) -> dict[str, list[dict[str, object]]]:
     return dict(json.loads((out / f"{suite}.json").read_text(encoding="utf-8"))["tables"])
 
 
+@pytest.mark.slow
 def test_every_suite_measures_a_folder_that_knows_nothing_but_images_and_labels(
     own_package: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,6 +131,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     not Path("/proc/self/task").is_dir(), reason="threads are listed in /proc, which is not here"
 )
 @pytest.mark.parametrize("command", ["verify", "reduce"])
+@pytest.mark.slow
 def test_a_command_that_reads_tables_leaves_no_threads_of_arrow_to_abort_its_end(
     command: str, tmp_path: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_letters_of_other_scripts_are_drawn_and_a_long_caption_ends_before_the_s
     assert (short[200:, 100:370] != long[200:, 100:370]).any()
 
 
+@pytest.mark.slow
 def test_overlays_need_no_matplotlib() -> None:
     code = "import sys, cellcount_core.report.pictures; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -162,6 +162,7 @@ def test_a_gpu_where_there_is_none_is_refused_before_ray_starts_or_anything_is_l
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_loads_nothing_that_counts(plate: Plate, tmp_path: Path) -> None:
     out = tmp_path / "out"
     count(plate.folder, out)

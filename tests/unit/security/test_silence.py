@@ -80,6 +80,7 @@ def counted_at_home(folder: Path, runner: str, *, under: tuple[str, ...] = ()) -
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_count_leaves_nothing_in_the_home_and_asks_nobody(tmp_path: Path) -> None:
     strace, trace = shutil.which("strace"), tmp_path / "trace"
     under = () if strace is None else (strace, "-f", "-qq", "-e", "trace=network", "-o", str(trace))
