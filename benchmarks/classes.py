@@ -3,7 +3,8 @@
 `python -m benchmarks.classes leaks DATA` looks for images of one photo in class folders without being told the groups, and says how well
 it agrees with the folders' groups.csv: the share of the copies that are paired with another copy of their photo, and the share of pairs that are
 of two photos. `python -m benchmarks.classes speed SIDE` says how many images of that side the compact network looks at in a second of one thread, in
-float32 with weights as they are drawn, prepared from raw 16-bit planes or already normalised.
+float32 with weights as they are drawn, prepared from raw 16-bit planes or already normalised. `python -m benchmarks.classes made-up FOLDER` trains
+on made-up control and knock-down images, whose signal is spread or in clumps, and on two classes that do not differ.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tifffile
+from numpy.typing import NDArray
 
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.class_folders import list_class_folders
 from cellcount_core.labelled.leaks import find_pairs, kinds, look_at
 from cellcount_core.models.package import InputSpec
+from cellcount_core.tasks.classes.learn import ClassesConfig
+from cellcount_core.training.trainer import train
 from cellcount_core.training.whole_images import linear_canvas
 
 
@@ -83,11 +88,42 @@ def speed(side: int, images: int = 60) -> None:
         )
 
 
+def made_up(folder: Path, images: int = 240) -> None:
+    """Train on two made-up sets, and print what the trainings say of themselves."""
+    for name, clumps in (("clumps", (0, 3)), ("alike", (0, 0))):
+        rng = np.random.default_rng(0)
+        for number in range(images):
+            where = folder / name / ("control", "knock-down")[number % 2]
+            where.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(where / f"{number}.tif", _field(rng, clumps[number % 2]))
+        config = ClassesConfig.model_validate({
+            "name": name, "task": "classes", "classes": ["control", "knock-down"], "data": {"path": str(folder / name), "split": "", "validation_share": 0.4},
+            "input": {"channels": ["signal"]}, "network": {"preset": "compact", "filters": [8, 16, 32], "convolutions": [1, 1, 1]}, "crop_px": 64,
+            "steps": 300, "batch": 16, "optimiser": {"learning_rate": 0.005, "ema": 0.95}, "threads": 1, "checkpoint_every": 50, "validate_every": 150,
+            "work_dir": str(folder / f"work-{name}"), "package_dir": str(folder / f"package-{name}"), "int8": "off",
+        })  # fmt: skip
+        print(f"{name}:")
+        train(config)
+
+
+def _field(rng: np.random.Generator, clumps: int) -> NDArray[np.uint16]:
+    """A cell (128, 128) whose forty spots of signal are spread over it, or lie in so many clumps."""
+    y, x = np.mgrid[:128, :128]
+    image = 300 + 200 * (np.hypot(y - 64, x - 64) < 50) + rng.normal(0, 15, (128, 128))
+    centres = rng.uniform(35, 93, (max(1, clumps), 2))
+    for number in range(40):
+        at = rng.normal(centres[number % clumps], 4) if clumps else rng.uniform(30, 98, 2)
+        image += rng.uniform(500, 900) * np.exp(-(((y - at[0]) ** 2 + (x - at[1]) ** 2) / 8))
+    return np.clip(image, 0, 65535).astype(np.uint16)
+
+
 if __name__ == "__main__":
     cv2.setNumThreads(1)
     match sys.argv[1:]:
         case ["leaks", where]:
             leaks(Path(where))
+        case ["made-up", where]:
+            made_up(Path(where))
         case ["speed", side]:
             speed(int(side))
         case _:
