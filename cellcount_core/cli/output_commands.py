@@ -40,7 +40,7 @@ def export(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="File to write (CSV, or JSON with --to asm); with --to coco, voc or yolo the folder of what is written.",
+            help="File to write (CSV, or JSON with --to asm or coco); with --to coco, voc or yolo a new folder.",
             show_default=False,
         ),
     ],

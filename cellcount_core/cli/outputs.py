@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cellcount_core.cli.counting import many, print_doubts, print_reasons, total_line
 from cellcount_core.cli.progress import Display, open_display
-from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Status
+from cellcount_core.domain.errors import ConfigFault, ExitCode, Status
 
 if TYPE_CHECKING:
     from cellcount_core.stores.base import Store
@@ -81,29 +82,24 @@ def export_counts(out: str, file: Path, endpoint: str | None) -> int:
     return int(ExitCode.OK)
 
 
-def export_boxes(out: str, folder: Path, kind: str, endpoint: str | None) -> int:
-    """Write the boxes of a run's objects as COCO, Pascal VOC or YOLO into a folder. Returns the exit code.
+def export_boxes(out: str, place: Path, kind: str, endpoint: str | None) -> int:
+    """Write the boxes of a run's objects as COCO, Pascal VOC or YOLO into a folder (COCO also into a JSON file). Returns the exit code.
 
-    Raises ConfigFault if the kind is not known or the run has no objects, OutputFault if a file cannot be written.
+    Raises ConfigFault if the kind is not known, the run has no objects or the place holds something else, OutputFault if a file cannot
+    be written.
     """
+    from cellcount_core.labelled.box_folder import put_boxes
     from cellcount_core.labelled.box_writers import boxes_of_run, write_boxes
 
     found = boxes_of_run(output_store(out, endpoint))
-    written = 0
-    for name, body in write_boxes(kind, found.images(), found.classes):
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(body)
-        except OSError as error:
-            raise OutputFault(f"{path}: cannot be written: {error.strerror}") from error
-        written += 1
-    print(f"{folder}: {many(written, 'file')}, classes {', '.join(found.classes)}")
+    files = write_boxes(kind, found.images(), found.classes)
+    written = put_boxes(place, kind, found.run.fingerprint, files)
+    print(f"{place}: {many(written, 'file')}, classes {', '.join(found.classes)}")
     beside = "beside the JSON file" if kind == "coco" else "in its folder images/"
     print(f"no image is written: to read the boxes again, put the images {beside}")
     if found.left_out:
         print(
-            f"{many(found.left_out, 'field')} left out that could not be counted; `cellcount export OUT FILE` shows which"
+            f"{many(found.left_out, 'field')} left out that could not be counted; `cellcount export {shlex.quote(out)} FILE.csv` shows which"
         )
     return int(ExitCode.OK)
 
@@ -149,10 +145,9 @@ def _time(text: str) -> datetime:
 
 
 def _write_text(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise OutputFault(f"{file}: cannot be written: {error.strerror}") from error
+    from cellcount_core.labelled.box_folder import put_file
+
+    put_file(file, text.encode("utf-8"))
 
 
 def assess_dilution(out: str, platemap: Path, file: Path | None, endpoint: str | None) -> int:

@@ -121,7 +121,7 @@ def _named(images: Iterable[BoxedFile], suffix: str) -> Iterator[tuple[BoxedFile
         key = PurePosixPath(image.name).stem + suffix
         if key in seen:
             raise ConfigFault(
-                f"{seen[key]} and {image.name} would both be written to {key}: images of one name in two folders need COCO (--to coco)"
+                f"{seen[key]} and {image.name} would both be written to {key}: images of one name need COCO (--to coco)"
             )
         seen[key] = image.name
         yield image, key
