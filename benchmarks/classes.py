@@ -61,6 +61,9 @@ def leaks(data: Path) -> None:
 
 def speed(side: int, images: int = 60) -> None:
     """Print images per second of processor time of one thread."""
+    from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
+
+    keep_onnxruntime_silent()
     import onnxruntime as ort
 
     from cellcount_core.models.families.onnx_graph import layer_weights

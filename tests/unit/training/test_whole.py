@@ -50,6 +50,7 @@ def images(tmp_path: Path) -> list[WholeImage]:
     return list(load_lesson(tiny_classes(tmp_path)).train)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_trains_is_what_is_counted(images: list[WholeImage]) -> None:
     plane = images[0].planes["image"]
 
@@ -95,6 +96,7 @@ def test_a_quarter_turn_of_a_wide_image_is_squeezed_as_the_turned_image_is() -> 
     assert sizes == {(8, 20), (40, 4)}
 
 
+@pytest.mark.slow
 def test_what_is_drawn_depends_on_the_key_alone_and_not_on_the_cache(tmp_path: Path) -> None:
     class_table(tmp_path, 30)
     seen = []
@@ -108,6 +110,7 @@ def test_what_is_drawn_depends_on_the_key_alone_and_not_on_the_cache(tmp_path: P
     assert len(list((tmp_path / "work" / "images").glob("*.npz"))) == 5
 
 
+@pytest.mark.slow
 def test_a_cache_in_memory_holds_no_more_than_it_may(images: list[WholeImage], tmp_path: Path) -> None:
     canvases = Canvases(SPEC, 32, None, CacheConfig(most_mb=0), tmp_path)
     first, aspect = canvases.of(images[0])
@@ -117,6 +120,7 @@ def test_a_cache_in_memory_holds_no_more_than_it_may(images: list[WholeImage], t
     assert not canvases._kept
 
 
+@pytest.mark.slow
 def test_every_class_is_in_every_part_and_no_group_in_two(tmp_path: Path) -> None:
     class_table(tmp_path, 45, groups=3)
     lesson = load_lesson(tiny_classes(tmp_path))
@@ -128,6 +132,7 @@ def test_every_class_is_in_every_part_and_no_group_in_two(tmp_path: Path) -> Non
     assert sum(len(part) for part in parts) == 45
 
 
+@pytest.mark.slow
 def test_classes_are_drawn_equally_often_whatever_their_numbers(tmp_path: Path) -> None:
     class_table(tmp_path, 40, kinds=("dots", "dots", "dots", "rings", "stripes"))
     lesson = load_lesson(tiny_classes(tmp_path))
@@ -141,6 +146,7 @@ def test_classes_are_drawn_equally_often_whatever_their_numbers(tmp_path: Path) 
         assert sum(own) == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_other_files_are_other_data(tmp_path: Path) -> None:
     class_table(tmp_path, 30)
     before = data_digest(load_lesson(tiny_classes(tmp_path)))
@@ -149,6 +155,7 @@ def test_other_files_are_other_data(tmp_path: Path) -> None:
     assert data_digest(load_lesson(tiny_classes(tmp_path))) != before
 
 
+@pytest.mark.slow
 def test_a_class_without_images_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     class_table(tmp_path, 30)
     with pytest.raises(ConfigFault, match="no image of class 'squares' is left to train on"):
@@ -221,6 +228,7 @@ def test_lessons_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pa
         np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_copy_on_both_sides_of_the_split_stops_the_training_unless_it_is_allowed(tmp_path: Path) -> None:
     class_table(tmp_path, 30)
     measured = next(iter(load_lesson(tiny_classes(tmp_path)).validation)).id
@@ -238,6 +246,7 @@ def test_a_copy_on_both_sides_of_the_split_stops_the_training_unless_it_is_allow
     assert [{pair.first, pair.second} for pair in lesson.leaks] == [{measured, trained}]
 
 
+@pytest.mark.slow
 def test_the_shuffled_baseline_deals_classes_out_to_whole_groups(tmp_path: Path) -> None:
     class_table(tmp_path, 60, groups=3)
     plain, dealt = (load_lesson(tiny_classes(tmp_path, baseline=kind)) for kind in ("none", "shuffled"))
