@@ -104,6 +104,8 @@ def export_boxes(out: str, place: Path, kind: str, endpoint: str | None) -> int:
     return int(ExitCode.OK)
 
 
+_SHOWN = 6
+
 COUNTER_FILES = ("vicell", "asm")
 """Files as automated cell counters write them, by the name that `--to` gives."""
 
@@ -115,21 +117,25 @@ def export_samples(
 
     Raises ConfigFault if the run is not one of viability, the plate map is wrong or the time is none, OutputFault if the file cannot be written.
     """
-    from cellcount_core.report.counter_files import asm_json, counted_wells, vicell_csv
-    from cellcount_core.report.samples import read_platemap, read_samples, sample_names
+    from cellcount_core.report.counter_files import asm_json, left_out, vicell_csv
+    from cellcount_core.report.samples import read_platemap, read_samples, sample_names, unknown_wells
 
-    names = None if platemap is None else sample_names(read_platemap(platemap, ("sample",)))
-    samples = read_samples(output_store(out, endpoint), names)
+    rows = [] if platemap is None else read_platemap(platemap, ("sample",))
+    samples = read_samples(output_store(out, endpoint), sample_names(rows))
+    strange = unknown_wells(rows, samples)
     when = None if measured is None else _time(measured)
     text = vicell_csv(samples, when) if kind == "vicell" else asm_json(samples, file.name, when)
     _write_text(file, text)
-    written = samples.wells if kind == "vicell" else counted_wells(samples)
+    left = left_out(samples) if kind == "asm" else {}
+    written = [sample for sample in samples.wells if sample.key not in left]
     print(f"{file}: {many(len(written), 'sample')}")
-    if left := [sample.well for sample in samples.wells if sample not in written]:
-        print(
-            f"  left out, because no image of them could be counted and Allotrope's model takes no measurement without a number: {', '.join(left)}"
-        )
-    for told, number in Counter(line for sample in samples.wells for line in sample.told).items():
+    if strange:
+        print(f"  {platemap} names {strange}")
+    for why in dict.fromkeys(left.values()):
+        names = [sample.name for sample in samples.wells if left.get(sample.key) == why]
+        shown = ", ".join(names[:_SHOWN]) + (f" … and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+        print(f"  left out, as Allotrope's model takes no measurement of them: {shown} ({why})")
+    for told, number in Counter(line for sample in written for line in sample.told).items():
         print(f"  {many(number, 'sample')}: {told}")
     return int(ExitCode.OK)
 

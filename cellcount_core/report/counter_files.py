@@ -28,6 +28,7 @@ VICELL_COLUMNS = (
 """The columns of a Vi-CELL BLU's CSV. What only that instrument does (aspiration, mixing, washing, its spot settings) stays empty."""
 
 ASM_MANIFEST = "http://purl.allotrope.org/manifests/cell-counting/REC/2024/09/cell-counting.manifest"
+_NO_CELL = "no live and no dead cell was found"
 _MILLION = 1e6
 _SPACE = uuid.UUID("6f7c1a52-30d7-5d5e-9a38-5c8f0c2a7d11")
 """Names of measurements are made from the run's fingerprint and the well, so that the same export gives the same names."""
@@ -103,30 +104,53 @@ def _gate(text: str | None, samples: Samples) -> float | None:
     return None if um_per_px is None else round(given.value * um_per_px, 3)
 
 
-def counted_wells(samples: Samples) -> tuple[WellSample, ...]:
-    """The wells of which an image was counted."""
-    return tuple(sample for sample in samples.wells if sample.number("fields_ok"))
+def left_out(samples: Samples) -> dict[tuple[str, str, int], str]:
+    """The wells for which Allotrope's model takes no measurement, each with the reason in words.
+
+    It takes none without a number. For bright-field counters the numbers that it asks for are viability and viable density; with a stain
+    the count of stained cells will do.
+    """
+    found: dict[tuple[str, str, int], str] = {}
+    for sample in samples.wells:
+        if not sample.number("fields_ok"):
+            found[sample.key] = "no image of it could be counted"
+        elif not samples.by_picture:
+            continue
+        elif sample.missing_density:
+            found[sample.key] = f"no cells/mL: {sample.missing_density}"
+        elif sample.number("viability") is None:
+            found[sample.key] = f"no viability: {_NO_CELL}"
+    return found
 
 
 def asm_json(samples: Samples, file_name: str, measured: datetime | None = None) -> str:
     """The run as Allotrope Simple Model `cell-counting` REC/2024/09, one measurement for each well.
 
     `file_name` names the file that is written, `measured` is the time to state, by default when the run was counted. A density or a viability that is not
-    known is left out and stands among the errors with its reason. The schema takes no measurement without a number, so a well of which no
-    image could be counted is not in the file. Raises ConfigFault if no time is known, or if the model's required
-    densities are not known and there is no stain whose count the schema takes instead.
+    known is left out and stands among the errors with its reason. Wells for which the schema takes no measurement (`left_out`) stand with their
+    reason among the errors of the whole document. Raises ConfigFault if no time is known, or no well is left.
     """
     when = measured or samples.measured
     if when is None:
         raise ConfigFault(
             "Allotrope's model needs a time, and the run's timings are gone: give it with --measured 2026-11-30T09:00:00+00:00"
         )
+    left = left_out(samples)
     documents = [
         {"measurement aggregate document": {"measurement document": [_measurement(sample, samples, when)]}}
-        for sample in counted_wells(samples)
+        for sample in samples.wells
+        if sample.key not in left
     ]
     if not documents:
-        raise ConfigFault("no well of this run could be counted: there is nothing to write")
+        raise ConfigFault(_nothing_to_write(samples))
+    errors = [
+        {
+            "error": f"sample {sample.name} (plate {sample.plate}, well {sample.well}) left out: {left[sample.key]}",
+            "error feature": "measurement",
+        }
+        for sample in samples.wells
+        if sample.key in left
+    ]
     data = {
         "$asm.manifest": ASM_MANIFEST,
         "cell counting aggregate document": {
@@ -142,9 +166,27 @@ def asm_json(samples: Samples, file_name: str, measured: datetime | None = None)
                 "software version": __version__,
             },
             "cell counting document": documents,
+            **({"error aggregate document": {"error document": errors}} if errors else {}),
         },
     }
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _nothing_to_write(samples: Samples) -> str:
+    """Why no well can be written, and what helps, if something does."""
+    counted = [sample for sample in samples.wells if sample.number("fields_ok")]
+    if not counted:
+        return "no well of this run could be counted: there is nothing to write"
+    lacking = any(sample.missing_density for sample in counted)
+    ways = (
+        "count with --depth or --chamber and a pixel size, or export --to vicell"
+        if lacking
+        else "export --to vicell"
+    )
+    return (
+        f"no well has what Allotrope's model for bright-field counters asks for, viability and viable density: well {counted[0].well} has "
+        f"{left_out(samples)[counted[0].key]}; {ways}"
+    )
 
 
 def _measurement(sample: WellSample, samples: Samples, when: datetime) -> dict[str, object]:
@@ -173,6 +215,8 @@ def _measurement(sample: WellSample, samples: Samples, when: datetime) -> dict[s
 
 
 def _errors(sample: WellSample) -> Iterator[dict[str, str]]:
+    if sample.uncounted:
+        yield {"error": sample.uncounted, "error feature": "viability (cell counter)"}
     if sample.missing_density:
         yield {
             "error": f"not known: {sample.missing_density}",
@@ -180,7 +224,7 @@ def _errors(sample: WellSample) -> Iterator[dict[str, str]]:
         }
     if sample.number("viability") is None:
         yield {
-            "error": "not known: no live and no dead cell was found",
+            "error": f"not known: {_NO_CELL}",
             "error feature": "viability (cell counter)",
         }
     if warning := sample.values.get("viability_warnings"):
@@ -214,17 +258,12 @@ def _processed(sample: WellSample, samples: Samples) -> dict[str, object]:
         **_quantity("average viable cell circularity", sample.number("circularity_live"), "(unitless)"),
     }
     if "viable cell density (cell counter)" not in found or "viability (cell counter)" not in found:
-        found |= _stained(sample, samples)
+        found |= _stained(sample)
     return {"data processing document": processing, **found}
 
 
-def _stained(sample: WellSample, samples: Samples) -> dict[str, object]:
+def _stained(sample: WellSample) -> dict[str, object]:
     """What the schema takes in place of viability and density: the number of cells that a fluorescent stain marks."""
-    if samples.by_picture:
-        raise ConfigFault(
-            f"well {sample.well}: {sample.missing_density or 'no cell was found'}; Allotrope's model for bright-field counters needs viability and viable "
-            "density of every well: count with --depth or --chamber and a pixel size, or export --to vicell"
-        )
     marked = sum(sample.number(name) or 0.0 for name in ("dead", "both"))
     return _quantity("fluorescent tag positive cell count", marked, "cell")
 

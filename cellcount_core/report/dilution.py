@@ -125,7 +125,7 @@ def dilution_reports(samples: Samples, platemap: Path) -> list[DilutionReport]:
         if not values:
             absent.append(row.well)
             continue
-        partial.update(sample.well for sample in samples.wells if _is_of(sample, row) and _is_partial(sample))
+        partial.update(sample.well for sample in samples.wells if _is_of(sample, row) and sample.is_partial)
         series.setdefault(row.columns["sample"], {}).setdefault(1 / _times(row, platemap), []).extend(values)
     if not series:
         raise ConfigFault(f"{platemap}: none of its wells with a dilution was counted in this run")
@@ -159,11 +159,6 @@ def _values_of(row: MapRow, samples: Samples, measure: str) -> list[float]:
 
 def _is_of(sample: WellSample, row: MapRow) -> bool:
     return sample.well == row.well and row.plate in ("", sample.plate)
-
-
-def _is_partial(sample: WellSample) -> bool:
-    """Whether only some of the fields of a well were counted."""
-    return 0 < (sample.number("fields_ok") or 0) < (sample.number("fields_expected") or 0)
 
 
 def _times(row: MapRow, path: Path) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +11,14 @@ from pathlib import Path
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Merge
 from cellcount_core.domain.delimited import read_table
-from cellcount_core.domain.errors import ConfigFault, OutputFault, likely
+from cellcount_core.domain.errors import ConfigFault, OutputFault, likely, nearest
 from cellcount_core.domain.plates import canonical_well
 from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.output.schema import read_table_bytes
 from cellcount_core.stores.base import Absent, Store
 
 WELLS_KEY = "wells.parquet"
+_SHOWN = 5
 _BEGAN = re.compile(r"run/timings/(\d{8}T\d{6})Z-")
 
 
@@ -30,6 +31,11 @@ class WellSample:
     timepoint: int
     name: str
     values: Mapping[str, object]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Plate, well and time point, which no other sample of the run has."""
+        return self.plate, self.well, self.timepoint
 
     def number(self, column: str) -> float | None:
         """A value of the row; None where it is null, or the run has no such column."""
@@ -46,9 +52,23 @@ class WellSample:
         return "the volume that an image shows is not known: no depth or volume was set, or the images have no pixel size"
 
     @property
+    def is_partial(self) -> bool:
+        """Whether only some of the images of the sample were counted."""
+        return 0 < (self.number("fields_ok") or 0) < (self.number("fields_expected") or 0)
+
+    @property
+    def uncounted(self) -> str:
+        """How many of the sample's images could not be counted, in words; "" if all or none were counted."""
+        if not self.is_partial:
+            return ""
+        expected = round(self.number("fields_expected") or 0)
+        return f"{expected - round(self.number('fields_ok') or 0)} of {expected} images could not be counted"
+
+    @property
     def told(self) -> list[str]:
         """What to know of the sample, in words."""
-        said = [str(warning)] if (warning := self.values.get("viability_warnings")) else []
+        said = [self.uncounted] if self.uncounted else []
+        said += [str(warning)] if (warning := self.values.get("viability_warnings")) else []
         return said + ([f"no cells/mL: {self.missing_density}"] if self.missing_density else [])
 
 
@@ -143,6 +163,26 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
         seen[plate, well] = line
         found.append(MapRow(plate, well, cells))
     return found
+
+
+def unknown_wells(rows: Sequence[MapRow], samples: Samples) -> str:
+    """The wells of a plate map that the run does not have, in words, with the nearest one that it has; "" if it has all of them.
+
+    Raises ConfigFault if it has none of them.
+    """
+    wells = {(plate, sample.well) for sample in samples.wells for plate in ("", sample.plate)}
+    strange = [row for row in rows if (row.plate, row.well) not in wells]
+    if not strange:
+        return ""
+    shown = ", ".join(f"{row.plate} {row.well}".strip() for row in strange[:_SHOWN])
+    more = f" … and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+    first = strange[0]
+    own = [sample.well for sample in samples.wells if first.plate in ("", sample.plate)]
+    hint = nearest(first.well, own) if own else nearest(first.plate, [one.plate for one in samples.wells])
+    told = f"wells that the run does not have: {shown}{more}{hint}"
+    if len(strange) == len(rows):
+        raise ConfigFault(f"the plate map names only {told}")
+    return told
 
 
 def sample_names(rows: list[MapRow]) -> dict[tuple[str, str], str]:

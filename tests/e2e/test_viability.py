@@ -478,9 +478,10 @@ def test_counter_files_are_written_for_the_whole_plate(
     counted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tmp_path / "names.csv"
-    names.write_text("well,sample\nA1,first\n")
+    names.write_text("well,sample\nA1,first\nB03,second\n")
     out = str(tmp_path / "plate.csv")
     assert main(["export", str(counted), out, "--to", "vicell", "--platemap", str(names)]) == ExitCode.OK
+    assert "wells that the run does not have: B03; known: 'A01', 'A02'" in capsys.readouterr().out
     lines = list(csv.DictReader(io.StringIO((tmp_path / "plate.csv").read_text())))
     assert [line["Sample ID"] for line in lines] == ["first", "P_A02", "P_A03", "P_A04", "P_A05"]
     assert [line["Dilution"] for line in lines] == ["2"] * 5

@@ -20,7 +20,7 @@ from cellcount_core.models.package import find_package
 from cellcount_core.output.runfile import ModelIdentity, Numbers, RunFile
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.report.counter_files import VICELL_COLUMNS, asm_json, vicell_csv
-from cellcount_core.report.samples import Samples, WellSample, read_platemap, sample_names
+from cellcount_core.report.samples import Samples, WellSample, read_platemap, sample_names, unknown_wells
 
 WHEN = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 COUNTED: dict[str, object] = {
@@ -187,6 +187,57 @@ def test_a_bright_field_run_without_a_volume_is_refused_with_a_way_out() -> None
         ConfigFault, match="count with --depth or --chamber and a pixel size, or export --to vicell"
     ):
         asm_json(samples(NO_VOLUME, roles=("cells",)), "o")
+
+
+def test_a_photo_without_a_cell_or_a_pixel_size_does_not_stop_the_others() -> None:
+    data = samples(COUNTED, EMPTY, NO_VOLUME, roles=("cells",))
+    document = json.loads(asm_json(data, "o"))
+    assert faults(document) == []
+    whole = document["cell counting aggregate document"]
+    assert len(whole["cell counting document"]) == 1
+    assert [each["error"] for each in whole["error aggregate document"]["error document"]] == [
+        "sample S2 (plate P, well A02) left out: no viability: no live and no dead cell was found",
+        "sample S3 (plate P, well A03) left out: no cells/mL: the volume that an image shows is not known: no depth or volume was set, or the "
+        "images have no pixel size",
+    ]
+
+
+def test_the_hint_to_give_a_depth_stands_only_where_it_helps() -> None:
+    with pytest.raises(
+        ConfigFault, match=r"well A01 has no viability: no live.*was found; export --to vicell$"
+    ):
+        asm_json(samples(EMPTY, roles=("cells",)), "o")
+
+
+def test_a_failed_photo_of_a_sample_is_told_in_both_files() -> None:
+    data = samples({**COUNTED, "fields_expected": 3}, COUNTED, {**COUNTED, "fields_ok": 0, "count": None})
+    tags = [row["Tag"].split("; ")[0] for row in table(vicell_csv(data))]
+    assert tags[0] == "1 of 3 images could not be counted"
+    assert [one.uncounted for one in data.wells[1:]] == ["", ""]
+    [error] = measurement_of(samples({**COUNTED, "fields_expected": 3}))["error aggregate document"][
+        "error document"
+    ]  # type: ignore[index]
+    assert error["error"] == "1 of 3 images could not be counted"
+
+
+def test_wells_of_a_plate_map_that_the_run_does_not_have_are_named(tmp_path: Path) -> None:
+    path, data = tmp_path / "map.csv", samples(COUNTED, COUNTED)
+
+    def said(*lines: str) -> str:
+        path.write_text("\n".join(("well,sample,plate", *lines)) + "\n")
+        return unknown_wells(read_platemap(path, ("sample",)), data)
+
+    assert said("A1,x,", "A02,y,P") == ""
+    assert (
+        said("A1,x,", "B02,y,", "H12,z,")
+        == "wells that the run does not have: B02, H12; known: 'A01', 'A02'"
+    )
+    assert said("A01,x,p", "A01,y,") == "wells that the run does not have: p A01; did you mean 'P'?"
+    with pytest.raises(
+        ConfigFault,
+        match="the plate map names only wells that the run does not have: H12; known: 'A01', 'A02'",
+    ):
+        said("H12,z,")
 
 
 def test_no_time_is_made_up() -> None:
