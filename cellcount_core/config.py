@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from cellcount_core.domain.plates import canonical_well
+from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 from cellcount_core.domain.settings import Place, Section
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.flat import FlatSettings
@@ -62,6 +63,10 @@ class Length:
 
     value: float
     unit: Literal["um", "px"]
+
+    def in_px(self, um_per_px: float) -> float:
+        """The length in px of an image with this pixel size."""
+        return self.value if self.unit == "px" else self.value / um_per_px
 
 
 def length(text: str) -> Length:
@@ -118,13 +123,26 @@ class ViabilityConfig(Section):
 
     @model_validator(mode="after")
     def _gates_in_order(self) -> ViabilityConfig:
-        if self.min_diameter is not None and self.max_diameter is not None:
-            least, most = length(self.min_diameter), length(self.max_diameter)
-            if least.unit == most.unit and least.value > most.value:
-                raise ValueError(
-                    f"min_diameter ({self.min_diameter}) is larger than max_diameter ({self.max_diameter}): no cell would be counted"
-                )
+        if said := self.contradiction(None):
+            raise ValueError(said)
         return self
+
+    def contradiction(self, um_per_px: float | None) -> str:
+        """That no object can pass both gates of diameter in an image of this pixel size, in words; "" if some can, or that cannot be told
+        because the gates have different units and the pixel size is not known.
+        """
+        if self.min_diameter is None or self.max_diameter is None:
+            return ""
+        least, most = length(self.min_diameter), length(self.max_diameter)
+        if least.unit == most.unit:
+            if least.value <= most.value:
+                return ""
+            where = ""
+        elif um_per_px is None or least.in_px(um_per_px) <= most.in_px(um_per_px):
+            return ""
+        else:
+            where = f" at {um_per_px:g} µm per px"
+        return f"min_diameter ({self.min_diameter}) is larger than max_diameter ({self.max_diameter}){where}: no cell would be counted"
 
     @property
     def depth(self) -> float | None:
@@ -153,7 +171,7 @@ class RunConfig(Section):
     pages: Literal["z", "time", "channel"] | None = None
     model: ModelConfig = ModelConfig()
     diameter: Literal["auto", "model"] | Annotated[float, Field(gt=0, le=2000)] = "auto"
-    um_per_px: Annotated[float, Field(gt=0)] | None = None
+    um_per_px: Annotated[float, Field(ge=SMALLEST_UM_PER_PX, le=LARGEST_UM_PER_PX)] | None = None
     max_pixels: Annotated[int, Field(gt=0)] = 500_000_000
     tile: Annotated[int, Field(ge=64, le=8192)] = 1280
     block: Annotated[int, Field(ge=256, le=16384)] = 2048
@@ -182,6 +200,15 @@ class RunConfig(Section):
             raise ValueError(f"names a channel twice: {', '.join(names)}")
         return names
 
+    @field_validator("um_per_px", mode="before")
+    @classmethod
+    def _of_a_microscope(cls, size: object) -> object:
+        if isinstance(size, int | float) and not SMALLEST_UM_PER_PX <= size <= LARGEST_UM_PER_PX:
+            raise ValueError(
+                f"should be {SMALLEST_UM_PER_PX:g} to {LARGEST_UM_PER_PX:g} µm of the sample per px, as microscopes have; 650 nm are 0.65 µm"
+            )
+        return size
+
     @field_validator("axes")
     @classmethod
     def _letters(cls, axes: str | None) -> str | None:
@@ -198,6 +225,12 @@ class RunConfig(Section):
             if set(pair) <= set(letters):
                 raise ValueError(f"must have one of {pair[0]} and {pair[1]} at most, got {axes!r}")
         return letters
+
+    @model_validator(mode="after")
+    def _gates_in_order(self) -> RunConfig:
+        if self.um_per_px is not None and (said := self.viability.contradiction(self.um_per_px)):
+            raise ValueError(said)
+        return self
 
     @model_validator(mode="after")
     def _said_once(self) -> RunConfig:

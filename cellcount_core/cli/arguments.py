@@ -68,10 +68,17 @@ def job_from_arguments(
             set_at(tree, path.split("."), value)
     for assignment in assignments or ():
         assign(tree, assignment, JobConfig)
+    named: dict[str, str] = {}
     for text in channels or ():
         role, equals, name = text.partition("=")
         for each in (role,) if equals else _plain_roles(tree):
-            set_at(tree, ["run", "channels", each], name if equals else text)
+            channel = name if equals else text
+            if named.setdefault(each, channel) != channel:
+                raise ConfigFault(
+                    f"--channel: the model's {each!r} is given twice, as {named[each]} and as {channel}; name one channel (--measure NAME "
+                    "measures others too)"
+                )
+            set_at(tree, ["run", "channels", each], channel)
     return build_job(tree, said_in)
 
 
@@ -89,7 +96,7 @@ def viability_settings(
 ) -> dict[str, object]:
     """Return settings by name, as `job_from_arguments` takes them, from the options of viability.
 
-    Raises ConfigFault if a threshold is not ROLE=VALUE, or a control not CLASS=WELL,WELL.
+    Raises ConfigFault if a threshold is not ROLE=VALUE, or a control not CLASS=WELL,WELL, or if one is given twice.
     """
     given: dict[str, object] = {
         "min_diameter": min_diameter,
@@ -99,13 +106,24 @@ def viability_settings(
         "depth_um": depth_um,
         "dilution": dilution,
     }
-    for text in thresholds or ():
-        role, value = _pair(text, "--threshold", "dead=350")
+    for role, value in _pairs(thresholds, "--threshold", "dead=350").items():
         given[f"thresholds.{role}"] = value
-    for text in controls or ():
-        kind, wells = _pair(text, "--control", "live=A01,A02")
+    for kind, wells in _pairs(controls, "--control", "live=A01,A02").items():
         given[f"controls.{kind}"] = [well.strip() for well in wells.split(",") if well.strip()]
     return {"run.um_per_px": um_per_px, **{f"run.viability.{name}": value for name, value in given.items()}}
+
+
+def _pairs(given: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
+    """The values of a repeatable option NAME=VALUE, by name. Raises ConfigFault if one has another form, or a name is given twice."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, value = _pair(text, option, example)
+        if name in found:
+            raise ConfigFault(
+                f"{option} {name} is given twice, as {found[name]} and as {value}: give it once, for example {option} {example}"
+            )
+        found[name] = value
+    return found
 
 
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:

@@ -52,7 +52,7 @@ Diameter = Annotated[
 ]
 UmPerPx = Annotated[
     float | None,
-    typer.Option("--um-per-px", metavar="UM", help="Pixel size in um, where files do not state it.", min=0),
+    typer.Option("--um-per-px", metavar="UM", help="Pixel size in um, where files do not state it."),
 ]
 Threshold = Annotated[
     list[str] | None,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+SMALLEST_UM_PER_PX, LARGEST_UM_PER_PX = 0.01, 100.0
+"""An image from a microscope has so many µm per px, whoever states it: a file, an instrument's metadata, a package or the user."""
+
 
 class ScaleSource(StrEnum):
     """What decided the scale of a field. The value stands in the table's `diameter_source` column."""

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 import tifffile
 
+from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 from cellcount_core.images.ome import OmeImage
 
 _UM = {
@@ -34,9 +35,6 @@ _ALIKE = 0.01
 """Relative difference up to which the pixel sizes along x and y count as equal."""
 _TAG_ALIKE = 0.02
 """Relative difference up to which a pixel size agrees with the resolution tags."""
-_LEAST_UM, _MOST_UM = 0.01, 100.0
-"""An image from a microscope has `_LEAST_UM` to `_MOST_UM` um per px."""
-
 _PRINTED_UM = 20.0
 """Resolution tags that mean more um per px than this (fewer than 1,270 dots an inch) are about printing."""
 
@@ -94,7 +92,7 @@ def calibrated(
     if any(unit not in _UM for unit in units):
         return Described(names, None, bits, (CALIBRATION_UNIT_UNKNOWN,))
     found = [value * _UM[_unit(unit)] for value, unit in sides if value is not None]
-    if not all(_LEAST_UM <= value <= _MOST_UM for value in found):
+    if not all(SMALLEST_UM_PER_PX <= value <= LARGEST_UM_PER_PX for value in found):
         return Described(names, None, bits, (CALIBRATION_OUT_OF_RANGE,))
     if len(found) < 2:
         return Described(names, None, bits, (CALIBRATION_INCOMPLETE,))
@@ -129,7 +127,7 @@ def _tagged(page: tifffile.TiffPage) -> float | None:
     x, y = (_per_unit(page, tag) for tag in ("XResolution", "YResolution"))
     if unit is None or x is None or y is None or abs(x - y) > _ALIKE * max(x, y):
         return None
-    return x * unit if _LEAST_UM <= x * unit <= _PRINTED_UM else None
+    return x * unit if SMALLEST_UM_PER_PX <= x * unit <= _PRINTED_UM else None
 
 
 def _number(text: object) -> float | None:

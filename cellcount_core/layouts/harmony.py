@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import ExpectedFields, PlateFacts, Position, WellPosition
+from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 from cellcount_core.layouts.base import (
     Ignored,
     Layout,
@@ -39,9 +40,6 @@ _NAME = re.compile(
 _INDEX = frozenset({"index.idx.xml", "index.xml", "index.ref.xml"})
 _UM = 1e6
 Value = TypeVar("Value")
-
-_LEAST_UM, _MOST_UM = 0.01, 100.0
-"""The smallest and the largest pixel size, in µm, that a microscope can have."""
 
 
 class HarmonySettings(LayoutSettings):
@@ -149,7 +147,7 @@ class _Index:
             self.channels[channel] = text.strip()
         if name == "ImageResolutionX":
             size = round(self._metres(name, text) * _UM, 6)
-            if _LEAST_UM <= size <= _MOST_UM:
+            if SMALLEST_UM_PER_PX <= size <= LARGEST_UM_PER_PX:
                 self.sizes.add(size)
             else:
                 why = f"the pixel size {size:g} µm is stated, which no microscope has and which is not taken"

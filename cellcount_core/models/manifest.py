@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cellcount_core.domain.errors import ModelFault
-from cellcount_core.domain.scales import Polarity
+from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX, Polarity
 from cellcount_core.domain.statistics import CountInterval, TrainingDomain
 
 FORMAT = 2
@@ -51,7 +51,7 @@ class Input(_Part):
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     diameter_px: Annotated[float, Field(gt=0)] | None
     normalisation: NormalisationSection
-    um_per_px: Annotated[float, Field(gt=0)] | None = None
+    um_per_px: Annotated[float, Field(ge=SMALLEST_UM_PER_PX, le=LARGEST_UM_PER_PX)] | None = None
     seen: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")

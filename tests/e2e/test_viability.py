@@ -344,6 +344,34 @@ def test_a_gate_in_um_needs_a_pixel_size(
     assert rows(Path(out), "fields").column("reason").to_pylist().count("no_pixel_size") == 9
 
 
+def test_a_gate_by_what_a_package_does_not_measure_is_refused_in_every_way_to_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Boxes have no outline, so no circularity: the gate would pass everything and be reported as applied."""
+    images, out = tmp_path / "images", str(tmp_path / "out")
+    images.mkdir()
+    picture = np.full((96, 96, 3), 200, np.uint8)
+    tifffile.imwrite(images / "a.tif", picture, photometric="rgb")
+    told = "package 'viability-brightfield' finds cells as boxes, which have no outline"
+    options = ["--model", "viability-brightfield", "--diameter", "20", "--min-circularity", "0.6"]
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"input: {images}\noutput: {out}\nrun: {{model: {{package: viability-brightfield}}, viability: {{min_circularity: 0.6}}}}\n"
+    )
+    for command in (
+        ["count", str(images), out, *options],
+        ["plan", str(images), *options],
+        ["count", str(config)],
+    ):
+        assert main(command) == ExitCode.CONFIG, command
+        assert told in capsys.readouterr().err
+    gate = {"run.viability.min_circularity": 0.6}
+    with pytest.raises(ConfigFault, match=told):
+        cellcount_core.count(picture[..., 0], model="viability-brightfield", settings=gate)
+    with pytest.raises(ConfigFault, match=told):
+        cellcount_core.run(images, out, model="viability-brightfield", settings=gate)
+
+
 def test_gates_that_leave_nothing_are_named_in_place_of_the_model(
     plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -353,6 +353,12 @@ def _taken(values: ObjectColumn, kept: NDArray[np.bool_]) -> ObjectColumn:
     return [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
 
 
+def measures_circularity(finder: Finder) -> bool:
+    """Whether the finding task measures the circularity of what it finds."""
+    wanted = full_name(FORM_FACTOR, finder.package.object_name)
+    return any(column.name == wanted for column in finder.task.columns(finder.package, ()).objects)
+
+
 def object_columns_of(finder: Finder, measured: tuple[str, ...]) -> tuple[Column, ...]:
     inner = finder.task.columns(finder.package, measured).objects
     sure = () if any(column.name == CLASS_PROBABILITY.name for column in inner) else (CLASS_PROBABILITY,)

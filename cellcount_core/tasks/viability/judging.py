@@ -176,4 +176,4 @@ def _in_px(text: str, um_per_px: float | None) -> float:
             f"the diameter {text} of a gate cannot be told in an image without a pixel size: give it (--set run.um_per_px=PIXELSIZE), or the "
             "diameter in px",
         )
-    return given.value / um_per_px
+    return given.in_px(um_per_px)

@@ -34,7 +34,12 @@ from cellcount_core.tasks.viability.columns import (
     VIABILITY,
     field_columns,
 )
-from cellcount_core.tasks.viability.head import ViabilityHead, finder_of, object_columns_of
+from cellcount_core.tasks.viability.head import (
+    ViabilityHead,
+    finder_of,
+    measures_circularity,
+    object_columns_of,
+)
 from cellcount_core.tasks.viability.plate_rule import ViabilityRule
 from cellcount_core.tasks.viability.score import BoxedViabilityScoring, ViabilityScoring
 
@@ -71,9 +76,11 @@ class Viability:
     def plate_rule(self, package: Package, run: RunConfig) -> PlateRule | None:
         """What thresholds rest on, and the bits of the images whose units they are in; None if the picture itself tells the class.
 
-        Raises ConfigFault if a threshold or a spill is given for a role that the package has not.
+        Raises ConfigFault if a threshold or a spill is given for a role that the package has not, or a gate by what is not measured of its
+        objects.
         """
-        roles = finder_of(package).roles
+        finder = finder_of(package)
+        roles = finder.roles
         settings = run.viability
         for setting, given in (("thresholds", settings.thresholds), ("spill", settings.spill)):
             for role in given:
@@ -89,6 +96,11 @@ class Viability:
         if settings.controls and not roles:
             raise ConfigFault(
                 f"run.viability.controls: package {package.name!r} tells classes by the picture, and needs no controls"
+            )
+        if settings.min_circularity is not None and not measures_circularity(finder):
+            raise ConfigFault(
+                f"run.viability.min_circularity: package {package.name!r} finds cells as boxes, which have no outline, so their circularity is not "
+                "known: leave --min-circularity out, or gate by the diameter (--min-diameter, --max-diameter)"
             )
         return ViabilityRule(package, run) if roles else None
 

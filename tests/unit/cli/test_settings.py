@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.cli.arguments import job_from_arguments
+from cellcount_core.cli.arguments import job_from_arguments, viability_settings
 from cellcount_core.cli.settings import assign, build_job, read_settings, read_yaml
 from cellcount_core.cli.unattended import nightly_config
 from cellcount_core.config import JobConfig
@@ -40,6 +40,49 @@ def test_a_channel_without_a_role_goes_to_the_only_role_of_the_package() -> None
     assert job_from_arguments(source="in", output="out", channels=["w1"], model="threshold").run.channels == {
         "nuclei": "w1"
     }
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (650, "run.um_per_px: should be 0.01 to 100 µm of the sample per px"),
+        (0.001, "should be 0.01 to 100 µm"),
+        (-1, "should be 0.01 to 100 µm"),
+        (float("inf"), "run.um_per_px: should be"),
+        ("1e3", "should be less than or equal to 100"),
+    ],
+)
+def test_a_pixel_size_that_no_microscope_has_is_refused_however_it_is_given(
+    size: float | str, told: str
+) -> None:
+    """By the bounds that a file's own pixel size is held to."""
+    for given in ({"settings": {"run.um_per_px": size}}, {"assignments": [f"run.um_per_px={size}"]}):
+        assert told in message(**given)
+    for fitting in (0.01, 0.65, 100):
+        job = job_from_arguments(source="in", output="out", settings={"run.um_per_px": fitting})
+        assert job.run.um_per_px == fitting
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"thresholds": ["dead=350", "dead=400"]}, "--threshold dead is given twice, as 350 and as 400"),
+        ({"thresholds": ["dead=350", " dead =350"]}, "--threshold dead is given twice"),
+        ({"controls": ["live=A01", "live=A02"]}, "--control live is given twice, as A01 and as A02"),
+    ],
+)
+def test_an_option_given_twice_for_one_name_is_refused(options: dict[str, list[str]], told: str) -> None:
+    """The last one would count, and nobody would be told that the first did not."""
+    left_out: dict[str, None] = dict.fromkeys(
+        ("um_per_px", "thresholds", "controls", "min_diameter", "max_diameter", "min_circularity", "chamber", "depth_um", "dilution")
+    )  # fmt: skip
+    with pytest.raises(ConfigFault, match=told):
+        viability_settings(**{**left_out, **options})  # type: ignore[arg-type]
+
+
+def test_two_channels_for_one_role_are_refused() -> None:
+    assert "'nuclei' is given twice, as w1 and as w2" in message(channels=["w1", "w2"], model="threshold")
+    assert "'all' is given twice" in message(channels=["all=w1", "all=w2"], model="viability-fluorescence")
 
 
 def test_options_win_over_the_file_and_set_wins_over_options(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from cellcount_core.config import ViabilityConfig, length
+from cellcount_core.config import RunConfig, ViabilityConfig, length
 from cellcount_core.domain.columns import Column, Kind, Merge
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.totals import BinsTotal, PercentTotal, RatioTotal, SumTotal, percentage
@@ -140,6 +140,16 @@ def test_a_photo_of_a_chamber_has_the_volume_above_it() -> None:
 def test_settings_that_contradict_are_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ViabilityConfig.model_validate(given)
+
+
+def test_gates_in_px_and_in_um_contradict_each_other_once_the_pixel_size_is_known() -> None:
+    gates = ViabilityConfig(min_diameter="30px", max_diameter="7um")
+    with pytest.raises(
+        ValidationError, match=r"\(30px\) is larger than max_diameter \(7um\) at 0.65 µm per px"
+    ):
+        RunConfig(viability=gates, um_per_px=0.65)
+    assert RunConfig(viability=gates, um_per_px=0.2).um_per_px == 0.2
+    assert gates.contradiction(None) == ""
 
 
 @pytest.mark.parametrize(
