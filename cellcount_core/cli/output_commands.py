@@ -71,7 +71,8 @@ def export(
     ] = None,
     endpoint: Endpoint = None,
 ) -> None:
-    """Write the plain table `index,count`, a row a field in key order; or a file as cell counters write it; or the boxes of all objects.
+    """Write the plain table, a row an image in key order: index, count (or what the task answers) with its interval, file, plate, well,
+    site, status, reason, warnings in words; or a file as cell counters write it; or the boxes of all objects.
 
     Examples:
 

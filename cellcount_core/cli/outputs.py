@@ -64,7 +64,7 @@ def verify_output(out: str, endpoint: str | None) -> int:
 
 
 def export_counts(out: str, file: Path, endpoint: str | None) -> int:
-    """Write a CSV with `index,count`, or with what the run's task answers for a field, and print which of it is doubtful. Returns the
+    """Write a CSV with a row a field: what the run's task answers, its file, and what to know of it; and print which of it is doubtful. Returns the
     exit code.
 
     Raises OutputFault if the file cannot be written.

@@ -308,6 +308,17 @@ def code_of(warning: str) -> str:
     return warning.partition(":")[0]
 
 
+def meaning(warning: str) -> str:
+    """An entry of the `warnings` column in words: the sentence about one field, and in brackets what stands behind the colon.
+
+    The code of another version is given as it is.
+    """
+    code, _, about = warning.partition(":")
+    if code not in set(Doubt):
+        return warning
+    return Doubt(code).meaning.rstrip(".") + (f" ({about})" if about else "")
+
+
 def unknown_codes(warnings: Sequence[str]) -> list[str]:
     """Those of `warnings` whose code is not one of `Doubt`, in order."""
     known = {doubt.value for doubt in Doubt}

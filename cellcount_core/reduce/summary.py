@@ -9,9 +9,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cellcount_core.domain.columns import Column, Kind, Merge, Schema, Value
-from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, sentence
-from cellcount_core.domain.errors import ModelFault, Status
+from cellcount_core.domain.columns import (
+    DETAIL,
+    PLATE,
+    REASON,
+    SITE,
+    SOURCE,
+    STATUS,
+    TIMEPOINT,
+    WARNINGS,
+    WELL,
+    Column,
+    Kind,
+    Merge,
+    Schema,
+    Value,
+)
+from cellcount_core.domain.doubts import PACKAGE_HELPS, Doubt, by_weight, meaning, sentence
+from cellcount_core.domain.errors import ModelFault, Reason, Status
 from cellcount_core.domain.statistics import Moments
 from cellcount_core.domain.total_columns import plates_columns, total_columns
 from cellcount_core.domain.totals import MomentsTotal, element_names, known, total_values
@@ -289,25 +304,53 @@ def _spread(moments: Moments) -> dict[str, float | int | None]:
 
 
 def results_csv(store: Store) -> str:
-    """A plain table of a run's results, one row for each field in key order: `index,count` if objects are counted.
+    """A plain table of a run's results, one row for each field in key order: `index,count,...` if objects are counted.
 
-    `index` counts from 0; for one stack of images it is the index of the image in the stack. The results of a field that could not be counted
-    are empty, never 0; the fields table says why. A list of numbers has one column for each of its classes; names stand in one, with "; " between them.
+    `index` counts from 0; for one stack of images it is the index of the image in the stack. The results come next, each interval (`count_low`,
+    `count_high`) behind the result that it is of; then file, plate, well, site and time point, status, the reason code and what was found
+    for a field that could not be counted, and the warnings in words. The results of a field that could not be counted are empty, never 0. A
+    list of numbers has one column for each of its classes; names stand in one, with "; " between them, and so do files and warnings.
 
     Raises OutputFault if `store` holds no run, LedgerFault if a shard is not counted yet.
     """
     run = read_run(store)
-    columns = [run.schema.field(name) for name in run.schema.results]
+    there = {column.name: column for column in run.schema.fields}
+    columns = [
+        there[name]
+        for result in run.schema.results
+        for name in (result, f"{result}_low", f"{result}_high")
+        if name in there
+    ]
+    ledger = (PLATE, WELL, SITE, TIMEPOINT, STATUS, REASON, DETAIL, SOURCE, WARNINGS)
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["index", *(name for column in columns for name in _names(column, run.schema))])
+    writer.writerow(["index", *(name for column in columns for name in _names(column, run.schema)), *_ABOUT])
     index = 0
     for part in fields_parts(store, run):
-        for row in part.table.select([column.name for column in columns]).to_pylist():
+        for row in part.table.select([column.name for column in (*columns, *ledger)]).to_pylist():
             cells = [cell for column in columns for cell in _cells(row[column.name], column, run.schema)]
-            writer.writerow([index, *cells])
+            writer.writerow([index, *cells, *_about(row)])
             index += 1
     return sink.getvalue()
+
+
+_ABOUT = ("file", "plate", "well", "site", "timepoint", "status", "reason", "reason_detail", "warnings")
+"""The columns of the plain table that say which image a row is of, and what to know of it."""
+
+
+def _about(row: Mapping[str, object]) -> list[object]:
+    """The cells of `_ABOUT`, of a row of the fields table."""
+    files, warnings = row[SOURCE.name], row[WARNINGS.name]
+    reason, detail = row[REASON.name], row[DETAIL.name]
+    if not detail and isinstance(reason, str) and reason in set(Reason):
+        detail = Reason(reason).sentence
+    return [
+        "; ".join(files) if isinstance(files, list) else None,
+        *(row[column.name] for column in (PLATE, WELL, SITE, TIMEPOINT, STATUS)),
+        reason,
+        detail,
+        "; ".join(map(meaning, warnings)) if isinstance(warnings, list) else None,
+    ]
 
 
 def _names(column: Column, schema: Schema) -> list[str]:

@@ -104,7 +104,7 @@ def test_wells_plates_and_summary_say_what_the_schema_declares(
 def test_results_are_exported_and_drawn(counted: Path, tmp_path: Path) -> None:
     assert main(["export", str(counted), str(tmp_path / "results.csv")]) == ExitCode.OK
     table = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
-    assert list(table[0]) == [
+    assert list(table[0])[:5] == [
         "index",
         "class",
         "probability_dots",

@@ -197,8 +197,18 @@ class TaskContract:
     def test_results_are_exported_and_drawn(self, counted: Path, tmp_path: Path) -> None:
         assert main(["export", str(counted), str(tmp_path / "results.csv")]) == ExitCode.OK
         table = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+        schema = schema_of(counted)
         assert len(table) == FIELDS
-        assert all(table[-1][name] == "" for name in table[0] if name != "index")
+        results = [
+            name for name in table[0] if name.partition("_low")[0].partition("_high")[0] in schema.results
+        ]
+        failed = table[-1]
+        assert results
+        assert all(failed[name] == "" for name in results)
+        assert (failed["well"], int(failed["site"])) == DAMAGED
+        assert (failed["status"], failed["reason"]) == ("failed", "truncated")
+        assert failed["file"]
+        assert failed["reason_detail"]
         assert main(["pictures", str(counted), "--fields", "2"]) == ExitCode.OK
         drawn = sorted((counted / "pictures").glob("*.png"))
         assert len(drawn) >= 3

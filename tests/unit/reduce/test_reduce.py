@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.output.parts import build_part, commit_part, fields_key, objects_key
@@ -253,7 +255,25 @@ def test_reducing_reads_the_run_file_and_each_fields_part_once() -> None:
 
 def test_the_plain_table_numbers_fields_from_zero_and_leaves_unknown_counts_empty() -> None:
     text = results_csv(output([made_fields(3, Reason.TRUNCATED), [Made(FieldKey("P", "A02", 1, 1), 0)]]))
-    assert text == "index,count\n0,3\n1,\n2,0\n"
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["index"], row["count"]) for row in table] == [("0", "3"), ("1", ""), ("2", "0")]
+    assert list(table[0]) == [
+        "index", "count", "count_low", "count_high", "file", "plate", "well", "site", "timepoint", "status", "reason", "reason_detail", "warnings",
+    ]  # fmt: skip
+
+
+def test_the_plain_table_says_which_file_could_not_be_counted_and_what_is_doubtful() -> None:
+    doubtful = replace(made_fields(3)[0], warnings=("too_dense", "channel_missing:w2"))
+    failed = made_fields(3, Reason.TRUNCATED)[1]
+    counted, lost = csv.DictReader(io.StringIO(results_csv(output([[doubtful], [failed]]))))
+    key = failed.key
+    assert (lost["plate"], lost["well"], lost["site"]) == (key.plate, key.well, str(key.site))
+    assert lost["file"]
+    assert (lost["status"], lost["reason"], lost["count"]) == ("failed", "truncated", "")
+    assert lost["reason_detail"]
+    dense, channel = counted["warnings"].split("; ")
+    assert dense == Doubt.TOO_DENSE.meaning.rstrip(".")
+    assert channel.endswith(" (w2)")
 
 
 def test_a_part_of_another_run_is_refused_by_name() -> None:

@@ -78,7 +78,12 @@ def test_an_output_of_version_3_is_reduced_to_what_it_was_and_proven(old: Store)
         then, now = read_table_bytes(key, before[key]), read_table_bytes(key, old.get(key))
         assert now.equals(then, check_metadata=True), key
     assert old.get("summary.csv") == before["summary.csv"]
-    assert results_csv(old).splitlines() == ["index,count", "0,2", "1,3", "2,3", "3,"]
+    assert [line.split(",")[:2] for line in results_csv(old).splitlines()[1:]] == [
+        ["0", "2"],
+        ["1", "3"],
+        ["2", "3"],
+        ["3", ""],
+    ]
 
 
 def test_a_run_of_a_version_to_come_is_refused_by_its_number(old: Store) -> None:
@@ -93,6 +98,11 @@ def test_a_schema_comes_back_from_the_run_file_as_it_was() -> None:
     write_run(store, [plate()])
     run = replace(read_run(store), schema=run_schema(find_package("nuclei"), ("w1",), ("w1", "a {b} c")))
     assert from_json(to_json(run)) == run
+
+
+def starts(text: str, columns: int) -> list[str]:
+    """The first columns of each line of a table."""
+    return [",".join(line.split(",")[:columns]) for line in text.splitlines()]
 
 
 VIABILITY = Schema(
@@ -183,7 +193,7 @@ def test_shares_are_merged_with_their_interval() -> None:
     assert 0.06 < low < 0.1 < high < 0.15
     assert (row["cells_per_field_mean"], row["confidence"]) == (50.0, 0.75)
     assert headline(summary) == "200 cells, 10.0 % dead (6.6 to 14.9)"
-    assert results_csv(store).splitlines()[:2] == ["index,cells,dead", "0,40,10"]
+    assert starts(results_csv(store), 3)[:2] == ["index,cells,dead", "0,40,10"]
     assert wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
     assert wilson(0, 0) is None
 
@@ -200,7 +210,7 @@ def test_a_task_that_counts_nothing_is_merged_shown_and_proven() -> None:
     assert wells.schema.names == [column.name for column in wells_columns(LABELS)]
     assert headline(summary) == "2 long, 2 round"
     assert "count" not in json.loads(store.get("summary.json"))
-    assert results_csv(store).splitlines() == [
+    assert starts(results_csv(store), 4) == [
         "index,label,chances_round,chances_long",
         "0,long,0.25,0.75", "1,round,0.75,0.25", "2,long,0.25,0.75", "3,round,0.75,0.25", "4,,,",
     ]  # fmt: skip
@@ -245,7 +255,7 @@ def test_names_are_merged_to_the_share_of_fields_that_have_each() -> None:
     wells = pq.read_table(io.BytesIO(store.get("wells.parquet")))
     assert wells.schema.names == [column.name for column in wells_columns(NAMES)]
     assert wells.column("shapes_round").to_pylist() == [1, 0, 1, 0, None]
-    assert results_csv(store).splitlines()[:3] == ["index,shapes", "0,round; long", "1,long"]
+    assert starts(results_csv(store), 2)[:3] == ["index,shapes", "0,round; long", "1,long"]
     fields = pa.concat_tables(
         [read_fields_part(key, store.get(key)).table for key in map(fields_key, (0, 1))]
     )
