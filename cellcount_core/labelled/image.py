@@ -22,7 +22,7 @@ from cellcount_core.pipeline.files import LoadedFile
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.tasks.task import Truth
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".jfif", ".bmp")
 _AS_A_RUN = RunConfig()
 _ONLY = Selection("", "")
 

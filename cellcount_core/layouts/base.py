@@ -16,7 +16,7 @@ from cellcount_core.stores.base import StorageOptions, Store
 if TYPE_CHECKING:
     from cellcount_core.layouts.arrays import Arrays
 
-IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "tif", "tiff", "bmp", "npz", "npy"})
+IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "npz", "npy"})
 """Extensions (lower case, no dot) of files that may hold images; what they hold is decided by their bytes alone."""
 
 STACK_EXTENSIONS = frozenset({"npz", "npy"})
@@ -36,10 +36,22 @@ _ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.
 
 _UNREAD_EXTENSIONS = frozenset({
     "nd2", "czi", "lif", "lsm", "stk", "flex", "oib", "oif", "oir", "vsi", "zvi", "dv", "r3d", "ims", "sld", "sldy",
-    "c01", "dib", "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "jp2", "gif", "webp", "heic",
-    "dcm", "h5", "hdf5", "mvd2",
+    "c01", "dib", "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "dcm", "h5", "hdf5", "mvd2",
 })  # fmt: skip
-"""Extensions of files that hold images in formats that are not read."""
+"""Extensions of files that hold images in formats that are not read, and that programs of microscopy convert."""
+
+_PHOTO_EXTENSIONS = frozenset({
+    "heic", "heif", "avif", "webp", "gif", "jp2", "j2k", "jpf", "jpx", "jxl", "jxr", "tga", "pbm", "pgm", "ppm", "pnm", "psd", "xcf", "exr",
+    "dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "orf", "rw2", "raf", "pef", "srw", "rwl", "3fr", "iiq",
+})  # fmt: skip
+"""Extensions of photos, as phones, cameras and browsers write them, that are not read."""
+
+_TEXTS = frozenset({
+    "authors", "changelog", "changes", "citation", "contributing", "copying", "dockerfile", "done", "index", "install", "licence", "license",
+    "log", "makefile", "manifest", "md5", "md5sums", "metadata", "news", "notes", "notice", "protocol", "readme", "sha256sums", "success",
+    "_success", "todo", "version",
+})  # fmt: skip
+"""Names (lower case) of files without an extension that are texts."""
 
 _DERIVED_NAMES = re.compile(
     r"(?:^|[_\-. ])(?P<token>cp_?(?:masks?|outlines?|flows?|output)|(?:cellpose|stardist|omnipose|instanseg|mesmer)_?(?:masks?"
@@ -75,6 +87,9 @@ _WORDS = (
 _DERIVED = "masks, outlines or flows of another program"
 
 _UNREAD = "of an image format that is not read"
+_UNREAD_PHOTO = "of a photo format that is not read"
+
+NO_EXTENSION = "without an extension, which tells images from other files"
 
 OF_ZARR = "of an OME-Zarr; to count those: --layout ome-zarr"
 """The reason given for files that belong to another layout."""
@@ -237,6 +252,10 @@ def ignored_name(key: str) -> Ignored | None:
     if not image_like(key):
         if extension(key) in _UNREAD_EXTENSIONS:
             return Ignored(f"{_UNREAD} (.{extension(key)})")
+        if extension(key) in _PHOTO_EXTENSIONS:
+            return Ignored(f"{_UNREAD_PHOTO} (.{extension(key)})")
+        if not extension(key) and file_name(key).lower() not in _TEXTS:
+            return Ignored(NO_EXTENSION)
         return Ignored(f"not an image ({_shown_extension(key)})")
     return None
 
@@ -249,6 +268,11 @@ def is_hidden(key: str) -> bool:
 def is_unread(why: str) -> bool:
     """Whether `why` says that a file holds an image in a format that is not read."""
     return why.startswith(_UNREAD)
+
+
+def is_unread_photo(why: str) -> bool:
+    """Whether `why` says that a file holds a photo in a format that is not read."""
+    return why.startswith(_UNREAD_PHOTO)
 
 
 def derived_name(key: str) -> Ignored | None:

@@ -11,7 +11,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Parsed, PlannedField
 from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.domain.scales import PlateNumbers, PlateSize
-from cellcount_core.layouts.base import OF_ZARR, Sidecar, is_derived, is_unread
+from cellcount_core.layouts.base import NO_EXTENSION, OF_ZARR, Sidecar, is_derived, is_unread, is_unread_photo
 from cellcount_core.stores.base import Listed
 
 EXAMPLES = 10
@@ -30,11 +30,18 @@ EXCLUDED = "in run.exclude"
 
 COUNT_THEM = "to count them like images: --set run.masks=count"
 CONVERT_THEM = "to count them, save them as TIFF first (Fiji, bfconvert)"
+CONVERT_PHOTOS = "to count them, save them as PNG or TIFF first, in a program for photos"
+NAME_THEM = "to count them, give them names that end as images do (.tif, .png, .jpg)"
+
+_WAYS = (
+    (is_derived, COUNT_THEM), (is_unread, CONVERT_THEM), (is_unread_photo, CONVERT_PHOTOS), (NO_EXTENSION.__eq__, NAME_THEM),
+)  # fmt: skip
+"""What a user may do about files that are left out, by the reason."""
 
 
 def warned_of(why: str) -> bool:
     """Whether files left out for the reason `why` deserve a warning, because the user may have wanted them counted."""
-    return is_derived(why) or is_unread(why) or why in (NO_PATH, MARKER, LINKED, OF_ZARR)
+    return any(concerns(why) for concerns, _ in _WAYS) or why in (NO_PATH, MARKER, LINKED, OF_ZARR)
 
 
 @dataclass(slots=True)
@@ -174,8 +181,7 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
         why = "that is not UTF-8 text" if found.not_text else "the layout cannot read"
         example = (found.not_text_examples or found.unparsed_examples)[0]
         whys.append(f"{found.unparsed} with a name {why}, such as '{example}'")
-    ways = ((is_derived, COUNT_THEM), (is_unread, CONVERT_THEM))
-    hint = "".join(f"; {way}" for concerns, way in ways if any(map(concerns, found.ignored)))
+    hint = "".join(f"; {way}" for concerns, way in _WAYS if any(map(concerns, found.ignored)))
     return ConfigFault(
         f"{url}: no image to count among {found.files} file{'' if found.files == 1 else 's'}: {'; '.join(whys)}{hint}"
     )
@@ -185,8 +191,7 @@ def left_out_lines(found: Findings) -> list[str]:
     """Warnings about files that were left out although the user may have wanted them counted, one line for each reason."""
     return [
         f"left out: {count} {'file' if count == 1 else 'files'}, {why}, such as {found.ignored_examples[why]!r}"
-        + (f"; {COUNT_THEM}" if is_derived(why) else "")
-        + (f"; {CONVERT_THEM}" if is_unread(why) else "")
+        + "".join(f"; {way}" for concerns, way in _WAYS if concerns(why))
         for why, count in sorted(found.ignored.items())
         if warned_of(why)
     ]

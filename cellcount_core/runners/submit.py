@@ -37,7 +37,7 @@ from cellcount_core.domain.errors import ConfigFault, CredentialsFault, Interrup
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-_IMAGES = ("tif", "tiff", "png", "jpg", "jpeg", "bmp")
+_IMAGES = ("tif", "tiff", "png", "jpg", "jpeg", "jfif", "bmp")
 
 EXCLUDES = (
     ".git/", ".venv*/", "/data/", "/shared/", "/out/", "/demo/", "/runs/", "__pycache__/", "*.pyc",

@@ -100,6 +100,37 @@ def test_of_a_kind_that_holds_both_each_is_looked_at() -> None:
     assert planned(files)[0] == {key for key in files if "_b" not in key or int(key[1]) % 2 == 0}
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "way"),
+    [
+        ("IMG_0001.HEIC", "of a photo format that is not read (.heic)", "save them as PNG or TIFF first"),
+        ("x.avif", "of a photo format that is not read (.avif)", "save them as PNG or TIFF first"),
+        ("x.dng", "of a photo format that is not read (.dng)", "save them as PNG or TIFF first"),
+        ("x.CR2", "of a photo format that is not read (.cr2)", "save them as PNG or TIFF first"),
+        ("x.czi", "of an image format that is not read (.czi)", "save them as TIFF first (Fiji, bfconvert)"),
+        ("IMG_0001", "without an extension", "names that end as images do"),
+    ],
+)
+def test_what_may_be_an_image_and_is_not_read_is_told_by_plan_and_count(
+    name: str, said: str, way: str
+) -> None:
+    files = {"a.tif": tiff(IMAGE), name: b"\xff\xd8\xff", "README": b"text", "notes.txt": b"text"}
+    with make_plan(MemoryStore(files), RunConfig(), MODEL, LIMITS) as plan:
+        [warning] = [line for line in plan.summary.warnings if "left out" in line]
+    assert f"left out: 1 file, {said}" in warning
+    assert repr(name) in warning
+    assert way in warning
+    with pytest.raises(ConfigFault, match=way.partition(" (")[0]):
+        planned({name: b"\xff\xd8\xff"})
+
+
+def test_a_jpeg_by_the_name_that_windows_gives_it_is_counted() -> None:
+    assert planned({"a.tif": tiff(IMAGE), "b.jfif": cv2.imencode(".jpg", COLOURS)[1].tobytes()})[0] == {
+        "a.tif",
+        "b.jfif",
+    }
+
+
 def test_a_folder_of_masks_alone_is_refused_with_the_way_to_count_them() -> None:
     files = {f"{number}_cp_masks.png": png(LABELS) for number in range(3)}
     with pytest.raises(
