@@ -6,6 +6,7 @@ Ids are compared as text, so that 1 and "1", which tools write for each other, a
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -132,7 +133,38 @@ def _coco_box(
             f"has the names {' and '.join(name)}" if name else f"is not in the list{nearest(category, names)}"
         )
         return Broken(where, f"category {category} {why}", "ambiguous" if name else "unreadable")
+    if (degrees := _rotation(annotation)) % 180:
+        return Broken(
+            where,
+            f"a box turned by {degrees:g} degrees (attributes.rotation, as CVAT writes it); upright boxes expected",
+        )
     return DrawnBox((y, x, y + height, x + width), name[0], where)
+
+
+def _rotation(annotation: Mapping[str, object]) -> float:
+    """By how many degrees CVAT says that a box is turned; 0 if nothing is said."""
+    attributes = annotation.get("attributes")
+    said = attributes.get("rotation") if isinstance(attributes, dict) else None
+    try:
+        degrees = float(said) if isinstance(said, int | float | str) else 0.0
+    except ValueError:
+        return 0.0
+    return degrees if math.isfinite(degrees) else 0.0
+
+
+_LEAST_SIDE = 10
+"""Px from which on an image is too large for boxes that all lie within its first pixel."""
+
+
+def _in_parts(boxes: Sequence[DrawnBox], stated: tuple[int, int] | None) -> list[Broken]:
+    """What is wrong with boxes that are given in parts of the image's sides, as YOLO has them, instead of in px."""
+    within = all(0 <= value <= 1 for box in boxes for value in box.corners)
+    has_area = any(box.corners[2] > box.corners[0] and box.corners[3] > box.corners[1] for box in boxes)
+    if not (within and has_area) or (stated is not None and min(stated) < _LEAST_SIDE):
+        return []
+    y0, x0, y1, x1 = boxes[0].corners
+    told = f"all boxes lie within the first pixel, as parts of the image's sides would ({x0:g}, {y0:g}, {x1 - x0:g}, {y1 - y0:g}); px expected"
+    return [Broken(boxes[0].where, told)]
 
 
 def _last(name: str) -> str:
@@ -159,9 +191,8 @@ def _coco_sheet(
         stated = (height, width)
     group = str(image.get("group", ""))
     named = str(Path(name).with_suffix(""))
-    return BoxSheet(
-        named, f"{path.name}, {name}", file, tuple(boxes), stated, split, group, broken=tuple(broken)
-    )
+    wrong = (*broken, *_in_parts(boxes, stated))
+    return BoxSheet(named, f"{path.name}, {name}", file, tuple(boxes), stated, split, group, broken=wrong)
 
 
 def _found(path: Path, split: str, name: str) -> Path | None:

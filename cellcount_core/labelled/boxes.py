@@ -230,8 +230,22 @@ def guess_box_kind(path: Path) -> str:
     if not found:
         raise ConfigFault(
             f"{path}: looks like no boxes; Pascal VOC (XML files), COCO (a JSON) or YOLO (text files beside images) expected"
+            + _deeper(path)
         )
     return found
+
+
+def _deeper(path: Path) -> str:
+    """Where the folders below hold boxes, in words; "" if none does."""
+    folders = sorted(each for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+    found = [each.name for each in folders if has_voc(each) or annotation_files(each) or has_yolo(each)]
+    if not found:
+        return ""
+    shown = ", ".join(f"{name}/" for name in found[:_SHOWN]) + (" …" if len(found) > _SHOWN else "")
+    return (
+        f"; there are such files one folder down, in {shown}: name one of these, or call them after the splits ({', '.join(SPLITS)}), or put all "
+        "files together"
+    )
 
 
 def _each_image_once(sheets: Sequence[BoxSheet]) -> Iterator[BoxSheet]:

@@ -446,6 +446,46 @@ def test_data_of_no_known_kind_is_refused(tmp_path: Path) -> None:
         list_boxes(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("kind", ["voc", "yolo", "coco"])
+def test_boxes_one_folder_down_are_pointed_at(tmp_path: Path, kind: str) -> None:
+    for name in ("x", "y"):
+        write(tmp_path / "all" / name, kind, GOOD)
+    with pytest.raises(
+        ConfigFault, match=r"looks like no boxes.*one folder down, in x/, y/: name one of these.*train"
+    ):
+        list_boxes(tmp_path / "all")
+
+
+def coco(folder: Path, **changed: object) -> Path:
+    """A data set of COCO in which the annotations of GOOD are changed."""
+    write(folder, "coco", GOOD)
+    [file] = folder.glob("*.json")
+    data = json.loads(file.read_text())
+    data["annotations"] = [{**annotation, **changed} for annotation in data["annotations"]]
+    file.write_text(json.dumps(data))
+    return folder
+
+
+@pytest.mark.parametrize("turned", [45, "30.5", -90.0])
+def test_boxes_that_are_turned_are_not_read_as_upright_ones(tmp_path: Path, turned: object) -> None:
+    report = check_boxes(coco(tmp_path, attributes={"rotation": turned})).report
+    assert report.counts == {"unreadable": 3}
+    assert f"a box turned by {float(str(turned)):g} degrees" in report.faults[0].what
+
+
+def test_boxes_with_other_attributes_or_turned_by_nothing_are_read(tmp_path: Path) -> None:
+    for number, attributes in enumerate(({"rotation": 0.0}, {"occluded": True}, {"rotation": 180}, None)):
+        assert check_boxes(coco(tmp_path / str(number), attributes=attributes)).report.faults == ()
+
+
+def test_boxes_in_parts_of_the_image_are_told(tmp_path: Path) -> None:
+    report = check_boxes(coco(tmp_path, bbox=[0.1, 0.1, 0.2, 0.2])).report
+    told = [fault.what for fault in report.faults if fault.kind is BoxFault.UNREADABLE]
+    assert len(told) == 2
+    assert "parts of the image's sides would (0.1, 0.1, 0.2, 0.2); px expected" in told[0]
+    assert report.refused
+
+
 def test_images_of_one_name_are_written_as_coco_alone(tmp_path: Path) -> None:
     twins = [boxed("x/a.png", [], []), boxed("y/a.png", [], [])]
     assert len(list(write_boxes("coco", twins, CLASSES))) == 1
