@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -55,7 +54,8 @@ Spread = Literal["one", "jax", "tensorflow"]
 def prepare_backend(threads: int) -> None:
     """Set the number of threads of the Keras backend (KERAS_BACKEND; TensorFlow unless set). 0 leaves the number to
     the backend."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if engines.keras_backend() == "tensorflow":
+        engines.import_tensorflow()
     if threads:
         engines.prepare_backend(threads)
 

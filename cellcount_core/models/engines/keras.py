@@ -7,6 +7,8 @@ backend is told its number of threads and its share of the GPU's memory.
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,32 @@ def prepare_backend(threads: int) -> NoMemory:
     return NoMemory((MemoryError,)) if prepare is None else prepare(threads)
 
 
-def _prepare_tensorflow(threads: int) -> NoMemory:
+def import_tensorflow() -> None:
+    """Import TensorFlow without the lines that it writes to the error output while it loads, before its log level holds.
+
+    Raises ImportError, after what was written, if it is not there or cannot be loaded.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" in sys.modules:
+        return
+    # They come from compiled code, so it is the file descriptor that is led elsewhere.
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            import tensorflow
+        except BaseException:
+            written.seek(0)
+            os.write(kept, written.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+    assert tensorflow
+
+
+def _prepare_tensorflow(threads: int) -> NoMemory:
+    import_tensorflow()
     import tensorflow as tf
 
     try:

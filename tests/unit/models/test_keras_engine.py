@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
@@ -152,3 +154,14 @@ def test_an_error_of_the_backend_that_is_not_about_memory_is_raised_as_it_is(
     with pytest.raises(RuntimeError, match="no kernel image"):
         engine.run(np.zeros((engine.batch, 64, 64, 1), np.float32))
     assert engine._at_once(64 * 64) == engine.batch
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_tensorflow_is_imported_without_its_own_lines_and_its_errors_are_kept() -> None:
+    code = "from cellcount_core.models.engines.keras import import_tensorflow; import_tensorflow(); import sys; print('said', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "said\n"
+    broken = f"import sys; sys.modules['tensorflow.python'] = None; {code}"
+    failed = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False)
+    assert failed.returncode != 0
+    assert "ModuleNotFoundError" in failed.stderr
