@@ -1,6 +1,6 @@
-"""A network that tells classes of whole images made in a second without Keras, for tests of whatever counts with such a package.
+"""A package of the family `pooled` that tells classes of whole images, made in a second without Keras, for tests of whatever counts with one.
 
-Filters are drawn at random and stay; their mean and largest responses over the image are what a softmax is fitted on (random features,
+Its convolutions are drawn at random and stay; the means and maxima of their maps are what the last layer is fitted on (random features,
 Rahimi and Recht 2008), which tells textures and shapes that differ plainly.
 """
 
@@ -17,15 +17,17 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import apply, estimate, without_debris
 from cellcount_core.images.pixels import resize_to
+from cellcount_core.models.families import LOGITS
+from cellcount_core.models.families.onnx_graph import Weights
+from cellcount_core.models.families.pooled import FEATURES, pooled_graph
 from cellcount_core.models.manifest import FORMAT
 from cellcount_core.models.package import InputSpec, Package, write_package
 
 NETWORK = "network.onnx"
 GOLDEN = "golden.npz"
-LOGITS, CHANCES = "logits", "chances"
-_FILTERS, _SIDE = 24, 7
+_LEVELS = (24, 32)
+_VECTOR = 2 * _LEVELS[-1]
 _DECAY = 1e-2
-_OPSET, _IR = 17, 9
 
 Canvases = NDArray[np.float32]
 
@@ -53,22 +55,23 @@ def train_classes(
         raise ConfigFault(f"images of {len(roles)} planes expected ({', '.join(roles)})")
     spec = InputSpec(roles, None, 99.8, 12.0)
     seen = np.stack([canvas_of(planes, spec, side_px) for planes in images])
-    filters = _filters(len(roles), seed)
-    weights, offset = _softmax(_responses(seen, filters), np.array([named.index(one) for one in classes]))
+    drawn = _drawn(len(roles), seed)
+    last = _softmax(_vectors(seen, drawn), np.array([named.index(one) for one in classes]))
+    network = _network(len(roles), len(named))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NETWORK).write_bytes(_graph(filters, weights, offset))
+    (folder / NETWORK).write_bytes(pooled_graph(network, {**drawn, LOGITS: last}).SerializeToString())
     golden = seen[:: max(1, len(seen) // 2)][:2]
     np.savez_compressed(folder / GOLDEN, input=golden, maps=_run(folder / NETWORK, golden))
     return write_package(
         folder,
         {
-            "format": FORMAT, "name": name, "version": "1.0.0", "family": "random_features", "task": "classes",
+            "format": FORMAT, "name": name, "version": "1.0.0", "family": "pooled", "task": "classes",
             "modality": ["fluorescence"],
             "input": {
                 "channels": list(roles), "diameter_px": None,
                 "normalisation": {"kind": "noise_floor", "percentile": spec.percentile, "floor_sigmas": spec.floor_sigmas},
             },
-            "network": {"filters": _FILTERS, "side": _SIDE, "seed": seed},
+            "network": network,
             "classes": {"classes": named, "side_px": side_px},
             "engines": {"onnxruntime": {"file": NETWORK}},
             "golden": {"file": GOLDEN, "atol": 1e-4},
@@ -88,25 +91,42 @@ def canvas_of(planes: Sequence[Plane], spec: InputSpec, side_px: int) -> Canvase
     return np.stack(shown, axis=-1).astype(np.float32)
 
 
-def _filters(channels: int, seed: int) -> NDArray[np.float32]:
-    """Random filters (F, C, 7, 7) whose weights add up to 0: they see texture, and no level."""
-    drawn = np.random.default_rng(seed).normal(size=(_FILTERS, channels, _SIDE, _SIDE))
-    drawn -= drawn.mean(axis=(1, 2, 3), keepdims=True)
-    drawn /= np.sqrt((drawn**2).sum(axis=(1, 2, 3), keepdims=True))
-    return np.asarray(drawn, np.float32)
+def _network(channels: int, classes: int, features: int = 0) -> dict[str, object]:
+    return {
+        "preset": "compact", "inputs": channels, "outputs": classes, "features": features, "filters": list(_LEVELS), "convolutions": [1, 1],
+        "residual": False, "batch_norm": False,
+    }  # fmt: skip
 
 
-def _responses(seen: Canvases, filters: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean and largest response of each filter: (N, 2 F)."""
-    identity = np.eye(2 * _FILTERS, dtype=np.float32)
-    body = _graph(filters, identity, np.zeros(2 * _FILTERS, np.float32), LOGITS)
-    return _run(body, seen).astype(np.float64)
+def _drawn(channels: int, seed: int) -> Weights:
+    """Random kernels (h, w, before, after) that give variance 1; those of the first layer add up to 0: they see texture, and no level."""
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    before = channels
+    for name, side, after in (
+        ("stem", 4, _LEVELS[0]),
+        *((f"down{n}_0", 3, w) for n, w in enumerate(_LEVELS)),
+    ):
+        kernel = rng.normal(size=(side, side, before, after)) * np.sqrt(2 / (side * side * before))
+        if name == "stem":
+            kernel -= kernel.mean(axis=(0, 1, 2), keepdims=True)
+        drawn[name] = kernel.astype(np.float32), np.zeros(after, np.float32)
+        before = after
+    return drawn
+
+
+def _vectors(seen: Canvases, drawn: Weights) -> NDArray[np.float64]:
+    """What the last layer sees of each image (N, F): the vector that a network gives whose features are that vector."""
+    blind = np.zeros((_VECTOR, 2), np.float32), np.zeros(2, np.float32)
+    itself = np.eye(_VECTOR, dtype=np.float32), np.zeros(_VECTOR, np.float32)
+    body = pooled_graph(_network(seen.shape[-1], 2, _VECTOR), {**drawn, LOGITS: blind, FEATURES: itself})
+    return _run(body.SerializeToString(), seen)[:, 2:].astype(np.float64)
 
 
 def _softmax(
     responses: NDArray[np.float64], truth: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (2 F, K) and offsets (K,) of a multinomial logistic regression; responses are scaled to unit variance meanwhile."""
+    """Weights (F, K) and offsets (K,) of a multinomial logistic regression; responses are scaled to unit variance meanwhile."""
     mean, scale = responses.mean(axis=0), responses.std(axis=0) + 1e-6
     x = (responses - mean) / scale
     wanted = np.eye(int(truth.max()) + 1)[truth]
@@ -129,44 +149,6 @@ def _softmax(
     found = optimize.minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
     weights = found[:-1] / scale[:, None]
     return weights.astype(np.float32), (found[-1] - mean @ weights).astype(np.float32)
-
-
-def _graph(
-    filters: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    out: str = CHANCES,
-) -> bytes:
-    """Image (B, H, W, C) -> filters -> mean and largest response -> one number a class (B, K), as ONNX."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["first", "filters"], ["filtered"], pads=[_SIDE // 2] * 4, strides=[2, 2]),
-        helper.make_node("Relu", ["filtered"], ["response"]),
-        helper.make_node("GlobalAveragePool", ["response"], ["mean"]),
-        helper.make_node("GlobalMaxPool", ["response"], ["largest"]),
-        helper.make_node("Concat", ["mean", "largest"], ["both"], axis=1),
-        helper.make_node("Flatten", ["both"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "weights", "offset"], [LOGITS]),
-        *([helper.make_node("Softmax", [LOGITS], [CHANCES], axis=1)] if out == CHANCES else []),
-    ]
-    constants = [
-        numpy_helper.from_array(array, name)
-        for name, array in (("filters", filters), ("weights", weights), ("offset", offset))
-    ]
-    image = helper.make_tensor_value_info(
-        "image", TensorProto.FLOAT, ["batch", "height", "width", filters.shape[1]]
-    )
-    given = helper.make_tensor_value_info(out, TensorProto.FLOAT, ["batch", offset.size])
-    model = helper.make_model(
-        helper.make_graph(nodes, "classes", [image], [given], constants),
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR,
-        producer_name="cellcount",
-    )
-    body: bytes = model.SerializeToString()
-    return body
 
 
 def _run(model: Path | bytes, seen: Canvases) -> NDArray[np.float32]:

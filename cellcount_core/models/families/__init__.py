@@ -1,7 +1,7 @@
 """Families of networks: how a network is built, folded and written as ONNX from the configuration in its package.
 
-A new family is a module here and an entry in `FAMILIES`. The manifest's `family` names it. Packages of other families (`threshold`,
-`random_features`) have no network that Keras could build.
+A new family is a module here and an entry in `FAMILIES`. The manifest's `family` names it. Packages of other families (`threshold`)
+have no network that Keras could build.
 """
 
 from __future__ import annotations

@@ -159,7 +159,7 @@ KINDS = ("dots", "stripes")
 
 
 class TestClasses(TaskContract):
-    """Images of dots and of stripes, told apart."""
+    """Images of dots and of stripes, told apart by a network of the family `pooled`."""
 
     headline = "6 dots, 5 stripes"
 
