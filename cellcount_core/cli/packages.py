@@ -338,6 +338,8 @@ def train_seeds(
     results = trials.train_seeds(settings, _numbers(seeds), execution)
     print(trials.seeds_table(results))
     print(f"table: {trials.write_seeds(settings, results)}")
+    if picture := trials.draw_seeds(settings, results):
+        print(f"picture: {picture}")
     for result in results:
         if result.package and (doubt := _doubt_of(Path(result.package))):
             print(f"warning: seed {result.seed}: {doubt}")
@@ -364,6 +366,8 @@ def train_folds(
     print(trials.folds_table(result))
     for path in trials.write_folds(settings, result):
         print(path)
+    if picture := trials.draw_folds(settings, result):
+        print(picture)
     if doubt := distrust(settings.name, result.pooled):
         print(f"warning: {doubt}")
     return int(ExitCode.FAILURES if any(fold.fault for fold in result.folds) else ExitCode.OK)

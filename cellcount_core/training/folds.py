@@ -32,6 +32,7 @@ from cellcount_core.tasks.task import Compared, task_of
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.learning import data_digest, train_config
 from cellcount_core.training.seeds import LOG, environment_of
+from cellcount_core.training.spread import Spread, draw_spread, headline_of
 from cellcount_core.training.start import CHECKPOINT, check_same_data, load_lesson
 
 FEWEST = 2
@@ -290,3 +291,20 @@ def write_folds(config: TrainConfig, result: CrossValidation) -> tuple[Path, Pat
     writer.writerows(rows)
     table.write_text(text.getvalue(), encoding="utf-8", newline="")
     return told, table
+
+
+def draw_folds(config: TrainConfig, result: CrossValidation) -> Path | None:
+    """Draw how far the task's headline figure spreads over folds, to `<work_dir>-folds.png`, and return that path; None if no fold has it."""
+    packages = [fold.held_out.package for fold in result.folds if fold.held_out is not None]
+    figure = headline_of(packages[0]) if packages else ""
+    values = {
+        f"fold {fold.fold}": float(value)
+        for fold in result.folds
+        if isinstance(value := fold.figures.get(figure), int | float) and not math.isnan(value)
+    }
+    if not values:
+        return None
+    base = Path(config.work_dir.rstrip("/")).expanduser()
+    path = base.with_name(base.name + "-folds.png")
+    draw_spread(path, Spread(config.name, figure, values))
+    return path

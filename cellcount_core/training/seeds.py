@@ -17,10 +17,11 @@ from cellcount_core.models.package import load_package
 from cellcount_core.runners.trials import Trial, run_trials
 from cellcount_core.training.config import TrainConfig
 from cellcount_core.training.learning import train_config
+from cellcount_core.training.spread import Spread, draw_spread, headline_of
 
 FIGURES: Mapping[str, str] = {
     "f1_50": "F1", "ap_50": "AP", "ap_mean": "mean AP", "count_mape": "MAPE", "count_bias": "bias",
-    "balanced_accuracy": "balanced", "accuracy": "accuracy", "log_loss": "log loss", "macro_f1": "macro F1",
+    "map_50": "mAP50", "balanced_accuracy": "balanced", "accuracy": "accuracy", "log_loss": "log loss", "macro_f1": "macro F1",
 }  # fmt: skip
 """The figures of a package's accuracy that are compared, with their headings. What no package states is not shown."""
 
@@ -162,4 +163,16 @@ def write_seeds(config: TrainConfig, results: Sequence[SeedResult]) -> Path:
             [label, *(f"{pair[row]:.6g}" for pair in both), "", ""]
             for row, label in enumerate(("mean", "sd"))
         )
+    return path
+
+
+def draw_seeds(config: TrainConfig, results: Sequence[SeedResult]) -> Path | None:
+    """Draw how far the task's headline figure spreads, to `<work_dir>-seeds.png`, and return that path; None if no seed has the figure."""
+    packages = [result.package for result in results if result.package]
+    figure = headline_of(packages[0]) if packages else ""
+    values = {f"seed {result.seed}": result.figures[figure] for result in results if figure in result.figures}
+    if not values:
+        return None
+    path = Path(config.work_dir.rstrip("/") + "-seeds.png").expanduser()
+    draw_spread(path, Spread(config.name, figure, values))
     return path

@@ -136,6 +136,7 @@ def test_folds_are_trained_apart_and_those_that_ended_are_kept(
     assert main(command) == 0
     assert "warning: counts of" in capsys.readouterr().out, "two steps teach nothing"
     assert (tmp_path / "package-fold1" / "package.json").stat().st_mtime_ns == kept
+    assert (tmp_path / "work-folds.png").read_bytes().startswith(b"\x89PNG")
     data = json.loads((tmp_path / "work-folds.json").read_text())
     assert sorted(name for fold in data["folds"] for name in fold["images"]) == [f"{n:06d}" for n in range(6)]
     assert {"f1_50", "count_mae", "count_bias"} <= set(data["mean"])

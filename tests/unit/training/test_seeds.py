@@ -11,9 +11,10 @@ import yaml
 from cellcount_core.cli.main import main
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.models.package import load_package
+from cellcount_core.models.package import find_package, load_package
 from cellcount_core.training.seeds import (
     SeedResult,
+    draw_seeds,
     figures_of,
     mean_and_spread,
     of_seed,
@@ -21,6 +22,7 @@ from cellcount_core.training.seeds import (
     train_seeds,
     write_seeds,
 )
+from cellcount_core.training.spread import Spread, headline_of
 from tests.unit.training.tiny import compact, write_archive
 
 
@@ -54,6 +56,28 @@ def test_the_csv_holds_the_same(tmp_path: Path) -> None:
     assert [row["seed"] for row in rows] == ["0", "1", "2", "mean", "sd"]
     assert (rows[2]["f1_50"], rows[2]["fault"][:11]) == ("", "ConfigFault")
     assert float(rows[3]["f1_50"]) == pytest.approx(0.85)
+
+
+def test_the_mean_of_few_seeds_is_less_certain_than_their_spread() -> None:
+    few = Spread("p", "f1_50", {"seed 0": 0.8, "seed 1": 0.9})
+    many = Spread("p", "f1_50", {f"seed {n}": value for n, value in enumerate((0.8, 0.9) * 5)})
+    assert few.words() == "mean 0.850 of 2 (95 %: 0.215 to 1.000)"
+    assert many.words() == "mean 0.850 of 10 (95 %: 0.812 to 0.888)"
+    assert Spread("p", "f1_50", {"seed 0": 0.8}).words() == "mean 0.800 of 1"
+
+
+def test_seeds_that_all_failed_are_not_drawn(tmp_path: Path) -> None:
+    assert draw_seeds(compact(tmp_path), results()[2:]) is None
+    assert not (tmp_path / "work-seeds.png").exists()
+
+
+def test_the_picture_is_of_the_figure_by_which_packages_of_the_task_are_compared(tmp_path: Path) -> None:
+    package = str(find_package("nuclei").folder)
+    found = [SeedResult(seed, package, {"f1_50": 0.8 + seed / 100}) for seed in range(3)]
+    assert headline_of(package) == "f1_50"
+    path = draw_seeds(compact(tmp_path), found)
+    assert path == tmp_path / "work-seeds.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_seed_has_folders_of_its_own(tmp_path: Path) -> None:
@@ -103,6 +127,8 @@ def test_seeds_are_trained_apart_and_one_that_fails_loses_none(
     assert "step 2/2" in (tmp_path / "work-seed0" / "progress.log").read_text()
     rows = list(csv.DictReader((tmp_path / "work-seeds.csv").open()))
     assert [bool(row["fault"]) for row in rows] == [False, True, False, False]
+    assert f"picture: {tmp_path / 'work-seeds.png'}" in printed
+    assert (tmp_path / "work-seeds.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
