@@ -128,8 +128,14 @@ def _entries(root: Path, split: str, folder: Path, left_out: Counter[str]) -> li
 def _check_classes(path: Path, classes: Sequence[str], found: Sequence[str], numbers: Counter[str]) -> None:
     for name in classes:
         if name not in found:
-            raise ConfigFault(f"{path}: no folder for the class {name!r}{nearest(name, found)}")
+            raise ConfigFault(
+                f"{path}: no folder for the class {name!r}{nearest(name, found) or '; there is none at all'}"
+            )
     wanted = list(classes or found)
+    if wanted and not any(numbers[name] for name in wanted):
+        raise ConfigFault(
+            f"{path}: none of the class folders ({', '.join(wanted)}) has an image (hidden and empty files do not count)"
+        )
     if len(wanted) < _FEWEST:
         raise ConfigFault(
             f"{path}: {len(wanted)} class folders ({', '.join(wanted) or 'none'}); two or more expected"
@@ -159,7 +165,7 @@ def _grouped(path: Path, table: Path, entries: Sequence[WholeEntry]) -> list[Who
         if name in group:
             raise ConfigFault(f"{table}: row {number}: {name!r} is in the table twice")
         if name not in known and not (path / name).exists():
-            raise ConfigFault(f"{table}: row {number}: {name!r} is not there{nearest(name, list(known))}")
+            raise ConfigFault(f"{table}: row {number}: {name!r} is not there{_meant(name, list(known))}")
         if name in known and row.get(CLASS) and row[CLASS] != known[name].values[CLASS]:
             raise ConfigFault(
                 f"{table}: row {number}: {name!r} is of class {row[CLASS]!r} here and lies in the folder {known[name].values[CLASS]!r}: one "
@@ -168,10 +174,19 @@ def _grouped(path: Path, table: Path, entries: Sequence[WholeEntry]) -> list[Who
         group[name] = row[column]
     lacking = [name for name in known if not group.get(name)]
     if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise ConfigFault(
-            f"{table}: no group for {lacking[0]!r} and {len(lacking) - 1} more: every image needs one, or none has any"
+            f"{table}: no group for {lacking[0]!r}{more}: every image needs one, or none has any"
         )
     return [replace(entry, group=group[entry.id]) for entry in entries]
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """What a file that is not there may have been meant to be. A name alone may stand for one file in each class folder."""
+    ends = [each for each in known if each.endswith(f"/{name}")]
+    if ends:
+        return f": the path from the data's folder on expected, {' or '.join(map(repr, ends[:_NAMED]))}"
+    return nearest(name, known)
 
 
 def unreadable(entries: Sequence[WholeEntry], roles: Sequence[str]) -> dict[str, str]:

@@ -87,6 +87,10 @@ def test_damaged_images_are_named_each(folders: Path) -> None:
             "columns image, photo; file and one of group, original, photo expected",
         ),
         ("file,group\ncontrol/9.tif,1\n", "row 2: 'control/9.tif' is not there"),
+        (
+            "file,group\n0.tif,1\n",
+            "row 2: '0.tif' is not there: the path from the data's folder on expected, 'control/0.tif' or 'knock-down/0.tif'",
+        ),
         ("file,group\ncontrol/0.tif,1\ncontrol/0.tif,2\n", "row 3: 'control/0.tif' is in the table twice"),
         (
             "file,class,group\ncontrol/0.tif,Control,1\n",
@@ -110,6 +114,22 @@ def test_a_class_that_cannot_be_both_trained_and_measured_is_refused(folders: Pa
     with pytest.raises(ConfigFault, match="class 'rescue' has a single image"):
         list_class_folders(folders)
     assert len(list_class_folders(folders, ("control", "knock-down")).entries) == 6
+
+
+def test_class_folders_without_any_image_are_named_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match="no folder for the class 'a'; there is none at all"):
+        list_class_folders(tmp_path, ("a", "b"))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ConfigFault, match=r"none of the class folders \(a, b\) has an image"):
+        list_class_folders(tmp_path)
+
+
+def test_one_image_without_a_group_is_one(folders: Path) -> None:
+    names = [f"{kind}/{number}.tif" for kind in ("control", "knock-down") for number in range(3)]
+    (folders / "groups.csv").write_text("file,group\n" + "".join(f"{name},1\n" for name in names[:-1]))
+    with pytest.raises(ConfigFault, match=r"no group for 'knock-down/2.tif': every image"):
+        list_class_folders(folders)
 
 
 def test_folders_that_are_not_classes_are_told_from_those_that_are(folders: Path, tmp_path: Path) -> None:
