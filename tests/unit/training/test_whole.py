@@ -207,6 +207,26 @@ def test_the_temperature_makes_too_sure_probabilities_as_sure_as_they_are_right(
     assert tempered(chances, temperature)[0].max() == pytest.approx(0.8, abs=0.02)
 
 
+def test_the_temperature_makes_too_unsure_probabilities_as_sure_as_they_are_right() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 4000)
+    told = np.where(rng.random(4000) < 0.97, truth, (truth + 1) % 4)
+    chances = np.full((4000, 4), 0.15)
+    chances[np.arange(4000), told] = 0.55
+    temperature = fit_temperature(chances, truth)
+    assert temperature < 0.4
+    assert tempered(chances, temperature)[0].max() == pytest.approx(0.97, abs=0.005)
+
+
+@pytest.mark.parametrize("sure", [0.4, 0.7, 0.999])
+def test_few_images_that_are_all_told_right_make_no_probability_certain(sure: float) -> None:
+    truth = np.arange(40) % 4
+    chances = np.full((40, 4), (1 - sure) / 3)
+    chances[np.arange(40), truth] = sure
+    temperature = fit_temperature(chances, truth)
+    assert tempered(chances, temperature).max() == pytest.approx(41 / 44, abs=0.002)
+
+
 @pytest.mark.slow
 def test_lessons_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Path) -> None:
     pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
