@@ -1,8 +1,8 @@
 """Figures of docs/explanation/classes.md.
 
-`python -m benchmarks.classes leaks DATA` looks for images of one photo in class folders without being told the groups, and says how well
-it agrees with the folders' groups.csv: the share of the copies that are paired with another copy of their photo, and the share of pairs that are
-of two photos. `python -m benchmarks.classes speed SIDE` says how many images of that side the compact network looks at in a second of one thread, in
+`python -m benchmarks.classes leaks DATA [GROUPS ...]` looks for images of one photo in class folders without being told the groups, and says how
+well it agrees with the folders' groups.csv, and with further tables of groups: the share of the copies that are paired with another copy of their
+photo, and the share of pairs that are of two. `python -m benchmarks.classes speed SIDE` says how many images of that side the compact network looks at in a second of one thread, in
 float32 with weights as they are drawn, prepared from raw 16-bit planes or already normalised. `python -m benchmarks.classes made-up FOLDER` trains
 on made-up control and knock-down images, whose signal is spread or in clumps, and on two classes that do not differ.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,21 +23,29 @@ from numpy.typing import NDArray
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.class_folders import list_class_folders
-from cellcount_core.labelled.leaks import find_pairs, kinds, look_at
+from cellcount_core.labelled.leaks import Pair, find_pairs, kinds, look_at
 from cellcount_core.models.package import InputSpec
 from cellcount_core.tasks.classes.learn import ClassesConfig
 from cellcount_core.training.trainer import train
 from cellcount_core.training.whole_images import linear_canvas
 
 
-def leaks(data: Path) -> None:
-    """Print how well the leak check finds the groups of class folders."""
+def leaks(data: Path, tables: Sequence[Path] = ()) -> None:
+    """Print how well the leak check, which is given no groups, finds those of class folders, judged by groups.csv and by each further table."""
     entries = list_class_folders(data).entries
-    since = time.monotonic()
+    since = time.process_time()
     looks = [look_at(entry.id, list(entry.load(COLOURS).planes.values())) for entry in entries]
     pairs = find_pairs(looks)
-    took = time.monotonic() - since
-    group = {entry.id: entry.group for entry in entries}
+    took = time.process_time() - since
+    print(
+        f"{len(entries)} images; {len(pairs)} pairs found ({kinds(pairs)}) in {took:.0f} s of processor time"
+    )
+    for table in (None, *tables):
+        _judge(pairs, {entry.id: entry.group for entry in list_class_folders(data, groups=table).entries})
+
+
+def _judge(pairs: Sequence[Pair], group: Mapping[str, str]) -> None:
+    """Print how far pairs agree with the groups of images, by id."""
     sizes = Counter(group.values())
     false = [pair for pair in pairs if group[pair.first] != group[pair.second]]
     paired = {
@@ -47,14 +56,11 @@ def leaks(data: Path) -> None:
     }
     copies = [name for name, own in group.items() if sizes[own] > 1]
     print(
-        f"{len(entries)} images of {len(sizes)} photos; {len(pairs)} pairs found ({kinds(pairs)}) in {took:.0f} s"
+        f"{len(sizes)} groups: images paired with another one of their group: {len(paired)} of {len(copies)} ({len(paired) / len(copies):.2%})"
     )
-    print(
-        f"copies paired with another copy of their photo: {len(paired)} of {len(copies)} ({len(paired) / len(copies):.2%})"
-    )
-    print(f"false pairs, of two photos: {len(false)} of {len(pairs)} ({len(false) / max(1, len(pairs)):.2%})")
-    photos = Counter(tuple(sorted((group[pair.first], group[pair.second]))) for pair in false)
-    for (first, second), number in photos.most_common():
+    print(f"false pairs, of two groups: {len(false)} of {len(pairs)} ({len(false) / max(1, len(pairs)):.2%})")
+    both = Counter(tuple(sorted((group[pair.first], group[pair.second]))) for pair in false)
+    for (first, second), number in both.most_common():
         example = next(pair for pair in false if {group[pair.first], group[pair.second]} == {first, second})
         print(f"  {first} and {second}: {number} pairs, for example {example}")
 
@@ -123,8 +129,8 @@ def _field(rng: np.random.Generator, clumps: int) -> NDArray[np.uint16]:
 if __name__ == "__main__":
     cv2.setNumThreads(1)
     match sys.argv[1:]:
-        case ["leaks", where]:
-            leaks(Path(where))
+        case ["leaks", where, *tables]:
+            leaks(Path(where), [Path(table) for table in tables])
         case ["made-up", where]:
             made_up(Path(where))
         case ["speed", side]:
