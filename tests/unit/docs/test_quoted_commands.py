@@ -37,6 +37,7 @@ def test_every_benchmark_and_every_suite_is_in_the_index_of_performance() -> Non
     text += (ROOT / "docs" / "explanation" / "engines.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "viability.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "patterns.md").read_text(encoding="utf-8")
+    text += (ROOT / "docs" / "explanation" / "classes.md").read_text(encoding="utf-8")
     quoted = scripts_of(text)
     there = [path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in _NOT_RUN]
     assert [path.name for path in there if "def main(" in path.read_text() and path not in quoted] == []
