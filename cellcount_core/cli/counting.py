@@ -175,7 +175,7 @@ def print_remedies(job: JobConfig, reasons: Mapping[str, int]) -> None:
     """Print what can be done about fields that were not counted, and which reasons each remedy may help with."""
     offers = {
         Remedy.RETRY: f"once the cause is removed: {follow_up('retry', job)}",
-        Remedy.UPDATE: f"once their files are there and whole: {follow_up('count', job)}",
+        Remedy.UPDATE: f"once their files are there, whole and of a kind that is read (see above): {follow_up('count', job)}",
         Remedy.REMOVE: f"once one of the two files is moved away or renamed: {follow_up('count', job)}",
         Remedy.SETTINGS: "with other settings (see above), into another output folder: an output keeps one set of settings",
     }

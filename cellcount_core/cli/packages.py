@@ -59,7 +59,7 @@ def check_box_data(
     form: Form,
     table: Path | None = None,
 ) -> int:
-    """Print the report of a data set of boxes. Returns 2 if one of its faults would have it refused, else 0."""
+    """Print the report of a data set of boxes. Returns 2 if one of its faults would have it refused, or no image is left of it; else 0."""
     from cellcount_core.labelled.box_faults import BoxFault, policy_of
     from cellcount_core.labelled.boxes import BoxReading, check_boxes
 
@@ -74,7 +74,9 @@ def check_box_data(
             print(
                 "refused: the data is not read while one of these faults is in it; mend them, or leave them out with --skip-faulty"
             )
-    return int(ExitCode.CONFIG if report.refused else ExitCode.OK)
+        elif not report.images:
+            print("refused: no image is left; mend the faults, since data without an image is not read")
+    return int(ExitCode.CONFIG if report.refused or not report.images else ExitCode.OK)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,9 @@ def _check_jpeg_frame(frame: JpegFrame, max_pixels: int, key: str) -> None:
     if frame.bits != 8 or frame.components not in (1, 3):
         found = f"{frame.components} components of {frame.bits} bits"
         raise FieldFault(
-            Reason.UNSUPPORTED, f"a JPEG of {found}; 1 or 3 components of 8 bits are expected", key
+            Reason.UNSUPPORTED,
+            f"a JPEG of {found}; 1 or 3 components of 8 bits are expected: save it as RGB or grey",
+            key,
         )
 
 

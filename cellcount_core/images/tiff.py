@@ -313,7 +313,7 @@ def _check_page(page: tifffile.TiffPage, max_pixels: int, key: str) -> None:
     as_rgb = photometric == _YCBCR and page.compression != _NO_COMPRESSION
     if not (known or inverted or as_rgb):
         name = getattr(page.photometric, "name", str(photometric))
-        expected = "MINISBLACK, MINISWHITE (to 16 bits), RGB and PALETTE are expected"
+        expected = "MINISBLACK, MINISWHITE (to 16 bits), RGB and PALETTE are expected: save it as RGB or grey"
         raise FieldFault(
             Reason.UNSUPPORTED, f"photometric interpretation {name} of {page.dtype}; {expected}", key
         )

@@ -155,7 +155,7 @@ class BoxReport:
             own = [fault for fault in self.faults if fault.kind is kind]
             if not own:
                 continue
-            told.append(f"{len(own)} x {kind.value}: {kind.told} -> {_DONE[own[0].action]}")
+            told.append(f"{len(own)} x {kind.value}: {kind.told} -> {_done(kind, own[0].action)}")
             told += [f"    {fault.where}: {fault.what}" for fault in own[:shown]]
             told += [f"    … and {len(own) - shown} more"] if len(own) > shown else []
         return told if self.faults else [*told, "no faults"]
@@ -173,3 +173,16 @@ class BoxReport:
 
 
 _DONE: Mapping[Action, str] = {"refuse": "refused", "skip": "left out", "keep": "kept"}
+
+_SKIPPED: Mapping[BoxFault, str] = {
+    **dict.fromkeys(
+        (BoxFault.UNREADABLE, BoxFault.AMBIGUOUS, BoxFault.SIZE, BoxFault.UNKNOWN_CLASS, BoxFault.CROWD), "left out, and its image with it"
+    ),
+    BoxFault.OUTSIDE: "cut off at the edge; left out where nothing of it lies inside",
+}  # fmt: skip
+"""What "skip" does where it is more, or less, than to leave out what is faulty."""
+
+
+def _done(kind: BoxFault, action: Action) -> str:
+    """What was done about a fault, in words."""
+    return _SKIPPED.get(kind, _DONE[action]) if action == "skip" else _DONE[action]

@@ -62,7 +62,7 @@ def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]
     """
     told = {Doubt.OUT_OF_DOMAIN} if is_out_of_domain(found.unlike) else set()
     planes = [
-        _of_plane(view.planes[name], norm, quality, package)
+        _of_plane(view.planes[name], norm, quality, package, found)
         for name, norm, quality in zip(view.counted, view.norms, view.qualities, strict=True)
     ]
     told = told.union(*planes)
@@ -76,11 +76,13 @@ def doubts(view: FieldView, found: Found, package: Package) -> tuple[Doubt, ...]
     return tuple(doubt for doubt in Doubt if doubt in told)
 
 
-def _of_plane(plane: Plane, norm: Normalisation, quality: Quality, package: Package) -> set[Doubt]:
+def _of_plane(
+    plane: Plane, norm: Normalisation, quality: Quality, package: Package, found: Found
+) -> set[Doubt]:
     """What is odd about one image (H, W), whatever was found in it."""
     told = {
         Doubt.BRIGHT_BACKGROUND: _FLUORESCENCE in package.modality and norm.inverted,
-        Doubt.DARK_BACKGROUND: _is_dark(plane, package),
+        Doubt.DARK_BACKGROUND: _is_dark(plane, package, found),
         Doubt.LOOKS_LIKE_MASK: looks_like_mask(plane),
         Doubt.PADDED: not quality.empty and padding(plane) > _PADDED,
         Doubt.BRIGHT_DEBRIS: norm.debris is not None,
@@ -126,13 +128,19 @@ def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tupl
     return (Doubt.COLOURS_DIFFER,) if told else ()
 
 
-def _is_dark(plane: Plane, package: Package) -> bool:
-    """Whether the objects are brighter than the background, and nothing is darker, though the package is for dark ones."""
+def _is_dark(plane: Plane, package: Package, found: Found) -> bool:
+    """Whether the objects are brighter than the background, and nothing is darker, though the package is for dark ones.
+
+    An image without objects, in which nothing stands out either, has none that could be brighter.
+    """
     spec = package.input
     if spec.polarity != "dark":
         return False
     free = estimate(plane, percentile=spec.percentile, floor_sigmas=spec.floor_sigmas, polarity="auto")
     if free.inverted or free.range <= spec.floor_sigmas * free.noise:
+        return False
+    least = 1 if found.objects is None else _PIECES
+    if not found.count and DebrisView(plane).pieces(free.background + free.range / 2) < least:
         return False
     step = max(1, int(np.sqrt(plane.size / _SAMPLED)))
     below = free.background - float(np.percentile(plane[::step, ::step].astype(np.float64), _DARKEST))

@@ -70,10 +70,11 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
     model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
     limits = shard_limits(job.execution)
     options = storage_options(job.storage)
-    from cellcount_core.runners.sizes import number_finder, size_finder
+    from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 
     find_sizes = size_finder(job.run, package, source, own_threads(job), say)
     numbers = number_finder(job.run, package, source, own_threads(job), say)
+    numbers = with_checks(job.run, source, package, numbers)
     with make_plan(
         source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
     ) as plan:
@@ -150,12 +151,13 @@ def _finders(
     if kept is not None:
         numbers = kept.plate_numbers
         return lambda _, __: kept.scales, NumberFinder({}, lambda _, __, ___: (numbers, ()))
-    from cellcount_core.runners.sizes import number_finder, size_finder
+    from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 
     threads = own_threads(job)
+    found = number_finder(job.run, package, source, threads, events.stage)
     return (
         size_finder(job.run, package, source, threads, events.stage),
-        number_finder(job.run, package, source, threads, events.stage),
+        with_checks(job.run, source, package, found),
     )
 
 

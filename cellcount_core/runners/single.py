@@ -22,7 +22,7 @@ from cellcount_core.plan.planner import make_plan
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import planned_model, refuse_misfits
 from cellcount_core.runners.places import Places, make_context, storage_options
-from cellcount_core.runners.sizes import number_finder, size_finder
+from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 from cellcount_core.stores.base import Store
 
 _MODELS_KEPT = 2
@@ -57,6 +57,7 @@ def count_single(job: JobConfig, source: Store) -> Single:
     )
     find_sizes = size_finder(job.run, package, source, own_threads(job), lambda _: None, device)
     numbers = number_finder(job.run, package, source, own_threads(job), lambda _: None, device)
+    numbers = with_checks(job.run, source, package, numbers)
     with make_plan(
         source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
     ) as plan:

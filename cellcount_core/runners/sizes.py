@@ -63,12 +63,10 @@ def size_finder(
         head = task_of(package).head(package)
         images: list[ImageSize] = []
         faults: list[FieldFault] = []
-        pixel_sizes: list[float | None] = []
         try:
             for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
                 try:
                     pixels = _pixels(planned, files, counted, run)
-                    pixel_sizes.append(pixels.um_per_px)
                     found = _size_of(planned, pixels, counted, package, head, asked)
                 except FieldFault as fault:
                     faults.append(fault)
@@ -77,7 +75,6 @@ def size_finder(
         finally:
             if asked is not device:
                 asked.close()
-        _refuse_gates_in_um(run, pixel_sizes)
         if faults:
             say(f"{len(faults)} of them cannot be counted with these settings, for example {faults[0]}")
         return pool_sizes(images)
@@ -103,17 +100,6 @@ def _no_memory(planned: PlannedField, error: MemoryError) -> ConfigFault:
     return ConfigFault(
         f"{names}: no memory here to find the size of its objects ({error}); set run.diameter, or start from a machine with more memory"
     )
-
-
-def _refuse_gates_in_um(run: RunConfig, pixel_sizes: Sequence[float | None]) -> None:
-    """Raises ConfigFault if gates are in µm and none of the sampled fields, whose pixel sizes these are, has one: all fields would fail."""
-    gates = {"--min-diameter": run.viability.min_diameter, "--max-diameter": run.viability.max_diameter}
-    in_um = [f"{option} {text}" for option, text in gates.items() if text and length(text).unit != "px"]
-    if in_um and pixel_sizes and all(each is None for each in pixel_sizes):
-        raise ConfigFault(
-            f"{' and '.join(in_um)}: none of {len(pixel_sizes)} sampled fields has a pixel size, so no diameter in µm can be told. Give it "
-            "(--um-per-px UM), or the diameter in px (20px)"
-        )
 
 
 def _size_of(
@@ -179,17 +165,15 @@ def number_finder(
         sizes = {(one.plate, one.height_px, one.width_px): one for one in scales}
         kit = replace(kit_on(asked, package, run, counted), plate_sizes=sizes)
         seen: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
-        pixel_sizes: list[float | None] = []
         try:
             for name, chosen in samples.items():
                 for planned, files in read_fields(source, chosen, ahead=_AHEAD, run=run):
-                    table = _seen_in(kit, planned, files, asked_rule, pixel_sizes)
+                    table = _seen_in(kit, planned, files, asked_rule)
                     if table is not None:
                         seen.setdefault(planned.key.plate, {}).setdefault(name, []).append(table)
         finally:
             if asked is not device:
                 asked.close()
-        _refuse_gates_in_um(run, pixel_sizes)
         if not seen:
             _refuse_unseen(asked_rule)
         return _numbers_of_plates(seen, asked_rule)
@@ -212,15 +196,13 @@ def _seen_in(
     planned: PlannedField,
     files: Mapping[str, Loaded],
     rule: PlateRule,
-    pixel_sizes: list[float | None],
 ) -> NDArray[np.float64] | None:
-    """What one field shows; None if it cannot be counted, which its row says when it is counted. Its pixel size is added to `pixel_sizes`.
+    """What one field shows; None if it cannot be counted, which its row says when it is counted.
 
     Raises ConfigFault as `_pixels`.
     """
     try:
         pixels = load_pixels(planned, files, kit.counted, (), kit.run)
-        pixel_sizes.append(pixels.um_per_px)
         return rule.seen(prepare(kit, pixels, planned.key.plate))
     except FieldFault:
         return None
@@ -247,3 +229,85 @@ def _numbers_of_plates(
         found.append(PlateNumbers(plate, numbers, len(tables), sum(map(len, tables))))
         warnings += said if plate != ALL_PLATES or not said else ()
     return tuple(found), tuple(warnings)
+
+
+def with_checks(run: RunConfig, source: Store, package: Package, finder: NumberFinder) -> NumberFinder:
+    """The finder, behind a look at a few fields: whether they have the pixel size that settings need.
+
+    Only fields of runs with such settings are read. Of the returned finder `find` raises ConfigFault also if no field could be counted for
+    want of a pixel size, or if gates leave out every object at the pixel sizes that there are.
+    """
+    if not _needs_pixel_size(run):
+        return finder
+
+    def find_checked(samples: Samples, choice: ChannelChoice, scales: tuple[PlateSize, ...]) -> FoundNumbers:
+        counted = selections(dict(zip(package.input.channels, choice.counted, strict=True)))
+        told = _unit_warnings(run, _pixel_sizes(run, source, counted, _evenly(samples, _FIELDS_FOR_UNITS)))
+        numbers, warnings = finder.find(samples if finder.groups else {}, choice, scales)
+        return numbers, (*told, *warnings)
+
+    return NumberFinder(finder.groups or {"": frozenset()}, find_checked)
+
+
+_FIELDS_FOR_UNITS = 16
+
+
+def _evenly(samples: Samples, most: int) -> list[PlannedField]:
+    """At most so many of the sampled fields, evenly spread."""
+    fields = [planned for chosen in samples.values() for planned in chosen]
+    step = max(1, -(-len(fields) // most))
+    return fields[::step]
+
+
+def _gates_in_um(run: RunConfig) -> list[str]:
+    gates = {"--min-diameter": run.viability.min_diameter, "--max-diameter": run.viability.max_diameter}
+    return [f"{option} {text}" for option, text in gates.items() if text and length(text).unit != "px"]
+
+
+def _by_depth(run: RunConfig) -> bool:
+    """Whether the volume of sample that an image shows is its area times a depth."""
+    return run.viability.depth is not None and run.viability.squares is None
+
+
+def _needs_pixel_size(run: RunConfig) -> bool:
+    """Whether settings need the pixel size of the images, and do not give it."""
+    return run.um_per_px is None and (bool(_gates_in_um(run)) or _by_depth(run))
+
+
+def _pixel_sizes(
+    run: RunConfig, source: Store, counted: tuple[Selection, ...], fields: Sequence[PlannedField]
+) -> list[float | None]:
+    """The pixel sizes of fields that can be read: up to the first that has one, or all of them if gates in px and in µm are to be compared."""
+    viability, found = run.viability, list[float | None]()
+    mixed = len(_gates_in_um(run)) == 1 and None not in (viability.min_diameter, viability.max_diameter)
+    for planned, files in read_fields(source, fields, ahead=1, run=run):
+        try:
+            found.append(_pixels(planned, files, counted, run).um_per_px)
+        except FieldFault:
+            continue
+        if found[-1] is not None and not mixed:
+            break
+    return found
+
+
+def _unit_warnings(run: RunConfig, pixel_sizes: Sequence[float | None]) -> list[str]:
+    """What to say where fields of these pixel sizes have no volume. Raises ConfigFault if gates in µm would fail all fields, or leave out all
+    objects."""
+    known = [size for size in pixel_sizes if size is not None]
+    if known:
+        said = [run.viability.contradiction(size) for size in known]
+        if all(said):
+            raise ConfigFault(f"run.viability: {said[0]}")
+        return []
+    if not pixel_sizes:
+        return []
+    none = f"none of {len(pixel_sizes)} sampled fields has a pixel size"
+    if in_um := _gates_in_um(run):
+        raise ConfigFault(
+            f"{' and '.join(in_um)}: {none}, so no diameter in µm can be told. Give it (--um-per-px UM), or the diameter in px (20px)"
+        )
+    given = "--chamber" if run.viability.chamber else "--depth"
+    return [
+        f"{given}: {none}, so there will be no cells/mL. Give it (--um-per-px UM), or the volume that an image shows (--set "
+        "run.viability.volume_nl=NANOLITRES)"
+    ]

@@ -344,6 +344,38 @@ def test_a_gate_in_um_needs_a_pixel_size(
     assert rows(Path(out), "fields").column("reason").to_pylist().count("no_pixel_size") == 9
 
 
+def test_what_needs_a_pixel_size_is_told_by_the_plan_where_the_object_size_is_given_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing else would be sampled there, and every field would fail, or have no volume, after the count."""
+    images, sized = tmp_path / "images", tmp_path / "sized"
+    for folder, more in ((images, {}), (sized, {"resolution": (1 / 0.65,) * 2, "metadata": {"unit": "um"}})):
+        folder.mkdir()
+        for name in "ab":
+            tifffile.imwrite(folder / f"{name}.tif", np.full((96, 96), 200, np.uint8), imagej=True, **more)
+    given = ("--model", "viability-brightfield", "--diameter", "20")
+
+    def planned(folder: Path, *options: str) -> tuple[int, str]:
+        code = main(["plan", str(folder), *given, *options])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    code, told = planned(images, "--min-diameter", "7um")
+    assert (code, "none of 2 sampled fields has a pixel size" in told) == (ExitCode.CONFIG, True)
+    code, told = planned(images, "--chamber", "improved_neubauer")
+    assert (code, "--chamber: none of 2 sampled fields has a pixel size, so there will be no cells/mL" in told) == (ExitCode.OK, True)  # fmt: skip
+    gates = ("--min-diameter", "30px", "--max-diameter", "7um")
+    code, told = planned(sized, *gates)
+    assert (code, "(30px) is larger than max_diameter (7um) at 0.65 µm per px" in told) == (ExitCode.CONFIG, True)  # fmt: skip
+    out = tmp_path / "out"
+    assert main(["count", str(sized), str(out), *given, *gates]) == ExitCode.CONFIG
+    for needed in (("--min-diameter", "7um"), ("--chamber", "improved_neubauer")):
+        code, told = planned(sized, *needed)
+        assert (code, "pixel size" in told) == (ExitCode.OK, False)
+        code, told = planned(images, *needed, "--um-per-px", "0.65")
+        assert (code, "pixel size" in told) == (ExitCode.OK, False)
+
+
 def test_a_gate_by_what_a_package_does_not_measure_is_refused_in_every_way_to_count(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,7 +146,7 @@ def test_of_two_files_for_one_field_one_must_go_and_is_told_to(
         f"once one of the two files is moved away or renamed: cellcount count {plate.folder} {out} --update"
     )
     assert f"{offer} (1 ambiguous_file)\n" in told
-    assert "there and whole" not in told
+    assert "once their files are there" not in told
     # Nothing was counted of which a picture could be drawn.
     assert told.endswith(f"next: cellcount verify {out}\n")
     other.unlink()

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.images.decode import open_image
 from tests.unit.images.encoded import noise, opened, png, raster, reason, refusal, tiff
 
 
@@ -95,6 +96,8 @@ def test_a_jpeg_of_four_components_is_unsupported() -> None:
     frame = body.index(b"\xff\xc0")
     body[frame + 9] = 4
     assert reason(bytes(body)) is Reason.UNSUPPORTED
+    with pytest.raises(FieldFault, match="save it as RGB or grey"):
+        open_image(bytes(body), "a.jpg", max_pixels=1000)
 
 
 def bmp(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellcount_core.domain.errors import Reason
+from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.images.decode import open_image
 from tests.unit.images.encoded import noise, opened, reason, refusal, tiff
 
 
@@ -337,7 +338,10 @@ def test_complex_pixels_are_refused() -> None:
 
 
 def test_cmyk_is_unsupported() -> None:
-    assert reason(tiff(noise(8, 8, 4, dtype="uint8"), photometric="separated")) is Reason.UNSUPPORTED
+    body = tiff(noise(8, 8, 4, dtype="uint8"), photometric="separated")
+    assert reason(body) is Reason.UNSUPPORTED
+    with pytest.raises(FieldFault, match="save it as RGB or grey"):
+        open_image(body, "a.tif", max_pixels=1000)
 
 
 def test_tifffile_says_nothing_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

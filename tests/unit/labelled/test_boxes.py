@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cellcount_core.cli.main import main
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.labelled.box_faults import BoxFault, policy_of
 from cellcount_core.labelled.box_voc import Counting
@@ -128,6 +128,31 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         "--skip-faulty",
     ):  # fmt: skip
         assert line in text, line
+
+
+def test_the_report_says_of_each_kind_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A box that is cut and kept is not said to be left out, and an image that goes with its box is."""
+    folder = faulty_coco(tmp_path)
+    command = ["check-boxes", str(folder), "--classes", ",".join(CLASSES), "--skip-faulty"]
+    assert main(command) == ExitCode.OK
+    told = capsys.readouterr().out
+    assert "reaches out of its image -> cut off at the edge; left out where nothing of it lies inside" in told
+    assert "none of the known ones -> left out, and its image with it" in told
+    assert "a box without area -> left out\n" in told
+
+
+def test_data_of_which_no_image_is_left_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image_file(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": WIDTH + 9, "height": HEIGHT}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}
+    data = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "round"}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(data))
+    assert main(["check-boxes", str(tmp_path), "--skip-faulty"]) == ExitCode.CONFIG
+    assert "no image is left" in capsys.readouterr().out
 
 
 def test_what_is_faulty_can_be_left_out_and_is_told(tmp_path: Path) -> None:

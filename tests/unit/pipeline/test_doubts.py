@@ -149,6 +149,16 @@ def test_a_dark_background_under_a_package_for_stains_is_told_and_a_bright_one_i
     assert "dark_background" not in count_array(4000 - np.minimum(field, 3900), "histology").row.warnings
 
 
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_blank_photo_has_no_background_darker_than_objects(value: int) -> None:
+    """With or without a speck of dust on it."""
+    blank = np.full((160, 160), value, np.uint8)
+    specks = blank.copy()
+    specks[40, 50] = min(255, value + 9)
+    for image in (blank, specks):
+        assert "dark_background" not in count_array(image, "histology").row.warnings
+
+
 def test_cells_with_a_bright_middle_and_a_dark_rim_have_no_dark_background() -> None:
     cells = (discs(9, 160, seed=4, radius=9) > 1000).astype(np.uint8)
     middles = cv2.erode(cells, np.ones((9, 9), np.uint8))
