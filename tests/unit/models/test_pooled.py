@@ -83,7 +83,7 @@ def test_the_graph_gives_the_vector_of_keras(tmp_path: Path, config: dict[str, o
     import onnxruntime as ort
 
     network = build_pooled(config)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(6)  # that of 5 draws a small network of the seed whose every unit is silent
     for layer in network.layers:
         layer.set_weights(
             [
