@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from cellcount_core.domain.errors import ConfigFault
 
 DELIMITERS = (",", ";", "\t")
 ENCODING = "utf-8-sig"
@@ -25,13 +29,60 @@ def columns_of(header: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([header], delimiter=delimiter_of(header)), [])]
 
 
-def table_reader(text: str) -> csv.DictReader[str]:
-    """The rows of a table with a header, as csv.DictReader gives them."""
+@dataclass(frozen=True, slots=True)
+class DelimitedTable:
+    """A table with a header: the names of its columns, and its rows by column, with "" for cells that are empty or not there."""
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+
+def read_table(path: Path) -> DelimitedTable:
+    """Read a table from a file. Lines without anything in them are passed over, spaces around the names of columns too.
+
+    Raises ConfigFault naming the file if it cannot be read or is no table in UTF-8, with the name if two columns have the same one, and with
+    the line if a row has cells that belong to no column: they may be the rest of a cell that lacks its quotes.
+    """
+    text = _text(path)
     header = text.partition("\n")[0].rstrip("\r")
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(header))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(header))
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        refuse_twins(columns, str(path))
+        rows = []
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                _refuse_surplus(cells, columns, f"{path}: line {reader.line_num}")
+                padded = [*cells, *[""] * (len(columns) - len(cells))]
+                rows.append({name: cell for name, cell in zip(columns, padded, strict=False) if name})
+    except csv.Error as error:
+        raise ConfigFault(f"{path}: not a CSV table: {error}") from error
+    return DelimitedTable(tuple(name for name in columns if name), tuple(rows))
 
 
-def read_table(path: Path) -> csv.DictReader[str]:
-    """The rows of a table in a file. Raises OSError or UnicodeDecodeError if it cannot be read, and csv.Error while the rows are taken."""
-    with path.open(encoding=ENCODING, newline="") as stream:
-        return table_reader(stream.read())
+def _text(path: Path) -> str:
+    """The text of a file, with line feeds where it has carriage returns alone."""
+    try:
+        text = path.read_bytes().decode(ENCODING)
+    except OSError as error:
+        raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigFault(
+            f"{path}: not text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); save the table as CSV UTF-8"
+        ) from error
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def refuse_twins(columns: Sequence[str], where: str) -> None:
+    """Raise ConfigFault that begins with `where` if two columns have one name: only one of them would be read."""
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise ConfigFault(f"{where}: {columns.count(name)} columns are called {name!r}; one expected")
+
+
+def _refuse_surplus(cells: Sequence[str], columns: Sequence[str], where: str) -> None:
+    named = max((at for at, name in enumerate(columns, 1) if name), default=0)
+    if any(cell.strip() for cell in cells[named:]):
+        raise ConfigFault(
+            f"{where}: {len(cells)} cells, but the header has {named}; put a cell with {', '.join(map(repr, DELIMITERS[:2]))} in it in quotes"
+        )

@@ -12,7 +12,6 @@ role, in a folder in `images/<role>/`.
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.delimited import read_table
+from cellcount_core.domain.delimited import read_table, refuse_twins
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
@@ -149,15 +148,11 @@ def list_table(path: Path, roles: Sequence[str] = ()) -> list[LabelledEntry]:
 
 
 def read_rows(path: Path) -> list[TableRow]:
-    """The rows of a CSV (with commas, semicolons or tabs) or Parquet file as text, with "" for empty cells. Raises ConfigFault if the file is neither."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            return _read_parquet(path)
-        return [{key: value or "" for key, value in row.items() if key} for row in read_table(path)]
-    except OSError as error:
-        raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigFault(f"{path}: not a CSV table: {error}") from error
+    """The rows of a CSV (with commas, semicolons or tabs) or Parquet file as text, with "" for empty cells.
+
+    Raises ConfigFault naming the file if it is neither, if two columns have one name, or if a row has more cells than the header.
+    """
+    return _read_parquet(path) if path.suffix.lower() == ".parquet" else list(read_table(path).rows)
 
 
 def _read_parquet(path: Path) -> list[TableRow]:
@@ -165,7 +160,11 @@ def _read_parquet(path: Path) -> list[TableRow]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path, use_threads=False).to_pylist()
+        with pq.ParquetFile(path) as file:
+            refuse_twins(file.schema_arrow.names, str(path))
+            rows = file.read(use_threads=False).to_pylist()
+    except OSError as error:
+        raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:
         raise ConfigFault(f"{path}: not a Parquet table: {error}") from error
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]

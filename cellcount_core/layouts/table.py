@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellcount_core.domain.delimited import ENCODING, columns_of, delimiter_of
+from cellcount_core.domain.delimited import ENCODING, columns_of, delimiter_of, refuse_twins
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import canonical_well
@@ -136,6 +136,7 @@ class TableLayout(Layout):
         for ours in COLUMNS:
             theirs = self.columns.get(ours, ours)
             if theirs in header:
+                refuse_twins([name for name in header if name == theirs], self.location)
                 used[ours] = header.index(theirs)
             elif ours == "key" or ours in self.columns:
                 raise ConfigFault(

@@ -137,11 +137,8 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
 
     Raises ConfigFault naming file, line and column if it cannot be read, a column is missing, or a well is named twice.
     """
-    try:
-        reader = read_table(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigFault(f"{path}: the plate map cannot be read: {error}") from error
-    columns = [name.strip() for name in reader.fieldnames or ()]
+    table = read_table(path)
+    columns = table.columns
     for name in ("well", *needed):
         if name not in columns:
             raise ConfigFault(
@@ -149,12 +146,8 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
             )
     found: list[MapRow] = []
     seen: dict[tuple[str, str], int] = {}
-    for line, row in enumerate(reader, 2):
-        cells = {
-            (name or "").strip(): (value or "").strip()
-            for name, value in row.items()
-            if isinstance(value, str)
-        }
+    for line, row in enumerate(table.rows, 2):
+        cells = {name: value.strip() for name, value in row.items()}
         well, plate = canonical_well(cells.get("well", "")), cells.get("plate", "")
         if not well:
             raise ConfigFault(f"{path}: line {line} names no well")

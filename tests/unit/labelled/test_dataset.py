@@ -6,10 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.dataset import load_folder, load_npz
+from cellcount_core.labelled.folders import list_table
 from tests.data_dir import data_dir, needs_data
 
 
@@ -121,3 +124,12 @@ def test_the_data_science_bowl_folder_reads_as_its_readme_says() -> None:
     images = load_folder(root / "dsb2018_nuclei", split="val", modality=["fluorescence"])
     assert len(images) == 108
     assert sum(len(np.unique(image.labels)) - 1 for image in images) == 4759
+
+
+def test_a_parquet_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    columns = [pa.array(["a.png"]), pa.array(["a_label.png"]), pa.array(["b_label.png"])]
+    pq.write_table(
+        pa.Table.from_arrays(columns, names=["image", "label", "label"]), tmp_path / "table.parquet"
+    )
+    with pytest.raises(ConfigFault, match=r"table.parquet: 2 columns are called 'label'; one expected"):
+        list_table(tmp_path / "table.parquet")

@@ -87,6 +87,9 @@ def test_the_channels_may_lie_in_one_file_and_the_images_in_a_folder_of_their_ow
         ("Id,Target\n", "train.csv: no row below the header; a row an image expected"),
         ("Id,Targets\na,0\n", "train.csv: no column 'Target'; did you mean 'Targets'"),
         ("name,Target\na,0\n", "train.csv: no column 'Id'"),
+        ("Id,Target\na,0,1\nb,1\n", "train.csv: line 2: 3 cells, but the header has 2"),
+        ("Id;Target\na;0\nb;dots;rings\n", "train.csv: line 3: 3 cells, but the header has 2"),
+        ("Id,Target,Target\na,0,1\nb,1,1\n", "train.csv: 2 columns are called 'Target'; one expected"),
     ],
 )  # fmt: skip
 def test_a_fault_of_the_annotations_is_told_with_file_and_value(

@@ -74,6 +74,7 @@ def test_parquet_gives_the_same_as_csv(tmp_path: Path) -> None:
         ),
         (b"key\ns3://bucket/b.tif\n", "line 2: the key 's3://bucket/b.tif' must be a path relative"),
         (b"key\na/../../b.tif\n", "line 2: the key 'a/../../b.tif'"),
+        (b"key,well,well\na.tif,A01,A02\n", "2 columns are called 'well'; one expected"),
         (b"key,well\na.tif\n", "line 2: has 1 values, the header has 2 columns"),
         (b"key\n\xff\xfe\n", "neither Parquet nor UTF-8 text"),
         (b"PAR1 but not really", "not a readable Parquet table"),
