@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from cellcount_core.domain.delimited import columns_of
-from cellcount_core.domain.errors import ConfigFault, matching, nearest
-from cellcount_core.labelled.folders import IMAGES, TableRow, read_rows
+from cellcount_core.domain.errors import ConfigFault, likely, matching, nearest
+from cellcount_core.labelled.folders import IMAGES, SPLITS, TableRow, read_rows
 from cellcount_core.labelled.image import IMAGE_SUFFIXES, Files
 from cellcount_core.labelled.whole import WholeEntry
 from cellcount_core.tasks.patterns.score import COLUMN, SEPARATOR
@@ -43,8 +43,10 @@ class PatternFault(StrEnum):
     NO_TARGET = "no_target"
     UNKNOWN_PATTERN = "unknown_pattern"
     REPEATED_PATTERN = "repeated_pattern"
+    UNKNOWN_SPLIT = "unknown_split"
     NO_IMAGE = "no_image"
     NO_CHANNEL = "no_channel"
+    TWO_FILES = "two_files"
     NO_ROW = "no_row"
 
     @property
@@ -59,8 +61,10 @@ _TOLD: Mapping[PatternFault, str] = {
     PatternFault.NO_TARGET: f"a row without a Target (an image that shows none of the patterns has {NONE!r})",
     PatternFault.UNKNOWN_PATTERN: "a pattern that is none of the known ones",
     PatternFault.REPEATED_PATTERN: "a pattern that a row names twice",
+    PatternFault.UNKNOWN_SPLIT: "a split that is no part of the data: its image would be in none",
     PatternFault.NO_IMAGE: "an Id without an image",
     PatternFault.NO_CHANNEL: "an image without one of its channels",
+    PatternFault.TWO_FILES: "an image with several files of one channel",
     PatternFault.NO_ROW: "an image without a row",
 }
 
@@ -199,7 +203,7 @@ def read_annotations(
 ) -> list[Annotation]:
     """The rows of a table of patterns, without looking for images. Raises ConfigFault with all faults of the table that are refused."""
     faults = _Faults(policy or {})
-    found = _annotations(table, names, faults)
+    found = _annotations(table, names, (), faults)
     _refuse(_report(table, names, [one.patterns for one in found], faults))
     return found
 
@@ -211,14 +215,16 @@ def list_patterns(
     *,
     table: Path | None = None,
     policy: Mapping[PatternFault, Action] | None = None,
+    splits: Sequence[str] = (),
 ) -> PatternData:
     """List and check the images of a data set of patterns; `roles` are the channels that are wanted.
 
     `path` is the folder of the images, or the table; the other one is looked for beside it (images in the same folder or in `images/`),
     unless `table` names the table. `names` are the patterns in the order of their numbers. `policy` leaves out what has some kinds
-    of fault, which are otherwise refused. Raises ConfigFault with the report of all faults.
+    of fault, which are otherwise refused. `splits` are those that are asked for; with them, a row of another one that is not usual either
+    (`SPLITS`) is a fault, and so is a row without one beside rows with one. Raises ConfigFault with the report of all faults.
     """
-    data = check_patterns(path, roles, names, table=table, policy=policy)
+    data = check_patterns(path, roles, names, table=table, policy=policy, splits=splits)
     _refuse(data.report)
     if not data.entries:
         raise ConfigFault("\n".join([f"{data.path}: no image with patterns in it", *data.report.lines()]))
@@ -232,26 +238,29 @@ def check_patterns(
     *,
     table: Path | None = None,
     policy: Mapping[PatternFault, Action] | None = None,
+    splits: Sequence[str] = (),
 ) -> PatternData:
     """As `list_patterns`, but faults are only told in the report; what is faulty is then left out."""
     where, folders = _places(path, table)
     faults = _Faults(policy or {})
-    rows = _annotations(where, names, faults)
+    rows = _annotations(where, names, splits, faults)
     files = _files(folders, {row.id for row in rows} | _all_ids(where), roles, faults)
     entries = []
     for row in rows:
         own = files.get(row.id, {})
+        tell = partial(faults.tell, where=f"{where}: {row.id}")
         lacking = [role for role in roles if role not in own] if "" not in own else []
+        twice = _twice(own, roles)
         if not own:
             what = f"no {row.id}_{roles[0] if roles else '<channel>'}.png or {row.id}.png in {folders[0]}"
-            faults.tell(PatternFault.NO_IMAGE, f"{where}: {row.id}", what)
+            tell(PatternFault.NO_IMAGE, what=what)
+        elif twice:
+            tell(PatternFault.TWO_FILES, what=f"{' and '.join(map(str, twice))}; one of them expected")
         elif lacking:
-            there = ", ".join(sorted(file.name for file in own.values()))
-            faults.tell(
-                PatternFault.NO_CHANNEL, f"{where}: {row.id}", f"no {', '.join(lacking)}; there is {there}"
-            )
+            there = ", ".join(sorted(each.name for some in own.values() for each in some))
+            tell(PatternFault.NO_CHANNEL, what=f"no {', '.join(lacking)}; there is {there}")
         else:
-            image: Files = own[""] if "" in own else {role: own[role] for role in roles}
+            image: Files = own[""][0] if "" in own else {role: own[role][0] for role in roles}
             values = {COLUMN: SEPARATOR.join(row.patterns)}
             entries.append(WholeEntry(row.id, image, values, row.split, row.modality, row.group))
     return PatternData(
@@ -334,12 +343,15 @@ def _all_ids(table: Path) -> set[str]:
     return {row[ID].strip() for row in read_rows(table) if row.get(ID)}
 
 
-def _annotations(table: Path, names: Sequence[str], faults: _Faults) -> list[Annotation]:
-    """The rows without faults. Raises ConfigFault if the file is no table of patterns at all."""
+def _annotations(
+    table: Path, names: Sequence[str], splits: Sequence[str], faults: _Faults
+) -> list[Annotation]:
+    """The rows without faults; `splits` () are any. Raises ConfigFault if the file is no table of patterns at all."""
     rows = _rows(table)
     lines: dict[str, list[int]] = {}
     for number, row in enumerate(rows, start=2):
         lines.setdefault(row[ID].strip(), []).append(number)
+    split_named = bool(splits) and any(row.get("split", "").strip() for row in rows)
     found = []
     for number, row in enumerate(rows, start=2):
         name = row[ID].strip()
@@ -353,12 +365,14 @@ def _annotations(table: Path, names: Sequence[str], faults: _Faults) -> list[Ann
                 faults.tell(PatternFault.DUPLICATE_ID, f"{table}: {name}", f"rows {told}")
             continue
         patterns = _patterns(row[TARGET].strip(), names, partial(faults.tell, where=where))
-        if patterns is not None:
-            found.append(
-                Annotation(
-                    name, patterns, row.get("split", ""), row.get("group", ""), row.get("modality", "")
-                )
-            )
+        split = row.get("split", "").strip()
+        strange = split_named and split not in (*splits, *SPLITS)
+        if strange:
+            expected = " or ".join(map(repr, splits))
+            what = f"split {split!r}; {expected} expected{likely(split, splits)}"
+            faults.tell(PatternFault.UNKNOWN_SPLIT, where, what)
+        if patterns is not None and not strange:
+            found.append(Annotation(name, patterns, split, row.get("group", ""), row.get("modality", "")))
     return found
 
 
@@ -395,11 +409,20 @@ def _is_number(word: str) -> bool:
     return word.lstrip("+-").isdecimal()
 
 
+def _twice(files: Mapping[str, Sequence[Path]], roles: Sequence[str]) -> list[Path]:
+    """The files of an image of which only one would be read: those of one channel, or one of all channels beside those of each; else none."""
+    together = [*files.get("", [])]
+    apart = [files[role] for role in roles if role in files]
+    if together and len(apart) == len(roles) > 0:
+        return [*together, *(path for some in apart for path in some)]
+    return next((list(some) for some in (together, *apart) if len(some) > 1), [])
+
+
 def _files(
     folders: Sequence[Path], ids: set[str], roles: Sequence[str], faults: _Faults
-) -> dict[str, dict[str, Path]]:
-    """The image files of each Id by channel; "" is a file of all channels. Files whose names begin with a dot are passed over."""
-    found: dict[str, dict[str, Path]] = {}
+) -> dict[str, dict[str, list[Path]]]:
+    """The image files of each Id by channel, one each unless there is a fault; "" is a file of all channels. Files whose names begin with a dot are passed over."""
+    found: dict[str, dict[str, list[Path]]] = {}
     strangers: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.iterdir()):
@@ -408,9 +431,9 @@ def _files(
             prefix, _, ending = path.stem.rpartition("_")
             role = matching(ending, roles)
             if path.stem in ids:
-                found.setdefault(path.stem, {})[""] = path
+                found.setdefault(path.stem, {}).setdefault("", []).append(path)
             elif prefix in ids:
-                found.setdefault(prefix, {})[role or ending] = path
+                found.setdefault(prefix, {}).setdefault(role or ending, []).append(path)
             else:
                 strangers.setdefault(prefix if role else path.stem, path)
     for name, path in strangers.items():

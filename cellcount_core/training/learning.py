@@ -279,8 +279,21 @@ def split_images(
     report(
         f"data: {listing.path}: layout {listing.kind!r}, {len(train) + len(fit) + len(validation)} images; {how}"
     )
+    if splits:
+        asked = {data.split, data.fit_split, data.validation_split}
+        of_modality = choose(listing, "", data.modality)
+        report_left_out([entry.split for entry in of_modality if entry.split not in asked], report)
     whole = [image for image in fit if image.id not in data.partial]
     return Images(train, whole or train, fit or validation, validation)
+
+
+def report_left_out(splits: Sequence[str], report: Say) -> None:
+    """Tell how many images are in no part, by the splits that the data gives them ("" if it gives none)."""
+    for split, number in sorted(Counter(splits).items()):
+        what = f"of the split {split!r}" if split else "without a split"
+        report(
+            f"data: {number:,} images {what} are in no part (data.split, data.fit_split and data.validation_split name the parts)"
+        )
 
 
 def _by_strata(

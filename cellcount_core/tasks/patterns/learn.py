@@ -32,7 +32,7 @@ from cellcount_core.tasks.patterns.score import FLAT, Shown, at_thresholds, flat
 from cellcount_core.tasks.patterns.task import PatternsSection
 from cellcount_core.tasks.task import read_section
 from cellcount_core.training.config import DataConfig, TrainConfig
-from cellcount_core.training.learning import Images, Loss, Say
+from cellcount_core.training.learning import Images, Loss, Say, report_left_out
 from cellcount_core.training.stratify import stratified_folds, stratified_parts
 from cellcount_core.training.whole import WholeConfig, WholeLesson, vectors_of
 
@@ -70,7 +70,16 @@ class PatternDataConfig(DataConfig):
     def listed(self, roles: Sequence[str], names: Sequence[str]) -> PatternData:
         """The images, not yet read. Raises ConfigFault with the report of all faults if one of them is refused."""
         table = Path(expanded(self.table, os.environ)) if self.table else None
-        return list_patterns(self.resolved(), roles, names, table=table, policy=skipping(self.skip))
+        by_split = self.validation_split and self.fold is None
+        splits = [self.split, self.fit_split, self.validation_split] if by_split else []
+        return list_patterns(
+            self.resolved(),
+            roles,
+            names,
+            table=table,
+            policy=skipping(self.skip),
+            splits=[*filter(None, splits)],
+        )
 
 
 class PatternLossConfig(Section):
@@ -211,6 +220,7 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
         rest = np.flatnonzero(part == 0)
         some = [entries[at] for at in rest]
         part[rest] = _parts_of(some, config, (1 - own.fit_share, own.fit_share))
+    report_left_out([entry.split for entry, number in zip(entries, part, strict=True) if number < 0], report)
     groups: dict[str, set[int]] = {}
     for entry, number in zip(entries, part, strict=True):
         groups.setdefault(entry.group or entry.id, set()).add(int(number))

@@ -104,6 +104,40 @@ def test_a_channel_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "b: no green; there is b_red.png" in told(folder)
 
 
+def test_a_split_that_is_no_part_is_told(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path, "Id,Target,split\na,0,trian\nb,1,val\nc,1,test\nd,1,\n", ("a", "b", "c", "d")
+    )
+    with pytest.raises(ConfigFault) as raised:
+        list_patterns(folder, ROLES, NAMES, splits=("train", "val"))
+    words = str(raised.value)
+    assert "row 2 (a): split 'trian'; 'train' or 'val' expected; did you mean 'train'?" in words
+    assert "row 5 (d): split ''; 'train' or 'val' expected" in words
+    assert "2 x unknown_split: a split that is no part of the data" in words
+    left = list_patterns(folder, ROLES, NAMES, splits=("train", "val"), policy=skipping(["unknown_split"]))
+    assert [entry.id for entry in left.entries] == ["b", "c"]
+    assert len(list_patterns(folder, ROLES, NAMES).entries) == 4
+
+
+def test_two_files_of_one_channel_are_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,1\n")
+    cv2.imwrite(str(folder / "a_green.tif"), np.zeros((8, 8), np.uint8))
+    (folder / "images").mkdir()
+    cv2.imwrite(str(folder / "images" / "b_red.png"), np.zeros((8, 8), np.uint8))
+    words = told(folder)
+    assert "2 x two_files: an image with several files of one channel -> refused" in words
+    assert f"a: {folder / 'a_green.png'} and {folder / 'a_green.tif'}; one of them expected" in words
+    assert f"b: {folder / 'b_red.png'} and {folder / 'images' / 'b_red.png'}; one of them" in words
+
+
+def test_a_file_of_all_channels_beside_those_of_each_is_told(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,1\n")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    assert f"a: {folder / 'a.png'} and {folder / 'a_red.png'} and {folder / 'a_green.png'}; one" in told(
+        folder
+    )
+
+
 def test_all_faults_come_in_one_report_and_what_is_faulty_can_be_left_out(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "Id,Target\na,0\nb,9\nc,2\nd,\n", ("a", "b", "e"))
     words = told(folder)
