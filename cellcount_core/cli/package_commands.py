@@ -165,7 +165,10 @@ def evaluate(
     ] = None,
     skip_faulty: Annotated[
         bool,
-        typer.Option("--skip-faulty", help="Boxes: leave out what is faulty instead of refusing the data."),
+        typer.Option(
+            "--skip-faulty",
+            help="Boxes and patterns: leave out what is faulty instead of refusing the data, and say so.",
+        ),
     ] = False,
     table: Annotated[
         Path | None,

@@ -39,7 +39,7 @@ class Data:
     """Labelled images, not yet read, and where they come from.
 
     `path` is as it was given, `kind` is its layout, `split` is "" if all splits were taken, and `modality` is () if
-    all modalities were.
+    all modalities were. `left_out` says in words what was left out because it is faulty.
     """
 
     path: str
@@ -47,6 +47,7 @@ class Data:
     split: str
     modality: tuple[str, ...]
     entries: tuple[ImageEntry[Pictured], ...]
+    left_out: tuple[str, ...] = ()
 
 
 def list_data(
@@ -76,7 +77,7 @@ def list_data(
     entries = choose(listing, chosen, modality)
     if limit is not None and limit < len(entries):
         entries = [entries[at * len(entries) // limit] for at in range(limit)]
-    return Data(str(path), listing.kind, chosen, tuple(modality), tuple(entries))
+    return Data(str(path), listing.kind, chosen, tuple(modality), tuple(entries), listing.left_out)
 
 
 def _default_split(listing: Listing[Pictured]) -> str:

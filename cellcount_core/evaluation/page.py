@@ -3,6 +3,7 @@ scripts, with its pictures inside."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -178,7 +179,13 @@ def data_words(evaluation: Evaluation) -> str:
 
 def notices(evaluation: Evaluation) -> list[str]:
     """What a reader must know before reading the figures."""
-    told = []
+    told = list(evaluation.data.left_out)
+    splits = Counter(entry.split for entry in evaluation.data.entries if entry.split)
+    if splits and not evaluation.data.split:
+        told.append(
+            f"images of all splits are measured ({', '.join(f'{name!r}: {number:,}' for name, number in sorted(splits.items()))}); those that trained "
+            "the package do not measure it (--split names one)"
+        )
     meant = evaluation.package.modality
     others = sorted({row.modality for row in evaluation.rows} - {*meant, ""})
     if meant and others:

@@ -83,6 +83,7 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
         "data": {
             "path": data.path, "kind": data.kind, "split": data.split, "modality": list(data.modality),
             "images": len(evaluation.rows), "objects": evaluation.objects,
+            **({"left_out": list(data.left_out)} if data.left_out else {}),
         },
         "bootstrap": {"over": "images", "resamples": RESAMPLES, "seed": SEED, "level": LEVEL},
         "figures": _intervals(evaluation.figures),

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
-from cellcount_core.labelled.box_faults import BoxFault
+from cellcount_core.labelled.box_faults import BoxFault, FoundFault
 from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxReading, list_boxes
 from cellcount_core.labelled.folders import (
     INDEX,
@@ -24,7 +24,7 @@ from cellcount_core.labelled.folders import (
     split_folders,
 )
 from cellcount_core.labelled.image import Image_co, ImageEntry, LabelledEntry, LabelledImage, Pictured
-from cellcount_core.labelled.patterns import PatternFault, list_patterns, skipping
+from cellcount_core.labelled.patterns import PatternFault, ToldFault, list_patterns, skipping
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.tasks.task import TruthKind
 
@@ -45,11 +45,12 @@ files of their own."""
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[Image_co]):
-    """What a path holds: its layout (a name in `KINDS`) and its images, not yet read."""
+    """What a path holds: its layout (a name in `KINDS`) and its images, not yet read; and in words what was left out because it is faulty."""
 
     path: Path
     kind: str
     entries: tuple[ImageEntry[Image_co], ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def has_splits(self) -> bool:
@@ -130,7 +131,7 @@ def list_images(
 
 def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[BoxedImage]:
     data = list_boxes(path, replace(reading, classes=classes))
-    return Listing(data.path, data.kind, data.entries)
+    return Listing(data.path, data.kind, data.entries, _left_out(data.report.faults))
 
 
 def _patterned(
@@ -139,7 +140,22 @@ def _patterned(
     faulty = reading.policy[BoxFault.NO_IMAGE] == "skip"
     policy = skipping(list(PatternFault) if faulty else ())
     data = list_patterns(path, roles, names, table=reading.table, policy=policy)
-    return Listing(data.path, "patterns", data.entries)
+    left_out = _left_out(data.report.faults)
+    if left_out:
+        left_out = (f"{data.report.images:,} of {data.report.rows:,} rows of {data.path} are left", *left_out)
+    return Listing(data.path, "patterns", data.entries, left_out)
+
+
+def _left_out(faults: Sequence[ToldFault | FoundFault]) -> tuple[str, ...]:
+    """What faults were left out, a line for each kind with the first of them."""
+    kinds: dict[PatternFault | BoxFault, list[ToldFault | FoundFault]] = {}
+    for fault in faults:
+        if fault.action == "skip":
+            kinds.setdefault(fault.kind, []).append(fault)
+    return tuple(
+        f"left out: {len(own):,} x {kind.value}: {kind.told} ({own[0].where}: {own[0].what}{'; …' if len(own) > 1 else ''})"
+        for kind, own in kinds.items()
+    )
 
 
 _TRUTHS_DESCRIBED = {

@@ -81,9 +81,13 @@ class ToldFault:
 
 @dataclass(frozen=True, slots=True)
 class PatternReport:
-    """What a data set of patterns holds and everything that is wrong with it. `patterns` counts the images that are left, by pattern."""
+    """What a data set of patterns holds and everything that is wrong with it.
+
+    `images` are those that are left of the `rows` of the table, and `patterns` counts them by pattern.
+    """
 
     path: str
+    rows: int
     images: int
     patterns: Mapping[str, int]
     faults: tuple[ToldFault, ...]
@@ -204,7 +208,7 @@ def read_annotations(
     """The rows of a table of patterns, without looking for images. Raises ConfigFault with all faults of the table that are refused."""
     faults = _Faults(policy or {})
     found = _annotations(table, names, (), faults)
-    _refuse(_report(table, names, [one.patterns for one in found], faults))
+    _refuse(_report(table, names, len(found), [one.patterns for one in found], faults))
     return found
 
 
@@ -267,7 +271,7 @@ def check_patterns(
         where,
         tuple(names),
         tuple(entries),
-        _report(where, names, [patterns_of(one.values) for one in entries], faults),
+        _report(where, names, len(_rows(where)), [patterns_of(one.values) for one in entries], faults),
     )
 
 
@@ -281,10 +285,12 @@ def _refuse(report: PatternReport) -> None:
 
 
 def _report(
-    where: Path, names: Sequence[str], left: Sequence[tuple[str, ...]], faults: _Faults
+    where: Path, names: Sequence[str], rows: int, left: Sequence[tuple[str, ...]], faults: _Faults
 ) -> PatternReport:
     told = Counter(name for own in left for name in own)
-    return PatternReport(str(where), len(left), {name: told[name] for name in names}, tuple(faults.found))
+    return PatternReport(
+        str(where), rows, len(left), {name: told[name] for name in names}, tuple(faults.found)
+    )
 
 
 def _places(path: Path, table: Path | None) -> tuple[Path, list[Path]]:

@@ -21,6 +21,7 @@ from cellcount_core.domain.errors import ExitCode
 from cellcount_core.evaluation.figures import FIGURES, Interval, meaning, shown_with_interval
 from cellcount_core.evaluation.page import CARDS, evaluation_page
 from cellcount_core.evaluation.page import page as page_of
+from tests.patterns import SIDE, pattern_package
 
 HOSTILE = """<script>alert("1")</script>&'$x$"""
 COLUMNS = ["id", "file", "label", "modality", "split"]
@@ -219,6 +220,31 @@ def test_split_modality_and_limit_choose_images(
     out = tmp_path / "out"
     assert run(data, out, *options) == ExitCode.OK
     assert len(stored(out)["images"]) == images
+
+
+def test_images_of_several_splits_are_measured_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = {"a": (5, "", "Val"), "b": (3, "", "train"), "c": (2, "", "train")}
+    assert run(write_data(tmp_path / "data", ids), tmp_path / "out") == ExitCode.OK
+    assert "note: images of all splits are measured ('Val': 1, 'train': 2); those that trained" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_is_left_out_of_patterns_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package, data = tmp_path / "package", tmp_path / "data"
+    pattern_package(package)
+    data.mkdir()
+    for name in "abc":
+        cv2.imwrite(str(data / f"{name}.png"), np.full((SIDE, SIDE), 9, np.uint8))
+    (data / "truth.csv").write_text("Id,Target\na,bright\nb,broad\nc,brite\nd,bright\n")
+    assert run(data, tmp_path / "out", "--skip-faulty", package=str(package)) == ExitCode.OK
+    printed = capsys.readouterr().out
+    assert f"note: 2 of 4 rows of {data / 'truth.csv'} are left" in printed
+    assert "note: left out: 1 x unknown_pattern: a pattern that is none of the known ones" in printed
+    assert "note: left out: 1 x no_image: an Id without an image" in printed
+    assert len(stored(tmp_path / "out")["data"]["left_out"]) == 3
 
 
 def test_an_archive_is_measured_whole(tmp_path: Path) -> None:
