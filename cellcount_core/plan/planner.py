@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from cellcount_core.config import ExpectGrid, RunConfig
 from cellcount_core.domain.columns import Schema
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, matching
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.plates import PlateFacts
@@ -95,7 +95,8 @@ class PlannedModel:
     """What planning must know about the model: its identity, and the roles of its inputs.
 
     `schema_of` gives the schema of its tables, from the names of the counted and of the measured channels. `counts_as_is` says that
-    images are not resized for it. `doubt` says why its counts are not to be trusted, "" if there is no reason.
+    images are not resized for it. `doubt` says why its counts are not to be trusted, "" if there is no reason. `notes` is what its task tells
+    of it, a line each.
     """
 
     identity: ModelIdentity
@@ -103,6 +104,7 @@ class PlannedModel:
     schema_of: Callable[[tuple[str, ...], tuple[str, ...]], Schema]
     counts_as_is: bool = False
     doubt: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +301,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
     warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
-    warnings += found[1]
+    warnings += [*_crossed_roles(order.model.roles, seen), *order.model.notes, *found[1]]
     summary = replace(_summary(seen, census, written, scales, warnings), plate_numbers=found[0])
     file = RunFile(
         fingerprint=written.fingerprint,
@@ -447,6 +449,20 @@ def _unused_diameter(run: RunConfig, model: PlannedModel) -> list[str]:
         f"the diameter given ({run.diameter:g} px) is not used: `{model.identity.name}` counts images as they are, whatever the size of "
         "their objects"
     ]
+
+
+def _crossed_roles(roles: Sequence[str], seen: Survey) -> list[str]:
+    """Roles that have another channel than the one of their own name, which is there: they may be mixed up."""
+    choice, names = seen.rule.choice, dict(seen.names)
+    known = [*(channel for channel in seen.discovery.found.channels if channel != UNNAMED), *names]
+    if choice.colours_in is not None:
+        return []
+    told = []
+    for role, channel in zip(roles, choice.counted, strict=True):
+        own = matching(role, known)
+        if own is not None and channel != own and channel not in names.get(own, {}):
+            told.append(f"the role {role!r} has the channel {channel!r}, though there is a channel {own!r}")
+    return [f"{'; '.join(told)}: are they mixed up?"] if told else []
 
 
 def _missing_lines(facts: Mapping[str, PlateFacts], census: Census) -> list[str]:

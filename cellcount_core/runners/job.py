@@ -163,6 +163,8 @@ def _finders(
 
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
     """What planning needs to know about a package. A run that is resumed keeps the schema it was planned with."""
+    from cellcount_core.tasks.task import notes_of
+
     identity = ModelIdentity(package.name, package.version, package.digest, engine)
     return PlannedModel(
         identity,
@@ -170,6 +172,7 @@ def planned_model(package: Package, engine: str, kept: RunFile | None = None) ->
         schema_of(package, kept),
         package.input.diameter_px is None,
         distrust(package.name, package.accuracy),
+        notes_of(package),
     )
 
 

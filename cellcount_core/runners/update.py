@@ -139,12 +139,15 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
         numbers = _numbers_for_new_plates(
             kept, number_finder(job.run, package, source, own_threads(job), events.stage)
         )
+        from cellcount_core.tasks.task import notes_of
+
         planned = PlannedModel(
             kept.model,
             package.input.channels,
             schema_of(package, kept),
             package.input.diameter_px is None,
             distrust(package.name, package.accuracy),
+            notes_of(package),
         )
         limits = shard_limits(job.execution)
         with plan_survey(seen, planned, limits, find_sizes, before, numbers) as plan:

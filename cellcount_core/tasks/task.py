@@ -394,6 +394,21 @@ class JudgesByPlate(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsOfPackages(Protocol):
+    """A task that has something to tell of a package which whoever counts with it should know."""
+
+    def notes(self, package: Package) -> list[str]:
+        """What is told, a line each."""
+        ...
+
+
+def notes_of(package: Package) -> tuple[str, ...]:
+    """What the package's task tells of it before it counts."""
+    task = task_of(package)
+    return tuple(task.notes(package)) if isinstance(task, TellsOfPackages) else ()
+
+
 def plate_rule_of(package: Package, run: RunConfig) -> PlateRule | None:
     """What the package's task must find out about each plate of a run; None if nothing."""
     task = task_of(package)

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.tasks.patterns.score import Chances, Shown, macro_f1
+from cellcount_core.tasks.patterns.score import NEVER, Chances, Shown, macro_f1
 from cellcount_core.training.stratify import stratified_folds
 
 STRENGTHS = (0.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Numbers of images that the common threshold weighs as much as, among which one is chosen."""
 
-_FOLDS, _REPEATS = 5, 4
+FEWEST_IMAGES = 5
+"""Thresholds cannot be fitted to fewer images: each fold needs one."""
+
+_FOLDS, _REPEATS = FEWEST_IMAGES, 4
 _FEWEST = 3
 """A pattern that fewer images show has the common threshold."""
 _NEAR = 0.002
@@ -44,7 +47,8 @@ class Thresholds:
 def fit_thresholds(chances: Chances, shown: Shown, seed: int = 0) -> Thresholds:
     """Fit thresholds to the probabilities of images that did not train. The same arguments give the same thresholds.
 
-    None of them is above all the probabilities of the images that show its pattern: a rare pattern is never silently said to be nowhere.
+    None of them is above all the probabilities of the images that show its pattern: a rare pattern is never silently said to be nowhere. A
+    pattern that no image shows is never found (`NEVER`): nothing is known of the probabilities at which it would be right.
     """
     logits = _logits(chances)
     groups = [str(number) for number in range(len(shown))]
@@ -72,7 +76,8 @@ def fit_thresholds(chances: Chances, shown: Shown, seed: int = 0) -> Thresholds:
     at = shrunk(means, common, shown.sum(axis=0), strength)
     highest = np.where(shown, logits, -np.inf).max(axis=0, initial=-np.inf)
     at = np.where(np.isfinite(highest), np.minimum(at, highest), at)
-    values = tuple(round(float(each), 6) for each in np.clip(_chances(at) - 1e-6, _EDGE, 1 - _EDGE))
+    fitted = np.where(shown.any(axis=0), np.clip(_chances(at) - 1e-6, _EDGE, 1 - _EDGE), NEVER)
+    values = tuple(round(float(each), 6) for each in fitted)
     return Thresholds(
         values,
         round(float(_chances(np.array(common))), 6),

@@ -27,8 +27,8 @@ from cellcount_core.labelled.patterns import (
 from cellcount_core.labelled.whole import WholeEntry, WholeImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.patterns.fit import fit_thresholds
-from cellcount_core.tasks.patterns.score import FLAT, Shown, at_thresholds, flat, macro_f1
+from cellcount_core.tasks.patterns.fit import FEWEST_IMAGES, fit_thresholds
+from cellcount_core.tasks.patterns.score import FLAT, Shown, at_thresholds, flat, macro_f1, never_found
 from cellcount_core.tasks.patterns.task import PatternsSection
 from cellcount_core.tasks.task import read_section
 from cellcount_core.training.config import DataConfig, TrainConfig
@@ -236,6 +236,11 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
             raise ConfigFault(
                 f"{data.path}: {len(entries)} images leave none to {what}; more images or groups, or another share, expected"
             )
+    if len(fit) < FEWEST_IMAGES:
+        raise ConfigFault(
+            f"{data.path}: {len(fit)} of {len(entries)} images are left to fit thresholds on, {FEWEST_IMAGES} or more expected: a larger "
+            f"data.fit_share ({own.fit_share:g}{f', or data.fit_split ({own.fit_split!r})' if own.fit_split else ''}) or more images"
+        )
     report(
         f"{data.path}: {len(train)} images train, thresholds are fitted on {len(fit)}, {len(validation)} are measured; {how}"
     )
@@ -354,6 +359,8 @@ class PatternLesson(WholeLesson):
             f"thresholds fitted on {len(self.fit)} images, towards {found.common:.3f} with the weight of {found.strength:g} images: macro F1 "
             f"{own:.3f} on these, {found.macro_f1:.3f} on those of them that were not fitted to ({at} for all patterns)"
         )
+        for line in never_found(self._config.patterns, found.values):
+            report(line)
         return {
             "thresholds": list(found.values), "common_threshold": found.common, "strength": found.strength,
             "threshold_images": list(found.shown),

@@ -18,6 +18,9 @@ from cellcount_core.tasks.task import Compared, Found, Truth, TruthKind
 
 Chances = NDArray[np.float64]
 """Probabilities (N, K) of N images and K patterns."""
+NEVER = 2.0
+"""The threshold, above every probability, of a pattern that is never found: no image that thresholds were fitted to shows it."""
+
 Shown = NDArray[np.bool_]
 """Which image shows which pattern (N, K)."""
 
@@ -149,19 +152,28 @@ class PatternScoring:
         }  # fmt: skip
 
     def words(self, scored: Sequence[Compared]) -> list[str]:
-        """The weak patterns by name, each with its F1 and its number of images."""
+        """The patterns that are never found, and the weak ones by name, each with its F1 and its number of images."""
+        told = never_found(self.names, self._thresholds.tolist())
         if not scored:
-            return []
+            return told
         chances, shown = _arrays(scored)
         f1 = f1_of(at_thresholds(chances, self._thresholds), shown)
         weak = weak_patterns(self.names, f1, shown.sum(axis=0))
-        return [f"weak patterns: {SEPARATOR.join(weak)}"] if weak else []
+        return [*told, f"weak patterns: {SEPARATOR.join(weak)}"] if weak else told
 
 
 def _arrays(scored: Sequence[Compared]) -> tuple[Chances, Shown]:
     """Probabilities (N, K) of images, and which patterns they show (N, K)."""
     images = [one for one in scored if isinstance(one, ComparedPatterns)]
     return np.array([one.chances for one in images]), np.array([one.shown for one in images], bool)
+
+
+def never_found(names: Sequence[str], thresholds: Sequence[float]) -> list[str]:
+    """In words, the patterns that are never found, whatever an image shows (`NEVER`); [] if there is none."""
+    never = [name for name, at in zip(names, thresholds, strict=True) if at == NEVER]
+    if not never:
+        return []
+    return [f"never found, since no image that thresholds were fitted to shows them: {SEPARATOR.join(never)}"]
 
 
 def weak_patterns(names: Sequence[str], f1: NDArray[np.float64], images: NDArray[np.int64]) -> list[str]:

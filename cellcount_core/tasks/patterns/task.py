@@ -16,7 +16,7 @@ from cellcount_core.domain.columns import Column, Kind, Merge, Null
 from cellcount_core.domain.errors import ModelFault
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.patterns.score import PatternScoring
+from cellcount_core.tasks.patterns.score import NEVER, PatternScoring, never_found
 from cellcount_core.tasks.task import (
     NO_ESTIMATE,
     CanvasMaps,
@@ -47,7 +47,7 @@ PROBABILITIES = Column(
 
 class PatternsSection(TaskSection):
     """`patterns` are named in the order of the network's outputs, and `thresholds` are theirs; `side_px` is the side of the images that it
-    takes.
+    takes. A threshold of 2 is that of a pattern which is never found (`NEVER`).
 
     `common_threshold`, `strength` and `threshold_images` say how the thresholds were fitted: what they were shrunk to, the number of images
     that this weighs as much as, and how many images showed each pattern.
@@ -62,9 +62,11 @@ class PatternsSection(TaskSection):
 
     @model_validator(mode="after")
     def _fit_together(self) -> PatternsSection:
-        if len(self.thresholds) != len(self.patterns) or not all(0 < at < 1 for at in self.thresholds):
+        if len(self.thresholds) != len(self.patterns) or not all(
+            0 < at < 1 or at == NEVER for at in self.thresholds
+        ):
             raise ValueError(
-                f"thresholds: one between 0 and 1 for each of the {len(self.patterns)} patterns expected (got {list(self.thresholds)})"
+                f"thresholds: one between 0 and 1 (or {NEVER:g}: never) for each of the {len(self.patterns)} patterns expected (got {list(self.thresholds)})"
             )
         return self
 
@@ -94,6 +96,13 @@ class Patterns:
     def side(self, package: Package) -> int:
         """The side that the package's section states."""
         return read_section(PatternsSection, package).side_px
+
+    def notes(self, package: Package) -> list[str]:
+        """The patterns that are never found."""
+        section = read_section(PatternsSection, package)
+        return [
+            f"package {package.name!r}: {line}" for line in never_found(section.patterns, section.thresholds)
+        ]
 
     def scoring(self, package: Package) -> PatternScoring:
         """Compares found patterns with those that are shown."""

@@ -112,6 +112,19 @@ def test_a_name_that_is_not_text_refuses_the_plan_with_a_step_that_helps() -> No
         assert any("2 image files are left out" in text for text in plan.summary.warnings)
 
 
+def test_a_role_with_another_channel_than_that_of_its_own_name_is_told() -> None:
+    store = store_of([f"Time1_p_A01_s1_w1{name}.tif" for name in ("nuclei", "actin")])
+    pattern = RunConfig.model_validate(
+        {"layout": {"kind": "pattern", "pattern": r"(?P<well>A01)_s1_w1(?P<channel>[a-z]+)\.tif$"}}
+    )
+    for channel, told in (("actin", 1), ("nuclei", 0)):
+        with plan_of(store, pattern.model_copy(update={"channels": {"nuclei": channel}})) as plan:
+            lines = [line for line in plan.summary.warnings if "are they mixed up?" in line]
+        assert lines == told * [
+            "the role 'nuclei' has the channel 'actin', though there is a channel 'nuclei': are they mixed up?"
+        ]
+
+
 def test_a_channel_that_is_looked_for_within_files_is_said_so() -> None:
     with plan_of(store_of(["a.tif", "b.tif"]), RunConfig(channels={"nuclei": "DAPI"})) as plan:
         assert any("'DAPI' is looked for in each file" in text for text in plan.summary.warnings)

@@ -59,6 +59,32 @@ def test_groups_and_splits_of_the_table_are_kept(tmp_path: Path) -> None:
         lesson_of(config)
 
 
+def test_too_few_images_to_fit_thresholds_on_are_told_before_the_training(tmp_path: Path) -> None:
+    config = tiny_patterns(tmp_path, images=16)
+    with pytest.raises(
+        ConfigFault,
+        match=r"[1-4] of 16 images are left to fit thresholds on, 5 or more expected: a larger data.fit_share \(0.25",
+    ):
+        lesson_of(config)
+
+
+def test_images_whose_split_is_in_no_part_are_told(tmp_path: Path) -> None:
+    config = tiny_patterns(tmp_path)
+    table = tmp_path / "made" / "patterns.csv"
+    rows = table.read_text().splitlines()[1:]
+    splits = ("val", "train", "train", "test")
+    lines = [f"{row},{splits[number % 4]}" for number, row in enumerate(rows)]
+    table.write_text("\n".join(["Id,Target,split", *lines, ""]))
+    said: list[str] = []
+    PatternsLearning().load(config, said.append)
+    assert any(line.startswith("data: 20 images of the split 'test' are in no part") for line in said)
+    table.write_text(table.read_text().replace(",val\n", ",Val\n"))
+    with pytest.raises(
+        ConfigFault, match=r"row 2 \(.*\): split 'Val'; 'train' or 'val' expected; did you mean 'val'"
+    ):
+        lesson_of(config)
+
+
 def test_copies_of_an_image_are_on_one_side_of_the_split(tmp_path: Path) -> None:
     config = tiny_patterns(tmp_path)
     folder = tmp_path / "made"

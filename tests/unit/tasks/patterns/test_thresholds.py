@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.tasks.patterns.fit import fit_thresholds, shrunk
 from cellcount_core.tasks.patterns.score import (
+    NEVER,
     PatternScoring,
     at_thresholds,
     bootstrap_macro_f1,
@@ -49,12 +50,20 @@ def test_the_thresholds_of_rare_patterns_are_nearer_to_the_common_one() -> None:
     assert fit_thresholds(chances, shown).strength > 0
 
 
-def test_a_pattern_without_images_has_the_common_threshold() -> None:
+def test_a_pattern_without_images_is_never_found() -> None:
     chances, shown = drawn(400, 3)
     shown[:, 4] = False
     fitted = fit_thresholds(chances, shown)
     assert fitted.shown[4] == 0
-    assert fitted.values[4] == pytest.approx(fitted.common, abs=1e-4)
+    assert fitted.values[4] == NEVER
+    assert not at_thresholds(np.ones_like(chances), fitted.values)[:, 4].any()
+
+
+def test_patterns_that_are_never_found_are_told_with_the_figures() -> None:
+    scoring = PatternScoring(("dots", "rings"), (0.4, NEVER))
+    never = "never found, since no image that thresholds were fitted to shows them: rings"
+    assert scoring.words([]) == [never]
+    assert scoring.words([scoring.score(truth("a", "dots"), found(("dots",), (0.45, 0.99)))])[0] == never
 
 
 def test_a_rare_pattern_is_never_said_to_be_nowhere() -> None:
