@@ -25,6 +25,7 @@ import yaml
 
 from benchmarks.record import write_section
 from cellcount_core.demo.patterns import CHANNELS, NAMES, STRONG, WEAK, write_patterns
+from cellcount_core.domain.errors import RunFault
 from cellcount_core.labelled.patterns import STRUCTURES, pattern_names, read_annotations
 from cellcount_core.models.package import load_package
 from cellcount_core.tasks.patterns.learn import PatternsConfig
@@ -385,7 +386,11 @@ def main() -> int:
         each.add_argument("--record", metavar="SECTION", default="")
     asked = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    code = _run(asked)
+    try:
+        code = _run(asked)
+    except RunFault as fault:
+        print(f"{parser.prog}: {fault}", file=sys.stderr)
+        return int(fault.exit_code)
     if asked.record:
         write_section(
             asked.record,

@@ -469,7 +469,9 @@ def _result(job: JobConfig, counted: Single) -> Result:
         if rows.objects is None
         else objects_table([rows.objects], run_file.schema, run_file.fingerprint),
         image=picture_of(
-            dict(islice(seen.pixels.planes.items(), len(run_file.channels))), seen.pixels.bit_max
+            dict(islice(seen.pixels.planes.items(), len(run_file.channels))),
+            seen.pixels.bit_max,
+            roles=tuple(run_file.channels),
         ),
         row=row,
         boxes=seen.found.boxes,

@@ -212,12 +212,13 @@ def report_lines(evaluation: Evaluation) -> list[str]:
     shown_names += [name for name in evaluation.figures if name not in FIGURES]
     titles = {name: meaning(name).title for name in shown_names}
     width = max([16, *map(len, titles.values())]) + 2
+    with_intervals = any(evaluation.figures[name].low is not None for name in shown_names)
     lines = [
         f"{package.name} {package.version} ({package.digest[:12]}), engine {evaluation.engine}; {diameter_words(evaluation)}",
         data_words(evaluation),
         *(f"note: {notice}" for notice in notices(evaluation)),
         "",
-        f"{'':<{width}}value (95 % interval)",
+        f"{'':<{width}}value{' (95 % interval)' if with_intervals else ''}",
     ]
     lines += [
         f"{titles[name]:<{width}}{shown_with_interval(name, evaluation.figures[name])}"

@@ -238,12 +238,21 @@ def of_roles(pixels: Pixels, roles: Sequence[str], where: str) -> Pixels:
         names = ", ".join(repr(name) for name in list(pixels.planes)[:12] if name)
         raise ConfigFault(
             f"{where}: an image of {len(pixels.planes)} channel{'s' if len(pixels.planes) > 1 else ''}{f' ({names})' if names else ''}; "
-            f"{len(roles)} expected ({', '.join(roles)})"
+            f"{len(roles)} expected ({', '.join(roles)}){_as_colours(pixels, roles)}"
         )
     named = {channel.casefold(): plane for channel, plane in pixels.planes.items()}
     wanted = [role.casefold() for role in roles]
     ordered = [named[role] for role in wanted] if set(wanted) == set(named) else pixels.planes.values()
     return replace(pixels, planes=dict(zip(roles, ordered, strict=True)))
+
+
+def _as_colours(pixels: Pixels, roles: Sequence[str]) -> str:
+    if tuple(pixels.planes) != COLOURS or len(roles) <= len(COLOURS):
+        return ""
+    return (
+        "; the file says that it holds colours, of which a fourth is transparency: write its planes as grey ones (tifffile.imwrite(…, "
+        "photometric='minisblack')), or a file for each channel"
+    )
 
 
 def file_entry(

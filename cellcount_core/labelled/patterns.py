@@ -9,6 +9,7 @@ Every fault of the annotations comes in one report, with the file, the row and t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ STRUCTURES = "structures"
 
 _SHIPPED = Path(__file__).with_name("structures.csv")
 _SHOWN = 10
+_LIKE_NUMBERS = re.compile(r"[-+\s\[\](){}.,:'\"/]*\d[-+\s\d\[\](){}.,:'\"/]*")
 
 Action = Literal["refuse", "skip"]
 """What is done about a fault: the data is refused, or what is faulty is left out (the whole image)."""
@@ -396,11 +398,14 @@ def _patterns(target: str, names: Sequence[str], tell: partial[None]) -> tuple[s
     for word in words:
         name = names[int(word)] if word.isdecimal() and int(word) < len(names) else matching(word, names)
         if name is None:
-            expected = (
-                f"numbers 0 to {len(names) - 1} expected"
-                if _is_number(word)
-                else f"a known name expected{nearest(word, names)}"
-            )
+            if _is_number(word):
+                expected = f"numbers 0 to {len(names) - 1} expected"
+            elif _LIKE_NUMBERS.fullmatch(word):
+                expected = (
+                    f"numbers 0 to {len(names) - 1} with spaces between them expected ('{len(names) - 1} 0')"
+                )
+            else:
+                expected = f"a known name expected{nearest(word, names)}"
             tell(PatternFault.UNKNOWN_PATTERN, what=f"{TARGET} {target!r} has {word!r}; {expected}")
             faulty = True
         elif name in found:

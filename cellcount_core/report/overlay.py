@@ -197,12 +197,20 @@ ROLE_COLOURS = ((0, 255, 0), (255, 0, 255), (0, 120, 255), (255, 170, 0))
 """Colours (R, G, B) of the channels of a composite, in the order of the roles: green and magenta, which readers with any colour vision
 tell apart, and white where both are bright."""
 
+NAMED_COLOURS = {
+    "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 110, 255), "yellow": (255, 255, 0), "magenta": (255, 0, 255), "cyan": (0, 255, 255),
+}  # fmt: skip
+"""Colours (R, G, B) of roles that are called after colours: drawn in another one, they would be mistaken for each other."""
+
 
 def picture_of(
-    planes: Mapping[str, NDArray[np.generic]], bit_max: int = 0, full: Mapping[str, float] | None = None
+    planes: Mapping[str, NDArray[np.generic]],
+    bit_max: int = 0,
+    full: Mapping[str, float] | None = None,
+    roles: Sequence[str] = (),
 ) -> NDArray[np.generic]:
     """What is drawn of counted planes (H, W) by name: a single one as it is; red, green and blue as their colours (H, W, 3) uint8; others,
-    of several roles, as a composite (H, W, 3) uint8 in `ROLE_COLOURS`.
+    of several roles, as a composite (H, W, 3) uint8 in the colours of the `roles` of the planes, in order (see `role_colours`).
 
     `bit_max` is the largest value that a pixel can have; 0 if there is none. In a composite a plane has its full colour so far
     above its background as `full` says (raw units); without it at the bright end of its objects.
@@ -210,17 +218,19 @@ def picture_of(
     if len(planes) == 1:
         return next(iter(planes.values()))
     if set(planes) != set(COLOURS):
-        return _composite(planes, full or {})
+        return _composite(planes, full or {}, role_colours(roles or tuple(planes)))
     most = bit_max or max(1.0, *(float(plane.max(initial=0)) for plane in planes.values()))
     shares = [np.clip(planes[name].astype(np.float32) / np.float32(most), 0, 1) for name in COLOURS]
     return np.asarray(np.rint(255 * np.stack(shares, axis=-1)), np.uint8)
 
 
-def _composite(planes: Mapping[str, NDArray[np.generic]], full: Mapping[str, float]) -> NDArray[np.uint8]:
+def _composite(
+    planes: Mapping[str, NDArray[np.generic]], full: Mapping[str, float], colours: Sequence[tuple[int, ...]]
+) -> NDArray[np.uint8]:
     picture = np.zeros((*next(iter(planes.values())).shape, 3), np.uint8)
-    for place, (name, plane) in enumerate(planes.items()):
+    for colour, (name, plane) in zip(colours, planes.items(), strict=True):
         light = _light(plane, full.get(name)).astype(np.uint16)
-        for axis, most in enumerate(role_colour(place)):
+        for axis, most in enumerate(colour):
             if most:
                 share = (light * np.uint16(most) // 255).astype(np.uint8)
                 np.maximum(picture[..., axis], share, out=picture[..., axis])
@@ -238,20 +248,21 @@ def _light(plane: NDArray[np.generic], full: float | None) -> NDArray[np.uint8]:
     return np.asarray(np.rint(255.0 * share**_GAMMA), np.uint8)
 
 
-def role_colour(place: int) -> tuple[int, int, int]:
-    """The colour (R, G, B) in a composite of the role at this place."""
-    return ROLE_COLOURS[place % len(ROLE_COLOURS)]
+def role_colours(roles: Sequence[str]) -> list[tuple[int, int, int]]:
+    """The colours (R, G, B) of roles in a composite: their own if all are called after colours, else by their places."""
+    names = [role.casefold() for role in roles]
+    if set(names) <= set(NAMED_COLOURS):
+        return [NAMED_COLOURS[name] for name in names]
+    return [ROLE_COLOURS[place % len(ROLE_COLOURS)] for place in range(len(names))]
 
 
 def roles_legend(channels: Mapping[str, str]) -> tuple[LegendEntry, ...]:
     """What the colours of a composite stand for, from the channel of each role; () if the picture is no composite."""
-    if len(set(channels.values())) < 2 or set(channels) == set(COLOURS):
+    if len(set(channels.values())) < 2 or set(channels.values()) == set(COLOURS):
         return ()
     return tuple(
-        LegendEntry(
-            f"stain: {role} ({name})" if name and name != role else f"stain: {role}", None, role_colour(place)
-        )
-        for place, (role, name) in enumerate(channels.items())
+        LegendEntry(f"stain: {role} ({name})" if name and name != role else f"stain: {role}", None, colour)
+        for colour, (role, name) in zip(role_colours(tuple(channels)), channels.items(), strict=True)
     )
 
 

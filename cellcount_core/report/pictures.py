@@ -105,7 +105,7 @@ def _overlays(
             case Seen():
                 layer = Layer(seen.labels, seen.found.boxes, seen.found.classes, run.schema.classes)
                 full = _full(run, config, field.key.plate)
-                image = overlay_image(picture_of(seen.planes, seen.bit_max, full), layer)
+                image = overlay_image(picture_of(seen.planes, seen.bit_max, full, tuple(run.channels)), layer)
                 classes += [] if seen.found.classes is None else [seen.found.classes]
                 tiles.append(SheetTile(title, image))
                 files[_file_key(field.key)] = overlay_png(

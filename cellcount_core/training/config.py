@@ -217,8 +217,12 @@ class TrainConfig(Section):
     def _fits_together(self) -> TrainConfig:
         if self.kinds and self.data.kind not in self.kinds:
             raise ValueError(f"data.kind: {self.data.kind!r} is unknown{nearest(self.data.kind, self.kinds)}")
-        if (self.steps > 0) == (self.epochs > 0):
-            raise ValueError("give either steps or epochs (a number above 0)")
+        if self.steps and self.epochs:
+            raise ValueError(
+                f"steps ({self.steps}) and epochs ({self.epochs}) are both set: one of them expected; 0 takes the other back (--set epochs=0)"
+            )
+        if not self.steps and not self.epochs:
+            raise ValueError("neither steps nor epochs is set: one of them expected (a number above 0)")
         if self.network:
             self._network_fits()
         elif not self.start_from:

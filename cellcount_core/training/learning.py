@@ -280,7 +280,7 @@ def split_images(
         f"data: {listing.path}: layout {listing.kind!r}, {len(train) + len(fit) + len(validation)} images; {how}"
     )
     if splits:
-        asked = {data.split, data.fit_split, data.validation_split}
+        asked = {data.split, data.fit_split, data.validation_split} - {""}
         of_modality = choose(listing, "", data.modality)
         report_left_out([entry.split for entry in of_modality if entry.split not in asked], report)
     whole = [image for image in fit if image.id not in data.partial]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.patterns import Speed, draw_speed, draw_weights, statistics
+from benchmarks.patterns import Speed, draw_speed, draw_weights, main, statistics
 from cellcount_core.demo.patterns import NAMES, TABLE, PatternScene, write_patterns
 
 
@@ -34,3 +34,13 @@ def test_speeds_and_weights_are_drawn(tmp_path: Path) -> None:
     kernels = {"first": np.linspace(-1, 1, 50), "features": np.zeros(3)}
     draw_weights({"without": kernels, "with": kernels}, tmp_path / "weights.png")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("speed.png", "weights.png"))
+
+
+def test_a_table_that_is_not_there_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["patterns", "statistics", str(tmp_path / "gone.csv")])
+    assert main() == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"patterns: {tmp_path / 'gone.csv'}: cannot be read: No such file or directory"
+    ]

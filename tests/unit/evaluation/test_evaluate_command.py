@@ -241,6 +241,7 @@ def test_what_is_left_out_of_patterns_is_told(tmp_path: Path, capsys: pytest.Cap
     (data / "truth.csv").write_text("Id,Target\na,bright\nb,broad\nc,brite\nd,bright\n")
     assert run(data, tmp_path / "out", "--skip-faulty", package=str(package)) == ExitCode.OK
     printed = capsys.readouterr().out
+    assert "value\n" in printed
     assert f"note: 2 of 4 rows of {data / 'truth.csv'} are left" in printed
     assert "note: left out: 1 x unknown_pattern: a pattern that is none of the known ones" in printed
     assert "note: left out: 1 x no_image: an Id without an image" in printed

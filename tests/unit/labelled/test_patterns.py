@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.patterns import (
@@ -77,6 +78,9 @@ def test_the_channels_may_lie_in_one_file_and_the_images_in_a_folder_of_their_ow
         ("Id,Target\na,0 28\nb,1\n", "row 2 (a): Target '0 28' has '28'; numbers 0 to 2 expected"),
         ("Id,Target\na,-1\nb,1\n", "row 2 (a): Target '-1' has '-1'; numbers 0 to 2 expected"),
         ("Id,Target\na,ring\nb,1\n", "row 2 (a): Target 'ring' has 'ring'; a known name expected; did you mean 'rings'"),
+        ('Id,Target\na,"0,1"\nb,1\n', "row 2 (a): Target '0,1' has '0,1'; numbers 0 to 2 with spaces between them expected ('2 0')"),
+        ('Id,Target\na,"[0, 1]"\nb,1\n', "has '[0, 1]'; numbers 0 to 2 with spaces between them expected"),
+        ("Id,Target\na,1.0 2.0\nb,1\n", "has '1.0 2.0'; numbers 0 to 2 with spaces between them expected"),
         ("Id,Target\na,0\nb,\n", "row 3 (b): Target is empty"),
         ("Id,Target\na,0 0\nb,1\n", "row 2 (a): Target '0 0' names 'dots' twice"),
         ("Id,Target\na,0\nb,1\na,2\n", "train.csv: a: rows 2 and 4"),
@@ -117,6 +121,19 @@ def test_a_split_that_is_no_part_is_told(tmp_path: Path) -> None:
     left = list_patterns(folder, ROLES, NAMES, splits=("train", "val"), policy=skipping(["unknown_split"]))
     assert [entry.id for entry in left.entries] == ["b", "c"]
     assert len(list_patterns(folder, ROLES, NAMES).entries) == 4
+
+
+def test_planes_that_are_tagged_as_colours_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    roles = ("red", "green", "blue", "yellow")
+    (tmp_path / "train.csv").write_text("Id,Target\na,0\n")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((4, 48, 48), np.uint8), photometric="rgb", planarconfig="separate"
+    )
+    [entry] = list_patterns(tmp_path, roles, NAMES).entries
+    with pytest.raises(ConfigFault, match=r"a.tif: an image of 3 channels .* photometric='minisblack'"):
+        _ = entry.load(roles).planes
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 48, 48), np.uint8), photometric="minisblack")
+    assert list(entry.of_group("b").load(roles).planes) == list(roles)
 
 
 def test_two_files_of_one_channel_are_told(tmp_path: Path) -> None:

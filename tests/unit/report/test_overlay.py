@@ -278,6 +278,21 @@ def test_channels_of_several_roles_are_shown_together_each_in_its_colour() -> No
     assert np.median(spilled[labels == 0]) == 0
 
 
+def test_roles_called_after_colours_are_shown_in_them() -> None:
+    plane, labels = two_halves()
+    dark = np.random.default_rng(2).normal(300, 5, plane.shape).astype(np.uint16)
+    roles = ("red", "green", "blue", "yellow")
+    for place, colour in enumerate(((1, 0, 0), (0, 1, 0), None, (1, 1, 0))):
+        picture = picture_of({f"w{at}": plane if at == place else dark for at in range(4)}, roles=roles)
+        if colour is not None:
+            assert ((np.median(picture[labels == 1], axis=0) > 150) == np.array(colour, bool)).all()
+    legend = roles_legend(dict(zip(roles, ("w1", "w2", "w3", "w4"), strict=True)))
+    assert [(entry.text, entry.colour) for entry in legend][::3] == [
+        ("stain: red (w1)", (255, 0, 0)),
+        ("stain: yellow (w4)", (255, 255, 0)),
+    ]
+
+
 def test_the_sheet_says_what_its_colours_stand_for() -> None:
     stains = roles_legend({"all": "w1", "dead": "w2"})
     assert [entry.text for entry in stains] == ["stain: all (w1)", "stain: dead (w2)"]

@@ -61,8 +61,11 @@ def test_the_shipped_networks_tiles_need_a_modest_overlap() -> None:
     ("changes", "said"),
     [
         ({"stepz": 3}, "stepz"),
-        ({"epochs": 2}, "either steps or epochs"),
-        ({"steps": 0}, "either steps or epochs"),
+        (
+            {"epochs": 2},
+            "are both set: one of them expected; 0 takes the other back",
+        ),
+        ({"steps": 0}, "neither steps nor epochs is set"),
         ({"crop_px": 65}, "multiple of the network's stride 4"),
         ({"maps": ["distance", "foreground"]}, "begin with 'foreground'"),
         ({"maps": ["foreground"], "network": {**NETWORK, "outputs": 1}}, "needs the map 'distance'"),
