@@ -339,7 +339,7 @@ def _rows(table: Path) -> list[TableRow]:
     for column in (ID, TARGET):
         if column not in header:
             raise ConfigFault(
-                f"{table}: no column {column!r}{nearest(column, header)}; its columns are {', '.join(map(repr, header))}"
+                f"{table}: no column {column!r}{likely(column, header)}; its columns are {', '.join(map(repr, header))}"
             )
     if not rows:
         raise ConfigFault(f"{table}: no row below the header; a row an image expected")

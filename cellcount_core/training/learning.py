@@ -292,7 +292,7 @@ def report_left_out(splits: Sequence[str], report: Say) -> None:
     for split, number in sorted(Counter(splits).items()):
         what = f"of the split {split!r}" if split else "without a split"
         report(
-            f"data: {number:,} images {what} are in no part (data.split, data.fit_split and data.validation_split name the parts)"
+            f"data: images in no part, {what}: {number:,} (data.split, data.fit_split and data.validation_split name the parts)"
         )
 
 

@@ -86,3 +86,15 @@ def test_where_nothing_is_set_aside_thresholds_are_fitted_on_what_trains_and_val
 def test_too_few_images_to_train_and_to_measure_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigFault, match="1 images leave none to train on"):
         load_lesson(write_table(tmp_path, ["i.png,label.png"], "image,label"))
+
+
+def test_images_that_are_in_no_part_are_told(tmp_path: Path) -> None:
+    rows = [f"{n}.png,label.png,g{n},{'val' if n % 2 else 'train'}" for n in range(8)]
+    config = write_table(tmp_path, [*rows, "8.png,label.png,g8,trian", "9.png,label.png,g9,"])
+    said: list[str] = []
+    load_lesson(config, report=said.append)
+    left = [line.partition(" (")[0] for line in said if "no part" in line]
+    assert left == [
+        "data: images in no part, without a split: 1",
+        "data: images in no part, of the split 'trian': 1",
+    ]

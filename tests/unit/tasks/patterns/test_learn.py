@@ -77,7 +77,7 @@ def test_images_whose_split_is_in_no_part_are_told(tmp_path: Path) -> None:
     table.write_text("\n".join(["Id,Target,split", *lines, ""]))
     said: list[str] = []
     PatternsLearning().load(config, said.append)
-    assert any(line.startswith("data: 20 images of the split 'test' are in no part") for line in said)
+    assert any(line.startswith("data: images in no part, of the split 'test': 20") for line in said)
     table.write_text(table.read_text().replace(",val\n", ",Val\n"))
     with pytest.raises(
         ConfigFault, match=r"row 2 \(.*\): split 'Val'; 'train' or 'val' expected; did you mean 'val'"
