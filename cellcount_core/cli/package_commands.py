@@ -173,7 +173,9 @@ def evaluate(
     table: Annotated[
         Path | None,
         typer.Option(
-            "--table", metavar="CSV", help="Boxes: a table with the split, group or modality of each `image`."
+            "--table",
+            metavar="CSV",
+            help="Boxes: a table with the split, group or modality of each `image`. Patterns: the table, if it does not lie beside the images.",
         ),
     ] = None,
     beside: Annotated[
