@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -255,3 +255,13 @@ class TrainConfig(Section):
             raise ValueError(
                 f"crop_px: a multiple of the network's stride {total} expected (got {self.crop_px})"
             )
+
+
+Own = TypeVar("Own", bound=TrainConfig)
+
+
+def own_settings(config: TrainConfig, expected: type[Own]) -> Own:
+    """The settings of a task's own class, in which its `Learning` was given them. Raises TypeError for those of another task."""
+    if not isinstance(config, expected):
+        raise TypeError(f"{expected.__name__} expected (got {type(config).__name__})")
+    return config

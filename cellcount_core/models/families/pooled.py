@@ -247,7 +247,7 @@ def load_backbone(network: keras.Model, name: str, weights: str) -> None:
         given = getattr(keras.applications, name)(
             include_top=False, weights="imagenet", input_shape=(None, None, 3)
         )
-    except Exception as error:
+    except Exception as error:  # Keras raises Exception itself where a download fails, and others for what stands in its cache
         raise ModelFault(
             f"backbone_weights: those of {name} for imagenet are neither in the cache of Keras ({keras.config.keras_home()}/models) nor can they be "
             f"fetched here ({str(error).splitlines()[0]:.160}); give the path of a file of weights without the last layers (…_notop.h5)"

@@ -43,7 +43,7 @@ from cellcount_core.tasks.boxes.targets import (
 )
 from cellcount_core.tasks.matching import THRESHOLDS, ImageScore, Report, match_with_iou
 from cellcount_core.tasks.task import CanvasMaps, Shape
-from cellcount_core.training.config import BoxDataConfig, TrainConfig
+from cellcount_core.training.config import BoxDataConfig, TrainConfig, own_settings
 from cellcount_core.training.fit import fit_domain, fit_interval
 from cellcount_core.training.learning import Example, Images, Loss, Say, chances, split_images
 from cellcount_core.training.start import start_package
@@ -97,12 +97,6 @@ class BoxesConfig(TrainConfig):
         return maps_of(self.classes)
 
 
-def _own(config: TrainConfig) -> BoxesConfig:
-    if not isinstance(config, BoxesConfig):
-        raise TypeError(f"settings of the task 'boxes' expected (got {type(config).__name__})")
-    return config
-
-
 class BoxesLearning:
     """How networks that find boxes are trained."""
 
@@ -110,7 +104,7 @@ class BoxesLearning:
 
     def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
         """The classes of the package, which the configuration must name too."""
-        asked, classes = _own(config).classes, boxes_section(package).classes
+        asked, classes = own_settings(config, BoxesConfig).classes, boxes_section(package).classes
         if asked != classes:
             raise ConfigFault(
                 f"start_from: package {package.name!r} tells {list(classes)}, the configuration asks for {list(asked)}: "
@@ -120,15 +114,17 @@ class BoxesLearning:
 
     def load(self, config: TrainConfig, report: Say) -> BoxLesson:
         """Read and split images with boxes in any format of `labelled.boxes`."""
-        return BoxLesson(_own(config), boxed_images(_own(config), report))
+        own = own_settings(config, BoxesConfig)
+        return BoxLesson(own, boxed_images(own, report))
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """See `make_loss`."""
-        return make_loss(_own(config).loss, len(_own(config).classes), parts)
+        own = own_settings(config, BoxesConfig)
+        return make_loss(own.loss, len(own.classes), parts)
 
     def first_chance(self, config: TrainConfig) -> Mapping[int, float]:
         """Centres are rare."""
-        return dict.fromkeys(range(len(_own(config).classes)), _RARE)
+        return dict.fromkeys(range(len(own_settings(config, BoxesConfig).classes)), _RARE)
 
     def metric(self) -> Loss:
         """The share of centres that are found."""

@@ -27,7 +27,7 @@ from cellcount_core.models.package import Package
 from cellcount_core.pipeline.maps import levels
 from cellcount_core.tasks.classes.task import COLUMN, ClassesSection, tempered
 from cellcount_core.tasks.task import read_section
-from cellcount_core.training.config import DataConfig, TrainConfig
+from cellcount_core.training.config import DataConfig, TrainConfig, own_settings
 from cellcount_core.training.learning import Images, Loss, Say, split_images
 from cellcount_core.training.told_classes import ToldClasses, shown_places, write_told
 from cellcount_core.training.watching import read_curve
@@ -87,12 +87,6 @@ class ClassesConfig(WholeConfig):
         return self.classes
 
 
-def _own(config: TrainConfig) -> ClassesConfig:
-    if not isinstance(config, ClassesConfig):
-        raise TypeError(f"settings of the task 'classes' expected (got {type(config).__name__})")
-    return config
-
-
 class ClassesLearning:
     """How networks that tell classes are trained."""
 
@@ -100,7 +94,7 @@ class ClassesLearning:
 
     def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
         """The classes and the side of the package, which the configuration must name too."""
-        section, own = read_section(ClassesSection, package), _own(config)
+        section, own = read_section(ClassesSection, package), own_settings(config, ClassesConfig)
         asked = (own.classes, own.crop_px, own.tile_px)
         if asked != (section.classes, section.side_px, section.tile_px):
             raise ConfigFault(
@@ -111,7 +105,7 @@ class ClassesLearning:
 
     def load(self, config: TrainConfig, report: Say) -> ClassLesson:
         """List and split images with a class. Raises ConfigFault if the data is faulty, or its classes are not the settings'."""
-        own = _own(config)
+        own = own_settings(config, ClassesConfig)
         path, entries = listed_images(own, report)
         images = split_images(own, Listing(path, own.data.kind, tuple(entries)), report, stratum=class_of)
         leaks = leaks_of(own, images, report)

@@ -40,7 +40,7 @@ from cellcount_core.tasks.matching import Report
 from cellcount_core.tasks.object_size.looks import SIZE
 from cellcount_core.tasks.task import CanvasMaps
 from cellcount_core.training.augment import draw_crop
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.config import TrainConfig, own_settings
 from cellcount_core.training.learning import Example, Images, Loss, Say, chances, split_images
 from cellcount_core.training.start import start_package
 from cellcount_core.training.variants import busiest, calibration_tiles
@@ -72,12 +72,6 @@ class InstancesConfig(TrainConfig):
         return self
 
 
-def _own(config: TrainConfig) -> InstancesConfig:
-    if not isinstance(config, InstancesConfig):
-        raise TypeError(f"settings of the task 'instances' expected (got {type(config).__name__})")
-    return config
-
-
 class InstancesLearning:
     """How networks that find objects are trained."""
 
@@ -85,7 +79,7 @@ class InstancesLearning:
 
     def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
         """Maps and kind of separator of the package."""
-        asked = _own(config)
+        asked = own_settings(config, InstancesConfig)
         if "maps" in config.model_fields_set and asked.maps != package.maps:
             raise ConfigFault(
                 f"start_from: package {package.name!r} has the maps {list(package.maps)}, the configuration asks for {list(asked.maps)}: "
@@ -96,11 +90,12 @@ class InstancesLearning:
     def load(self, config: TrainConfig, report: Say) -> LabelLesson:
         """Read and split labelled images in any layout of `labelled/`."""
         listing = list_labelled(config.data.resolved(), config.data.kind, config.input.channels)
-        return LabelLesson(_own(config), split_images(config, listing, report))
+        return LabelLesson(own_settings(config, InstancesConfig), split_images(config, listing, report))
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """See `make_loss`."""
-        return make_loss(_own(config).loss, _own(config).maps, parts)
+        own = own_settings(config, InstancesConfig)
+        return make_loss(own.loss, own.maps, parts)
 
     def first_chance(self, _: TrainConfig) -> Mapping[int, float]:
         """None: about as many pixels are objects as are not."""

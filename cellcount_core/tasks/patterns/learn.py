@@ -31,7 +31,7 @@ from cellcount_core.tasks.patterns.fit import FEWEST_IMAGES, fit_thresholds
 from cellcount_core.tasks.patterns.score import FLAT, Shown, at_thresholds, flat, macro_f1, never_found
 from cellcount_core.tasks.patterns.task import PatternsSection
 from cellcount_core.tasks.task import read_section
-from cellcount_core.training.config import DataConfig, TrainConfig
+from cellcount_core.training.config import DataConfig, TrainConfig, own_settings
 from cellcount_core.training.learning import Images, Loss, Say, report_left_out
 from cellcount_core.training.stratify import stratified_folds, stratified_parts
 from cellcount_core.training.whole import WholeConfig, WholeLesson, vectors_of
@@ -127,12 +127,6 @@ class PatternsConfig(WholeConfig):
         return self.patterns
 
 
-def _own(config: TrainConfig) -> PatternsConfig:
-    if not isinstance(config, PatternsConfig):
-        raise TypeError(f"settings of the task 'patterns' expected (got {type(config).__name__})")
-    return config
-
-
 class PatternsLearning:
     """How networks that tell patterns are trained."""
 
@@ -140,7 +134,7 @@ class PatternsLearning:
 
     def taken(self, config: TrainConfig, package: Package) -> Mapping[str, object]:
         """The patterns and the side of the package, which the configuration must name too."""
-        section, own = read_section(PatternsSection, package), _own(config)
+        section, own = read_section(PatternsSection, package), own_settings(config, PatternsConfig)
         if (own.patterns, own.crop_px) != (section.patterns, section.side_px):
             raise ConfigFault(
                 f"start_from: package {package.name!r} tells {len(section.patterns)} patterns ({section.patterns[0]!r}, …) in images of "
@@ -150,7 +144,7 @@ class PatternsLearning:
 
     def load(self, config: TrainConfig, report: Say) -> PatternLesson:
         """List and split the images of a table of patterns. Raises ConfigFault with all faults of the annotations that are refused."""
-        own = _own(config)
+        own = own_settings(config, PatternsConfig)
         data = own.data.listed(own.input.channels, own.patterns)
         for line in data.report.lines():
             report(line)
@@ -160,7 +154,7 @@ class PatternsLearning:
         """Cross-entropy, focal if it is asked for, of targets (B, 2 K): what is shown, and how much the error weighs; with logits (B, K)."""
         from keras import ops
 
-        own = _own(config).loss
+        own = own_settings(config, PatternsConfig).loss
         focusing = own.focusing if own.kind == "focal" else 0.0
 
         def loss(targets: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
@@ -176,7 +170,7 @@ class PatternsLearning:
 
     def first_chance(self, config: TrainConfig) -> Mapping[int, float]:
         """Most patterns are rare."""
-        return dict.fromkeys(range(len(_own(config).patterns)), 0.05)
+        return dict.fromkeys(range(len(own_settings(config, PatternsConfig).patterns)), 0.05)
 
     def metric(self) -> Loss:
         """Micro F1 at a probability of 0.5."""

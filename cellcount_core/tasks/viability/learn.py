@@ -15,7 +15,7 @@ from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.tasks.boxes.learn import BoxesConfig, BoxesLearning, BoxLesson, boxed_images
 from cellcount_core.tasks.viability.columns import DEAD, LIVE
-from cellcount_core.training.config import TrainConfig
+from cellcount_core.training.config import TrainConfig, own_settings
 from cellcount_core.training.learning import Images, Say
 
 
@@ -44,12 +44,6 @@ class ViabilityTraining(BoxesConfig):
         return self
 
 
-def _own(config: TrainConfig) -> ViabilityTraining:
-    if not isinstance(config, ViabilityTraining):
-        raise TypeError(f"settings of the task 'viability' expected (got {type(config).__name__})")
-    return config
-
-
 class ViabilityLearning(BoxesLearning):
     """How networks that tell viability by the picture are trained."""
 
@@ -61,7 +55,10 @@ class ViabilityLearning(BoxesLearning):
 
     def load(self, config: TrainConfig, report: Say) -> ViabilityLesson:
         """Read and split images with boxes in any format of `labelled.boxes`."""
-        return ViabilityLesson(_own(config), boxed_images(_own(config), report))
+        return ViabilityLesson(
+            own_settings(config, ViabilityTraining),
+            boxed_images(own_settings(config, ViabilityTraining), report),
+        )
 
 
 class ViabilityLesson(BoxLesson):
