@@ -102,7 +102,7 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     package = find_package(job.run.model.package)
     source = open_job_input(job)
     output = open_job_output(job, source)
-    kept = stored_run(output, job.run, planned_model(package, job.run.model.engine).identity)
+    kept = stored_run(output, job.run, identity_of(package, job.run.model.engine))
     if kept is None:
         refuse_misfits(package, job.run)
     # What can be wrong with the input or the output is told before a cluster is started, which takes many seconds.
@@ -161,19 +161,31 @@ def _finders(
     )
 
 
+def identity_of(package: Package, engine: str) -> ModelIdentity:
+    """What a run's fingerprint says of a package and the engine that runs it."""
+    return ModelIdentity(package.name, package.version, package.digest, engine)
+
+
 def planned_model(package: Package, engine: str, kept: RunFile | None = None) -> PlannedModel:
     """What planning needs to know about a package. A run that is resumed keeps the schema it was planned with."""
-    from cellcount_core.tasks.task import notes_of
-
-    identity = ModelIdentity(package.name, package.version, package.digest, engine)
     return PlannedModel(
-        identity,
+        identity_of(package, engine),
         package.input.channels,
         schema_of(package, kept),
         package.input.diameter_px is None,
         distrust(package.name, package.accuracy),
-        notes_of(package),
+        told_by_task(package, kept),
     )
+
+
+def told_by_task(package: Package, kept: RunFile | None) -> tuple[str, ...]:
+    """What the package's task tells of it before it counts. Nothing for a run that is there already, which told it when it was planned:
+    a finished run loads nothing that counts."""
+    if kept is not None:
+        return ()
+    from cellcount_core.tasks.task import notes_of
+
+    return notes_of(package)
 
 
 def schema_of(package: Package, kept: RunFile | None) -> Callable[[tuple[str, ...], tuple[str, ...]], Schema]:

@@ -61,7 +61,7 @@ from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import own_threads
-from cellcount_core.runners.job import JobResult, ending, run_job, schema_of
+from cellcount_core.runners.job import JobResult, ending, run_job, schema_of, told_by_task
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_job_input, open_job_output, storage_options
 from cellcount_core.runners.retry import count_again
@@ -139,15 +139,13 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
         numbers = _numbers_for_new_plates(
             kept, number_finder(job.run, package, source, own_threads(job), events.stage)
         )
-        from cellcount_core.tasks.task import notes_of
-
         planned = PlannedModel(
             kept.model,
             package.input.channels,
             schema_of(package, kept),
             package.input.diameter_px is None,
             distrust(package.name, package.accuracy),
-            notes_of(package),
+            told_by_task(package, None),
         )
         limits = shard_limits(job.execution)
         with plan_survey(seen, planned, limits, find_sizes, before, numbers) as plan:
