@@ -109,12 +109,14 @@ class Sidecar:
     """A metadata file. It describes the plates whose files lie below `folder` (the `Parsed.folder` of their images).
 
     Files with the same `folder` and `name` are copies of each other, and the first is read: some instruments put a copy into each
-    subfolder. A file of more than `most_bytes` is not read.
+    subfolder. A copy that says otherwise is told, unless they are not `alike`: each then states the same of the plate, and other things of
+    its own. A file of more than `most_bytes` is not read.
     """
 
     folder: str
     name: str
     most_bytes: int = 128 * 2**20
+    alike: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +143,22 @@ NO_TRAITS = Traits()
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a table: the key of a file, relative to the input, and what it is."""
+    """One row of a table: the key of a file, relative to the input, and what it is.
+
+    `doubt` says, if it is not empty, why the file cannot be what the table says: its field is not counted.
+    """
 
     key: str
     parsed: Parsed
+    doubt: str = ""
 
 
 class Table(Protocol):
     """A table with one row for each file, which says what each file is and which files are expected."""
 
-    def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
-        """The rows in the table's order, streamed. Raises ConfigFault for a table that cannot be used."""
+    def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry | PlateFacts]:
+        """Yield the rows in the table's order, streamed, and what the table states of whole plates. Raises ConfigFault if the table cannot
+        be used."""
         ...
 
 

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cellcount_core.layouts.base import AnyLayoutKind, Layout, LayoutSettings
 
-NAMES = ("flat", "imagexpress", "harmony", "ome-zarr", "pattern", "table")
+NAMES = (
+    "flat",
+    "imagexpress",
+    "harmony",
+    "ome-zarr",
+    "sbs",
+    "cytation",
+    "leica",
+    "pattern",
+    "table",
+    "loaddata",
+)
 """The layouts in the order of help and documentation: values of `--layout`, and names of the modules with "_" for "-"."""
 
 

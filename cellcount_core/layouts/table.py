@@ -1,7 +1,8 @@
 """A manifest: a CSV or Parquet table with one row for each file, which says what each file is and which files are expected.
 
 File names are not interpreted: the rows of the table are joined with the listing. A file that the table names but that does not exist
-is a missing field. Files that the table does not name are ignored.
+is a missing field. Files that the table does not name are ignored. Tables with one row for each field are read by loaddata.py; both
+layouts read their file with `TableFile`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,87 @@ class TableSettings(LayoutSettings):
     columns: dict[str, str] = {}  # noqa: RUF012 (pydantic gives each section its own)
 
 
+Choose = Callable[[list[str]], Mapping[str, int]]
+"""Chooses from the names of a table's columns those to read: what they are called from here on, and their places in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A CSV or Parquet table at a `location`: a path relative to the input, or a path or URL of its own."""
+
+    location: str
+
+    def rows(
+        self, store: Store, options: StorageOptions, choose: Choose
+    ) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield where each row stands, in words, and the chosen columns of it, as text. The bytes of the table are held in memory.
+
+        A relative location is looked up in the input `store`, then on this machine. Raises ConfigFault if there is no such table, or it
+        is not one, and what `choose` raises.
+        """
+        body = self._read(store, options)
+        return self._parquet_rows(body, choose) if body[:4] == b"PAR1" else self._csv_rows(body, choose)
+
+    def _read(self, store: Store, options: StorageOptions) -> bytes:
+        try:
+            if _ELSEWHERE.match(self.location):
+                folder, name = _split_location(self.location)
+                return open_store(folder, options).get(name)
+            try:
+                return store.get(checked_key(self.location))
+            except Absent:
+                path = Path(self.location).absolute()
+                return open_store(path.parent, options).get(path.name)
+        except Absent:
+            raise ConfigFault(
+                f"run.layout.manifest: {self.location!r} is neither in the input ({store.url}) nor a file or URL of its own"
+            ) from None
+        except Denied as denied:
+            raise ConfigFault(f"run.layout.manifest: {denied}") from None
+
+    def _csv_rows(self, body: bytes, choose: Choose) -> Iterator[tuple[str, dict[str, str]]]:
+        text = io.TextIOWrapper(io.BytesIO(body), encoding=ENCODING, newline="")
+        try:
+            first = text.readline()
+            header = columns_of(first)
+            used = choose(header)
+            reader = csv.reader(text, delimiter=delimiter_of(first), strict=True)
+            for row in reader:
+                where = f"{self.location}: line {reader.line_num + 1}"
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ConfigFault(f"{where}: has {len(row)} values, the header has {len(header)} columns")
+                yield where, {ours: row[index].strip() for ours, index in used.items()}
+        except UnicodeDecodeError as error:
+            raise ConfigFault(f"{self.location}: neither Parquet nor UTF-8 text: {error.reason}") from None
+        except csv.Error as error:
+            raise ConfigFault(f"{self.location}: not a CSV table: {error}") from None
+
+    def _parquet_rows(self, body: bytes, choose: Choose) -> Iterator[tuple[str, dict[str, str]]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            file = pq.ParquetFile(pa.BufferReader(body))
+            names = file.schema_arrow.names
+            used = choose(names)
+            number = 0
+            for batch in file.iter_batches(
+                columns=[names[index] for index in used.values()], use_threads=False
+            ):
+                values = {ours: batch.column(names[index]).to_pylist() for ours, index in used.items()}
+                for row in range(batch.num_rows):
+                    number += 1
+                    found = {ours: values[ours][row] for ours in used}
+                    yield (
+                        f"{self.location}: row {number}",
+                        {ours: "" if value is None else str(value).strip() for ours, value in found.items()},
+                    )
+        except pa.ArrowException as error:
+            raise ConfigFault(f"{self.location}: not a readable Parquet table: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class TableLayout(Layout):
     """The location of the table, and the names of its columns (`columns` maps our names to the table's). Build it with `check_manifest`."""
@@ -62,74 +144,12 @@ class TableLayout(Layout):
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry]:
         """Yield the rows in the table's order. The bytes of the table are held in memory.
 
-        A relative location is looked up in the input `store`, then on this machine. Without a column (or value), the plate is the file's
-        folder (`root` for the input itself), the well is the file's name, site and time point are 1, the plane is 0 and the channel "".
-        Wells get their two-digit form. Raises ConfigFault naming table, row and value if something cannot be used.
+        Without a column (or value), the plate is the file's folder (`root` for the input itself), the well is the file's name, site and
+        time point are 1, the plane is 0 and the channel "". Wells get their two-digit form. Raises ConfigFault naming table, row and
+        value if something cannot be used.
         """
-        for where, row in self._rows(self._read(store, options)):
+        for where, row in TableFile(self.location).rows(store, options, self._used):
             yield self._entry(where, row)
-
-    def _read(self, store: Store, options: StorageOptions) -> bytes:
-        try:
-            if _ELSEWHERE.match(self.location):
-                folder, name = _split_location(self.location)
-                return open_store(folder, options).get(name)
-            try:
-                return store.get(checked_key(self.location))
-            except Absent:
-                path = Path(self.location).absolute()
-                return open_store(path.parent, options).get(path.name)
-        except Absent:
-            raise ConfigFault(
-                f"run.layout.manifest: {self.location!r} is neither in the input ({store.url}) nor a file or URL of its own"
-            ) from None
-        except Denied as denied:
-            raise ConfigFault(f"run.layout.manifest: {denied}") from None
-
-    def _rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        return self._parquet_rows(body) if body[:4] == b"PAR1" else self._csv_rows(body)
-
-    def _csv_rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        text = io.TextIOWrapper(io.BytesIO(body), encoding=ENCODING, newline="")
-        try:
-            first = text.readline()
-            header = columns_of(first)
-            used = self._used(header)
-            reader = csv.reader(text, delimiter=delimiter_of(first), strict=True)
-            for row in reader:
-                where = f"{self.location}: line {reader.line_num + 1}"
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise ConfigFault(f"{where}: has {len(row)} values, the header has {len(header)} columns")
-                yield where, {ours: row[index].strip() for ours, index in used.items()}
-        except UnicodeDecodeError as error:
-            raise ConfigFault(f"{self.location}: neither Parquet nor UTF-8 text: {error.reason}") from None
-        except csv.Error as error:
-            raise ConfigFault(f"{self.location}: not a CSV table: {error}") from None
-
-    def _parquet_rows(self, body: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            file = pq.ParquetFile(pa.BufferReader(body))
-            names = file.schema_arrow.names
-            used = self._used(names)
-            number = 0
-            for batch in file.iter_batches(
-                columns=[names[index] for index in used.values()], use_threads=False
-            ):
-                values = {ours: batch.column(names[index]).to_pylist() for ours, index in used.items()}
-                for row in range(batch.num_rows):
-                    number += 1
-                    found = {ours: values[ours][row] for ours in used}
-                    yield (
-                        f"{self.location}: row {number}",
-                        {ours: "" if value is None else str(value).strip() for ours, value in found.items()},
-                    )
-        except pa.ArrowException as error:
-            raise ConfigFault(f"{self.location}: not a readable Parquet table: {error}") from None
 
     def _used(self, header: list[str]) -> dict[str, int]:
         used: dict[str, int] = {}
@@ -148,7 +168,7 @@ class TableLayout(Layout):
     def _entry(self, where: str, row: Mapping[str, str]) -> Entry:
         key = _key(where, row["key"])
         site, timepoint, plane = (
-            _number(where, name, row.get(name) or default)
+            whole_number(where, name, row.get(name) or default)
             for name, default in (("site", "1"), ("timepoint", "1"), ("plane", "0"))
         )
         plate = row.get("plate") or parent(key) or self.root
@@ -184,7 +204,8 @@ def _key(where: str, text: str) -> str:
         raise ConfigFault(f"{where}: {fault}") from None
 
 
-def _number(where: str, name: str, text: str) -> int:
+def whole_number(where: str, name: str, text: str) -> int:
+    """The whole number of a cell, which spreadsheets may have written as "3.0". Raises ConfigFault if it is not one."""
     whole = _WHOLE.fullmatch(text)
     if whole is None:
         raise ConfigFault(f"{where}: {name} is {text!r}, a whole number from 0 was expected")

@@ -19,6 +19,7 @@ from pathlib import Path
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import FieldFault, Reason
 from cellcount_core.domain.fields import FieldKey, Parsed
+from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.images.reader import WHOLE_LIMIT, Ranged, Reader
 from cellcount_core.layouts.base import (
     Ignored,
@@ -35,7 +36,14 @@ from cellcount_core.layouts.hint import convention
 from cellcount_core.layouts.registry import kind_of
 from cellcount_core.plan.arrays import Selected, read_arrays
 from cellcount_core.plan.derived import Suspect, judged, suspects
-from cellcount_core.plan.facts import LEADS_NOWHERE, Acquired, Facts, against_images, read_facts
+from cellcount_core.plan.facts import (
+    LEADS_NOWHERE,
+    Acquired,
+    Facts,
+    against_images,
+    joined,
+    read_facts,
+)
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
 from cellcount_core.plan.rows import RUN_ROWS, Place, Plain, Row, Sorter, row_of
 from cellcount_core.stores.base import (
@@ -147,8 +155,14 @@ def discover(
     facts = Facts()
     if (table := layout.table) is not None:
         entries = Sorter(folder, run_rows)
-        _join(store, table, key_filter(run, own_output), entries, options or StorageOptions())
+        stated = _join(store, table, key_filter(run, own_output), entries, options or StorageOptions())
         _add_named(entries, found, sorter)
+        told = {
+            (one.plate, one.folder): one for one in stated if (one.plate, one.folder) in found.acquisitions
+        }
+        notes = [f"{one.source}: {note}" for one in stated for note in one.notes]
+        facts = joined(told, found, notes)
+        facts = against_images(store, facts, (Row._make(row) for row in sorter.rows()), run.max_pixels)
     elif (arrays := layout.arrays) is not None:
         facts = read_arrays(
             store, arrays, _selected(run, own_output), found, sorter, Sorter(folder, run_rows)
@@ -359,15 +373,22 @@ def _join(
     left_out: Callable[[str], Ignored | None],
     entries: Sorter,
     options: StorageOptions,
-) -> None:
-    """Put both sides of the join into one sorter: (key, 0, size, etag) from the listing, (key, 1, field…) from the table."""
+) -> list[PlateFacts]:
+    """Put both sides of the join into one sorter: (key, 0, size, etag) from the listing, (key, 1, field…) from the table. Returns what
+    the table states of plates."""
+    stated = []
     for entry in table.entries(store, options):
-        if left_out(entry.key) is None:
-            entries.add((entry.key, _NAMED, *row_of(entry.parsed, entry.key)))
+        if isinstance(entry, PlateFacts):
+            stated.append(entry)
+        elif left_out(entry.key) is None:
+            reason = Reason.AMBIGUOUS_FILE.value if entry.doubt else ""
+            row = row_of(entry.parsed, entry.key, reason=reason, detail=entry.doubt)
+            entries.add((entry.key, _NAMED, *row))
     for batch in store.list():
         for listed in batch:
             if _is_text(listed.key):
                 entries.add((listed.key, _LISTED, listed.size, listed.etag))
+    return stated
 
 
 def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
@@ -378,14 +399,25 @@ def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
         found.files += len(listed)
         if not named:
             found.leave_out(str(key), "not named by the manifest")
+        fields = list(dict.fromkeys(row[:4] for row in named)) if len(named) > 1 else []
         for row in named:
             found.add_image(
                 Parsed(FieldKey(row.plate, row.well, row.site, row.timepoint), row.channel, row.plane)
             )
-            sorter.add(_sized(row, str(key), listed))
+            sorter.add(_of_two_fields(row, fields) if len(fields) > 1 else _sized(row, str(key), listed))
+
+
+def _of_two_fields(row: Row, fields: Sequence[Place]) -> Row:
+    """A row of a file that a table names for several fields: it shows one of them at most, and nothing says which."""
+    shown = " and ".join(f"{well} site {site} time {time}" for _, well, site, time in fields[:2])
+    return row._replace(
+        reason=Reason.AMBIGUOUS_FILE.value, detail=f"the table names it for {len(fields)} fields: {shown}"
+    )
 
 
 def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
+    if row.reason:
+        return row
     if not listed:
         return row._replace(reason=Reason.ABSENT.value, detail=_ABSENT)
     _, _, size, etag = listed[0]

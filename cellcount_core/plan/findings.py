@@ -127,6 +127,8 @@ class Findings:
         if kept == file:
             return
         self.sidecars[place] = min(file, kept)
+        if not sidecar.alike:
+            return
         copies = self.copies.setdefault(place, [])
         # Of those of one size the first are compared, of others one is enough to tell.
         if sum(each.size == max(file, kept).size for each in copies) < MOST_COPIES:

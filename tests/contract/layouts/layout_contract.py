@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 
 from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.cytation import CytationSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.leica import LeicaSettings
+from cellcount_core.layouts.loaddata import LoadDataSettings
 from cellcount_core.layouts.ome_zarr import OmeZarrSettings
 from cellcount_core.layouts.pattern import PatternSettings
+from cellcount_core.layouts.sbs import SbsSettings
 from cellcount_core.layouts.table import TableSettings
 
 What = tuple[str, str, int, int, str, int]
@@ -85,6 +89,47 @@ HARMONY = """<?xml version="1.0" encoding="utf-8"?>
 <Image Version="1"><Row>16</Row><Col>24</Col><FieldID>2</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
 <Image Version="1"><Row>16</Row><Col>24</Col><FieldID>3</FieldID><PlaneID>1</PlaneID><TimepointID>0</TimepointID><ChannelID>1</ChannelID></Image>
 </Images></EvaluationInputData>""".encode("utf-8-sig")
+
+
+def leica_field(well_x: int, field_x: int, field_y: int, job: str = "true") -> str:
+    """The record of a field in a scanning template, 100 µm apart in x and y."""
+    return (
+        f'<ScanFieldData JobId="8" SlideNo="1" WellX="{well_x}" WellY="2" FieldX="{field_x}" FieldY="{field_y}" Enabled="true" JobAssigned="{job}">'
+        f"<FieldXCoordinate>{0.01 + field_x / 10000}</FieldXCoordinate><FieldYCoordinate>{0.02 + field_y / 10000}</FieldYCoordinate></ScanFieldData>"
+    )
+
+
+LEICA = (
+    '<?xml version="1.0"?><MatrixScreenerTemplate><ScanningTemplate><Properties><CountOfWellsX>12</CountOfWellsX>'
+    "<CountOfWellsY>8</CountOfWellsY></Properties></ScanningTemplate><ScanFieldArray>"
+    + leica_field(1, 1, 1)
+    + leica_field(1, 2, 1)
+    + leica_field(1, 1, 2, "false")
+    + leica_field(3, 1, 2)
+    + "</ScanFieldArray></MatrixScreenerTemplate>"
+).encode()
+MICROMANAGER = {
+    "Summary": {
+        "ChNames": ["DAPI", "Cy5"],
+        "Frames": 1,
+        "Slices": 1,
+        "StagePositions": [
+            {
+                "label": label,
+                "defaultXYStage": "XY",
+                "subpositions": [{"stageName": "Z", "x": 1.0, "y": 0}, {"stageName": "XY", "x": x, "y": 7.0}],
+            }
+            for label, x in (
+                ("A1-Site_0", 0.0),
+                ("A1-Site_1", 100.0),
+                ("A1-Site_2", 200.0),
+                ("H12-Site_0", 9000.0),
+            )
+        ],
+    },
+    "Coords-img_channel000_position000_time000000000_z000.tif": {"channel": 0},
+    "Metadata-img_channel000_position000_time000000000_z000.tif": {"PixelSizeUm": 0.65},
+}
 ARRAY = json.dumps(
     {
         "zarr_format": 2, "shape": [2, 1, 8, 8], "chunks": [1, 1, 8, 8], "dtype": "<u2", "fill_value": 0, "order": "C",
@@ -191,6 +236,55 @@ EXAMPLES: Mapping[str, Example] = {
         sidecars=zarr_plate("p.zarr", {"B/2": ("0", "2"), "B/04": ("0",), "B/07": ()}),
         missing=(("B07", 1),),
     ),
+    "sbs": Example(
+        SbsSettings(),
+        {
+            "d/Channel 2-01-A-01-00.tif": ("d", "A01", 0, 1, "2", 0),
+            "d/Channel 2-14-B-02-03.tif": ("d", "B02", 3, 1, "2", 0),
+            "b/x_z_16/mcf-z_a01_s2_w2D5F8F51A-3E85-4358-AE51-A465AF87386F.tif": ("mcf-z", "A01", 2, 1, "2", 16),
+        },
+        beside=("d/Channel 2-01-A-01-00_cp_masks.tif", "b/x_labels/mcf-z_a01_s2.png"),
+        other_channel={"d/Channel 1-01-A-01-00.tif": ("d", "A01", 0, 1, "1", 0)},
+    ),
+    "cytation": Example(
+        CytationSettings(),
+        {
+            "P/B7_01_1_3_DAPI_001.tif": ("P", "B07", 3, 1, "DAPI", 0),
+            "P/B7_01_1_3_DAPI_002.tif": ("P", "B07", 3, 2, "DAPI", 0),
+            "P/H12_01_1_1_DAPI_001.tif": ("P", "H12", 1, 1, "DAPI", 0),
+        },
+        beside=(
+            "P/B7_01_1_3_DAPI_001_MaskNuclei.tiff",
+            "P/B7_-1_1_1_Stitched[DAPI 377,447]_001.tif",
+            "P/B7_01_1_1_Tsf[DAPI 377,447]_001.tif",
+        ),
+        other_channel={"P/B7_01_2_3_Bright Field_001.tif": ("P", "B07", 3, 1, "Bright Field", 0)},
+    ),
+    "leica": Example(
+        LeicaSettings(),
+        {
+            f"experiment--e/slide--S00/chamber--U{u:02d}--V01/field--X{x:02d}--Y{y:02d}/image--L0000--S00--U{u:02d}--V01--J08--E00--O00--X{x:02d}"
+            f"--Y{y:02d}--T0000--Z00--C00.ome.tif": ("experiment--e", well, site, 0, "C00", 0)
+            for u, x, y, well, site in ((0, 0, 0, "B01", 1001), (0, 1, 0, "B01", 1002))
+        },
+        beside=("experiment--e/slide--S00/chamber--U00--V01/stitched--U00--V01--C00.png",),
+        other_channel={
+            "experiment--e/slide--S00/chamber--U00--V01/field--X00--Y00/image--L00--S00--U00--V01--J08--E00--O00--X00--Y00--T00--Z00--C01.png": (
+                "experiment--e", "B01", 1001, 0, "C01", 0,
+            )
+        },
+        sidecars={"experiment--e/AdditionalData/{ScanningTemplate}t.xml": LEICA},
+        facts=(
+            PlateFacts(
+                folder="experiment--e", plate="experiment--e", source="experiment--e/AdditionalData/{ScanningTemplate}t.xml", rows=8, columns=12,
+                positions={
+                    ("B01", 1001): Position(10100.0, 20100.0), ("B01", 1002): Position(10200.0, 20100.0),
+                    ("B03", 2001): Position(10100.0, 20200.0),
+                },
+            ),
+        ),
+        missing=(("B03", 2001),),
+    ),
     "pattern": Example(
         PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),
         {
@@ -212,5 +306,24 @@ EXAMPLES: Mapping[str, Example] = {
             "m.csv": b"key,plate,well,site,channel\nx/3.tif,P,a2,2,DAPI\nx/gone.tif,P,B7,1,DAPI\nx/1.tif,P,A01,1,DAPI\nx/2.tif,P,A1,1,GFP\n"
         },
         missing=(("B07", 1),),
+    ),
+    "loaddata": Example(
+        LoadDataSettings(),
+        {
+            "i/P/r01c01f01p01-ch5sk1fk1fl1.tiff": ("P", "A01", 1, 1, "DNA", 0),
+            "i/P/r02c03f09p01-ch5sk1fk1fl1.tiff": ("P", "B03", 9, 1, "DNA", 0),
+        },
+        beside=("i/illum/P_IllumDNA.tif", "i/P/r01c01f01p01-ch7sk1fk1fl1.tiff"),
+        other_channel={"i/P/r01c01f01p01-ch2sk1fk1fl1.tiff": ("P", "A01", 1, 1, "AGP", 0)},
+        sidecars={
+            "load_data.csv": (
+                b"Metadata_Plate,Metadata_Well,Metadata_Site,FileName_OrigDNA,PathName_OrigDNA,FileName_OrigAGP,PathName_OrigAGP,"
+                b"FileName_IllumDNA,PathName_IllumDNA\r\n"
+                b"P,b3,9,r02c03f09p01-ch5sk1fk1fl1.tiff,s3://b/x/i/P/,r02c03f09p01-ch2sk1fk1fl1.tiff,s3://b/x/i/P/,P_IllumDNA.npy,s3://b/y\r\n"
+                b"P,A1,2,r01c01f02p01-ch5sk1fk1fl1.tiff,s3://b/x/i/P,r01c01f02p01-ch2sk1fk1fl1.tiff,s3://b/x/i/P,P_IllumDNA.npy,s3://b/y\r\n"
+                b"P,A1,1,r01c01f01p01-ch5sk1fk1fl1.tiff,s3://b/x/i/P,r01c01f01p01-ch2sk1fk1fl1.tiff,s3://b/x/i/P,P_IllumDNA.npy,s3://b/y\r\n"
+            )
+        },
+        missing=(("A01", 2),),
     ),
 }  # fmt: skip
