@@ -160,6 +160,7 @@ class RunConfig(Section):
 
     layout: LayoutConfig = FlatSettings()
     plate: str = ""
+    plate_format: Literal[6, 12, 24, 48, 96, 384, 1536] | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     unparsed: Literal["refuse", "ignore"] = "refuse"
@@ -182,8 +183,10 @@ class RunConfig(Section):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Settings of a task that the run does not use are left out, so that they do not change the fingerprint of other runs."""
+        """Settings that the run does not use are left out, so that they do not change the fingerprint of other runs."""
         data: dict[str, object] = plain(self)
+        if self.plate_format is None:
+            data.pop("plate_format", None)
         if self.viability == ViabilityConfig():
             data.pop("viability", None)
         return data
@@ -191,7 +194,7 @@ class RunConfig(Section):
     @classmethod
     def complete(cls, run: Mapping[str, object]) -> dict[str, object]:
         """A run section as it was written, with what it leaves out because the run does not use it."""
-        return {"viability": ViabilityConfig().model_dump(mode="json"), **run}
+        return {"plate_format": None, "viability": ViabilityConfig().model_dump(mode="json"), **run}
 
     @field_validator("measure")
     @classmethod

@@ -29,6 +29,7 @@ from cellcount_core.cli.options import (
     Model,
     Out,
     Output,
+    PlateFormat,
     Progress,
     Runner,
     Set,
@@ -44,6 +45,7 @@ def count(
     source: Input,
     output: Output = None,
     layout: Layout = None,
+    plate_format: PlateFormat = None,
     channel: Channel = None,
     measure: Measure = None,
     model: Model = None,
@@ -97,10 +99,10 @@ def count(
         source=known.source, output=known.output, run=known.run, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
         anonymous=anonymous, max_failed=max_failed, strict=strict,
-        settings=viability_settings(
+        settings={"run.plate_format": plate_format, **viability_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
             min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
-        ),
+        )},
     )  # fmt: skip
     raise typer.Exit((counting.update if update else counting.count)(job, progress))
 
@@ -154,6 +156,7 @@ def retry(
 def plan(
     source: Input,
     layout: Layout = None,
+    plate_format: PlateFormat = None,
     channel: Channel = None,
     measure: Measure = None,
     model: Model = None,
@@ -184,10 +187,10 @@ def plan(
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
         diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
-        settings=viability_settings(
+        settings={"run.plate_format": plate_format, **viability_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
             min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
-        ),
+        )},
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))
 

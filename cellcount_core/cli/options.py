@@ -26,6 +26,14 @@ Layout = Annotated[
     str | None,
     typer.Option("--layout", metavar="LAYOUT", help=f"How names are read: {', '.join(layouts.NAMES)}."),
 ]
+PlateFormat = Annotated[
+    int | None,
+    typer.Option(
+        "--plate-format",
+        metavar="WELLS",
+        help="Wells of each plate (6 to 1536), where files do not state it: they draw plates and name wells that are only numbered.",
+    ),
+]
 Channel = Annotated[
     list[str] | None,
     typer.Option(

@@ -87,13 +87,15 @@ class Parsed:
     """What a layout reads from one key.
 
     `folder` is where the files of one acquisition of the plate lie together; "" means the input itself, or that names alone tell the plate.
-    If several such folders have files of one plate name, they are several plates.
+    If several such folders have files of one plate name, they are several plates. `numbered` is the running number of the well if names tell
+    nothing else of it, else 0; the field's well is then `numbered_well(numbered)` until the plate's shape is known.
     """
 
     field: FieldKey
     channel: str = ""
     plane: int = 0
     folder: str = ""
+    numbered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -60,6 +60,26 @@ def canonical_well(name: str) -> str:
     return position.name if position else name
 
 
+def numbered_well(number: int) -> str:
+    """What a well is called as long as only its running number is known. No plate has a well of such a name.
+
+    >>> numbered_well(29), parse_well(numbered_well(29))
+    ('W00029', None)
+    """
+    return f"W{number:05d}"
+
+
+def well_of_number(number: int, rows: int, columns: int) -> str | None:
+    """The name of the well of this running number, which counts from 1, row by row; None if the plate has no such well.
+
+    >>> well_of_number(29, 8, 12), well_of_number(97, 8, 12)
+    ('C05', None)
+    """
+    if not 1 <= number <= rows * columns:
+        return None
+    return WellPosition(*divmod(number - 1, columns)).name
+
+
 def smallest_format(positions: list[WellPosition]) -> int:
     """The number of wells of the smallest standard plate that holds all `positions`; 1536 if none does.
 
@@ -100,6 +120,17 @@ class ExpectedFields:
         )
 
 
+def expected_fields(sites: Mapping[tuple[str, int], Collection[int]], why: str) -> tuple[ExpectedFields, ...]:
+    """The sites that were to be written, by well and time point, as `ExpectedFields`: one for all wells that are alike."""
+    alike: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for (well, timepoint), there in sites.items():
+        alike.setdefault((timepoint, tuple(sorted(there))), []).append(well)
+    return tuple(
+        ExpectedFields(tuple(sorted(wells)), of_each, why, (timepoint,))
+        for (timepoint, of_each), wells in sorted(alike.items())
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PlateFacts:
     """What metadata files state of one plate. What they do not state is None or empty.
@@ -109,7 +140,9 @@ class PlateFacts:
     `columns` are the shape of the plate in wells. `channels` pairs each channel as file names call it ("w1") with its name in the instrument
     ("DAPI"), in the instrument's order. `um_per_px` is the size of a pixel in the object plane, in µm, and `image_shape` the height and width
     of every image in px. `positions` holds the place of each
-    well and site. `timepoints` and `planes` (z) say how many there are.
+    well and site. `timepoints` and `planes` (z) say how many there are. `wells` names wells that file names only number, by their running
+    numbers; if `rows` and `columns` are known, they need not be in it. Positions and expected fields may call such a well
+    `numbered_well(number)`.
     `notes` say in words what the file states that cannot be believed, or that the instrument says went wrong.
     """
 
@@ -127,6 +160,7 @@ class PlateFacts:
     timepoints: int | None = None
     planes: int | None = None
     notes: tuple[str, ...] = ()
+    wells: Mapping[int, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, object]:
         """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)

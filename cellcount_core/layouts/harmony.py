@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import ExpectedFields, PlateFacts, Position, WellPosition
@@ -30,7 +30,7 @@ from cellcount_core.layouts.base import (
     is_hidden,
     parent,
 )
-from cellcount_core.layouts.metadata import Unreadable, read_xml
+from cellcount_core.layouts.metadata import Unreadable, only, read_xml
 
 _NAME = re.compile(
     r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<site>\d{2,4})p(?P<plane>\d{2,4})-ch(?P<channel>\d{1,2})"
@@ -39,7 +39,6 @@ _NAME = re.compile(
 )
 _INDEX = frozenset({"index.idx.xml", "index.xml", "index.ref.xml"})
 _UM = 1e6
-Value = TypeVar("Value")
 
 
 class HarmonySettings(LayoutSettings):
@@ -79,11 +78,6 @@ class Harmony(Layout):
         index = _Index(key)
         read_xml(key, body, index.start, index.end)
         return (index.facts(),)
-
-
-def _only(values: set[Value]) -> Value | None:
-    """The one value that all images state; None if they state none, or several."""
-    return next(iter(values)) if len(values) == 1 else None
 
 
 def _well_of(name: re.Match[str]) -> str:
@@ -217,8 +211,8 @@ class _Index:
             rows=self._whole("PlateRows", self.plate),
             columns=self._whole("PlateColumns", self.plate),
             channels=tuple(sorted(self.channels.items())),
-            um_per_px=_only(self.sizes),
-            image_shape=_only(self.shapes),
+            um_per_px=only(self.sizes),
+            image_shape=only(self.shapes),
             positions=self.positions,
             expected=tuple(self._expected()),
             planes=len(self.planes) or None,

@@ -15,17 +15,27 @@ from cellcount_core.layouts.imagexpress import tells_site_or_channel
 
 IMAGEXPRESS = "ImageXpress"
 HARMONY = "Harmony (Operetta, Opera Phenix)"
+CELLVOYAGER = "CellVoyager"
+SCANR = "scanR"
+
+LAYOUTS: Mapping[str, str] = {
+    IMAGEXPRESS: "imagexpress",
+    HARMONY: "harmony",
+    CELLVOYAGER: "cellvoyager",
+    SCANR: "scanr",
+}
+"""The layouts of the conventions that have one of their own, by how people call the convention. `PATTERNS` read the others."""
 
 PATTERNS: Mapping[str, str] = {
     HARMONY: r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)",
     "BBBC (Channel1-01-A-01)": r"Channel ?(?P<channel>\d+)-\d+-(?P<row>[A-P])-(?P<column>\d+)",
-    "CellVoyager": r"_(?P<well>[A-P]\d\d)_T(?P<timepoint>\d+)F(?P<site>\d+)L\d+A\d+Z(?P<plane>\d+)C(?P<channel>\d+)\.",
+    CELLVOYAGER: r"(?:_[A-Z]{1,2}\d\d_T\d+F\d+L\d+A\d+Z\d+C\d+|(?:^|/)W\d{4,5}F\d{4}T\d{4}Z\d{3}C\d)\.",
     "Cellomics or EVOS": r"(?P<plate>[^/]+)_(?P<well>[A-P]\d\d)f(?P<site>\d+)d(?P<channel>\d+)\.",
     "Cytation": r"(?P<well>[A-P]\d{1,2})_\d\d_\d+_(?P<site>\d+)_(?P<channel>[A-Za-z][^_/]*)_(?P<timepoint>\d{3})\.",
-    "scanR": r"--W(?P<well>\d+)--P(?P<site>\d+)--Z(?P<plane>\d+)--T(?P<timepoint>\d+)--(?P<channel>[^./]+)\.",
+    SCANR: r"--W(?P<well>\d+)--P(?P<site>\d+)--Z(?P<plane>\d+)--T(?P<timepoint>\d+)--(?P<channel>[^./]+)\.",
     "ALMF": r"--W(?P<well>\d+)--P(?P<site>\d+)--T(?P<timepoint>\d+)(?:--Z(?P<plane>\d+))?--C(?P<channel>\d*)\.",
 }
-"""The expression for `run.layout.pattern` that reads the names of a convention, by how people call it."""
+"""An expression that finds the names of a convention, by how people call it; `run.layout.pattern` takes it where there is no layout."""
 
 _PLATE = "(?P<plate>[^/]+)"
 # Without the plate, whose end would be sought from each character on: this is asked of every file.
@@ -56,12 +66,8 @@ def hint(images: int, conventions: Mapping[str, int]) -> str | None:
     name = max(known, key=lambda each: (known[each], each))
     if known[name] * 2 <= images:
         return None
-    if name == IMAGEXPRESS:
-        named, layout = "ImageXpress names (plate_well_site_channel)", "imagexpress"
-    elif name == HARMONY:
-        named, layout = f"{name} names", "harmony"
-    else:
-        named, layout = f"{name} names", f"pattern --set 'run.layout.pattern={PATTERNS[name]}'"
+    named = f"{name} names" + (" (plate_well_site_channel)" if name == IMAGEXPRESS else "")
+    layout = LAYOUTS.get(name) or f"pattern --set 'run.layout.pattern={PATTERNS[name]}'"
     return (
         f"{known[name]} of {images} names look like {named}, but the layout 'flat' counts every file as an image of its own, "
         f"channels, planes and thumbnails too: did you mean --layout {layout}?"

@@ -1,11 +1,18 @@
-"""Reading the metadata files of instruments: text of any encoding, XML that cannot harm, one error for what cannot be read."""
+"""Reading the metadata files of instruments: text of any encoding, XML and JSON that cannot harm, values that are what their names
+promise, one error for what cannot be read."""
 
 from __future__ import annotations
 
 import codecs
+import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 from xml.parsers import expat
+
+from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 
 _MOST_DEPTH = 64
 
@@ -30,6 +37,92 @@ class Unreadable(Exception):
 
     def __str__(self) -> str:
         return f"{self.key}: {self.why}"
+
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Value = TypeVar("Value")
+
+MOST_ROWS, MOST_COLUMNS = 32, 48
+"""The largest plate, of 1536 wells."""
+_MOST_ODD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Values by their names, of an element or a line of the metadata file `key`; `of` is what messages call it.
+
+    Every method raises Unreadable if the value does not fit its name.
+    """
+
+    key: str
+    of: str
+    values: Mapping[str, str]
+
+    def whole(self, name: str, most: int, least: int = 1) -> int:
+        """A whole number from `least` to `most`."""
+        text = self.values.get(name, "").strip()
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise Unreadable(
+                self.key,
+                f"{name} of {self.of} is {text[:60]!r}; a whole number from {least} to {most} was expected",
+            )
+        return int(text)
+
+    def number(self, name: str) -> float:
+        """A finite number."""
+        text = self.values.get(name, "")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise Unreadable(self.key, f"{name} of {self.of} is {text[:60]!r}; a number was expected")
+        return value
+
+
+@dataclass(slots=True)
+class Odd:
+    """What is odd about many records: how many there are of each kind, and one of them. At most eight kinds are kept."""
+
+    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, why: str, example: str) -> None:
+        """Count one more record."""
+        if why in self.kinds or len(self.kinds) < _MOST_ODD:
+            number, first = self.kinds.get(why, (0, example[:200]))
+            self.kinds[why] = (number + 1, first)
+
+    def notes(self, what: str) -> list[str]:
+        """Sentences for the user; `what` is what one record is called ("image")."""
+        return [
+            f"of {number} {what if number == 1 else what + 's'}, such as {first!r}, {why}"
+            for why, (number, first) in sorted(self.kinds.items())
+        ]
+
+
+def only(values: Iterable[Value]) -> Value | None:
+    """The one value that is stated everywhere; None if none is, or several."""
+    found = set(values)
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def pixel_size(um_per_px: float, of: str, notes: list[str]) -> float | None:
+    """A stated pixel size; None for one that no microscope has, of which `notes` then tells. `of` is what states it, in words."""
+    size = round(um_per_px, 6)
+    if SMALLEST_UM_PER_PX <= size <= LARGEST_UM_PER_PX:
+        return size
+    notes.append(f"the pixel size {size:g} µm{of} is stated, which no microscope has and which is not taken")
+    return None
+
+
+def read_json(key: str, body: bytes) -> Json:
+    """The value of a JSON file. Raises Unreadable if it is none."""
+    try:
+        value: Json = json.loads(text_of(body))
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        raise Unreadable(key, f"not readable JSON: {why}") from None
+    return value
 
 
 def text_of(body: bytes) -> str:

@@ -17,6 +17,8 @@ NAMES = (
     "flat",
     "imagexpress",
     "harmony",
+    "cellvoyager",
+    "scanr",
     "ome-zarr",
     "sbs",
     "cytation",

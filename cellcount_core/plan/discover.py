@@ -46,6 +46,7 @@ from cellcount_core.plan.facts import (
 )
 from cellcount_core.plan.findings import EXCLUDED, LINKED, MARKER, NO_PATH, NOT_INCLUDED, Findings
 from cellcount_core.plan.rows import RUN_ROWS, Place, Plain, Row, Sorter, row_of
+from cellcount_core.plan.wells import WellNames, name_wells
 from cellcount_core.stores.base import (
     Absent,
     Denied,
@@ -167,14 +168,15 @@ def discover(
         facts = read_arrays(
             store, arrays, _selected(run, own_output), found, sorter, Sorter(folder, run_rows)
         )
-        if facts.names:
-            sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
     else:
         _add_listed(store, layout, run, own_output, found, sorter, aside)
         facts = read_facts(store, layout, found)
-        if facts.names:
-            sorter = _renamed(sorter, facts.names, Sorter(folder, run_rows))
-            aside = _renamed(aside, facts.names, Sorter(folder, run_rows))
+    named = name_wells(facts, found, run.plate_format)
+    facts = named.facts
+    if facts.names or named.wells:
+        sorter = _renamed(sorter, facts.names, named.wells, Sorter(folder, run_rows))
+        aside = _renamed(aside, facts.names, named.wells, Sorter(folder, run_rows))
+    if layout.table is None and layout.arrays is None:
         rows = (Row._make(row) for row in sorter.rows())
         facts = against_images(store, facts, rows, run.max_pixels)
         if kind_of(run.layout).traits.reads_any_name and run.masks == "leave_out":
@@ -425,10 +427,12 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
     return _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
 
 
-def _renamed(sorter: Sorter, names: Mapping[Acquired, str], target: Sorter) -> Sorter:
-    """The rows (the plate is the first value, the folder the last) with the plates' names in the plan."""
-    for plate, *between, folder in sorter.rows():
-        target.add((names.get((str(plate), str(folder)), plate), *between, folder))
+def _renamed(sorter: Sorter, names: Mapping[Acquired, str], wells: WellNames, target: Sorter) -> Sorter:
+    """The rows (plate and well are the first values, the folder is the last) with the names of plates and wells in the plan."""
+    nothing: Mapping[str, str] = {}
+    for plate, well, *between, folder in sorter.rows():
+        of = (str(plate), str(folder))
+        target.add((names.get(of, plate), wells.get(of, nothing).get(str(well), well), *between, folder))
     return target
 
 

@@ -264,9 +264,14 @@ def _contradictions(plate: str, facts: PlateFacts, seen: Acquisition) -> list[st
     if facts.timepoints is not None and facts.timepoints != len(seen.timepoints):
         told.append(f"{_number(facts.timepoints, 'time point')} (files are of {len(seen.timepoints)})")
     stacked = len(seen.planes - {0})
-    if facts.planes is not None and stacked and facts.planes != stacked:
+    # Plane 0 is a projection, or the first of a stack that counts from 0.
+    if facts.planes is not None and stacked and facts.planes not in (stacked, len(seen.planes)):
         told.append(f"{_number(facts.planes, 'z plane')} (files are of {stacked})")
-    absent = [f"{channel} ({name})" for channel, name in facts.channels if channel not in seen.channels]
+    absent = [
+        f"{channel} ({name})" if name else channel
+        for channel, name in facts.channels
+        if channel not in seen.channels
+    ]
     if facts.channels and absent:
         told.append(f"the channels {', '.join(absent[:_SHOWN])} (no file is of them)")
     if not told:

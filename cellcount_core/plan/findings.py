@@ -46,11 +46,12 @@ def warned_of(why: str) -> bool:
 
 @dataclass(slots=True)
 class Acquisition:
-    """What file names tell of one plate in one folder."""
+    """What file names tell of one plate in one folder. `numbered` are the running numbers of wells that are only numbered."""
 
     channels: set[str] = field(default_factory=set)
     timepoints: set[int] = field(default_factory=set)
     planes: set[int] = field(default_factory=set)
+    numbered: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -114,6 +115,8 @@ class Findings:
         seen.channels.add(parsed.channel)
         seen.timepoints.add(parsed.field.timepoint)
         seen.planes.add(parsed.plane)
+        if parsed.numbered:
+            seen.numbered.add(parsed.numbered)
 
     def add_plate(self, parsed: Parsed) -> None:
         """Note the plate of an image about which nothing else is known."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
 from cellcount_core.layouts.cytation import CytationSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings
@@ -20,6 +21,7 @@ from cellcount_core.layouts.loaddata import LoadDataSettings
 from cellcount_core.layouts.ome_zarr import OmeZarrSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.sbs import SbsSettings
+from cellcount_core.layouts.scanr import ScanrSettings
 from cellcount_core.layouts.table import TableSettings
 
 What = tuple[str, str, int, int, str, int]
@@ -130,6 +132,66 @@ MICROMANAGER = {
     "Coords-img_channel000_position000_time000000000_z000.tif": {"channel": 0},
     "Metadata-img_channel000_position000_time000000000_z000.tif": {"PixelSizeUm": 0.65},
 }
+
+
+def mlf(*records: tuple[str, int, int, int, str]) -> bytes:
+    """An `.mlf` with records of (file or message, row, column, field, channel); a message has no channel."""
+    newline, told = "\n", []
+    for name, row, column, site, channel in records:
+        of = f'bts:Type="IMG" bts:ZIndex="1" bts:Ch="{channel}"' if channel else 'bts:Type="ERR"'
+        told.append(
+            f'<bts:MeasurementRecord {of} bts:Column="{column}" bts:Row="{row}" bts:TimePoint="1" bts:FieldIndex="{site}" bts:TimelineIndex="1"'
+            f' bts:X="-567.1" bts:Y="402.9">{name}</bts:MeasurementRecord>'
+        )
+    return f"""<?xml version="1.0" encoding="utf-8"?>
+<bts:MeasurementData bts:Version="1.0" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0">
+{newline.join(told)}
+</bts:MeasurementData>""".encode()
+
+
+MRF = """<?xml version="1.0" encoding="utf-8"?>
+<bts:MeasurementDetail bts:Title="t" bts:MeasurementSettingFileName="own.mes" bts:ColumnCount="12" bts:RowCount="8" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0">
+<bts:MeasurementChannel bts:Ch="1" bts:HorizontalPixelDimension="0.325" bts:HorizontalPixels="2560" bts:VerticalPixels="2160" />
+<bts:MeasurementChannel bts:Ch="2" bts:HorizontalPixelDimension="0.325" bts:HorizontalPixels="2560" bts:VerticalPixels="2160" />
+<bts:MeasurementChannel bts:Ch="3" bts:HorizontalPixelDimension="0.65" bts:HorizontalPixels="1280" bts:VerticalPixels="1080" />
+</bts:MeasurementDetail>""".encode("utf-8-sig")
+MES = b"""<bts:MeasurementSetting bts:Columns="12" bts:Rows="8" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0"><bts:ChannelList>
+<bts:Channel bts:Ch="1" bts:Target="DNA" bts:Acquisition="BP445/45" /><bts:Channel bts:Ch="2" bts:Target="" bts:Acquisition="BP525/50" />
+<bts:Channel bts:Ch="3" bts:Target="never acquired" /></bts:ChannelList></bts:MeasurementSetting>"""
+
+
+def scanr_value(name: str, value: object) -> str:
+    return f"<U16><Name>{name}</Name><Val>{value}</Val></U16>"
+
+
+def scanr_descriptor(wells: Mapping[int, str], positions: int) -> bytes:
+    """A descriptor of a 96-well plate by the grammar of Bio-Formats' ScanrReader: Latin-1, undeclared, a name and then its value."""
+    table = "".join(scanr_value("", number) + scanr_value("", label) for number, label in wells.items())
+    channels = "".join(
+        f"<Cluster>{scanr_value('name', name)}{scanr_value('exposure time', 100)}{scanr_value('idle', idle)}</Cluster>"
+        for name, idle in (("405 nm #1", 0), ("Autofocus", 0), ("GFP", 1), ("640 nm", 0))
+    )
+    return (
+        '<?xml version="1.0" standalone="no"?><LVData><Cluster><Name>experiment \xb5</Name>'
+        f"{scanr_value('plate name', 'Exp 7')}{scanr_value('conversion factor um/pixel', 0.325)}{scanr_value('# slices', 1)}"
+        f"<Cluster><Name>format typedef</Name>{scanr_value('Rows', 8)}{scanr_value('Columns', 12)}</Cluster>"
+        f"<Array><Name>subposition list</Name><Dimsize>{positions}</Dimsize></Array>"
+        f"<Array><Name>well selection table + cDNA</Name><Dimsize>{len(wells)}</Dimsize>{table}</Array>"
+        f"<Array><Name>channels</Name>{channels}</Array></Cluster></LVData>"
+    ).encode("latin-1")
+
+
+def scanr_ome(*files: tuple[str, int, int, str]) -> bytes:
+    """A `metadata.ome.xml` with an image for each of (file, well number, position, well name)."""
+    images = "".join(
+        f'<Image ID="Image:W{number}P{site}" Name="Well {number}, Position {site}{f" ({well})" if well else ""}"><Pixels PhysicalSizeX="0.325000" SizeX="2048"'
+        f' SizeY="1024" SizeC="1" SizeT="1" SizeZ="1"><TiffData FirstC="0"><UUID FileName="{name}">urn:uuid:1</UUID></TiffData>'
+        f'<Plane PositionX="100090.5" PositionY="61827.0" TheC="0" TheT="0" TheZ="0"/></Pixels></Image>'
+        for name, number, site, well in files
+    )
+    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2013-06">{images}</OME>'.encode()
+
+
 ARRAY = json.dumps(
     {
         "zarr_format": 2, "shape": [2, 1, 8, 8], "chunks": [1, 1, 8, 8], "dtype": "<u2", "fill_value": 0, "order": "C",
@@ -218,6 +280,65 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("C04", 2), ("C05", 1), ("C05", 2), ("C05", 3), ("P24", 2)),
+    ),
+    "cellvoyager": Example(
+        CellVoyagerSettings(),
+        {
+            "run/p_1_B02_T0001F001L01A01Z01C01.tif": ("p_1", "B02", 1, 1, "C01", 1),
+            "run/p_1_B02_T0001F002L01A01Z01C01.png": ("p_1", "B02", 2, 1, "C01", 1),
+            "run/p_1_B04_T0001F002L01A01Z01C01.tif": ("p_1", "B04", 2, 1, "C01", 1),
+        },
+        beside=("run/SC_BP445-45_20x v2_M01_CH01.tif", "run/DC_DCAM#1_CAM1.tif"),
+        other_channel={"run/p_1_B02_T0001F001L01A02Z01C02.tif": ("p_1", "B02", 1, 1, "C02", 1)},
+        sidecars={
+            "run/MeasurementData.mlf": mlf(
+                ("p_1_B02_T0001F001L01A01Z01C01.tif", 2, 2, 1, "1"),
+                ("p_1_B02_T0001F001L01A02Z01C02.tif", 2, 2, 1, "2"),
+                ("p_1_B02_T0001F002L01A01Z01C01.tif", 2, 2, 2, "1"),
+                ("p_1_B03_T0001F001L01A01Z01C01.tif", 2, 3, 1, "1"),
+                ("AF Error at B04 No. 0", 2, 4, 1, ""),
+                ("p_1_B04_T0001F002L01A01Z01C01.tif", 2, 4, 2, "1"),
+            ),
+            "run/MeasurementDetail.mrf": MRF,
+            "run/own.mes": MES,
+            "run/other.mes": MES.replace(b"DNA", b"not of this measurement"),
+        },
+        facts=(
+            PlateFacts(
+                folder="run", plate="p_1", source="run/MeasurementData.mlf", rows=8, columns=12, channels=(("C01", "DNA"), ("C02", "BP525/50")),
+                um_per_px=0.325, image_shape=(2160, 2560), timepoints=1, planes=1,
+                positions={place: Position(-567.1, -402.9) for place in (("B02", 1), ("B02", 2), ("B03", 1), ("B04", 2))},
+            ),
+        ),
+        missing=(("B03", 1), ("B04", 1)),
+    ),
+    "scanr": Example(
+        ScanrSettings(),
+        {
+            "run/data/B2--W00014--P00001--Z00000--T00000--405 nm #1.tif": ("Exp 7", "B02", 1, 0, "405 nm #1", 0),
+            "run/data/B2--W00014--P00002--Z00000--T00000--405 nm #1.tif": ("Exp 7", "B02", 2, 0, "405 nm #1", 0),
+            "run/data/B4--W00016--P00002--Z00000--T00000--405 nm #1.tif": ("Exp 7", "B04", 2, 0, "405 nm #1", 0),
+        },
+        beside=("run/data/B2--W00014--P00001--Z00000--T00000--405 nm #1_cp_masks.tif",),
+        other_channel={
+            "run/data/B2--W00014--P00001--Z00000--T00000--640 nm.tif": ("Exp 7", "B02", 1, 0, "640 nm", 0)
+        },
+        sidecars={
+            "run/experiment_descriptor.xml": scanr_descriptor({14: "B2", 15: "B3", 16: "B4"}, 2),
+            "run/data/metadata.ome.xml": scanr_ome(
+                ("B2--W00014--P00001--Z00000--T00000--405 nm #1.tif", 14, 1, "B2"),
+                ("B2--W00014--P00002--Z00000--T00000--405 nm #1.tif", 14, 2, "B2"),
+                ("B4--W00016--P00002--Z00000--T00000--405 nm #1.tif", 16, 2, "B4"),
+            ),
+        },
+        facts=(
+            PlateFacts(
+                folder="run", plate="", source="run/data/metadata.ome.xml", name="Exp 7", rows=8, columns=12, channels=(("405 nm #1", ""),),
+                um_per_px=0.325, image_shape=(1024, 2048), timepoints=1, planes=1, wells={14: "B02", 15: "B03", 16: "B04"},
+                positions={place: Position(100090.5, -61827.0) for place in (("B02", 1), ("B02", 2), ("B04", 2))},
+            ),
+        ),
+        missing=(("B03", 1), ("B03", 2), ("B04", 1)),
     ),
     "ome-zarr": Example(
         OmeZarrSettings(),

@@ -8,18 +8,17 @@ import pytest
 from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.hint import channel_endings, suggest
 from cellcount_core.layouts.pattern import PatternSettings, compile_pattern
+from cellcount_core.layouts.registry import kinds
 
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
 
 REAL = {
     "Channel2-84-G-12.tif": ("G12", 1, "2", 0),
     "images/Channel 1-01-A-01-00.tif": ("A01", 1, "1", 0),
-    "CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F004L01A02Z04C02.tif": ("D08", 4, "02", 4),
     "AS_09047/AS_09047_050428030001_O01f01d2.TIF": ("O01", 1, "2", 0),
     "Plate_2_images/D6_01_1_2_DAPI_001.tif": ("D06", 2, "DAPI", 0),
     "demoplate_01--fsk--0.008--W0001--P001--T0002--C00.tif": ("0001", 1, "00", 0),
     "EMBO_2012_Group3--empty--empty--W0002--P001--T00019--Z002--C.tif": ("0002", 1, "", 2),
-    "--W00001--P00002--Z00000--T00000--cherry.tif": ("00001", 2, "cherry", 0),
 }
 """Names that instruments wrote, and the well, site, channel and plane that they give."""
 
@@ -35,6 +34,22 @@ def test_harmony_is_proposed_where_most_names_look_like_it() -> None:
     text = suggest(["Images/r03c03f02p01-ch1sk1fk1fl1.tiff", "Images/Index.idx.xml"])
     assert text is not None
     assert "--layout harmony" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F004L01A02Z04C02.tif", "cellvoyager"),
+        ("--W00001--P00002--Z00000--T00000--cherry.tif", "scanr"),
+        ("Projection/W0029F0001T0001Z000C1.tif", "cellvoyager"),
+    ],
+)
+def test_the_layout_of_an_instrument_is_proposed_and_reads_its_names(name: str, layout: str) -> None:
+    text = suggest([name, name.replace("1.", "2.")])
+    assert text is not None
+    assert text.endswith(f"did you mean --layout {layout}?")
+    kind = next(kind for kind in kinds() if kind.name == layout)
+    assert isinstance(kind.of(kind.settings(kind=layout), "plate").parse(name), Parsed)
 
 
 def test_the_pattern_that_reads_the_names_of_other_instruments_is_proposed_as_it_can_be_typed() -> None:
