@@ -26,14 +26,16 @@ from pydantic import (
 from cellcount_core.domain.plates import canonical_well
 from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 from cellcount_core.domain.settings import Place, Section
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.layouts.base import LayoutSettings
-from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.registry import kinds
 
 if TYPE_CHECKING:
     LayoutConfig = LayoutSettings
 else:
-    LayoutConfig = Annotated[reduce(or_, (kind.settings for kind in kinds())), Field(discriminator="kind")]
+    LayoutConfig = Annotated[
+        reduce(or_, (kind.settings for kind in kinds()), AutoSettings), Field(discriminator="kind")
+    ]
 
 
 class ExpectGrid(Section):
@@ -158,7 +160,7 @@ NEUBAUER_SQUARE_NL = 100.0
 class RunConfig(Section):
     """What is counted, and how: everything that can change a number in a table."""
 
-    layout: LayoutConfig = FlatSettings()
+    layout: LayoutConfig = AutoSettings()
     plate: str = ""
     plate_format: Literal[6, 12, 24, 48, 96, 384, 1536] | None = None
     include: tuple[str, ...] = ()

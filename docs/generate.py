@@ -24,6 +24,7 @@ from cellcount_core.cli.main import app
 from cellcount_core.domain import columns as tables
 from cellcount_core.domain import doubts, total_columns
 from cellcount_core.domain import errors as faults
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.registry import kinds
 from cellcount_core.models.package import find_package, shipped_packages
@@ -82,7 +83,7 @@ def config_page() -> str:
         ("storage", settings.StorageConfig),
     ):
         text += [f"## {name}\n", f"{_sentence(section)}\n", *_settings(section, f"{name}.", meanings), ""]
-    text += ["## Layouts\n"]
+    text += ["## Layouts\n", "### auto\n", f"{_sentence(AutoSettings)}\n"]
     for kind in kinds():
         text += [f"### {kind.name}\n", f"{_sentence(kind.settings)}\n"]
         if len(kind.settings.model_fields) > 1:

@@ -86,7 +86,8 @@ def count(
     >>> result.objects.num_rows == result.count
     True
     """
-    given = {"run.masks": "count", **(settings or {})}
+    # One image is what was asked for, whatever its name and what lies beside it.
+    given = {"run.masks": "count", "run.layout.kind": "flat", **(settings or {})}
     with _in_words_of_python():
         job = _job(
             _ARRAY,
@@ -170,7 +171,7 @@ def run(
     """Count every field of `source` and write tables to `output`, as `cellcount count` does; gives the open output back.
 
     `source` and `output`: folders or `s3://` prefixes; `source` may be a configuration file. `layout`: how names are read
-    ("flat", "imagexpress", …). `channel`: the one to count, by name, or role and name. `measure`: further channels whose
+    ("imagexpress", "flat", …); "auto", the default, finds it out and says so, or refuses and names what fits. `channel`: the one to count, by name, or role and name. `measure`: further channels whose
     intensity is measured. `model`, `um_per_px` and `diameter`: as in `count`. `settings`: any other setting by its name in
     docs/reference/config.md, for example {"execution.actors": 4, "run.labels": "tiff"}. `progress`: what is shown meanwhile.
 

@@ -209,6 +209,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
         f"{many(summary.fields, 'field')} in {many(summary.shards, 'shard')}, {many(summary.sources, 'file')}, "
         f"{_size(summary.size)} to read",
         f"channels: {_channels(summary)}",
+        f"layout: {summary.layout}",
     ]
     lines += [
         f"plate {plate.plate!r}: {many(plate.fields, 'field')} in {many(plate.wells, 'well')}, {_sites(plate)}{_stated(summary, plate)}"

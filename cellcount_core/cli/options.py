@@ -24,7 +24,7 @@ Out = Annotated[
 ]
 Layout = Annotated[
     str | None,
-    typer.Option("--layout", metavar="LAYOUT", help=f"How names are read: {', '.join(layouts.NAMES)}."),
+    typer.Option("--layout", metavar="LAYOUT", help=f"How names are read: {', '.join(layouts.CHOICES)}."),
 ]
 PlateFormat = Annotated[
     int | None,

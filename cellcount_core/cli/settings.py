@@ -190,7 +190,7 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
 
 
 _TAGS = {
-    *layouts.NAMES,
+    *layouts.CHOICES,
     "float",
     "int",
     "str",

@@ -183,6 +183,14 @@ class Layout(ABC):
         """
         return ()
 
+    def certain(self, key: str) -> bool:
+        """Whether a name that `parse` reads, or knows for something else than a field, is hardly a coincidence.
+
+        `--layout auto` takes an input for one of this layout by such names, or by a metadata file beside others. A name of a well alone
+        ("B02.tif") tells nothing about the instrument.
+        """
+        return True
+
     @property
     def table(self) -> Table | None:
         """The table that says what each file is; None if the names say it."""

@@ -94,6 +94,10 @@ class ImageXpress(Layout):
         site = int(match["site"] or 1)
         return Parsed(FieldKey(plate, well, site, timepoint), f"w{int(match['channel'] or 1)}", plane, folder)
 
+    def certain(self, key: str) -> bool:
+        """Whether the name tells a site or a channel; a well alone is told by many names."""
+        return tells_site_or_channel(key)
+
     def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
         """What each `.HTD` states; its name is that of the plate."""
         return tuple(_read_htd(key, body) for key, body in sorted(sidecars.items()))

@@ -29,6 +29,9 @@ NAMES = (
 )
 """The layouts in the order of help and documentation: values of `--layout`, and names of the modules with "_" for "-"."""
 
+CHOICES = ("auto", *NAMES)
+"""The values of `--layout`: "auto" stands for one of the layouts, which is found out from the names of an input (auto.py)."""
+
 
 @cache
 def kinds() -> tuple[AnyLayoutKind, ...]:
@@ -37,8 +40,11 @@ def kinds() -> tuple[AnyLayoutKind, ...]:
 
 
 def kind_of(settings: LayoutSettings) -> AnyLayoutKind:
-    """The kind of layout that `settings` belong to."""
-    return next(kind for kind in kinds() if kind.name == settings.kind)
+    """The kind of layout that `settings` belong to. "auto" is none: it is replaced by a layout when an input is listed."""
+    for kind in kinds():
+        if kind.name == settings.kind:
+            return kind
+    raise AssertionError(f"there is no layout {settings.kind!r}")
 
 
 def build_layout(settings: LayoutSettings, root: str) -> Layout:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from cellcount_core.config import ExecutionConfig, JobConfig, RunConfig, StorageConfig
 from cellcount_core.domain.settings import Place, Section
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.layouts.registry import kind_of
 
 
@@ -96,6 +97,8 @@ class NightlyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> NightlyConfig:
+        if isinstance(self.run.layout, AutoSettings):
+            return self
         traits = kind_of(self.run.layout).traits
         if self.complete.fields is not None and (traits.told_by_table or traits.holds_arrays):
             what = "a table" if traits.told_by_table else "the metadata of arrays"

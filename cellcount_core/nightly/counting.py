@@ -21,6 +21,7 @@ from cellcount_core.domain.columns import REASON, STATUS, WARNINGS, WELL, Merge,
 from cellcount_core.domain.doubts import Doubt, code_of
 from cellcount_core.domain.errors import BudgetFault, Reason, Remedy, Status
 from cellcount_core.domain.fields import Parsed
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.models.package import find_package
@@ -72,7 +73,8 @@ def count_plate(
     of `run_job` are raised.
     """
     folder, job = folder_of(plate), config.job(plate.source, "")
-    run = config.run
+    run = config.run.model_copy(update={"layout": plate.layout})
+    job = job.model_copy(update={"run": run})
     if not run.plate and plate.name != name_of(plate.source):
         # Tables of two plates of one name are told apart as the ledger does.
         run = run.model_copy(update={"plate": plate.name})
@@ -182,7 +184,7 @@ def _added(
 ) -> tuple[Listed, ...]:
     """The files of added wells if they can be counted alone; empty if the plate must be counted whole."""
     again = any(event.content == plate.content for event in live)
-    if not live or again or not fields_are_independent(config.run):
+    if not live or again or isinstance(run.layout, AutoSettings) or not fields_are_independent(run):
         return ()
     source = open_store(plate.source, storage_options(config.storage))
     options = storage_options(config.output_storage or config.storage)

@@ -12,16 +12,21 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.fingerprint import canonical_json
-from cellcount_core.layouts.base import Ignored, Sidecar, file_name
+from cellcount_core.layouts.auto import AutoSettings, proposed
+from cellcount_core.layouts.base import Ignored, LayoutSettings, Sidecar, file_name
+from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.nightly.config import Complete
 from cellcount_core.nightly.ledger import Event, Ledger
+from cellcount_core.plan.choose import SAMPLE, sample
 from cellcount_core.plan.discover import is_marker, key_reader
 from cellcount_core.plan.findings import LINKED, MARKER, NO_PATH
 from cellcount_core.stores.base import Listed, Store, addressable
@@ -43,6 +48,7 @@ class PlateFolder:
     - `files`, `size`: number of files, and their bytes.
     - `fields`: how many fields have as many files as the fullest one. `marked`: whether the marker file exists.
     - `folders`: the folders in which its images lie, below its own ("" is its own).
+    - `layout`: how its names are read. It is still "auto" if that is not plain: counting it then says why.
     """
 
     name: str
@@ -56,6 +62,7 @@ class PlateFolder:
     fields: int
     marked: bool
     folders: tuple[str, ...]
+    layout: LayoutSettings
 
     @property
     def looks_like_several(self) -> str:
@@ -79,6 +86,7 @@ class _Seen:
     files_of: Counter[FieldKey] = field(default_factory=Counter)
     folders: set[str] = field(default_factory=set)
     marked: bool = False
+    layout: LayoutSettings = field(default_factory=AutoSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +111,20 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
     `run` would count.
 
     With `prefix` only the plate at that path is listed. A line of text for each file is kept in memory
-    while it lists. Raises the store's faults.
+    while it lists, and the listing itself if the layout is "auto", which is found out for each plate on its own. Raises the store's faults.
     """
-    read = _reader(run)
+    listing, layouts = _with_layouts(store.list(prefix), run, depth)
+    readers = {
+        layout.kind: _reader(run.model_copy(update={"layout": layout}))
+        for layout in (FlatSettings(), *layouts.values(), run.layout)
+        if not isinstance(layout, AutoSettings)
+    }
     seen: dict[str, _Seen] = {}
     refused: dict[str, None] = {}
     left_out: Counter[str] = Counter()
     files = 0
     beside: list[str] = []
-    for listed in (one for batch in store.list(prefix) for one in batch):
+    for listed in listing:
         files += 1
         parts = listed.key.split("/", depth)
         name, inside = "/".join(parts[:depth]), parts[depth] if len(parts) > depth else ""
@@ -124,6 +137,9 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
         if inside and inside == complete.marker:
             seen.setdefault(name, _Seen()).marked = True
             continue
+        layout = layouts.get(name, run.layout)
+        # An input whose layout is not plain is one of images all the same: counting it will have to say what is wrong.
+        read = readers.get(layout.kind, readers["flat"])
         parsed = read(inside or file_name(listed.key))
         if isinstance(parsed, Ignored):
             left_out[parsed.why] += 1
@@ -137,6 +153,7 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
             left_out[LINKED] += 1
         else:
             _note(seen.setdefault(name, _Seen()), listed, inside, parsed)
+            seen[name].layout = layout
     return Sight(
         tuple(_plate(store, name, plate) for name, plate in sorted(seen.items()) if plate.files_of),
         files,
@@ -145,6 +162,27 @@ def look(store: Store, run: RunConfig, complete: Complete, *, depth: int = 1, pr
         min(beside, default=""),
         dict(left_out.most_common()),
     )
+
+
+def _with_layouts(
+    batches: Iterable[list[Listed]], run: RunConfig, depth: int
+) -> tuple[Iterable[Listed], Mapping[str, LayoutSettings]]:
+    """A listing, and the layout of each plate in it if `run` says "auto": from the names of the plate's first files, those in sorted
+    order. A plate whose layout is not plain has none.
+    """
+    if not isinstance(run.layout, AutoSettings):
+        return (one for batch in batches for one in batch), {}
+    listing = [one for batch in batches for one in batch]
+    insides: defaultdict[str, list[str]] = defaultdict(list)
+    for listed in listing:
+        parts = listed.key.split("/", depth)
+        if len(parts) > depth:
+            insides["/".join(parts[:depth])].append(parts[depth])
+    layouts: dict[str, LayoutSettings] = {}
+    for name, keys in insides.items():
+        with suppress(ConfigFault):
+            layouts[name] = proposed(sample(sorted(keys)[:SAMPLE], run)).layout
+    return listing, layouts
 
 
 def apart(plates: Sequence[PlateFolder]) -> tuple[list[PlateFolder], list[str]]:
@@ -265,6 +303,7 @@ def _plate(store: Store, path: str, seen: _Seen) -> PlateFolder:
         fields=whole,
         marked=seen.marked,
         folders=tuple(sorted(seen.folders)),
+        layout=seen.layout,
     )
 
 

@@ -12,6 +12,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import OutputFault
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import RESULTS_VERSION, differences
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.output.parts import half_updated
 from cellcount_core.output.planfile import (
     PLAN_KEY,
@@ -183,15 +184,18 @@ def stored_run(store_out: Store, run: RunConfig, model: ModelIdentity) -> RunFil
     """The run that an output folder belongs to; None if it belongs to none.
 
     Raises OutputFault, as `open_or_create_run` does, if that run has other settings or another model. This is known before the input is
-    listed. A `model.engine` of "auto" stands for the engine that the run began with.
+    listed. A `model.engine` of "auto" stands for the engine that the run began with, and the layout "auto" for the one that was found then.
     """
     stored = _stored_run(store_out)
     if stored is None:
         return None
     engine = stored.model.engine if model.engine == "auto" else model.engine
+    section = run.model_dump(mode="json")
+    if isinstance(run.layout, AutoSettings):
+        section["layout"] = stored.run["layout"]
     asked = replace(
         stored,
-        run=run.model_dump(mode="json"),
+        run=section,
         model=replace(model, engine=engine),
         results_version=RESULTS_VERSION,
     )

@@ -7,7 +7,7 @@ memory while the input is planned. The parts of a row are the objects of the cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cellcount_core.domain.errors import ConfigFault, Reason
@@ -52,18 +52,19 @@ class Selected:
 
 def read_arrays(
     store: Store,
+    batches: Iterable[list[Listed]],
     arrays: Arrays,
     selected: Selected,
     found: Findings,
     sorter: Sorter,
     chunks: Sorter,
 ) -> Facts:
-    """Fill `sorter` with the rows of all images of the input; `chunks` is an empty sorter.
+    """Fill `sorter` with the rows of all images of the input; `batches` is its listing, `chunks` an empty sorter.
 
     Raises ConfigFault as `Arrays.walk`, and for more than half a million metadata objects; store faults pass.
     """
     nodes = Nodes()
-    for batch in store.list():
+    for batch in batches:
         for listed in batch:
             found.files += 1
             _take(listed, arrays, selected, found, nodes, chunks)

@@ -9,7 +9,7 @@ With '/' it is a path from the input down. A pattern that matches a folder holds
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
@@ -144,19 +144,24 @@ def discover(
     own_output: str = "",
     options: StorageOptions | None = None,
     run_rows: int = RUN_ROWS,
+    listing: Iterable[list[Listed]] | None = None,
 ) -> Discovery:
     """List `store` and read the name of every file, and the metadata files beside the images.
 
     Only files that `run` includes and does not exclude are looked at, and none in the folder `own_output` ("" if there is
-    no such folder). About `run_rows` rows are held in memory at most; the others lie in `folder`. `options` say how a
+    no such folder). About `run_rows` rows are held in memory at most; the others lie in `folder`. `listing` is the listing of the store
+    if it was begun already. `options` say how a
     manifest outside the input is reached. Raises ConfigFault if a manifest cannot be used; store faults pass through.
     """
     found = Findings()
     sorter, aside = Sorter(folder, run_rows), Sorter(folder, run_rows)
     facts = Facts()
+    batches = store.list() if listing is None else listing
     if (table := layout.table) is not None:
         entries = Sorter(folder, run_rows)
-        stated = _join(store, table, key_filter(run, own_output), entries, options or StorageOptions())
+        stated = _join(
+            store, batches, table, key_filter(run, own_output), entries, options or StorageOptions()
+        )
         _add_named(entries, found, sorter)
         told = {
             (one.plate, one.folder): one for one in stated if (one.plate, one.folder) in found.acquisitions
@@ -166,10 +171,10 @@ def discover(
         facts = against_images(store, facts, (Row._make(row) for row in sorter.rows()), run.max_pixels)
     elif (arrays := layout.arrays) is not None:
         facts = read_arrays(
-            store, arrays, _selected(run, own_output), found, sorter, Sorter(folder, run_rows)
+            store, batches, arrays, _selected(run, own_output), found, sorter, Sorter(folder, run_rows)
         )
     else:
-        _add_listed(store, layout, run, own_output, found, sorter, aside)
+        _add_listed(store, batches, layout, run, own_output, found, sorter, aside)
         facts = read_facts(store, layout, found)
     named = name_wells(facts, found, run.plate_format)
     facts = named.facts
@@ -193,6 +198,7 @@ def _selected(run: RunConfig, own_output: str) -> Selected:
 
 def _add_listed(
     store: Store,
+    batches: Iterable[list[Listed]],
     layout: Layout,
     run: RunConfig,
     own_output: str,
@@ -203,7 +209,7 @@ def _add_listed(
     read = key_reader(run, layout, own_output)
     traits = kind_of(run.layout).traits
     folder_like_metadata = lru_cache(_FOLDERS_KEPT)(partial(_folder_like_metadata, layout))
-    for batch in store.list():
+    for batch in batches:
         for listed in batch:
             found.files += 1
             if traits.has_sidecars and (folder := folder_like_metadata(parent(listed.key))):
@@ -371,6 +377,7 @@ def _opened(store: Store, listed: Listed) -> bytes | Reader:
 
 def _join(
     store: Store,
+    batches: Iterable[list[Listed]],
     table: Table,
     left_out: Callable[[str], Ignored | None],
     entries: Sorter,
@@ -386,7 +393,7 @@ def _join(
             reason = Reason.AMBIGUOUS_FILE.value if entry.doubt else ""
             row = row_of(entry.parsed, entry.key, reason=reason, detail=entry.doubt)
             entries.add((entry.key, _NAMED, *row))
-    for batch in store.list():
+    for batch in batches:
         for listed in batch:
             if _is_text(listed.key):
                 entries.add((listed.key, _LISTED, listed.size, listed.etag))

@@ -222,7 +222,8 @@ class PlanSummary:
     files by why (`ignored_examples`: one of each), `unparsed` images whose names do not parse (`unparsed_examples`: the first of them in sorted order).
     `counted` and `measured` are channels; "" is the one of files without a channel in their name; `channel_names` is how the
     instrument calls channels. `facts` is what metadata files state of plates. `scales` are the object
-    sizes found in a sample of the images, `plate_numbers` what the task found out about plates.
+    sizes found in a sample of the images, `plate_numbers` what the task found out about plates. `layout` is the layout, with the reason
+    for it if it was found out.
     """
 
     plates: tuple[PlateSummary, ...]
@@ -243,6 +244,7 @@ class PlanSummary:
     scales: tuple[PlateSize, ...]
     warnings: tuple[str, ...]
     plate_numbers: tuple[PlateNumbers, ...] = ()
+    layout: str = ""
 
 
 @dataclass(slots=True)

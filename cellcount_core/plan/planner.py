@@ -34,6 +34,7 @@ from cellcount_core.output.runfile import (
     RunFile,
     installed_versions,
 )
+from cellcount_core.plan.choose import settle
 from cellcount_core.plan.discover import Discovery, discover
 from cellcount_core.plan.facts import channel_names, names_in_images
 from cellcount_core.plan.fields import (
@@ -138,7 +139,10 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows are in memory and in a temporary
-    folder."""
+    folder.
+
+    `run` are the settings with the layout that was found if it was "auto"; `layout` says in a line which it is, and why.
+    """
 
     folder: TemporaryDirectory[str]
     run: RunConfig
@@ -146,6 +150,7 @@ class Survey:
     rule: FieldRule
     names: Names
     url: str
+    layout: str
 
     def __enter__(self) -> Survey:
         return self
@@ -172,21 +177,30 @@ def survey(
 
     `own_output` is the URL of the output (as its store gives it), which is left out if it lies inside the input. `options` are for a
     manifest with a URL of its own. Raises ConfigFault if the input cannot be planned: nothing was found, names do not parse, a channel
-    has to be chosen, or the layout is wrong.
+    has to be chosen, or the layout is wrong or, if it is "auto", not plain.
     """
+    own = (path_below(store_in.url, own_output) or "") if own_output else ""
+    settled = settle(store_in, run, own)
+    run = settled.run
     layout = build_layout(run.layout, run.plate or name_of(store_in.url))
     scratch = TemporaryDirectory(prefix="cellcount-sort-")
     try:
-        own = (path_below(store_in.url, own_output) or "") if own_output else ""
         discovery = discover(
-            store_in, layout, run, Path(scratch.name), own_output=own, options=options, run_rows=run_rows
+            store_in,
+            layout,
+            run,
+            Path(scratch.name),
+            own_output=own,
+            options=options,
+            run_rows=run_rows,
+            listing=settled.listing,
         )
         names = _channel_names(store_in, run, discovery)
         rule = _rule(run, roles, discovery, names, store_in.url)
     except BaseException:
         scratch.cleanup()
         raise
-    return Survey(scratch, run, discovery, rule, names, store_in.url)
+    return Survey(scratch, run, discovery, rule, names, store_in.url, settled.told)
 
 
 def plan_survey(
@@ -410,6 +424,7 @@ def _summary(
         unparsed_examples=tuple(found.unparsed_examples),
         scales=scales,
         warnings=tuple(warnings),
+        layout=seen.layout,
     )
 
 

@@ -11,6 +11,7 @@ from cellcount_core.config import JobConfig, RunConfig, ViabilityConfig, accepte
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Reason, RunFault
 from cellcount_core.domain.trust import distrust
+from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.models.engines import resolve_engine
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.output.parts import committed_parts, fields_key, read_fields_part
@@ -23,7 +24,6 @@ from cellcount_core.plan.planner import (
     PlannedModel,
     SizeFinder,
     Survey,
-    make_plan,
     plan_survey,
     survey,
 )
@@ -72,13 +72,13 @@ def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> Pla
     options = storage_options(job.storage)
     from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 
-    find_sizes = size_finder(job.run, package, source, own_threads(job), say)
-    numbers = number_finder(job.run, package, source, own_threads(job), say)
-    numbers = with_checks(job.run, source, package, numbers)
-    with make_plan(
-        source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
-    ) as plan:
-        return plan.summary
+    with survey(source, job.run, model.roles, options=options) as seen:
+        run = seen.run
+        find_sizes = size_finder(run, package, source, own_threads(job), say)
+        numbers = number_finder(run, package, source, own_threads(job), say)
+        numbers = with_checks(run, source, package, numbers)
+        with plan_survey(seen, model, limits, find_sizes, numbers=numbers) as plan:
+            return plan.summary
 
 
 def run_job(job: JobConfig, events: Events, again: frozenset[Reason] = frozenset()) -> JobResult:
@@ -103,10 +103,12 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     source = open_job_input(job)
     output = open_job_output(job, source)
     kept = stored_run(output, job.run, identity_of(package, job.run.model.engine))
+    job = with_known_layout(job, kept)
     if kept is None:
         refuse_misfits(package, job.run)
     # What can be wrong with the input or the output is told before a cluster is started, which takes many seconds.
     with _survey(job, package, source, output, events) as seen, held(output, say=events.stage) as lease:
+        job = job.model_copy(update={"run": seen.run})
         with ExitStack() as until_counted:
             gpus = 0.0
             if kept is None and engine_asks_for_gpus(job, package):
@@ -131,6 +133,17 @@ def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
         events.stage("reducing")
         summary = reduce_run(output)
     return JobResult(run, progress, summary, time.perf_counter() - began, ending(job, summary), warnings)
+
+
+def with_known_layout(job: JobConfig, kept: RunFile | None) -> JobConfig:
+    """Return the job with the layout of the run that is there already, if the job's own is "auto" and there is such a run.
+
+    What was found out once is kept: files that come later do not make it another run.
+    """
+    if not isinstance(job.run.layout, AutoSettings) or kept is None:
+        return job
+    known = RunConfig.model_validate({"layout": kept.run["layout"]})
+    return job.model_copy(update={"run": job.run.model_copy(update={"layout": known.layout})})
 
 
 def ending(job: JobConfig, summary: Summary) -> ExitCode:
@@ -228,7 +241,10 @@ def refuse_small_tile(package: Package, tile: int) -> None:
 def _survey(job: JobConfig, package: Package, source: Store, output: Store, events: Events) -> Survey:
     events.stage(f"listing {source.url}")
     options = storage_options(job.storage)
-    return survey(source, job.run, package.input.channels, own_output=output.url, options=options)
+    seen = survey(source, job.run, package.input.channels, own_output=output.url, options=options)
+    if isinstance(job.run.layout, AutoSettings):
+        events.stage(f"layout {seen.layout}")
+    return seen
 
 
 def _plan(

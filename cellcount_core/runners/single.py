@@ -18,7 +18,7 @@ from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import FieldResult, decode, examine, open_device, open_kit, rows_of
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.rows import Examined
-from cellcount_core.plan.planner import make_plan
+from cellcount_core.plan.planner import plan_survey, survey
 from cellcount_core.runners.fanout import own_threads
 from cellcount_core.runners.job import planned_model, refuse_misfits
 from cellcount_core.runners.places import Places, make_context, storage_options
@@ -55,16 +55,16 @@ def count_single(job: JobConfig, source: Store) -> Single:
         shard_limits(job.execution),
         storage_options(job.storage),
     )
-    find_sizes = size_finder(job.run, package, source, own_threads(job), lambda _: None, device)
-    numbers = number_finder(job.run, package, source, own_threads(job), lambda _: None, device)
-    numbers = with_checks(job.run, source, package, numbers)
-    with make_plan(
-        source, job.run, model, limits, options=options, find_sizes=find_sizes, numbers=numbers
-    ) as plan:
-        fields = [planned for shard in plan.shards() for planned in shard.fields]
-        run, warnings = plan.file, plan.summary.warnings
+    with survey(source, job.run, model.roles, options=options) as found:
+        settings = found.run
+        find_sizes = size_finder(settings, package, source, own_threads(job), lambda _: None, device)
+        numbers = number_finder(settings, package, source, own_threads(job), lambda _: None, device)
+        numbers = with_checks(settings, source, package, numbers)
+        with plan_survey(found, model, limits, find_sizes, numbers=numbers) as plan:
+            fields = [planned for shard in plan.shards() for planned in shard.fields]
+            run, warnings = plan.file, plan.summary.warnings
     planned = _only(fields)
-    config = job.run.model_copy(update={"labels": "tiff"})
+    config = settings.model_copy(update={"labels": "tiff"})
     context = make_context(run, config, Places(source.url, options, ".", options), readers=1)
     kit = open_kit(context, device)
     [(_, files)] = read_fields(source, [planned], ahead=1, run=config)

@@ -61,7 +61,14 @@ from cellcount_core.reduce.ledger import fields_parts
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
 from cellcount_core.runners.fanout import own_threads
-from cellcount_core.runners.job import JobResult, ending, run_job, schema_of, told_by_task
+from cellcount_core.runners.job import (
+    JobResult,
+    ending,
+    run_job,
+    schema_of,
+    told_by_task,
+    with_known_layout,
+)
 from cellcount_core.runners.lease import Lease, held
 from cellcount_core.runners.places import open_job_input, open_job_output, storage_options
 from cellcount_core.runners.retry import count_again
@@ -112,8 +119,10 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
     output = open_job_output(job, source)
     package = find_package(job.run.model.package)
     model = ModelIdentity(package.name, package.version, package.digest, job.run.model.engine)
-    if stored_run(output, job.run, model) is None:
+    stored = stored_run(output, job.run, model)
+    if stored is None:
         return None
+    job = with_known_layout(job, stored)
     events.stage(f"listing {source.url}")
     seen = survey(
         source,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import Parsed, PlannedField
+from cellcount_core.layouts.auto import candidates, proposed
 from cellcount_core.layouts.base import Ignored, Layout, Sidecar
 from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.layouts.registry import NAMES, build_layout, kind_of, kinds
@@ -26,6 +27,9 @@ BY_NAME = pytest.mark.parametrize(
     "name", [kind.name for kind in kinds() if not (kind.traits.told_by_table or kind.traits.holds_arrays)]
 )
 DESCRIBED = pytest.mark.parametrize("name", [kind.name for kind in kinds() if kind.traits.has_sidecars])
+
+
+PROPOSED = pytest.mark.parametrize("name", list(candidates()))
 
 
 def layout(name: str) -> Layout:
@@ -74,6 +78,14 @@ def test_it_has_a_kind_of_its_name_and_an_example(name: str) -> None:
     settings = EXAMPLES[name].settings
     assert kind_of(settings).name == settings.kind == name
     assert RunConfig.model_validate({"layout": settings.model_dump()}).layout == settings
+
+
+@PROPOSED
+def test_auto_proposes_it_for_its_own_folder(name: str) -> None:
+    """From names and metadata files alone. If another layout reads these names too, `certain` of one of them is too generous."""
+    example = EXAMPLES[name]
+    keys = [*example.fields, *example.beside, *example.other_channel, *example.sidecars]
+    assert proposed(keys).layout.kind == name
 
 
 @BY_NAME

@@ -131,7 +131,7 @@ def test_in_doubt_the_plate_is_counted_whole(plate: Plate, tmp_path: Path, doubt
 
 
 def test_fields_depend_on_each_other_where_their_sizes_are_estimated_together() -> None:
-    nuclei = RunConfig.model_validate({"model": {"package": "nuclei"}})
+    nuclei = RunConfig.model_validate({"layout": {"kind": "flat"}, "model": {"package": "nuclei"}})
 
     assert fields_are_independent(IMAGEXPRESS)
     assert not fields_are_independent(nuclei)

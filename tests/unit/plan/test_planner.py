@@ -193,7 +193,7 @@ def test_images_of_a_format_that_is_not_read_are_left_out_with_a_warning() -> No
 )
 def test_an_input_without_an_image_is_refused_with_what_is_there(keys: list[str], message: str) -> None:
     with pytest.raises(ConfigFault) as fault:
-        plan_of(store_of(keys), RunConfig())
+        plan_of(store_of(keys), RunConfig(layout=FlatSettings()))
     assert message in str(fault.value)
     assert "memory://input" in str(fault.value)
 
