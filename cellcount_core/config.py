@@ -152,9 +152,24 @@ class ViabilityConfig(Section):
         return NEUBAUER_DEPTH_UM if self.chamber == "improved_neubauer" else self.depth_um
 
 
+class RunClassesConfig(Section):
+    """What is told a class. For packages of the task classes.
+
+    `per` is "image"; "tile", which gives a row to each tile of an image too; or "auto": per tile if the package looks at tiles. `crop_px` is
+    the side in px of what is shown to the network of a tile; None for what it was taught with.
+    """
+
+    per: Literal["auto", "image", "tile"] = "auto"
+    crop_px: Annotated[int, Field(ge=8, le=65_536)] | None = None
+
+
 NEUBAUER_DEPTH_UM = 100.0
 NEUBAUER_SQUARE_NL = 100.0
 """An improved Neubauer chamber is 0.1 mm deep, and its large squares are 1 mm wide: 0.1 µL lies above each."""
+
+
+_OF_TASKS: dict[str, Section] = {"viability": ViabilityConfig(), "classes": RunClassesConfig()}
+"""The sections of a run that belong to a task, as they are where they are not used."""
 
 
 class RunConfig(Section):
@@ -182,6 +197,7 @@ class RunConfig(Section):
     labels: Literal["none", "tiff"] = "none"
     masks: Literal["leave_out", "count"] = "leave_out"
     viability: ViabilityConfig = ViabilityConfig()
+    classes: RunClassesConfig = RunClassesConfig()
 
     @model_serializer(mode="wrap")
     def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -189,14 +205,16 @@ class RunConfig(Section):
         data: dict[str, object] = plain(self)
         if self.plate_format is None:
             data.pop("plate_format", None)
-        if self.viability == ViabilityConfig():
-            data.pop("viability", None)
+        for name, unused in _OF_TASKS.items():
+            if getattr(self, name) == unused:
+                data.pop(name, None)
         return data
 
     @classmethod
     def complete(cls, run: Mapping[str, object]) -> dict[str, object]:
         """A run section as it was written, with what it leaves out because the run does not use it."""
-        return {"plate_format": None, "viability": ViabilityConfig().model_dump(mode="json"), **run}
+        of_tasks = {name: unused.model_dump(mode="json") for name, unused in _OF_TASKS.items()}
+        return {"plate_format": None, **of_tasks, **run}
 
     @field_validator("measure")
     @classmethod

@@ -54,6 +54,7 @@ _OF_A_JOB = ("run", "execution", "storage", "output_storage")
 _INNER: dict[str, type[BaseModel]] = {
     "run.model": settings.ModelConfig,
     "run.viability": settings.ViabilityConfig,
+    "run.classes": settings.RunClassesConfig,
 }
 """Sections within a section: their settings stand in the table of the outer one."""
 

@@ -430,9 +430,9 @@ def _checked(array: NDArray[np.generic], job: JobConfig, settings: Settings) -> 
 
 def _sees_colours(job: JobConfig) -> bool:
     from cellcount_core.images.imagefile import COLOURS
-    from cellcount_core.models.package import find_package
+    from cellcount_core.pipeline.context import package_of
 
-    return find_package(job.run.model.package).input.channels == COLOURS
+    return package_of(job.run).input.channels == COLOURS
 
 
 def _wrong(reason: Reason, detail: str) -> FieldFault:

@@ -11,7 +11,7 @@ from cellcount_core.cli.settings import Tree, assign, build_job, read_tree, set_
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
-from cellcount_core.models.package import find_package
+from cellcount_core.pipeline.context import package_of
 
 _YAML = (".yaml", ".yml")
 
@@ -82,7 +82,7 @@ def job_from_arguments(
     return build_job(tree, said_in)
 
 
-def viability_settings(
+def task_settings(
     *,
     um_per_px: float | None,
     thresholds: Sequence[str] | None,
@@ -93,8 +93,10 @@ def viability_settings(
     chamber: str | None,
     depth_um: float | None,
     dilution: float | None,
+    per: str | None,
+    crop_px: int | None,
 ) -> dict[str, object]:
-    """Return settings by name, as `job_from_arguments` takes them, from the options of viability.
+    """Return settings by name, as `job_from_arguments` takes them, from the options of viability and of classes.
 
     Raises ConfigFault if a threshold is not ROLE=VALUE, or a control not CLASS=WELL,WELL, or if one is given twice.
     """
@@ -110,7 +112,12 @@ def viability_settings(
         given[f"thresholds.{role}"] = value
     for kind, wells in _pairs(controls, "--control", "live=A01,A02").items():
         given[f"controls.{kind}"] = [well.strip() for well in wells.split(",") if well.strip()]
-    return {"run.um_per_px": um_per_px, **{f"run.viability.{name}": value for name, value in given.items()}}
+    return {
+        "run.um_per_px": um_per_px,
+        **{f"run.viability.{name}": value for name, value in given.items()},
+        "run.classes.per": per,
+        "run.classes.crop_px": crop_px,
+    }
 
 
 def _pairs(given: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
@@ -181,8 +188,8 @@ def is_yaml(source: str) -> bool:
 
 def _plain_roles(tree: Tree) -> tuple[str, ...]:
     """The roles that `--channel NAME` without a role is for: the single one, or the colours of one file."""
-    run = build_job({"input": "in", "output": "out", "run": {"model": _model(tree)}}, "command line").run
-    roles = find_package(run.model.package).input.channels
+    run = build_job({"input": "in", "output": "out", "run": _of_package(tree)}, "command line").run
+    roles = package_of(run).input.channels
     if len(roles) != 1 and roles != COLOURS:
         raise ConfigFault(
             f"--channel: the model looks at several channels; name each as role=channel for {', '.join(roles)}"
@@ -190,9 +197,10 @@ def _plain_roles(tree: Tree) -> tuple[str, ...]:
     return roles
 
 
-def _model(tree: Tree) -> object:
+def _of_package(tree: Tree) -> Tree:
+    """The settings of a run that decide which channels are looked at."""
     run = tree.get("run")
-    return run.get("model", {}) if isinstance(run, dict) else {}
+    return {name: run[name] for name in ("model", "classes") if name in run} if isinstance(run, dict) else {}
 
 
 def _base(source: str, output: str | None, origin: str) -> tuple[Tree, str]:

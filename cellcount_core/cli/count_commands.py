@@ -14,6 +14,7 @@ from cellcount_core.cli.options import (
     Chamber,
     Channel,
     Control,
+    Crop,
     Depth,
     Diameter,
     Dilution,
@@ -29,6 +30,7 @@ from cellcount_core.cli.options import (
     Model,
     Out,
     Output,
+    Per,
     PlateFormat,
     Progress,
     Runner,
@@ -60,6 +62,8 @@ def count(
     chamber: Chamber = None,
     depth: Depth = None,
     dilution: Dilution = None,
+    per: Per = None,
+    crop: Crop = None,
     assignments: Set = None,
     runner: Runner = None,
     address: Address = None,
@@ -90,7 +94,7 @@ def count(
       cellcount count ./chamber ./out --model viability-live-dead --channel live=green --channel dead=red --um-per-px 0.65 --chamber improved_neubauer --dilution 2
     """
     from cellcount_core.cli import counting
-    from cellcount_core.cli.arguments import ToUpdate, job_from_arguments, run_to_update, viability_settings
+    from cellcount_core.cli.arguments import ToUpdate, job_from_arguments, run_to_update, task_settings
 
     known = ToUpdate(source, output, None)
     if update:
@@ -99,9 +103,9 @@ def count(
         source=known.source, output=known.output, run=known.run, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
         anonymous=anonymous, max_failed=max_failed, strict=strict,
-        settings={"run.plate_format": plate_format, **viability_settings(
+        settings={"run.plate_format": plate_format, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
-            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, crop_px=crop,
         )},
     )  # fmt: skip
     raise typer.Exit((counting.update if update else counting.count)(job, progress))
@@ -170,6 +174,8 @@ def plan(
     chamber: Chamber = None,
     depth: Depth = None,
     dilution: Dilution = None,
+    per: Per = None,
+    crop: Crop = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
     anonymous: Anonymous = False,
@@ -182,14 +188,14 @@ def plan(
     Example: cellcount plan ./plate --layout imagexpress --channel w1
     """
     from cellcount_core.cli import counting
-    from cellcount_core.cli.arguments import job_from_arguments, viability_settings
+    from cellcount_core.cli.arguments import job_from_arguments, task_settings
 
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
         diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
-        settings={"run.plate_format": plate_format, **viability_settings(
+        settings={"run.plate_format": plate_format, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
-            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, crop_px=crop,
         )},
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))

@@ -126,6 +126,23 @@ Dilution = Annotated[
         min=1,
     ),
 ]
+Per = Annotated[
+    str | None,
+    typer.Option(
+        "--per",
+        metavar="image|tile",
+        help="Classes: what is told a class. Default: tiles where the package looks at tiles, else images.",
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        "--crop",
+        metavar="PX",
+        help="Classes: side in px of what is shown to the network of a tile. Default: as it was taught.",
+        min=8,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

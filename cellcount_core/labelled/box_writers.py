@@ -175,6 +175,8 @@ class RunBoxes:
     def _image(self, row: Mapping[str, object], objects: pa.Table) -> BoxedFile:
         name = self.run.schema.object_name
         corners = [objects.column(column).to_numpy() for column in corner_columns(name)]
+        # A tile is not found: how sure its class is, is all that there is to say of it.
+        score = next(one for one in ("score", "class_probability") if one in objects.column_names)
         sources, height, width = row[SOURCE.name], row["height_px"], row["width_px"]
         assert isinstance(sources, list) and isinstance(height, int) and isinstance(width, int)
         return BoxedFile(
@@ -183,7 +185,7 @@ class RunBoxes:
             width,
             np.stack(corners, axis=1).astype(np.float64).reshape(-1, 4),
             [one or name for one in objects.column("class").to_pylist()],
-            objects.column("score").to_pylist(),
+            objects.column(score).to_pylist(),
         )
 
 

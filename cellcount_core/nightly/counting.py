@@ -24,7 +24,6 @@ from cellcount_core.domain.fields import Parsed
 from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.layouts.base import Ignored, Sidecar
 from cellcount_core.layouts.registry import build_layout, kind_of
-from cellcount_core.models.package import find_package
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.ledger import Event, PlateStatus
 from cellcount_core.nightly.plates import PlateFolder
@@ -33,6 +32,7 @@ from cellcount_core.output.parts import committed_parts
 from cellcount_core.output.planfile import read_shards
 from cellcount_core.output.run_folder import load_plan
 from cellcount_core.output.runfile import read_run
+from cellcount_core.pipeline.context import package_of
 from cellcount_core.plan.derived import Suspect, suspects
 from cellcount_core.plan.discover import key_reader
 from cellcount_core.plan.rows import Row, row_of
@@ -249,7 +249,7 @@ def fields_are_independent(run: RunConfig) -> bool:
     """Whether no row depends on other fields of its plate: neither an object size nor what the task needs to
     know is found from them, and no field is expected because of them.
     """
-    package = find_package(run.model.package)
+    package = package_of(run)
     alone = (run.diameter != "auto" or not tells_sizes(package)) and plate_rule_of(package, run) is None
     traits = kind_of(run.layout).traits
     return alone and run.expect == "observed" and not (traits.told_by_table or traits.holds_arrays)

@@ -12,9 +12,9 @@ from typing import Protocol
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, OutputFault, RunFault
 from cellcount_core.domain.fingerprint import canonical_json, differences
-from cellcount_core.models.package import find_package
 from cellcount_core.nightly.config import NightlyConfig
 from cellcount_core.nightly.plates import same_place
+from cellcount_core.pipeline.context import package_of
 from cellcount_core.runners.places import open_job_input, storage_options
 from cellcount_core.stores.base import Absent, Created, Store
 from cellcount_core.stores.open import open_store, path_below, real_url
@@ -138,7 +138,7 @@ def bind_settings(store: Store, config: NightlyConfig) -> None:
     """Bind the output to the settings that decide numbers, so that nights and plates can be compared. Raises
     OutputFault if it is bound to others.
     """
-    package = find_package(config.run.model.package)
+    package = package_of(config.run)
     run = config.run.model_dump(mode="json")
     # The model is known by its digest, whatever path it was loaded from.
     settings = {"run": {**run, "model": {"engine": config.run.model.engine, "digest": package.digest}}}

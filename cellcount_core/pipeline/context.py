@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cellcount_core.config import RunConfig
+from cellcount_core.config import RunClassesConfig, RunConfig
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.fields import Selection
 from cellcount_core.domain.scales import PlateNumbers, PlateSize
+from cellcount_core.models.package import Package, find_package
 from cellcount_core.stores.base import StorageOptions
 
 
@@ -116,11 +117,25 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_HELD)) and bool(mallopt(_TRIM_THRESHOLD, _HELD_AT_END))
 
 
+def package_of(run: RunConfig) -> Package:
+    """The package of a run, as the run's settings ask it to look at fields.
+
+    Raises ModelFault as `find_package`, ConfigFault if the settings do not fit the package.
+    """
+    package = find_package(run.model.package)
+    if run.classes == RunClassesConfig():
+        return package
+    # Late: runners hold a context and count nothing.
+    from cellcount_core.tasks.classes.task import for_run
+
+    return for_run(package, run.classes)
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What a worker must know to count for a run. Small, picklable and free of secrets.
 
-    `package` is the name or path by which the worker finds the model package, and `package_digest` the digest that it must have.
+    `package_digest` is the digest that the model package which `run` names must have.
     `counted` are the channels of the package's roles, in their order; `measured` are the channels whose intensities are measured.
     `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned, `plate_numbers` what the task
     found then. `threads` is the number of
@@ -134,7 +149,6 @@ class RunContext:
     output_options: StorageOptions
     run: RunConfig
     fingerprint: str
-    package: str
     package_digest: str
     engine: str
     counted: tuple[Selection, ...]

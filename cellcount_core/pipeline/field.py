@@ -25,14 +25,14 @@ from cellcount_core.images.pixels import resize, resized_shape
 from cellcount_core.images.quality import assess
 from cellcount_core.layouts.registry import kind_of
 from cellcount_core.models.engines import Engine, check_golden, load_engine
-from cellcount_core.models.package import Package, find_package
+from cellcount_core.models.package import Package
 from cellcount_core.output.labels import label_key, label_tiff
 from cellcount_core.output.rows import FieldRow, ObjectRows
-from cellcount_core.pipeline.context import RunContext, StageClock
+from cellcount_core.pipeline.context import RunContext, StageClock, package_of
 from cellcount_core.pipeline.device import AskedOnce, Device
 from cellcount_core.pipeline.doubts import colour_doubts, doubts
 from cellcount_core.pipeline.files import Loaded, read_fields
-from cellcount_core.pipeline.maps import FieldMaps, canvas_maps, levels, network_planes, vector_of
+from cellcount_core.pipeline.maps import FieldMaps, FieldVectors, canvas_maps, levels, network_planes
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.pipeline.rows import CHANNEL, Examined, FieldView, field_values, run_schema
 from cellcount_core.stores.base import Store
@@ -152,10 +152,10 @@ def usual_shapes(run: RunConfig, plate_sizes: Iterable[PlateSize]) -> dict[str, 
 
 
 def _package(context: RunContext) -> Package:
-    package = find_package(context.package)
+    package = package_of(context.run)
     if package.digest != context.package_digest:
         raise ModelFault(
-            f"{context.package}: the package on this machine is {package.digest[:12]}, "
+            f"{context.run.model.package}: the package on this machine is {package.digest[:12]}, "
             f"the run was planned with {context.package_digest[:12]}; use that package, or count into another output"
         )
     return package
@@ -261,9 +261,8 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
     )
     if kit.task.preparation is not Preparation.OBJECT_SIZE:
         side = kit.task.side(kit.package)
-        return replace(
-            view, vector_maker=lambda window: vector_of(planes, seen_norms, side, kit.device, window)
-        )
+        vectors = FieldVectors(seen, seen_norms, kit.package.input, side, kit.device)
+        return replace(view, field_vectors=vectors)
     return _at_object_size(kit, view, planes, seen_norms, plate)
 
 
@@ -350,10 +349,11 @@ def rows_of(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldResult
         warnings=seen.warnings,
         values=field_values(seen, counted, kit.schema),
     )
-    if seen.found.objects is None:
+    parts = seen.found.parts
+    # A run that an earlier version planned has the columns of that version, which may be none.
+    if parts is None or not kit.schema.objects:
         return FieldResult(row, None, pixels)
-    columns, moments = seen.found.objects.rows()
-    # A run that an earlier version planned has the columns of that version.
+    columns, moments = parts.rows()
     known = {OBJECT_NUMBER.name, *(column.name for column in kit.schema.objects)}
     objects = ObjectRows(planned.key, {name: values for name, values in columns.items() if name in known})
     measured = {column.name for column in kit.schema.measured}

@@ -15,7 +15,7 @@ from cellcount_core.images.pixels import resize, resize_to
 from cellcount_core.images.tiles import Tile, TileGrid, Window, cut, place, plan_tiles, smallest_tile
 from cellcount_core.models.package import InputSpec, Package
 from cellcount_core.pipeline.device import DeviceFull, TileDevice
-from cellcount_core.tasks.task import MapArray
+from cellcount_core.tasks.task import Levels, MapArray
 
 _AHEAD = 3
 """Tiles that one field cuts ahead of the device: enough to keep it fed, and little memory."""
@@ -24,6 +24,9 @@ _AHEAD = 3
 _KEPT_BYTES = 640 << 20
 """Bytes of maps of a large field that are kept between windows: some rows of tiles of a field 20,000 px wide."""
 
+
+_VECTORS_AHEAD = 16
+"""Windows of a field that are prepared ahead of the device."""
 
 Cutter = Callable[[TileGrid, Tile], NDArray[np.float32]]
 """Gives the normalised input (h, w, C) of a tile of a grid."""
@@ -240,23 +243,74 @@ def whole_canvas(
     return cut(scaled, norms, grid, grid.tiles[0])
 
 
-def vector_of(
-    planes: Sequence[Plane],
-    norms: Sequence[Normalisation],
-    side: int,
-    device: TileDevice,
-    window: Window | None = None,
-) -> NDArray[np.float32]:
-    """The output (K,) of a network that sees a field, or a window (y0, y1, x0, x1) of it, as one image.
+class FieldVectors:
+    """The outputs of a network that sees a field, or windows of it, as images of `side` x `side` px each.
 
-    Planes (H, W), debris already removed, are resized to `side` x `side` px.
+    `seen` are the raw planes (H, W) that the network sees, and `norms` their levels.
     """
-    if window is not None:
+
+    def __init__(
+        self,
+        seen: Sequence[Plane],
+        norms: Sequence[Normalisation],
+        spec: InputSpec,
+        side: int,
+        device: TileDevice,
+    ) -> None:
+        self._seen, self._norms = list(seen), list(norms)
+        self._spec, self._side, self._device = spec, side, device
+
+    def of(self, windows: NDArray[np.int64], levels_of: Levels) -> NDArray[np.float32]:
+        """The outputs (n, K) for windows (n, 4) y0 y1 x0 x1, half-open; (0, 0) without windows.
+
+        Beyond the field there is background. A few windows are prepared ahead of the device.
+        """
+        calm: list[Plane] = []
+        if levels_of is Levels.FIELD:
+            calm = [without_debris(plane, norm) for plane, norm in zip(self._seen, self._norms, strict=True)]
+        answers: deque[Future[MapArray]] = deque()
+        found: list[NDArray[np.float32]] = []
+        for y0, y1, x0, x1 in windows.tolist():
+            window = (y0, y1, x0, x1)
+            canvas = self._canvas(calm, self._norms, window) if calm else self._by_itself(window)
+            answers.append(self._device.submit(canvas))
+            if len(answers) > _VECTORS_AHEAD:
+                found.append(np.asarray(answers.popleft().result(), np.float32).ravel())
+        found += [np.asarray(answer.result(), np.float32).ravel() for answer in answers]
+        return np.stack(found) if found else np.zeros((0, 0), np.float32)
+
+    def _by_itself(self, window: Window) -> NDArray[np.float32]:
+        """The network's input for a window that is normalised as if it was an image by itself."""
         y0, y1, x0, x1 = window
-        planes = [np.ascontiguousarray(plane[y0:y1, x0:x1]) for plane in planes]
-    shown = [resize_to(plane, (side, side)) for plane in planes]
-    canvas = np.stack([apply(plane, norm) for plane, norm in zip(shown, norms, strict=True)], axis=-1)
-    return np.asarray(device.submit(np.ascontiguousarray(canvas, np.float32)).result(), np.float32).ravel()
+        inside = [np.ascontiguousarray(plane[max(0, y0) : y1, max(0, x0) : x1]) for plane in self._seen]
+        norms = levels(inside, self._spec)
+        calm = [without_debris(plane, norm) for plane, norm in zip(inside, norms, strict=True)]
+        top, left = max(0, y0), max(0, x0)
+        return self._canvas(calm, norms, (y0 - top, y1 - top, x0 - left, x1 - left))
+
+    def _canvas(
+        self, planes: Sequence[Plane], norms: Sequence[Normalisation], window: Window
+    ) -> NDArray[np.float32]:
+        """The network's input (side, side, C) for a window of planes (H, W)."""
+        shape = (self._side, self._side)
+        shown = [
+            apply(resize_to(_cut_out(plane, window, norm.background), shape), norm)
+            for plane, norm in zip(planes, norms, strict=True)
+        ]
+        return np.ascontiguousarray(np.stack(shown, axis=-1), np.float32)
+
+
+def _cut_out(plane: Plane, window: Window, background: float) -> Plane:
+    """A window of a plane (H, W); what lies beyond the plane is background (float32 then)."""
+    y0, y1, x0, x1 = window
+    height, width = plane.shape
+    top, bottom, left, right = max(0, y0), min(height, y1), max(0, x0), min(width, x1)
+    inside = np.ascontiguousarray(plane[top:bottom, left:right])
+    if inside.shape == (y1 - y0, x1 - x0):
+        return inside
+    framed = np.full((y1 - y0, x1 - x0), background, np.float32)
+    framed[top - y0 : bottom - y0, left - x0 : right - x0] = inside
+    return framed
 
 
 def canvas_maps(canvas: NDArray[np.float32], package: Package, device: TileDevice) -> MapArray:

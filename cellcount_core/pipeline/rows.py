@@ -18,10 +18,10 @@ from cellcount_core.domain.scales import FieldScale, ScaleSource
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
 from cellcount_core.images.quality import Quality
-from cellcount_core.images.tiles import Window
 from cellcount_core.models.package import Package
+from cellcount_core.pipeline.maps import FieldVectors
 from cellcount_core.pipeline.pixels import Pixels
-from cellcount_core.tasks.task import Clock, Found, Maps, Preparation, Shape, task_of
+from cellcount_core.tasks.task import Clock, Found, Levels, Maps, Preparation, Shape, task_of
 
 AS_IT_IS = FieldScale(1.0, ScaleSource.MODEL)
 
@@ -48,7 +48,7 @@ class FieldView:
     scale: FieldScale = AS_IT_IS
     warnings: tuple[str, ...] = ()
     field_maps: Maps | None = None
-    vector_maker: Callable[[Window | None], NDArray[np.float32]] | None = None
+    field_vectors: FieldVectors | None = None
 
     @property
     def shape(self) -> Shape:
@@ -68,11 +68,17 @@ class FieldView:
             raise TypeError("the network of this task gives no map of a field")
         return self.field_maps
 
-    def vector(self, window: Window | None = None) -> NDArray[np.float32]:
-        """The network's output (K,) for the whole image, or a window (y0, y1, x0, x1) of it. Raises TypeError if the task's network gives maps."""
-        if self.vector_maker is None:
+    def vector(self) -> NDArray[np.float32]:
+        """The network's output (K,) for the whole image. Raises TypeError if the task's network gives maps."""
+        height, width = self.shape
+        vector: NDArray[np.float32] = self.vectors(np.array([[0, height, 0, width]]))[0]
+        return vector
+
+    def vectors(self, windows: NDArray[np.int64], levels: Levels = Levels.FIELD) -> NDArray[np.float32]:
+        """The network's outputs (n, K) for windows (n, 4) y0 y1 x0 x1 of the field. Raises TypeError if the task's network gives maps."""
+        if self.field_vectors is None:
             raise TypeError("the network of this task gives maps of a field")
-        return self.vector_maker(window)
+        return self.field_vectors.of(windows, levels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +181,7 @@ def run_schema(package: Package, counted: tuple[str, ...], measured: tuple[str, 
     )
     return Schema(
         task.name,
-        package.object_name if own.objects else "",
+        (own.object_name or package.object_name) if own.objects else "",
         measured,
         fields,
         own.objects,

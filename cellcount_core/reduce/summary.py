@@ -136,11 +136,11 @@ def headline(summary: Summary) -> str:
     if not summary.statuses[Status.OK.value]:
         return ""
     schema = summary.schema
-    told = [_told(column, schema.classes, summary.totals) for column in map(schema.field, schema.results)]
+    told = [_told(column, schema, summary.totals) for column in map(schema.field, schema.results)]
     return ", ".join(words for words in told if words)
 
 
-def _told(column: Column, classes: Sequence[str], totals: Mapping[str, Value]) -> str:
+def _told(column: Column, schema: Schema, totals: Mapping[str, Value]) -> str:
     value = totals.get(column.name)
     if column.merge is Merge.COUNT and isinstance(value, int):
         return f"{value} {column.unit.removesuffix('s') if value == 1 else column.unit}"
@@ -153,9 +153,11 @@ def _told(column: Column, classes: Sequence[str], totals: Mapping[str, Value]) -
         ends = [totals.get(f"{column.name}_share{end}") for end in ("", "_low", "_high")]
         share, low, high = (100 * each if isinstance(each, float) else None for each in ends)
         known_share = share is not None and low is not None and high is not None
-        return f"{share:.1f} % {column.name} ({low:.1f} to {high:.1f})" if known_share else ""
+        of_class = column.unit in schema.classes
+        what = f"of {schema.field(column.of[0]).unit} {column.unit}" if of_class else column.name
+        return f"{share:.1f} % {what} ({low:.1f} to {high:.1f})" if known_share else ""
     if column.merge is Merge.NAMES:
-        return _most_named(column, classes, totals)
+        return _most_named(column, schema.classes, totals)
     if column.merge is Merge.TALLY and isinstance(value, str):
         return ", ".join(f"{number} {word}" for word, number in json.loads(value).items())
     return ""

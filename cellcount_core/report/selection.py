@@ -20,6 +20,7 @@ from cellcount_core.domain.columns import (
     WELL,
     Column,
     Kind,
+    Merge,
     Schema,
     Value,
     names,
@@ -94,6 +95,7 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     results = [schema.field(name) for name in schema.results]
     numbers = [column for column in results if column.kind in (Kind.INT, Kind.FLOAT)]
     ranked = next((column for column in numbers if column.kind is Kind.INT), next(iter(numbers), None))
+    finds = ranked is not None and ranked.merge is Merge.COUNT
     rows = _candidates(fields, results, ranked)
     counted = sorted((row for row in rows if row.value), key=lambda row: (row.value or 0, row.key))
     if ranked is None:
@@ -101,7 +103,7 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     wishes: list[tuple[Role, Callable[[], _Candidate | None]]] = [
         (Role.MOST, lambda: counted[-1] if counted and ranked else None),
         (Role.MEDIAN, lambda: counted[(len(counted) - 1) // 2] if counted and ranked else None),
-        (Role.EMPTY, lambda: _first(row for row in rows if row.value == 0)),
+        (Role.EMPTY, lambda: _first(row for row in rows if finds and row.value == 0)),
         (Role.FLAGGED, lambda: _first(row for row in rows if row.warnings and row.status == Status.OK)),
         (Role.FAILED, lambda: _first(row for row in rows if row.status in {Status.FAILED, Status.MISSING})),
         (Role.FEWEST, lambda: counted[0] if counted and ranked else None),

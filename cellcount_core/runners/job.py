@@ -13,11 +13,12 @@ from cellcount_core.domain.errors import ConfigFault, ExitCode, Interrupted, Rea
 from cellcount_core.domain.trust import distrust
 from cellcount_core.layouts.auto import AutoSettings
 from cellcount_core.models.engines import resolve_engine
-from cellcount_core.models.package import Package, find_package
+from cellcount_core.models.package import Package
 from cellcount_core.output.parts import committed_parts, fields_key, read_fields_part
 from cellcount_core.output.planfile import read_shards, shard_limits
 from cellcount_core.output.run_folder import load_plan, open_or_create_run, stored_run
 from cellcount_core.output.runfile import ModelIdentity, RunFile
+from cellcount_core.pipeline.context import package_of
 from cellcount_core.plan.findings import PlanSummary
 from cellcount_core.plan.planner import (
     NumberFinder,
@@ -64,7 +65,7 @@ class JobResult:
 
 def plan_job(job: JobConfig, say: Callable[[str], None] = lambda _: None) -> PlanSummary:
     """Plan `job` and return the summary. Nothing is written and no cluster is used. `say` is called before steps that take a while."""
-    package = find_package(job.run.model.package)
+    package = package_of(job.run)
     refuse_misfits(package, job.run)
     source = open_job_input(job)
     model = planned_model(package, resolve_engine(package, job.run.model.engine, gpus=0))
@@ -99,7 +100,7 @@ def run_job(job: JobConfig, events: Events, again: frozenset[Reason] = frozenset
 def _run(job: JobConfig, events: Events, again: frozenset[Reason]) -> JobResult:
     began = time.perf_counter()
     refuse_gpus(job.execution)
-    package = find_package(job.run.model.package)
+    package = package_of(job.run)
     source = open_job_input(job)
     output = open_job_output(job, source)
     kept = stored_run(output, job.run, identity_of(package, job.run.model.engine))

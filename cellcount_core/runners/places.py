@@ -149,7 +149,6 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
         output_options=places.output_options,
         run=config,
         fingerprint=run.fingerprint,
-        package=config.model.package,
         package_digest=run.model.digest,
         engine=run.model.engine,
         counted=counted,

@@ -11,10 +11,10 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.columns import FIELD_ID, REASON, STATUS
 from cellcount_core.domain.errors import LedgerFault, OutputFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Shard, Source, parts_tag
-from cellcount_core.models.package import find_package
 from cellcount_core.output.planfile import read_shards
 from cellcount_core.output.run_folder import load_plan
 from cellcount_core.output.runfile import RunFile, read_run
+from cellcount_core.pipeline.context import package_of
 from cellcount_core.reduce.ledger import fields_parts, uncommitted
 from cellcount_core.reduce.reducer import reduce_run
 from cellcount_core.runners.events import Events, Progress, Watched
@@ -147,7 +147,7 @@ def count_again(
 ) -> Progress:
     """Count the fields of `shards`, which are pieces of committed shards, and replace those of their rows that are not ok."""
     fields = sum(len(shard.fields) for shard in shards)
-    job = decided(job, run, find_package(job.run.model.package), source, shards, events)
+    job = decided(job, run, package_of(job.run), source, shards, events)
     with cluster(job.execution, events):
         events.stage(
             f"{fields} of {run.numbers.fields} fields; model {run.model.name} {run.model.version} on {run.model.engine}"

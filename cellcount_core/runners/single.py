@@ -10,10 +10,10 @@ from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault, Reason
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.models.engines import resolve_engine
-from cellcount_core.models.package import Package, find_package
+from cellcount_core.models.package import Package
 from cellcount_core.output.planfile import shard_limits
 from cellcount_core.output.runfile import RunFile
-from cellcount_core.pipeline.context import prepare_process
+from cellcount_core.pipeline.context import package_of, prepare_process
 from cellcount_core.pipeline.device import Device
 from cellcount_core.pipeline.field import FieldResult, decode, examine, open_device, open_kit, rows_of
 from cellcount_core.pipeline.files import read_fields
@@ -46,7 +46,7 @@ def count_single(job: JobConfig, source: Store) -> Single:
     package cannot be used.
     """
     prepare_process()
-    package = find_package(job.run.model.package)
+    package = package_of(job.run)
     refuse_misfits(package, job.run)
     engine = resolve_engine(package, job.run.model.engine, gpus=0)
     device = _device(_Loaded(package, engine, own_threads(job), os.getpid()))

@@ -26,7 +26,6 @@ from cellcount_core.domain.errors import ConfigFault, LedgerFault, Reason, Statu
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
 from cellcount_core.domain.trust import distrust
-from cellcount_core.models.package import find_package
 from cellcount_core.output.labels import LABELS, label_key
 from cellcount_core.output.parts import (
     READY,
@@ -45,6 +44,7 @@ from cellcount_core.output.rows import FieldRow, fields_table, objects_table
 from cellcount_core.output.run_folder import Changes, changes, load_plan, open_or_create_run, stored_run
 from cellcount_core.output.runfile import RUN_KEY, ModelIdentity, RunFile, read_run
 from cellcount_core.output.schema import TableName, read_table_bytes, table_schema
+from cellcount_core.pipeline.context import package_of
 from cellcount_core.pipeline.rows import HEIGHT, WIDTH
 from cellcount_core.plan.fields import ChannelChoice
 from cellcount_core.plan.planner import (
@@ -117,7 +117,7 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
     began = time.perf_counter()
     source = open_job_input(job)
     output = open_job_output(job, source)
-    package = find_package(job.run.model.package)
+    package = package_of(job.run)
     model = ModelIdentity(package.name, package.version, package.digest, job.run.model.engine)
     stored = stored_run(output, job.run, model)
     if stored is None:

@@ -24,7 +24,6 @@ from cellcount_core.domain.errors import ModelFault, nearest
 from cellcount_core.domain.statistics import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation
-from cellcount_core.images.tiles import Window
 from cellcount_core.models.package import Package
 from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.matching import ImageScore
@@ -36,6 +35,15 @@ CanvasMaps = Callable[[NDArray[np.float32]], MapArray]
 
 Clock = Callable[[str], AbstractContextManager[None]]
 """`with clock("separate"):` adds the time spent inside to that stage."""
+
+
+class Levels(StrEnum):
+    """By which levels a window of a field is normalised."""
+
+    FIELD = "field"
+    """By those of the whole field: the window is a part of one image."""
+    OWN = "own"
+    """By its own, as if it was an image by itself."""
 
 
 class Preparation(StrEnum):
@@ -139,33 +147,48 @@ class View(Protocol):
         """The maps of a network that gives a map of the field (preparation by object size)."""
         ...
 
-    def vector(self, window: Window | None = None) -> NDArray[np.float32]:
-        """The output (K,) of a network that sees the prepared field as one image, or a window of it (y0, y1, x0, x1 in px, half-open)."""
+    def vector(self) -> NDArray[np.float32]:
+        """The output (K,) of a network that sees the prepared field as one image."""
+        ...
+
+    def vectors(self, windows: NDArray[np.int64], levels: Levels = Levels.FIELD) -> NDArray[np.float32]:
+        """The outputs (n, K) of a network that sees windows (n, 4) of the field, y0 y1 x0 x1 in px and half-open, as one image each.
+
+        Where a window reaches beyond the field, the network sees background.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Objects:
-    """The objects of a field, n of them.
+class Parts:
+    """What of a field has rows of its own in the objects table, n of them: objects, or tiles.
 
-    `area_px` is the number of pixels that they cover and `diameter_px` their median diameter. `level` is the median of their mean
-    intensities in the first counted channel, in raw units; None without objects, or if they are not measured. `rows` makes the columns
-    of the objects table and the moments of the measured ones, by name; it is called only where tables are written.
+    `rows` makes the columns of that table and the moments of the measured ones, by name; it is called only where tables are written.
     """
 
     count: int
+    rows: Callable[[], tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects(Parts):
+    """The objects of a field, n of them.
+
+    `area_px` is the number of pixels that they cover and `diameter_px` their median diameter. `level` is the median of their mean
+    intensities in the first counted channel, in raw units; None without objects, or if they are not measured.
+    """
+
     area_px: int
     diameter_px: float | None
     level: float | None
-    rows: Callable[[], tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
     """What a task found in a field.
 
-    `values` are the values of the task's columns. `objects` is None for a task without objects. What can be drawn is `labels` (H, W), 0
-    for background and 1..n for objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field; None if there is nothing of
+    `values` are the values of the task's columns. `objects` is None for a task without objects; `tiles` are what such a task looked at one by one,
+    None if it did not. What can be drawn is `labels` (H, W), 0 for background and 1..n for objects, and `boxes` (n, 4) float, y0 x0 y1 x1 half-open in px of the field; None if there is nothing of
     that kind or it was not asked for. `classes` (n,) are the places of the objects' classes in the schema's, by which they are coloured;
     None for objects without classes. `features` are those in which a package describes its training images, and `unlike` how
     unlike those the field is (0..1); None if the package does not say.
@@ -179,11 +202,17 @@ class Found:
     warnings: tuple[str, ...] = ()
     features: tuple[float, ...] | None = None
     unlike: float | None = None
+    tiles: Parts | None = None
 
     @property
     def count(self) -> int:
         """Number of objects; 0 for a task without objects."""
         return 0 if self.objects is None else self.objects.count
+
+    @property
+    def parts(self) -> Parts | None:
+        """What has rows in the objects table; None for a task without any."""
+        return self.tiles if self.objects is None else self.objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +256,8 @@ class TaskColumns:
     """The columns that a task adds to the tables.
 
     `field` come after the columns of the image's channel, `scale` after those of the scale that the field was counted at.
-    `objects`, `results`, `object_count` and `classes` are as in `Schema`.
+    `objects`, `results`, `object_count` and `classes` are as in `Schema`. `object_name` is what begins the names of measured columns; "" stands
+    for the object of the package.
     """
 
     field: tuple[Column, ...]
@@ -236,6 +266,7 @@ class TaskColumns:
     objects: tuple[Column, ...] = ()
     object_count: str = ""
     classes: tuple[str, ...] = ()
+    object_name: str = ""
 
 
 class TruthKind(StrEnum):

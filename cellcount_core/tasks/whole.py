@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.tasks.task import View
+from cellcount_core.tasks.task import Levels, View
+
+Shape = tuple[int, int]
 
 
 def starts(length: int, side: int) -> list[int]:
@@ -17,26 +19,29 @@ def starts(length: int, side: int) -> list[int]:
     return [*range(0, max(1, length - side), side), *([length - side] if length > side else [])]
 
 
-def tiles_of(shape: tuple[int, int], tile_px: int | None) -> NDArray[np.int64]:
-    """The windows (n, 4) y0 y1 x0 x1, half-open, that are looked at in an image of `shape` (H, W): its tiles, or all of it."""
-    height, width = shape
-    if tile_px is None:
-        return np.array([[0, height, 0, width]], np.int64)
+def tiles_of(shape: Shape, tile: Shape | None) -> NDArray[np.int64]:
+    """The windows (n, 4) y0 y1 x0 x1, half-open, that are looked at in an image of `shape` (H, W): tiles of (h, w) px in raster order, or all
+    of it.
+    """
+    (height, width), (tall, wide) = shape, tile or shape
     return np.array(
         [
-            [top, min(height, top + tile_px), left, min(width, left + tile_px)]
-            for top in starts(height, tile_px)
-            for left in starts(width, tile_px)
+            [top, min(height, top + tall), left, min(width, left + wide)]
+            for top in starts(height, tall)
+            for left in starts(width, wide)
         ],
         np.int64,
     )
 
 
-def tile_vectors(view: View, tile_px: int | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def tile_vectors(
+    view: View, tile: Shape | None, levels: Levels = Levels.FIELD
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The windows (n, 4) of a field (see `tiles_of`) and the network's vector of each (n, K)."""
-    windows = tiles_of(view.shape, tile_px)
-    if tile_px is None:
-        return windows, view.vector()[None]
-    return windows, np.stack(
-        [view.vector((int(y0), int(y1), int(x0), int(x1))) for y0, y1, x0, x1 in windows]
-    )
+    windows = tiles_of(view.shape, tile)
+    return windows, view.vectors(windows, levels)
+
+
+def square(side: int | None) -> Shape | None:
+    """The (h, w) of tiles of that side; None stays None."""
+    return None if side is None else (side, side)

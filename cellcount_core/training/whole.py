@@ -23,7 +23,7 @@ from cellcount_core.models.engines import Engine
 from cellcount_core.models.families.pooled import POOLED, fit_features, load_backbone
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.field import planes_kit, prepare
-from cellcount_core.tasks.whole import starts, tile_vectors
+from cellcount_core.tasks.whole import square, starts, tile_vectors
 from cellcount_core.training.config import InputConfig, TrainConfig
 from cellcount_core.training.fit import fit_domain
 from cellcount_core.training.learning import Example, Images, Say
@@ -246,6 +246,6 @@ def vectors_of(
     with closing(planes_kit(package, engine, counting_of("model"))) as kit:
 
         def vectors(image: WholeImage) -> NDArray[np.float32]:
-            return tile_vectors(prepare(kit, pixels_of(kit, image)), config.tile_px)[1]
+            return tile_vectors(prepare(kit, pixels_of(kit, image)), square(config.tile_px))[1]
 
         return list(in_turn(vectors, images))

@@ -41,6 +41,7 @@ _COLDEST, _HOTTEST = 0.02, 50.0
 """Far beyond what is fitted: a network taught with `smoothing` 0.1 has come to 0.5 and below."""
 
 _MOST_WATCHED = 200
+_MOST_MEASURED = 64
 _NAMED = 5
 
 
@@ -273,10 +274,11 @@ class ClassLesson(WholeLesson):
         return {"balanced_accuracy": float(np.mean([np.mean(each) for each in right.values()]))}
 
     def section(self, _: Mapping[str, object], __: Say) -> dict[str, object]:
-        """Classes, side and tiles, and the temperature before it is fitted."""
+        """Classes, side, tiles or the usual size of the images, and the temperature before it is fitted."""
+        shown = {"image_px": usual_shape(self.train)} if self._config.tile_px is None else {}
         return {
             "classes": list(self._config.classes), "side_px": self._config.crop_px, "tile_px": self._config.tile_px, "temperature": 1.0,
-            "features": self._config.features,
+            "features": self._config.features, **shown,
         }  # fmt: skip
 
     def fitted(self, package: Package, engine: Engine, report: Say) -> dict[str, object]:
@@ -321,6 +323,13 @@ class ClassLesson(WholeLesson):
         planes = list(image.planes.values())
         dark = levels(planes, self._config.input.spec())[0].inverted
         return np.asarray(1 - view if dark else view, np.float32)
+
+
+def usual_shape(images: Sequence[WholeImage]) -> list[int]:
+    """The median height and width in px of images; of many, some evenly spread ones tell it."""
+    some = images[:: max(1, len(images) // _MOST_MEASURED)]
+    shapes = [next(iter(image.planes.values())).shape for image in some]
+    return [int(np.median(lengths)) for lengths in zip(*shapes, strict=True)]
 
 
 def fit_temperature(chances: NDArray[np.float64], truth: NDArray[np.int64]) -> float:

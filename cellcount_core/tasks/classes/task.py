@@ -1,4 +1,4 @@
-"""One of several classes for each image: the network looks at the field as a whole, and nothing in it is counted.
+"""One of several classes for each image: the network looks at the field as a whole, or tile by tile.
 
 A package's section `classes` names the classes, in the order of the network's outputs, and the side in px to which an image is
 resized. Such a package is evaluated with a table that has the true class of each image in the column `class`.
@@ -8,24 +8,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cellcount_core.domain.columns import Column, Kind, Merge, Null, Value
+from cellcount_core.config import RunClassesConfig
+from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.statistics import wilson
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
+from cellcount_core.tasks.classes.columns import (
+    CERTAINTY,
+    CLASS,
+    PROBABILITIES,
+    TILE,
+    TILES,
+    Chances,
+    count_columns,
+    count_names,
+    count_values,
+    tile_columns,
+    tile_values,
+)
 from cellcount_core.tasks.classes.judge import calibration_error, confusion
 from cellcount_core.tasks.task import (
     NO_ESTIMATE,
     CanvasMaps,
     Compared,
     Found,
+    Levels,
+    Parts,
     Preparation,
+    Shape,
     SizeEstimate,
     TaskColumns,
     TaskSection,
@@ -34,14 +52,12 @@ from cellcount_core.tasks.task import (
     View,
     read_section,
 )
-from cellcount_core.tasks.whole import tile_vectors
+from cellcount_core.tasks.whole import square, tile_vectors
 
 _LEAST = 1e-6
 
 COLUMN = "class"
 """The column of a table of truths that names the class of an image."""
-
-Chances = NDArray[np.float64]
 
 
 def tempered(chances: Chances, temperature: float) -> Chances:
@@ -122,22 +138,6 @@ class ClassScoring:
         }
 
 
-CLASS = Column(
-    "class", Kind.STRING, "", "most likely class of the image; null unless ok", Null.UNLESS_OK, Merge.NAMES
-)
-CERTAINTY = Column(
-    "class_probability",
-    Kind.FLOAT,
-    "1",
-    "probability of that class",
-    Null.UNLESS_OK,
-    Merge.MOMENTS,
-    watched=True,
-)
-PROBABILITIES = Column(
-    "probability", Kind.FLOATS, "1", "probability of each class, in the order of the package", Null.UNLESS_OK, Merge.VECTOR
-)  # fmt: skip
-
 _SUM = 0.01
 """Tolerance of the sum of probabilities, which is 1."""
 
@@ -145,31 +145,92 @@ _SUM = 0.01
 class ClassesSection(TaskSection):
     """`classes` are named in the order of the network's outputs; `side_px` is the side of the images that it takes.
 
-    `tile_px` is the side, in px of the field, of the tiles that it looks at; None if it looks at the field as one. `temperature` is what its
-    probabilities are flattened by so that they tell how often it is right. `features` numbers that describe the image come behind them.
+    `tile_px` is the side, in px of the field, of the tiles that it looks at; None if it looks at the field as one. `image_px` are the usual
+    height and width in px of the images that such a network was taught with: a tile or an object is shown to it in as much of a field.
+    `temperature` is what its probabilities are flattened by so that they tell how often it is right. `features` numbers that describe the image
+    come behind them. `per` is set by a run that looks at fields otherwise than the package does (see `for_run`).
     """
 
     classes: tuple[str, ...] = Field(min_length=2)
     side_px: int = Field(ge=8)
     tile_px: int | None = Field(None, ge=8)
+    image_px: tuple[int, int] | None = None
     temperature: float = Field(1.0, gt=0)
     features: int = Field(0, ge=0)
+    per: Literal["auto", "image", "tile"] = "auto"
+
+    @property
+    def tile(self) -> Shape | None:
+        """The (h, w) in px of the tiles that fields are looked at in; None if they are looked at as one."""
+        return self.image_px if self.per == "tile" and self.tile_px is None else square(self.tile_px)
+
+    @property
+    def levels(self) -> Levels:
+        """By which levels tiles are normalised: as the images were that the network was taught with."""
+        return Levels.FIELD if self.tile is None or self.tile_px is not None else Levels.OWN
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether tiles have rows of their own."""
+        return self.tile is not None and self.per != "image"
+
+
+def for_run(package: Package, settings: RunClassesConfig) -> Package:
+    """The package of a run, whose section says what the run asks for.
+
+    Raises ConfigFault if the package tells no classes, or does not say how much of a field it is shown of a tile.
+    """
+    if package.task != Classes.name:
+        raise ConfigFault(
+            f"run.classes is for packages that tell classes; `{package.name}` is for the task {package.task}: choose another with --model (see "
+            "`cellcount models`), or leave these settings out"
+        )
+    section = read_section(ClassesSection, package)
+    per = settings.per
+    if per == "auto":
+        per = "image" if section.tile_px is None and settings.crop_px is None else "tile"
+    changes: dict[str, object] = {"per": per}
+    if settings.crop_px is not None:
+        if per == "image":
+            raise ConfigFault(
+                f"run.classes.crop_px ({settings.crop_px}) is the side of a tile, and images are told as a whole: give --per tile, or leave it out"
+            )
+        changes |= (
+            {"image_px": [settings.crop_px] * 2} if section.tile_px is None else {"tile_px": settings.crop_px}
+        )
+    elif per == "tile" and section.tile_px is None and section.image_px is None:
+        raise ConfigFault(
+            f"package {package.name!r} looks at images as a whole and does not say how large those were that it was taught with: give the side of "
+            "a tile in px (--crop PX)"
+        )
+    return replace(package, section={**package.section, **changes})
 
 
 class Classes:
-    """The task of telling one of several classes for each image."""
+    """The task of telling one of several classes for each image, and for each tile of it where it is looked at in tiles."""
 
     name = "classes"
     learning = "cellcount_core.tasks.classes.learn:ClassesLearning"
     preparation = Preparation.FIXED
-    example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64}
+    example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64, "tile_px": 256}
 
     def columns(self, package: Package, _: tuple[str, ...]) -> TaskColumns:
-        """The class with its probability, and the probabilities of all classes."""
-        return TaskColumns(
+        """The class with its probability, and the probabilities of all classes; of tiles how many are of each class, and a row each."""
+        section = read_section(ClassesSection, package)
+        image = TaskColumns(
             field=(CLASS, CERTAINTY, PROBABILITIES),
             results=(CLASS.name, PROBABILITIES.name),
-            classes=read_section(ClassesSection, package).classes,
+            classes=section.classes,
+        )
+        if not section.has_tiles:
+            return image
+        return replace(
+            image,
+            field=(*image.field, TILES, *count_columns(section.classes, TILES)),
+            results=(*image.results, *count_names(section.classes, TILES)),
+            objects=tile_columns(section.classes),
+            object_count=TILES.name,
+            object_name=TILE,
         )
 
     def head(self, package: Package) -> ClassesHead:
@@ -193,40 +254,57 @@ class ClassesHead:
         self._section = read_section(ClassesSection, package)
 
     def find(self, view: View) -> Found:
-        """The class of a field: of the mean over its tiles, if it is looked at in tiles.
+        """The class of a field: of the mean over its tiles, if it is looked at in tiles; and then the class of each tile.
 
         Raises ModelFault if the network's output is no probabilities of the package's classes.
         """
+        section = self._section
         with view.clock("infer"):
-            _, vectors = tile_vectors(view, self._section.tile_px)
-        chances, features = self._parts(vectors)
+            windows, vectors = tile_vectors(view, section.tile, section.levels)
+        chances, features = chances_of(vectors, section, self._package)
         told = chances.mean(axis=0)
         best = int(np.argmax(told))
         described = tuple(map(float, features.mean(axis=0)))
         domain = self._package.domain
-        return Found(
+        found = Found(
             {
-                CLASS.name: self._section.classes[best],
+                CLASS.name: section.classes[best],
                 CERTAINTY.name: float(told[best]),
                 PROBABILITIES.name: tuple(float(chance) for chance in told),
             },
             features=described or None,
             unlike=domain.unlikeness(described) if domain is not None and described else None,
         )
-
-    def _parts(self, vectors: NDArray[np.float32]) -> tuple[Chances, NDArray[np.float64]]:
-        """Probabilities (n, K), at the package's temperature, and the features (n, F) behind them."""
-        count, described = len(self._section.classes), self._section.features
-        chances, features = np.split(vectors.astype(np.float64), [count], axis=1)
-        sums = chances.sum(axis=1)
-        if vectors.shape[1] != count + described or not (np.abs(sums - 1) <= _SUM).all():
-            raise ModelFault(
-                f"package {self._package.name!r}: its network gives {vectors.shape[1]} numbers, the first {count} of sum {float(sums[0]):.3g}; "
-                f""
-                f"probabilities of {count} classes expected{f' and {described} features' if described else ''}"
-            )
-        return tempered(chances, self._section.temperature), features
+        if not section.has_tiles:
+            return found
+        best_of = chances.argmax(axis=1)
+        numbers = {TILES.name: len(windows), **count_values(best_of, section.classes, TILES)}
+        return replace(
+            found,
+            values={**found.values, **numbers},
+            tiles=Parts(len(windows), lambda: (tile_values(windows, chances, section.classes), {})),
+            boxes=windows[:, [0, 2, 1, 3]].astype(np.float64),
+            classes=best_of,
+        )
 
     def size(self, _: tuple[Plane, ...], __: CanvasMaps) -> SizeEstimate:
         """`NO_ESTIMATE`: a class does not depend on the size of objects."""
         return NO_ESTIMATE
+
+
+def chances_of(
+    vectors: NDArray[np.float32], section: ClassesSection, package: Package
+) -> tuple[Chances, NDArray[np.float64]]:
+    """Probabilities (n, K), at the package's temperature, and the features (n, F) behind them, from vectors (n, K + F).
+
+    Raises ModelFault if the vectors are no probabilities of the package's classes.
+    """
+    count, described = len(section.classes), section.features
+    chances, features = np.split(vectors.astype(np.float64), [count], axis=1)
+    sums = chances.sum(axis=1)
+    if vectors.shape[1] != count + described or not (np.abs(sums - 1) <= _SUM).all():
+        raise ModelFault(
+            f"package {package.name!r}: its network gives {vectors.shape[1]} numbers, the first {count} of sum {float(sums[0]):.3g}; "
+            f"probabilities of {count} classes expected{f' and {described} features' if described else ''}"
+        )
+    return tempered(chances, section.temperature), features

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -46,6 +47,9 @@ class TaskContract:
 
     headline: str
     """What the run says that it found."""
+
+    asked: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Sections of the run's settings, by name."""
 
     @classmethod
     @abstractmethod
@@ -85,12 +89,29 @@ class TaskContract:
         colours = {"photometric": "rgb"} if pixels.ndim == 3 else {}
         tifffile.imwrite(folder / f"P_{well}_s{site}_w1.TIF", pixels, **colours)
 
+    @classmethod
+    def command(cls, package: Package, plate: Path, out: Path, *more: str) -> list[str]:
+        """`cellcount count` of the plate, three fields a shard."""
+        roles = [
+            word
+            for role, channel in channels_of(package).items()
+            for word in ("--channel", f"{role}={channel}")
+        ]
+        asked = [
+            word
+            for section, values in cls.asked.items()
+            for name, value in values.items()
+            for word in ("--set", f"run.{section}.{name}={value}")
+        ]
+        return ["count", str(plate), str(out), "--layout", "imagexpress", "--model", str(package.folder),
+                "--set", "execution.shard_fields=3", "--max-failed", "1", *roles, *asked, *more]  # fmt: skip
+
     @pytest.fixture(scope="class")
     @classmethod
     def counted(cls, package: Package, plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Counted by the serial runner."""
         out = tmp_path_factory.mktemp("counted") / "out"
-        assert main(command(package, plate, out, "--runner", "serial")) == ExitCode.OK
+        assert main(cls.command(package, plate, out, "--runner", "serial")) == ExitCode.OK
         return out
 
     def test_every_field_has_a_row_that_says_what_its_image_shows(self, counted: Path) -> None:
@@ -151,7 +172,7 @@ class TaskContract:
         self, package: Package, plate: Path, counted: Path, tmp_path: Path
     ) -> None:
         ray = ("--runner", "ray", "--set", "execution.actors=2")
-        assert main(command(package, plate, tmp_path / "out", *ray)) == ExitCode.OK
+        assert main(self.command(package, plate, tmp_path / "out", *ray)) == ExitCode.OK
         assert tables(tmp_path / "out") == tables(counted)
 
     def test_a_run_that_lost_a_part_goes_on(
@@ -161,7 +182,7 @@ class TaskContract:
         (out / "fields" / "part-000001.parquet").unlink()
         (out / "summary.json").unlink()
         assert main(["verify", str(out)]) == ExitCode.LEDGER
-        assert main(command(package, plate, out, "--runner", "serial")) == ExitCode.OK
+        assert main(self.command(package, plate, out, "--runner", "serial")) == ExitCode.OK
         assert main(["verify", str(out)]) == ExitCode.OK
         assert tables(out) == tables(counted)
 
@@ -169,7 +190,7 @@ class TaskContract:
         self, package: Package, plate: Path, counted: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "out"
-        again = command(package, plate, out, "--runner", "serial", "--set", "execution.in_flight=1")
+        again = self.command(package, plate, out, "--runner", "serial", "--set", "execution.in_flight=1")
         driver = subprocess.Popen(
             [sys.executable, "-m", "cellcount_core.cli", *again], stderr=subprocess.DEVNULL
         )
@@ -183,9 +204,9 @@ class TaskContract:
 
     def test_an_update_counts_what_was_mended(self, package: Package, plate: Path, tmp_path: Path) -> None:
         own, out = Path(shutil.copytree(plate, tmp_path / "plate")), tmp_path / "out"
-        assert main(command(package, own, out, "--runner", "serial")) == ExitCode.OK
+        assert main(self.command(package, own, out, "--runner", "serial")) == ExitCode.OK
         self.write(own, *DAMAGED)
-        assert main(command(package, own, out, "--runner", "serial", "--update")) == ExitCode.OK
+        assert main(self.command(package, own, out, "--runner", "serial", "--update")) == ExitCode.OK
         assert main(["verify", str(out)]) == ExitCode.OK
         [mended] = [
             row
@@ -244,7 +265,8 @@ class TaskContract:
                 tmp_path / "counts",
                 run={
                     "layout": {"kind": "imagexpress"},
-                    "model": {"package": str(package.folder)},
+                    **self.asked,
+                    "model": {"package": str(package.folder), **self.asked.get("model", {})},
                     "channels": channels_of(package),
                 },
                 execution={"runner": "serial", "threads": 1, "shard_fields": 2, "max_failed": 1},
@@ -259,15 +281,6 @@ class TaskContract:
                 )
             if column.merge is Merge.PERCENT:
                 assert values[column.name] == pytest.approx(summary[column.name])
-
-
-def command(package: Package, plate: Path, out: Path, *more: str) -> list[str]:
-    """`cellcount count` of the plate, three fields a shard."""
-    roles = [
-        word for role, channel in channels_of(package).items() for word in ("--channel", f"{role}={channel}")
-    ]
-    return ["count", str(plate), str(out), "--layout", "imagexpress", "--model", str(package.folder),
-            "--set", "execution.shard_fields=3", "--max-failed", "1", *roles, *more]  # fmt: skip
 
 
 def channels_of(package: Package) -> dict[str, str]:

@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 import tifffile
 from numpy.typing import NDArray
 
+from cellcount_core.domain.statistics import wilson
 from cellcount_core.images.imagefile import COLOURS
 from cellcount_core.models.package import Package, find_package, read_for_writing, write_package
+from cellcount_core.tasks.boxes.columns import corner_columns
 from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.contract.tasks.task_contract import WELLS, TaskContract
+from tests.jobs import rows
 from tests.patterns import pattern_package
 from tests.random_features import train_classes
 
@@ -188,6 +191,64 @@ def shape_of(kind: str, seed: int) -> NDArray[np.uint16]:
     x = np.arange(96)[None] + np.zeros((96, 1))
     bright = np.random.default_rng(seed).normal(300, 12, (96, 96)) + 3000 * (np.sin(x / 3 + seed) > 0.3)
     return np.clip(bright, 0, 65535).astype(np.uint16)
+
+
+class TestTiles(TestClasses):
+    """Fields of two by three tiles, of dots or of stripes, told apart tile by tile."""
+
+    headline = (
+        "8 dots, 3 stripes, 62.1 % of tiles dots (50.1 to 72.9), 37.9 % of tiles stripes (27.1 to 49.9)"
+    )
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        super().make_package(folder)
+        manifest = read_for_writing(folder)
+        section = manifest["classes"]
+        assert isinstance(section, dict)
+        manifest["classes"] = {**section, "tile_px": TILE_PX}
+        return write_package(folder, manifest)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        tiles = [shape_of(KINDS[at >= dotted(well, site)], at) for at in range(TILES)]
+        return np.vstack([np.hstack(tiles[:3]), np.hstack(tiles[3:])])
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        number = dotted(well, site)
+        assert (row["tiles"], row["tiles_dots"], row["tiles_stripes"]) == (TILES, number, TILES - number)
+        low, share, high = (row[f"tiles_dots_share{end}"] for end in ("_low", "", "_high"))
+        assert isinstance(low, float) and isinstance(high, float)
+        assert share == number / TILES
+        assert low <= number / TILES <= high
+
+    def test_each_tile_has_a_row_with_its_place_and_what_is_told_of_it(self, counted: Path) -> None:
+        objects = rows(counted, "objects").to_pylist()
+        own = [one for one in objects if (one["Metadata_Well"], one["Metadata_Site"]) == ("B04", 1)]
+        corners = [tuple(one[name] for name in corner_columns("Tile")) for one in own]
+        assert corners == [
+            (y, x, y + TILE_PX, x + TILE_PX) for y in (0, TILE_PX) for x in (0, TILE_PX, 2 * TILE_PX)
+        ]
+        assert [one["class"] for one in own] == ["dots"] * 3 + ["stripes"] * 3
+        for one in own:
+            assert one["class_probability"] == max(one["probability_dots"], one["probability_stripes"])
+
+    def test_wells_say_which_share_of_tiles_is_of_each_class(self, counted: Path) -> None:
+        wells = {row["Metadata_Well"]: row for row in pq.read_table(counted / "wells.parquet").to_pylist()}
+        both = dotted("B03", 1) + dotted("B03", 2)
+        assert (wells["B03"]["tiles"], wells["B03"]["tiles_dots"]) == (2 * TILES, both)
+        assert wells["B03"]["tiles_dots_share"] == both / (2 * TILES)
+        low, high = wilson(both, 2 * TILES) or (0.0, 0.0)
+        assert (wells["B03"]["tiles_dots_share_low"], wells["B03"]["tiles_dots_share_high"]) == (low, high)
+
+
+TILE_PX, TILES = 96, 6
+
+
+def dotted(well: str, site: int) -> int:
+    """How many tiles of a site show dots: 1 to 6, and 0."""
+    return number_of(well, site) % (TILES + 1)
 
 
 class TestPatterns(TaskContract):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellcount_core.cli.arguments import job_from_arguments, viability_settings
+from cellcount_core.cli.arguments import job_from_arguments, task_settings
 from cellcount_core.cli.settings import assign, build_job, read_settings, read_yaml
 from cellcount_core.cli.unattended import nightly_config
 from cellcount_core.config import JobConfig
@@ -74,10 +74,11 @@ def test_a_pixel_size_that_no_microscope_has_is_refused_however_it_is_given(
 def test_an_option_given_twice_for_one_name_is_refused(options: dict[str, list[str]], told: str) -> None:
     """The last one would count, and nobody would be told that the first did not."""
     left_out: dict[str, None] = dict.fromkeys(
-        ("um_per_px", "thresholds", "controls", "min_diameter", "max_diameter", "min_circularity", "chamber", "depth_um", "dilution")
+        ("um_per_px", "thresholds", "controls", "min_diameter", "max_diameter", "min_circularity", "chamber", "depth_um", "dilution",
+         "per", "crop_px")
     )  # fmt: skip
     with pytest.raises(ConfigFault, match=told):
-        viability_settings(**{**left_out, **options})  # type: ignore[arg-type]
+        task_settings(**{**left_out, **options})  # type: ignore[arg-type]
 
 
 def test_two_channels_for_one_role_are_refused() -> None:

@@ -15,9 +15,10 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.package import InputSpec
-from cellcount_core.pipeline.maps import levels, vector_of
+from cellcount_core.pipeline.maps import FieldVectors, levels
 from cellcount_core.tasks.classes.learn import ClassesConfig, ClassLesson, fit_temperature
 from cellcount_core.tasks.classes.task import tempered
+from cellcount_core.tasks.task import Levels
 from cellcount_core.tasks.whole import starts, tiles_of
 from cellcount_core.training.learning import data_digest
 from cellcount_core.training.start import load_lesson
@@ -64,7 +65,8 @@ def test_what_trains_is_what_is_counted(images: list[WholeImage]) -> None:
         def result(self) -> np.ndarray:
             return self.tile
 
-    counted = vector_of([plane], levels([plane], SPEC), 32, Sees())  # type: ignore[arg-type]
+    vectors = FieldVectors([plane], levels([plane], SPEC), SPEC, 32, Sees())  # type: ignore[arg-type]
+    counted = vectors.of(tiles_of(plane.shape, None), Levels.FIELD)[0]
     trained = augmented_view(np.random.default_rng(0), linear_canvas([plane], SPEC, 32), 32, 1.0, STILL)
     np.testing.assert_allclose(trained.ravel(), counted, atol=1e-4)
 
@@ -189,11 +191,11 @@ def test_settings_survive_being_sent_to_another_process(tmp_path: Path) -> None:
 def test_tiles_cover_a_field_and_stay_in_it() -> None:
     assert starts(100, 40) == [0, 40, 60]
     covered = np.zeros((100, 70), bool)
-    for y0, y1, x0, x1 in tiles_of((100, 70), 40):
+    for y0, y1, x0, x1 in tiles_of((100, 70), (40, 40)):
         assert (y1 - y0, x1 - x0) == (40, 40)
         covered[y0:y1, x0:x1] = True
     assert covered.all()
-    assert tiles_of((30, 70), 40)[:, 1].tolist() == [30, 30]
+    assert tiles_of((30, 70), (40, 40))[:, 1].tolist() == [30, 30]
 
 
 def test_the_temperature_makes_too_sure_probabilities_as_sure_as_they_are_right() -> None:
