@@ -58,6 +58,11 @@ writes it, has the number 1."""
 
 _LARGEST_TILE = 1 << 24
 """Pixels in a tile that are always allowed, even if `max_pixels` is smaller."""
+_FRAME_GRABBER = "National Instruments IMAQ"
+"""The software that writes 12-bit values with an offset of 32,768: the sign bit of the signed type that it means (older scanR; Bio-Formats'
+ScanrReader.java takes it off too)."""
+_OFFSET, _TWELVE_BITS = 0x8000, 0x0FFF
+
 _BLOCKS = 4
 """A block of several channels or planes may hold this many times `max_pixels`."""
 
@@ -104,6 +109,8 @@ class TiffImage:
             return colour_channel(self._axes.plane(block, -1, plane, index), number, self.key)
         grey = countable(self._axes.plane(block, number, plane, index), self.key)
         keyframe = self._source.keyframe
+        if _is_grabbed(keyframe):
+            return _without_offset(grey)
         if int(keyframe.photometric) == _MINISWHITE:
             return np.asarray(grey.dtype.type((1 << keyframe.bitspersample) - 1) - grey)  # type: ignore[operator]
         return grey
@@ -350,10 +357,26 @@ def _palette(page: tifffile.TiffPage, key: str) -> Plane | None:
     return np.ascontiguousarray((colours >> 8 if colours.max() > 255 else colours).T.astype(np.uint8))
 
 
+def _is_grabbed(page: tifffile.TiffPage) -> bool:
+    """Whether the page holds 12-bit values with an offset, as the frame grabber of older scanR writes them."""
+    if int(page.photometric) != _MINISBLACK or page.dtype is None or np.dtype(page.dtype) != np.uint16:
+        return False
+    return str(page.tags.valueof("Software") or "").strip(" \0") == _FRAME_GRABBER
+
+
+def _without_offset(grey: Plane) -> Plane:
+    """The 12-bit values of a plane. A plane with any other value than an offset of 32,768 and 12 bits is given as it is."""
+    if np.all((grey & ~np.uint16(_TWELVE_BITS)) == _OFFSET):
+        return np.asarray(grey & np.uint16(_TWELVE_BITS))
+    return grey
+
+
 def _bit_max(page: tifffile.TiffPage, described: Described) -> int:
     dtype = np.dtype(page.dtype)
     if dtype.kind != "u":
         return bit_max_of(dtype)
+    if _is_grabbed(page):
+        return _TWELVE_BITS
     bits = int(page.bitspersample)
     if described.bits is not None and 0 < described.bits <= bits:
         bits = described.bits

@@ -50,7 +50,8 @@ def test_every_tiff_of_a_plate_is_grey_and_exact(
         assert pixels.dtype.name == dtype
         assert image.shape == pixels.shape == (shape or (512, 512))
         assert image.um_per_px == (None if um_per_px is None else pytest.approx(um_per_px, rel=1e-4))
-        np.testing.assert_array_equal(pixels, tifffile.imread(path, key=0))
+        stored = tifffile.imread(path, key=0)
+        np.testing.assert_array_equal(pixels, stored & 0xFFF if folder == "olympus_scanr" else stored)
 
 
 @needs_data("plates/imagexpress_htd_export")
@@ -72,10 +73,31 @@ def test_a_thumbnail_with_oblong_pixels_has_no_pixel_size() -> None:
 
 
 @needs_data("plates/olympus_scanr")
-def test_twelve_bits_with_an_offset_keep_their_values() -> None:
+def test_twelve_bits_of_scanr_are_given_without_the_offset_of_its_frame_grabber() -> None:
     (path,) = files("olympus_scanr", "*.tif")
-    pixels = open_image(path.read_bytes(), path.name, max_pixels=10_000_000).read("", 0)
-    assert (int(pixels.min()), int(pixels.max())) == (32993, 36863)
+    image = open_image(path.read_bytes(), path.name, max_pixels=10_000_000)
+    pixels = image.read("", 0)
+    assert (int(pixels.min()), int(pixels.max()), image.bit_max) == (32993 - 32768, 36863 - 32768, 4095)
+
+
+@pytest.mark.parametrize(
+    ("software", "stored", "read"),
+    [
+        ("National Instruments IMAQ", 0x8123, 0x0123),
+        ("National Instruments IMAQ", 0x9123, 0x9123),
+        ("National Instruments IMAQ", 0x0123, 0x0123),
+        ("scanR 3.3.0", 0x8123, 0x8123),
+    ],
+    ids=["with an offset", "16 bits", "without an offset", "of other software"],
+)
+def test_only_twelve_bits_with_an_offset_of_that_software_are_changed(
+    tmp_path: Path, software: str, stored: int, read: int
+) -> None:
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, np.full((16, 16), stored, np.uint16), software=software, photometric="minisblack")
+    pixels = open_image(path.read_bytes(), path.name, max_pixels=1_000).read("", 0)
+    assert pixels.dtype == np.uint16
+    assert set(np.unique(pixels)) == {read}
 
 
 @needs_data("plates/cellomics_arrayscan/c01")
