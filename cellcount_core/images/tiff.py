@@ -366,9 +366,10 @@ def _is_grabbed(page: tifffile.TiffPage) -> bool:
 
 def _without_offset(grey: Plane) -> Plane:
     """The 12-bit values of a plane. A plane with any other value than an offset of 32,768 and 12 bits is given as it is."""
-    if np.all((grey & ~np.uint16(_TWELVE_BITS)) == _OFFSET):
-        return np.asarray(grey & np.uint16(_TWELVE_BITS))
-    return grey
+    values = grey.astype(np.uint16, copy=False)
+    if not np.all((values & np.uint16(0xFFFF ^ _TWELVE_BITS)) == _OFFSET):
+        return grey
+    return np.asarray(values & np.uint16(_TWELVE_BITS))
 
 
 def _bit_max(page: tifffile.TiffPage, described: Described) -> int:

@@ -17,12 +17,16 @@ IMAGEXPRESS = "ImageXpress"
 HARMONY = "Harmony (Operetta, Opera Phenix)"
 CELLVOYAGER = "CellVoyager"
 SCANR = "scanR"
+INCELL = "IN Cell Analyzer"
+HCSAI = "ImageXpress HCS.ai"
 
 LAYOUTS: Mapping[str, str] = {
     IMAGEXPRESS: "imagexpress",
     HARMONY: "harmony",
     CELLVOYAGER: "cellvoyager",
     SCANR: "scanr",
+    INCELL: "incell",
+    HCSAI: "hcsai",
 }
 """The layouts of the conventions that have one of their own, by how people call the convention. `PATTERNS` read the others."""
 
@@ -33,6 +37,11 @@ PATTERNS: Mapping[str, str] = {
     "Cellomics or EVOS": r"(?P<plate>[^/]+)_(?P<well>[A-P]\d\d)f(?P<site>\d+)d(?P<channel>\d+)\.",
     "Cytation": r"(?P<well>[A-P]\d{1,2})_\d\d_\d+_(?P<site>\d+)_(?P<channel>[A-Za-z][^_/]*)_(?P<timepoint>\d{3})\.",
     SCANR: r"--W(?P<well>\d+)--P(?P<site>\d+)--Z(?P<plane>\d+)--T(?P<timepoint>\d+)--(?P<channel>[^./]+)\.",
+    INCELL: (
+        r"(?:(?:^|[/_])[A-Z]{1,2} - \d{1,3}\(fld \d+ wv |(?:^|[/_])[A-Z]{1,2}_\d{1,3}_f\d+_c\d+_x[^/_]+_m[^/_]+_z\d+_t\d+\."
+        r"|(?:^|/)t\d+_[A-Z]{1,2}\d\d_s\d+_w\d+_z\d+\.)"
+    ),
+    HCSAI: r"_t\d+_[A-Z]{1,2}\d\d_s\d+_w\d+_z\d+\.",
     "ALMF": r"--W(?P<well>\d+)--P(?P<site>\d+)--T(?P<timepoint>\d+)(?:--Z(?P<plane>\d+))?--C(?P<channel>\d*)\.",
 }
 """An expression that finds the names of a convention, by how people call it; `run.layout.pattern` takes it where there is no layout."""

@@ -120,7 +120,7 @@ def read_json(key: str, body: bytes) -> Json:
     try:
         value: Json = json.loads(text_of(body))
     except (ValueError, RecursionError) as error:
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error)[:100]
         raise Unreadable(key, f"not readable JSON: {why}") from None
     return value
 

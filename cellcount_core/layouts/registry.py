@@ -19,6 +19,8 @@ NAMES = (
     "harmony",
     "cellvoyager",
     "scanr",
+    "incell",
+    "hcsai",
     "ome-zarr",
     "sbs",
     "cytation",

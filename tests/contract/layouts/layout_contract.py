@@ -15,7 +15,9 @@ from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
 from cellcount_core.layouts.cytation import CytationSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings
+from cellcount_core.layouts.hcsai import HcsAiSettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
+from cellcount_core.layouts.incell import InCellSettings
 from cellcount_core.layouts.leica import LeicaSettings
 from cellcount_core.layouts.loaddata import LoadDataSettings
 from cellcount_core.layouts.ome_zarr import OmeZarrSettings
@@ -23,6 +25,7 @@ from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.sbs import SbsSettings
 from cellcount_core.layouts.scanr import ScanrSettings
 from cellcount_core.layouts.table import TableSettings
+from tests.contract.layouts.texts import MES, MRF, hcsai_csv, jdce, mlf, scanr_descriptor, scanr_ome, xdce
 
 What = tuple[str, str, int, int, str, int]
 """plate, well, site, time point, channel, plane: as the layout must read them from a key."""
@@ -132,64 +135,6 @@ MICROMANAGER = {
     "Coords-img_channel000_position000_time000000000_z000.tif": {"channel": 0},
     "Metadata-img_channel000_position000_time000000000_z000.tif": {"PixelSizeUm": 0.65},
 }
-
-
-def mlf(*records: tuple[str, int, int, int, str]) -> bytes:
-    """An `.mlf` with records of (file or message, row, column, field, channel); a message has no channel."""
-    newline, told = "\n", []
-    for name, row, column, site, channel in records:
-        of = f'bts:Type="IMG" bts:ZIndex="1" bts:Ch="{channel}"' if channel else 'bts:Type="ERR"'
-        told.append(
-            f'<bts:MeasurementRecord {of} bts:Column="{column}" bts:Row="{row}" bts:TimePoint="1" bts:FieldIndex="{site}" bts:TimelineIndex="1"'
-            f' bts:X="-567.1" bts:Y="402.9">{name}</bts:MeasurementRecord>'
-        )
-    return f"""<?xml version="1.0" encoding="utf-8"?>
-<bts:MeasurementData bts:Version="1.0" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0">
-{newline.join(told)}
-</bts:MeasurementData>""".encode()
-
-
-MRF = """<?xml version="1.0" encoding="utf-8"?>
-<bts:MeasurementDetail bts:Title="t" bts:MeasurementSettingFileName="own.mes" bts:ColumnCount="12" bts:RowCount="8" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0">
-<bts:MeasurementChannel bts:Ch="1" bts:HorizontalPixelDimension="0.325" bts:HorizontalPixels="2560" bts:VerticalPixels="2160" />
-<bts:MeasurementChannel bts:Ch="2" bts:HorizontalPixelDimension="0.325" bts:HorizontalPixels="2560" bts:VerticalPixels="2160" />
-<bts:MeasurementChannel bts:Ch="3" bts:HorizontalPixelDimension="0.65" bts:HorizontalPixels="1280" bts:VerticalPixels="1080" />
-</bts:MeasurementDetail>""".encode("utf-8-sig")
-MES = b"""<bts:MeasurementSetting bts:Columns="12" bts:Rows="8" xmlns:bts="http://www.yokogawa.co.jp/BTS/BTSSchema/1.0"><bts:ChannelList>
-<bts:Channel bts:Ch="1" bts:Target="DNA" bts:Acquisition="BP445/45" /><bts:Channel bts:Ch="2" bts:Target="" bts:Acquisition="BP525/50" />
-<bts:Channel bts:Ch="3" bts:Target="never acquired" /></bts:ChannelList></bts:MeasurementSetting>"""
-
-
-def scanr_value(name: str, value: object) -> str:
-    return f"<U16><Name>{name}</Name><Val>{value}</Val></U16>"
-
-
-def scanr_descriptor(wells: Mapping[int, str], positions: int) -> bytes:
-    """A descriptor of a 96-well plate by the grammar of Bio-Formats' ScanrReader: Latin-1, undeclared, a name and then its value."""
-    table = "".join(scanr_value("", number) + scanr_value("", label) for number, label in wells.items())
-    channels = "".join(
-        f"<Cluster>{scanr_value('name', name)}{scanr_value('exposure time', 100)}{scanr_value('idle', idle)}</Cluster>"
-        for name, idle in (("405 nm #1", 0), ("Autofocus", 0), ("GFP", 1), ("640 nm", 0))
-    )
-    return (
-        '<?xml version="1.0" standalone="no"?><LVData><Cluster><Name>experiment \xb5</Name>'
-        f"{scanr_value('plate name', 'Exp 7')}{scanr_value('conversion factor um/pixel', 0.325)}{scanr_value('# slices', 1)}"
-        f"<Cluster><Name>format typedef</Name>{scanr_value('Rows', 8)}{scanr_value('Columns', 12)}</Cluster>"
-        f"<Array><Name>subposition list</Name><Dimsize>{positions}</Dimsize></Array>"
-        f"<Array><Name>well selection table + cDNA</Name><Dimsize>{len(wells)}</Dimsize>{table}</Array>"
-        f"<Array><Name>channels</Name>{channels}</Array></Cluster></LVData>"
-    ).encode("latin-1")
-
-
-def scanr_ome(*files: tuple[str, int, int, str]) -> bytes:
-    """A `metadata.ome.xml` with an image for each of (file, well number, position, well name)."""
-    images = "".join(
-        f'<Image ID="Image:W{number}P{site}" Name="Well {number}, Position {site}{f" ({well})" if well else ""}"><Pixels PhysicalSizeX="0.325000" SizeX="2048"'
-        f' SizeY="1024" SizeC="1" SizeT="1" SizeZ="1"><TiffData FirstC="0"><UUID FileName="{name}">urn:uuid:1</UUID></TiffData>'
-        f'<Plane PositionX="100090.5" PositionY="61827.0" TheC="0" TheT="0" TheZ="0"/></Pixels></Image>'
-        for name, number, site, well in files
-    )
-    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2013-06">{images}</OME>'.encode()
 
 
 ARRAY = json.dumps(
@@ -339,6 +284,70 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("B03", 1), ("B03", 2), ("B04", 1)),
+    ),
+    "incell": Example(
+        InCellSettings(),
+        {
+            "p/A - 01(fld 1 wv UV - DAPI).tif": ("p 7", "A01", 1, 1, "UV - DAPI", 0),
+            "p/A - 01(fld 3 wv UV - DAPI).tif": ("p 7", "A01", 3, 1, "UV - DAPI", 0),
+            "p/AF - 48(fld 2 wv UV - DAPI).tif": ("p 7", "AF48", 2, 1, "UV - DAPI", 0),
+        },
+        beside=("p/thumbnails/A - 01(fld 1 wv UV - DAPI).tif", "p/A - 01(fld 1 wv UV - DAPI)_thumb.tif"),
+        other_channel={"p/A - 01(fld 1 wv Blue - FITC).tif": ("p 7", "A01", 1, 1, "Blue - FITC", 0)},
+        sidecars={
+            "p/p 7.xdce": xdce(
+                ("A - 01(fld 1 wv UV - DAPI).tif", 1, 1, 0, 0),
+                ("A - 01(fld 1 wv Blue - FITC).tif", 1, 1, 0, 1),
+                ("A - 01(fld 3 wv UV - DAPI).tif", 1, 1, 2, 0),
+                ("A - 02(fld 1 wv UV - DAPI).tif", 1, 2, 0, 0),
+                ("AF - 48(fld 2 wv UV - DAPI).tif", 32, 48, 1, 0),
+            )
+        },
+        facts=(
+            PlateFacts(
+                folder="p", plate="", source="p/p 7.xdce", name="p 7", rows=32, columns=48, um_per_px=0.65, image_shape=(1024, 2048), timepoints=1,
+                channels=(("UV - DAPI", "DAPI"), ("Blue - FITC", "FITC")),
+                positions={
+                    ("A01", 1): Position(-100.0, -50.0), ("A01", 3): Position(-100.0, 50.0),
+                    ("A02", 1): Position(-100.0, -50.0), ("AF48", 2): Position(100.0, -50.0),
+                },
+            ),
+        ),
+        missing=(("A02", 1),),
+    ),
+    "hcsai": Example(
+        HcsAiSettings(),
+        {
+            "r/experiment/timepoint0/x_t0_C05_s0_w0_z0.tif": ("BC 1", "C05", 0, 0, "w0", 0),
+            "r/experiment/timepoint0/x_t0_C05_s2_w0_z0.tif": ("BC 1", "C05", 2, 0, "w0", 0),
+            "r/experiment/timepoint0/x_t0_C07_s0_w0_z0.tif": ("BC 1", "C07", 0, 0, "w0", 0),
+        },
+        beside=(
+            "r/experiment_montage/timepoint0/x_t0_C05_s0_w0_z0.tif",
+            "r/autofocus/x_t0_C05_s0_w0_z0.tif",
+            "r/experiment_z_stack/timepoint0/x_t0_C05_s0_w0_z4.tif",
+        ),
+        other_channel={"r/experiment/timepoint0/x_t0_C05_s0_w1_z0.tif": ("BC 1", "C05", 0, 0, "w1", 0)},
+        sidecars={
+            "r/experiment/a.jdce": jdce("BC 1"),
+            "r/experiment/image_metadata_1.csv": hcsai_csv(
+                ("x_t0_C05_s0_w0_z0.tif", 3, 5, 0), ("x_t0_C05_s2_w0_z0.tif", 3, 5, 2), ("x_t0_C05_s0_w1_z0.tif", 3, 5, 0)
+            ),
+            "r/experiment/image_metadata_2.csv": hcsai_csv(
+                ("x_t0_C06_s0_w0_z0.tif", 3, 6, 0), ("x_t0_C07_s0_w0_z0.tif", 3, 7, 0), ("x_t0_C07_s2_w0_z0.tif", 3, 7, 2)
+            ),
+        },
+        facts=(
+            PlateFacts(
+                folder="r", plate="", source="r/experiment/a.jdce", name="BC 1", rows=8, columns=12, um_per_px=1.294, image_shape=(576, 577), timepoints=1,
+                channels=(("w0", "DAPI"), ("w1", "FITC")),
+                positions={
+                    (well, site): Position(50027.5, 30045.5)
+                    for well, site in (("C05", 0), ("C05", 2), ("C06", 0), ("C07", 0), ("C07", 2))
+                },
+            ),
+        ),
+        missing=(("C06", 0), ("C07", 2)),
     ),
     "ome-zarr": Example(
         OmeZarrSettings(),

@@ -14,7 +14,7 @@ from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
 from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.layouts.registry import build_layout
-from tests.contract.layouts.layout_contract import MRF, mlf
+from tests.contract.layouts.texts import MRF, mlf
 from tests.data_dir import data_dir
 from tests.unit.plan.listings import MemoryStore, plan_of
 

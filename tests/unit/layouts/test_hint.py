@@ -40,6 +40,10 @@ def test_harmony_is_proposed_where_most_names_look_like_it() -> None:
     ("name", "layout"),
     [
         ("CV8000-Minimal-DataSet-2C-3W-4S-FP2-stack_D08_T0001F004L01A02Z04C02.tif", "cellvoyager"),
+        ("A - 01(fld 1 wv 390 - Blue z 3 time 2 - 2636ms).tif", "incell"),
+        ("x/A_01_f2_c1_xUV_mDAPI_z3_t1.tif", "incell"),
+        ("t1_D04_s1_w1_z3.tif", "incell"),
+        ("experiment_z_stack/timepoint0/test_data_t0_C05_s0_w1_z0.tif", "hcsai"),
         ("--W00001--P00002--Z00000--T00000--cherry.tif", "scanr"),
         ("Projection/W0029F0001T0001Z000C1.tif", "cellvoyager"),
     ],

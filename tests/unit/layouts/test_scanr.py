@@ -11,7 +11,7 @@ from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.layouts.scanr import ScanrSettings
-from tests.contract.layouts.layout_contract import scanr_descriptor, scanr_ome
+from tests.contract.layouts.texts import scanr_descriptor, scanr_ome
 from tests.data_dir import data_dir
 from tests.unit.plan.listings import MemoryStore, plan_of
 
