@@ -317,7 +317,7 @@ def cli_page() -> str:
         "`cellcount COMMAND --help` prints the same. [Exit codes](exit-codes.md). Options win over a configuration file, `--set` wins over both.\n",
     ]
     group = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         help_text = re.sub(r"\n(Examples?:)\n*", r"\n\1", str(command.help or "")).strip()
         prose, _, examples = help_text.partition("Example")
         text += [f"## cellcount {name}\n", " ".join(prose.split()) + "\n"]
@@ -338,6 +338,17 @@ def cli_page() -> str:
             text.append(f"| `{label}` | {getattr(parameter, 'help', '') or ''} |")
         text.append("")
     return NOTE + "\n".join(text).rstrip() + "\n"
+
+
+def _commands(
+    group: typer.core.TyperGroup, before: str = ""
+) -> Iterator[tuple[str, typer.core.TyperCommand]]:
+    """Yield every command with its name, those of groups within ("layout test") too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def python_page() -> str:

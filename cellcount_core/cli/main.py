@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cellcount_core import __version__
-from cellcount_core.cli import count_commands, output_commands, package_commands
+from cellcount_core.cli import count_commands, input_commands, output_commands, package_commands
 from cellcount_core.domain.errors import ExitCode, RunFault
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command()(count_commands.count)
 app.command(short_help="Try the failed fields of a finished run again.")(count_commands.retry)
 app.command(short_help="Say what a count would do, without doing it.")(count_commands.plan)
+app.add_typer(input_commands.layout, name="layout")
 app.command()(output_commands.reduce)
 app.command(short_help="Prove the ledger of a finished run.")(output_commands.verify)
 app.command(short_help="Write the counts as a plain CSV, or boxes for other tools.")(output_commands.export)

@@ -110,9 +110,44 @@ def proposed(keys: Iterable[str]) -> Proposal:
     if not seen.images and len(with_metadata) == 1:
         [name] = with_metadata
         return Proposal(
-            _settings(layouts[name][0]), f"{_shown(seen.metadata[name])} is there, and no image is"
+            _settings(layouts[name][0]),
+            f"{_shown(seen.metadata[name])} {_is(seen.metadata[name])} there, and no image is",
         )
     return _plain(seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a layout makes of the names of an input: how many images it reads or knows, one of them and one that it does not know ("" if there
+    is none), and its metadata files."""
+
+    kind: str
+    read: int
+    example: str
+    unread: str
+    metadata: tuple[str, ...]
+
+
+def tried(keys: Iterable[str]) -> tuple[Tried, ...]:
+    """What each layout that may be proposed makes of some names, those that read most first. Layouts that read none and have no metadata
+    file are left out, and so is `flat`, which reads any."""
+    seen = _look(sorted(keys), candidates())
+    found = []
+    for name in dict.fromkeys(
+        [*(kind for one in seen.readings for kind in one.fields), *seen.metadata, *seen.groups]
+    ):
+        read = [key for one, key in seen.examples.items() if name in one.fields]
+        unread = [seen.examples[one] for one in seen.left_by(name)]
+        files = (*seen.metadata.get(name, ()), *seen.groups.get(name, ()))
+        found.append(
+            Tried(name, seen.read_by(name), next(iter(read), ""), next(iter(unread), ""), tuple(files))
+        )
+    return tuple(sorted(found, key=lambda one: (-one.read, -len(one.metadata), one.kind)))
+
+
+def readers_of(key: str) -> tuple[str, ...]:
+    """The layouts that read a field from this name, `flat` not among them."""
+    return tuple(sorted(kind for one in _look([key], candidates()).readings for kind in one.fields))
 
 
 def candidates() -> dict[str, tuple[AnyLayoutKind, Layout]]:
@@ -226,7 +261,7 @@ def _evidence(name: str, seen: _NamesSeen, left: Mapping[_ReadAs, int]) -> str:
     number = seen.images - sum(left.values())
     told = f"{number} of {_many(seen.images, 'name')} {'is' if number == 1 else 'are'} of it"
     if files := seen.metadata.get(name):
-        told += f"; {_shown(files)} {'is' if len(files) == 1 else 'are'} beside them"
+        told += f"; {_shown(files)} {_is(files)} beside them"
     if left:
         told += f"; not {seen.examples[next(iter(left))]!r}"
     return told
@@ -289,7 +324,15 @@ def _plain(seen: _NamesSeen) -> Proposal:
 
 def _known_pattern(seen: _NamesSeen, conventions: Mapping[str, int]) -> str:
     told = hint(seen.images, conventions)
-    return "" if told is None else f"{told} Or {_FLAT_SAYS}"
+    if told is not None:
+        return f"{told} Or {_FLAT_SAYS}"
+    if not conventions:
+        return ""
+    shown = ", ".join(f"{number} {name}" for name, number in sorted(conventions.items()))
+    return (
+        f"{_many(seen.images, 'image name')} of several kinds are mixed: {shown} names among others. Count them apart "
+        f"(--set 'run.include=[NAME]'), or say how they are read with --layout pattern; {_FLAT_SAYS}"
+    )
 
 
 def _endings(seen: _NamesSeen) -> str:
@@ -356,6 +399,10 @@ def _shown(files: Sequence[str]) -> str:
     """The names of a few files, each once."""
     names = list(dict.fromkeys(map(file_name, files)))
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _is(files: Sequence[str]) -> str:
+    return "is" if len(set(map(file_name, files))) == 1 else "are"
 
 
 def _many(number: int, thing: str) -> str:

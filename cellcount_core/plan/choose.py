@@ -37,22 +37,35 @@ def settle(store: Store, run: RunConfig, own_output: str = "") -> Settled:
     listing = store.list()
     if not isinstance(run.layout, AutoSettings):
         return Settled(run, run.layout.kind, listing)
-    begun: list[list[Listed]] = []
-    keys: list[str] = []
-    looked_at, images, whole = 0, False, True
-    for batch in listing:
-        begun.append(batch)
-        looked_at += len(batch)
-        new = sample((listed.key for listed in batch), run, own_output)
-        images = images or any(map(image_like, new))
-        keys += new
-        if (looked_at >= SAMPLE and images) or looked_at >= _MOST_LOOKED_AT:
-            whole = False
-            break
+    begun, keys = _begun(listing, run, own_output)
+    looked_at = sum(map(len, begun))
     proposal = proposed(keys)
-    some = "" if whole else f" (by the first {looked_at:,} files listed)"
+    some = f" (by the first {looked_at:,} files listed)" if _enough(looked_at, keys) else ""
     told = f"{proposal.layout.kind}: {proposal.evidence}{some}"
     return Settled(run.model_copy(update={"layout": proposal.layout}), told, chain(begun, listing))
+
+
+def first_keys(store: Store, run: RunConfig) -> list[str]:
+    """The keys from which the layout of an input is found out."""
+    return _begun(store.list(), run, "")[1]
+
+
+def _begun(
+    listing: Iterator[list[Listed]], run: RunConfig, own_output: str
+) -> tuple[list[list[Listed]], list[str]]:
+    """The first batches of a listing, and the keys in them by which a layout is found out."""
+    begun: list[list[Listed]] = []
+    keys: list[str] = []
+    for batch in listing:
+        begun.append(batch)
+        keys += sample((listed.key for listed in batch), run, own_output)
+        if _enough(sum(map(len, begun)), keys):
+            break
+    return begun, keys
+
+
+def _enough(looked_at: int, keys: Iterable[str]) -> bool:
+    return looked_at >= _MOST_LOOKED_AT or (looked_at >= SAMPLE and any(map(image_like, keys)))
 
 
 def sample(keys: Iterable[str], run: RunConfig, own_output: str = "") -> list[str]:

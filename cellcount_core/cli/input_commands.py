@@ -1,0 +1,58 @@
+"""What the commands that look at an input without counting it take: `cellcount layout test`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cellcount_core.cli.options import Anonymous, Endpoint, Layout, Set
+
+layout = typer.Typer(help="See how the names of an input are read.", rich_markup_mode=None)
+
+
+@layout.command("test", short_help="Say how each name is read, and what does not parse and why.")
+def test_layout(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PATTERN] PATH",
+            help="Folder or s3:// prefix of images; before it, a regular expression for --layout pattern.",
+            show_default=False,
+        ),
+    ],
+    layout: Layout = None,
+    assignments: Set = None,
+    endpoint: Endpoint = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Say how the names of an input are read, as a table: images, metadata files, what is left out and why, names that do not parse and why;
+    and the wells, sites, channels, planes and time points found. No image is opened, nothing is written.
+
+    It ends with exit code 2 where a plan would stop: a name does not parse, or no layout is plain.
+
+    Examples:
+
+      cellcount layout test ./plate
+
+      cellcount layout test ./plate --layout imagexpress
+
+      cellcount layout test '(?P<well>[A-H][0-9]+)_s(?P<site>[0-9]+)' ./plate
+    """
+    from cellcount_core.cli import inspecting
+    from cellcount_core.cli.arguments import job_from_arguments
+
+    if len(places) > 2:
+        raise typer.BadParameter(
+            "PATH, or PATTERN and PATH are expected; quote a pattern, or the shell takes it apart"
+        )
+    settings: dict[str, object] = {}
+    if len(places) == 2:
+        if layout not in (None, "pattern"):
+            raise typer.BadParameter(f"a PATTERN is of --layout pattern, not of {layout}")
+        layout, settings = "pattern", {"run.layout.pattern": places[0]}
+    job = job_from_arguments(
+        source=places[-1], output="(none)", layout=layout, assignments=assignments, endpoint=endpoint,
+        anonymous=anonymous, settings=settings,
+    )  # fmt: skip
+    raise typer.Exit(inspecting.test_layout(job))
