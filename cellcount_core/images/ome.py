@@ -140,7 +140,7 @@ def read_ome(xml: str, pages: int, key: str) -> Ome | None:
     """
     reader = _Reader(pages, key)
     try:
-        _walk(xml, key, reader.start, reader.text, reader.end)
+        walk_xml(xml, key, reader.start, reader.text, reader.end)
     except expat.ExpatError:
         return None
     return reader.finished()
@@ -149,7 +149,7 @@ def read_ome(xml: str, pages: int, key: str) -> Ome | None:
 def refuse_document_type(text: str, key: str) -> None:
     """Raises FieldFault(UNREADABLE) if the XML `text` has a document type. Nothing else is checked."""
     try:
-        _walk(text, key, lambda _, __: None, lambda _: None, lambda _: None)
+        walk_xml(text, key, lambda _, __: None, lambda _: None, lambda _: None)
     except expat.ExpatError:
         return
 
@@ -264,13 +264,16 @@ def _unrank(rank: int, order: Sequence[str], sizes: Mapping[str, int]) -> Positi
     return at["C"], at["Z"], at["T"]
 
 
-def _walk(
+def walk_xml(
     xml: str,
     key: str,
     start: Callable[[str, dict[str, str]], None],
     text: Callable[[str], None],
     end: Callable[[str], None],
 ) -> None:
+    """Walk the elements of an XML text, by their names without namespaces. Raises FieldFault(UNREADABLE) if it has a document type, and
+    expat.ExpatError if it is not XML."""
+
     def refuse(*_: object) -> None:
         detail = "the XML in the header has a document type (DTD), which that of an image has not"
         raise FieldFault(Reason.UNREADABLE, detail, key)

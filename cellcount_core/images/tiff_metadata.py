@@ -1,5 +1,5 @@
 """What the headers of a TIFF say about its image: channel names, pixel size, bits in use (OME-XML, ImageJ,
-MetaSeries, STK).
+MetaSeries, STK, Gen5).
 
 A pixel size is used only if it is possible for a microscope and nothing in the file contradicts it; otherwise a
 warning says why not.
@@ -8,14 +8,17 @@ warning says why not.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
+from xml.parsers import expat
 
 import tifffile
 
+from cellcount_core.domain.errors import FieldFault
 from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
-from cellcount_core.images.ome import OmeImage
+from cellcount_core.images.ome import OmeImage, walk_xml
 
 _UM = {
     "um": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "\\u03bcm": 1.0, "micron": 1.0, "micrometer": 1.0, "micrometre": 1.0,
@@ -37,6 +40,11 @@ _TAG_ALIKE = 0.02
 """Relative difference up to which a pixel size agrees with the resolution tags."""
 _PRINTED_UM = 20.0
 """Resolution tags that mean more um per px than this (fewer than 1,270 dots an inch) are about printing."""
+
+_GEN5 = "<BTIImageMetaData"
+_GEN5_CHANNEL = re.compile(r"(?:[A-Za-z ]+\[)?\s*(?P<name>[^\[\]]*?)(?:\s+[0-9.]+\s*,\s*[0-9.]+)?\s*\]?")
+"""A channel as Gen5 calls it: "DAPI 377,447", or "Stitched[DAPI 377,447]", of which the numbers are wavelengths."""
+_MOST_NAMED_PAGES = 32
 
 CALIBRATION_OUT_OF_RANGE = "calibration_out_of_range"
 CALIBRATION_CONTRADICTORY = "calibration_contradictory"
@@ -74,6 +82,8 @@ def describe(tif: tifffile.TiffFile, image: OmeImage | None) -> Described:
         return _metaseries(dict(tif.metaseries_metadata or {}), tif.pages.first)
     if tif.is_stk:
         return _stk(dict(tif.stk_metadata or {}), tif.pages.first)
+    if _GEN5 in str(tif.pages.first.description or "")[:1000]:
+        return _gen5(tif)
     return Described()
 
 
@@ -188,3 +198,51 @@ def _stk(meta: Mapping[str, object], page: tifffile.TiffPage) -> Described:
     on = meta.get("SpatialCalibration") == 1
     sides = [(_number(meta.get(f"{axis}Calibration")) if on else None, unit) for axis in "XY"]
     return calibrated((name,) if name else (), None, sides, _tagged(page))
+
+
+def _gen5(tif: tifffile.TiffFile) -> Described:
+    """The XML that Gen5 (BioTek Cytation) writes into each page: a page is a channel, and the image has a width in px and in µm."""
+    page = tif.pages.first
+    texts, first = _gen5_page(str(page.description))
+    pages = len(tif.pages)
+    names = [first]
+    if 1 < pages <= _MOST_NAMED_PAGES:
+        names += [_gen5_page(str(each.aspage().description or ""))[1] for each in tif.pages[1:]]
+    elif pages > 1:
+        names = []
+    sides = []
+    for px, um, side in (
+        ("PixelWidth", "ImageWidthMicrons", page.imagewidth),
+        ("PixelHeight", "ImageHeightMicrons", page.imagelength),
+    ):
+        long, wide = _number(texts.get(um)), _number(texts.get(px))
+        if long is None or not wide:
+            continue
+        if wide != side:
+            return Described(tuple(names), None, None, (CALIBRATION_CONTRADICTORY,))
+        sides.append((long / wide, "µm"))
+    return calibrated(tuple(names) if any(names) else (), None, sides, _tagged(page))
+
+
+def _gen5_page(description: str) -> tuple[dict[str, str], str]:
+    """The texts of the elements of a page's XML by their names, and what the channel is called; nothing if it is not XML."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    text: list[str] = []
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        text.clear()
+        if name == "Channel" and (
+            called := _GEN5_CHANNEL.fullmatch(attributes.get("Color", "")[:200].strip())
+        ):
+            names.append(called["name"].strip())
+
+    def end(name: str) -> None:
+        found.setdefault(name, "".join(text).strip())
+        text.clear()
+
+    try:
+        walk_xml(description, "", start, text.append, end)
+    except (expat.ExpatError, FieldFault):
+        return {}, ""
+    return found, names[0] if names else ""

@@ -238,6 +238,36 @@ def test_metaseries_names_the_channel_and_the_pixel_size() -> None:
     assert image.read("", 0).shape == (20, 30)
 
 
+def gen5(width: int = 30, microns: str = "20.85", channel: str = "DAPI 377,447") -> str:
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><BTIImageMetaData Version="29"><ImageReference><Well>D6</Well></ImageReference><ImageAcquisition>'
+        f"<PixelWidth>{width}</PixelWidth><PixelHeight>20</PixelHeight><ImageWidthMicrons>{microns}</ImageWidthMicrons>"
+        f'<ImageHeightMicrons>13.9</ImageHeightMicrons><Channel Color="{channel}"><BrightField>FALSE</BrightField></Channel>'
+        "</ImageAcquisition></BTIImageMetaData>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("description", "name", "um_per_px", "warnings"),
+    [
+        (gen5(), "DAPI", 0.695, ()),
+        (gen5(channel="Stitched[Texas Red 586,647]"), "Texas Red", 0.695, ()),
+        (gen5(channel="Bright Field"), "Bright Field", 0.695, ()),
+        (gen5(width=60), "DAPI", None, ("calibration_contradictory",)),
+        (gen5(microns="44"), "DAPI", None, ("calibration_contradictory",)),
+        (gen5(microns="0"), "DAPI", None, ("calibration_out_of_range",)),
+        (gen5(microns="2e400"), "DAPI", None, ("calibration_out_of_range",)),
+        (gen5()[:-30], "", None, ()),
+    ],
+)
+def test_gen5_names_the_channel_and_gives_the_size_of_the_image_in_um(
+    description: str, name: str, um_per_px: float | None, warnings: tuple[str, ...]
+) -> None:
+    image = opened(tiff(noise(20, 30), description=description, metadata=None))
+    assert (image.channels, image.warnings) == ((name,), warnings)
+    assert image.um_per_px == (None if um_per_px is None else pytest.approx(um_per_px))
+
+
 def stk(name: str, um: tuple[int, int], unit: str, *, on: int = 1) -> bytes:
     """A TIFF of one plane with the UIC tags that MetaMorph writes: tag 33628 holds pairs of an id and a value or its place."""
     unit, name = f"{unit}\0", f"{name}\0"
