@@ -19,6 +19,12 @@ CELLVOYAGER = "CellVoyager"
 SCANR = "scanR"
 INCELL = "IN Cell Analyzer"
 HCSAI = "ImageXpress HCS.ai"
+SBS = "BBBC (Channel1-01-A-01)"
+CYTATION = "Cytation"
+LEICA = "Leica Matrix Screener"
+MICROMANAGER = "Micro-Manager"
+ALMF = "ALMF"
+INCUCYTE = "IncuCyte"
 
 LAYOUTS: Mapping[str, str] = {
     IMAGEXPRESS: "imagexpress",
@@ -27,22 +33,31 @@ LAYOUTS: Mapping[str, str] = {
     SCANR: "scanr",
     INCELL: "incell",
     HCSAI: "hcsai",
+    SBS: "sbs",
+    CYTATION: "cytation",
+    LEICA: "leica",
+    MICROMANAGER: "micromanager",
+    ALMF: "almf",
+    INCUCYTE: "incucyte",
 }
 """The layouts of the conventions that have one of their own, by how people call the convention. `PATTERNS` read the others."""
 
 PATTERNS: Mapping[str, str] = {
     HARMONY: r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)",
-    "BBBC (Channel1-01-A-01)": r"Channel ?(?P<channel>\d+)-\d+-(?P<row>[A-P])-(?P<column>\d+)",
+    SBS: r"Channel ?\d+-\d+-[A-P]-\d+",
     CELLVOYAGER: r"(?:_[A-Z]{1,2}\d\d_T\d+F\d+L\d+A\d+Z\d+C\d+|(?:^|/)W\d{4,5}F\d{4}T\d{4}Z\d{3}C\d)\.",
     "Cellomics or EVOS": r"(?P<plate>[^/]+)_(?P<well>[A-P]\d\d)f(?P<site>\d+)d(?P<channel>\d+)\.",
-    "Cytation": r"(?P<well>[A-P]\d{1,2})_\d\d_\d+_(?P<site>\d+)_(?P<channel>[A-Za-z][^_/]*)_(?P<timepoint>\d{3})\.",
+    CYTATION: r"[A-P]\d{1,2}_\d\d_\d+_\d+(?:Z\d+)?_[A-Za-z][^_/]*_\d{3}\.",
+    LEICA: r"--U\d{2,4}--V\d{2,4}(?:--[A-Z]\d{2,4})*--X\d{2,4}--Y\d{2,4}--",
+    MICROMANAGER: r"(?:^|/)img_(?:channel\d{3}_position\d{3}_time\d{9}_z\d{3}|\d{9}_[^/]+_\d{3})\.|MMStack_[^/]+\.ome\.",
+    INCUCYTE: r"_[A-P]\d{1,2}_\d{1,2}_(?:\d{2}d\d{2}h\d{2}m|\d{4}y\d{2}m\d{2}d_\d{2}h\d{2}m)[_.]|/\d{4}/\d{2}/\d{4}/[^/]+/[A-P]\d{1,2}-\d-(?:C\d|Ph)\.",
     SCANR: r"--W(?P<well>\d+)--P(?P<site>\d+)--Z(?P<plane>\d+)--T(?P<timepoint>\d+)--(?P<channel>[^./]+)\.",
     INCELL: (
         r"(?:(?:^|[/_])[A-Z]{1,2} - \d{1,3}\(fld \d+ wv |(?:^|[/_])[A-Z]{1,2}_\d{1,3}_f\d+_c\d+_x[^/_]+_m[^/_]+_z\d+_t\d+\."
         r"|(?:^|/)t\d+_[A-Z]{1,2}\d\d_s\d+_w\d+_z\d+\.)"
     ),
     HCSAI: r"_t\d+_[A-Z]{1,2}\d\d_s\d+_w\d+_z\d+\.",
-    "ALMF": r"--W(?P<well>\d+)--P(?P<site>\d+)--T(?P<timepoint>\d+)(?:--Z(?P<plane>\d+))?--C(?P<channel>\d*)\.",
+    ALMF: r"--W\d+--P\d+--T\d+(?:--Z\d+)?--C\d*\.",
 }
 """An expression that finds the names of a convention, by how people call it; `run.layout.pattern` takes it where there is no layout."""
 

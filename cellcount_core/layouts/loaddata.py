@@ -33,11 +33,11 @@ from urllib.parse import unquote
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import PlateFacts, Position, WellPosition, canonical_well
-from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 from cellcount_core.domain.settings import Place
 from cellcount_core.layouts.base import Entry, Layout, LayoutKind, LayoutSettings, Table, Traits, parent
 from cellcount_core.layouts.harmony import Harmony
 from cellcount_core.layouts.imagexpress import ImageXpress
+from cellcount_core.layouts.metadata import Odd, only, pixel_size
 from cellcount_core.layouts.table import TableFile, whole_number
 from cellcount_core.stores.base import Denied, StorageOptions, Store, addressable, checked_key
 
@@ -219,7 +219,7 @@ class _Facts:
     shapes: set[tuple[int, int]] = field(default_factory=set)
     names: dict[str, set[str]] = field(default_factory=dict)
     positions: dict[tuple[str, int], Position] = field(default_factory=dict)
-    odd: dict[str, tuple[int, str]] = field(default_factory=dict)
+    odd: Odd = field(default_factory=Odd)
 
     def add(
         self,
@@ -232,18 +232,13 @@ class _Facts:
         """Take what a row states, and note where it contradicts itself."""
         line = where.removeprefix(f"{self.location}: ")
         if (other := _well_of(row)) and other != place.well:
-            self._odd("Metadata_Row and Metadata_Col say another well than Metadata_Well, which holds", line)
+            self.odd.add(
+                "has another well in Metadata_Row and Metadata_Col than in Metadata_Well, which holds", line
+            )
         if named is not None and named.field.well != place.well:
-            self._odd("the name of the file says another well than the table, which holds", line)
+            self.odd.add("has another well in the name of the file than in the table, which holds", line)
         if (size := _metres(row, "ImageResolutionX")) is not None:
-            um = round(size * _UM, 6)
-            if SMALLEST_UM_PER_PX <= um <= LARGEST_UM_PER_PX:
-                self.sizes.add(um)
-            else:
-                self._odd(
-                    f"the pixel size {um:g} µm is stated, which no microscope has and which is not taken",
-                    line,
-                )
+            self.sizes.add(round(size * _UM, 6))
         sides = [_metres(row, f"ImageSize{axis}") for axis in "YX"]
         if None not in sides:
             self.shapes.add((int(sides[0] or 0), int(sides[1] or 0)))
@@ -253,24 +248,19 @@ class _Facts:
         for channel, name in names.items():
             self.names.setdefault(channel, set()).add(name)
 
-    def _odd(self, why: str, line: str) -> None:
-        number, first = self.odd.get(why, (0, line))
-        self.odd[why] = (number + 1, first)
-
     def facts(self, plate: str) -> PlateFacts:
         """All that was read."""
+        notes = [f"plate {plate!r}: {note}" for note in self.odd.notes("row")]
+        size = only(self.sizes)
         return PlateFacts(
             folder="",
             plate=plate,
             source=self.location,
             channels=tuple((channel, min(names)) for channel, names in self.names.items() if len(names) == 1),
-            um_per_px=next(iter(self.sizes)) if len(self.sizes) == 1 else None,
-            image_shape=next(iter(self.shapes)) if len(self.shapes) == 1 else None,
+            um_per_px=None if size is None else pixel_size(size, "", notes),
+            image_shape=only(self.shapes),
             positions=self.positions,
-            notes=tuple(
-                f"plate {plate!r}, {number} {'row' if number == 1 else 'rows'}, such as {line}: {why}"
-                for why, (number, line) in sorted(self.odd.items())
-            ),
+            notes=tuple(notes),
         )
 
 

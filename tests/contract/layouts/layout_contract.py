@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.plates import PlateFacts, Position
+from cellcount_core.layouts.almf import AlmfSettings
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
 from cellcount_core.layouts.cytation import CytationSettings
@@ -18,12 +19,15 @@ from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.hcsai import HcsAiSettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.layouts.incell import InCellSettings
+from cellcount_core.layouts.incucyte import IncucyteSettings
 from cellcount_core.layouts.leica import LeicaSettings
 from cellcount_core.layouts.loaddata import LoadDataSettings
+from cellcount_core.layouts.micromanager import MicroManagerSettings
 from cellcount_core.layouts.ome_zarr import OmeZarrSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.sbs import SbsSettings
 from cellcount_core.layouts.scanr import ScanrSettings
+from cellcount_core.layouts.squid import SquidSettings
 from cellcount_core.layouts.table import TableSettings
 from tests.contract.layouts.texts import MES, MRF, hcsai_csv, jdce, mlf, scanr_descriptor, scanr_ome, xdce
 
@@ -49,6 +53,8 @@ class Example:
     facts: tuple[PlateFacts, ...] = ()
     missing: tuple[tuple[str, int], ...] = ()
     """Well and site of the fields that the metadata states and of which there is no file."""
+    plate_format: int | None = None
+    """`run.plate_format`, if nothing else names wells that are only numbered."""
 
 
 HTD = "\r\n".join(
@@ -414,6 +420,80 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("B03", 2001),),
+    ),
+    "micromanager": Example(
+        MicroManagerSettings(),
+        {
+            "s/A1-Site_0/img_channel000_position000_time000000000_z000.tif": ("s", "A01", 0, 0, "0", 0),
+            "s/A1-Site_2/img_channel000_position002_time000000000_z000.tif": ("s", "A01", 2, 0, "0", 0),
+            "s/H12-Site_0/img_channel000_position003_time000000000_z000.tif": ("s", "H12", 0, 0, "0", 0),
+        },
+        beside=("s/A1-Site_0/img_channel000_position000_time000000000_z000_cp_masks.tif",),
+        other_channel={"s/A1-Site_0/img_channel001_position000_time000000000_z000.tif": ("s", "A01", 0, 0, "1", 0)},
+        sidecars={
+            "s/A1-Site_0/metadata.txt": json.dumps(MICROMANAGER).encode(),
+            "s/A1-Site_2/metadata.txt": b"says the same, and more of its own position",
+        },
+        facts=(
+            PlateFacts(
+                folder="s", plate="s", source="s/A1-Site_0/metadata.txt", channels=(("0", "DAPI"), ("1", "Cy5")), um_per_px=0.65, timepoints=1,
+                planes=1, positions={("A01", site): Position(100.0 * site, 7.0) for site in (0, 1, 2)} | {("H12", 0): Position(9000.0, 7.0)},
+            ),
+        ),
+        missing=(("A01", 1),),
+    ),
+    "almf": Example(
+        AlmfSettings(),
+        {
+            "p/W0001--a--0.1/P001--a--0.1/p--a--0.1--W0001--P001--T0000--C00.tif": ("p", "A01", 1, 0, "C00", 0),
+            "p/W0001--a--0.1/P003--a--0.1/p--a--0.1--W0001--P003--T0000--C00.tif": ("p", "A01", 3, 0, "C00", 0),
+            "p/W0029--b--0.1/P001--b--0.1/p--b--0.1--W0029--P001--T0002--Z000--C00.tif": ("p", "C05", 1, 2, "C00", 0),
+        },
+        beside=("p/W0001--a--0.1/P001--a--0.1/p--a--0.1--W0001--P001--T0000--C00_cp_masks.tif",),
+        other_channel={"p/p--a--0.1--W0001--P001--T0000--C01.tif": ("p", "A01", 1, 0, "C01", 0)},
+        plate_format=96,
+    ),
+    "incucyte": Example(
+        IncucyteSettings(),
+        {
+            "e/cells_Phase_A7_1_00d04h00m.tif": ("cells", "A07", 1, 240, "Phase", 0),
+            "e/cells_Phase_A7_3_00d04h00m.tif": ("cells", "A07", 3, 240, "Phase", 0),
+            "e/cells_Phase_H12_1_01d00h00m.tif": ("cells", "H12", 1, 1440, "Phase", 0),
+        },
+        beside=("e/cells_Phase_A7_1_00d04h00m_cp_masks.tif",),
+        other_channel={"e/cells_Green_A7_1_00d04h00m.tif": ("cells", "A07", 1, 240, "Green", 0)},
+    ),
+    "squid": Example(
+        SquidSettings(),
+        {
+            "s/0/B2_0_0_Fluorescence_405_nm_Ex.tiff": ("s", "B02", 0, 0, "Fluorescence_405_nm_Ex", 0),
+            "s/0/B2_3_0_Fluorescence_405_nm_Ex.tiff": ("s", "B02", 3, 0, "Fluorescence_405_nm_Ex", 0),
+            "s/0/C11_0_0_Fluorescence_405_nm_Ex.tiff": ("s", "C11", 0, 0, "Fluorescence_405_nm_Ex", 0),
+        },
+        beside=("s/0/B2_0_0_Fluorescence_405_nm_Ex_cp_masks.tiff",),
+        other_channel={"s/0/B2_0_0_BF_LED_matrix_full.bmp": ("s", "B02", 0, 0, "BF_LED_matrix_full", 0)},
+        sidecars={
+            "s/acquisition parameters.json": json.dumps(
+                {
+                    "Nt": 1, "Nz": 1, "sensor_pixel_size_um": 3.2, "tube_lens_mm": 100,
+                    "objective": {"magnification": 10, "tube_lens_f_mm": 200, "NA": 0.3},
+                }
+            ).encode(),
+            "s/coordinates.csv": (
+                b"region,fov,z_level,x (mm),y (mm),z (um)\nB2,0,0,14.5,20.25,1\nB2,1,0,15.5,20.25,1\nB2,3,0,15.5,21.25,1\nC11,0,0,100,30,1\n"
+            ),
+            "s/0/coordinates.csv": b"says what was imaged",
+        },
+        facts=(
+            PlateFacts(
+                folder="s", plate="s", source="s/acquisition parameters.json", um_per_px=0.64, timepoints=1, planes=1,
+                positions={
+                    ("B02", 0): Position(14500.0, 20250.0), ("B02", 1): Position(15500.0, 20250.0),
+                    ("B02", 3): Position(15500.0, 21250.0), ("C11", 0): Position(100000.0, 30000.0),
+                },
+            ),
+        ),
+        missing=(("B02", 1),),
     ),
     "pattern": Example(
         PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import Parsed, PlannedField
+from cellcount_core.domain.plates import FORMATS, well_of_number
 from cellcount_core.layouts.auto import candidates, proposed
 from cellcount_core.layouts.base import Ignored, Layout, Sidecar
 from cellcount_core.layouts.metadata import Unreadable
@@ -42,7 +43,12 @@ def fields_of(
     """What is planned of the channel of the example's fields, by plate, well, site and time point."""
     bodies = example.sidecars if sidecars is None else sidecars
     channel = next(iter(example.fields.values()))[4]
-    run = RunConfig(layout=example.settings, plate="PX", channels={"nuclei": channel} if channel else {})
+    run = RunConfig(
+        layout=example.settings,
+        plate="PX",
+        plate_format=example.plate_format,
+        channels={"nuclei": channel} if channel else {},
+    )
     store = MemoryStore({**dict.fromkeys(keys, b"pixels"), **bodies})
     with plan_of(store, run) as plan:
         planned = [field for shard in plan.shards() for field in shard.fields]
@@ -59,10 +65,12 @@ def metadata(name: str) -> dict[str, bytes]:
     return {key: EXAMPLES[name].sidecars[key] for key in kept.values()}
 
 
-def shown(parsed: Parsed | Sidecar | Ignored | None) -> What:
+def shown(parsed: Parsed | Sidecar | Ignored | None, plate_format: int | None = None) -> What:
     assert isinstance(parsed, Parsed)
     field = parsed.field
-    return field.plate, field.well, field.site, field.timepoint, parsed.channel, parsed.plane
+    well = well_of_number(parsed.numbered, *FORMATS[plate_format]) if plate_format else field.well
+    assert well
+    return field.plate, well, field.site, field.timepoint, parsed.channel, parsed.plane
 
 
 def counted(
@@ -93,7 +101,7 @@ def test_it_reads_each_file_with_the_instruments_own_numbers(name: str) -> None:
     """Whether sites, planes and times count from 0 or 1 stands in the example, once for each layout."""
     example = EXAMPLES[name]
     for key, what in {**example.fields, **example.other_channel}.items():
-        plate, *numbers = shown(layout(name).parse(key))
+        plate, *numbers = shown(layout(name).parse(key), example.plate_format)
         assert tuple(numbers) == what[1:]
         assert plate == what[0] or any(facts.name == what[0] for facts in example.facts)
 

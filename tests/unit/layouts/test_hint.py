@@ -13,12 +13,7 @@ from cellcount_core.layouts.registry import kinds
 PLATE = [f"p/TimePoint_1/p_B0{well}_s{site}_w1.TIF" for well in (2, 3) for site in (1, 2)]
 
 REAL = {
-    "Channel2-84-G-12.tif": ("G12", 1, "2", 0),
-    "images/Channel 1-01-A-01-00.tif": ("A01", 1, "1", 0),
     "AS_09047/AS_09047_050428030001_O01f01d2.TIF": ("O01", 1, "2", 0),
-    "Plate_2_images/D6_01_1_2_DAPI_001.tif": ("D06", 2, "DAPI", 0),
-    "demoplate_01--fsk--0.008--W0001--P001--T0002--C00.tif": ("0001", 1, "00", 0),
-    "EMBO_2012_Group3--empty--empty--W0002--P001--T00019--Z002--C.tif": ("0002", 1, "", 2),
 }
 """Names that instruments wrote, and the well, site, channel and plane that they give."""
 
@@ -46,6 +41,17 @@ def test_harmony_is_proposed_where_most_names_look_like_it() -> None:
         ("experiment_z_stack/timepoint0/test_data_t0_C05_s0_w1_z0.tif", "hcsai"),
         ("--W00001--P00002--Z00000--T00000--cherry.tif", "scanr"),
         ("Projection/W0029F0001T0001Z000C1.tif", "cellvoyager"),
+        ("Channel2-84-G-12.tif", "sbs"),
+        ("images/Channel 1-01-A-01-00.tif", "sbs"),
+        ("Plate_2_images/D6_01_1_2_DAPI_001.tif", "cytation"),
+        ("image--L00--S00--U01--V00--J20--E00--O00--X00--Y01--T00--Z00--C01.ome.tif", "leica"),
+        ("Pos0/img_channel000_position000_time000000000_z000.tif", "micromanager"),
+        ("Pos0/img_000000000_DAPI_000.tif", "micromanager"),
+        ("1.4compatTest_3_MMStack_1-Pos_000_001.ome.tif", "micromanager"),
+        ("demoplate_01--fsk--0.008--W0001--P001--T0002--C00.tif", "almf"),
+        ("EMBO_2012_Group3--empty--empty--W0002--P001--T00019--Z002--C.tif", "almf"),
+        ("A172_Phase_A7_1_00d00h00m_1.tif", "incucyte"),
+        ("EssenFiles/ScanData/2505/16/0930/1234/A1-1-Ph.tif", "incucyte"),
     ],
 )
 def test_the_layout_of_an_instrument_is_proposed_and_reads_its_names(name: str, layout: str) -> None:

@@ -134,8 +134,9 @@ def test_another_well_in_row_and_column_or_in_the_files_name_is_told_and_the_wel
     fields, summary = planned(csv(*rows, header=header), ["x.tif", "y.tif", "r01c04f01p01-ch1sk1fk1fl1.tiff"])
     assert [field.key.well for field in fields] == ["A01", "A02", "A03"]
     assert [text for text in summary.warnings if "another well" in text] == [
-        "load_data.csv: plate 'P', 1 row, such as line 2: Metadata_Row and Metadata_Col say another well than Metadata_Well, which holds",
-        "load_data.csv: plate 'P', 1 row, such as line 4: the name of the file says another well than the table, which holds",
+        "load_data.csv: plate 'P': of 1 row, such as 'line 2', has another well in Metadata_Row and Metadata_Col than in Metadata_Well, which"
+        " holds",
+        "load_data.csv: plate 'P': of 1 row, such as 'line 4', has another well in the name of the file than in the table, which holds",
     ]
 
 

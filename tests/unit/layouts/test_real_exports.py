@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
+
 import pytest
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.plates import Position
 from cellcount_core.images.decode import open_image
-from cellcount_core.layouts.base import LayoutSettings, is_derived
+from cellcount_core.layouts.almf import AlmfSettings
+from cellcount_core.layouts.base import Ignored, LayoutSettings, is_derived
 from cellcount_core.layouts.cytation import CytationSettings
+from cellcount_core.layouts.incucyte import IncucyteSettings
 from cellcount_core.layouts.leica import LeicaSettings
+from cellcount_core.layouts.micromanager import MicroManagerSettings
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.layouts.sbs import SbsSettings
 from tests.unit.layouts.test_real_names import plan, plates, read
@@ -113,3 +120,114 @@ def test_the_tokens_of_leica_can_be_turned_around_and_jobs_and_loops_chosen() ->
     ignored = build_layout(LeicaSettings(job=8), "e").parse(name)
     assert ignored is not None
     assert "another job (J09)" in str(ignored)
+
+
+def test_micromanager_has_a_position_that_is_no_well_and_numbered_channels_with_names() -> None:
+    found, ignored, unparsed = read("micromanager_tests/alpha_2.0_singleplane_manual", MicroManagerSettings())
+    assert found == {("images", "Pos0", 1, 0, "0", 0)}
+    assert (ignored, unparsed) == (["metadata metadata.txt"], [])
+
+
+def test_the_hand_made_metadata_of_micromanager_is_refused_for_its_one_fault() -> None:
+    """A comma is missing in it; no real file of 2.0 in one piece is here."""
+    root = plates() / "micromanager_tests" / "alpha_2.0_singleplane_manual"
+    told = plan(
+        "micromanager_tests/alpha_2.0_singleplane_manual", RunConfig(layout=MicroManagerSettings())
+    ).warnings
+    assert (root / "Pos0" / "metadata.txt").is_file()
+    assert len([text for text in told if text.startswith("Pos0/metadata.txt: not readable JSON")]) == 1
+
+
+def test_stacks_of_micromanager_are_a_field_each_with_stage_positions_and_a_pixel_size(
+    tmp_path: Path,
+) -> None:
+    packed = plates() / "micromanager_tests" / "VersionCompatTest"
+    for path in packed.glob("*.gz"):
+        (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    layout = build_layout(MicroManagerSettings(), "images")
+    parsed = {path.name: layout.parse(path.name) for path in sorted(tmp_path.glob("*.tif"))}
+    labels = ("1-Pos_000_000", "1-Pos_000_001", "1-Pos_001_000", "1-Pos_001_001")
+    assert [(each.field.plate, each.field.well, each.field.site) for each in parsed.values()] == [
+        ("1.4compatTest_3", label, 1) for label in labels
+    ]
+    name = "1.4compatTest_3_MMStack_1-Pos_000_000_metadata.txt"
+    (facts,) = layout.describe({name: (tmp_path / name).read_bytes()})
+    assert facts.positions == {
+        ("1-Pos_000_000", 1): Position(-32.0, -32.0), ("1-Pos_001_000", 1): Position(32.0, -32.0),
+        ("1-Pos_001_001", 1): Position(32.0, 32.0), ("1-Pos_000_001", 1): Position(-32.0, 32.0),
+    }  # fmt: skip
+    assert (facts.um_per_px, facts.image_shape) == (1, (64, 64))
+    assert [each.wells for each in facts.expected] == [(label,) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("d/t_MMStack_A1-Site_3.ome.tif", ("t", "A01", 3)),
+        ("d/t_MMStack_Pos2.ome.tif", ("t", "Pos2", 1)),
+        ("d/MMStack_A12-Site_0.ome.tif", ("d", "A12", 0)),
+        ("d/t_MMStack.ome.tif", ("t", "Pos0", 1)),
+        ("d/t_MMStack_Pos2_1.ome.tif", None),
+        ("d/t_MMStack_A1-Site_3_1.ome.tif", None),
+        ("d/t_MMStack_1-Pos_000_001.ome.tif", ("t", "1-Pos_000_001", 1)),
+    ],
+)
+def test_the_rest_of_a_stack_is_not_another_field(name: str, what: tuple[str, str, int] | None) -> None:
+    """Names written from the grammar."""
+    parsed = build_layout(MicroManagerSettings(), "images").parse(name)
+    if what is None:
+        assert isinstance(parsed, Ignored)
+    else:
+        assert (parsed.field.plate, parsed.field.well, parsed.field.site) == what
+
+
+def test_the_mitocheck_movie_is_one_well_at_thirty_times_whose_name_the_plates_shape_tells() -> None:
+    found, _, unparsed = read("almf_mitocheck_movie", AlmfSettings())
+    assert found == {("EMBO_2012_Group3", "W00002", 1, time, "", 0) for time in range(30)}
+    assert unparsed == []
+    with pytest.raises(ConfigFault, match="--plate-format"):
+        plan("almf_mitocheck_movie", RunConfig(layout=AlmfSettings()))
+    summary = plan("almf_mitocheck_movie", RunConfig(layout=AlmfSettings(), plate_format=384))
+    assert (summary.fields, summary.plates[0].wells) == (30, 1)
+
+
+def test_the_demo_plate_has_three_wells_at_three_times_and_doses_that_hold_dots() -> None:
+    found, _, unparsed = read("zeiss_almf_fis_demoplate/03-images_renamed", AlmfSettings())
+    assert found == {
+        ("demoplate_01", f"W{well:05d}", 1, time, "C00", 0) for well in (1, 2, 3) for time in range(3)
+    }
+    assert unparsed == []
+    first = build_layout(AlmfSettings(first_well=0), "x").parse("p--W0000--P000--T0000--C00.tif")
+    assert (first.numbered, first.field.site) == (1, 0)
+    assert build_layout(AlmfSettings(), "x").parse("p--W0000--P000--T0000--C00.tif") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("e/exp_1_B3_2_01d02h30m.tif", ("exp_1", "B03", 2, 1590, "")),
+        ("A172_Phase_A7_1_00d00h00m_1.tif", ("A172", "A07", 1, 0, "Phase")),
+        ("A172_Phase_A7_1_00d00h00m_3.tif", ("A172", "A07", 2001, 0, "Phase")),
+        ("VID1_Green_H12_1_2020y01m02d_03h04m.tif", ("VID1", "H12", 1, 26298904, "Green")),
+        ("Phase_B3_1_00d04h00m.tif", ("images", "B03", 1, 240, "Phase")),
+        ("x/EssenFiles/ScanData/2505/16/0930/1234/A1-1-Ph.tif", ("1234", "A01", 1, 29123130, "Ph")),
+        ("2505/16/0930/1234/B12-4-C2.tif", ("1234", "B12", 4, 29123130, "C2")),
+        ("2505/16/2530/1234/B12-4-C2.tif", None),
+    ],
+)  # fmt: skip
+def test_incucyte_names_tell_minutes(key: str, what: tuple[str, str, int, int, str] | None) -> None:
+    """Names written from the grammar; no real images of an IncuCyte are here."""
+    parsed = build_layout(IncucyteSettings(), "images").parse(key)
+    if what is None:
+        assert parsed is None
+    else:
+        field = parsed.field
+        assert (field.plate, field.well, field.site, field.timepoint, parsed.channel) == what
+
+
+def test_scans_of_one_vessel_are_one_plate_and_those_of_an_archive_lie_in_one_folder() -> None:
+    layout = build_layout(IncucyteSettings(), "images")
+    folders = {
+        layout.parse(f"a/EssenFiles/ScanData/2505/{day}/0930/1234/A1-1-Ph.tif").folder for day in ("16", "17")
+    }
+    assert folders == {"a"}
