@@ -11,16 +11,16 @@ from codecs import getincrementaldecoder
 from types import ModuleType
 
 from cellcount_core.domain.errors import FieldFault, Reason
-from cellcount_core.images import npz, png_jpeg, tiff
+from cellcount_core.images import cellomics, npz, png_jpeg, tiff
 from cellcount_core.images.imagefile import UNDECLARED, Beside, Declared, ImageFile, Plane, alone
 from cellcount_core.images.reader import Reader, Whole
 
 __all__ = ["ImageFile", "Plane", "open_image", "stack_length"]
 
-_FORMATS: tuple[ModuleType, ...] = (png_jpeg, npz)
+_FORMATS: tuple[ModuleType, ...] = (png_jpeg, npz, cellomics)
 _HEAD = 8
 
-_KNOWN = "PNG, JPEG, BMP, TIFF, NPZ and NPY are expected"
+_KNOWN = "PNG, JPEG, BMP, TIFF, C01, NPZ and NPY are expected"
 
 _MAGIC = (
     b"\x89PNG\r\n\x1a\n",
@@ -47,7 +47,6 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"ZISRAWFILE", "a Zeiss CZI file; export it as OME-TIFF"),
     (b"\xda\xce\xbe\x0a", "a Nikon ND2 file; export it as TIFF"),
     (b"\x70\x00\x00\x00", "a Leica LIF file; export it as OME-TIFF"),
-    (b"\x00\x00\x00\x10x", "a Cellomics C01 file; export it as TIFF"),
     (b"\xd0\xcf\x11\xe0", "an OLE file (older Zeiss, Olympus or Office); export it as TIFF"),
 )
 

@@ -16,7 +16,9 @@ from cellcount_core.stores.base import StorageOptions, Store
 if TYPE_CHECKING:
     from cellcount_core.layouts.arrays import Arrays
 
-IMAGE_EXTENSIONS = frozenset({"png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "npz", "npy"})
+IMAGE_EXTENSIONS = frozenset(
+    {"png", "jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "c01", "dib", "npz", "npy"}
+)
 """Extensions (lower case, no dot) of files that may hold images; what they hold is decided by their bytes alone."""
 
 STACK_EXTENSIONS = frozenset({"npz", "npy"})
@@ -36,7 +38,7 @@ _ZARR = re.compile(r"(?:^|/)(?:\.z(?:attrs|group|array|metadata)|zarr\.json)$|\.
 
 _UNREAD_EXTENSIONS = frozenset({
     "nd2", "czi", "lif", "lsm", "stk", "flex", "oib", "oif", "oir", "vsi", "zvi", "dv", "r3d", "ims", "sld", "sldy",
-    "c01", "dib", "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "dcm", "h5", "hdf5", "mvd2",
+    "mrc", "ics", "ids", "svs", "ndpi", "scn", "mrxs", "bif", "qptiff", "dcm", "h5", "hdf5", "mvd2",
 })  # fmt: skip
 """Extensions of files that hold images in formats that are not read, and that programs of microscopy convert."""
 

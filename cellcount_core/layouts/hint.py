@@ -25,6 +25,8 @@ LEICA = "Leica Matrix Screener"
 MICROMANAGER = "Micro-Manager"
 ALMF = "ALMF"
 INCUCYTE = "IncuCyte"
+CELLOMICS = "Cellomics"
+EVOS = "EVOS"
 
 LAYOUTS: Mapping[str, str] = {
     IMAGEXPRESS: "imagexpress",
@@ -39,6 +41,8 @@ LAYOUTS: Mapping[str, str] = {
     MICROMANAGER: "micromanager",
     ALMF: "almf",
     INCUCYTE: "incucyte",
+    CELLOMICS: "cellomics",
+    EVOS: "evos",
 }
 """The layouts of the conventions that have one of their own, by how people call the convention. `PATTERNS` read the others."""
 
@@ -46,6 +50,8 @@ PATTERNS: Mapping[str, str] = {
     HARMONY: r"r(?P<row>\d+)c(?P<column>\d+)f(?P<site>\d+)p(?P<plane>\d+)-ch(?P<channel>\d+)sk(?P<timepoint>\d+)",
     SBS: r"Channel ?\d+-\d+-[A-P]-\d+",
     CELLVOYAGER: r"(?:_[A-Z]{1,2}\d\d_T\d+F\d+L\d+A\d+Z\d+C\d+|(?:^|/)W\d{4,5}F\d{4}T\d{4}Z\d{3}C\d)\.",
+    CELLOMICS: r"_\d{12}_[A-Z]{1,2}\d\df\d+[do]\d+\.",
+    EVOS: r"_(?:Plate|Top Slide|Bottom Slide)_T?[RMD]\d*_p\d+_",
     "Cellomics or EVOS": r"(?P<plate>[^/]+)_(?P<well>[A-P]\d\d)f(?P<site>\d+)d(?P<channel>\d+)\.",
     CYTATION: r"[A-P]\d{1,2}_\d\d_\d+_\d+(?:Z\d+)?_[A-Za-z][^_/]*_\d{3}\.",
     LEICA: r"--U\d{2,4}--V\d{2,4}(?:--[A-Z]\d{2,4})*--X\d{2,4}--Y\d{2,4}--",

@@ -64,6 +64,8 @@ _NAMES = (
         re.IGNORECASE,
     ),
 )
+_LIKE_OTHERS = re.compile(r"t[0-9]+_[A-Z]+[0-9]+_s[0-9]+_w[0-9]+\.tiff?", re.IGNORECASE)
+"""The third form without a z, which ImageXpress may write too, of a plate called t1."""
 _THUMB = re.compile(r"thumb", re.IGNORECASE)
 _XDCE = "xdce"
 _MOST_INDEX = 99_999
@@ -102,6 +104,10 @@ class InCell(Layout):
         channel = told.get("channel") or f"{told['excitation']} - {told['emission']}"
         where = FieldKey(plate, well, int(match["site"]), int(told.get("timepoint") or 1))
         return Parsed(where, channel.strip(), int(told.get("plane") or 0), folder)
+
+    def certain(self, key: str) -> bool:
+        """Whether the name is in one of the forms that no other instrument writes."""
+        return not _LIKE_OTHERS.fullmatch(file_name(key))
 
     def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
         """What each `.xdce` states."""

@@ -21,6 +21,8 @@ NAMES = (
     "scanr",
     "incell",
     "hcsai",
+    "cellomics",
+    "evos",
     "ome-zarr",
     "sbs",
     "cytation",

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from cellcount_core.domain.plates import PlateFacts, Position
 from cellcount_core.layouts.almf import AlmfSettings
 from cellcount_core.layouts.base import LayoutSettings
+from cellcount_core.layouts.cellomics import CellomicsSettings
 from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
 from cellcount_core.layouts.cytation import CytationSettings
+from cellcount_core.layouts.evos import EvosSettings
 from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.hcsai import HcsAiSettings
@@ -354,6 +356,29 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("C06", 0), ("C07", 2)),
+    ),
+    "cellomics": Example(
+        CellomicsSettings(),
+        {
+            "p/AS_09047_050428030001_O01f00d0.TIF": ("AS_09047", "O01", 0, 1, "d0", 0),
+            "p/AS_09047_050428030001_O01f07d0.C01": ("AS_09047", "O01", 7, 1, "d0", 0),
+            "p/AS_09047_050428030001_AF48f07d0.DIB": ("AS_09047", "AF48", 7, 1, "d0", 0),
+        },
+        beside=("p/AS_09047_050428030001_O01f00o0.TIF", "p/AS_09047_050428030001_O01f00o1.C01"),
+        other_channel={"p/AS_09047_050428030001_O01f00d2.TIF": ("AS_09047", "O01", 0, 1, "d2", 0)},
+    ),
+    "evos": Example(
+        EvosSettings(),
+        {
+            "e/my scan_Plate_R_p00_0_A01f00d0.TIF": ("my scan", "A01", 0, 1, "d0", 0),
+            "e/my scan_Plate_R_p00_0_A01f02d0.TIF": ("my scan", "A01", 2, 1, "d0", 0),
+            "e/my scan_Plate_R_p00_z01_0_B03f00d0.TIF": ("my scan", "B03", 0, 1, "d0", 1),
+        },
+        beside=(
+            "e/my scan_Plate_M_p00_0_A01f00d0.TIF", "e/my scan_Plate_D_p00_0_A01f00d0.TIF", "e/my scan_Plate_TR_p00_0_A01f00d0.TIF",
+            "e/my scan_Plate_TM2_p00_0_A01f00d0.TIF", "e/my scan_Plate_TD_p00_0_A01f00d0.TIF",
+        ),
+        other_channel={"e/my scan_Plate_R_p00_0_A01f00d1.TIF": ("my scan", "A01", 0, 1, "d1", 0)},
     ),
     "ome-zarr": Example(
         OmeZarrSettings(),

@@ -22,7 +22,6 @@ from tests.unit.images.encoded import noise, npy, npz, opened, raster, reason, r
         (b"PK\x03\x04" + b"word/document.xml" * 3, "a ZIP archive"),
         (gzip.compress(b"abc", mtime=0), "a gzip archive"),
         (b"%PDF-1.7", "a PDF document"),
-        (b"\x00\x00\x00\x10x\x01" + bytes(50), "a Cellomics C01 file"),
         (bytes(4096), "all zero"),
         (b"\x91\x92\x93\x94\x95", "91 92 93 94 95"),
     ],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from cellcount_core.domain.errors import Reason
 from cellcount_core.images.decode import open_image
 from tests.data_dir import data_dir, needs_data
-from tests.unit.images.encoded import refusal
 
 # Folder, glob, (height, width), type, um per px, channel names: from the README of the folder.
 STATED = [
@@ -101,11 +100,15 @@ def test_only_twelve_bits_with_an_offset_of_that_software_are_changed(
 
 
 @needs_data("plates/cellomics_arrayscan/c01")
-def test_a_cellomics_c01_is_named_and_refused() -> None:
+def test_a_cellomics_c01_is_unpacked_with_its_pixel_size() -> None:
     (path,) = files("cellomics_arrayscan", "c01/*.c01")
-    fault = refusal(path.read_bytes())
-    assert fault.reason is Reason.NOT_AN_IMAGE
-    assert "Cellomics" in fault.detail
+    image = open_image(path.read_bytes(), path.name, max_pixels=512 * 512)
+    pixels = image.read("", 0)
+    stored = np.frombuffer(zlib.decompress(path.read_bytes()[4:]), "<u2", 512 * 512, 52)
+    assert (image.shape, image.channels, image.bit_max) == ((512, 512), ("",), 65535)
+    assert image.um_per_px == pytest.approx(1.29, rel=1e-4)
+    np.testing.assert_array_equal(pixels, stored.reshape(512, 512))
+    assert (int(pixels.min()), int(pixels.max())) == (526, 1788)
 
 
 @needs_data("plates/phenix_jump_BR00117006")
