@@ -50,10 +50,21 @@ AXES = "YXCSZTN"
 
 
 class ModelConfig(Section):
-    """The model package (the name of a shipped one, or the path or URL of a folder) and the engine that runs it."""
+    """The model package (the name of a shipped one, or the path or URL of a folder) and the engine that runs it.
+
+    `objects` is the package that finds the objects of which `package` tells the classes (`run.classes.per` is "object"); None for nuclei.
+    """
 
     package: Place = "nuclei"
     engine: str = "auto"
+    objects: Place | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
+        data: dict[str, object] = plain(self)
+        if self.objects is None:
+            data.pop("objects", None)
+        return data
 
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(um|µm|μm|px)")
@@ -155,11 +166,12 @@ class ViabilityConfig(Section):
 class RunClassesConfig(Section):
     """What is told a class. For packages of the task classes.
 
-    `per` is "image"; "tile", which gives a row to each tile of an image too; or "auto": per tile if the package looks at tiles. `crop_px` is
-    the side in px of what is shown to the network of a tile; None for what it was taught with.
+    `per` is "image"; "tile", which gives a row to each tile of an image too; "object", of the objects that the package `run.model.objects` finds;
+    or "auto": per tile if the package looks at tiles. `crop_px` is the side in px of what is shown to the network of a tile or around an object; None
+    for what it was taught with.
     """
 
-    per: Literal["auto", "image", "tile"] = "auto"
+    per: Literal["auto", "image", "tile", "object"] = "auto"
     crop_px: Annotated[int, Field(ge=8, le=65_536)] | None = None
 
 

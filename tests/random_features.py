@@ -7,6 +7,7 @@ Rahimi and Recht 2008), which tells textures and shapes that differ plainly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from cellcount_core.models.families.onnx_graph import Weights
 from cellcount_core.models.families.pooled import FEATURES, pooled_graph
 from cellcount_core.models.manifest import FORMAT
 from cellcount_core.models.package import InputSpec, Package, write_package
+from cellcount_core.training.fit import fit_domain
 
 NETWORK = "network.onnx"
 GOLDEN = "golden.npz"
@@ -41,8 +43,10 @@ def train_classes(
     roles: tuple[str, ...] = ("image",),
     side_px: int = 64,
     seed: int = 0,
+    features: int = 0,
 ) -> Package:
-    """Train on images (raw planes (H, W), one a role) and the class of each, and write the package into `folder`.
+    """Train on images (raw planes (H, W), one a role) and the class of each, and write the package into `folder`. With `features`, principal
+    components of what the last layer sees describe the images, and the package says what is typical of them.
 
     The same images and seed give the same package. Raises ConfigFault for fewer than two classes, or images of other channels.
     """
@@ -56,10 +60,14 @@ def train_classes(
     spec = InputSpec(roles, None, 99.8, 12.0)
     seen = np.stack([canvas_of(planes, spec, side_px) for planes in images])
     drawn = _drawn(len(roles), seed)
-    last = _softmax(_vectors(seen, drawn), np.array([named.index(one) for one in classes]))
-    network = _network(len(roles), len(named))
+    vectors = _vectors(seen, drawn)
+    last = _softmax(vectors, np.array([named.index(one) for one in classes]))
+    network = _network(len(roles), len(named), features)
+    described, domain = _components(vectors, features) if features else ({}, {})
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / NETWORK).write_bytes(pooled_graph(network, {**drawn, LOGITS: last}).SerializeToString())
+    (folder / NETWORK).write_bytes(
+        pooled_graph(network, {**drawn, LOGITS: last, **described}).SerializeToString()
+    )
     golden = seen[:: max(1, len(seen) // 2)][:2]
     np.savez_compressed(folder / GOLDEN, input=golden, maps=_run(folder / NETWORK, golden))
     return write_package(
@@ -72,12 +80,28 @@ def train_classes(
                 "normalisation": {"kind": "noise_floor", "percentile": spec.percentile, "floor_sigmas": spec.floor_sigmas},
             },
             "network": network,
-            "classes": {"classes": named, "side_px": side_px},
+            "classes": {"classes": named, "side_px": side_px, "features": features}, **domain,
             "engines": {"onnxruntime": {"file": NETWORK}},
             "golden": {"file": GOLDEN, "atol": 1e-4},
             "training": {"images": len(images)},
         },
     )  # fmt: skip
+
+
+def _components(vectors: NDArray[np.float64], features: int) -> tuple[Weights, dict[str, object]]:
+    """The last layer that describes images by their first principal components, and the manifest's domain of the images."""
+    mean = vectors.mean(axis=0)
+    _, spread, axes = np.linalg.svd(vectors - mean, full_matrices=False)
+    kernel = axes[:features].T / spread[:features] * np.sqrt(len(vectors))
+    domain = fit_domain(
+        tuple(f"component_{number}" for number in range(features)),
+        [tuple(row) for row in (vectors - mean) @ kernel],
+        [],
+    )
+    assert domain is not None
+    return {FEATURES: (kernel.astype(np.float32), (-mean @ kernel).astype(np.float32))}, {
+        "domain": asdict(domain)
+    }
 
 
 def canvas_of(planes: Sequence[Plane], spec: InputSpec, side_px: int) -> Canvases:

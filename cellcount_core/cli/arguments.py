@@ -94,6 +94,7 @@ def task_settings(
     depth_um: float | None,
     dilution: float | None,
     per: str | None,
+    objects: str | None,
     crop_px: int | None,
 ) -> dict[str, object]:
     """Return settings by name, as `job_from_arguments` takes them, from the options of viability and of classes.
@@ -116,6 +117,7 @@ def task_settings(
         "run.um_per_px": um_per_px,
         **{f"run.viability.{name}": value for name, value in given.items()},
         "run.classes.per": per,
+        "run.model.objects": objects,
         "run.classes.crop_px": crop_px,
     }
 
@@ -200,7 +202,11 @@ def _plain_roles(tree: Tree) -> tuple[str, ...]:
 def _of_package(tree: Tree) -> Tree:
     """The settings of a run that decide which channels are looked at."""
     run = tree.get("run")
-    return {name: run[name] for name in ("model", "classes") if name in run} if isinstance(run, dict) else {}
+    return (
+        {name: run[name] for name in ("model", "classes", "channels") if name in run}
+        if isinstance(run, dict)
+        else {}
+    )
 
 
 def _base(source: str, output: str | None, origin: str) -> tuple[Tree, str]:

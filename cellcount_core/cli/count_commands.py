@@ -28,6 +28,7 @@ from cellcount_core.cli.options import (
     MinCircularity,
     MinDiameter,
     Model,
+    Objects,
     Out,
     Output,
     Per,
@@ -63,6 +64,7 @@ def count(
     depth: Depth = None,
     dilution: Dilution = None,
     per: Per = None,
+    objects: Objects = None,
     crop: Crop = None,
     assignments: Set = None,
     runner: Runner = None,
@@ -105,7 +107,7 @@ def count(
         anonymous=anonymous, max_failed=max_failed, strict=strict,
         settings={"run.plate_format": plate_format, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
-            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, crop_px=crop,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, objects=objects, crop_px=crop,
         )},
     )  # fmt: skip
     raise typer.Exit((counting.update if update else counting.count)(job, progress))
@@ -175,6 +177,7 @@ def plan(
     depth: Depth = None,
     dilution: Dilution = None,
     per: Per = None,
+    objects: Objects = None,
     crop: Crop = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
@@ -195,7 +198,7 @@ def plan(
         diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
         settings={"run.plate_format": plate_format, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
-            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, crop_px=crop,
+            min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, objects=objects, crop_px=crop,
         )},
     )  # fmt: skip
     raise typer.Exit(counting.show_plan(job))

@@ -130,7 +130,7 @@ Per = Annotated[
     str | None,
     typer.Option(
         "--per",
-        metavar="image|tile",
+        metavar="image|tile|object",
         help="Classes: what is told a class. Default: tiles where the package looks at tiles, else images.",
     ),
 ]
@@ -139,8 +139,16 @@ Crop = Annotated[
     typer.Option(
         "--crop",
         metavar="PX",
-        help="Classes: side in px of what is shown to the network of a tile. Default: as it was taught.",
+        help="Classes: side in px of what is shown to the network of a tile, or around an object. Default: as it was taught.",
         min=8,
+    ),
+]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        "--objects",
+        metavar="MODEL",
+        help="Classes, with --per object: the package that finds the objects. Default: nuclei.",
     ),
 ]
 Set = Annotated[

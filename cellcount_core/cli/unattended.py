@@ -154,10 +154,11 @@ def _refuse_unseen(job: JobConfig, sending: Sending) -> None:
         for name, path in (("input", job.input), ("output", job.output))
         if is_relative(path) and not path.startswith("$")
     ]
-    package = job.run.model.package
-    if "/" in package and is_relative(package) and not _travels(sending.working_dir, package):
+    for setting, package in (("package", job.run.model.package), ("objects", job.run.model.objects or "")):
+        if "/" not in package or not is_relative(package) or _travels(sending.working_dir, package):
+            continue
         faults.append(
-            f"run.model.package: {package!r} is not a folder below the working directory {sending.working_dir.resolve()}, so it "
+            f"run.model.{setting}: {package!r} is not a folder below the working directory {sending.working_dir.resolve()}, so it "
             "would not reach the cluster; move it there, or give the absolute path of one that every node sees"
         )
     if faults:

@@ -70,7 +70,8 @@ class Package:
 
     `task` is what it is for, and `section` what that task needs, as in the manifest. `engines` maps the name of an engine to its file in the
     folder ("" if it needs none). `golden_engines` are the engines with golden tensors of their own, `variants` measurements of engines
-    that do not compute in float32. `base` is the folder of the package whose network it uses, None if it has its own. `interval` makes the interval of a count, `domain` tells how unlike the training images a field is;
+    that do not compute in float32. `base` is the folder of the package whose network it uses, None if it has its own. `beside` is a package whose
+    network looks at what is found with this one, in a run of two; None as a rule. `interval` makes the interval of a count, `domain` tells how unlike the training images a field is;
     None if the package does not state them.
     """
 
@@ -94,6 +95,7 @@ class Package:
     task: str = "instances"
     section: Mapping[str, object] = field(default_factory=dict)
     base: Path | None = None
+    beside: Package | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:

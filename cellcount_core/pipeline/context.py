@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cellcount_core.config import RunClassesConfig, RunConfig
 from cellcount_core.domain.columns import Schema
+from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Selection
 from cellcount_core.domain.scales import PlateNumbers, PlateSize
 from cellcount_core.models.package import Package, find_package
@@ -117,17 +118,28 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_HELD)) and bool(mallopt(_TRIM_THRESHOLD, _HELD_AT_END))
 
 
+_FINDS_OBJECTS = "nuclei"
+"""The package that finds objects unless a run names another."""
+
+
 def package_of(run: RunConfig) -> Package:
     """The package of a run, as the run's settings ask it to look at fields.
 
     Raises ModelFault as `find_package`, ConfigFault if the settings do not fit the package.
     """
     package = find_package(run.model.package)
+    if run.model.objects is not None and run.classes.per != "object":
+        raise ConfigFault(
+            f"run.model.objects ({run.model.objects}) finds objects whose classes are told: give --per object with it, or leave it out"
+        )
     if run.classes == RunClassesConfig():
         return package
     # Late: runners hold a context and count nothing.
+    from cellcount_core.tasks.classes.objects import on_objects
     from cellcount_core.tasks.classes.task import for_run
 
+    if run.classes.per == "object":
+        return on_objects(package, find_package(run.model.objects or _FINDS_OBJECTS), run)
     return for_run(package, run.classes)
 
 

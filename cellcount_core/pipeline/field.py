@@ -24,7 +24,7 @@ from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.pixels import resize, resized_shape
 from cellcount_core.images.quality import assess
 from cellcount_core.layouts.registry import kind_of
-from cellcount_core.models.engines import Engine, check_golden, load_engine
+from cellcount_core.models.engines import Engine, check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.output.labels import label_key, label_tiff
 from cellcount_core.output.rows import FieldRow, ObjectRows
@@ -48,7 +48,7 @@ class PlanesKit:
     `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
     order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width. `usual_shapes` are the
     (H, W) of most images of a plate, for the plates of which most have one. `plate_numbers` are the numbers that the task found then, by
-    plate.
+    plate. `beside` has the network of the package beside this one, if there is one.
     """
 
     run: RunConfig
@@ -62,13 +62,16 @@ class PlanesKit:
     device: Device
     clock: StageClock
     plate_numbers: Mapping[str, PlateNumbers]
+    beside: Device | None = None
 
     def close(self) -> None:
-        """End the device's thread."""
+        """End the devices' threads."""
         self.device.close()
+        if self.beside is not None:
+            self.beside.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldKit(PlanesKit):
     """What is needed to count the fields of a run: beside the above, the measured channels and the store for label images."""
 
@@ -76,8 +79,8 @@ class FieldKit(PlanesKit):
     output: Store
 
 
-def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
-    """The kit of a run, on `device` or else on a new one, whose thread is started here.
+def open_kit(context: RunContext, device: Device | None = None, beside: Device | None = None) -> FieldKit:
+    """The kit of a run, on `device` and, for a package beside its own, `beside`, or else on new ones, whose threads are started here.
 
     Raises ModelFault if the package on this machine is not the one that the run was planned with, or fails its golden tensors.
     """
@@ -94,9 +97,21 @@ def open_kit(context: RunContext, device: Device | None = None) -> FieldKit:
         measured=context.measured,
         output=open_store(context.output_url, context.output_options),
         device=device or open_device(package, context.engine, context.threads),
+        beside=beside or _open_beside(package, context),
         clock=StageClock(),
         plate_numbers={found.plate: found for found in context.plate_numbers},
     )
+
+
+def _open_beside(package: Package, context: RunContext) -> Device | None:
+    if package.beside is None:
+        return None
+    return open_device(package.beside, engine_beside(package.beside, context.engine), context.threads)
+
+
+def engine_beside(package: Package, engine: str) -> str:
+    """The engine of a package beside another that `engine` runs: the same, or else the package's fastest on a CPU."""
+    return engine if engine in package.engines else resolve_engine(package, "auto", gpus=0)
 
 
 def open_device(package: Package, engine: str, threads: int) -> Device:
@@ -263,7 +278,20 @@ def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:
         side = kit.task.side(kit.package)
         vectors = FieldVectors(seen, seen_norms, kit.package.input, side, kit.device)
         return replace(view, field_vectors=vectors)
-    return _at_object_size(kit, view, planes, seen_norms, plate)
+    return _at_object_size(kit, _with_vectors(kit, view, raw), planes, seen_norms, plate)
+
+
+def _with_vectors(kit: PlanesKit, view: FieldView, raw: Sequence[Plane]) -> FieldView:
+    """The view with what the network of the package beside the kit's own says of windows, if there is such a package."""
+    beside = kit.package.beside
+    if beside is None or kit.beside is None:
+        return view
+    roles = kit.package.input.channels
+    seen = network_planes([raw[roles.index(role)] for role in beside.input.channels], beside.input)
+    side = task_of(beside).side(beside)
+    return replace(
+        view, field_vectors=FieldVectors(seen, levels(seen, beside.input), beside.input, side, kit.beside)
+    )
 
 
 def _numbers_of(found: Mapping[str, PlateNumbers], plate: str) -> Mapping[str, float]:

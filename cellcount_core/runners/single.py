@@ -15,7 +15,15 @@ from cellcount_core.output.planfile import shard_limits
 from cellcount_core.output.runfile import RunFile
 from cellcount_core.pipeline.context import package_of, prepare_process
 from cellcount_core.pipeline.device import Device
-from cellcount_core.pipeline.field import FieldResult, decode, examine, open_device, open_kit, rows_of
+from cellcount_core.pipeline.field import (
+    FieldResult,
+    decode,
+    engine_beside,
+    examine,
+    open_device,
+    open_kit,
+    rows_of,
+)
 from cellcount_core.pipeline.files import read_fields
 from cellcount_core.pipeline.rows import Examined
 from cellcount_core.plan.planner import plan_survey, survey
@@ -25,7 +33,8 @@ from cellcount_core.runners.places import Places, make_context, storage_options
 from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 from cellcount_core.stores.base import Store
 
-_MODELS_KEPT = 2
+_MODELS_KEPT = 4
+"""Two runs of two packages each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +75,10 @@ def count_single(job: JobConfig, source: Store) -> Single:
     planned = _only(fields)
     config = settings.model_copy(update={"labels": "tiff"})
     context = make_context(run, config, Places(source.url, options, ".", options), readers=1)
-    kit = open_kit(context, device)
+    beside = None
+    if (other := package.beside) is not None:
+        beside = _device(_Loaded(other, engine_beside(other, engine), own_threads(job), os.getpid()))
+    kit = open_kit(context, device, beside)
     [(_, files)] = read_fields(source, [planned], ahead=1, run=config)
     try:
         seen = examine(kit, decode(kit, planned, files), planned.key.plate)

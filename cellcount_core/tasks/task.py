@@ -472,6 +472,7 @@ TASKS = {
     "boxes": "cellcount_core.tasks.boxes.task:BoxesTask",
     "viability": "cellcount_core.tasks.viability.task:Viability",
     "patterns": "cellcount_core.tasks.patterns.task:Patterns",
+    "object_classes": "cellcount_core.tasks.classes.objects:ObjectClasses",
 }
 """The class of every task, by the `task` of a package's manifest. A class is imported when it is first asked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -243,6 +244,56 @@ class TestTiles(TestClasses):
         assert (wells["B03"]["tiles_dots_share_low"], wells["B03"]["tiles_dots_share_high"]) == (low, high)
 
 
+class TestObjectClasses(TaskContract):
+    """Discs, found by thresholds, of which another package tells how large they are."""
+
+    headline = "63 objects, 34.9 % of objects large (24.3 to 47.2), 65.1 % of objects small (52.8 to 75.7)"
+    asked: ClassVar = {"classes": {"per": "object"}, "model": {"objects": "threshold"}}
+
+    @classmethod
+    def make_package(cls, folder: Path) -> Package:
+        kinds = ["small", "large"] * 20
+        sizes = {"small": SMALL, "large": LARGE}
+        middle = OBJECT_PX // 2
+        images = [
+            (disc_image([(middle, middle, sizes[kind])], (OBJECT_PX, OBJECT_PX), seed),)
+            for seed, kind in enumerate(kinds)
+        ]
+        train_classes(folder, "sizes", images, kinds, side_px=OBJECT_PX)
+        manifest = read_for_writing(folder)
+        section = manifest["classes"]
+        assert isinstance(section, dict)
+        manifest["classes"] = {**section, "image_px": [OBJECT_PX, OBJECT_PX]}
+        return write_package(folder, manifest)
+
+    @classmethod
+    def image(cls, well: str, site: int) -> NDArray[np.generic]:
+        return TestBoxes.image(well, site)
+
+    @classmethod
+    def check_field(cls, row: dict[str, object], well: str, site: int) -> None:
+        small = number_of(well, site)
+        assert (row["count"], row["count_small"], row["count_large"]) == (small + 2, small, 2)
+        assert row["count_small_share"] == small / (small + 2)
+
+    def test_each_object_has_the_class_that_its_size_says(self, counted: Path) -> None:
+        for one in rows(counted, "objects").to_pylist():
+            expected = (
+                "small" if one["Nuclei_AreaShape_Area"] < (SMALL + LARGE) ** 2 * np.pi / 16 else "large"
+            )
+            assert one["class"] == expected
+            assert one["class_probability"] == max(one["probability_small"], one["probability_large"])
+
+    def test_wells_say_which_share_of_objects_is_of_each_class(self, counted: Path) -> None:
+        wells = {row["Metadata_Well"]: row for row in pq.read_table(counted / "wells.parquet").to_pylist()}
+        small = number_of("B03", 1) + number_of("B03", 2)
+        assert (wells["B03"]["count"], wells["B03"]["count_small"]) == (small + 4, small)
+        low, high = wilson(small, small + 4) or (0.0, 0.0)
+        ends = [wells["B03"][f"count_small_share{end}"] for end in ("_low", "", "_high")]
+        assert ends == [low, small / (small + 4), high]
+
+
+OBJECT_PX = 40
 TILE_PX, TILES = 96, 6
 
 

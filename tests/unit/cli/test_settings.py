@@ -75,7 +75,7 @@ def test_an_option_given_twice_for_one_name_is_refused(options: dict[str, list[s
     """The last one would count, and nobody would be told that the first did not."""
     left_out: dict[str, None] = dict.fromkeys(
         ("um_per_px", "thresholds", "controls", "min_diameter", "max_diameter", "min_circularity", "chamber", "depth_um", "dilution",
-         "per", "crop_px")
+         "per", "objects", "crop_px")
     )  # fmt: skip
     with pytest.raises(ConfigFault, match=told):
         task_settings(**{**left_out, **options})  # type: ignore[arg-type]

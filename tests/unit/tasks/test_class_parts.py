@@ -1,4 +1,6 @@
-"""Classes of parts of an image: of its tiles, each shown to the network as the images were that it was taught with."""
+"""Classes of parts of an image: of its tiles, and of the objects that another package finds; each shown to the network as the images were that
+it was taught with.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
+from cellcount_core.cli.main import main
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Schema
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from cellcount_core.labelled.image import pixels_in_memory
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, read_for_writing, write_package
@@ -21,6 +26,8 @@ from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.tasks.classes.columns import TILES, count_values
 from cellcount_core.tasks.task import Found
+from tests.boxes import LARGE, SMALL, Disc, disc_image
+from tests.jobs import rows
 from tests.random_features import train_classes
 from tests.shapes import CLASSES, shape_image
 
@@ -138,3 +145,116 @@ def test_shares_of_no_tiles_are_not_known_and_those_of_some_have_intervals() -> 
     assert (some["tiles_a"], some["tiles_b"], some["tiles_b_share"]) == (2, 1, pytest.approx(1 / 3))
     low, high = some["tiles_b_share_low"], some["tiles_b_share_high"]
     assert isinstance(low, float) and isinstance(high, float) and 0 < low < 1 / 3 < high < 1
+
+
+CROP = 40
+SIZES = {"large": LARGE, "small": SMALL}
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """A package that tells how large the disc in the middle of an image is, and whether the image is one of discs at all."""
+    kinds = ["small", "large"] * 30
+    rng = np.random.default_rng(0)
+    images = [
+        (disc_image([(CROP // 2, CROP // 2, SIZES[kind] + int(rng.integers(-2, 3)))], (CROP, CROP), seed),)
+        for seed, kind in enumerate(kinds)
+    ]
+    folder = tmp_path_factory.mktemp("packages") / "sizes"
+    return with_section(
+        train_classes(folder, "sizes", images, kinds, side_px=CROP, features=4),
+        tmp_path_factory.mktemp("told") / "sizes",
+        image_px=[CROP, CROP],
+    )
+
+
+def count(package: Package, images: Path, out: Path, *more: str) -> int:
+    return main(["count", str(images), str(out), "--model", str(package.folder), "--per", "object", "--objects", "threshold",
+                 "--runner", "serial", *more])  # fmt: skip
+
+
+def folder_of(folder: Path, **images: NDArray[np.generic]) -> Path:
+    folder.mkdir()
+    for name, pixels in images.items():
+        tifffile.imwrite(folder / f"{name}.tif", pixels)
+    return folder
+
+
+def test_objects_at_the_edge_are_shown_in_the_middle_with_background_beyond_it(
+    sizes: Package, tmp_path: Path
+) -> None:
+    discs: list[Disc] = [(9, 60, SMALL), (60, 9, SMALL), (90, 90, SMALL), (17, 120, LARGE), (130, 141, LARGE)]
+    assert count(sizes, folder_of(tmp_path / "in", a=disc_image(discs)), tmp_path / "out") == ExitCode.OK
+    objects = rows(tmp_path / "out", "objects").to_pylist()
+    told = {
+        (round(one["Nuclei_Location_Center_Y"]), round(one["Nuclei_Location_Center_X"])): one["class"]
+        for one in objects
+    }
+    assert told == {(y, x): "small" if diameter == SMALL else "large" for y, x, diameter in discs}
+    assert min(one["class_probability"] for one in objects) > 0.9
+
+
+def test_objects_unlike_all_images_of_the_training_are_none_of_these(sizes: Package, tmp_path: Path) -> None:
+    discs: list[Disc] = [(40, 40, SMALL), (40, 110, LARGE)]
+    known, strange = disc_image(discs), disc_image(discs)
+    strange[96:146, 20:140:4] = strange[96:146, 21:140:4] = 3300
+    strange[96:146, 22:140:4] = strange[96:146, 23:140:4] = 1500
+    images = folder_of(tmp_path / "in", known=known, strange=strange)
+    assert count(sizes, images, tmp_path / "out") == ExitCode.OK
+    first, second = rows(tmp_path / "out", "fields").to_pylist()
+    assert (first["count"], first["count_none_of_these"]) == (2, 0)
+    assert (second["count"], second["count_none_of_these"]) == (3, 1)
+    for one in rows(tmp_path / "out", "objects").to_pylist():
+        assert (one["class_out_of_domain"] > 0.5) == (one["Nuclei_Location_Center_Y"] > 90)
+    wells = pq.read_table(tmp_path / "out" / "wells.parquet").to_pylist()
+    assert [row["count_none_of_these"] for row in wells] == [0, 1]
+
+
+def test_an_image_without_objects_has_0_of_each_class(sizes: Package, tmp_path: Path) -> None:
+    assert count(sizes, folder_of(tmp_path / "in", a=disc_image([])), tmp_path / "out") == ExitCode.OK
+    [row] = rows(tmp_path / "out", "fields").to_pylist()
+    assert (row["count"], row["count_small"], row["count_large"], row["count_none_of_these"]) == (0, 0, 0, 0)
+    assert row["count_small_share"] is None
+
+
+def test_objects_may_be_found_in_one_channel_and_told_in_another(sizes: Package, tmp_path: Path) -> None:
+    """Small discs in the channel of the nuclei lie inside large ones of the other."""
+    folder = tmp_path / "P"
+    folder.mkdir()
+    for channel, diameter in (("w1", SMALL), ("w2", LARGE)):
+        tifffile.imwrite(
+            folder / f"P_B02_s1_{channel}.TIF", disc_image([(40, 40, diameter), (40, 110, diameter)])
+        )
+    both = ("--layout", "imagexpress", "--channel", "nuclei=w1", "--channel", "image=w2")
+    assert count(sizes, folder, tmp_path / "both", *both) == ExitCode.OK
+    assert count(sizes, folder, tmp_path / "one", *both[:2], "--channel", "w1") == ExitCode.OK
+    told = [rows(tmp_path / out, "objects").to_pylist() for out in ("both", "one")]
+    assert [[one["class"] for one in objects] for objects in told] == [["large"] * 2, ["small"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "said"),
+    [
+        ({"objects": "threshold"}, {}, "finds objects whose classes are told: give --per object with it"),
+        ({"objects": "SIZES"}, {"per": "object"}, "is for the task classes, and finds no objects"),
+        ({"objects": "threshold", "package": "nuclei"}, {"per": "object"}, "`nuclei` is for the task instances"),
+        ({"objects": "threshold", "package": "WHOLE"}, {"per": "object"}, r"give the side .* in px \(--crop PX\)"),
+        ({"objects": "threshold", "package": "BORDER"}, {"per": "object"}, "the column 'count_border', which has another meaning"),
+    ],
+)  # fmt: skip
+def test_packages_that_do_not_go_together_are_refused(
+    sizes: Package,
+    whole: Package,
+    tmp_path: Path,
+    model: dict[str, str],
+    classes: dict[str, object],
+    said: str,
+) -> None:
+    folders = {"SIZES": sizes.folder, "WHOLE": whole.folder}
+    if model.get("package") == "BORDER":
+        border = with_section(sizes, tmp_path / "border", classes=["border", "middle"])
+        folders["BORDER"] = border.folder
+    named = {name: str(folders.get(given, given)) for name, given in model.items()}
+    run = RunConfig.model_validate({"model": {"package": str(sizes.folder), **named}, "classes": classes})
+    with pytest.raises(ConfigFault, match=said):
+        package_of(run)
