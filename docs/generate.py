@@ -39,7 +39,7 @@ _EXITS = {
     faults.ExitCode.OK: "All that was asked for was done. Failed and missing fields are at most `execution.max_failed`, none if that is null.",
     faults.ExitCode.INTERNAL: "A fault of cellcount itself, with a traceback; please report it.",
     faults.ExitCode.CONFIG: "Configuration, command line, input or plan that cannot be run; nothing was counted.",
-    faults.ExitCode.FAILURES: "More fields failed or are missing than `execution.max_failed`, any if that is null. With null the run is complete and its tables are written; with a limit it stopped early unless all was done.",
+    faults.ExitCode.FAILURES: "More fields failed or are missing than `execution.max_failed`, any if that is null. With null the run is complete and its tables are written; with a limit it stopped early unless all was done. Of `cellcount check`: the input has faults.",
     faults.ExitCode.STORAGE: "A store or cluster cannot be reached, throttles for good, or is full.",
     faults.ExitCode.CREDENTIALS: "No credentials were found, or those found are refused.",
     faults.ExitCode.OUTPUT: "The output folder belongs to another run or cannot be written.",

@@ -207,7 +207,7 @@ def plan_lines(summary: PlanSummary) -> list[str]:
     """The plan as lines of text."""
     lines = [
         f"{many(summary.fields, 'field')} in {many(summary.shards, 'shard')}, {many(summary.sources, 'file')}, "
-        f"{_size(summary.size)} to read",
+        f"{size_text(summary.size)} to read",
         f"channels: {_channels(summary)}",
         f"layout: {summary.layout}",
     ]
@@ -299,7 +299,8 @@ def _sites(plate: PlateSummary) -> str:
     return f"{plate.sites_min} to {plate.sites_max} sites a well (median {plate.sites_median})"
 
 
-def _size(size: int) -> str:
+def size_text(size: int) -> str:
+    """A number of bytes with its unit: "1.2 GB"."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:

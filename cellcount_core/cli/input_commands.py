@@ -1,4 +1,4 @@
-"""What the commands that look at an input without counting it take: `cellcount layout test`."""
+"""What the commands that look at an input without counting it take: `cellcount layout test`, `check`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from cellcount_core.cli.options import Anonymous, Endpoint, Layout, Set
+from cellcount_core.cli.options import (
+    Anonymous,
+    Channel,
+    Endpoint,
+    Input,
+    Layout,
+    Measure,
+    Model,
+    Set,
+    UmPerPx,
+)
 
 layout = typer.Typer(help="See how the names of an input are read.", rich_markup_mode=None)
 
@@ -56,3 +66,52 @@ def test_layout(
         anonymous=anonymous, settings=settings,
     )  # fmt: skip
     raise typer.Exit(inspecting.test_layout(job))
+
+
+def check(
+    source: Input,
+    layout: Layout = None,
+    channel: Channel = None,
+    measure: Measure = None,
+    model: Model = None,
+    um_per_px: UmPerPx = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price", metavar="PER_HOUR", help="What the machine costs an hour, to estimate the cost.", min=0
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--cores",
+            metavar="N",
+            help="Cores to estimate the time for; those of this machine by default.",
+            min=1,
+        ),
+    ] = None,
+    assignments: Set = None,
+    endpoint: Endpoint = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Tell all that is wrong with an input before it is counted: names that do not parse, wells with other numbers of sites than most, missing
+    fields and channels, files of the same content, and by a sample of the images those that are cut short, differ in size or type, hold zeros
+    alone, or contradict the metadata in their pixel size. And how many bytes, minutes and how much money a count takes.
+
+    A line each, in one report: "stop" (a count would be refused, exit code 2), "fault" (fields would fail, be missing or wrong, exit code 3),
+    "note". Nothing is written, and no model is loaded.
+
+    Examples:
+
+      cellcount check ./plate --channel DAPI
+
+      cellcount check s3://bucket/plate --channel w1 --price 2.5 --cores 64
+    """
+    from cellcount_core.cli import inspecting
+    from cellcount_core.cli.arguments import job_from_arguments
+
+    job = job_from_arguments(
+        source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
+        assignments=assignments, endpoint=endpoint, anonymous=anonymous, settings={"run.um_per_px": um_per_px},
+    )  # fmt: skip
+    raise typer.Exit(inspecting.check(job, price, workers))

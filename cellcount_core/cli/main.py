@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command()(count_commands.count)
 app.command(short_help="Try the failed fields of a finished run again.")(count_commands.retry)
 app.command(short_help="Say what a count would do, without doing it.")(count_commands.plan)
+app.command(short_help="Tell all that is wrong with an input before it is counted.")(input_commands.check)
 app.add_typer(input_commands.layout, name="layout")
 app.command()(output_commands.reduce)
 app.command(short_help="Prove the ledger of a finished run.")(output_commands.verify)

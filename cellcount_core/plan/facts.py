@@ -20,6 +20,8 @@ from cellcount_core.stores.base import Absent, Denied, Store
 MOST_SIDECARS = 20_000
 """Metadata files of one input; there is one a plate, or a few."""
 
+KEPT_APART = "plates of one name in several folders are kept apart as plate@folder"
+
 LEADS_NOWHERE = "leads nowhere: a broken link, or a file that went away while it was listed"
 _BY_NAMES = "the plate is planned from its file names alone"
 _SHOWN = 5
@@ -67,7 +69,7 @@ def joined(stated: Mapping[Acquired, PlateFacts], found: Findings, warnings: lis
     several = {name for name, number in Counter(names.values()).items() if number > 1}
     if several:
         shown = ", ".join(map(repr, sorted(several)[:_SHOWN])) + (", …" if len(several) > _SHOWN else "")
-        warnings.append(f"plates of one name in several folders are kept apart as plate@folder: {shown}")
+        warnings.append(f"{KEPT_APART}: {shown}")
     names = {of: f"{name}@{of[1]}" if name in several and of[1] else name for of, name in names.items()}
     for of, facts in stated.items():
         warnings += _contradictions(names[of], facts, found.acquisitions[of])

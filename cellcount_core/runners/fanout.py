@@ -139,8 +139,6 @@ def decided(
 
 def _work_s(job: JobConfig, run: RunFile, package: Package, source: Store, shards: Iterable[Shard]) -> float:
     """A rough number of seconds that one core needs for the fields of `shards`. It stops looking once they are too many."""
-    network = package.engines.get(run.model.engine, "")
-    size = package.file(network).stat().st_size / 1e6 if network else 0.0
     megapixels: float | None = None
     total = first = 0.0
     for shard in shards:
@@ -150,13 +148,18 @@ def _work_s(job: JobConfig, run: RunFile, package: Package, source: Store, shard
             if megapixels is None:
                 megapixels = _megapixels(job, run, source, planned)
                 first = max(1.0, planned.size)
-                a_field = megapixels * (
-                    _S_PER_MEGAPIXEL + _S_PER_MEGAPIXEL_AND_MB * size * _enlarged(run, package)
-                )
+                a_field = megapixels * s_per_megapixel(package, run.model.engine, _enlarged(run, package))
             total += a_field * max(1.0, planned.size / first)
         if total > _CLUSTER_START_S:
             break
     return total
+
+
+def s_per_megapixel(package: Package, engine: str, enlarged: float = 1.0) -> float:
+    """A rough number of seconds that one core needs for a megapixel of an image, of which one pixel becomes `enlarged` at the model's scale."""
+    network = package.engines.get(engine, "")
+    size = package.file(network).stat().st_size / 1e6 if network else 0.0
+    return _S_PER_MEGAPIXEL + _S_PER_MEGAPIXEL_AND_MB * size * enlarged
 
 
 def _megapixels(job: JobConfig, run: RunFile, source: Store, planned: PlannedField) -> float:
