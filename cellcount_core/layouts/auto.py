@@ -151,14 +151,14 @@ def readers_of(key: str) -> tuple[str, ...]:
 
 
 def candidates() -> dict[str, tuple[AnyLayoutKind, Layout]]:
-    """The layouts that may be proposed, by name: those that need no settings."""
+    """The layouts that may be proposed, by name: those that need no settings, and that a name or a metadata file can tell."""
     found = {}
     for kind in kinds():
         try:
             settings = kind.settings.model_validate({"kind": kind.name})
         except ValidationError:
             continue
-        if not kind.traits.told_by_table:
+        if kind.traits.has_sidecars or not kind.traits.told_by_table:
             found[kind.name] = kind, kind.of(settings, "")
     return found
 
@@ -311,9 +311,10 @@ def _plain(seen: _NamesSeen) -> Proposal:
     evidence = (
         f"no instrument's name among {_many(seen.images, 'image')}, each is taken for an image of its own"
     )
-    weak = {name for one in seen.readings for name in one.fields}
+    tables = {kind.name for kind in kinds() if kind.traits.told_by_table}
+    weak = {name for one in seen.readings for name in one.fields - tables}
     if weak:
-        number = sum(count for one, count in seen.readings.items() if one.fields)
+        number = sum(count for one, count in seen.readings.items() if one.fields - tables)
         evidence += (
             f"; {number} {'names' if number > 1 else 'name'} a well alone (--layout {min(weak)} reads it)"
         )

@@ -98,7 +98,7 @@ class LoadData(Layout):
     def entries(self, store: Store, options: StorageOptions) -> Iterator[Entry | PlateFacts]:
         """See `Table.entries`. Each row gives an entry for each channel of which it names a file."""
         location = self.manifest or _usual(store)
-        header = _Header(location, self.columns)
+        header = _LoadColumns(location, self.columns)
         found = TableFile(location).rows(store, options, header.choose)
         first = list(islice(found, _PROBED_ROWS))
         paths = [path for where, row in first for _, path in header.files(where, row)]
@@ -132,7 +132,7 @@ class LoadData(Layout):
         return FieldKey(plate, well, whole_number(where, "site", site), timepoint)
 
 
-class _Header:
+class _LoadColumns:
     """The columns of a table that are read: the files of each channel, and what a row is."""
 
     def __init__(self, location: str, columns: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ NAMES = (
     "cellomics",
     "evos",
     "ome-zarr",
+    "ome-tiff",
     "sbs",
     "cytation",
     "leica",

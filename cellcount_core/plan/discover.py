@@ -410,9 +410,8 @@ def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
             found.leave_out(str(key), "not named by the manifest")
         fields = list(dict.fromkeys(row[:4] for row in named)) if len(named) > 1 else []
         for row in named:
-            found.add_image(
-                Parsed(FieldKey(row.plate, row.well, row.site, row.timepoint), row.channel, row.plane)
-            )
+            where = FieldKey(row.plate, row.well, row.site, row.timepoint)
+            found.add_image(Parsed(where, row.channel, row.plane, row.folder))
             sorter.add(_of_two_fields(row, fields) if len(fields) > 1 else _sized(row, str(key), listed))
 
 
@@ -430,7 +429,8 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
     if not listed:
         return row._replace(reason=Reason.ABSENT.value, detail=_ABSENT)
     _, _, size, etag = listed[0]
-    parsed = Parsed(FieldKey(row.plate, row.well, row.site, row.timepoint), row.channel, row.plane)
+    where = FieldKey(row.plate, row.well, row.site, row.timepoint)
+    parsed = Parsed(where, row.channel, row.plane, row.folder)
     return _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
 
 

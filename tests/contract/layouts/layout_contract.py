@@ -25,6 +25,7 @@ from cellcount_core.layouts.incucyte import IncucyteSettings
 from cellcount_core.layouts.leica import LeicaSettings
 from cellcount_core.layouts.loaddata import LoadDataSettings
 from cellcount_core.layouts.micromanager import MicroManagerSettings
+from cellcount_core.layouts.ome_tiff import OmeTiffSettings
 from cellcount_core.layouts.ome_zarr import OmeZarrSettings
 from cellcount_core.layouts.pattern import PatternSettings
 from cellcount_core.layouts.sbs import SbsSettings
@@ -183,6 +184,34 @@ def zarr_plate(plate: str, wells: Mapping[str, tuple[str, ...]]) -> dict[str, by
             bodies[f"{plate}/{well}/{image}/.zattrs"] = IMAGE
             bodies |= {f"{plate}/{well}/{image}/{level}/.zarray": ARRAY for level in "01"}
     return bodies
+
+
+def companion(wells: Mapping[str, tuple[str, ...]]) -> bytes:
+    """OME-XML of a plate: wells, each with the names of its images, of which each channel lies in a file of its own."""
+    rows = []
+    for well, images in wells.items():
+        samples = "".join(
+            f'<WellSample ID="S:{image}" Index="{7 * number}" PositionX="{number / 10}" PositionXUnit="mm" PositionY="5" PositionYUnit="µm">'
+            f'<ImageRef ID="I:{image}"/></WellSample>'
+            for number, image in enumerate(images, 1)
+        )
+        rows.append(
+            f'<Well ID="W:{well}" Row="{ord(well[0]) - 65}" Column="{int(well[1:]) - 1}">{samples}</Well>'
+        )
+    described = "".join(
+        f'<Image ID="I:{image}" Name="{image}"><Pixels ID="P:{image}" DimensionOrder="XYCZT" SizeX="30" SizeY="20" SizeC="2" SizeZ="1" SizeT="1"'
+        ' PhysicalSizeX="0.65" PhysicalSizeXUnit="µm" Type="uint16"><Channel ID="C:0" Name="DAPI"/><Channel ID="C:1" Name="GFP"/>'
+        + "".join(
+            f'<TiffData FirstC="{number}" IFD="0" PlaneCount="1"><UUID FileName="p-{image}-{name}.ome.tif">urn:uuid:{image}-{number}</UUID></TiffData>'
+            for number, name in enumerate(("DAPI", "GFP"))
+        )
+        + "</Pixels></Image>"
+        for images in wells.values()
+        for image in images
+    )
+    plate = f'<Plate ID="Plate:0" Name="P" Rows="8" Columns="12">{"".join(rows)}</Plate>'
+    ome = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{ome}">{plate}{described}</OME>'.encode()
 
 
 EXAMPLES: Mapping[str, Example] = {
@@ -519,6 +548,24 @@ EXAMPLES: Mapping[str, Example] = {
             ),
         ),
         missing=(("B02", 1),),
+    ),
+    "ome-tiff": Example(
+        OmeTiffSettings(),
+        {
+            "o/p-B02-1-DAPI.ome.tif": ("P", "B02", 1, 1, "DAPI", 0),
+            "o/p-B02-3-DAPI.ome.tif": ("P", "B02", 3, 1, "DAPI", 0),
+            "o/p-H12-1-DAPI.ome.tif": ("P", "H12", 1, 1, "DAPI", 0),
+        },
+        beside=("o/p-overview.tif", "o/p-B02-1-DAPI_cp_masks.png"),
+        other_channel={"o/p-B02-1-GFP.ome.tif": ("P", "B02", 1, 1, "GFP", 0)},
+        sidecars={"o/p.companion.ome": companion({"B02": ("B02-1", "B02-2", "B02-3"), "H12": ("H12-1",)})},
+        facts=(
+            PlateFacts(
+                folder="o", plate="P", source="o/p.companion.ome", rows=8, columns=12, um_per_px=0.65, image_shape=(20, 30),
+                positions={("B02", site): Position(100.0 * site, 5.0) for site in (1, 2, 3)} | {("H12", 1): Position(100.0, 5.0)},
+            ),
+        ),
+        missing=(("B02", 2),),
     ),
     "pattern": Example(
         PatternSettings(pattern=r"Channel(?P<channel>\d)-\d+-(?P<row>[A-H])-(?P<column>\d+)\.tif"),

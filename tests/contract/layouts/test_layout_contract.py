@@ -148,8 +148,8 @@ def test_what_was_to_be_written_and_is_not_there_is_missing(name: str) -> None:
     for field in absent.values():
         assert field.reason is Reason.ABSENT
         assert field.detail
-    without = {key: body for key, body in example.sidecars.items() if layout(name).table is not None}
-    assert not example.facts or len(fields_of(example, list(example.fields), without)) == len(example.fields)
+    if example.facts and layout(name).table is None:
+        assert len(fields_of(example, list(example.fields), {})) == len(example.fields)
 
 
 @DESCRIBED

@@ -12,7 +12,7 @@ from cellcount_core.domain.fields import PlannedField
 from cellcount_core.output.planfile import ShardLimits
 from cellcount_core.output.runfile import ModelIdentity
 from cellcount_core.plan.planner import Plan, PlannedModel, make_plan
-from cellcount_core.stores.base import Absent, Created, Denied, Listed
+from cellcount_core.stores.base import Absent, Created, Denied, Listed, Piece
 
 MODEL = PlannedModel(
     ModelIdentity("discs", "1.0.0", "digest", "numpy"),
@@ -42,6 +42,10 @@ class MemoryStore:
         if key not in self.objects:
             raise Absent(key)
         return self.objects[key]
+
+    def get_range(self, key: str, start: int, stop: int) -> Piece:
+        body = self.get(key)
+        return Piece(body[start:stop], len(body), f"tag-{key}")
 
     def get_many(self, keys: Sequence[str], *, ahead: int) -> Iterator[tuple[str, bytes | Absent | Denied]]:
         for key in keys:
