@@ -112,7 +112,7 @@ class LabelledImage:
     name, and `channel` is the name of the first ("" if the file gives none). `labels` (H, W) int32 has 0 as
     background and 1..n as objects. `group` names what must stay on one side of a split. `diameter_px` is the median
     equivalent diameter (0.0 without objects). `um_per_px` and `bit_max` are what the image file says, as for a field
-    that is counted (see pipeline/pixels.py).
+    that is counted (see pipeline/pixels.py). `ignored` (H, W) are the pixels of which the labels say nothing (None: there are none).
     """
 
     id: str
@@ -125,6 +125,7 @@ class LabelledImage:
     bit_max: int = 0
     further: Mapping[str, Plane] = field(default_factory=dict)
     channel: str = ""
+    ignored: NDArray[np.bool_] | None = None
 
     @property
     def planes(self) -> Mapping[str, Plane]:

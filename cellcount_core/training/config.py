@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import keras
 
 
+Told = dict[str, object]
+"""Plain values by name. In a class of settings, whose own `object` is what is counted, the type needs a name from outside."""
+
+
 class DataConfig(Section):
     """Where labelled images come from.
 
@@ -205,6 +209,29 @@ class TrainConfig(Section):
     def outputs(self) -> tuple[str, ...]:
         """Names of the maps that the network gives, in order. Every task's settings say it."""
         raise NotImplementedError
+
+    def in_fold(self, fold: int, folds: int) -> Told:
+        """The settings that hold out the part `fold` (from 1) of `folds`."""
+        return {"data": self.data.model_copy(update={"fold": (fold, folds)})}
+
+    def partial(self) -> tuple[str, ...]:
+        """The ids of images in which only a part of the objects is labelled."""
+        return self.data.partial
+
+    def modalities(self) -> tuple[str, ...]:
+        """The kinds of images that train, as the data names them."""
+        return self.data.modality
+
+    def sources_told(self) -> Told:
+        """What the manifest says of the data that trains: `data` and `licence`."""
+        return {
+            "data": f"{self.data.title or self.data.kind}, split {self.data.split}",
+            "licence": self.data.licence,
+        }
+
+    def measured_on(self) -> str:
+        """What the manifest says of the data that the accuracy is measured on."""
+        return f"{self.data.title or self.data.kind}, split {self.data.validation_split}"
 
     def begin(self, network: keras.Model) -> None:
         """Set weights that a new network begins with and that are not drawn. Most have none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from cellcount_core.evaluation.evaluate import (
     stated_figures,
     true_size_scorer,
 )
-from cellcount_core.models.engines import load_engine, resolve_engine
+from cellcount_core.labelled.image import Pictured
+from cellcount_core.models.engines import Engine, load_engine, resolve_engine
 from cellcount_core.models.engines.onnx import keep_onnxruntime_silent
 from cellcount_core.models.families import family_named
 from cellcount_core.models.families.onnx_graph import layer_weights
@@ -111,7 +112,7 @@ def averaged_network(config: TrainConfig, lesson: Lesson) -> tuple[int, keras.Mo
         network,
         trainee.optimizer,
         config_digest(config),
-        data_digest(lesson, config.data.partial),
+        data_digest(lesson, config.partial()),
     )
     if not step:
         raise ConfigFault(f"work_dir {config.work_dir}: no checkpoint there yet")
@@ -174,7 +175,7 @@ def _complete(
         "family": config.family,
         "task": config.task,
         "object": config.object,
-        "modality": list(config.data.modality),
+        "modality": list(config.modalities()),
         "description": config.description,
         "input": {
             "channels": list(config.input.channels),
@@ -283,7 +284,7 @@ def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say)
     how = "as it is" if first == "model" else f"at a diameter of {first:g} px"
     report(f"validation {how}, {name}: {_in_words(as_counted)}")
     figures: dict[str, object] = {
-        "data": f"{config.data.title or config.data.kind}, split {config.data.validation_split}",
+        "data": config.measured_on(),
         "engine": name,
         **({} if first == "model" else {"diameter_px": first}),
         **as_counted,
@@ -298,6 +299,21 @@ def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say)
             scaled = stated_figures(package, list(in_turn(score, lesson.validation)))
         report(f"validation at the true median diameter, {name}: {_in_words(scaled)}")
         figures["at_true_diameter"] = scaled
+    if apart := lesson.measured_apart():
+        figures["sources"] = {
+            name: _of_source(package, engine, lesson, images, name, report) for name, images in apart.items()
+        }
+    return figures
+
+
+def _of_source(
+    package: Package, engine: Engine, lesson: Lesson, images: Sequence[Pictured], name: str, report: Say
+) -> Mapping[str, Value]:
+    """The figures of one source's validation images, as the package is used: at their own estimate, if it tells sizes."""
+    diameters = lesson.diameters()
+    with package_scorer(package, engine, "auto" if "auto" in diameters else diameters[0]) as score:
+        figures = stated_figures(package, list(in_turn(score, images)))
+    report(f"validation, source {name}: {_in_words(figures)}")
     return figures
 
 
@@ -313,12 +329,11 @@ def _in_words(figures: Mapping[str, Value]) -> str:
 def _training(config: TrainConfig, lesson: Lesson, step: int) -> dict[str, object]:
     own = set(type(config).model_fields) - set(TrainConfig.model_fields)
     recipe = config.model_dump(
-        mode="json", include={"optimiser", "batch", "crop_px", "dtype", "network", *own}
+        mode="json", include={"optimiser", "batch", "crop_px", "dtype", "network", *own - {"beside"}}
     )
     points = read_curve(Path(config.work_dir).expanduser())
     return {
-        "data": f"{config.data.title or config.data.kind}, split {config.data.split}",
-        "licence": config.data.licence,
+        **config.sources_told(),
         "images": len(lesson.train),
         "images_fit": len(lesson.fit),
         "steps": step,

@@ -153,8 +153,7 @@ def of_fold(config: TrainConfig, fold: int, folds: int) -> TrainConfig:
     folders = {
         name: f"{getattr(config, name).rstrip('/')}-fold{fold}" for name in ("work_dir", "package_dir")
     }
-    data = config.data.model_copy(update={"fold": (fold, folds)})
-    return config.model_copy(update={"data": data, **folders})
+    return config.model_copy(update={**config.in_fold(fold, folds), **folders})
 
 
 def _task(config: TrainConfig) -> FoldTask:
@@ -181,7 +180,7 @@ def train_fold(task: FoldTask, threads: int) -> HeldOut:
         folder, seconds = kept
         package = load_package(folder)
         lesson = load_lesson(config, report=report)
-        check_same_data(work_dir, data_digest(lesson, config.data.partial))
+        check_same_data(work_dir, data_digest(lesson, config.partial()))
         counting = counting_of(usual_diameter(lesson.diameters()))
         engine = load_engine(package, resolve_engine(package, "auto", gpus=0), max(1, threads))
         with closing(planes_kit(package, engine, counting)) as kit:

@@ -147,6 +147,10 @@ class Lesson(Protocol):
         """
         ...
 
+    def measured_apart(self) -> Mapping[str, Sequence[Pictured]]:
+        """The validation images of each source by its name, where there are several sources; empty otherwise."""
+        ...
+
     def tell(self, package: Package, engine: Engine, report: Say) -> None:
         """Say what the training came to, once the package is complete, and write what is to be looked at into the work folder. May do nothing."""
         ...

@@ -89,7 +89,7 @@ def _task(config: TrainConfig) -> SeedTask:
 
 def environment_of(config: TrainConfig) -> dict[str, str]:
     """The environment variables that a training depends on, as they are set here."""
-    names = ("KERAS_BACKEND", *_VARIABLE.findall(config.data.model_dump_json()))
+    names = ("KERAS_BACKEND", *_VARIABLE.findall(config.model_dump_json(include={"data", "beside"})))
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 
 _VALIDATION_BATCHES = 3
+_SILENT_S = 30.0
+"""A line of progress is told at least so often, however long it is to the next checkpoint."""
 
 BEST = "lowest.npz"
 """Copy of the checkpoint at which the validation loss was lowest, for runs that stop when it rises."""
@@ -82,7 +85,7 @@ def train_network(config: TrainConfig, lesson: Lesson, *, report: Say = print) -
         )
     with spread_over(spread):
         network, trainee = compiled(config, steps)
-        data = data_digest(lesson, config.data.partial)
+        data = data_digest(lesson, config.partial())
         start = load_checkpoint(work_dir, network, trainee.optimizer, config_digest(config), data)
         if start and _stopped(config, start):
             report(f"ended at step {start}: the validation loss has not fallen since")
@@ -111,6 +114,8 @@ def _run_steps(
     before = points[-1].seconds if points else 0.0
     since, seen = time.monotonic(), []
     whole: dict[str, float] = {}
+    spoken = time.monotonic()
+    report("first step: the network is compiled, which takes up to a minute")
     for step, (inputs, targets) in training_batches(lesson, config, start, steps):
         trainee.reset_metrics()
         seen.append([float(value) for value in trainee.train_on_batch(inputs, targets)])
@@ -124,11 +129,17 @@ def _run_steps(
             write_curve(work_dir, points)
             report(progress_line(points[-1], steps, (time.monotonic() - since) / (done - start)))
             seen, whole = [], {}
+            spoken = time.monotonic()
             if config.stop_after and _has_risen(config, points):
                 report(
                     f"stopped at step {done}: the validation loss has been above that of step {_lowest(points)} since"
                 )
                 return
+        elif done - start == 1 or time.monotonic() - spoken > _SILENT_S:
+            spoken = time.monotonic()
+            pace = (time.monotonic() - since) / (done - start)
+            left = f", about {math.ceil(pace * (steps - done) / 60)} min left" if done - start > 1 else ""
+            report(f"step {done} of {steps}: loss {seen[-1][0]:.3f}, {pace:.2f} s a step{left}")
 
 
 def _lowest(points: Sequence[CurvePoint]) -> int:

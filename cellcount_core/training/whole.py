@@ -209,6 +209,10 @@ class WholeLesson(ABC):
         """None: what is told of an image follows from its vector."""
         return {}
 
+    def measured_apart(self) -> dict[str, Sequence[WholeImage]]:
+        """Empty: images come from one source."""
+        return {}
+
     def tell(self, package: Package, engine: Engine, report: Say) -> None:
         """Nothing beside the figures of the package, unless a task says more."""
         del package, engine, report

@@ -347,6 +347,10 @@ class BoxLesson:
             rows.append(np.hstack([first, found.boxes, found.classes[:, None], found.scores[:, None]]))
         return {"boxes": np.concatenate(rows).astype(np.float64)}
 
+    def measured_apart(self) -> dict[str, Sequence[BoxedImage]]:
+        """Empty: images come from one source."""
+        return {}
+
     def tell(self, package: Package, engine: Engine, report: Say) -> None:
         """Nothing beside the figures of the package."""
 

@@ -24,7 +24,8 @@ class AugmentConfig(Section):
     `natural_share` of the crops keep about their own scale. `near_share` bring the image's median object to about the model's diameter
     (log-normal, sigma 0.25), `extreme_share` to a diameter within `extreme_px`, and the others to one within `diameters_px` (both
     log-uniform, in px). `empty_share` of the crops are noise, gradients and debris without any object. In `crowded_share` of the crops
-    with objects, copies of some objects are put beside others, touching or overlapping a little.
+    with objects, copies of some objects are put beside others, touching or overlapping a little. In `small_share` of them, copies of a
+    fifth to half the diameter are put where there is room: micronuclei and fragments beside whole nuclei.
     """
 
     kind: Literal["microscopy", "none"] = "microscopy"
@@ -35,6 +36,7 @@ class AugmentConfig(Section):
     extreme_px: tuple[float, float] = (3.0, 130.0)
     empty_share: float = Field(0.06, ge=0, lt=1)
     crowded_share: float = Field(0.0, ge=0, le=1)
+    small_share: float = Field(0.0, ge=0, le=1)
 
 
 _SCALES = (0.06, 8.0)
@@ -45,7 +47,7 @@ _NEAR_SIGMA = 0.25
 class Sample:
     """An image ready to be cut. `linear` (H, W, C) float32 is normalised (0 the background, 1 full scale) but not yet compressed.
 
-    `sizes` are the diameters of the objects in px, indexed by label number.
+    `sizes` are the diameters of the objects in px, indexed by label number. `labels` are -1 where nothing is taught.
     """
 
     linear: NDArray[np.float32]
@@ -61,7 +63,10 @@ def sample_of(image: LabelledImage, spec: InputSpec) -> Sample:
         ((plane.astype(np.float64) - norm.background) / norm.range).astype(np.float32)
         for plane, norm in zip(planes, levels(planes, spec), strict=True)
     ]
-    return Sample(np.stack(linear, axis=-1), image.labels, image.diameter_px, diameters(image.labels))
+    labels = image.labels
+    if image.ignored is not None:
+        labels = np.where(image.ignored & (labels == 0), -1, labels).astype(np.int32)
+    return Sample(np.stack(linear, axis=-1), labels, image.diameter_px, diameters(image.labels))
 
 
 def draw_scale(
@@ -91,8 +96,16 @@ def augmented_crop(
     if rng.random() < augment.empty_share:
         return draw_empty(rng, size, sample.linear.shape[-1])
     scale = draw_scale(rng, sample.diameter_px, augment, model_diameter)
-    crowded = augment.crowded_share
-    return draw_crop(rng, sample.linear, sample.labels, sample.sizes, scale, size, crowded=crowded)
+    return draw_crop(
+        rng,
+        sample.linear,
+        sample.labels,
+        sample.sizes,
+        scale,
+        size,
+        crowded=augment.crowded_share,
+        small=augment.small_share,
+    )
 
 
 def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
@@ -105,15 +118,19 @@ def plain_crop(rng: np.random.Generator, sample: Sample, size: int) -> Crop:
     inside = np.s_[: part.shape[0], : part.shape[1]]
     pixels[inside] = sample.linear[top : top + size, left : left + size]
     labels[inside] = part
-    return Crop(compress(pixels), labels, sample.sizes, np.ones((size, size), np.float32), blank=True)
+    valid, taught = np.ones((size, size), np.float32), (labels >= 0).astype(np.float32)
+    return Crop(compress(pixels), np.maximum(labels, 0), sample.sizes, valid, taught, blank=True)
 
 
 def targets_of(crop: Crop, maps: tuple[str, ...], loss: LossConfig) -> NDArray[np.float32]:
     """The targets (S, S, maps + 1) of a crop: the maps in their order, then the weights of the pixels."""
     targets = stack_targets(crop.labels, crop.sizes, maps, loss.object_weights, loss.touching)
     if crop.blank:
+        # Beyond the edge is background, whatever the mirrored labels there weigh.
         targets[..., :-1] *= crop.valid[..., None]
+        targets[..., -1][crop.valid == 0] = 1.0
     else:
         # Half an object and its mirror image look like two that touch: nothing is learnt from mirrored pixels.
         targets[..., -1] *= crop.valid
+    targets[..., -1] *= crop.taught
     return targets

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from cellcount_core.objects.separators import Separator, build_separator
 from cellcount_core.pipeline.field import planes_kit
 from cellcount_core.pipeline.field import prepare as prepare_field
 from cellcount_core.tasks.instances.domain_features import FEATURES
-from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.instances.score import score_labels, without_ignored
 from cellcount_core.tasks.instances.task import label_whole, section_of
 from cellcount_core.tasks.matching import ImageScore, Report
 from cellcount_core.tasks.object_size.estimate import estimate_with
@@ -66,6 +67,9 @@ _REACHES = (12, 1)
 """How many grid steps around the best value so far each round looks at: first the whole grid, then the neighbours."""
 
 
+_MEAN_SHARE = 0.1
+"""Of two fits that are as good for the worst source, the better one for all of them is taken."""
+
 _LARGEST_COUNT_ERROR = 0.3
 """Errors of a count are cut at this value. Beyond it an image usually has labels for only a part of its objects, and
 must not steer the fit."""
@@ -94,26 +98,63 @@ def fit_cores(
     *,
     start: Mapping[str, float] = SEPARATOR_START,
     names: Sequence[str] = tuple(SEPARATOR_GRIDS),
+    groups: Sequence[str] = (),
 ) -> dict[str, float]:
     """Find the parameters of `objects/cores.py` that count `images` best, given their maps (h, w, K) at the model's
     scale.
 
     As in a run, labels are brought back to the image's own scale and compared there. Only the parameters in `names`
-    are fitted; the others stay as in `start`, whose values must lie on the grids.
+    are fitted; the others stay as in `start`, whose values must lie on the grids. `groups` names the source of each image (() is one
+    source). With several, none pays for another: what counts is the source that is furthest from what it reaches with parameters of its
+    own.
     """
+    parts = [[at for at, group in enumerate(groups) if group == name] for name in dict.fromkeys(groups)] or [
+        list(range(len(images)))
+    ]
+    pictures = [[images[at] for at in part] for part in parts]
+    found = [[maps[at] for at in part] for part in parts]
+    reached = [0.0] * len(parts)
+    if len(parts) > 1:
+        for at, name in enumerate(dict.fromkeys(groups)):
+            alone = partial(_alone, pictures[at], found[at])
+            own = _descend(alone, start, names)
+            reached[at] = alone(own)
+            report(f"separator for {name or 'its source'} alone ({len(parts[at])} images): {own}")
+
+    def value_of(tried: Mapping[str, float]) -> float:
+        behind = [
+            objective(score(*pair, tried)) - best
+            for pair, best in zip(zip(pictures, found, strict=True), reached, strict=True)
+        ]
+        return min(behind) + _MEAN_SHARE * float(np.mean(behind)) if len(behind) > 1 else behind[0]
+
+    best = _descend(value_of, start, names)
+    final = score(images, maps, best)
+    report(f"separator fitted on {len(images)} images: {best}; F1 {final.f1():.4f}, AP {final.ap():.4f}")
+    return best
+
+
+def _alone(
+    images: Sequence[LabelledImage], maps: Sequence[NDArray[np.float32]], tried: Mapping[str, float]
+) -> float:
+    return objective(score(images, maps, tried))
+
+
+def _descend(
+    value_of: Callable[[Mapping[str, float]], float], start: Mapping[str, float], names: Sequence[str]
+) -> dict[str, float]:
+    """The parameters with the largest value that coordinate descent over the grids finds from `start`."""
     best = dict(start)
-    best_value = objective(score(images, maps, best))
+    best_value = value_of(best)
     for reach in _REACHES:
         for name in names:
             grid = SEPARATOR_GRIDS[name]
             at = grid.index(best[name])
             for value in grid[max(0, at - reach) : at + reach + 1]:
                 tried = {**best, name: value}
-                found = objective(score(images, maps, tried))
+                found = value_of(tried)
                 if found > best_value:
                     best, best_value = tried, found
-    final = score(images, maps, best)
-    report(f"separator fitted on {len(images)} images: {best}; F1 {final.f1():.4f}, AP {final.ap():.4f}")
     return best
 
 
@@ -127,7 +168,9 @@ def score(
 
 def _score_one(image: LabelledImage, maps: NDArray[np.float32], separator: Separator) -> ImageScore:
     labels = label_whole(separator, maps, image.plane, estimate(image.plane, polarity="auto"))
-    return score_labels(image.truth, labels)
+    return score_labels(
+        image.truth, labels if image.ignored is None else without_ignored(labels, image.ignored)
+    )
 
 
 SIZE_GRIDS: Mapping[str, Sequence[float]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.evaluation.evaluate import Diameter, counting_of
 from cellcount_core.images.normalise import estimate
 from cellcount_core.images.pixels import resized_shape
-from cellcount_core.labelled.dataset import AUTO, KINDS, list_labelled
+from cellcount_core.labelled.dataset import AUTO, KINDS
 from cellcount_core.labelled.image import LabelledImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.families.unet import stride
@@ -34,14 +34,15 @@ from cellcount_core.tasks.instances.crops import (
 from cellcount_core.tasks.instances.domain_features import domain_features
 from cellcount_core.tasks.instances.fit import SEPARATOR_START, as_counted, fit_cores, fit_sizing, uncertainty
 from cellcount_core.tasks.instances.score import score_labels
+from cellcount_core.tasks.instances.sources import SourceConfig, ignored_share, load_sources
 from cellcount_core.tasks.instances.targets import LossConfig, make_loss, pixel_accuracy
 from cellcount_core.tasks.instances.task import label_whole, section_of, separate_whole
 from cellcount_core.tasks.matching import Report
 from cellcount_core.tasks.object_size.looks import SIZE
 from cellcount_core.tasks.task import CanvasMaps
 from cellcount_core.training.augment import draw_crop
-from cellcount_core.training.config import TrainConfig, own_settings
-from cellcount_core.training.learning import Example, Images, Loss, Say, chances, split_images
+from cellcount_core.training.config import Told, TrainConfig, own_settings
+from cellcount_core.training.learning import Example, Images, Loss, Say, chances
 from cellcount_core.training.start import start_package
 from cellcount_core.training.variants import busiest, calibration_tiles
 
@@ -49,19 +50,91 @@ if TYPE_CHECKING:
     import keras
 
 
+Raw = object
+"""Settings before they are checked. (Within the class, `object` is what is counted.)"""
+
+
+def first_and_others(given: object) -> object:
+    """Settings with a list of sources as `data`, as settings with the first as `data` and the others as `beside`; others unchanged."""
+    if not isinstance(given, dict) or not isinstance(given.get("data"), list):
+        return given
+    if not given["data"]:
+        raise ValueError("data is an empty list: one source (path, split, ...) or several expected")
+    if given.get("beside"):
+        raise ValueError("data is a list, and beside is given too: all sources in the list expected")
+    first, *others = given["data"]
+    return {**given, "data": first, "beside": others}
+
+
 class InstancesConfig(TrainConfig):
-    """The training of a network that finds objects: what it gives (`maps`), how objects are separated in that, loss and augmentation."""
+    """The training of a network that finds objects: what it gives (`maps`), how objects are separated in that, loss and augmentation.
+
+    `data` may be a list of sources (tasks/instances/sources.py): the first is `data`, the others are `beside`.
+    """
 
     kinds: ClassVar[tuple[str, ...]] = (*KINDS, AUTO)
 
+    data: SourceConfig
+    beside: tuple[SourceConfig, ...] = ()
     maps: tuple[Literal["foreground", "distance", "size"], ...] = ("foreground", "distance")
     separator: Literal["cores", "components"] = "cores"
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
 
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """Where images come from, one or several."""
+        return (self.data, *self.beside)
+
     def outputs(self) -> tuple[str, ...]:
         """The maps."""
         return self.maps
+
+    def in_fold(self, fold: int, folds: int) -> Told:
+        """See TrainConfig; every source is cut into as many parts."""
+        beside = tuple(each.model_copy(update={"fold": (fold, folds)}) for each in self.beside)
+        return {**super().in_fold(fold, folds), **({"beside": beside} if beside else {})}
+
+    def partial(self) -> tuple[str, ...]:
+        """The ids of images, as they are called in the run, in which only a part of the objects is labelled."""
+        return tuple(source.called(image) for source in self.sources for image in source.partial)
+
+    def modalities(self) -> tuple[str, ...]:
+        """Those of all sources."""
+        return tuple(dict.fromkeys(each for source in self.sources for each in source.modality))
+
+    def sources_told(self) -> Told:
+        """The title and licence of every source."""
+        if not self.beside:
+            return super().sources_told()
+        told = [
+            {"name": each.name, "data": f"{each.title or each.kind}, split {each.split}", "licence": each.licence, "weight": each.weight}
+            for each in self.sources
+        ]  # fmt: skip
+        licences = dict.fromkeys(each.licence or "not stated" for each in self.sources)
+        data = "; ".join(str(each["data"]) for each in told)
+        return {"data": data, "licence": ", ".join(licences), "sources": told}
+
+    def measured_on(self) -> str:
+        """The validation splits of all sources."""
+        return "; ".join(f"{each.title or each.kind}, split {each.validation_split}" for each in self.sources)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several_sources(cls, given: Raw) -> Raw:
+        return first_and_others(given)
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> InstancesConfig:
+        names = [source.name for source in self.sources]
+        if len(names) > 1 and (not all(names) or len(set(names)) < len(names)):
+            raise ValueError(
+                f"every source of data needs a name of its own (data: [{{name: …, path: …}}, …]); got {names}"
+            )
+        for source in self.beside:
+            if source.kind not in self.kinds:
+                raise ValueError(f"data.kind: {source.kind!r} is unknown{nearest(source.kind, self.kinds)}")
+        return self
 
     @model_validator(mode="after")
     def _maps_fit(self) -> InstancesConfig:
@@ -89,8 +162,8 @@ class InstancesLearning:
 
     def load(self, config: TrainConfig, report: Say) -> LabelLesson:
         """Read and split labelled images in any layout of `labelled/`."""
-        listing = list_labelled(config.data.resolved(), config.data.kind, config.input.channels)
-        return LabelLesson(own_settings(config, InstancesConfig), split_images(config, listing, report))
+        own = own_settings(config, InstancesConfig)
+        return LabelLesson(own, *load_sources(own, own.sources, report))
 
     def loss(self, config: TrainConfig, parts: int) -> Loss:
         """See `make_loss`."""
@@ -116,6 +189,8 @@ _GOLDEN_PX = 96
 _GOLDEN_CROPS = 2
 _DOMAIN_PX = 256
 _DOMAIN_SIGMA = 0.15
+_MOST_IGNORED = 0.02
+"""Of an image of which more is ignored than this share of the pixels, the labels do not tell how many objects it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +205,11 @@ class WatchedImage:
 class LabelLesson:
     """The labelled images of a run whose truth is label images."""
 
-    def __init__(self, config: InstancesConfig, images: Images[LabelledImage]) -> None:
+    def __init__(
+        self, config: InstancesConfig, images: Images[LabelledImage], source_of: Mapping[str, str]
+    ) -> None:
         self._config = config
+        self._source_of = source_of
         self.train = images.train
         self.fit = images.fit
         self.watched = images.watched
@@ -139,13 +217,41 @@ class LabelLesson:
         self._samples: dict[int, Sample] = {}
 
     def chances(self) -> NDArray[np.float64]:
-        """Equal chances without augmentation, otherwise those of `chances`."""
-        count = len(self.train)
-        return np.full(count, 1 / count) if self._config.augment.kind == "none" else chances(self.train)
+        """Those of `chances` for the images of each source, or equal ones without augmentation; sources share by their weights."""
+        plain = self._config.augment.kind == "none"
+        return self._shared(
+            self.train, (lambda some: np.full(len(some), 1 / len(some))) if plain else chances
+        )
 
     def statistics_chances(self, most: int | None = None) -> NDArray[np.float64]:
-        """See `training.learning.chances`."""
-        return chances(self.train[:most])
+        """See `training.learning.chances`; sources share by their weights."""
+        return self._shared(self.train if len(self._config.sources) > 1 else self.train[:most], chances)
+
+    def _shared(
+        self,
+        images: Sequence[LabelledImage],
+        of: Callable[[Sequence[LabelledImage]], NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """The chance (n,) of each image: `of` those of its source, times the source's share of all weights."""
+        sources = self._config.sources
+        if len(sources) == 1:
+            return of(images)
+        total = sum(source.weight for source in sources)
+        found = np.zeros(len(images), np.float64)
+        for source in sources:
+            own = [at for at, image in enumerate(images) if self._source_of[image.id] == source.name]
+            if own:
+                found[own] = of([images[at] for at in own]) * source.weight / total
+        return np.asarray(found / found.sum(), np.float64)
+
+    def measured_apart(self) -> dict[str, Sequence[LabelledImage]]:
+        """The validation images of each source; empty if there is one source."""
+        if len(self._config.sources) == 1:
+            return {}
+        return {
+            source.name: [image for image in self.validation if self._source_of[image.id] == source.name]
+            for source in self._config.sources
+        }
 
     def crop(self, rng: np.random.Generator, number: int) -> Example:
         """An augmented crop and its targets."""
@@ -249,7 +355,8 @@ class LabelLesson:
         finally:
             kit.close()
         sized = replace(package, section={**package.section, "sizing": sizing})
-        fitted = fit_cores(*as_counted(sized, engine, images, report), report)
+        counted, found = as_counted(sized, engine, images, report)
+        fitted = fit_cores(counted, found, report, groups=[self._source_of[image.id] for image in counted])
         return {"sizing": sizing, "separator": {"kind": "cores", **fitted}}
 
     def fitting_images(self) -> list[LabelledImage]:
@@ -258,7 +365,7 @@ class LabelLesson:
         Only a few numbers are fitted, so training images do little harm, while a few dozen images alone may come from two or three
         experiments and would bend the fit. If no image is set aside, training images are used alone.
         """
-        partial = self._config.data.partial
+        partial = self._config.partial()
         trained = [image for image in self.train if image.id not in partial] or self.train
         some = trained[:: max(1, len(trained) // _FITTED_TRAINING_IMAGES)]
         return some if self.fit is self.train else [*self.fit, *some]
@@ -302,9 +409,12 @@ class LabelLesson:
         """The interval of a count and the domain of training images; empty if no image is set aside, or sizes cannot be told."""
         if self.fit is self.train:
             return {}
-        return uncertainty(
-            package, engine, self.train, self.fit, lambda images: _varied(images, package, engine)
-        )
+        told = [image for image in self.fit if ignored_share(image) <= _MOST_IGNORED]
+        return uncertainty(package, engine, self.train, told, lambda images: _varied(images, package, engine))
+
+
+def _equal(images: Sequence[LabelledImage]) -> NDArray[np.float64]:
+    return np.full(len(images), 1 / len(images))
 
 
 def _nobody(_: str) -> None:

@@ -97,3 +97,13 @@ def splits(shared: NDArray[np.int64]) -> int:
 def merges(shared: NDArray[np.int64]) -> int:
     """Number of counted objects that hold two or more true objects, in the sense of `splits`."""
     return splits(shared.T)
+
+
+def without_ignored(labels: NDArray[np.int32], ignored: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The labels without objects of which more than half is ignored; what is ignored of the others stays theirs."""
+    count = int(labels.max(initial=0)) + 1
+    areas = np.bincount(labels.ravel(), minlength=count)
+    hidden = np.bincount(labels[ignored], minlength=count)
+    gone = hidden * 2 > areas
+    gone[0] = False
+    return np.where(gone[labels], 0, labels).astype(np.int32)
