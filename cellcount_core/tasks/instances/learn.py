@@ -206,10 +206,13 @@ class LabelLesson:
     """The labelled images of a run whose truth is label images."""
 
     def __init__(
-        self, config: InstancesConfig, images: Images[LabelledImage], source_of: Mapping[str, str]
+        self,
+        config: InstancesConfig,
+        images: Images[LabelledImage],
+        source_of: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
-        self._source_of = source_of
+        self._source_of = source_of or {}
         self.train = images.train
         self.fit = images.fit
         self.watched = images.watched
@@ -356,7 +359,7 @@ class LabelLesson:
             kit.close()
         sized = replace(package, section={**package.section, "sizing": sizing})
         counted, found = as_counted(sized, engine, images, report)
-        fitted = fit_cores(counted, found, report, groups=[self._source_of[image.id] for image in counted])
+        fitted = fit_cores(counted, found, report, groups=[self._source_of.get(image.id, "") for image in counted])
         return {"sizing": sizing, "separator": {"kind": "cores", **fitted}}
 
     def fitting_images(self) -> list[LabelledImage]:
