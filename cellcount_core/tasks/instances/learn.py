@@ -359,7 +359,9 @@ class LabelLesson:
             kit.close()
         sized = replace(package, section={**package.section, "sizing": sizing})
         counted, found = as_counted(sized, engine, images, report)
-        fitted = fit_cores(counted, found, report, groups=[self._source_of.get(image.id, "") for image in counted])
+        fitted = fit_cores(
+            counted, found, report, groups=[self._source_of.get(image.id, "") for image in counted]
+        )
         return {"sizing": sizing, "separator": {"kind": "cores", **fitted}}
 
     def fitting_images(self) -> list[LabelledImage]:
