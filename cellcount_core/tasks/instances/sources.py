@@ -66,7 +66,8 @@ class SourceConfig(DataConfig):
 def load_sources(
     config: TrainConfig, sources: Sequence[SourceConfig], report: Say
 ) -> tuple[Images[LabelledImage], dict[str, str]]:
-    """Read and split the images of every source, and put the parts together; and the name of the source of each image, by the image's id.
+    """Read and split the images of every source, and put the parts together. Also the name of each image's source, by the image's id, unless
+    there is one source without a name.
 
     Raises ConfigFault as `list_labelled` and `split_images` do.
     """
@@ -78,6 +79,8 @@ def load_sources(
         listing = list_labelled(source.resolved(), source.kind, config.input.channels)
         read = split_images(config.model_copy(update={"data": source}), listing, report)
         # An image may be in two parts; it stays one image, so that what is made of it is made once.
+        if len(sources) == 1 and not source.name and source.ignore == IgnoreConfig():
+            return read, {}
         known: dict[int, LabelledImage] = {}
         for name in ("train", "fit", "watched", "validation"):
             for image in getattr(read, name):

@@ -71,7 +71,8 @@ def test_what_was_taken_is_said(tmp_path: Path) -> None:
     lines: list[str] = []
     config = write_table(tmp_path, [f"i{n}.png,label.png" for n in range(10)], "image,label")
     load_lesson(config, report=lines.append)
-    assert "layout 'table', 10 images; 20% of the groups are measured" in lines[0]
+    assert "reading" in lines[0]
+    assert "layout 'table', 10 images; 20% of the groups are measured" in lines[1]
 
 
 def test_where_nothing_is_set_aside_thresholds_are_fitted_on_what_trains_and_validation_is_watched(
