@@ -115,11 +115,11 @@ class CellVoyager(Layout):
         detail, records = _Detail(), None
         for key, body in sorted(sidecars.items()):
             if file_name(key).lower() == _DETAIL:
-                read_xml(key, body, _Reader(key, detail).start)
+                read_xml(key, body, _RecordReader(key, detail).start)
                 detail.whole(key)
         for key, body in sorted(sidecars.items()):
             if extension(key) == _SETTING and detail.setting in ("", file_name(key).lower()):
-                read_xml(key, body, _Reader(key, detail).start)
+                read_xml(key, body, _RecordReader(key, detail).start)
         for key, body in sorted(sidecars.items()):
             if file_name(key).lower() == _RECORDS:
                 records = _Records(key, self)
@@ -161,7 +161,7 @@ class _Detail:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _RecordReader:
     """Reads the elements of an `.mrf` or `.mes` into a `_Detail`."""
 
     key: str

@@ -17,14 +17,14 @@ WellNames = Mapping[Acquired, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedWells:
     """Facts in which every well has its name, and those names."""
 
     facts: Facts
     wells: WellNames
 
 
-def name_wells(facts: Facts, found: Findings, plate_format: int | None) -> Named:
+def name_wells(facts: Facts, found: Findings, plate_format: int | None) -> NamedWells:
     """Give the shape of `plate_format` (a number of wells; None if it is not set) to every plate, and their names to wells that are only
     numbered.
 
@@ -45,7 +45,7 @@ def name_wells(facts: Facts, found: Findings, plate_format: int | None) -> Named
             wells[of] = _names(plate, sorted(seen.numbered), stated)
             if stated is not None:
                 plates[plate] = _translated(stated)
-    return Named(replace(facts, plates=plates, warnings=(*facts.warnings, *warnings)), wells)
+    return NamedWells(replace(facts, plates=plates, warnings=(*facts.warnings, *warnings)), wells)
 
 
 def _shaped(facts: PlateFacts, plate: str, plate_format: int, warnings: list[str]) -> PlateFacts:
