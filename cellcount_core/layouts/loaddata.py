@@ -12,8 +12,7 @@ the input is `base`. It is found once, from the first rows of which a file is in
 there. All other paths must be below the same base, and none may lead out of it. Nothing outside of the input is ever opened, so images on
 a public bucket are read by giving that bucket as the input, with `storage.anonymous`.
 
-From pe2loaddata there are also pixel size and positions (in metres, y up), the size of images, and instrument's names of channels.
-
+From pe2loaddata there are also pixel size and positions (in metres, y up), the size of images, and the instrument's names of channels.
 Published tables have faults (jump-cellpainting/datasets, issues 33, 61, 78): a row that names one file for two channels is not counted,
 because nothing says which channel the file shows; a file that is not there is missing; where `Metadata_Row` and `Metadata_Col`, or the
 file's name, say another well than `Metadata_Well`, that is told and `Metadata_Well` holds.
@@ -23,9 +22,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Literal
 from urllib.parse import unquote
@@ -57,6 +57,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 
 _FILE = re.compile(r"(?:Image_)?(?P<what>FileName|PathName|URL|Frame|Series)_(?P<channel>.+)")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
+_PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/\\:\0]+")
 _ORIGINAL, _CORRECTION = "Orig", "illum"
 _PROBED_ROWS = 16
 _UM = 1e6
@@ -111,11 +112,10 @@ class LoadData(Layout):
             named = _by_name(files[0][1])
             place = self._place(where, row, files[0][1], named)
             facts[place.plate].add(where, row, place, named, header.names(row))
-            twice = Counter(key for _, key in files)
+            plane = whole_number(where, "plane", row.get("plane") or "0")
+            alike = len({key for _, key in files}) < len(files)
             for channel, key in files:
-                same = [other for other, each in files if each == key]
-                doubt = f"{where} names it for the channels {', '.join(same)}" if twice[key] > 1 else ""
-                plane = whole_number(where, "plane", row.get("plane") or "0")
+                doubt = _doubt(where, key, files) if alike else ""
                 yield Entry(key, Parsed(place, channel, plane), doubt)
         for plate, one in facts.items():
             yield one.facts(plate)
@@ -195,9 +195,14 @@ class _LoadColumns:
                         "named by a LoadData table here; 0 was expected"
                     )
             name = row.get(f"FileName {theirs}", "")
-            path = row.get(f"PathName {theirs}", "")
-            text = f"{path.rstrip('/')}/{name}" if name and path else name or row.get(f"URL {theirs}", "")
-            if text:
+            folder = row.get(f"PathName {theirs}", "")
+            if name and folder and _PLAIN_NAME.fullmatch(name):
+                found.append((channel, f"{_folder(where, folder)}{name}"))
+            elif (
+                text := f"{folder.rstrip('/')}/{name}"
+                if name and folder
+                else name or row.get(f"URL {theirs}", "")
+            ):
                 found.append((channel, _plain_path(where, text)))
         return found
 
@@ -282,15 +287,28 @@ def _usual(store: Store) -> str:
 
 def _plain_path(where: str, text: str) -> str:
     """A path or URL of the table with "/" between its parts, without the scheme `file`. Raises ConfigFault if it climbs."""
+    path = _plain(text)
+    if path is None:
+        raise ConfigFault(f"{where}: the path {text!r} has '..' in it, which leads out of its folder")
+    return path
+
+
+def _folder(where: str, text: str) -> str:
+    """A folder as `_plain_path`, so that a name can stand behind it."""
+    path = _plain_path(where, text)
+    return f"{path}/" if path and not path.endswith("/") else path
+
+
+@lru_cache(maxsize=1024)
+def _plain(text: str) -> str | None:
+    """See `_plain_path`; None if it climbs. Remembered, because tables name a few folders again and again."""
     path = text.replace("\\", "/")
     if path.lower().startswith("file:"):
         path = "/" + unquote(path[len("file:") :]).lstrip("/")
     scheme = _SCHEME.match(path)
     head = scheme[0] if scheme else "/" if path.startswith("/") else ""
     parts = [part for part in path[len(head) :].split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise ConfigFault(f"{where}: the path {text!r} has '..' in it, which leads out of its folder")
-    return head + "/".join(parts)
+    return None if ".." in parts else head + "/".join(parts)
 
 
 def _base(location: str, store: Store, paths: list[str]) -> str:
@@ -328,12 +346,19 @@ def _given_base(base: str) -> str:
 def _below(where: str, base: str, path: str) -> str:
     """The key of a path below the base."""
     key = path.removeprefix(base)
-    if not path.startswith(base) or key.startswith("/") or _SCHEME.match(key):
+    if not path.startswith(base) or (not base and (key.startswith("/") or _SCHEME.match(key))):
         raise ConfigFault(
             f"{where}: {path!r} is not below {base or 'the input'!r}, which the input stands for (by the rows before, or run.layout.base): count "
             "an input that holds all of the table's images, or a table for each input"
         )
-    return checked_key(key)
+    # Paths were brought into one spelling before; only a byte that no path can have is left to refuse.
+    return checked_key(key) if "\0" in key or not key else key
+
+
+def _doubt(where: str, key: str, files: list[tuple[str, str]]) -> str:
+    """Why the file of a row cannot be that of its channel: the row names it for others too; "" if it does not."""
+    channels = [channel for channel, each in files if each == key]
+    return f"{where} names it for the channels {', '.join(channels)}" if len(channels) > 1 else ""
 
 
 def _by_name(key: str) -> Parsed | None:
