@@ -159,23 +159,29 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
 
 
 def unknown_wells(rows: Sequence[MapRow], samples: Samples) -> str:
-    """The wells of a plate map that the run does not have, in words, with the nearest one that it has; "" if it has all of them.
+    """The wells of a plate map that the run does not have, in words: the nearest that it has, and those that the map leaves without a name,
+    among which is the one that was meant if a well was misspelt; "" if it has all of them.
 
-    Raises ConfigFault if it has none of them.
+    A map may be one of the whole plate of which a part was imaged, so this is told and not refused. Raises ConfigFault if the run has none of
+    its wells.
     """
     wells = {(plate, sample.well) for sample in samples.wells for plate in ("", sample.plate)}
     strange = [row for row in rows if (row.plate, row.well) not in wells]
     if not strange:
         return ""
-    shown = ", ".join(f"{row.plate} {row.well}".strip() for row in strange[:_SHOWN])
-    more = f" … and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
     first = strange[0]
     own = [sample.well for sample in samples.wells if first.plate in ("", sample.plate)]
     hint = nearest(first.well, own) if own else nearest(first.plate, [one.plate for one in samples.wells])
-    told = f"wells that the run does not have: {shown}{more}{hint}"
+    told = f"wells that the run does not have: {_some([f'{row.plate} {row.well}'.strip() for row in strange])}{hint}"
     if len(strange) == len(rows):
         raise ConfigFault(f"the plate map names only {told}")
-    return told
+    named = {(row.plate, row.well) for row in rows}
+    left = [one.name for one in samples.wells if not {("", one.well), (one.plate, one.well)} & named]
+    return f"{told}; wells without a line in it go by plate and well: {_some(left)}" if left else told
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" … and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
 
 
 def sample_names(rows: list[MapRow]) -> dict[tuple[str, str], str]:

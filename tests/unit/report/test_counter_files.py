@@ -228,10 +228,13 @@ def test_wells_of_a_plate_map_that_the_run_does_not_have_are_named(tmp_path: Pat
         return unknown_wells(read_platemap(path, ("sample",)), data)
 
     assert said("A1,x,", "A02,y,P") == ""
+    assert said("A1,x,") == ""
     assert (
-        said("A1,x,", "B02,y,", "H12,z,") == "wells that the run does not have: B02, H12; known: 'A01', 'A02'"
+        said("A1,x,", "B02,y,", "H12,z,")
+        == "wells that the run does not have: B02, H12; known: 'A01', 'A02'; wells without a line in it go by plate and well: S2"
     )
-    assert said("A01,x,p", "A01,y,") == "wells that the run does not have: p A01; did you mean 'P'?"
+    assert said("A1,x,", "A2,y,", "H12,z,") == "wells that the run does not have: H12; known: 'A01', 'A02'"
+    assert said("A01,x,p", "A01,y,", "A02,z,") == "wells that the run does not have: p A01; did you mean 'P'?"
     with pytest.raises(
         ConfigFault,
         match="the plate map names only wells that the run does not have: H12; known: 'A01', 'A02'",
