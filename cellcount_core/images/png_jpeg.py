@@ -85,11 +85,13 @@ _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112
 
 
-def jpeg_orientation(body: bytes) -> int:
-    """How a JPEG asks to be turned for viewing, as its Exif header says it: 1 for not at all, 2 to 8 for turned or mirrored.
+def orientation(body: bytes) -> int:
+    """How a JPEG or PNG asks to be turned for viewing, as its Exif data says it: 1 for not at all, 2 to 8 for turned or mirrored.
 
-    1 also for what is no JPEG or has no readable Exif header. Pixels are always read as they are stored.
+    1 also for what is neither, or has no readable Exif data. Pixels are always read as they are stored.
     """
+    if body.startswith(_PNG):
+        return _png_orientation(body)
     at = 2
     while body.startswith(_JPEG_START) and at + 4 <= len(body) and body[at] == 0xFF and body[at + 1] != 0xDA:
         length = int.from_bytes(body[at + 2 : at + 4], "big")
@@ -97,6 +99,17 @@ def jpeg_orientation(body: bytes) -> int:
         if body[at + 1] == 0xE1 and segment.startswith(_EXIF):
             return _exif_orientation(segment[len(_EXIF) :])
         at += 2 + max(2, length)
+    return 1
+
+
+def _png_orientation(body: bytes) -> int:
+    """That of a PNG's chunk eXIf, which may stand before its pixels or behind them."""
+    at = len(_PNG)
+    while at + 12 <= len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        if body[at + 4 : at + 8] == b"eXIf":
+            return _exif_orientation(body[at + 8 : at + 8 + length])
+        at += 12 + length
     return 1
 
 
@@ -304,6 +317,7 @@ def open_bytes(
 
     Raises FieldFault: TRUNCATED, UNREADABLE, UNSUPPORTED, WRONG_SHAPE, TOO_MANY_PIXELS.
     """
+    told = (Doubt.TURNED.value,) if orientation(body) != 1 else ()
     if body.startswith(_PNG):
         header, body = _png(body, key, max_pixels)
     elif body.startswith(_JPEG_START):
@@ -312,7 +326,6 @@ def open_bytes(
         header = _RasterHeader(frame.height, frame.width, frame.components == 1, frame.bits, frame)
     else:
         header = _bmp_header(body, key, max_pixels)
-    told = (Doubt.TURNED.value,) if jpeg_orientation(body) != 1 else ()
     return RasterImage(body, key, header, warnings=told)
 
 

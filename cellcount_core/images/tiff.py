@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 import tifffile
 
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, Reason, matching
 from cellcount_core.images.imagefile import (
     COLOURS,
@@ -65,6 +66,8 @@ _OFFSET, _TWELVE_BITS = 0x8000, 0x0FFF
 
 _BLOCKS = 4
 """A block of several channels or planes may hold this many times `max_pixels`."""
+
+_ORIENTATION = 274
 
 
 @dataclass(slots=True)
@@ -181,11 +184,21 @@ def open_reader(
             um_per_px=described.um_per_px,
             bit_max=255 if palette is not None else _bit_max(page, described),
             shape=axes.shape,
-            warnings=described.warnings,
+            warnings=(*described.warnings, *_turned(page)),
             _source=source,
             _axes=axes,
             _palette=palette,
         )
+
+
+def _turned(page: tifffile.TiffPage | tifffile.TiffFrame) -> tuple[str, ...]:
+    """The doubt that viewers show the page turned or mirrored, by its tag Orientation; () if they do not.
+
+    Pixels are read as they are stored.
+    """
+    tag = page.keyframe.tags.get(_ORIENTATION)
+    value = 1 if tag is None else tag.value
+    return (Doubt.TURNED.value,) if isinstance(value, int) and 2 <= value <= 8 else ()
 
 
 def _described_by_ome(

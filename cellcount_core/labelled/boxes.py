@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ConfigFault, FieldFault, likely, nearest
 from cellcount_core.images.decode import open_image
 from cellcount_core.images.imagefile import Plane
-from cellcount_core.images.png_jpeg import jpeg_orientation
 from cellcount_core.labelled.annotations import annotation_files
 from cellcount_core.labelled.box_coco import read_coco
 from cellcount_core.labelled.box_faults import (
@@ -284,7 +284,7 @@ class _Checker:
             return None
         try:
             body = sheet.image.read_bytes()
-            shape = open_image(body, str(sheet.image), max_pixels=_MAX_PIXELS).shape
+            image = open_image(body, str(sheet.image), max_pixels=_MAX_PIXELS)
         except (FieldFault, OSError) as error:
             self.tell(
                 BoxFault.UNREADABLE,
@@ -292,10 +292,12 @@ class _Checker:
                 error.detail if isinstance(error, FieldFault) else str(error),
             )
             return None
-        if (turn := jpeg_orientation(body)) != 1:
+        shape = image.shape
+        if Doubt.TURNED in image.warnings:
             what = (
-                f"its Exif header has orientation {turn}; turn its pixels and draw the boxes again, or, if they were drawn on the pixels as "
-                "stored, set faults: {turned: keep}"
+                "its header asks viewers to turn or mirror it (Exif orientation); turn its pixels and draw the boxes again, or, if they were "
+                "drawn on the pixels as stored, take that tag out of the file (exiftool -Orientation= FILE), or keep it in a recipe "
+                "(data.faults: {turned: keep})"
             )
             done.append(self.tell(BoxFault.TURNED, str(sheet.image), what))
         if sheet.stated is not None and sheet.stated != shape:

@@ -307,7 +307,7 @@ def test_a_photo_that_viewers_turn_is_told(tmp_path: Path, order: str) -> None:
         photo.write_bytes(plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:])
         report = check_boxes(tmp_path).report
         assert report.counts == ({} if turn == 1 else {"turned": 1})
-    assert "orientation 6" in "\n".join(report.lines())
+    assert "viewers to turn or mirror it (Exif orientation)" in "\n".join(report.lines())
     assert [entry.id for entry in check_boxes(tmp_path, BoxReading(policy=ALL_LEFT_OUT)).entries] == ["b"]
     assert len(list_boxes(tmp_path, BoxReading(policy=policy_of({"turned": "keep"}))).entries) == 2
 
