@@ -68,6 +68,7 @@ def count_bytes(
         plate_sizes={},
         usual_shapes={},
         plate_numbers={},
+        shown_sizes={},
         counted=(CHANNEL,),
         measured=(CHANNEL,),
         output=open_store(str(output) if output else "memory://", StorageOptions(schemes=("file", "memory"))),

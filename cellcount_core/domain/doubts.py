@@ -27,6 +27,7 @@ class Doubt(StrEnum):
     HALF_SATURATED = "half_saturated"
     OBJECTS_IN_EMPTY = "objects_in_empty_field"
     NOTHING_FOUND = "nothing_found"
+    FEW_FOUND = "few_found"
     ALL_GATED = "all_gated_out"
     BRIGHT_DEBRIS = "bright_debris"
     ZERO_TAIL = "zero_tail"
@@ -34,6 +35,7 @@ class Doubt(StrEnum):
     CHUNKS_MISSING = "chunks_missing"
     IMAGE_SIZE = "image_size_unlike"
     SIZE_ABSURD = "size_absurd"
+    DIAMETER_UNLIKE = "diameter_unlike"
     SIZE_UNLIKE = "size_unlike"
     SIZE_UNKNOWN = "size_unknown"
     OWN_SIZE = "size_of_this_image"
@@ -128,6 +130,13 @@ _TOLD: dict[Doubt, _Told] = {
         "look at {them} (`cellcount pictures`); if those are the objects, try another --model, or give their median diameter to one that "
         "is made for a size: --diameter PX",
     ),
+    Doubt.FEW_FOUND: _Told(
+        "Twenty things at least stand out of the background, and fewer than one in fifteen was found: the model does not know them, or not at the "
+        "size they were looked for at.",
+        "{show} many things that stand out of the background, of which hardly any was found",
+        "look at {them} (`cellcount pictures`); if those are the objects, try another --model, or give their median diameter to one that "
+        "is made for a size: --diameter PX",
+    ),
     Doubt.ALL_GATED: _Told(
         "Objects were found, and the gates of diameter and circularity left all of them out.",
         "{hold} objects, all of which the gates left out",
@@ -165,6 +174,12 @@ _TOLD: dict[Doubt, _Told] = {
         "The field was counted at an object size below 4 px, or above a third of its shorter side.",
         "{were} counted at an object size below 4 px or above a third of the image",
         "give the objects' median diameter: --diameter PX",
+    ),
+    Doubt.DIAMETER_UNLIKE: _Told(
+        "A sample of the plate's images shows objects more than 1.6 times larger or smaller than the diameter given, which is what the field was "
+        "counted at; behind the colon stands their size. Objects may be missed, or counted in pieces.",
+        "{were} counted at a given diameter that is more than 1.6 times off the size that a sample of {their} plate shows",
+        "leave --diameter out (the size is found then), or look at {them} (`cellcount pictures`) and give what the objects have",
     ),
     Doubt.SIZE_UNLIKE: _Told(
         "The median object, at the scale it was counted at, is more than 1.6 times larger or smaller than what the model is made for "
@@ -325,7 +340,7 @@ def unknown_codes(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if code_of(warning) not in known]
 
 
-EXAMPLE_TOLD = frozenset({Doubt.CHUNKS_MOSTLY_MISSING, Doubt.CHUNKS_MISSING})
+EXAMPLE_TOLD = frozenset({Doubt.CHUNKS_MOSTLY_MISSING, Doubt.CHUNKS_MISSING, Doubt.DIAMETER_UNLIKE})
 """Doubts whose numbers, behind the colon, are told of the first field that has them."""
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from cellcount_core.domain.scales import PlateNumbers, PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize, ShownSize
 
 RESULTS_VERSION = 5
 """Raised with every change of the code that can change a number in a table."""
@@ -28,11 +28,12 @@ def fingerprint(
     listing_digest: str,
     scales: Sequence[PlateSize] = (),
     plate_numbers: Sequence[PlateNumbers] = (),
+    shown_sizes: Sequence[ShownSize] = (),
 ) -> str:
     """SHA-256 (64 hex digits) of everything that can change a table.
 
     `run` is the run section of the settings as plain data. The model counts by its digest, whatever path it was loaded from. `scales` are
-    the object sizes found when planning, `plate_numbers` what the task found then.
+    the object sizes found when planning, `shown_sizes` those that contradict the one given, `plate_numbers` what the task found then.
     """
     decided: dict[str, object] = {
         "results_version": RESULTS_VERSION,
@@ -44,6 +45,8 @@ def fingerprint(
     }
     if plate_numbers:
         decided["plate_numbers"] = [asdict(found) for found in plate_numbers]
+    if shown_sizes:
+        decided["shown_sizes"] = [asdict(shown) for shown in shown_sizes]
     text = canonical_json(decided)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -49,6 +49,18 @@ class PlateSize:
     factor: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ShownSize:
+    """What a sample of a plate's images shows where it contradicts the diameter that was given: objects of `diameter_px` px (their median, by
+    number of objects). It rests on `objects` objects in `images` images.
+    """
+
+    plate: str
+    diameter_px: float
+    images: int
+    objects: int
+
+
 ALL_PLATES = ""
 """Stands for a plate's name where something holds for all plates together."""
 

@@ -18,7 +18,7 @@ from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
-from cellcount_core.domain.scales import PlateNumbers, PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize, ShownSize
 from cellcount_core.stores.base import Absent, Denied, Store
 
 RUN_KEY = "run/run.json"
@@ -64,7 +64,8 @@ class RunFile:
     `run` is the run section of the settings as plain data, `input` the URL that was counted. `listing_digest` is the SHA-256 of what was
     listed there, `plan_sha256` that of plan.parquet. `channels` maps the roles of the model, in their order, to the channels counted.
     `schema` describes the tables. `scales` are the object sizes found when planning; it is empty unless `run.diameter` is "auto" and the
-    model has a scale. `plate_numbers` are what the task found out about plates then; it is empty for tasks that need nothing.
+    model has a scale. `shown_sizes` are the sizes that plates were seen to have then where those contradict the diameter given; plates that do
+    not, or of which nothing was sampled, have none. `plate_numbers` are what the task found out about plates then; it is empty for tasks that need nothing.
     `model_doubt` says why counts of the model are not to be trusted (domain/trust.py), "" if there is no reason.
     """
 
@@ -82,6 +83,7 @@ class RunFile:
     plate_numbers: tuple[PlateNumbers, ...] = ()
     results_version: int = RESULTS_VERSION
     model_doubt: str = ""
+    shown_sizes: tuple[ShownSize, ...] = ()
 
     @property
     def noun(self) -> str:
@@ -97,6 +99,7 @@ class RunFile:
             "listing": self.listing_digest,
             "scales": {f"{s.plate} {s.width_px}x{s.height_px}": s.diameter_px for s in self.scales},
             "plate_numbers": {found.plate: dict(found.numbers) for found in self.plate_numbers},
+            "shown_sizes": {shown.plate: shown.diameter_px for shown in self.shown_sizes},
             "results_version": self.results_version,
         }
 
@@ -108,6 +111,8 @@ def to_json(run: RunFile) -> bytes:
     if not run.plate_numbers:
         # Tasks that need nothing of plates do not have it.
         del data["plate_numbers"]
+    if not run.shown_sizes:
+        del data["shown_sizes"]
     if not run.model_doubt:
         del data["model_doubt"]
     data["schema"] = _schemas().dump_python(run.schema, mode="json", exclude_defaults=True)

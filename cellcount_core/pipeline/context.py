@@ -15,7 +15,7 @@ from cellcount_core.config import RunClassesConfig, RunConfig
 from cellcount_core.domain.columns import Schema
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import Selection
-from cellcount_core.domain.scales import PlateNumbers, PlateSize
+from cellcount_core.domain.scales import PlateNumbers, PlateSize, ShownSize
 from cellcount_core.models.package import Package, find_package
 from cellcount_core.stores.base import StorageOptions
 
@@ -149,8 +149,8 @@ class RunContext:
 
     `package_digest` is the digest that the model package which `run` names must have.
     `counted` are the channels of the package's roles, in their order; `measured` are the channels whose intensities are measured.
-    `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned, `plate_numbers` what the task
-    found then. `threads` is the number of
+    `schema` is that of the tables. `plate_sizes` are the object sizes found when the run was planned, `shown_sizes` those that contradict the
+    diameter given, `plate_numbers` what the task found then. `threads` is the number of
     threads of the model's arithmetic, `readers` how many objects are read at once. With `amends`, the shards hold fields of
     committed shards that are counted once more.
     """
@@ -170,4 +170,5 @@ class RunContext:
     threads: int
     readers: int
     plate_numbers: tuple[PlateNumbers, ...] = ()
+    shown_sizes: tuple[ShownSize, ...] = ()
     amends: bool = False

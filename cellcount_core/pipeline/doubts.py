@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from cellcount_core.domain.doubts import Doubt
@@ -49,6 +52,16 @@ _PIECES = 3
 
 _CROWD_SHARE = 0.05
 """Share of an image that lies above half its peak, from which on that is no noise: the peaks of noise are few."""
+
+_MANY = 20
+"""Pieces that stand out of an image, at a quarter of full scale."""
+
+_FOUND_OF_MANY = 15
+"""If fewer than one object is found for so many pieces, the model does not know what is there. Smears have 4 pieces for each cell found and
+at most 10, because red cells have a rim and a middle; nuclei have one."""
+
+_COVERED = 0.1
+"""Objects that cover more than this share of an image are not few."""
 
 _SMALLEST_SEEN_PX = 6.0
 """For packages without a scale: smaller objects than this are what smoothing leaves of noise."""
@@ -100,21 +113,31 @@ def _of_objects(view: FieldView, found: Found, objects: Objects, package: Packag
     planes = [view.planes[name] for name in view.counted]
     plane, norm = planes[0], view.norms[0]
     shorter = min(plane.shape)
-    shows = (
-        not its.empty and _shows(one, levels, its)
-        for one, levels, its in zip(planes, view.norms, view.qualities, strict=True)
-    )
     told = {
         Doubt.HALF_SATURATED: any(
             _half_saturated(each, objects.area_px / plane.size) for each in view.qualities
         ),
         Doubt.OBJECTS_IN_EMPTY: view.empty and objects.count > 0,
-        Doubt.NOTHING_FOUND: not objects.count and Doubt.ALL_GATED not in found.warnings and any(shows),
         Doubt.BRIGHT_DEBRIS: _bright_edge(plane, norm, objects),
         Doubt.SIZE_ABSURD: _absurd(view.scale.diameter_px, shorter),
         Doubt.SIZE_UNLIKE: _unlike_size(view.scale, found, objects, shorter, package),
     }
-    return {doubt for doubt, odd in told.items() if odd}
+    return {doubt for doubt, odd in told.items() if odd} | _missed(view, planes, objects)
+
+
+def _missed(view: FieldView, planes: Sequence[Plane], objects: Objects) -> set[Doubt]:
+    """The doubt that things stand out of the counted planes of which none, or hardly any, was found. What gates left out was found."""
+    found = objects.count + objects.left_out
+    if objects.area_px > _COVERED * planes[0].size or (found and not objects.count):
+        return set()
+    shown = [
+        _Shown.of(plane, norm, quality)
+        for plane, norm, quality in zip(planes, view.norms, view.qualities, strict=True)
+        if not quality.empty
+    ]
+    if any(each.small_pieces >= max(_MANY, _FOUND_OF_MANY * found + 1) for each in shown):
+        return {Doubt.FEW_FOUND if found else Doubt.NOTHING_FOUND}
+    return {Doubt.NOTHING_FOUND} if not found and any(each.stands_out for each in shown) else set()
 
 
 def colour_doubts(pixels: Pixels, norm: Normalisation, package: Package) -> tuple[Doubt, ...]:
@@ -165,19 +188,38 @@ def _half_saturated(quality: Quality, objects: float) -> bool:
     return quality.saturation >= _SATURATED_PIXELS and quality.saturation >= _SATURATED * (objects or 1.0)
 
 
-def _shows(plane: Plane, norm: Normalisation, quality: Quality) -> bool:
-    """Whether things stand out of a plane: some reach halfway to full scale, or many halfway to the brightest of the image.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """What stands out of a plane above `background`, full scale being `full` above that and the brightest of the image `signal`."""
 
-    The second holds where objects lie so densely that what differs between them passes for noise: full scale, which noise never
-    reaches, is then far above all of them.
-    """
-    sign = -1 if norm.inverted else 1
-    view = DebrisView(-plane.astype(np.float32) if norm.inverted else plane)
-    background = sign * norm.background
-    if view.pieces(background + abs(norm.range) / 2) >= _PIECES:
-        return True
-    pieces, share = view.crowd(background, quality.signal / 2)
-    return pieces >= _PIECES and share >= _CROWD_SHARE
+    view: DebrisView
+    background: float
+    full: float
+    signal: float
+
+    @classmethod
+    def of(cls, plane: Plane, norm: Normalisation, quality: Quality) -> _Shown:
+        """What stands out of a plane (H, W), upside down if objects are dark."""
+        sign = -1 if norm.inverted else 1
+        view = DebrisView(-plane.astype(np.float32) if norm.inverted else plane)
+        return cls(view, sign * norm.background, abs(norm.range), quality.signal)
+
+    @property
+    def small_pieces(self) -> int:
+        """Pieces that reach a quarter of full scale, so those too that are weak beside something large and strong."""
+        return self.view.pieces(self.background + self.full / 4)
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether some pieces reach halfway to full scale, or many halfway to the brightest of the image.
+
+        The second holds where objects lie so densely that what differs between them passes for noise: full scale, which noise never
+        reaches, is then far above all of them.
+        """
+        if self.view.pieces(self.background + self.full / 2) >= _PIECES:
+            return True
+        pieces, share = self.view.crowd(self.background, self.signal / 2)
+        return pieces >= _PIECES and share >= _CROWD_SHARE
 
 
 def _absurd(diameter_px: float | None, shorter: int) -> bool:

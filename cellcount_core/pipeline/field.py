@@ -18,7 +18,14 @@ from cellcount_core.domain.columns import OBJECT_NUMBER, Schema
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import FieldFault, ModelFault, Reason, Status
 from cellcount_core.domain.fields import PlannedField, Selection
-from cellcount_core.domain.scales import ALL_PLATES, FieldScale, PlateNumbers, PlateSize, ScaleSource
+from cellcount_core.domain.scales import (
+    ALL_PLATES,
+    FieldScale,
+    PlateNumbers,
+    PlateSize,
+    ScaleSource,
+    ShownSize,
+)
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.images.normalise import Normalisation, without_debris
 from cellcount_core.images.pixels import resize, resized_shape
@@ -48,7 +55,8 @@ class PlanesKit:
     `task` is what the package is for, and `head` looks at fields. `counted` are the channels of the package's roles, in their
     order. `plate_sizes` are the object sizes found when the run was planned, by plate, height and width. `usual_shapes` are the
     (H, W) of most images of a plate, for the plates of which most have one. `plate_numbers` are the numbers that the task found then, by
-    plate. `beside` has the network of the package beside this one, if there is one.
+    plate, and `shown_sizes` the object sizes that contradict the diameter given. `beside` has the network of the package beside this one, if there
+    is one.
     """
 
     run: RunConfig
@@ -62,6 +70,7 @@ class PlanesKit:
     device: Device
     clock: StageClock
     plate_numbers: Mapping[str, PlateNumbers]
+    shown_sizes: Mapping[str, ShownSize]
     beside: Device | None = None
 
     def close(self) -> None:
@@ -100,6 +109,7 @@ def open_kit(context: RunContext, device: Device | None = None, beside: Device |
         beside=beside or _open_beside(package, context),
         clock=StageClock(),
         plate_numbers={found.plate: found for found in context.plate_numbers},
+        shown_sizes={shown.plate: shown for shown in context.shown_sizes},
     )
 
 
@@ -148,6 +158,7 @@ def kit_on(device: Device, package: Package, run: RunConfig, counted: tuple[Sele
         device=device,
         clock=StageClock(),
         plate_numbers={},
+        shown_sizes={},
     )
 
 
@@ -241,13 +252,22 @@ def examine(kit: PlanesKit, pixels: Pixels, plate: str = "") -> Examined:
     odd = doubts(view, found, kit.package)
     colours = colour_doubts(pixels, view.norms[0], kit.package)
     cut = _unlike_its_plate(kit, plate, view.shape)
-    told = (*pixels.warnings, *cut, *colours, *view.warnings, *found.warnings, *odd)
+    given = _unlike_given(kit, plate, view.scale)
+    told = (*pixels.warnings, *cut, *colours, *given, *view.warnings, *found.warnings, *odd)
     return Examined(pixels, view.qualities, view.scale, view.shape, found, tuple(dict.fromkeys(told)))
 
 
 def _unlike_its_plate(kit: PlanesKit, plate: str, shape: Shape) -> tuple[Doubt, ...]:
     """The doubt that an image has another size than most images of its plate; () if it has not, or nothing is known of them."""
     return (Doubt.IMAGE_SIZE,) if kit.usual_shapes.get(plate, shape) != shape else ()
+
+
+def _unlike_given(kit: PlanesKit, plate: str, scale: FieldScale) -> tuple[str, ...]:
+    """The doubt that the sample of the field's plate shows objects of another size than the one given, with that size; () if it does not."""
+    shown = kit.shown_sizes.get(plate)
+    if shown is None or scale.source is not ScaleSource.GIVEN:
+        return ()
+    return (f"{Doubt.DIAMETER_UNLIKE}:{shown.diameter_px:.3g} px",)
 
 
 def prepare(kit: PlanesKit, pixels: Pixels, plate: str = "") -> FieldView:

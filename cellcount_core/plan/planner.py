@@ -16,7 +16,7 @@ from cellcount_core.domain.errors import ConfigFault, matching
 from cellcount_core.domain.fields import PlannedField, Shard
 from cellcount_core.domain.fingerprint import fingerprint
 from cellcount_core.domain.plates import PlateFacts
-from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize
+from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize, ShownSize
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.output.planfile import (
@@ -52,20 +52,28 @@ from cellcount_core.plan.fields import (
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.rows import RUN_ROWS
-from cellcount_core.plan.sizes import PLATES, Sampler, WantedWells, scale_warnings
+from cellcount_core.plan.sizes import PLATES, Sampler, WantedWells, contradictions, scale_warnings
 from cellcount_core.stores.base import StorageOptions, Store
 from cellcount_core.stores.open import name_of, path_below
 
 _SHOWN_LINES = 10
 
 
-SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], tuple[PlateSize, ...]]
+@dataclass(frozen=True, slots=True)
+class FoundSizes:
+    """What a sample of fields says about the size of objects: the sizes that a run goes by, or those that contradict the one given."""
+
+    pools: tuple[PlateSize, ...] = ()
+    shown: tuple[ShownSize, ...] = ()
+
+
+SizeFinder = Callable[[Sequence[PlannedField], ChannelChoice], FoundSizes]
 """Finds the object sizes of a run from a sample of its fields."""
 
 
-def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> tuple[PlateSize, ...]:
-    """The size finder for runs whose object size is given, or whose model counts at any size."""
-    return ()
+def no_sizes(_: Sequence[PlannedField], __: ChannelChoice) -> FoundSizes:
+    """The size finder for runs whose images are counted as they are."""
+    return FoundSizes()
 
 
 Samples = Mapping[str, Sequence[PlannedField]]
@@ -280,17 +288,19 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     census, sampler = Census(), Sampler()
     groups_of_fields = {name: Sampler(wells) for name, wells in order.numbers.groups.items()}
     wanted = {name: WantedWells(wells) for name, wells in order.numbers.groups.items()}
-    scales: tuple[PlateSize, ...] = ()
+    sizes = FoundSizes()
     found: FoundNumbers = ((), ())
 
     def name_of(listing: str) -> str:
         # Called once all fields have streamed by, when the samples are complete.
-        nonlocal scales, found
+        nonlocal sizes, found
         _refuse_missing_wells(wanted)
-        scales = order.find_sizes(sampler.fields(), rule.choice)
+        sizes = order.find_sizes(sampler.fields(), rule.choice)
         samples = {name: each.fields() for name, each in groups_of_fields.items()}
-        found = _for_every_plate(order.numbers.find(samples, rule.choice, scales), wanted, census)
-        return fingerprint(section, identity.digest, identity.engine, listing, scales, found[0])
+        found = _for_every_plate(order.numbers.find(samples, rule.choice, sizes.pools), wanted, census)
+        return fingerprint(
+            section, identity.digest, identity.engine, listing, sizes.pools, found[0], sizes.shown
+        )
 
     facts = discovery.facts.plates
 
@@ -314,7 +324,9 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         facts,
         WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
+    scales = sizes.pools
     warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
+    warnings += contradictions(sizes.shown, run.diameter) if not isinstance(run.diameter, str) else []
     warnings += [*_crossed_roles(order.model.roles, seen), *order.model.notes, *found[1]]
     summary = replace(_summary(seen, census, written, scales, warnings), plate_numbers=found[0])
     file = RunFile(
@@ -331,6 +343,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         scales=scales,
         plate_numbers=found[0],
         model_doubt=order.model.doubt,
+        shown_sizes=sizes.shown,
     )
     return file, summary
 

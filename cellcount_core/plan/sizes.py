@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
+from typing import TypeVar
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.plates import parse_well
-from cellcount_core.domain.scales import PlateSize
+from cellcount_core.domain.scales import PlateSize, ShownSize
 
 PLATES = 64
 """How many plates are sampled at most. They are chosen by the hash of their names."""
@@ -28,6 +31,7 @@ FIELDS = 256
 _FEWEST = 3
 
 _Entry = tuple[int, str, PlannedField]
+_Item = TypeVar("_Item")
 
 
 class Sampler:
@@ -68,6 +72,15 @@ class Sampler:
             push = heapq.heappush if len(self._plates) < PLATES else heapq.heappushpop
             push(self._plates, (-number, self._plate, self._held))
         self._held = []
+
+
+def spread(items: Sequence[_Item], most: int) -> list[_Item]:
+    """At most so many of the items, evenly spread, in their order; [] if `most` is 0.
+
+    >>> spread("abcdefgh", 3)
+    ['a', 'd', 'g']
+    """
+    return list(items[:: max(1, -(-len(items) // most))]) if most else []
 
 
 _NEAREST = 3
@@ -123,6 +136,8 @@ _FEW = 5
 _FEW_OBJECTS = 10
 """A size that rests on fewer objects than this is reported with a warning."""
 
+_SHOWN = 3
+
 SMALLEST_PX = 4.0
 LARGEST_SHARE = 1 / 3
 """A size below so many px, or above this share of an image's shorter side, cannot be that of objects."""
@@ -167,6 +182,34 @@ def pool_sizes(images: Sequence[ImageSize]) -> tuple[PlateSize, ...]:
             " is counted"
         )
     return pools
+
+
+def contradicting(images: Sequence[ImageSize], given_px: float) -> tuple[ShownSize, ...]:
+    """The plates whose images contradict the diameter given, sorted, with the size of their objects: the median over images, each weighed by
+    its objects.
+
+    A plate contradicts it if every image that tells a size has objects more than 1.6 times larger, or every one objects more than 1.6 times
+    smaller, and these are ten objects at least.
+    """
+    found = []
+    for plate, members in groupby(sorted(images, key=_pool), key=lambda image: image.plate):
+        told = sorted(
+            (image.diameter_px, max(1, image.objects)) for image in members if image.diameter_px is not None
+        )
+        objects = sum(number for _, number in told)
+        if objects < _FEW_OBJECTS:
+            continue
+        if told[0][0] > given_px * _DISAGREE or told[-1][0] < given_px / _DISAGREE:
+            found.append(ShownSize(plate, round(_weighted_quantile(told, 0.5), 2), len(told), objects))
+    return tuple(found)
+
+
+def says_hardly_anything(images: Sequence[ImageSize], plates: AbstractSet[str]) -> set[str]:
+    """Those of the plates whose images show too few objects to contradict a diameter."""
+    objects = Counter[str]()
+    for image in images:
+        objects[image.plate] += image.objects if image.diameter_px is not None else 0
+    return {plate for plate in plates if objects[plate] < _FEW_OBJECTS}
 
 
 def is_absurd(pool: PlateSize) -> bool:
@@ -246,6 +289,20 @@ def scale_warnings(scales: Sequence[PlateSize]) -> list[str]:
     return warnings
 
 
-def _rests_on(pool: PlateSize) -> str:
+def contradictions(shown: Sequence[ShownSize], given_px: float) -> list[str]:
+    """Warnings about plates that contradict the diameter given: one line, with the first few plates by name."""
+    if not shown:
+        return []
+    sizes = ", ".join(
+        f"{one.diameter_px:.3g} px in plate {one.plate!r} ({_rests_on(one)})" for one in shown[:_SHOWN]
+    )
+    more = f" … and {len(shown) - _SHOWN} more plates" if len(shown) > _SHOWN else ""
+    return [
+        f"--diameter {given_px:g} is more than {_DISAGREE:g} times off what a sample of the images shows: {sizes}{more}. Objects may be missed, or"
+        " counted in pieces: leave it out (the size is found then), or look at some images and give what the objects have"
+    ]
+
+
+def _rests_on(pool: PlateSize | ShownSize) -> str:
     objects = "1 object" if pool.objects == 1 else f"{pool.objects} objects"
     return f"{objects} in {'1 image' if pool.images == 1 else f'{pool.images} images'}"

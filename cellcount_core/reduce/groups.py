@@ -221,10 +221,11 @@ class PlateTotals:
 
 
 _OF_MOST_FIELDS = (
-    Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.LOOKS_LIKE_MASK, Doubt.SIZE_ABSURD,
-    Doubt.SIZE_UNLIKE, Doubt.NOTHING_FOUND, Doubt.ALL_GATED,
+    Doubt.DIAMETER_UNLIKE, Doubt.OUT_OF_DOMAIN, Doubt.BRIGHT_BACKGROUND, Doubt.DARK_BACKGROUND, Doubt.LOOKS_LIKE_MASK, Doubt.SIZE_ABSURD,
+    Doubt.SIZE_UNLIKE, Doubt.NOTHING_FOUND, Doubt.FEW_FOUND, Doubt.ALL_GATED,
 )  # fmt: skip
-"""Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate."""
+"""Doubts about a field that, where most counted fields of a plate share one, are doubts about the plate. A diameter that is wrong comes
+first, because it brings others with it."""
 
 _OF_ANY_FIELD = (Doubt.CHUNKS_MOSTLY_MISSING,)
 """Doubts about a field that are doubts about the plate where one counted field has one."""
@@ -236,8 +237,8 @@ _HUNDREDS = 100
 def plates_in_doubt(plates: Sequence[PlateTotals]) -> dict[str, Doubt]:
     """The plates whose counts cannot be trusted as they are: name and reason.
 
-    Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, one that the model is
-    not made for, or things of which none was found), or most of one field's image was never written, or the plate has hardly an object where
+    Either most counted fields share a doubt (out of domain, the wrong kind of background, masks, an absurd object size, one that the images
+    contradict or the model is not made for, or things of which hardly any was found), or most of one field's image was never written, or the plate has hardly an object where
     the other plates have hundreds.
     """
     hardly = {name for number in range(_counted(plates)) for name in _hardly_any(plates, number)}

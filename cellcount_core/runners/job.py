@@ -21,6 +21,7 @@ from cellcount_core.output.runfile import ModelIdentity, RunFile
 from cellcount_core.pipeline.context import package_of
 from cellcount_core.plan.findings import PlanSummary
 from cellcount_core.plan.planner import (
+    FoundSizes,
     NumberFinder,
     PlannedModel,
     SizeFinder,
@@ -163,8 +164,8 @@ def _finders(
     """What finds the object sizes, and what the task needs to know of plates. A run that goes on keeps what it was planned with: nothing
     is read for it again."""
     if kept is not None:
-        numbers = kept.plate_numbers
-        return lambda _, __: kept.scales, NumberFinder({}, lambda _, __, ___: (numbers, ()))
+        numbers, sizes = kept.plate_numbers, FoundSizes(kept.scales, kept.shown_sizes)
+        return lambda _, __: sizes, NumberFinder({}, lambda _, __, ___: (numbers, ()))
     from cellcount_core.runners.sizes import number_finder, size_finder, with_checks
 
     threads = own_threads(job)

@@ -156,6 +156,7 @@ def make_context(run: RunFile, config: RunConfig, places: Places, readers: int) 
         schema=run.schema,
         plate_sizes=run.scales,
         plate_numbers=run.plate_numbers,
+        shown_sizes=run.shown_sizes,
         threads=1,
         readers=readers,
     )

@@ -6,7 +6,8 @@ First their object sizes, then what the run's task needs to know before it can j
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,16 @@ from cellcount_core.pipeline.files import Loaded, read_fields
 from cellcount_core.pipeline.maps import canvas_maps, network_planes
 from cellcount_core.pipeline.pixels import Pixels, load_pixels
 from cellcount_core.plan.fields import ChannelChoice
-from cellcount_core.plan.planner import NO_NUMBERS, FoundNumbers, NumberFinder, Samples, SizeFinder, no_sizes
-from cellcount_core.plan.sizes import ImageSize, pool_sizes
+from cellcount_core.plan.planner import (
+    NO_NUMBERS,
+    FoundNumbers,
+    FoundSizes,
+    NumberFinder,
+    Samples,
+    SizeFinder,
+    no_sizes,
+)
+from cellcount_core.plan.sizes import ImageSize, contradicting, pool_sizes, says_hardly_anything, spread
 from cellcount_core.runners.places import selections
 from cellcount_core.stores.base import Store
 from cellcount_core.tasks.object_size.factor import own_factor
@@ -42,8 +51,8 @@ def size_finder(
     say: Callable[[str], None],
     device: Device | None = None,
 ) -> SizeFinder:
-    """Return the function that finds the object sizes of a run, or `no_sizes` if they are given or the model
-    does not tell sizes.
+    """Return the function that finds the object sizes of a run; where the size is given, it finds the plates that contradict it. It is
+    `no_sizes` if the model does not tell sizes, or images are counted as they are.
 
     The sample is examined on `device`, or on one that is opened for it. Images that state their pixel size
     go by that, if the package does. A field that cannot be read tells no size and is reported to `say`; it
@@ -51,35 +60,93 @@ def size_finder(
     ModelFault if the engine fails its golden tensors, and ConfigFault as `pool_sizes` does or if a field
     of the sample does not fit into memory.
     """
-    if run.diameter != "auto" or not tells_sizes(package):
+    if run.diameter == "model" or not tells_sizes(package):
         return no_sizes
+    looker = _Looker(run, package, source, threads, say, device)
 
-    def find_sizes(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PlateSize, ...]:
+    def find_sizes(sample: Sequence[PlannedField], choice: ChannelChoice) -> FoundSizes:
+        told = f"estimating the size of objects from {_fields(sample)}"
+        return FoundSizes(pool_sizes(looker.sizes(sample, choice, told)))
+
+    def compare(sample: Sequence[PlannedField], choice: ChannelChoice) -> FoundSizes:
+        assert not isinstance(run.diameter, str)
+        few = _few_of_each(sample)
+        seen = looker.sizes(few, choice, f"comparing the diameter given with {_fields(few)}")
+        looked_at = {planned.key for planned in few}
+        hardly = says_hardly_anything(seen, {planned.key.plate for planned in few})
+        more = [one for one in sample if one.key.plate in hardly and one.key not in looked_at]
+        more = spread(more, _COMPARED - len(few))
+        seen += looker.sizes(
+            more, choice, f"{_fields(few)} show hardly an object: comparing it with {len(more)} more"
+        )
+        return FoundSizes((), contradicting(seen, run.diameter))
+
+    return find_sizes if run.diameter == "auto" else compare
+
+
+_COMPARED = 16
+_COMPARED_A_PLATE = 4
+"""How many fields a diameter given is compared with at most: in all, and of one plate unless they show hardly an object. A few suffice,
+because only a size that is far off all of them is told."""
+
+
+def _few_of_each(sample: Sequence[PlannedField]) -> list[PlannedField]:
+    """At most so many of the sampled fields, evenly spread over plates and within each."""
+    plates = [list(members) for _, members in groupby(sample, key=lambda planned: planned.key.plate)]
+    chosen = spread(plates, _COMPARED)
+    share = min(_COMPARED_A_PLATE, max(1, _COMPARED // max(1, len(chosen))))
+    return [planned for plate in chosen for planned in spread(plate, share)]
+
+
+def _fields(sample: Sequence[PlannedField]) -> str:
+    return f"{len(sample)} field{'' if len(sample) == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Looker:
+    """Looks at sampled fields of a run before anything is counted."""
+
+    run: RunConfig
+    package: Package
+    source: Store
+    threads: int
+    say: Callable[[str], None]
+    device: Device | None
+
+    def sizes(self, sample: Sequence[PlannedField], choice: ChannelChoice, told: str) -> list[ImageSize]:
+        """The object size of each field that can be read and needs one. `told` is what is said before.
+
+        Raises ConfigFault if the run goes by these sizes and a field does not fit into memory.
+        """
         if not sample:
-            return ()
-        say(f"estimating the size of objects from {len(sample)} field{'' if len(sample) == 1 else 's'}")
-        asked = device or open_device(package, resolve_engine(package, "auto", gpus=0), threads)
+            return []
+        package = self.package
+        self.say(told)
+        asked = self.device or open_device(package, resolve_engine(package, "auto", gpus=0), self.threads)
         counted = selections(dict(zip(package.input.channels, choice.counted, strict=True)))
         head = task_of(package).head(package)
         images: list[ImageSize] = []
-        faults: list[FieldFault] = []
+        faults: list[FieldFault | MemoryError] = []
         try:
-            for planned, files in read_fields(source, sample, ahead=_AHEAD, run=run):
+            for planned, files in read_fields(self.source, sample, ahead=_AHEAD, run=self.run):
                 try:
-                    pixels = _pixels(planned, files, counted, run)
-                    found = _size_of(planned, pixels, counted, package, head, asked)
+                    pixels = load_pixels(planned, files, counted, (), self.run)
+                    stated = package.input.um_per_px is not None and pixels.um_per_px is not None
+                    if self.run.diameter != "auto" or not stated:
+                        images.append(_size_of(planned, pixels, counted, package, head, asked))
                 except FieldFault as fault:
                     faults.append(fault)
-                    continue
-                images += [found] if found is not None else []
+                except MemoryError as error:
+                    # A plan must not depend on how much memory was free. Where the size is given, that is the way out.
+                    if self.run.diameter == "auto":
+                        raise _no_memory(planned, error) from error
+                    faults.append(error)
         finally:
-            if asked is not device:
+            if asked is not self.device:
                 asked.close()
         if faults:
-            say(f"{len(faults)} of them cannot be counted with these settings, for example {faults[0]}")
-        return pool_sizes(images)
-
-    return find_sizes
+            self.say(f"{len(faults)} of them cannot be counted with these settings, for example {faults[0]}")
+        return images
 
 
 def _pixels(
@@ -109,19 +176,11 @@ def _size_of(
     package: Package,
     head: Head,
     device: Device,
-) -> ImageSize | None:
-    """The object size of one field; None if the field states its pixel size.
-
-    Raises FieldFault if it cannot be counted, ConfigFault as `_pixels`.
-    """
-    if package.input.um_per_px is not None and pixels.um_per_px is not None:
-        return None
+) -> ImageSize:
+    """The object size of one field. Raises FieldFault if it cannot be counted, MemoryError if it does not fit into memory."""
     planes = tuple(pixels.planes[selection.name] for selection in counted)
-    try:
-        seen = tuple(network_planes(planes, package.input))
-        found = head.size(seen, lambda canvas: canvas_maps(canvas, package, device))
-    except MemoryError as error:
-        raise _no_memory(planned, error) from error
+    seen = tuple(network_planes(planes, package.input))
+    found = head.size(seen, lambda canvas: canvas_maps(canvas, package, device))
     height, width = planes[0].shape
     return ImageSize(
         planned.key.plate,
@@ -242,7 +301,8 @@ def with_checks(run: RunConfig, source: Store, package: Package, finder: NumberF
 
     def find_checked(samples: Samples, choice: ChannelChoice, scales: tuple[PlateSize, ...]) -> FoundNumbers:
         counted = selections(dict(zip(package.input.channels, choice.counted, strict=True)))
-        told = _unit_warnings(run, _pixel_sizes(run, source, counted, _evenly(samples, _FIELDS_FOR_UNITS)))
+        fields = [planned for chosen in samples.values() for planned in chosen]
+        told = _unit_warnings(run, _pixel_sizes(run, source, counted, spread(fields, _FIELDS_FOR_UNITS)))
         numbers, warnings = finder.find(samples if finder.groups else {}, choice, scales)
         return numbers, (*told, *warnings)
 
@@ -250,13 +310,6 @@ def with_checks(run: RunConfig, source: Store, package: Package, finder: NumberF
 
 
 _FIELDS_FOR_UNITS = 16
-
-
-def _evenly(samples: Samples, most: int) -> list[PlannedField]:
-    """At most so many of the sampled fields, evenly spread."""
-    fields = [planned for chosen in samples.values() for planned in chosen]
-    step = max(1, -(-len(fields) // most))
-    return fields[::step]
 
 
 def _gates_in_um(run: RunConfig) -> list[str]:

@@ -49,6 +49,7 @@ from cellcount_core.pipeline.rows import HEIGHT, WIDTH
 from cellcount_core.plan.fields import ChannelChoice
 from cellcount_core.plan.planner import (
     FoundNumbers,
+    FoundSizes,
     NumberFinder,
     Plan,
     PlannedModel,
@@ -143,7 +144,7 @@ def _update(job: JobConfig, events: Events) -> UpdateResult | None:
         kept = read_run(output)
         before = load_plan(output, kept)
         find_sizes = _for_new_plates(
-            kept, size_finder(job.run, package, source, own_threads(job), events.stage)
+            kept, before, size_finder(job.run, package, source, own_threads(job), events.stage)
         )
         numbers = _numbers_for_new_plates(
             kept, number_finder(job.run, package, source, own_threads(job), events.stage)
@@ -207,14 +208,21 @@ def _end(
     return UpdateResult(done.since, done.taken, result, done.sizes)
 
 
-def _for_new_plates(kept: RunFile, find_sizes: SizeFinder) -> SizeFinder:
-    """Keep the object sizes that the run knows, and find those of plates that it does not know."""
-    known = {scale.plate for scale in kept.scales}
+def _for_new_plates(kept: RunFile, before: bytes, find_sizes: SizeFinder) -> SizeFinder:
+    """Keep what the run knows of object sizes, and find out about plates that it does not know.
 
-    def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> tuple[PlateSize, ...]:
+    Of a run whose object size is given, these are the plates that the plan `before` does not have: it says nothing of those that agree.
+    """
+    known = {scale.plate for scale in kept.scales}
+    if kept.run.get("diameter") != "auto":
+        known = {planned.key.plate for shard in read_shards(before) for planned in shard.fields}
+
+    def found_anew(sample: Sequence[PlannedField], choice: ChannelChoice) -> FoundSizes:
         new = [planned for planned in sample if planned.key.plate not in known]
-        found = find_sizes(new, choice) if new else ()
-        return tuple(sorted((*kept.scales, *found), key=lambda one: (one.plate, one.height_px, one.width_px)))
+        found = find_sizes(new, choice) if new else FoundSizes()
+        pools = sorted((*kept.scales, *found.pools), key=lambda one: (one.plate, one.height_px, one.width_px))
+        shown = sorted((*kept.shown_sizes, *found.shown), key=lambda one: one.plate)
+        return FoundSizes(tuple(pools), tuple(shown))
 
     return found_anew
 
@@ -280,6 +288,7 @@ def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since
     kept, done = read_run(output), committed_parts(staging)
     then, now = _pools(kept), _pools(run)
     numbers_then, numbers_now = _numbers(kept), _numbers(run)
+    shown_then, shown_now = ({shown.plate: shown for shown in its.shown_sizes} for its in (kept, run))
     rows = _rows(output, kept, before) if kept.schema == run.schema else iter(())
     old = next(rows, None)
     taken = 0
@@ -293,6 +302,7 @@ def _take_over(output: Store, before: bytes, staging: Store, run: RunFile, since
                 and old.planned == planned
                 and then.get(old.pool) == now.get(old.pool)
                 and _numbers_of(planned, numbers_then) == _numbers_of(planned, numbers_now)
+                and shown_then.get(planned.key.plate) == shown_now.get(planned.key.plate)
             )
             chosen.append(old if same and not _in_changed_set(planned, since) else None)
         taken += sum(row is not None for row in chosen)

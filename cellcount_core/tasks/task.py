@@ -175,12 +175,14 @@ class Objects(Parts):
     """The objects of a field, n of them.
 
     `area_px` is the number of pixels that they cover and `diameter_px` their median diameter. `level` is the median of their mean
-    intensities in the first counted channel, in raw units; None without objects, or if they are not measured.
+    intensities in the first counted channel, in raw units; None without objects, or if they are not measured. `left_out` objects were found
+    beside these, and left out by gates.
     """
 
     area_px: int
     diameter_px: float | None
     level: float | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

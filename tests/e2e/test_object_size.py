@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 
-from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.cli.main import main
+from cellcount_core.domain.errors import ConfigFault, ExitCode
+from cellcount_core.output.runfile import read_run
+from cellcount_core.reduce.verify import verify
 from cellcount_core.runners.job import plan_job
+from cellcount_core.stores.local import open_local
 from tests.jobs import count, job, rows
 from tests.plates import nuclear_field
 from tests.small_device import use_small_device
@@ -69,6 +74,74 @@ def test_sizes_do_not_depend_on_the_memory_of_the_device_that_plans(
         ConfigFault, match=r"\.tif: no memory here .*no memory for a tile .*; set run\.diameter"
     ):
         plan_job(job(plate, tmp_path / "out", run=RUN))
+
+
+def test_a_diameter_far_from_what_the_images_show_is_told_by_the_plan_and_by_every_row(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """16 nuclei of 40 px a field are counted as if they had 10 px."""
+    out = tmp_path / "out"
+    command = [str(plate), "--model", "nuclei", "--diameter"]
+    assert main(["plan", *command, "10"]) == ExitCode.OK
+    said = "--diameter 10 is more than 1.6 times off what a sample of the images shows: 4"
+    assert said in capsys.readouterr().out
+    counting = ["count", command[0], str(out), *command[1:], "10", "--runner", "serial"]
+    assert main([*counting, "--set", "execution.strict=true"]) == ExitCode.DOUBTS
+    told = "7 of 7 images were counted at a given diameter that is more than 1.6 times off the size that a sample"
+    assert told in capsys.readouterr().out
+    [shown] = read_run(open_local(out)).shown_sizes
+    assert 33 < shown.diameter_px < 48
+    warnings = [row["warnings"] for row in rows(out, "fields").to_pylist()]
+    assert all(f"diameter_unlike:{shown.diameter_px:.3g} px" in each for each in warnings)
+    assert json.loads((out / "summary.json").read_text())["warnings"]["diameter_unlike"] == 7
+    assert pq.read_table(out / "plates.parquet").column("doubt").to_pylist() == ["diameter_unlike"]
+    assert main(counting) == ExitCode.OK
+    assert said in capsys.readouterr().err, "a run that goes on says it again"
+
+
+@pytest.mark.parametrize("diameter", ["40", "30", "55", "model"])
+def test_a_diameter_near_what_the_images_show_is_not_told(
+    plate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], diameter: str
+) -> None:
+    assert main(["plan", str(plate), "--model", "nuclei", "--diameter", diameter]) == ExitCode.OK
+    assert "times off" not in capsys.readouterr().out
+
+
+def test_a_diameter_is_compared_with_more_fields_where_the_first_show_hardly_an_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sparse"
+    folder.mkdir()
+    for number in range(9):
+        tifffile.imwrite(folder / f"{number}.tif", nuclear_field(40.0, 2, number, side=200))
+    assert main(["plan", str(folder), "--model", "nuclei", "--diameter", "12"]) == ExitCode.OK
+    told = capsys.readouterr()
+    assert "show hardly an object: comparing it with" in told.err
+    assert "--diameter 12 is more than 1.6 times off" in told.out
+
+
+def test_an_update_compares_the_diameter_with_new_plates_and_keeps_the_rows_of_old_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write_fields(images / "far", {"a": 40.0, "b": 42.0})
+    write_fields(images / "near", {"a": 12.0})
+    layout = {"kind": "pattern", "pattern": r"(?P<plate>\w+)/(?P<well>\w+)\.tif$"}
+    run = {"run": {**RUN, "layout": layout, "diameter": 12.0}}
+    count(images, out, **run)
+    write_fields(images / "new", {"a": 41.0})
+    tifffile.imwrite(images / "near" / "c.tif", nuclear_field(45.0, 16, 5, side=320))
+    assert main(["count", str(out), "--update", "--runner", "serial"]) == ExitCode.OK
+    assert "2 fields updated, 3 rows kept" in capsys.readouterr().out
+    assert [shown.plate for shown in read_run(open_local(out)).shown_sizes] == ["far", "new"]
+    unlike = {
+        row["Metadata_Plate"]
+        for row in rows(out, "fields").to_pylist()
+        if any(warning.startswith("diameter_unlike") for warning in row["warnings"])
+    }
+    assert unlike == {"far", "new"}
+    assert verify(open_local(out)).proven
 
 
 def test_a_run_that_goes_on_keeps_its_sizes_and_its_tables(plate: Path, tmp_path: Path) -> None:

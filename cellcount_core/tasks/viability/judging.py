@@ -148,7 +148,7 @@ def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Foun
     return replace(
         found,
         values=values,
-        objects=replace(objects, count=number, area_px=area, diameter_px=middle),
+        objects=replace(objects, count=number, area_px=area, diameter_px=middle, left_out=kept.size - number),
         labels=None if found.labels is None else lookup[found.labels],
         boxes=None if found.boxes is None else found.boxes[kept],
         classes=None if found.classes is None else found.classes[kept],

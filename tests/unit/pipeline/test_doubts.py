@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 import cellcount_core as cc
@@ -66,6 +69,20 @@ def test_a_full_field_that_passes_for_noise_says_that_nothing_was_found() -> Non
     for seed in range(3):
         row = count_array(crowded(seed), "threshold").row
         assert (row.values["count"], "nothing_found" in row.warnings) == (0, True), seed
+
+
+def test_a_field_of_many_things_of_which_hardly_any_is_found_says_so() -> None:
+    # Small nuclei, and a large one, looked for at the large one's size, at which the network sees no small ones.
+    small = nuclear_field(9, 40, seed=3, side=400).astype(np.float64)
+    y, x = np.mgrid[:400, :400]
+    field = np.maximum(small, 300 + 2000 / (1 + np.exp((np.hypot(y - 200, x - 200) - 45) / 3))).astype(
+        np.uint16
+    )
+    row = count_array(field, "nuclei", diameter=90.0).row
+    assert row.values["count"] == 1
+    assert "few_found" in row.warnings
+    found = count_array(small.astype(np.uint16), "nuclei", diameter=9.0).row
+    assert (found.values["count"], "few_found" in found.warnings) == (40, False)
 
 
 def test_noise_a_slope_and_blurred_noise_do_not_show_things() -> None:
@@ -199,13 +216,14 @@ def test_a_grey_image_saved_in_colours_is_told_where_colours_are_looked_at() -> 
     assert "grey_as_colours" not in of_grey.warnings
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("turn", [1, 3, 6])
 def test_a_photo_that_viewers_turn_is_counted_as_it_is_stored_and_that_is_told(
-    tmp_path: Path, turn: int
+    tmp_path: Path, turn: int, kind: str
 ) -> None:
     image = (discs(12, 160, seed=4)[:120] // 40).astype(np.uint8)
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(turned_photo(image, turn))
+    path = tmp_path / f"photo.{kind}"
+    path.write_bytes(turned_photo(image, turn, kind))
     result = cc.count(path, model="threshold", channel="luminance")
     assert result.labels is not None
     assert result.labels.shape == result.image.shape == image.shape
@@ -213,9 +231,21 @@ def test_a_photo_that_viewers_turn_is_counted_as_it_is_stored_and_that_is_told(
     assert any("Exif orientation" in note for note in result.notes) is (turn != 1)
 
 
-def turned_photo(image: NDArray[np.uint8], turn: int) -> bytes:
-    """A grey JPEG with an Exif header that asks viewers to turn it."""
-    plain = cv2.imencode(".jpg", image)[1].tobytes()
-    tags = struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, turn, 0, 0)
-    exif = b"Exif\0\0II*\0" + tags
+def turned_photo(image: NDArray[np.uint8], turn: int, kind: str) -> bytes:
+    """A grey photo whose file asks viewers to turn it."""
+    if kind == "tif":
+        body = io.BytesIO()
+        tifffile.imwrite(body, image, extratags=[(274, "H", 1, turn, True)])
+        return body.getvalue()
+    plain = cv2.imencode(f".{kind}", image)[1].tobytes()
+    exif = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, turn, 0, 0)
+    if kind == "png":
+        chunk = b"eXIf" + exif
+        header = len(b"\x89PNG\r\n\x1a\n") + 12 + 13
+        return (
+            plain[:header]
+            + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            + plain[header:]
+        )  # fmt: skip
+    exif = b"Exif\0\0" + exif
     return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]

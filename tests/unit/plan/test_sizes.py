@@ -14,6 +14,8 @@ from cellcount_core.plan.sizes import (
     PLATES,
     ImageSize,
     Sampler,
+    contradicting,
+    contradictions,
     pool_sizes,
     scale_warnings,
 )
@@ -48,6 +50,31 @@ def test_a_folder_of_two_magnifications_is_told_and_has_no_size() -> None:
     [pool] = pool_sizes([image(20.0)] * 4 + [image(40.0)] * 4)
     assert pool.diameter_px is None
     assert "object sizes disagree (20 to 40 px in 8 images)" in scale_warnings([pool])[0]
+
+
+def test_a_diameter_given_is_contradicted_where_every_image_shows_another_size() -> None:
+    seen = [image(20.0, 50), image(26.0, 4), image(None, 0)]
+    [shown] = contradicting(seen, 12.0)
+    assert (shown.plate, shown.diameter_px, shown.images, shown.objects) == ("P", 20.0, 2, 54)
+    assert len(contradicting(seen, 42.0)) == 1
+    for agrees in (13.0, 20.0, 32.0, 41.0):
+        assert contradicting(seen, agrees) == ()
+
+
+def test_a_diameter_given_is_not_contradicted_by_few_objects_nor_by_images_on_both_sides() -> None:
+    assert contradicting([image(20.0, 9)], 5.0) == ()
+    assert contradicting([image(None, 0)], 5.0) == ()
+    assert contradicting([image(20.0), image(90.0)], 42.0) == ()
+    assert [one.plate for one in contradicting([image(20.0), image(9.0, plate="Q")], 10.0)] == ["P"]
+
+
+def test_what_contradicts_a_diameter_is_told_in_one_line_with_the_first_plates() -> None:
+    assert contradictions((), 10.0) == []
+    shown = contradicting([image(20.0 + number, plate=f"P{number}") for number in range(5)], 10.0)
+    [told] = contradictions(shown, 10.0)
+    assert "--diameter 10 is more than 1.6 times off" in told
+    assert "20 px in plate 'P0' (20 objects in 1 image), 21 px" in told
+    assert "and 2 more plates" in told
 
 
 def test_one_odd_image_of_few_objects_does_not_split_a_plate() -> None:

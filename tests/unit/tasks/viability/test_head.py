@@ -123,6 +123,17 @@ def test_a_gate_that_nothing_passes_leaves_an_empty_field(kit: PlanesKit) -> Non
     assert Doubt.NOTHING_FOUND not in seen(kit, min_diameter="200px").warnings
 
 
+def test_what_gates_leave_out_was_found(kit: PlanesKit) -> None:
+    every = seen(kit).found
+    assert every.objects is not None
+    columns, _ = every.objects.rows()
+    [diameter] = [name for name in columns if name.endswith("_AreaShape_EquivalentDiameter")]
+    second = np.sort(np.asarray(columns[diameter], np.float64))[-2]
+    gated = seen(kit, min_diameter=f"{second:.4f}px")
+    assert gated.found.count in (1, 2)
+    assert not {Doubt.FEW_FOUND, Doubt.NOTHING_FOUND} & set(gated.warnings)
+
+
 def test_no_pixel_size_is_told_where_it_is_needed(kit: PlanesKit) -> None:
     with pytest.raises(FieldFault) as fault:
         seen(kit, min_diameter="7um")
