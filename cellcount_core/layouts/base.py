@@ -147,12 +147,14 @@ NO_TRAITS = Traits()
 class Entry:
     """One row of a table: the key of a file, relative to the input, and what it is.
 
-    `doubt` says, if it is not empty, why the file cannot be what the table says: its field is not counted.
+    `doubt` says, if it is not empty, why the file cannot be what the table says: its field is not counted. `page` is the page of a file that
+    holds several images, from 0; -1 means the whole file.
     """
 
     key: str
     parsed: Parsed
     doubt: str = ""
+    page: int = -1
 
 
 class Table(Protocol):

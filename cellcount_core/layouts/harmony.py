@@ -1,9 +1,9 @@
 """Harmony names (Opera Phenix, Operetta) and the index beside them.
 
 `rRRcCCfFFpPP-chCskKfkFflL.tiff`, all numbers from 1, in the folder `Images` of a measurement. The index (`Index.idx.xml`, `Index.xml`)
-has a record for each image. Its `TimepointID` counts from 0, the name's `sk` from 1. Lengths are in metres, and positions are relative
-to the well's centre with y up. From V6 on, names and pixel sizes of channels are under `Maps/Map/Entry`. `Plate/Well` are the wells
-that were selected. (Bio-Formats' OperettaReader.java, pe2loaddata.)
+lies beside the images or, from V7 on, in the folder above, and has a record for each image. Its `TimepointID` counts from 0, the name's `sk`
+from 1. Lengths are in metres, and positions are relative to the well's centre with y up. From V6 on, names, pixel sizes and image sizes of
+channels stand once, in an `Entry` of one of the `Maps`. `Plate/Well` are the wells that were selected. columbus.py reads its index too. (Bio-Formats' OperettaReader.java, pe2loaddata.)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +30,7 @@ from cellcount_core.layouts.base import (
     is_hidden,
     parent,
 )
-from cellcount_core.layouts.metadata import Unreadable, only, read_xml
+from cellcount_core.layouts.metadata import Unreadable, Values, only, read_xml
 
 _NAME = re.compile(
     r"r(?P<row>\d{2})c(?P<column>\d{2})f(?P<site>\d{2,4})p(?P<plane>\d{2,4})-ch(?P<channel>\d{1,2})"
@@ -75,7 +75,7 @@ class Harmony(Layout):
     def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
         """What the first index states."""
         key, body = min(sidecars.items())
-        index = _Index(key)
+        index = Index(key)
         read_xml(key, body, index.start, index.end)
         return (index.facts(),)
 
@@ -90,10 +90,12 @@ def _folder(key: str) -> str:
 
 
 @dataclass(slots=True)
-class _Index:
-    """What has been read from an index so far."""
+class Index:
+    """What has been read from an index of Harmony or Columbus so far. `start` and `end` are called as it is read, `facts` at its end."""
 
     key: str
+    on_image: Callable[[FieldKey, Mapping[str, str]], None] = field(default=lambda _, __: None)
+    """Called with the field of each image and its values, by the names in the index."""
     path: list[str] = field(default_factory=list)
     plate: dict[str, str] = field(default_factory=dict)
     image: dict[str, str] = field(default_factory=dict)
@@ -105,7 +107,8 @@ class _Index:
     sites: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     planes: set[str] = field(default_factory=set)
     timepoints: set[str] = field(default_factory=set)
-    shapes: set[tuple[int, int]] = field(default_factory=set)
+    sides: dict[tuple[str, str], int] = field(default_factory=dict)
+    """The sides of images in px, by channel and by name: ImageSizeX, ImageSizeY."""
     listed: set[tuple[object, ...]] = field(default_factory=set)
     """What tells the images apart: well, site, channel, plane, time point and FLIM number of each."""
     odd: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -120,6 +123,8 @@ class _Index:
             self.selected.append(self._well_of_id(attributes.get("id", "")))
         if name == "Image" and self.path[-2:-1] == ["Images"]:
             self.image = {}
+        if name == "URL" and "BufferNo" in attributes:
+            self.image["BufferNo"] = attributes["BufferNo"]
 
     def end(self, name: str, text: str) -> None:
         """An element ends."""
@@ -139,6 +144,10 @@ class _Index:
     def _channel(self, channel: str, name: str, text: str) -> None:
         if name == "ChannelName":
             self.channels[channel] = text.strip()
+        if name in ("ImageSizeX", "ImageSizeY"):
+            self.sides[channel, name] = Values(self.key, f"channel {channel}", {name: text}).whole(
+                name, 1_000_000
+            )
         if name == "ImageResolutionX":
             size = round(self._metres(name, text) * _UM, 6)
             if SMALLEST_UM_PER_PX <= size <= LARGEST_UM_PER_PX:
@@ -155,9 +164,8 @@ class _Index:
         self.timepoints.add(self.image.get("TimepointID", ""))
         channel = self.image.get("ChannelID", "")
         self._check(FieldKey("", well, site, 1), channel)
-        if "ImageSizeX" in self.image and "ImageSizeY" in self.image:
-            self.shapes.add((self._whole("ImageSizeY"), self._whole("ImageSizeX")))
-        for name in ("ChannelName", "ImageResolutionX"):
+        self.on_image(FieldKey("", well, site, self._number("TimepointID", 1)), self.image)
+        for name in ("ChannelName", "ImageResolutionX", "ImageSizeX", "ImageSizeY"):
             if name in self.image:
                 self._channel(channel, name, self.image[name])
         if "PositionX" in self.image and "PositionY" in self.image:
@@ -212,13 +220,21 @@ class _Index:
             columns=self._whole("PlateColumns", self.plate),
             channels=tuple(sorted(self.channels.items())),
             um_per_px=only(self.sizes),
-            image_shape=only(self.shapes),
+            image_shape=self._shape(),
             positions=self.positions,
             expected=tuple(self._expected()),
             planes=len(self.planes) or None,
             timepoints=len(self.timepoints) or None,
             notes=tuple(self._notes()),
         )
+
+    def _shape(self) -> tuple[int, int] | None:
+        """Height and width of the images, if all channels have the same."""
+        sides = [
+            only(side for (_, name), side in self.sides.items() if name == each)
+            for each in ("ImageSizeY", "ImageSizeX")
+        ]
+        return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
 
     def _notes(self) -> Iterator[str]:
         for why, (number, first) in sorted(self.odd.items()):
@@ -235,9 +251,10 @@ class _Index:
             yield ExpectedFields(tuple(unlisted), tuple(anywhere), why)
 
     def _well_of_id(self, name: str) -> str:
-        if not re.fullmatch(r"[0-9]{4}", name):
+        if not re.fullmatch(r"[0-9]{4}|[0-9]{6}", name):
             raise Unreadable(self.key, f"a Well has the id {name!r}; four digits such as 0303 were expected")
-        return self._well(int(name[:2]), int(name[2:]))
+        digits = len(name) // 2
+        return self._well(int(name[:digits]), int(name[digits:]))
 
     def _well(self, row: int, column: int) -> str:
         if not (1 <= row <= 32 and 1 <= column <= 48):
@@ -249,6 +266,10 @@ class _Index:
         if not re.fullmatch(r"[0-9]{1,6}", text):
             raise Unreadable(self.key, f"{name} is {text!r}; a whole number was expected")
         return int(text)
+
+    def _number(self, name: str, default: int) -> int:
+        """The whole number of `name`; the default if the image has none."""
+        return self._whole(name) if self.image.get(name) else default
 
     def _metres(self, name: str, text: str) -> float:
         try:

@@ -35,6 +35,7 @@ NAMES = (
     "pattern",
     "table",
     "loaddata",
+    "columbus",
 )
 """The layouts in the order of help and documentation: values of `--layout`, and names of the modules with "_" for "-"."""
 

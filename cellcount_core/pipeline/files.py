@@ -200,7 +200,7 @@ def read_fields(
                     source.size,
                     run.max_pixels,
                     shared[key],
-                    declared,
+                    _pages(source, declared),
                     files_beside(store, key),
                 )
             loaded[key] = files[key]
@@ -210,6 +210,16 @@ def read_fields(
             if not uses[part]:
                 del held[part]
                 files.pop(part.key, None)
+
+
+def _pages(source: Source, declared: Declared) -> Declared:
+    """What is known of the axes of a file. If the plan says which page each image is, pages are images of their own."""
+    tables = (
+        declared == UNDECLARED
+        and source.index >= 0
+        and source.key.lower().endswith((*_READ_IN_PARTS, ".flex"))
+    )
+    return Declared(pages="time") if tables else declared
 
 
 def _files(planned: PlannedField) -> dict[str, Source]:

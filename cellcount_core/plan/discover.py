@@ -9,6 +9,7 @@ With '/' it is a path from the input down. A pattern that matches a folder holds
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -391,7 +392,7 @@ def _join(
             stated.append(entry)
         elif left_out(entry.key) is None:
             reason = Reason.AMBIGUOUS_FILE.value if entry.doubt else ""
-            row = row_of(entry.parsed, entry.key, reason=reason, detail=entry.doubt)
+            row = row_of(entry.parsed, entry.key, index=entry.page, reason=reason, detail=entry.doubt)
             entries.add((entry.key, _NAMED, *row))
     for batch in batches:
         for listed in batch:
@@ -408,8 +409,11 @@ def _add_named(entries: Sorter, found: Findings, sorter: Sorter) -> None:
         found.files += len(listed)
         if not named:
             found.leave_out(str(key), "not named by the manifest")
-        fields = list(dict.fromkeys(row[:4] for row in named)) if len(named) > 1 else []
+        by_page: defaultdict[int, dict[Place, None]] = defaultdict(dict)
         for row in named:
+            by_page[row.slice_index][row[:4]] = None
+        for row in named:
+            fields = list(by_page[row.slice_index])
             where = FieldKey(row.plate, row.well, row.site, row.timepoint)
             found.add_image(Parsed(where, row.channel, row.plane, row.folder))
             sorter.add(_of_two_fields(row, fields) if len(fields) > 1 else _sized(row, str(key), listed))
@@ -431,7 +435,8 @@ def _sized(row: Row, key: str, listed: list[Plain]) -> Row:
     _, _, size, etag = listed[0]
     where = FieldKey(row.plate, row.well, row.site, row.timepoint)
     parsed = Parsed(where, row.channel, row.plane, row.folder)
-    return _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
+    listed_row = _listed_row(Listed(key, int(str(size)), str(etag)), parsed)
+    return listed_row._replace(slice_index=row.slice_index)
 
 
 def _renamed(sorter: Sorter, names: Mapping[Acquired, str], wells: WellNames, target: Sorter) -> Sorter:

@@ -14,6 +14,7 @@ from cellcount_core.layouts.almf import AlmfSettings
 from cellcount_core.layouts.base import LayoutSettings
 from cellcount_core.layouts.cellomics import CellomicsSettings
 from cellcount_core.layouts.cellvoyager import CellVoyagerSettings
+from cellcount_core.layouts.columbus import ColumbusSettings
 from cellcount_core.layouts.cytation import CytationSettings
 from cellcount_core.layouts.evos import EvosSettings
 from cellcount_core.layouts.flat import FlatSettings
@@ -32,7 +33,17 @@ from cellcount_core.layouts.sbs import SbsSettings
 from cellcount_core.layouts.scanr import ScanrSettings
 from cellcount_core.layouts.squid import SquidSettings
 from cellcount_core.layouts.table import TableSettings
-from tests.contract.layouts.texts import MES, MRF, hcsai_csv, jdce, mlf, scanr_descriptor, scanr_ome, xdce
+from tests.contract.layouts.texts import (
+    MES,
+    MRF,
+    columbus,
+    hcsai_csv,
+    jdce,
+    mlf,
+    scanr_descriptor,
+    scanr_ome,
+    xdce,
+)
 
 What = tuple[str, str, int, int, str, int]
 """plate, well, site, time point, channel, plane: as the layout must read them from a key."""
@@ -408,6 +419,23 @@ EXAMPLES: Mapping[str, Example] = {
             "e/my scan_Plate_TM2_p00_0_A01f00d0.TIF", "e/my scan_Plate_TD_p00_0_A01f00d0.TIF",
         ),
         other_channel={"e/my scan_Plate_R_p00_0_A01f00d1.TIF": ("my scan", "A01", 0, 1, "d1", 0)},
+    ),
+    "columbus": Example(
+        ColumbusSettings(),
+        {
+            "m/1.tif": ("Plate 6", "A02", 1, 1, "1", 1),
+            "m/2.tif": ("Plate 6", "A02", 2, 1, "1", 1),
+            "m/3.tif": ("Plate 6", "B03", 1, 1, "1", 1),
+        },
+        beside=("m/overview.tif", "m/1_thumb.tif"),
+        other_channel={"m/1b.tif": ("Plate 6", "A02", 1, 1, "2", 1)},
+        sidecars={
+            "m/ImageIndex.ColumbusIDX.xml": columbus(
+                ("1.tif", None, 1, 2, 1, 1), ("1b.tif", None, 1, 2, 1, 2), ("2.tif", None, 1, 2, 2, 1), ("3.tif", 0, 2, 3, 1, 1),
+                ("gone.tif", 0, 2, 3, 2, 1), wells=("001002", "002003", "002001"),
+            )
+        },
+        missing=(("B03", 2), ("B01", 1), ("B01", 2)),
     ),
     "ome-zarr": Example(
         OmeZarrSettings(),

@@ -119,3 +119,24 @@ def hcsai_csv(*images: tuple[str, int, int, int]) -> bytes:
         for name, row, column, site in images
     ]
     return "\r\n".join(lines).encode()
+
+
+def _url(url: str, page: int | None) -> str:
+    return f"<URL>{url}</URL>" if page is None else f'<URL BufferNo="{page}">{url}</URL>'
+
+
+def columbus(*images: tuple[str, int | None, int, int, int, int], wells: tuple[str, ...] = ()) -> bytes:
+    """An `ImageIndex.ColumbusIDX.xml` of a 6-well plate with records of (URL, page, row, column, field, channel)."""
+    records = "".join(
+        f'<Image Version="1"><id>x</id><State>Ok</State>{_url(url, page)}<Row>{row}</Row><Col>{column}</Col>'
+        f"<FieldID>{site}</FieldID><PlaneID>1</PlaneID><TimepointID>1</TimepointID><ChannelID>{channel}</ChannelID><ChannelName>ch {channel}</ChannelName>"
+        '<ImageResolutionX Unit="m">6.5E-07</ImageResolutionX><ImageSizeX>64</ImageSizeX><ImageSizeY>48</ImageSizeY>'
+        f'<PositionX Unit="m">0.0001</PositionX><PositionY Unit="m">0.0002</PositionY></Image>'
+        for url, page, row, column, site, channel in images
+    )
+    selected = "".join(f'<Well id="{well}" />' for well in wells)
+    return (
+        '<?xml version="1.0" encoding="utf-8"?><EvaluationInputData xmlns="http://www.perkinelmer.com/Columbus" Version="1"><Plates><Plate>'
+        f"<Name>Plate 6</Name><PlateRows>2</PlateRows><PlateColumns>3</PlateColumns>{selected}</Plate></Plates><Images>{records}</Images>"
+        "</EvaluationInputData>"
+    ).encode()
