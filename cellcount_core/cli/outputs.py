@@ -184,6 +184,8 @@ def draw(out: str, fields: int, endpoint: str | None) -> int:
     place = out.rstrip("/")
     for key in (pictures.plate_map, *pictures.further_maps, pictures.overlays, *pictures.fields):
         print(f"{place}/{key}")
+    for note in pictures.notes:
+        print(note, file=sys.stderr)
     return int(ExitCode.OK)
 
 

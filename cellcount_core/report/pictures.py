@@ -42,12 +42,13 @@ _MOST_MAPS = 12
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The keys, below the output, of the files that were drawn."""
+    """The keys, below the output, of the files that were drawn, and `notes` on them for the user."""
 
     plate_map: str
     overlays: str
     fields: tuple[str, ...]
     further_maps: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictures:
@@ -67,11 +68,12 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
             f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"
         ) from None
     # Matplotlib, which the plate map alone is drawn with, takes long to load.
-    from cellcount_core.report.platelayout import further_results, plate_map
+    from cellcount_core.report.platelayout import further_results, plate_map, shape_notes
     from cellcount_core.report.platemap import plate_map_png
 
     shapes = plate_shapes(load_plan(output, run))
-    output.put(PLATE_MAP_KEY, plate_map_png(plate_map(wells, run.schema, shapes=shapes)))
+    first = plate_map(wells, run.schema, shapes=shapes)
+    output.put(PLATE_MAP_KEY, plate_map_png(first))
     further = {_map_key(column): column for column in further_results(run.schema)[:_MOST_MAPS]}
     for key, column in further.items():
         output.put(key, plate_map_png(plate_map(wells, run.schema, column, shapes)))
@@ -80,7 +82,7 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted", legend=legend))
     for key, body in files.items():
         output.put(key, body)
-    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further))
+    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further), shape_notes(first))
 
 
 def _fields(output: Store) -> pa.Table:

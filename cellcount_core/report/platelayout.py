@@ -46,12 +46,13 @@ class DrawnWell:
 
 @dataclass(frozen=True, slots=True)
 class PlateGrid:
-    """One plate at one time point: all `rows` x `columns` wells, row by row."""
+    """One plate at one time point: all `rows` x `columns` wells, row by row. `stated` says that metadata or a setting gives this shape."""
 
     title: str
     rows: int
     columns: int
     cells: tuple[DrawnWell, ...]
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ def _panel(
     if len(placed) < len(wells):
         return _bars(title, {name: value for name, (_, value) in wells.items()})
     rows, columns = stated
-    if not all(position.row < rows and position.column < columns for position in placed):
+    fits = all(position.row < rows and position.column < columns for position in placed)
+    if not fits:
         rows, columns = FORMATS[smallest_format(list(placed))]
     cells = []
     for index in range(rows * columns):
@@ -139,7 +141,20 @@ def _panel(
             cells.append(_cell(position, *placed[position]))
         else:
             cells.append(DrawnWell(position, WellState.UNMEASURED, None, 0, 0))
-    return PlateGrid(title, rows, columns, tuple(cells))
+    return PlateGrid(title, rows, columns, tuple(cells), fits)
+
+
+def shape_notes(drawn: PlateMap) -> tuple[str, ...]:
+    """What to tell of plates whose shape nothing states, in a line: they may have more wells than are drawn."""
+    guessed = [panel for panel in drawn.panels if isinstance(panel, PlateGrid) and not panel.stated]
+    if not guessed:
+        return ()
+    first = guessed[0]
+    more = f" and {len(guessed) - 1} more" if len(guessed) > 1 else ""
+    return (
+        f"{first.title}{more}: drawn as {first.rows * first.columns} wells, the fewest that hold the wells that were counted, because nothing"
+        " states the plate's shape; if it has more, count it with --plate-format",
+    )
 
 
 def _cell(position: WellPosition, tally: Mapping[str, int], value: float | None) -> DrawnWell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ from cellcount_core.cli.main import main
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, ExitCode, Reason
 from cellcount_core.domain.plates import Position
-from cellcount_core.layouts.columbus import ColumbusSettings
+from cellcount_core.layouts.base import Entry
+from cellcount_core.layouts.columbus import Columbus, ColumbusSettings
 from cellcount_core.layouts.harmony import HarmonySettings
 from cellcount_core.layouts.registry import build_layout
+from cellcount_core.stores.base import StorageOptions
+from tests.contract.layouts.test_layout_contract import mutated
 from tests.contract.layouts.texts import columbus
 from tests.unit.plan.listings import MemoryStore, plan_of
 
@@ -131,6 +135,20 @@ def test_an_index_that_cannot_be_used_is_refused_in_one_sentence(
 ) -> None:
     with pytest.raises(ConfigFault, match=said), plan_of(MemoryStore(objects), RUN):
         pass
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_hostile_index_is_read_or_refused_in_words(seed: int) -> None:
+    body = columbus(
+        ("a.tif", 0, 1, 1, 1, 1), ("a.tif", 1, 1, 1, 2, 1), ("b.tif", None, 2, 3, 1, 1), wells=("001001",)
+    )
+    store = MemoryStore({"m/a.tif": b"x", "m/b.tif": b"x", INDEX: mutated(body, random.Random(seed))})
+    try:
+        entries = [each for each in Columbus("x").entries(store, StorageOptions()) if isinstance(each, Entry)]
+    except ConfigFault as fault:
+        assert INDEX in str(fault)
+    else:
+        assert all(entry.key.startswith("m/") and ".." not in entry.key.split("/") for entry in entries)
 
 
 MAPS = b"""<E xmlns="http://www.perkinelmer.com/PEHH/HarmonyV6"><Plates><Plate><Name>P</Name><PlateRows>8</PlateRows><PlateColumns>12</PlateColumns>

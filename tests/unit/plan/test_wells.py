@@ -19,9 +19,11 @@ from cellcount_core.domain.plates import (
     numbered_well,
     parse_well,
 )
+from cellcount_core.output.planfile import plate_shapes
 from cellcount_core.plan.facts import Facts
 from cellcount_core.plan.findings import Findings
 from cellcount_core.plan.wells import name_wells
+from tests.unit.plan.listings import plan_of, store_of
 
 STATED = PlateFacts(folder="m", plate="p", source="m/p.mrf", rows=8, columns=12)
 
@@ -114,6 +116,11 @@ def test_positions_and_expected_fields_of_numbered_wells_are_named_too() -> None
 def test_a_plate_renamed_by_its_metadata_keeps_its_numbers() -> None:
     facts = Facts({"Plate 1": STATED}, {("p", "m"): "Plate 1"})
     assert name_wells(facts, found(2), None).wells == {("p", "m"): {"W00002": "A02"}}
+
+
+def test_the_shape_reaches_the_plan_from_which_plates_are_drawn() -> None:
+    with plan_of(store_of(["q/A01.png"]), RunConfig(plate_format=96)) as plan:
+        assert plate_shapes(plan.path) == {"q": (8, 12)}
 
 
 def test_no_other_number_of_wells_is_a_format() -> None:

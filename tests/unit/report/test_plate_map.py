@@ -21,6 +21,7 @@ from cellcount_core.report.platelayout import (
     WellState,
     further_results,
     plate_map,
+    shape_notes,
 )
 from cellcount_core.report.platemap import plate_map_png
 
@@ -181,9 +182,13 @@ def test_a_plate_is_drawn_in_the_shape_that_its_metadata_states_unless_a_well_li
         ({"other": (8, 12)}, (3, 4)),
         ({plate: (2, 3)}, (3, 4)),
     ):
-        (panel,) = plate_map(wells, RUN, shapes=shapes).panels
+        found = plate_map(wells, RUN, shapes=shapes)
+        (panel,) = found.panels
         assert isinstance(panel, PlateGrid)
         assert (panel.rows, panel.columns) == drawn
+        told = shape_notes(found)
+        assert bool(told) == (drawn != (8, 12))
+        assert all("drawn as 12 wells" in note and "--plate-format" in note for note in told)
 
 
 def test_every_further_result_can_have_a_map_of_its_own() -> None:
