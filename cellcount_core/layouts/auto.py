@@ -113,6 +113,12 @@ def proposed(keys: Iterable[str]) -> Proposal:
             _settings(layouts[name][0]),
             f"{_shown(seen.metadata[name])} {_is(seen.metadata[name])} there, and no image is",
         )
+    if seen.images and len(with_metadata) == 1 and layouts[with_metadata[0]][0].traits.told_by_table:
+        [name] = with_metadata
+        return Proposal(
+            _settings(layouts[name][0]),
+            f"{_shown(seen.metadata[name])} {_is(seen.metadata[name])} there, which says what each of {_many(seen.images, 'image file')} is",
+        )
     return _plain(seen)
 
 

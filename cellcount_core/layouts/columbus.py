@@ -22,12 +22,16 @@ from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.base import (
     Entry,
+    Ignored,
     Layout,
     LayoutKind,
     LayoutSettings,
+    Sidecar,
     Table,
     Traits,
     file_name,
+    ignored_name,
+    is_hidden,
     parent,
 )
 from cellcount_core.layouts.harmony import Index
@@ -51,9 +55,15 @@ class Columbus(Layout):
 
     root: str
 
-    def parse(self, key: str) -> None:
-        """None for every key: the index says what a file is."""
-        return
+    def parse(self, key: str) -> Sidecar | Ignored | None:
+        """The index, or None for an image: the index says what it is."""
+        if file_name(key).lower() == NAME and not is_hidden(key):
+            return Sidecar(parent(key), file_name(key), _MOST_BYTES)
+        return ignored_name(key)
+
+    def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
+        """What each index states."""
+        return tuple(_read(key, body)[0] for key, body in sorted(sidecars.items()))
 
     @property
     def table(self) -> Table:
@@ -69,7 +79,7 @@ class Columbus(Layout):
             raise ConfigFault(
                 f"{store.url}: has no ImageIndex.ColumbusIDX.xml, in which an export of Columbus says what its files are"
             )
-        read = [_read(key, store) for key in keys]
+        read = [_read_from(store, key) for key in keys]
         names = Counter(plate.name or self.root for plate, _ in read)
         for facts, images in read:
             name = facts.name or self.root
@@ -114,18 +124,23 @@ class _Images:
         self.found.append(_Image(key, page, where, values.get("ChannelID", ""), plane))
 
 
-def _read(key: str, store: Store) -> tuple[PlateFacts, list[_Image]]:
-    """What an index states, and its images. Raises ConfigFault if it cannot be read."""
+def _read(key: str, body: bytes) -> tuple[PlateFacts, list[_Image]]:
+    """What an index states, and its images. Raises Unreadable if it is none."""
+    images = _Images(key)
+    index = Index(key, images.add)
+    read_xml(key, body, index.start, index.end)
+    return index.facts(), images.found
+
+
+def _read_from(store: Store, key: str) -> tuple[PlateFacts, list[_Image]]:
+    """What an index of the input states, and its images. Raises ConfigFault if it cannot be read."""
     size = store.size_of(key)
     if size is not None and size > _MOST_BYTES:
         raise ConfigFault(
             f"{key}: has {size:,} bytes, more than the {_MOST_BYTES:,} up to which an index is read"
         )
-    images = _Images(key)
-    index = Index(key, images.add)
     try:
-        read_xml(key, store.get(key), index.start, index.end)
-        return index.facts(), images.found
+        return _read(key, store.get(key))
     except (Absent, Denied, Unreadable) as fault:
         raise ConfigFault(str(fault)) from None
 
@@ -134,4 +149,4 @@ def _build(_: ColumbusSettings, root: str) -> Columbus:
     return Columbus(root)
 
 
-KIND = LayoutKind("columbus", ColumbusSettings, _build, Traits(told_by_table=True))
+KIND = LayoutKind("columbus", ColumbusSettings, _build, Traits(told_by_table=True, has_sidecars=True))

@@ -435,6 +435,13 @@ EXAMPLES: Mapping[str, Example] = {
                 ("gone.tif", 0, 2, 3, 2, 1), wells=("001002", "002003", "002001"),
             )
         },
+        facts=(
+            PlateFacts(
+                folder="m", plate="", source="m/ImageIndex.ColumbusIDX.xml", name="Plate 6", rows=2, columns=3, channels=(("1", "ch 1"), ("2", "ch 2")),
+                um_per_px=0.65, image_shape=(48, 64), timepoints=1, planes=1,
+                positions={place: Position(100.0, -200.0) for place in (("A02", 1), ("A02", 2), ("B03", 1), ("B03", 2))},
+            ),
+        ),
         missing=(("B03", 2), ("B01", 1), ("B01", 2)),
     ),
     "ome-zarr": Example(

@@ -160,8 +160,10 @@ def test_metadata_is_read_into_facts_of_the_plate_in_its_folder(name: str) -> No
     for facts in found:
         sidecar, image = layout(name).parse(facts.source), layout(name).parse(next(iter(example.fields)))
         assert isinstance(sidecar, Sidecar)
-        assert isinstance(image, Parsed)
-        assert sidecar.folder == facts.folder == image.folder
+        assert sidecar.folder == facts.folder
+        # A table may say of files what their names do not.
+        assert layout(name).table is not None or isinstance(image, Parsed)
+        assert not isinstance(image, Parsed) or image.folder == facts.folder
 
 
 @DESCRIBED
