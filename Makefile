@@ -17,11 +17,11 @@ help:
 demo: env
 	$(BIN)/cellcount demo demo
 
-# Both at once: tests that must be alone of their kind (Ray, S3, killed processes), one after the other; all others on what those leave
-# of the cores, and on all cores once those are done.
+# Tests that may not disturb their own kind run one after the other: those that start Ray in one process, those of S3 and of killed
+# processes in another. All others run at the same time on what those leave of the cores, and on all cores once those are done.
 test: dev-env
 	@nice $(BIN)/python -m pytest tests -m "not alone" $(SPREAD) > .tests-of-parts.log 2>&1 & parts=$$!; \
-	$(BIN)/python -m pytest tests -m alone; runs=$$?; \
+	$(BIN)/python -m pytest tests -m alone -n 2 --dist loadgroup; runs=$$?; \
 	wait $$parts; failed=$$?; cat .tests-of-parts.log; rm .tests-of-parts.log; \
 	test $$runs -eq 0 && test $$failed -eq 0
 

@@ -7,11 +7,16 @@ import gc
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.s3_server import s3_server
+
+if TYPE_CHECKING:
+    from cellcount_core.runners.ray_cluster import Resources
 
 __all__ = ["s3_server"]
 
@@ -44,12 +49,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole runs are `alone` unless they are marked `beside`."""
+    """Tests of whole runs are `alone` unless they are marked `beside`; of those, tests that start Ray are a row of their own."""
     for item in items:
         if any(folder in item.path.parents for folder in _ALONE) and not item.get_closest_marker("beside"):
             item.add_marker("alone")
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else "alone"))
 
 
 def pytest_collection_finish() -> None:
     """The garbage collector looks less often through all that was imported: that took a tenth of the time of tests."""
     gc.set_threshold(10_000, 10, 10)
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[Resources]:
+    """Ray, started once for all tests of a module: runs find themselves connected to it and leave it as it is."""
+    from cellcount_core.config import ExecutionConfig
+    from cellcount_core.runners.ray_cluster import connected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        with connected(ExecutionConfig()) as resources:
+            yield resources

@@ -21,6 +21,8 @@ from cellcount_core.stores.local import open_local
 from tests.e2e.ray_head import RayHead, ray_head
 from tests.plates import write_plate
 
+pytestmark = pytest.mark.ray
+
 LONGEST_S = 600.0
 _LINE = re.compile(r"^ray_(cellcount_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 

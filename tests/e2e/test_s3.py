@@ -99,6 +99,7 @@ def test_the_tables_on_s3_are_those_of_local_disk(serial: str, reference: Tables
     assert verify(store_at(serial, server)).proven
 
 
+@pytest.mark.ray
 def test_through_ray_the_tables_are_the_same_and_no_secret_is_anywhere(
     plate: Plate, reference: Tables, server: S3Server
 ) -> None:

@@ -18,6 +18,8 @@ import pytest
 from tests.e2e.ray_head import RayHead, free_port, ray_head
 from tests.plates import write_plate
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 
 CLIENT = """

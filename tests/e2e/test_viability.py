@@ -56,6 +56,7 @@ def test_cells_per_ml_are_those_of_the_chamber(judged: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.ray
 def test_ray_gives_the_same_tables_and_a_run_that_lost_a_part_goes_on(
     stained: Path, judged: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,8 @@ from tests.s3_jobs import Tables, tables, upload
 from tests.s3_proxy import Instead, Interfere, Request, S3Proxy, s3_proxy
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 BUCKET = "drills-cluster"
 LONGEST_STOP_S = 300.0

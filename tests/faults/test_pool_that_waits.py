@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,7 +19,7 @@ from cellcount_core.stores.open import open_store
 from tests.jobs import count, job
 from tests.plates import write_plate
 
-EXECUTION = ExecutionConfig()
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +33,11 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     return make_context(run, job(plate.folder, folder / "out").run, places, readers=1)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Resources]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        with connected(EXECUTION) as resources:
-            yield resources
-
-
 def test_a_worker_for_which_there_is_no_room_is_spoken_of_and_the_others_count(
-    context: RunContext, cluster: Resources
+    context: RunContext, ray_here: Resources
 ) -> None:
     said: list[str] = []
-    more_than_half = cluster.cpus / 2 + 0.5 if cluster.cpus > 1 else 0.6
+    more_than_half = ray_here.cpus / 2 + 0.5 if ray_here.cpus > 1 else 0.6
     sizing = Sizing(actors=2, cpus=float(int(more_than_half + 0.5)), gpus=0.0, threads=1, memory_bytes=None)
     pool = RayPool(context, sizing, in_flight=1, warn=said.append, patience_s=0.5)
     ended: list[EndedAttempt] = []
@@ -63,14 +54,14 @@ def test_a_worker_for_which_there_is_no_room_is_spoken_of_and_the_others_count(
         pool.close()
     assert isinstance(ended[0].end, Receipt)
     assert (
-        f"of 2 workers have not started yet; each asks for {sizing.cpus:g} CPU (the cluster has {cluster.cpus:g} CPU, free"
+        f"of 2 workers have not started yet; each asks for {sizing.cpus:g} CPU (the cluster has {ray_here.cpus:g} CPU, free"
         in said[-1]
     )
 
 
-def test_a_ray_that_is_connected_already_is_used_and_left(cluster: Resources) -> None:
+def test_a_ray_that_is_connected_already_is_used_and_left(ray_here: Resources) -> None:
     import ray
 
-    with connected(EXECUTION) as inner:
-        assert inner == cluster
+    with connected(ExecutionConfig()) as inner:
+        assert inner == ray_here
     assert ray.is_initialized()

@@ -34,7 +34,7 @@ def unbroken(plate: Plate, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     return tables(output)
 
 
-@pytest.mark.parametrize("runner", ["serial", "ray"])
+@pytest.mark.parametrize("runner", ["serial", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_terminated_run_ends_as_an_interrupted_one_says_what_it_keeps_and_goes_on(
     plate: Plate, unbroken: Tables, tmp_path: Path, runner: str
 ) -> None:

@@ -379,6 +379,7 @@ def test_an_input_whose_listing_lags_when_a_run_goes_on_is_refused_until_it_is_w
     assert redone <= 4
 
 
+@pytest.mark.ray
 def test_on_ray_a_bad_day_and_credentials_that_expire_change_nothing(
     unbroken: Tables, proxy: S3Proxy, server: S3Server
 ) -> None:

@@ -22,7 +22,7 @@ from tests.jobs import count
 from tests.plates import Plate, write_plate
 from tests.s3_jobs import tables
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 TIME_LIMIT_S = 600
 

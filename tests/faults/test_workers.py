@@ -23,6 +23,8 @@ from tests.s3_jobs import Tables, tables, upload
 from tests.s3_proxy import Instead, Request, s3_proxy
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.ray
+
 INPUT = "s3://faults-workers/plate"
 KILLS, HANGS = ("A01", 1), ("A01", 2)
 SHARDS = "execution.shard_fields=3"

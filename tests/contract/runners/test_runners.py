@@ -20,12 +20,6 @@ from tests.faults.drivers import LONGEST_S
 from tests.jobs import count, digest, rows
 from tests.plates import Plate, write_plate
 
-RUNNERS = {
-    "serial": {"runner": "serial", "threads": 1},
-    "ray, one actor": {"runner": "ray", "actors": 1},
-    "ray, two actors": {"runner": "ray", "actors": 2},
-}
-
 
 @pytest.fixture(scope="module")
 def plate(tmp_path_factory: pytest.TempPathFactory) -> Plate:
@@ -47,14 +41,27 @@ def reference(plate: Plate, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return digest(output)
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("shard_fields", [1, 5, 64])
-def test_tables_are_byte_equal_for_every_runner_and_shard_size(
-    plate: Plate, reference: dict[str, str], tmp_path: Path, runner: str, shard_fields: int
+def test_tables_are_byte_equal_for_every_shard_size(
+    plate: Plate, reference: dict[str, str], tmp_path: Path, shard_fields: int
 ) -> None:
-    if runner != "serial" and shard_fields == 1:
-        pytest.skip("a Ray start-up each: one-field shards are covered by the serial runner")
-    execution = {**RUNNERS[runner], "shard_fields": shard_fields}
+    execution = {"runner": "serial", "threads": 1, "shard_fields": shard_fields}
+    count(plate.folder, tmp_path / "out", run={"channels": {"nuclei": "w1"}}, execution=execution)
+    assert digest(tmp_path / "out") == reference
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("shard_fields", [1, 5, 64])
+def test_tables_on_ray_are_byte_equal_for_every_number_of_workers_and_shard_size(
+    plate: Plate,
+    reference: dict[str, str],
+    ray_here: object,
+    tmp_path: Path,
+    shard_fields: int,
+    actors: int,
+) -> None:
+    execution = {"runner": "ray", "actors": actors, "shard_fields": shard_fields}
     count(plate.folder, tmp_path / "out", run={"channels": {"nuclei": "w1"}}, execution=execution)
     assert digest(tmp_path / "out") == reference
 
@@ -132,6 +139,7 @@ def test_a_killed_driver_goes_on_where_it_stopped(
     assert result.progress.statuses.total() == 24 - len(before)
 
 
+@pytest.mark.ray
 def test_a_killed_actor_costs_nothing_but_time(
     plate: Plate, reference: dict[str, str], tmp_path: Path
 ) -> None:

@@ -168,8 +168,9 @@ class TaskContract:
                     == summary[column.name]
                 )
 
+    @pytest.mark.ray
     def test_ray_gives_the_same_tables(
-        self, package: Package, plate: Path, counted: Path, tmp_path: Path
+        self, package: Package, plate: Path, counted: Path, tmp_path: Path, ray_here: object
     ) -> None:
         ray = ("--runner", "ray", "--set", "execution.actors=2")
         assert main(self.command(package, plate, tmp_path / "out", *ray)) == ExitCode.OK
