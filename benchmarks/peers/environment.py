@@ -47,8 +47,8 @@ def python_with(name: str, requirements: Sequence[str], cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     try:
         for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", *requirements],
+            [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+            [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *requirements],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.CalledProcessError as error:

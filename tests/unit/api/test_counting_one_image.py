@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@cache
 def images() -> dict[str, NDArray[np.generic]]:
     """Images that go different ways: plain, of another size, empty, upside down, padded, in colours, of floats."""
     rng = np.random.default_rng(3)

@@ -73,6 +73,7 @@ def test_every_suite_measures_a_folder_that_knows_nothing_but_images_and_labels(
     assert [row["true"] for row in stored(out, "made-up")["combinations"]]
 
 
+@pytest.mark.slow
 def test_bars_are_asked_of_shipped_packages_and_of_others_on_request(
     own_package: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ def planned(folder: Path, size: int | None = None) -> PlannedField:
     return PlannedField(FieldKey("plate", "A01", 1, 1), (source,))
 
 
+@pytest.mark.slow
 def test_of_a_large_file_only_the_counted_pages_are_read(large: Path) -> None:
     counting = store(large)
     run = RunConfig(channels={"nuclei": "GFP"}, z="first")

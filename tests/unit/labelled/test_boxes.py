@@ -520,6 +520,7 @@ def test_images_of_one_name_are_written_as_coco_alone(tmp_path: Path) -> None:
         list(write_boxes("coc", twins, CLASSES))
 
 
+@pytest.mark.slow
 @needs_data("bccd_blood")
 def test_the_faults_of_the_blood_smears_are_found_exactly() -> None:
     """As its README counts them: 2 boxes without area, 7 near duplicates, nothing else that a program can see."""

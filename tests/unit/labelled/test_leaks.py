@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from cellcount_core.cli.main import main
 from cellcount_core.domain.errors import ExitCode
-from cellcount_core.labelled.leaks import Pair, across, find_pairs, found_groups, look_at
+from cellcount_core.labelled.leaks import ImageLook, Pair, across, find_pairs, found_groups, look_at
 from tests.shapes import shape_image
 
 
+@cache
 def scene(seed: int, side: int = 200) -> NDArray[np.uint16]:
     """A field of cells of many sizes and levels, with texture."""
     rng = np.random.default_rng(seed)
@@ -28,9 +30,16 @@ def scene(seed: int, side: int = 200) -> NDArray[np.uint16]:
     return np.clip(300 + 5000 * image, 0, 65535).astype(np.uint16)
 
 
+@cache
+def others() -> list[ImageLook]:
+    """Six scenes that nothing else shows."""
+    return [look_at(f"other {seed}", [scene(seed)]) for seed in range(100, 106)]
+
+
 def pairs(*images: NDArray[np.uint16]) -> list[Pair]:
-    others = [scene(seed) for seed in range(100, 106)]
-    return find_pairs([look_at(f"{number:02d}", [image]) for number, image in enumerate([*images, *others])])
+    return find_pairs(
+        [*(look_at(f"{number:02d}", [image]) for number, image in enumerate(images)), *others()]
+    )
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -196,6 +196,7 @@ def test_the_table_of_the_human_protein_atlas_has_no_fault() -> None:
     assert sum("Nucleoplasm" in row.patterns for row in rows) == 12885
 
 
+@pytest.mark.slow
 @needs_data("hpa")
 def test_real_images_are_read_as_they_are() -> None:
     folder, names = hpa(), pattern_names("structures")

@@ -157,6 +157,7 @@ def test_an_error_of_the_backend_that_is_not_about_memory_is_raised_as_it_is(
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+@pytest.mark.slow
 def test_tensorflow_is_imported_without_its_own_lines_and_its_errors_are_kept() -> None:
     code = "from cellcount_core.models.engines.keras import import_tensorflow; import_tensorflow(); import sys; print('said', file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -100,6 +100,7 @@ def _churned(word: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
 def test_the_memory_of_freed_arrays_is_not_asked_for_anew() -> None:
     [faults_as_it_is] = _churned("leave")

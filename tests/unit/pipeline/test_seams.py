@@ -115,6 +115,7 @@ def test_tiles_and_blocks_give_the_objects_of_the_uncut_field(
     same_objects(whole, count_array(field, tile=96, whole_limit=65_536, block=256))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(often(12)))
 def test_the_trained_network_gives_the_same_objects_tiled(seed: int) -> None:
     if "nuclei" not in PACKAGES:

@@ -98,6 +98,7 @@ def test_long_nuclei_are_not_told_by_their_width() -> None:
         assert 20 / 1.25 <= found <= 20 * 1.25, (ratio, found)
 
 
+@pytest.mark.slow
 def test_small_and_giant_objects_are_each_counted_once_and_the_row_says_so() -> None:
     counts = {"40 of 20 px and 8 of 80": 48, "40 of 20 px and 8 of 60": 48, "60 of 20 px and 6 of 120": 66}
     counts |= {

@@ -8,6 +8,8 @@ import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pytest
+
 from cellcount_core.cli.progress import Quiet
 from cellcount_core.domain.errors import Reason
 from cellcount_core.domain.fields import Commit, Receipt, Shard
@@ -48,6 +50,7 @@ def test_receipts_and_deaths_are_written_as_they_were(tmp_path: Path) -> None:
 SHARDS = 200
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_shard_is_small(tmp_path: Path) -> None:
     stages = {
         stage: 0.123456789 + number for number, stage in enumerate(("read", "decode", "prepare", "infer"))

@@ -39,6 +39,7 @@ def test_what_chance_reaches_is_judged_by_groups_and_not_by_images() -> None:
     assert distinguishable(by_image).startswith("told apart")
 
 
+@pytest.mark.slow
 def test_classes_that_do_not_differ_are_called_so_about_as_often_as_is_said() -> None:
     rng = np.random.default_rng(0)
     found = [

@@ -88,7 +88,8 @@ def test_two_devices_learn_what_one_does(backend: str) -> None:
         pytest.skip(f"{backend} is not installed")
     # Without batch statistics, which each device takes of its own part, and Dice, which is no mean over a batch.
     tree = {
-        "name": "tiny", "data": {"path": "unused"}, "network": {**NETWORK, "batch_norm": False},
+        "name": "tiny", "data": {"path": "unused"},
+        "network": {"outputs": 3, "stem": 2, "filters": [4], "skip": "add", "up": "project"},
         "maps": ["foreground", "distance", "size"], "steps": 3, "batch": 4, "crop_px": 32,
         "loss": {"dice": 0, "distance": 0, "size": 0}, "work_dir": "unused", "package_dir": "unused",
     }  # fmt: skip

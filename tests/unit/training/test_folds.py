@@ -25,7 +25,7 @@ from cellcount_core.training.folds import (
     write_folds,
 )
 from cellcount_core.training.learning import hold_out
-from tests.unit.training.tiny import compact, write_archive
+from tests.unit.training.tiny import compact, smallest, write_archive
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,13 @@ def test_every_fold_has_folders_of_its_own_and_its_part_of_the_data(tmp_path: Pa
 
 def recipe(folder: Path) -> Path:
     write_archive(folder / "X_and_y.npz", count=6)
-    tree = compact(folder, steps=2, checkpoint_every=1, validate_every=0).model_dump(
-        mode="json", exclude_unset=True
-    )
+    tree = smallest(folder).model_dump(mode="json", exclude_unset=True)
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
     return folder / "c.yaml"
 
 
 @pytest.mark.slow
-def test_folds_are_trained_apart_and_those_that_ended_are_kept(
+def test_folds_are_trained_apart_and_those_that_ended_are_kept_and_not_given_back_for_other_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
@@ -141,6 +139,17 @@ def test_folds_are_trained_apart_and_those_that_ended_are_kept(
     assert sorted(name for fold in data["folds"] for name in fold["images"]) == [f"{n:06d}" for n in range(6)]
     assert {"f1_50", "count_mae", "count_bias"} <= set(data["mean"])
 
+    write_archive(tmp_path / "X_and_y.npz", count=6, erased=3)
+    assert main(command) == 3
+    assert "fold 1: ConfigFault" in (told := capsys.readouterr().out)
+    assert "fold 2: ConfigFault" in told
+    assert "trained on other data" in told
+    (tmp_path / "work-fold1" / "checkpoint.npz").unlink()
+    assert main(command) == 3
+    assert "fold 1: done" in (told := capsys.readouterr().out)
+    assert "fold 2: ConfigFault" in told
+    assert (tmp_path / "package-fold1" / "package.json").stat().st_mtime_ns > kept
+
 
 def test_folds_of_one_group_are_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", str(recipe(tmp_path)), "--folds", "groups", "--runner", "serial"]
@@ -149,23 +158,6 @@ def test_folds_of_one_group_are_refused_in_words(tmp_path: Path, capsys: pytest.
     assert (
         "its images are one group ('000000'), so no part of them can be held out" in capsys.readouterr().err
     )
-
-
-@pytest.mark.slow
-def test_folds_of_data_that_has_changed_are_not_given_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
-    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
-    command = ["train", str(recipe(tmp_path)), "--folds", "2", "--runner", "serial"]
-    assert main(command) == 0
-    write_archive(tmp_path / "X_and_y.npz", count=6, erased=3)
-    assert main(command) == 3
-    assert "fold 1: ConfigFault" in (told := capsys.readouterr().out)
-    assert "trained on other data" in told
-    for fold in (1, 2):
-        (tmp_path / f"work-fold{fold}" / "checkpoint.npz").unlink()
-    assert main(command) == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from cellcount_core.training.seeds import (
     write_seeds,
 )
 from cellcount_core.training.spread import Spread, headline_of
-from tests.unit.training.tiny import compact, write_archive
+from tests.unit.training.tiny import compact, smallest, write_archive
 
 
 def results() -> list[SeedResult]:
@@ -102,9 +102,7 @@ def test_seeds_are_trained_apart_and_one_that_fails_loses_none(
     pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
     write_archive(tmp_path / "X_and_y.npz")
     monkeypatch.setenv("CELLS_FOR_SEEDS", str(tmp_path))
-    tree = compact(tmp_path, steps=2, checkpoint_every=1, validate_every=0).model_dump(
-        mode="json", exclude_unset=True
-    )
+    tree = smallest(tmp_path).model_dump(mode="json", exclude_unset=True)
     tree["data"]["path"] = "${CELLS_FOR_SEEDS}/X_and_y.npz"
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
     (tmp_path / "package-seed1").mkdir()

@@ -12,7 +12,7 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.engines import check_golden, load_engine
 from cellcount_core.models.package import load_package
 from cellcount_core.training.config import TrainConfig
-from tests.unit.training.tiny import quiet, seed_recipe, write_archive
+from tests.unit.training.tiny import quiet, seed_recipe, smallest, write_archive
 
 pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
 pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
@@ -163,22 +163,13 @@ def test_changed_data_is_said_and_a_checkpoint_that_does_not_know_its_data_is_ta
         checkpoint.write_bytes(before)
 
 
-def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(
-    tmp_path: Path, finished: TrainConfig
-) -> None:
+def test_a_run_that_holds_its_rate_goes_on_where_it_is_made_longer(tmp_path: Path) -> None:
     from cellcount_core.training.start import load_lesson
     from cellcount_core.training.trainer import train_network
 
-    holding = finished.optimiser.model_copy(update={"schedule": "trapezoid", "warmup_steps": 2})
-    config = finished.model_copy(
-        update={
-            "work_dir": str(tmp_path),
-            "optimiser": holding,
-            "steps": 10,
-            "checkpoint_every": 5,
-            "validate_every": 0,
-        }
-    )
+    write_archive(tmp_path / "X_and_y.npz")
+    holding = {"learning_rate": 0.01, "ema": 0.9, "schedule": "trapezoid", "warmup_steps": 2}
+    config = smallest(tmp_path, optimiser=holding, steps=10, checkpoint_every=5)
     images, lines = load_lesson(config), list[str]()
     train_network(config.model_copy(update={"steps": 5}), images, report=quiet)
     train_network(config, images, report=lines.append)

@@ -48,5 +48,12 @@ def compact(folder: Path, **changes: object) -> InstancesConfig:
     return InstancesConfig.model_validate({**tree, **changes})
 
 
+def smallest(folder: Path, **changes: object) -> InstancesConfig:
+    """Two steps of a network of one level, which learns nothing: for what happens around a training."""
+    network = {"outputs": 2, "stem": 2, "filters": [4], "skip": "add", "up": "project"}
+    few: dict[str, object] = {"network": network, "steps": 2, "checkpoint_every": 1, "validate_every": 0}
+    return compact(folder, **{**few, **changes})
+
+
 def quiet(line: str) -> None:
     assert line

@@ -72,6 +72,7 @@ def test_every_object_has_a_box_a_class_and_a_score(package: Package) -> None:
     assert (inside > 1500).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [256, 333])
 def test_blocks_give_the_boxes_of_the_whole_field(package: Package, side: int) -> None:
     discs = grid_of_discs((700, 820), SMALL, 40, seed=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -217,6 +218,16 @@ class TestTrained:
         assert costs["focal"][0] < 0.01 * costs["cross_entropy"][0]
         assert costs["focal"][1] > 0.85 * costs["cross_entropy"][1]
 
+    @pytest.fixture
+    @classmethod
+    def untraced(cls) -> Iterator[None]:
+        """Functions of TensorFlow run line by line: to make a graph of a backbone takes a minute, two steps of it take seconds."""
+        tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is not installed (extra: train)")
+        tensorflow.config.run_functions_eagerly(True)
+        yield
+        tensorflow.config.run_functions_eagerly(False)
+
+    @pytest.mark.usefixtures("untraced")
     def test_a_backbone_runs_by_keras_and_says_where_its_weights_are_not(self, tmp_path: Path) -> None:
         from cellcount_core.training.trainer import train
 
