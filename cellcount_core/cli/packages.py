@@ -267,12 +267,13 @@ def check_class_data(data: Path, groups: Path | None, write_groups: Path | None)
     different groups."""
     from cellcount_core.labelled import class_folders, leaks
     from cellcount_core.labelled.image import channels_of
+    from cellcount_core.labelled.whole import unreadable
 
     found = class_folders.list_class_folders(data, groups=groups)
     for line in found.lines():
         print(line)
     roles = channels_of(found.entries[0].files)
-    faults = class_folders.unreadable(found.entries, roles)
+    faults = unreadable(found.entries, roles)
     for fault in faults.values():
         print(f"cannot be read: {fault}")
     entries = [entry for entry in found.entries if entry.id not in faults]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,23 @@ def columns_of(header: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([header], delimiter=delimiter_of(header)), [])]
 
 
+class TableRow(dict[str, str]):
+    """A row of a table: its cells by column, with "" for those that are empty or not there.
+
+    `number` is its place in the file as spreadsheets count rows: the header is 1, and empty rows count too.
+    """
+
+    def __init__(self, cells: Mapping[str, str], number: int) -> None:
+        super().__init__(cells)
+        self.number = number
+
+
 @dataclass(frozen=True, slots=True)
 class DelimitedTable:
-    """A table with a header: the names of its columns, and its rows by column, with "" for cells that are empty or not there."""
+    """A table with a header: the names of its columns, and its rows."""
 
     columns: tuple[str, ...]
-    rows: tuple[dict[str, str], ...]
+    rows: tuple[TableRow, ...]
 
 
 def read_table(path: Path) -> DelimitedTable:
@@ -50,11 +61,12 @@ def read_table(path: Path) -> DelimitedTable:
         columns = [name.strip() for name in next(reader, [])]
         refuse_twins(columns, str(path))
         rows = []
-        for cells in reader:
+        for number, cells in enumerate(reader, 2):
             if any(cell.strip() for cell in cells):
                 _refuse_surplus(cells, columns, f"{path}: line {reader.line_num}")
                 padded = [*cells, *[""] * (len(columns) - len(cells))]
-                rows.append({name: cell for name, cell in zip(columns, padded, strict=False) if name})
+                named = {name: cell for name, cell in zip(columns, padded, strict=False) if name}
+                rows.append(TableRow(named, number))
     except csv.Error as error:
         raise ConfigFault(f"{path}: not a CSV table: {error}") from error
     return DelimitedTable(tuple(name for name in columns if name), tuple(rows))

@@ -18,9 +18,11 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.evaluation.evaluate import Diameter, count_image, counting_of, in_turn, score_found
 from cellcount_core.evaluation.figures import Interval, grouped, groupings, measure, plain_figure
 from cellcount_core.images.imagefile import Plane
+from cellcount_core.labelled.box_faults import BoxFault
 from cellcount_core.labelled.boxes import AS_USUAL, BoxReading
 from cellcount_core.labelled.dataset import Listing, choose, list_images
 from cellcount_core.labelled.image import ImageEntry, Pictured
+from cellcount_core.labelled.whole import WholeEntry, in_words, unreadable
 from cellcount_core.models.engines import check_golden, load_engine, resolve_engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.context import prepare_process
@@ -77,7 +79,29 @@ def list_data(
     entries = choose(listing, chosen, modality)
     if limit is not None and limit < len(entries):
         entries = [entries[at * len(entries) // limit] for at in range(limit)]
-    return Data(str(path), listing.kind, chosen, tuple(modality), tuple(entries), listing.left_out)
+    entries, broken = _without_unreadable(entries, path, package.input.channels, reading)
+    return Data(
+        str(path), listing.kind, chosen, tuple(modality), tuple(entries), (*listing.left_out, *broken)
+    )
+
+
+def _without_unreadable(
+    entries: list[ImageEntry[Pictured]], path: Path, roles: Sequence[str], reading: BoxReading
+) -> tuple[list[ImageEntry[Pictured]], tuple[str, ...]]:
+    """The images that can be decoded, as far as they are read one by one when they are looked at, and in words which were left out.
+
+    Raises ConfigFault naming all that cannot be, unless `reading` leaves out what is faulty.
+    """
+    faults = unreadable([entry for entry in entries if isinstance(entry, WholeEntry)], roles)
+    if not faults:
+        return entries, ()
+    told = in_words(faults.values())
+    if reading.policy[BoxFault.NO_IMAGE] != "skip":
+        raise ConfigFault(f"{path}: {told}. Remove or mend them, or leave them out (--skip-faulty)")
+    left = [entry for entry in entries if not (isinstance(entry, WholeEntry) and entry.id in faults)]
+    if not left:
+        raise ConfigFault(f"{path}: no image is left: {told}")
+    return left, (f"left out: {told}",)
 
 
 def _default_split(listing: Listing[Pictured]) -> str:

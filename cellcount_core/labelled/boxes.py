@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
+from cellcount_core.domain.delimited import TableRow
 from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ConfigFault, FieldFault, likely, nearest
 from cellcount_core.images.decode import open_image
@@ -34,7 +35,7 @@ from cellcount_core.labelled.box_faults import (
 from cellcount_core.labelled.box_formats import SPLITS, BoxFiles, BoxSheet, Broken, DrawnBox
 from cellcount_core.labelled.box_voc import Counting, has_voc, read_voc
 from cellcount_core.labelled.box_yolo import has_yolo, read_yolo
-from cellcount_core.labelled.folders import TableRow, read_rows
+from cellcount_core.labelled.folders import read_rows
 from cellcount_core.labelled.image import of_roles, read_pixels
 from cellcount_core.tasks.boxes.score import box_iou
 from cellcount_core.tasks.task import Truth
@@ -408,7 +409,9 @@ def _with_table(
             f"{', '.join(sorted(names)[:3])}{', …' if len(names) > 3 else ''}"
         )
     for entry in entries:
-        row = known.get(entry.file.name) or known.get(entry.id) or known.get(entry.file.stem) or {}
+        row = (
+            known.get(entry.file.name) or known.get(entry.id) or known.get(entry.file.stem) or TableRow({}, 0)
+        )
         yield replace(
             entry,
             split=row.get("split") or entry.split,

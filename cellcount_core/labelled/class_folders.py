@@ -160,15 +160,15 @@ def _grouped(path: Path, table: Path, entries: Sequence[WholeEntry]) -> list[Who
         )
     known = {entry.id: entry for entry in entries}
     group: dict[str, str] = {}
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         name = Path(row["file"]).as_posix()
         if name in group:
-            raise ConfigFault(f"{table}: row {number}: {name!r} is in the table twice")
+            raise ConfigFault(f"{table}: row {row.number}: {name!r} is in the table twice")
         if name not in known and not (path / name).exists():
-            raise ConfigFault(f"{table}: row {number}: {name!r} is not there{_meant(name, list(known))}")
+            raise ConfigFault(f"{table}: row {row.number}: {name!r} is not there{_meant(name, list(known))}")
         if name in known and row.get(CLASS) and row[CLASS] != known[name].values[CLASS]:
             raise ConfigFault(
-                f"{table}: row {number}: {name!r} is of class {row[CLASS]!r} here and lies in the folder {known[name].values[CLASS]!r}: one "
+                f"{table}: row {row.number}: {name!r} is of class {row[CLASS]!r} here and lies in the folder {known[name].values[CLASS]!r}: one "
                 "and the same expected"
             )
         group[name] = row[column]
@@ -187,20 +187,3 @@ def _meant(name: str, known: Sequence[str]) -> str:
     if ends:
         return f": the path from the data's folder on expected, {' or '.join(map(repr, ends[:_NAMED]))}"
     return nearest(name, known)
-
-
-def unreadable(entries: Sequence[WholeEntry], roles: Sequence[str]) -> dict[str, str]:
-    """Decode every image once: what is wrong with those that cannot be, or have other channels than `roles`, by their ids."""
-    faults = {}
-    for entry in entries:
-        try:
-            entry.load(roles).bit_max  # noqa: B018
-        except ConfigFault as fault:
-            faults[entry.id] = str(fault)
-    return faults
-
-
-def in_words(faults: Sequence[str]) -> str:
-    """The faults of images in one sentence, the first five by themselves."""
-    more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-    return f"{len(faults)} image{'s' if len(faults) != 1 else ''} cannot be read: {'; '.join(faults[:_NAMED])}{more}"

@@ -24,7 +24,7 @@ from cellcount_core.labelled.folders import (
     split_folders,
 )
 from cellcount_core.labelled.image import Image_co, ImageEntry, LabelledEntry, LabelledImage, Pictured
-from cellcount_core.labelled.patterns import PatternFault, ToldFault, list_patterns, skipping
+from cellcount_core.labelled.patterns import PatternFault, PatternReading, ToldFault, list_patterns, skipping
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.tasks.task import TruthKind
 
@@ -139,7 +139,7 @@ def _patterned(
 ) -> Listing[WholeImage]:
     faulty = reading.policy[BoxFault.NO_IMAGE] == "skip"
     policy = skipping(list(PatternFault) if faulty else ())
-    data = list_patterns(path, roles, names, table=reading.table, policy=policy)
+    data = list_patterns(path, roles, names, PatternReading(reading.table, policy))
     left_out = _left_out(data.report.faults)
     if left_out:
         left_out = (f"{data.report.images:,} of {data.report.rows:,} rows of {data.path} are left", *left_out)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellcount_core.domain.delimited import read_table, refuse_twins
+from cellcount_core.domain.delimited import TableRow, read_table, refuse_twins
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
@@ -135,9 +135,6 @@ def _images(folder: Path, roles: Sequence[str]) -> Mapping[str, Files]:
     return {stem: {role: found[role][stem] for role in roles} for stem in found[roles[0]]}
 
 
-TableRow = dict[str, str]
-
-
 def list_table(path: Path, roles: Sequence[str] = ()) -> list[LabelledEntry]:
     """List the images of a table with the columns image and label and, optionally, id, split, modality and group.
 
@@ -167,7 +164,11 @@ def _read_parquet(path: Path) -> list[TableRow]:
         raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:
         raise ConfigFault(f"{path}: not a Parquet table: {error}") from error
-    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+    # As if there was a header above them, since tables are often written from spreadsheets.
+    return [
+        TableRow({key: "" if value is None else str(value) for key, value in row.items()}, number)
+        for number, row in enumerate(rows, 2)
+    ]
 
 
 def entries_of_rows(
@@ -181,10 +182,10 @@ def entries_of_rows(
     for column in needed:
         if column not in rows[0]:
             raise ConfigFault(f"{path}: no column {column!r}{nearest(column, rows[0])}")
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         lacking = [column for column in (*files.values(), "label") if not row[column]]
         if lacking:
-            raise ConfigFault(f"{path}: row {number} has no {lacking[0]}")
+            raise ConfigFault(f"{path}: row {row.number} has no {lacking[0]}")
     return [
         file_entry(
             row.get("id") or _stem(row, files),
@@ -259,10 +260,10 @@ def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> lis
     for column in columns:
         if column not in rows[0]:
             raise ConfigFault(f"{table}: no column {column!r}{nearest(column, rows[0])}")
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         lacking = [column for column in (*files.values(), *columns) if not row[column]]
         if lacking:
-            raise ConfigFault(f"{table}: row {number} has no {lacking[0]}")
+            raise ConfigFault(f"{table}: row {row.number} has no {lacking[0]}")
     return [
         TabledEntry(
             row.get("id") or _stem(row, files),

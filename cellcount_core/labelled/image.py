@@ -334,10 +334,15 @@ def _selected(channels: tuple[str, ...], roles: Sequence[str]) -> tuple[Selectio
     return tuple(Selection(name, name) for name in channels)
 
 
+class UnequalChannels(ConfigFault):
+    """The channels of an image differ in size."""
+
+
 def read_files(files: Files, roles: Sequence[str]) -> Pixels:
     """Read the channels of an image from its file, or each from a file of its own. Pixel size and bits are those of the first.
 
-    Raises ConfigFault naming the file that cannot be read, has several channels where one is expected, or another size than the first.
+    Raises ConfigFault naming the file that cannot be read or has several channels where one is expected, UnequalChannels one that has another
+    size than the first.
     """
     if isinstance(files, Path):
         return read_pixels(files, roles)
@@ -346,7 +351,7 @@ def read_files(files: Files, roles: Sequence[str]) -> Pixels:
     first, *others = planes
     for role in others:
         if planes[role].shape != planes[first].shape:
-            raise ConfigFault(
+            raise UnequalChannels(
                 f"{files[role]}: {planes[role].shape} px (height, width), {files[first].name} {planes[first].shape}: the channels of "
                 "an image must have one size"
             )

@@ -12,17 +12,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
-from cellcount_core.domain.delimited import columns_of
+from cellcount_core.domain.delimited import TableRow, columns_of
 from cellcount_core.domain.errors import ConfigFault, likely, matching, nearest
-from cellcount_core.labelled.folders import IMAGES, SPLITS, TableRow, read_rows
-from cellcount_core.labelled.image import IMAGE_SUFFIXES, Files
-from cellcount_core.labelled.whole import WholeEntry
+from cellcount_core.labelled.folders import IMAGES, SPLITS, read_rows
+from cellcount_core.labelled.image import IMAGE_SUFFIXES, Files, UnequalChannels
+from cellcount_core.labelled.whole import WholeEntry, unreadable
 from cellcount_core.tasks.patterns.score import COLUMN, SEPARATOR
 
 ID, TARGET, NONE = "Id", "Target", "none"
@@ -49,6 +49,8 @@ class PatternFault(StrEnum):
     NO_IMAGE = "no_image"
     NO_CHANNEL = "no_channel"
     TWO_FILES = "two_files"
+    UNEQUAL_CHANNELS = "unequal_channels"
+    UNREADABLE = "unreadable"
     NO_ROW = "no_row"
 
     @property
@@ -67,6 +69,8 @@ _TOLD: Mapping[PatternFault, str] = {
     PatternFault.NO_IMAGE: "an Id without an image",
     PatternFault.NO_CHANNEL: "an image without one of its channels",
     PatternFault.TWO_FILES: "an image with several files of one channel",
+    PatternFault.UNEQUAL_CHANNELS: "an image whose channels differ in size",
+    PatternFault.UNREADABLE: "an image that cannot be read",
     PatternFault.NO_ROW: "an image without a row",
 }
 
@@ -121,6 +125,24 @@ class PatternData:
     names: tuple[str, ...]
     entries: tuple[WholeEntry, ...]
     report: PatternReport
+
+
+@dataclass(frozen=True, slots=True)
+class PatternReading:
+    """How a data set of patterns is read.
+
+    `table` is where its table lies; None looks for it beside the images. `policy` leaves out what has some kinds of fault, which are otherwise
+    refused. `splits` are those that are asked for; with them, a row of another one that is not usual either (`SPLITS`) is a fault, and so is a
+    row without one beside rows with one. `images` are "listed" alone, or "decoded" once too, which tells those that cannot be.
+    """
+
+    table: Path | None = None
+    policy: Mapping[PatternFault, Action] = field(default_factory=dict)
+    splits: Sequence[str] = ()
+    images: Literal["listed", "decoded"] = "listed"
+
+
+AS_USUAL = PatternReading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,22 +237,14 @@ def read_annotations(
 
 
 def list_patterns(
-    path: Path,
-    roles: Sequence[str],
-    names: Sequence[str],
-    *,
-    table: Path | None = None,
-    policy: Mapping[PatternFault, Action] | None = None,
-    splits: Sequence[str] = (),
+    path: Path, roles: Sequence[str], names: Sequence[str], reading: PatternReading = AS_USUAL
 ) -> PatternData:
     """List and check the images of a data set of patterns; `roles` are the channels that are wanted.
 
     `path` is the folder of the images, or the table; the other one is looked for beside it (images in the same folder or in `images/`),
-    unless `table` names the table. `names` are the patterns in the order of their numbers. `policy` leaves out what has some kinds
-    of fault, which are otherwise refused. `splits` are those that are asked for; with them, a row of another one that is not usual either
-    (`SPLITS`) is a fault, and so is a row without one beside rows with one. Raises ConfigFault with the report of all faults.
+    unless `reading` names the table. `names` are the patterns in the order of their numbers. Raises ConfigFault with the report of all faults.
     """
-    data = check_patterns(path, roles, names, table=table, policy=policy, splits=splits)
+    data = check_patterns(path, roles, names, reading)
     _refuse(data.report)
     if not data.entries:
         raise ConfigFault("\n".join([f"{data.path}: no image with patterns in it", *data.report.lines()]))
@@ -238,43 +252,69 @@ def list_patterns(
 
 
 def check_patterns(
-    path: Path,
-    roles: Sequence[str],
-    names: Sequence[str],
-    *,
-    table: Path | None = None,
-    policy: Mapping[PatternFault, Action] | None = None,
-    splits: Sequence[str] = (),
+    path: Path, roles: Sequence[str], names: Sequence[str], reading: PatternReading = AS_USUAL
 ) -> PatternData:
     """As `list_patterns`, but faults are only told in the report; what is faulty is then left out."""
-    where, folders = _places(path, table)
-    faults = _Faults(policy or {})
-    rows = _annotations(where, names, splits, faults)
-    files = _files(folders, {row.id for row in rows} | _all_ids(where), roles, faults)
-    entries = []
+    where, folders = _places(path, reading.table)
+    faults = _Faults(reading.policy)
+    rows = _annotations(where, names, reading.splits, faults)
+    ids = {row.id for row in rows} | _all_ids(where)
+    files = _files(folders, ids, roles, faults)
+    entries, missing = [], 0
     for row in rows:
         own = files.get(row.id, {})
         tell = partial(faults.tell, where=f"{where}: {row.id}")
         lacking = [role for role in roles if role not in own] if "" not in own else []
         twice = _twice(own, roles)
         if not own:
-            what = f"no {row.id}_{roles[0] if roles else '<channel>'}.png or {row.id}.png in {folders[0]}"
-            tell(PatternFault.NO_IMAGE, what=what)
+            what = f"no {row.id}_{roles[0] if roles else '<channel>'}.png or {row.id}.png in {' or '.join(map(str, folders))}"
+            # Of many, only the first are told one by one.
+            missing += 1
+            hint = _meant(row.id, folders, roles) if missing <= _SHOWN else ""
+            tell(PatternFault.NO_IMAGE, what=what + hint)
         elif twice:
             tell(PatternFault.TWO_FILES, what=f"{' and '.join(map(str, twice))}; one of them expected")
         elif lacking:
             there = ", ".join(sorted(each.name for some in own.values() for each in some))
-            tell(PatternFault.NO_CHANNEL, what=f"no {', '.join(lacking)}; there is {there}")
+            taken = [f"{row.id}_{role}" for role in lacking if f"{row.id}_{role}" in ids]
+            told = f"; the file of {taken[0]!r} is taken for the image of that {ID}" if taken else ""
+            tell(PatternFault.NO_CHANNEL, what=f"no {', '.join(lacking)}; there is {there}{told}")
         else:
             image: Files = own[""][0] if "" in own else {role: own[role][0] for role in roles}
             values = {COLUMN: SEPARATOR.join(row.patterns)}
             entries.append(WholeEntry(row.id, image, values, row.split, row.modality, row.group))
+    if reading.images == "decoded":
+        broken = unreadable(entries, roles)
+        for name, fault in broken.items():
+            unequal = isinstance(fault, UnequalChannels)
+            kind = PatternFault.UNEQUAL_CHANNELS if unequal else PatternFault.UNREADABLE
+            faults.tell(kind, f"{where}: {name}", str(fault))
+        entries = [entry for entry in entries if entry.id not in broken]
     return PatternData(
         where,
         tuple(names),
         tuple(entries),
         _report(where, names, len(_rows(where)), [patterns_of(one.values) for one in entries], faults),
     )
+
+
+def _meant(name: str, folders: Sequence[Path], roles: Sequence[str]) -> str:
+    """What may have been meant by the Id of an image that is not there, or why it is not found, in words; "" if nothing comes to mind."""
+    path = PurePath(name.replace("\\", "/"))
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        prefix, _, ending = path.stem.rpartition("_")
+        stem = prefix if prefix and matching(ending, roles) else path.stem
+        return f"; an {ID} has neither ending nor channel: {stem!r}"
+    if len(path.parts) > 1:
+        return f"; folders within it are not looked into: put the images there and call it {path.name!r}"
+    stems = {
+        prefix if prefix and matching(ending, roles) else each.stem
+        for folder in folders
+        for each in folder.iterdir()
+        if each.suffix.lower() in IMAGE_SUFFIXES
+        for prefix, _, ending in [each.stem.rpartition("_")]
+    }
+    return likely(name, sorted(stems))
 
 
 def _refuse(report: PatternReport) -> None:
@@ -357,18 +397,18 @@ def _annotations(
     """The rows without faults; `splits` () are any. Raises ConfigFault if the file is no table of patterns at all."""
     rows = _rows(table)
     lines: dict[str, list[int]] = {}
-    for number, row in enumerate(rows, start=2):
-        lines.setdefault(row[ID].strip(), []).append(number)
+    for row in rows:
+        lines.setdefault(row[ID].strip(), []).append(row.number)
     split_named = bool(splits) and any(row.get("split", "").strip() for row in rows)
     found = []
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         name = row[ID].strip()
-        where = f"{table}: row {number}" + (f" ({name})" if name else "")
+        where = f"{table}: row {row.number}" + (f" ({name})" if name else "")
         if not name:
             faults.tell(PatternFault.NO_ID, where, f"{TARGET} {row[TARGET]!r} of no image")
             continue
         if len(lines[name]) > 1:
-            if lines[name][0] == number:
+            if lines[name][0] == row.number:
                 told = " and ".join(map(str, lines[name]))
                 faults.tell(PatternFault.DUPLICATE_ID, f"{table}: {name}", f"rows {told}")
             continue

@@ -6,7 +6,7 @@ A data set of them may be larger than memory. What is decoded is kept where it i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,8 @@ from cellcount_core.images.imagefile import Plane
 from cellcount_core.labelled.image import Files, first_file, of_roles, read_files
 from cellcount_core.pipeline.pixels import Pixels
 from cellcount_core.tasks.task import Truth
+
+_NAMED = 5
 
 _IN_HAND = 16
 """Decoded images that are remembered: those whose planes, pixel size and depth are asked for one after the other."""
@@ -104,3 +106,23 @@ class WholeEntry:
     def of_group(self, group: str) -> WholeEntry:
         """The same image in another group."""
         return replace(self, group=group)
+
+
+def unreadable(entries: Sequence[WholeEntry], roles: Sequence[str]) -> dict[str, ConfigFault]:
+    """Decode every image once: the fault of each that cannot be, or has other channels than `roles`, by its id."""
+    faults = {}
+    for entry in entries:
+        try:
+            entry.load(roles).bit_max  # noqa: B018
+        except ConfigFault as fault:
+            faults[entry.id] = fault
+    return faults
+
+
+def in_words(faults: Iterable[ConfigFault]) -> str:
+    """The faults of images in one sentence, the first five by themselves."""
+    told = list(map(str, faults))
+    more = f"; and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
+    return (
+        f"{len(told)} image{'s' if len(told) != 1 else ''} cannot be read: {'; '.join(told[:_NAMED])}{more}"
+    )

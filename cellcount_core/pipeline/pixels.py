@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,7 +129,7 @@ def load_pixels(
                 code: None for code in codes if given is None or not code.startswith(_OF_CALIBRATION)
             }
     assert first is not None
-    _check_sizes(planes, planned)
+    _check_sizes(planes, planned, wanted)
     um_per_px, said = _calibration(calibrations, given)
     unnamed = first.luminance and not any(source.channel for source in planned.sources)
     return Pixels(
@@ -252,11 +253,15 @@ def _joined(planes: Sequence[tuple[_Inside, int]], selection: Selection, mode: Z
     )
 
 
-def _check_sizes(planes: Mapping[str, Plane], planned: PlannedField) -> None:
+def _check_sizes(planes: Mapping[str, Plane], planned: PlannedField, wanted: Sequence[Selection]) -> None:
+    """Raises FieldFault WRONG_SHAPE, naming the file of a channel that has another size than most of them, or than the first."""
     shapes = {name: plane.shape for name, plane in planes.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{name}: {shape[1]} x {shape[0]}" for name, shape in shapes.items())
-        raise FieldFault(Reason.WRONG_SHAPE, f"channels differ in size ({sizes})", planned.sources[0].key)
+        [(usual, _)] = Counter(shapes.values()).most_common(1)
+        odd = next(selection for selection in wanted if shapes.get(selection.name, usual) != usual)
+        key = _sources_of(planned, odd)[0].key
+        raise FieldFault(Reason.WRONG_SHAPE, f"channels differ in size ({sizes})", key)
 
 
 def _calibration(found: Sequence[float], override: float | None) -> tuple[float | None, list[str]]:

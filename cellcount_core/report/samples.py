@@ -146,7 +146,8 @@ def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
             )
     found: list[MapRow] = []
     seen: dict[tuple[str, str], int] = {}
-    for line, row in enumerate(table.rows, 2):
+    for row in table.rows:
+        line = row.number
         cells = {name: value.strip() for name, value in row.items()}
         well, plate = canonical_well(cells.get("well", "")), cells.get("plate", "")
         if not well:

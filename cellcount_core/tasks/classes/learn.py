@@ -17,11 +17,11 @@ from scipy import optimize
 from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.domain.settings import expanded
 from cellcount_core.evaluation.evaluate import in_turn, package_scorer
-from cellcount_core.labelled.class_folders import in_words, list_class_folders, unreadable
+from cellcount_core.labelled.class_folders import list_class_folders
 from cellcount_core.labelled.dataset import Listing
 from cellcount_core.labelled.folders import list_truths
 from cellcount_core.labelled.leaks import Pair, across, kinds, pairs_of
-from cellcount_core.labelled.whole import WholeEntry, WholeImage
+from cellcount_core.labelled.whole import WholeEntry, WholeImage, in_words, unreadable
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
 from cellcount_core.pipeline.maps import levels
@@ -167,7 +167,7 @@ def listed_images(config: ClassesConfig, report: Say) -> tuple[Path, list[WholeE
     faults = unreadable(entries, roles)
     if faults and not data.skip_unreadable:
         raise ConfigFault(
-            f"{path}: {in_words(list(faults.values()))}. Remove or mend them, or set data.skip_unreadable=true"
+            f"{path}: {in_words(faults.values())}. Remove or mend them, or set data.skip_unreadable=true"
         )
     for fault in faults.values():
         report(f"left out: {fault}")

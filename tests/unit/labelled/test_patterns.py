@@ -12,6 +12,7 @@ import tifffile
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.patterns import (
     PatternFault,
+    PatternReading,
     check_patterns,
     list_patterns,
     pattern_names,
@@ -108,17 +109,66 @@ def test_a_channel_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "b: no green; there is b_red.png" in told(folder)
 
 
+def test_images_that_cannot_be_read_or_whose_channels_differ_in_size_are_told_all_at_once(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of(tmp_path, "Id,Target\na,0\nb,1\nc,2\nd,7\n", ("a", "b", "c", "d"))
+    cv2.imwrite(str(folder / "a_green.png"), np.zeros((8, 9), np.uint8))
+    (folder / "c_red.png").write_bytes((folder / "c_red.png").read_bytes()[:40])
+    with pytest.raises(ConfigFault) as raised:
+        list_patterns(folder, ROLES, NAMES, PatternReading(images="decoded"))
+    words = str(raised.value)
+    assert "1 x unequal_channels: an image whose channels differ in size -> refused" in words
+    assert f"a: {folder / 'a_green.png'}: (8, 9) px (height, width), a_red.png (8, 8)" in words
+    assert "1 x unreadable: an image that cannot be read -> refused" in words
+    assert f"c: {folder / 'c_red.png'}" in words
+    assert "1 x unknown_pattern" in words
+    policy = skipping(["unequal_channels", "unreadable", "unknown_pattern"])
+    left = list_patterns(folder, ROLES, NAMES, PatternReading(policy=policy, images="decoded"))
+    assert [entry.id for entry in left.entries] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.png", "; an Id has neither ending nor channel: 'a'"),
+        ("a_green.png", "; an Id has neither ending nor channel: 'a'"),
+        ("plate/a", "; folders within it are not looked into: put the images there and call it 'a'"),
+        ("Sample-01", "did you mean 'sample-01'"),
+    ],
+)
+def test_an_id_that_has_no_image_is_told_with_what_may_have_been_meant(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    folder = folder_of(tmp_path, f"Id,Target\n{name},0\nb,1\n", ("a", "b", "sample-01"))
+    (folder / "images").mkdir()
+    assert f"in {folder} or {folder / 'images'}" in told(folder)
+    assert words in told(folder)
+
+
+def test_an_id_that_ends_like_a_channel_of_another_is_told(tmp_path: Path) -> None:
+    assert "a: no red; there is a_green.png; the file of 'a_red' is taken for the image of that Id" in told(
+        folder_of(tmp_path, "Id,Target\na,0\na_red,1\nb,1\n")
+    )
+
+
+def test_rows_are_numbered_as_spreadsheets_do_empty_ones_too(tmp_path: Path) -> None:
+    assert "row 5 (b): Target '9' has '9'" in told(folder_of(tmp_path, "Id,Target\na,0\n\n,\nb,9\n"))
+
+
 def test_a_split_that_is_no_part_is_told(tmp_path: Path) -> None:
     folder = folder_of(
         tmp_path, "Id,Target,split\na,0,trian\nb,1,val\nc,1,test\nd,1,\n", ("a", "b", "c", "d")
     )
     with pytest.raises(ConfigFault) as raised:
-        list_patterns(folder, ROLES, NAMES, splits=("train", "val"))
+        list_patterns(folder, ROLES, NAMES, PatternReading(splits=("train", "val")))
     words = str(raised.value)
     assert "row 2 (a): split 'trian'; 'train' or 'val' expected; did you mean 'train'?" in words
     assert "row 5 (d): split ''; 'train' or 'val' expected" in words
     assert "2 x unknown_split: a split that is no part of the data" in words
-    left = list_patterns(folder, ROLES, NAMES, splits=("train", "val"), policy=skipping(["unknown_split"]))
+    left = list_patterns(
+        folder, ROLES, NAMES, PatternReading(None, skipping(["unknown_split"]), ("train", "val"))
+    )
     assert [entry.id for entry in left.entries] == ["b", "c"]
     assert len(list_patterns(folder, ROLES, NAMES).entries) == 4
 
@@ -161,7 +211,7 @@ def test_all_faults_come_in_one_report_and_what_is_faulty_can_be_left_out(tmp_pa
     for line in ("1 x unknown_pattern", "1 x no_image", "1 x no_target", "1 x no_row"):
         assert line in words
     everything = skipping([kind.value for kind in PatternFault])
-    data = list_patterns(folder, ROLES, NAMES, policy=everything)
+    data = list_patterns(folder, ROLES, NAMES, PatternReading(policy=everything))
     assert [entry.id for entry in data.entries] == ["a"]
     assert "1 x no_row: an image without a row -> left out" in data.report.lines()
     with pytest.raises(ConfigFault, match="no kind 'no_img'; did you mean 'no_image'"):
@@ -203,14 +253,14 @@ def test_real_images_are_read_as_they_are() -> None:
     policy = skipping(["no_image", "no_channel"])
     four = ("red", "green", "blue", "yellow")
     data = list_patterns(
-        folder / "train_complete_512", four, names, table=folder / "train.csv", policy=policy
+        folder / "train_complete_512", four, names, PatternReading(folder / "train.csv", policy)
     )
     [entry] = data.entries
     image = entry.load(four)
     assert patterns_of(entry.values) == ("Nuclear bodies",)
     assert [plane.shape for plane in image.planes.values()] == [(512, 512)] * 4
     single = check_patterns(
-        folder / "train_sample_256", four, names, table=folder / "train.csv", policy=policy
+        folder / "train_sample_256", four, names, PatternReading(folder / "train.csv", policy)
     )
     assert single.entries == ()
     assert sum(fault.kind is PatternFault.NO_CHANNEL for fault in single.report.faults) == 38

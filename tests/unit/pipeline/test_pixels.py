@@ -132,6 +132,19 @@ def test_a_first_plane_that_is_nowhere_is_missing_and_not_left_to_another_row() 
     assert refused(alone, DAPI).reason is Reason.TRUNCATED
 
 
+def test_of_channels_that_differ_in_size_the_file_of_the_odd_one_is_named() -> None:
+    names = ("blue", "green", "red")
+    for odd in names:
+        config = RunConfig()
+        bodies = {f"{name}.tif": tiff(noise(8, 9 if name == odd else 8)) for name in names}
+        files = {key: LoadedFile(key, body, len(body), config.max_pixels) for key, body in bodies.items()}
+        sources = tuple(Source(name, 0, f"{name}.tif") for name in names)
+        planned = PlannedField(FieldKey("P", "A01", 1, 1), sources)
+        with pytest.raises(FieldFault) as caught:
+            load_pixels(planned, files, tuple(Selection(name, name) for name in names), (), config)
+        assert (caught.value.reason, caught.value.key) == (Reason.WRONG_SHAPE, f"{odd}.tif")
+
+
 def test_several_images_in_a_file_are_never_counted_as_one() -> None:
     fault = refused({"a.npy": npy(noise(9, 20, 30))})
     assert (fault.reason, "9 images" in fault.detail) == (Reason.WRONG_SHAPE, True)
