@@ -54,7 +54,8 @@ def say(line: str) -> None:
 
 def statistics(table: Path, names: str, folds: int) -> int:
     """Print how the patterns of a table are spread over stratified folds. Returns 1 if one of 50 images or more is off by over a tenth."""
-    known = pattern_names(names)
+    beside = table.parent / NAMES
+    known = pattern_names(names or (str(beside) if beside.is_file() else STRUCTURES))
     rows = read_annotations(table, known)
     shown = np.array([[name in row.patterns for name in known] for row in rows])
     fold = stratified_folds(shown, [row.group or row.id for row in rows], folds)
@@ -355,7 +356,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("statistics")
     one.add_argument("table", type=Path)
-    one.add_argument("--names", default=STRUCTURES)
+    one.add_argument(
+        "--names", default="", help=f"default: {NAMES} beside the table if it is there, else {STRUCTURES}"
+    )
     one.add_argument("--folds", type=int, default=5)
     one = commands.add_parser("make")
     one.add_argument("folder", type=Path)
@@ -405,7 +408,7 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.command == "statistics":
         return statistics(asked.table, asked.names, asked.folds)
     if asked.command == "make":
-        scene = replace(WEAK if asked.weak else STRONG, side_px=asked.side)
+        scene = replace(WEAK if asked.weak else STRONG, side_px=asked.side).of_images(asked.images)
         print(write_patterns(asked.folder, asked.images, scene, asked.seed))
         return 0
     if asked.command == "thresholds":

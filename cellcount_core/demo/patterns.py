@@ -8,7 +8,7 @@ rare, and a pattern is found more often where the one before it in the list is.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -48,6 +48,12 @@ class PatternScene:
     amplitude: tuple[float, float] = (70.0, 150.0)
     side_px: int = 48
 
+    def of_images(self, images: int) -> PatternScene:
+        """The same with a rarest pattern that is not more common among few images than among 4,000: one in 200 shows it, two at least do."""
+        return replace(self, rarest=min(self.rarest, max(_FEWEST, images // _RAREST_OF)))
+
+
+_FEWEST, _RAREST_OF = 2, 200
 
 STRONG = PatternScene(copies=(3, 4))
 """Every pattern that is there can be seen."""

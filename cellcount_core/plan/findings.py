@@ -151,7 +151,8 @@ def refuse_unparsed(found: Findings) -> None:
     if unread := found.unparsed - found.not_text:
         examples = [key for key in found.unparsed_examples if key not in found.not_text_examples]
         told.append(
-            f"the layout cannot read {_names(unread, examples)}. Choose another layout (flat reads any name)"
+            f"the layout cannot read {_names(unread, examples)}. Choose another layout (flat reads any name, "
+            "but no channel from it; pattern reads what a regular expression says)"
         )
     if found.not_text:
         is_none = "is not UTF-8 text" if found.not_text == 1 else "are not UTF-8 text"

@@ -68,13 +68,14 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
             f"{output.url}: no {WELLS_KEY} yet; finish the run with the same command first"
         ) from None
     # Matplotlib, which the plate map alone is drawn with, takes long to load.
-    from cellcount_core.report.platelayout import further_results, plate_map, shape_notes
+    from cellcount_core.report.platelayout import drawn_results, plate_map, shape_notes
     from cellcount_core.report.platemap import plate_map_png
 
     shapes = plate_shapes(load_plan(output, run))
-    first = plate_map(wells, run.schema, shapes=shapes)
+    (leading, *others), not_drawn = drawn_results(wells, run.schema, _MOST_MAPS)
+    first = plate_map(wells, run.schema, leading, shapes)
     output.put(PLATE_MAP_KEY, plate_map_png(first))
-    further = {_map_key(column): column for column in further_results(run.schema)[:_MOST_MAPS]}
+    further = {_map_key(column): column for column in others}
     for key, column in further.items():
         output.put(key, plate_map_png(plate_map(wells, run.schema, column, shapes)))
     shown = choose_fields(_fields(output), run.schema, number)
@@ -82,7 +83,12 @@ def draw_pictures(output: Store, options: StorageOptions, number: int) -> Pictur
     output.put(OVERLAYS_KEY, contact_sheet(tiles, title="what was counted", legend=legend))
     for key, body in files.items():
         output.put(key, body)
-    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further), shape_notes(first))
+    notes = [*shape_notes(first)]
+    if not_drawn:
+        notes.append(
+            f"{not_drawn} further results have no plate map: those with the largest values do; {WELLS_KEY} has all"
+        )
+    return Pictures(PLATE_MAP_KEY, OVERLAYS_KEY, tuple(files), tuple(further), tuple(notes))
 
 
 def _fields(output: Store) -> pa.Table:

@@ -195,6 +195,33 @@ def further_results(schema: Schema) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(found) if name != first)
 
 
+def drawn_results(wells: pa.Table, schema: Schema, most: int) -> tuple[tuple[str, ...], int]:
+    """The columns of a wells table that maps are drawn of, and how many more results of the task there are.
+
+    The first is that of the map without a name of its own; where images are told classes, the share of the class that most of them have. Of more
+    than `most` others, those of the largest values are drawn.
+    """
+    first, further = _first_result(schema), list(further_results(schema))
+    leading = schema.field(schema.results[0]) if schema.results else None
+    if leading is not None and leading.merge is Merge.NAMES:
+        shares = [f"{name}_share" for name in element_names(leading.name, schema.classes)]
+        first = max(shares, key=lambda name: _mean(wells, name))
+        further.remove(first)
+    kinds = {
+        name: next((at for at, each in enumerate(schema.results) if name.startswith(each)), len(further))
+        for name in further
+    }
+    if len(further) > most:
+        further.sort(key=lambda name: (kinds[name], -_mean(wells, name)))
+    return (first, *further[:most]), max(0, len(further) - most)
+
+
+def _mean(wells: pa.Table, column: str) -> float:
+    """The mean of a column over wells; 0 where nothing is known."""
+    values = [float(value) for value in wells.column(column).to_pylist() if value is not None]
+    return sum(values) / len(values) if values else 0.0
+
+
 def _label(table: pa.Schema, schema: Schema, column: str) -> str:
     """In words, what the colours of a plate map stand for."""
     objects = schema.object_name.lower() or "objects"
@@ -208,5 +235,11 @@ def _label(table: pa.Schema, schema: Schema, column: str) -> str:
             }
             if column in words:
                 return f"{what} {words[column]}"
+        if one.merge is Merge.NAMES:
+            of = f" (one of {len(schema.classes)} {one.name})" if one.kind is Kind.STRINGS else ""
+            for name, element in zip(schema.classes, element_names(one.name, schema.classes), strict=True):
+                words = {element: f"images: {name}{of}", f"{element}_share": f"share of images: {name}{of}"}
+                if column in words:
+                    return words[column]
     unit = (table.field(column).metadata or {}).get(b"unit", b"").decode()
     return f"{column} ({unit})" if unit not in {"", "1"} else column

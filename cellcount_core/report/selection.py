@@ -96,7 +96,7 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     numbers = [column for column in results if column.kind in (Kind.INT, Kind.FLOAT)]
     ranked = next((column for column in numbers if column.kind is Kind.INT), next(iter(numbers), None))
     finds = ranked is not None and ranked.merge is Merge.COUNT
-    rows = _candidates(fields, results, ranked)
+    rows = _candidates(fields, results, ranked, schema.classes)
     counted = sorted((row for row in rows if row.value), key=lambda row: (row.value or 0, row.key))
     if ranked is None:
         counted = [row for row in rows if row.status == Status.OK]
@@ -118,7 +118,9 @@ def choose_fields(fields: pa.Table, schema: Schema, n: int) -> list[ShownField]:
     return list(chosen.values())
 
 
-def _candidates(fields: pa.Table, results: Sequence[Column], ranked: Column | None) -> list[_Candidate]:
+def _candidates(
+    fields: pa.Table, results: Sequence[Column], ranked: Column | None, classes: Sequence[str]
+) -> list[_Candidate]:
     """All rows of the fields table, in key order."""
     wanted = [*names(KEY), STATUS.name, REASON.name, SOURCE.name, WARNINGS.name]
     found = []
@@ -130,7 +132,7 @@ def _candidates(fields: pa.Table, results: Sequence[Column], ranked: Column | No
                 key=FieldKey(row[PLATE.name], row[WELL.name], row[SITE.name], row[TIMEPOINT.name]),
                 status=row[STATUS.name],
                 value=None if ranked is None or row[ranked.name] is None else float(row[ranked.name]),
-                found=_in_words(results, answers) if counted else str(row[REASON.name]),
+                found=_in_words(results, answers, classes) if counted else str(row[REASON.name]),
                 source=tuple(row[SOURCE.name] or ()),
                 warnings=tuple(row[WARNINGS.name] or ()),
             )
@@ -138,14 +140,27 @@ def _candidates(fields: pa.Table, results: Sequence[Column], ranked: Column | No
     return sorted(found, key=lambda one: one.key)
 
 
-def _in_words(results: Sequence[Column], answers: Sequence[Value]) -> str:
-    """What was found: "12 objects", "mitotic"."""
+_SHOWN_NAMES = 3
+"""Of several classes, as many are named in a title."""
+
+
+def _in_words(results: Sequence[Column], answers: Sequence[Value], classes: Sequence[str]) -> str:
+    """What was found: "12 objects", "mitotic", "Cytosol, Nucleoli, Golgi apparatus and 2 more patterns": of several, the surest first."""
+    vectors = [value for column, value in zip(results, answers, strict=True) if column.kind is Kind.FLOATS]
+    sure = (
+        dict(zip(classes, map(str, vectors[0]), strict=False))
+        if vectors and isinstance(vectors[0], Sequence)
+        else {}
+    )
     told = []
     for column, value in zip(results, answers, strict=True):
         if column.kind is Kind.STRING and value is not None:
             told.append(str(value))
         elif column.kind is Kind.STRINGS and isinstance(value, Sequence):
-            told.append(", ".join(map(str, value)) or f"no {column.name}")
+            named = sorted(map(str, value), key=lambda name: -float(sure.get(name, "0")))
+            more = len(named) - _SHOWN_NAMES
+            rest = f" and {more} more {column.name}" if more > 0 else ""
+            told.append(f"{', '.join(named[:_SHOWN_NAMES])}{rest}" if named else f"no {column.name}")
         elif isinstance(value, int | float):
             told.append(_number(value, column) if isinstance(value, float) else _many(value, column))
     return ", ".join(told)

@@ -124,6 +124,9 @@ def progress_line(point: CurvePoint, steps: int, seconds_a_step: float) -> str:
     )
 
 
+_FEW_POINTS = 12
+
+
 def _draw(path: Path, points: list[CurvePoint], names: list[str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -134,14 +137,16 @@ def _draw(path: Path, points: list[CurvePoint], names: list[str]) -> None:
     FigureCanvasAgg(figure)
     axes: list[Axes] = list(figure.subplots(panels, 1, sharex=True))
     steps = [point.step for point in points]
+    # A line of one point is not seen.
+    mark = "o" if len(points) < _FEW_POINTS else None
     for panel, name in zip(axes, ("loss", "accuracy"), strict=False):
-        panel.plot(steps, [getattr(point, name) for point in points], label="training")
-        panel.plot(steps, [getattr(point, f"validation_{name}") for point in points], label="validation")
+        for own, label in ((name, "training"), (f"validation_{name}", "validation")):
+            panel.plot(steps, [getattr(point, own) for point in points], marker=mark, label=label)
         panel.set_ylabel(name)
     if counted:
         for name in names:
             some = [(point.step, point.whole[name]) for point in counted if name in point.whole]
-            axes[2].plot(*zip(*some, strict=True), _told(name).line, label=_told(name).label)
+            axes[2].plot(*zip(*some, strict=True), _told(name).line, marker=mark, label=_told(name).label)
         axes[2].set_ylim(-0.5, 1.02)
         axes[2].set_ylabel("whole images")
     for panel in axes:

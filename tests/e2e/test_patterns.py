@@ -19,7 +19,7 @@ from tests.patterns import pattern_package
 
 pytestmark = pytest.mark.beside
 
-NAMES = r"(?P<well>[^/]+)_(?P<channel>red|green|blue|yellow)\.png$"
+NAMES = r"(?P<well>[^/]+)_(?P<channel>red|green|blue|yellow)(?i:\.png)$"
 """The file names of the Human Protein Atlas, for `--layout pattern`: an image has the place of a well."""
 
 
@@ -112,3 +112,20 @@ def test_annotations_that_are_wrong_are_told_in_one_report(
         assert words in told
     (data / "truth.csv").write_text("Id,Target\na,2\nb,0\nd,0\n")
     assert main([*command, "--skip-faulty"]) == ExitCode.OK
+
+
+def test_images_that_cannot_be_read_are_told_before_any_is_measured_and_can_be_left_out(
+    package: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = annotated(tmp_path / "data", "Id,Target\na,0\nb,0\nc,1\n")
+    cv2.imwrite(str(data / "a_green.png"), np.zeros((9, 9), np.uint8))
+    (data / "b_blue.png").write_bytes(b"no image at all")
+    command = ["evaluate", str(package.folder), str(data), "--out", str(tmp_path / "out")]
+    assert main(command) == ExitCode.CONFIG
+    told = capsys.readouterr().err
+    assert "2 images cannot be read" in told and "--skip-faulty" in told
+    assert "a_green.png: (9, 9) px" in told and "b_blue.png" in told
+    assert main([*command, "--skip-faulty"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "left out: 2 images cannot be read" in said
+    assert ": 1 image" in said

@@ -19,6 +19,7 @@ from cellcount_core.labelled.leaks import Pair, found_groups, kinds, pairs_of
 from cellcount_core.labelled.patterns import (
     STRUCTURES,
     PatternData,
+    PatternReading,
     list_patterns,
     pattern_names,
     patterns_of,
@@ -27,7 +28,7 @@ from cellcount_core.labelled.patterns import (
 from cellcount_core.labelled.whole import WholeEntry, WholeImage
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
-from cellcount_core.tasks.patterns.fit import FEWEST_IMAGES, fit_thresholds
+from cellcount_core.tasks.patterns.fit import FEWEST_IMAGES, Thresholds, fit_thresholds
 from cellcount_core.tasks.patterns.score import FLAT, Shown, at_thresholds, flat, macro_f1, never_found
 from cellcount_core.tasks.patterns.task import PatternsSection
 from cellcount_core.tasks.task import read_section
@@ -72,14 +73,8 @@ class PatternDataConfig(DataConfig):
         table = Path(expanded(self.table, os.environ)) if self.table else None
         by_split = self.validation_split and self.fold is None
         splits = [self.split, self.fit_split, self.validation_split] if by_split else []
-        return list_patterns(
-            self.resolved(),
-            roles,
-            names,
-            table=table,
-            policy=skipping(self.skip),
-            splits=[*filter(None, splits)],
-        )
+        reading = PatternReading(table, skipping(self.skip), [*filter(None, splits)], "decoded")
+        return list_patterns(self.resolved(), roles, names, reading)
 
 
 class PatternLossConfig(Section):
@@ -209,7 +204,7 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
         how = f"split {own.split!r} trains, {own.validation_split!r} is measured"
     else:
         part[:] = _parts_of(entries, config, (1 - own.validation_share, own.validation_share)) * 2
-        how = f"{own.validation_share:.0%} of the images are measured"
+        how = f"validation_share is {own.validation_share:.0%}, as near as whole groups and a share of every pattern allow"
     if not (part == 1).any():
         rest = np.flatnonzero(part == 0)
         some = [entries[at] for at in rest]
@@ -239,6 +234,13 @@ def split_patterns(config: PatternsConfig, data: PatternData, report: Say) -> Im
         f"{data.path}: {len(train)} images train, thresholds are fitted on {len(fit)}, {len(validation)} are measured; {how}"
     )
     return Images(train, fit, fit, validation)
+
+
+def _shrunk(found: Thresholds) -> str:
+    """In words, how far thresholds were drawn towards a common one."""
+    if not found.strength:
+        return f"each by itself ({found.common:.3f} for a pattern of too few images)"
+    return f"each drawn towards one of {found.common:.3f} for all, which weighs as much as {found.strength:g} images that show its pattern"
 
 
 def with_copies(entries: Sequence[WholeEntry], config: PatternsConfig, report: Say) -> list[WholeEntry]:
@@ -350,8 +352,7 @@ class PatternLesson(WholeLesson):
         at = ", ".join(f"{macro_f1(flat(chances, each), shown):.3f} at {each:g}" for each in FLAT)
         own = macro_f1(at_thresholds(chances, found.values), shown)
         report(
-            f"thresholds fitted on {len(self.fit)} images, towards {found.common:.3f} with the weight of {found.strength:g} images: macro F1 "
-            f"{own:.3f} on these, {found.macro_f1:.3f} on those of them that were not fitted to ({at} for all patterns)"
+            f"thresholds fitted on {len(self.fit)} images, {_shrunk(found)}: macro F1 {own:.3f} on these, {found.macro_f1:.3f} on those of them that were not fitted to ({at} for all patterns)"
         )
         for line in never_found(self._config.patterns, found.values):
             report(line)

@@ -16,7 +16,7 @@ from cellcount_core.demo.patterns import (
     render_patterns,
     write_patterns,
 )
-from cellcount_core.labelled.patterns import list_patterns, pattern_names
+from cellcount_core.labelled.patterns import PatternReading, list_patterns, pattern_names
 
 
 def test_patterns_are_common_to_rare_and_are_found_together() -> None:
@@ -37,11 +37,18 @@ def test_a_pattern_on_a_channel_is_seen_there_and_one_alone_is_not() -> None:
         assert bright == {"green", *channels}
 
 
+def test_few_images_have_about_as_many_patterns_each_as_many_have() -> None:
+    few, many = (planted(images, STRONG.of_images(images), 0).sum(axis=1).mean() for images in (40, 4000))
+    assert few < 2 * many
+    assert STRONG.of_images(4000) == STRONG
+    assert planted(40, STRONG.of_images(40), 0).sum(axis=0).min() == 2
+
+
 def test_what_is_written_is_read_as_annotated_images_and_is_the_same_again(tmp_path: Path) -> None:
     table = write_patterns(tmp_path / "made", 60, seed=3)
     names = pattern_names(NAMES, table.parent)
     assert names == PATTERNS
-    data = list_patterns(table.parent, CHANNELS, names, table=table)
+    data = list_patterns(table.parent, CHANNELS, names, PatternReading(table))
     assert data.report.lines()[1:] == ["no faults"]
     again = write_patterns(tmp_path / "again", 60, seed=3)
     assert again.read_bytes() == table.read_bytes()

@@ -19,6 +19,7 @@ from cellcount_core.report.platelayout import (
     ImageBars,
     PlateGrid,
     WellState,
+    drawn_results,
     further_results,
     plate_map,
     shape_notes,
@@ -202,6 +203,22 @@ def test_every_further_result_can_have_a_map_of_its_own() -> None:
         "t", "", (), (whole, dead, one, word), results=("n", "dead", "p", "kind"), classes=("a", "b")
     )
     assert further_results(schema) == ("dead_share", "p_a", "p_b")
+
+
+def test_of_many_patterns_those_that_most_images_show_are_drawn_and_the_others_counted() -> None:
+    names = ("a", "b", "c")
+    patterns = Column("patterns", Kind.STRINGS, "", "", merge=Merge.NAMES)
+    schema = Schema("patterns", "", (), (patterns,), results=("patterns",), classes=names)
+    shares = {f"patterns_{name}_share": [share] for name, share in zip(names, (0.1, 0.9, 0.5), strict=True)}
+    counts: dict[str, list[object]] = {f"patterns_{name}": [1] for name in names}
+    keys: dict[str, list[object]] = {
+        "Metadata_Plate": ["P"], "Metadata_Well": ["A01"], "timepoint": [1], "fields_expected": [1], "fields_ok": [1],
+    }  # fmt: skip
+    told = pa.table({**keys, **counts, **shares})
+    assert drawn_results(told, schema, 1) == (("patterns_b_share", "patterns_c_share"), 1)
+    assert drawn_results(told, schema, 9)[1] == 0
+    drawn = plate_map(told, schema, "patterns_b_share")
+    assert drawn.label == "share of images: b (one of 3 patterns)"
 
 
 def test_a_counted_well_without_a_value_has_an_entry_in_the_legend() -> None:

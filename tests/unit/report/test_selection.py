@@ -6,7 +6,7 @@ import random
 
 import pyarrow as pa
 
-from cellcount_core.domain.columns import schema_3
+from cellcount_core.domain.columns import Column, Kind, Merge, Schema, schema_3
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.output.rows import FieldRow, fields_table
@@ -37,6 +37,31 @@ def table(rows: list[FieldRow]) -> pa.Table:
 
 def chosen(rows: list[FieldRow], n: int) -> dict[str, Role]:
     return {each.key.well: each.role for each in choose_fields(table(rows), SCHEMA, n)}
+
+
+def test_of_many_patterns_the_surest_are_named_and_the_others_counted() -> None:
+    names = ("a", "b", "c", "d", "e")
+    schema = Schema(
+        "patterns", "", (),
+        (Column("patterns", Kind.STRINGS, "", "", merge=Merge.NAMES), Column("probability", Kind.FLOATS, "1", "", merge=Merge.VECTOR)),
+        results=("patterns", "probability"), classes=names,
+    )  # fmt: skip
+    shown = [("A01", names), ("A02", ("b", "d")), ("A03", ())]
+    told = fields_table(
+        [
+            FieldRow(
+                FieldKey("P", well, 1, 1),
+                "max",
+                Status.OK,
+                values={"patterns": own, "probability": (0.5, 0.6, 0.9, 0.8, 0.7)},
+            )
+            for well, own in shown
+        ],
+        schema,
+        "f",
+    )
+    found = {each.key.well: each.found for each in choose_fields(told, schema, 3)}
+    assert found == {"A01": "c, d, e and 2 more patterns", "A02": "d, b", "A03": "no patterns"}
 
 
 def test_the_range_of_counts_and_what_needs_a_look_is_shown() -> None:
