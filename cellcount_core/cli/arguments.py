@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellcount_core.cli.settings import Tree, assign, build_job, read_tree, set_at
+from cellcount_core.cli.settings import Tree, assign_all, build_job, read_tree, set_at
 from cellcount_core.config import JobConfig
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.images.imagefile import COLOURS
@@ -66,8 +66,7 @@ def job_from_arguments(
     for path, value in given:
         if value is not None:
             set_at(tree, path.split("."), value)
-    for assignment in assignments or ():
-        assign(tree, assignment, JobConfig)
+    assign_all(tree, assignments or (), JobConfig)
     named: dict[str, str] = {}
     for text in channels or ():
         role, equals, name = text.partition("=")
@@ -168,9 +167,8 @@ def run_to_update(
         return ToUpdate(source, output, None)
     out = output or source
     tree: Tree = {"input": ".", "output": out, "storage": {"endpoint": endpoint, "anonymous": anonymous}}
-    for assignment in assignments or ():
-        if assignment.startswith(("storage.", "output_storage.")):
-            assign(tree, assignment, JobConfig)
+    about_storage = [one for one in assignments or () if one.startswith(("storage.", "output_storage."))]
+    assign_all(tree, about_storage, JobConfig)
     storage = build_job(tree, "cellcount count --update")
     from cellcount_core.output.runfile import RUN_KEY, read_run
     from cellcount_core.runners.places import storage_options

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cellcount_core.cli.progress import Display, open_display
-from cellcount_core.cli.settings import assign, build_job
+from cellcount_core.cli.settings import assign_all, build_job
 from cellcount_core.config import JobConfig, ViabilityConfig
 from cellcount_core.domain.doubts import by_weight
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault, Reason, Remedy, Status, nearest
@@ -368,7 +368,7 @@ def _job(
             raise ConfigFault(
                 f"--set {assignment!r}: a retry counts as the run did; only execution, storage and output_storage can be set"
             )
-        assign(tree, assignment, JobConfig)
+    assign_all(tree, assignments, JobConfig)
     # Storage settings decide how the run is found at all, so they are checked first.
     storage = build_job({**tree, "input": source or "."}, "cellcount retry")
     from cellcount_core.runners.places import storage_options

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
     from cellcount_core.evaluation.evaluate import Diameter
     from cellcount_core.evaluation.suites.run import Bars
+    from cellcount_core.labelled.boxes import BoxReading
     from cellcount_core.training.config import TrainConfig
 
 
@@ -101,6 +102,15 @@ class ToEvaluate:
     table: Path | None = None
 
 
+def reading_of(asked: ToEvaluate) -> BoxReading:
+    """How the data of an evaluation is read."""
+    from cellcount_core.labelled.box_faults import BoxFault, policy_of
+    from cellcount_core.labelled.boxes import BoxReading
+
+    policy = policy_of({}, list(BoxFault) if asked.faulty == "skip" else ())
+    return BoxReading(policy=policy, table=asked.table)
+
+
 def evaluate(asked: ToEvaluate, data: Path) -> int:
     """Evaluate a package on images of which the truth is known (`data`) and write the result. Prints a short table and the path of the
     page, or the whole result as JSON.
@@ -109,18 +119,18 @@ def evaluate(asked: ToEvaluate, data: Path) -> int:
     """
     from cellcount_core.evaluation.assess import assess, list_data
     from cellcount_core.evaluation.result import as_json, write_result
-    from cellcount_core.labelled.box_faults import BoxFault, policy_of
-    from cellcount_core.labelled.boxes import BoxReading
     from cellcount_core.models.package import find_package
 
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
     package = find_package(asked.package)
-    reading = BoxReading(
-        policy=policy_of({}, list(BoxFault) if asked.faulty == "skip" else ()), table=asked.table
-    )
     images = list_data(
-        package, data, split=asked.split, modality=asked.modality, limit=asked.limit, reading=reading
+        package,
+        data,
+        split=asked.split,
+        modality=asked.modality,
+        limit=asked.limit,
+        reading=reading_of(asked),
     )
     line = ProgressLine()
     evaluation = assess(
@@ -157,6 +167,8 @@ def evaluate_suites(
     run.refuse_idle_options(chosen, beside=beside, unlike=unlike, engine=asked.engine)
     scale = read_diameter(asked.diameter)
     _refuse_file(asked.out)
+    if data is None and (asked.faulty == "skip" or asked.table is not None):
+        raise ConfigFault("--skip-faulty and --table say how DATA is read; give DATA with them")
     packages = [find_package(name) for name in (asked.package, *beside)]
     chosen = run.judging(chosen, suites, packages)
     for left_out in sorted(set(run.SUITES) - {suite.name for suite in chosen}) if run.ALL in suites else ():
@@ -164,8 +176,17 @@ def evaluate_suites(
     images = (
         None
         if data is None
-        else list_data(packages[0], data, split=asked.split, modality=asked.modality, limit=asked.limit)
+        else list_data(
+            packages[0],
+            data,
+            split=asked.split,
+            modality=asked.modality,
+            limit=asked.limit,
+            reading=reading_of(asked),
+        )
     )
+    for line in () if images is None else images.left_out:
+        print(line, file=sys.stderr)
     told = []
     for measured in run.run_suites(
         chosen, packages, images, engine=asked.engine, threads=asked.threads, diameter=scale, unlike=unlike, limit=asked.limit,

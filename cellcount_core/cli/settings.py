@@ -114,8 +114,7 @@ def settings_of(tree: Tree, assignments: Sequence[str], model: type[Settings], o
     """Return the settings of `tree` (as read by `read_tree`) with `--set` assignments on top. Raises
     ConfigFault, which lists every fault.
     """
-    for assignment in assignments:
-        assign(tree, assignment, model)
+    assign_all(tree, assignments, model)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -129,6 +128,33 @@ def read_tree(path: Path, model: type[BaseModel]) -> Tree:
     Raises ConfigFault as `read_yaml` does, and if a variable is not set (it names every such path).
     """
     return _expanded(read_yaml(path), model, str(path))
+
+
+def assign_all(tree: Tree, assignments: Sequence[str], model: type[BaseModel]) -> None:
+    """Apply the `--set` assignments of a command line to `tree`, one after the other. Raises ConfigFault as `assign` and `refuse_twins`."""
+    refuse_twins(assignments)
+    for assignment in assignments:
+        assign(tree, assignment, model)
+
+
+def refuse_twins(assignments: Sequence[str]) -> None:
+    """Raise ConfigFault if two assignments give one key different values, or a later one replaces the section of an earlier one.
+
+    The last would count, and nobody would be told that the first did not.
+    """
+    given: list[tuple[list[str], object]] = []
+    for assignment in assignments:
+        keys, value = parsed_assignment(assignment)
+        for earlier, known in given:
+            if earlier[: len(keys)] == keys and (earlier != keys or known != value):
+                name, again = ".".join(earlier), ".".join(keys)
+                told = (
+                    f"as {known!r} and as {value!r}"
+                    if earlier == keys
+                    else f"the second time with all of {again}"
+                )
+                raise ConfigFault(f"--set {name} is given twice, {told}: give it once")
+        given.append((keys, value))
 
 
 def assign(tree: Tree, assignment: str, model: type[BaseModel]) -> None:

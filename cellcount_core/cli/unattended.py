@@ -18,6 +18,7 @@ from cellcount_core.cli.settings import (
     parsed_assignment,
     read_tree,
     read_yaml,
+    refuse_twins,
     set_at,
     settings_of,
 )
@@ -128,6 +129,7 @@ def request_of(sending: Sending) -> SubmitRequest:
     from cellcount_core.runners.submit import EXCLUDES, SubmitRequest
 
     tree = read_yaml(sending.config)
+    refuse_twins(sending.assignments)
     for assignment in sending.assignments:
         set_at(tree, *parsed_assignment(assignment))
     # Variables and ~ in paths are those of the machine that the job runs on.

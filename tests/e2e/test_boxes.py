@@ -166,6 +166,10 @@ def test_a_package_is_evaluated_on_boxes_and_faulty_ones_can_be_left_out(
     assert main(command) == ExitCode.CONFIG
     assert "5 x zero_area" in capsys.readouterr().err
     assert main([*command, "--skip-faulty"]) == ExitCode.OK
+    suite = [*command, "--suite", "accuracy"]
+    assert main(suite) == ExitCode.CONFIG
+    assert main([*suite, "--skip-faulty"]) == ExitCode.OK
+    assert "left out: 5 x zero_area" in capsys.readouterr().err
     assert cc.evaluate(package.folder, data, faulty="skip").objects == 10
     left = json.loads((out / "evaluation.json").read_text())["totals"]
     assert (left["true"], left["counted"]) == (10, 15)

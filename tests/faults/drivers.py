@@ -43,7 +43,8 @@ def arguments(
 ) -> list[str]:
     """`cellcount count` on an ImageXpress plate with the `threshold` package; what comes last of two equal settings holds."""
     at = [] if endpoint is None else ["--endpoint", endpoint]
-    assignments = [part for setting in settings for part in ("--set", setting)]
+    last = {setting.partition("=")[0]: setting for setting in settings}
+    assignments = [part for setting in last.values() for part in ("--set", setting)]
     command = ["count", str(source), str(output), "--layout", "imagexpress", "--model", "threshold"]
     return [*command, "--progress", "json", *at, *assignments]
 

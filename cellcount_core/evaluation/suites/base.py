@@ -200,7 +200,12 @@ class Suite:
         return ""
 
 
-_IN_WORDS = {TruthKind.LABELS: "label images", TruthKind.BOXES: "boxes", TruthKind.TABLE: "a table"}
+_IN_WORDS = {
+    TruthKind.LABELS: "label images",
+    TruthKind.BOXES: "boxes",
+    TruthKind.TABLE: "a table",
+    TruthKind.PATTERNS: "a table of patterns",
+}
 
 
 def labelled(entry: ImageEntry[Pictured]) -> LabelledImage:

@@ -40,6 +40,8 @@ _LEAST = 1e-6
 _COLDEST, _HOTTEST = 0.02, 50.0
 """Far beyond what is fitted: a network taught with `smoothing` 0.1 has come to 0.5 and below."""
 
+_NEAR_BOUND = 0.9
+
 _MOST_WATCHED = 200
 _MOST_MEASURED = 64
 _NAMED = 5
@@ -294,6 +296,10 @@ class ClassLesson(WholeLesson):
             else "training images, because none are set aside"
         )
         report(f"temperature {temperature:g}, fitted on {len(self.fit)} {how}")
+        if at_its_bound(temperature):
+            report(
+                "the temperature is as high as it may be: the probabilities say nothing of those images, and every class is told with about the same"
+            )
         return {"temperature": temperature}
 
     def tell(self, package: Package, engine: Engine, report: Say) -> None:
@@ -323,6 +329,11 @@ class ClassLesson(WholeLesson):
         planes = list(image.planes.values())
         dark = levels(planes, self._config.input.spec())[0].inverted
         return np.asarray(1 - view if dark else view, np.float32)
+
+
+def at_its_bound(temperature: float) -> bool:
+    """Whether a fitted temperature is as high as it may be, so that no temperature makes the probabilities right: they say nothing."""
+    return temperature > _NEAR_BOUND * _HOTTEST
 
 
 def usual_shape(images: Sequence[WholeImage]) -> list[int]:

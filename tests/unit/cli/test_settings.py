@@ -81,6 +81,25 @@ def test_an_option_given_twice_for_one_name_is_refused(options: dict[str, list[s
         task_settings(**{**left_out, **options})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("assignments", "told"),
+    [
+        (["run.z=max", "run.z=mean"], "--set run.z is given twice, as 'max' and as 'mean': give it once"),
+        (["run.model.engine=keras", "run.model={package: nuclei}"], "--set run.model.engine is given twice, the second time with all of run.model"),
+    ],
+)  # fmt: skip
+def test_a_key_set_twice_is_refused(assignments: list[str], told: str) -> None:
+    with pytest.raises(ConfigFault, match=told):
+        job_from_arguments(source="in", output="out", assignments=assignments)
+
+
+def test_a_key_of_a_section_that_was_set_and_the_same_value_again_are_not_given_twice() -> None:
+    job = job_from_arguments(
+        source="in", output="out", assignments=["run.model={package: blood}", "run.model.engine=keras", "run.z=max", "run.z=max"]
+    )  # fmt: skip
+    assert (job.run.model.package, job.run.model.engine, job.run.z) == ("blood", "keras", "max")
+
+
 def test_two_channels_for_one_role_are_refused() -> None:
     assert "'nuclei' is given twice, as w1 and as w2" in message(channels=["w1", "w2"], model="threshold")
     assert "'all' is given twice" in message(channels=["all=w1", "all=w2"], model="viability-fluorescence")

@@ -248,6 +248,15 @@ def test_what_is_left_out_of_patterns_is_told(tmp_path: Path, capsys: pytest.Cap
     assert len(stored(tmp_path / "out")["data"]["left_out"]) == 3
 
 
+def test_a_suite_that_cannot_judge_patterns_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pattern_package(tmp_path / "package")
+    told = run(tmp_path, tmp_path / "out", "--suite", "accuracy", package=str(tmp_path / "package"))
+    assert told == ExitCode.CONFIG
+    assert "task 'patterns', which is compared with a table of patterns" in capsys.readouterr().err
+
+
 def test_an_archive_is_measured_whole(tmp_path: Path) -> None:
     labels = np.stack([squares(4), squares(7), squares(0)])
     noise = np.random.default_rng(3).integers(0, 30, labels.shape)

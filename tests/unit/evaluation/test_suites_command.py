@@ -146,6 +146,7 @@ def test_strange_images_need_no_labels(data: Path, tmp_path: Path) -> None:
     [
         (("--suite", "robustnes"), "nearest"),
         (("--suite", "accuracy"), "--suite accuracy: DATA expected"),
+        (("--suite", "empty", "--skip-faulty"), "say how DATA is read; give DATA with them"),
         (("--suite", "empty", "--beside", "nuclei"), "--beside is of --suite accuracy alone"),
         (("--suite", "empty", "--unlike", "x"), "--unlike is of --suite uncertainty alone"),
         (

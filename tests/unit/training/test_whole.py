@@ -16,7 +16,7 @@ from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.package import InputSpec
 from cellcount_core.pipeline.maps import FieldVectors, levels
-from cellcount_core.tasks.classes.learn import ClassesConfig, ClassLesson, fit_temperature
+from cellcount_core.tasks.classes.learn import ClassesConfig, ClassLesson, at_its_bound, fit_temperature
 from cellcount_core.tasks.classes.task import tempered
 from cellcount_core.tasks.task import Levels
 from cellcount_core.tasks.whole import starts, tiles_of
@@ -227,6 +227,17 @@ def test_few_images_that_are_all_told_right_make_no_probability_certain(sure: fl
     chances[np.arange(40), truth] = sure
     temperature = fit_temperature(chances, truth)
     assert tempered(chances, temperature).max() == pytest.approx(41 / 44, abs=0.002)
+
+
+def test_of_a_network_whose_probabilities_say_nothing_the_temperature_is_at_its_bound() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 4000)
+    told = rng.random(4000) < 0.5
+    chances = np.stack([np.where(told, 0.01, 0.99), np.where(told, 0.99, 0.01)], axis=1)
+    assert at_its_bound(fit_temperature(chances, truth))
+    chances = np.full((4000, 2), 0.2)
+    chances[np.arange(4000), truth] = 0.8
+    assert not at_its_bound(fit_temperature(chances, truth))
 
 
 @pytest.mark.slow
