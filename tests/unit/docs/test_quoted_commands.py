@@ -36,6 +36,7 @@ def test_every_benchmark_and_every_suite_is_in_the_index_of_performance() -> Non
     text += (ROOT / "docs" / "how-to" / "train-a-model.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "engines.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "viability.md").read_text(encoding="utf-8")
+    text += (ROOT / "docs" / "explanation" / "boxes.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "patterns.md").read_text(encoding="utf-8")
     text += (ROOT / "docs" / "explanation" / "classes.md").read_text(encoding="utf-8")
     quoted = scripts_of(text)
