@@ -19,14 +19,12 @@ import numpy as np
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.images.reader import WHOLE_LIMIT, Ranged
-from cellcount_core.plan.facts import KEPT_APART, channel_names, names_in_images
+from cellcount_core.plan.facts import KEPT_APART, known_names
 from cellcount_core.plan.fields import (
     ChannelChoice,
     Names,
-    by_channel,
     expected_groups,
     select_channels,
-    unknown_channels,
 )
 from cellcount_core.plan.findings import left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.inspect import Inspected, PlateNames, plates
@@ -91,7 +89,6 @@ class Checked:
     megapixels: float = 0.0
     sampled: int = 0
     choice: ChannelChoice | None = None
-    names: dict[str, str] = field(default_factory=dict)
 
     def add(self, weight: Weight, told: Iterable[str]) -> None:
         """Note some findings of one weight."""
@@ -113,10 +110,7 @@ def checked(store: Store, seen: Inspected, roles: Sequence[str]) -> Checked:
     if not len(seen.discovery.sorter):
         told.add(Weight.STOP, [str(nothing_found(found, store.url))])
         return told
-    names = channel_names(seen.discovery.facts.plates, found.channels)
-    if unknown_channels(run, found.channels, names):
-        names = names_in_images(store, seen.discovery.rows(), run.max_pixels)
-    told.names = by_channel(names)
+    names = known_names(store, run, seen.discovery.facts.plates, found.channels, seen.discovery.rows)
     _choose_channels(told, run, roles, found.channels, names)
     told.plates = list(plates(seen))
     for plate in told.plates:

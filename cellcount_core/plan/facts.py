@@ -4,15 +4,16 @@ files."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ConfigFault, FieldFault
 from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.base import Layout
 from cellcount_core.layouts.metadata import Unreadable
-from cellcount_core.plan.fields import Names
+from cellcount_core.plan.fields import Names, unknown_channels
 from cellcount_core.plan.findings import Acquisition, Findings, SidecarFile
 from cellcount_core.plan.rows import Row
 from cellcount_core.stores.base import Absent, Denied, Store
@@ -160,6 +161,21 @@ def _shape_in(store: Store, row: Row, max_pixels: int) -> tuple[int, int] | None
         return open_image(store.get(row.key), row.key, max_pixels=max_pixels).shape
     except (FieldFault, Absent, Denied):
         return None
+
+
+def known_names(
+    store: Store,
+    run: RunConfig,
+    facts: Mapping[str, PlateFacts],
+    seen: Collection[str],
+    rows: Callable[[], Iterable[Row]],
+) -> Names:
+    """What instruments call the channels that are `seen` in file names: by metadata files and, if one is asked for that is not among those, by
+    the headers of images too."""
+    names = channel_names(facts, seen)
+    if not unknown_channels(run, seen, names):
+        return names
+    return {**names_in_images(store, rows(), run.max_pixels), **names}
 
 
 def channel_names(facts: Mapping[str, PlateFacts], seen: Collection[str]) -> Names:

@@ -36,7 +36,7 @@ from cellcount_core.output.runfile import (
 )
 from cellcount_core.plan.choose import settle
 from cellcount_core.plan.discover import Discovery, discover
-from cellcount_core.plan.facts import channel_names, names_in_images
+from cellcount_core.plan.facts import known_names
 from cellcount_core.plan.fields import (
     UNNAMED,
     ChannelChoice,
@@ -48,7 +48,6 @@ from cellcount_core.plan.fields import (
     grid_wells,
     plan_field,
     select_channels,
-    unknown_channels,
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
 from cellcount_core.plan.rows import RUN_ROWS
@@ -203,7 +202,7 @@ def survey(
             run_rows=run_rows,
             listing=settled.listing,
         )
-        names = _channel_names(store_in, run, discovery)
+        names = known_names(store_in, run, discovery.facts.plates, discovery.found.channels, discovery.rows)
         rule = _rule(run, roles, discovery, names, store_in.url)
     except BaseException:
         scratch.cleanup()
@@ -260,15 +259,6 @@ class _Order:
     find_sizes: SizeFinder
     before: bytes | None
     numbers: NumberFinder
-
-
-def _channel_names(store: Store, run: RunConfig, discovery: Discovery) -> Names:
-    """How instruments call the channels: by metadata files, and by the images' headers where one is asked for that is not among those."""
-    seen = discovery.found.channels
-    names = channel_names(discovery.facts.plates, seen)
-    if unknown_channels(run, seen, names):
-        return names_in_images(store, discovery.rows(), run.max_pixels)
-    return names
 
 
 def _rule(run: RunConfig, roles: tuple[str, ...], discovery: Discovery, names: Names, url: str) -> FieldRule:

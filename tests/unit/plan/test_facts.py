@@ -136,6 +136,14 @@ def test_a_name_that_one_plate_gives_to_two_channels_is_refused_as_that() -> Non
         planned({"run/p.HTD": twice}, images, channels={"nuclei": "DAPI"})
 
 
+def test_a_channel_that_is_not_there_is_answered_with_the_names_of_the_metadata() -> None:
+    images = tuple(f"run/p_B02_s1_w{channel}.TIF" for channel in (1, 2))
+    with pytest.raises(
+        ConfigFault, match=r"no file of channel 'Cy7'.* there are 'w1' \(DAPI\), 'w2' \(FITC\)"
+    ):
+        planned({"run/p.HTD": HTD}, images, channels={"nuclei": "Cy7"})
+
+
 def test_a_name_that_files_and_metadata_give_to_different_channels_is_refused() -> None:
     images = tuple(f"run/p_B02_s1_w{channel}.TIF" for channel in (1, 2))
     swapped = HTD.replace(b'"WaveName1", "DAPI"', b'"WaveName1", "w2"')
