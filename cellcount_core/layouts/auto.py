@@ -59,8 +59,8 @@ class Proposal:
 
 
 class _ReadAs(NamedTuple):
-    """What the layouts make of one name: those that read a field from it, those of them that are certain, and those that know it for
-    something else, such as a thumbnail. Names of layouts."""
+    """What the layouts make of one name: those that read a field from it, those that know it for something else, such as a thumbnail, and
+    those of both that are certain. Names of layouts."""
 
     fields: frozenset[str]
     certain: frozenset[str]
@@ -84,7 +84,11 @@ class _NamesSeen:
 
     def sure_of(self, kind: str) -> int:
         """How many of the names that it reads are hardly a coincidence."""
-        return sum(number for one, number in self.readings.items() if kind in one.certain)
+        return sum(number for one, number in self.readings.items() if kind in one.certain & one.fields)
+
+    def known_to(self, kind: str) -> int:
+        """How many names it certainly knows for something else than fields."""
+        return sum(number for one, number in self.readings.items() if kind in one.certain - one.fields)
 
     def left_by(self, kind: str) -> Counter[_ReadAs]:
         """The names that a layout does not know."""
@@ -202,13 +206,11 @@ def _look(keys: Sequence[str], layouts: Mapping[str, tuple[AnyLayoutKind, Layout
         )
         if not fields and mask_name(key):
             continue
-        reading = _ReadAs(
-            fields,
-            frozenset(name for name in fields if of_names[name][1].certain(key)),
-            frozenset(
-                name for name, what in meaning.items() if isinstance(what, Ignored) and name in of_names
-            ),
+        others = frozenset(
+            name for name, what in meaning.items() if isinstance(what, Ignored) and name in of_names
         )
+        certain = frozenset(name for name in fields | others if of_names[name][1].certain(key))
+        reading = _ReadAs(fields, certain, others)
         seen.images += 1
         seen.names.append(key)
         seen.readings[reading] += 1
@@ -219,7 +221,10 @@ def _look(keys: Sequence[str], layouts: Mapping[str, tuple[AnyLayoutKind, Layout
 def _is_found(name: str, kind: AnyLayoutKind, seen: _NamesSeen) -> bool:
     if kind.traits.reads_any_name:
         return name in seen.metadata
-    return seen.sure_of(name) > 0 or (name in seen.metadata and seen.read_by(name) > 0)
+    if seen.sure_of(name) or (name in seen.metadata and seen.read_by(name)):
+        return True
+    # All of them may be pictures made of fields that are elsewhere, such as stitched ones.
+    return bool(seen.images) and seen.known_to(name) == seen.images
 
 
 def _of_arrays(seen: _NamesSeen) -> Proposal:
@@ -258,8 +263,8 @@ def _chosen(
         raise _mixed(strict, seen)
     [name] = fitting
     left = Counter[_ReadAs]() if not strict else seen.left_by(name)
-    if any(one.certain for one in left):
-        raise _mixed([name, *sorted({other for one in left for other in one.certain})], seen)
+    if any(one.certain & one.fields for one in left):
+        raise _mixed([name, *sorted({other for one in left for other in one.certain & one.fields})], seen)
     return Proposal(_settings(layouts[name][0]), _evidence(name, seen, left))
 
 

@@ -119,6 +119,12 @@ def test_pictures_made_of_the_images_are_not_counted_as_images() -> None:
     assert re.search(r"2 of 4 images are pictures made of others.*run\.exclude=\[\*thumb\*\]", told)
 
 
+def test_pictures_that_an_instrument_made_of_its_fields_are_of_the_instrument() -> None:
+    """Names of stitched images, as an EVOS writes them: no field is among them, so that the plan says what is there instead."""
+    found = proposed([f"S{slide}_Top Slide_TR{slide}_p00_0_A01f00d0.tiff" for slide in (6, 9)])
+    assert found.layout.kind == "evos"
+
+
 def test_arrays_are_told_by_their_metadata() -> None:
     found = proposed(
         ["p.zarr/.zattrs", "p.zarr/B/03/0/.zattrs", "p.zarr/B/03/0/0/.zarray", "p.zarr/B/03/0/0/0/0/0"]
