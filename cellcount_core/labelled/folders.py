@@ -27,7 +27,6 @@ from cellcount_core.labelled.image import (
     IMAGE_SUFFIXES,
     Files,
     LabelledEntry,
-    TabledEntry,
     file_entry,
     first_file,
     pixels_in_memory,
@@ -43,6 +42,7 @@ from cellcount_core.labelled.label_files import (
     stack_masks,
     whole_numbers,
 )
+from cellcount_core.labelled.whole import WholeEntry
 from cellcount_core.pipeline.pixels import Pixels
 
 INDEX = "index.csv"
@@ -245,7 +245,7 @@ def files_of(path: Path, row: TableRow, columns: Mapping[str, str]) -> Files:
     return files.get("", files)
 
 
-def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> list[TabledEntry]:
+def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> list[WholeEntry]:
     """List the images of a table, or of a folder's `index.csv`, that says in `columns` what is true of each.
 
     The files are in the column image (or file), or in one for each of `roles` (see `image_columns`), relative to the table's folder. Raises ConfigFault naming
@@ -265,7 +265,7 @@ def list_truths(path: Path, roles: Sequence[str], columns: Sequence[str]) -> lis
         if lacking:
             raise ConfigFault(f"{table}: row {row.number} has no {lacking[0]}")
     return [
-        TabledEntry(
+        WholeEntry(
             row.get("id") or _stem(row, files),
             files_of(table, row, files),
             row,

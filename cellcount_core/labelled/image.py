@@ -184,51 +184,6 @@ class LabelledEntry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TabledImage:
-    """One image with what a table says is true of it: `values` by column. It has no known object size."""
-
-    id: str
-    planes: Mapping[str, Plane]
-    group: str
-    modality: str
-    values: Mapping[str, str]
-    um_per_px: float | None = None
-    bit_max: int = 0
-    diameter_px: float = 0.0
-
-    @property
-    def truth(self) -> Truth:
-        """What is true of the image: its row."""
-        return Truth(self.id, self.modality, values=self.values)
-
-
-@dataclass(frozen=True, slots=True)
-class TabledEntry:
-    """An image that a table of truths lists, not read yet."""
-
-    id: str
-    files: Files
-    values: Mapping[str, str]
-    split: str = ""
-    modality: str = ""
-    group: str = ""
-
-    def load(self, roles: Sequence[str] = ()) -> TabledImage:
-        """Read the image; see `ImageEntry.load`."""
-        pixels = read_files(self.files, roles)
-        pixels = of_roles(pixels, roles or ("",), str(first_file(self.files)))
-        return TabledImage(
-            self.id,
-            pixels.planes,
-            self.group or self.id,
-            self.modality,
-            self.values,
-            pixels.um_per_px,
-            pixels.bit_max,
-        )
-
-
 def of_roles(pixels: Pixels, roles: Sequence[str], where: str) -> Pixels:
     """The same pixels with one channel for each role, in the order of the roles and under their names.
 

@@ -1,4 +1,4 @@
-"""Images of which something is said as a whole: a class, patterns. They are read when they are looked at, and not kept.
+"""Images of which something is said as a whole: a class, patterns, numbers of cells. They are read when they are looked at, and not kept.
 
 A data set of them may be larger than memory. What is decoded is kept where it is used (training/whole.py).
 """
@@ -25,7 +25,7 @@ _IN_HAND = 16
 
 @dataclass(frozen=True, slots=True)
 class WholeImage:
-    """One image in files, with `values` that are true of it as a whole, by name: `{"class": "MONOCYTE"}`.
+    """One image in files, with `values` that are true of it as a whole, by name: `{"class": "MONOCYTE"}`. It has no known object size.
 
     `files` is its file, or the files of its channels by role. Whatever asks for pixels may raise ConfigFault naming the file that cannot be
     read.

@@ -151,8 +151,7 @@ def listed_images(config: ClassesConfig, report: Say) -> tuple[Path, list[WholeE
     path = data.resolved()
     if data.kind == "table":
         entries = [
-            WholeEntry(one.id, one.files, {COLUMN: one.values[COLUMN]}, one.split, one.modality, one.group)
-            for one in list_truths(path, roles, (COLUMN,))
+            replace(one, values={COLUMN: one.values[COLUMN]}) for one in list_truths(path, roles, (COLUMN,))
         ]
         for entry in entries:
             if entry.values[COLUMN] not in config.classes:
