@@ -186,7 +186,9 @@ def check_pixels(height: int, width: int, max_pixels: int, key: str) -> None:
         raise FieldFault(Reason.TOO_MANY_PIXELS, detail, key)
 
 
-Pages = Literal["", "z", "time", "channel"]
+Pages = Literal["", "z", "time", "channel", "each"]
+"""What the pages of a file are. "each" says that each page is an image of its own, whatever the file says of itself: a plan that knows what each
+page shows declares it, never a user."""
 
 MOST_CHANNELS = 16
 """Undeclared pages or samples are taken for channels up to this number: no instrument has more filters, and stacks

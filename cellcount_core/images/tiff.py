@@ -159,12 +159,17 @@ def open_reader(
         first = file.first
         check_pixels(first.imagelength, first.imagewidth, max_pixels, key)
         image, plan = _described_by_ome(file, declared, beside)
+        each = declared.pages == "each"
+        declared = replace(declared, pages="time") if each else declared
         source: Stack | OmePlanes
         if image is None or plan is None:
             source, axes = _stack(file, image, declared, max_pixels)
         else:
             _check_page(first, max_pixels, key)
             source, axes = _ome_planes(file, image, plan, declared, beside)
+        if each and source.images != len(file.tif.pages):
+            detail = f"the plan names pages of the file, and of its {len(file.tif.pages)} pages {source.images} are alike; pages of one size are needed"
+            raise FieldFault(Reason.WRONG_SHAPE, detail, key)
         page = source.keyframe
         sampled = "S" in page.axes and not declared.axes
         inside = _samples(page) if sampled else axes.size("C") if "C" in axes.inside else 1
@@ -213,6 +218,10 @@ def _described_by_ome(
     if not tif.is_ome:
         if description.lstrip("\ufeff \t\r\n").startswith("<"):
             refuse_document_type(description, key)
+        return None, None
+    if declared.pages == "each":
+        refuse_document_type(description, key)
+        tif.is_ome = False
         return None, None
     ome = read_ome(description, len(tif.pages), key)
     said_elsewhere = ome.metadata_file if ome is not None and not ome.images else ""

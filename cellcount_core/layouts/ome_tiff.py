@@ -10,8 +10,8 @@ one acquisition has to be chosen.
 `PositionX`, `PositionY` of a sample are taken, with y down as in an image, if they have a unit of length ("reference frame" is none). All files
 that the XML names are expected. A file name must be that of a file beside the XML: no folder, no URL.
 
-An OME-TIFF that no companion names is opened at its header, where it has the XML of its set, or names the companion that is not there. Files that
-hold several images of equal standing (a whole plate in one file) cannot be told apart when they are read, so their fields are refused.
+An OME-TIFF that no companion names is opened at its header, where it has the XML of its set, or names the companion that is not there. Of a file
+that holds several images (a whole plate in one file), or several time points, each page is read by its number, which needs pages of one size.
 
 Specification: https://docs.openmicroscopy.org/ome-model/, 2016-06; older versions have the same elements. Real metadata: tlambert03/ome-types,
 glencoesoftware/bioformats2raw, hms-dbmi/viv, test data.
@@ -21,16 +21,16 @@ from __future__ import annotations
 
 import re
 import struct
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fields import FieldKey, Parsed
-from cellcount_core.domain.plates import PlateFacts
+from cellcount_core.domain.plates import ExpectedFields, PlateFacts
 from cellcount_core.layouts.base import (
     Entry,
     Ignored,
@@ -54,6 +54,8 @@ _COMPANION = re.compile(r".*\.companion\.ome", re.IGNORECASE)
 _MOST_HEADERS = 20_000
 _MOST_XML = 64 * 2**20
 _HEAD = 64 * 1024
+_MOST_TIMES = 10_000
+"""Time points of which missing ones are told."""
 
 
 class OmeTiffSettings(LayoutSettings):
@@ -90,9 +92,7 @@ class OmeTiff(Layout):
     def describe(self, sidecars: Mapping[str, bytes]) -> tuple[PlateFacts, ...]:
         """What the companion files of one folder state of plates."""
         return tuple(
-            facts
-            for key, body in sorted(sidecars.items())
-            for facts in self._plates(_read(key, body)).values()
+            facts for key, body in sorted(sidecars.items()) for facts in self._plates(_read(key, body))
         )
 
     @property
@@ -126,19 +126,24 @@ class OmeTiff(Layout):
 
     def _told(self, xml: OmeXml, described: set[str]) -> Iterator[Entry | PlateFacts]:
         """The rows of the files that an XML names, and its plates. Adds the files to `described`."""
+        stated: defaultdict[str, defaultdict[tuple[str, int], set[int]]] = defaultdict(
+            lambda: defaultdict(set)
+        )
         times_named = Counter(file for image in xml.images.values() for file in image.files)
         for place, image in self._fields(xml):
-            for file, planes in image.files.items():
+            stated[place.plate][place.well, image.sizes["T"]].add(place.site)
+            for file, held in image.files.items():
                 described.add(file)
-                doubt = (
-                    f"holds {times_named[file]} images by {xml.key}; write one field to a file"
-                    if times_named[file] > 1
-                    else ""
-                )
-                yield Entry(file, image.parsed(place, planes, parent(xml.key)), doubt)
+                if times_named[file] == 1 and len(held.times) == 1:
+                    yield Entry(file, image.parsed(place, held, parent(xml.key)))
+                    continue
+                for page, plane in image.pages(held):
+                    yield Entry(file, image.parsed(place, plane, parent(xml.key)), page=page)
         # Files of images that are in no well are described, and not counted.
         described.update(times_named)
-        yield from self._plates(xml).values()
+        why = f"no file; {file_name(xml.key)} describes an image of this field"
+        for facts in self._plates(xml):
+            yield replace(facts, expected=_expected(stated[facts.plate], why))
 
     def _fields(self, xml: OmeXml) -> Iterator[tuple[FieldKey, SetImage]]:
         """The images that are counted, with the fields that they show."""
@@ -184,10 +189,9 @@ class OmeTiff(Layout):
             )
         return plate.acquisitions[self.acquisition]
 
-    def _plates(self, xml: OmeXml) -> dict[str, PlateFacts]:
-        """What is stated of each plate, by its ID."""
+    def _plates(self, xml: OmeXml) -> Iterator[PlateFacts]:
+        """What is stated of each plate, without its fields."""
         names = self._names(xml)
-        found = {}
         for plate in xml.plates:
             images = [
                 xml.images[s.image]
@@ -203,11 +207,7 @@ class OmeTiff(Layout):
                 for site, sample in enumerate(samples, 1)
                 if sample.position is not None and len(plate.acquisitions) < 2
             }
-            if unnamed := sum(not image.files for image in images):
-                notes.append(
-                    f"names no file for {unnamed} images of the plate {names[plate.id]!r}; they are not counted"
-                )
-            found[plate.id] = PlateFacts(
+            yield PlateFacts(
                 folder=parent(xml.key),
                 plate=names[plate.id],
                 source=xml.key,
@@ -218,7 +218,17 @@ class OmeTiff(Layout):
                 positions=positions,
                 notes=tuple(notes),
             )
-        return found
+
+
+def _expected(stated: Mapping[tuple[str, int], set[int]], why: str) -> tuple[ExpectedFields, ...]:
+    """The fields of images, given as the sites of each well and number of time points: one for all wells that are alike."""
+    alike: defaultdict[tuple[int, tuple[int, ...]], list[str]] = defaultdict(list)
+    for (well, times), sites in stated.items():
+        alike[times, tuple(sorted(sites))].append(well)
+    return tuple(
+        ExpectedFields(tuple(sorted(wells)), sites, why, tuple(range(1, min(times, _MOST_TIMES) + 1)))
+        for (times, sites), wells in sorted(alike.items())
+    )
 
 
 def _read(key: str, body: bytes) -> OmeXml:
@@ -238,9 +248,9 @@ def _own(key: str, description: bytes) -> OmeXml:
         )
     if not xml.images:
         xml.images[""] = SetImage(stem(key))
-    for image in xml.images.values():
-        if not image.files:
-            image.hold(key, {"C": 0, "Z": 0, "T": 0}, None)
+    if len(xml.images) == 1 and not any(image.files for image in xml.images.values()):
+        for image in xml.images.values():
+            image.hold(key, {"C": 0, "Z": 0, "T": 0}, 0, None)
     return xml
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cellcount_core.domain.fields import FieldKey, Parsed
@@ -24,8 +24,15 @@ _MOST_PLANES = 2_000_000
 """Planes of all images of one XML together, which bounds the time to read it."""
 
 
-Planes = tuple[set[int], set[int], set[int]]
-"""The numbers of channels, z planes and time points of which a file holds planes, each from 0."""
+@dataclass(slots=True)
+class Held:
+    """The planes of an image that a file holds: the numbers of their channels, z planes and time points, each from 0, and in `runs` where they lie:
+    the first plane's rank in the image, its page, and how many follow."""
+
+    channels: set[int] = field(default_factory=set)
+    zs: set[int] = field(default_factory=set)
+    times: set[int] = field(default_factory=set)
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -39,35 +46,48 @@ class SetImage:
     sizes: dict[str, int] = field(default_factory=lambda: {"C": 1, "Z": 1, "T": 1})
     um_per_px: float | None = None
     channels: list[str] = field(default_factory=list)
-    files: dict[str, Planes] = field(default_factory=dict)
+    files: dict[str, Held] = field(default_factory=dict)
 
-    def parsed(self, place: FieldKey, planes: Planes, folder: str) -> Parsed:
-        """What one of the files is: its channel and plane, if it holds one alone."""
-        channels, zs, times = planes
+    def parsed(self, place: FieldKey, held: Held, folder: str) -> Parsed:
+        """What the planes that a file holds are: their channel, plane and time point, if it is one alone."""
         channel = ""
-        if len(channels) == 1:
-            number = min(channels)
+        if len(held.channels) == 1:
+            number = min(held.channels)
             named = self.channels[number] if number < len(self.channels) else ""
             channel = named or (f"C{number}" if self.sizes["C"] > 1 else "")
-        plane = min(zs) + 1 if len(zs) == 1 and self.sizes["Z"] > 1 else 0
-        time = min(times) + 1 if len(times) == 1 else 1
+        plane = min(held.zs) + 1 if len(held.zs) == 1 and self.sizes["Z"] > 1 else 0
+        time = min(held.times) + 1 if len(held.times) == 1 else 1
         return Parsed(FieldKey(place.plate, place.well, place.site, time), channel, plane, folder)
 
-    def hold(self, file: str, first: Mapping[str, int], count: int | None) -> int:
-        """Note that `file` holds `count` planes from `first` on, in the image's order (None: all that follow). Returns how many."""
+    def pages(self, held: Held) -> Iterator[tuple[int, Held]]:
+        """The pages of a file, from 0, each with the one plane that it holds."""
+        for rank, page, count in held.runs:
+            for step in range(count):
+                c, z, t = self._at(rank + step)
+                yield page + step, Held({c}, {z}, {t})
+
+    def hold(self, file: str, first: Mapping[str, int], page: int, count: int | None) -> int:
+        """Note that `file` holds `count` planes from `first` on, in the image's order (None: all that follow), from `page` on. Returns how
+        many."""
         sizes = [self.sizes[axis] for axis in self.order]
-        start = sum(first[axis] * math.prod(sizes[:at]) for at, axis in enumerate(self.order))
+        rank = sum(first[axis] * math.prod(sizes[:at]) for at, axis in enumerate(self.order))
         total = math.prod(sizes)
-        number = max(0, min(total - start, total if count is None else count))
-        held = self.files.setdefault(file, (set(), set(), set()))
+        number = max(0, min(total - rank, total if count is None else count))
+        held = self.files.setdefault(file, Held())
         if number > _MOST_PLANES:
             return number
-        for rank in range(start, start + number):
-            rest = rank
-            for axis, size in zip(self.order, sizes, strict=True):
-                rest, at = divmod(rest, size)
-                held["CZT".index(axis)].add(at)
+        held.runs.append((rank, page, number))
+        for step in range(number):
+            for numbers, at in zip((held.channels, held.zs, held.times), self._at(rank + step), strict=True):
+                numbers.add(at)
         return number
+
+    def _at(self, rank: int) -> tuple[int, int, int]:
+        """Channel, z plane and time point of the plane of this rank in the image's order."""
+        at: dict[str, int] = {}
+        for axis in self.order:
+            rank, at[axis] = divmod(rank, self.sizes[axis])
+        return at["C"], at["Z"], at["T"]
 
 
 @dataclass(slots=True)
@@ -202,12 +222,13 @@ class OmeXml:
         if any(first[axis] >= image.sizes[axis] for axis in "CZT"):
             # Leica's sets count channels that their own SizeC does not; ImageJ writes positions outside after cropping.
             image.sizes = {axis: max(size, first[axis] + 1) for axis, size in image.sizes.items()}
+        page = values.whole("IFD", 10**9, 0) if "IFD" in values.values else 0
         single = {"IFD", "FirstC", "FirstZ", "FirstT"} & values.values.keys()
         count = (
             values.whole("PlaneCount", 10**9, 0) if "PlaneCount" in values.values else 1 if single else None
         )
         folder = parent(self.key)
-        self._planes += image.hold(f"{folder}/{name}" if folder else name, first, count)
+        self._planes += image.hold(f"{folder}/{name}" if folder else name, first, page, count)
         if self._planes > _MOST_PLANES:
             raise Unreadable(self.key, f"places more than {_MOST_PLANES} planes")
 

@@ -219,7 +219,7 @@ def _pages(source: Source, declared: Declared) -> Declared:
         and source.index >= 0
         and source.key.lower().endswith((*_READ_IN_PARTS, ".flex"))
     )
-    return Declared(pages="time") if tables else declared
+    return Declared(pages="each") if tables else declared
 
 
 def _files(planned: PlannedField) -> dict[str, Source]:

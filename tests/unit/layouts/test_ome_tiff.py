@@ -12,7 +12,7 @@ import tifffile
 
 from cellcount_core.cli.main import main
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.errors import ConfigFault, ExitCode, Reason
+from cellcount_core.domain.errors import ConfigFault, ExitCode
 from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.plates import PlateFacts
 from cellcount_core.layouts.auto import proposed
@@ -99,15 +99,6 @@ def test_of_two_acquisitions_one_has_to_be_chosen() -> None:
 def planned(files: dict[str, bytes], **run: object) -> list[PlannedField]:
     with plan_of(MemoryStore(files), RunConfig(layout=OmeTiffSettings(), plate="PX", **run)) as plan:
         return [field for shard in plan.shards() for field in shard.fields]
-
-
-def test_a_file_of_several_fields_is_refused_for_each_of_them() -> None:
-    body = companion({"B02": ("1", "2")}).replace(b"p-2-DAPI", b"p-1-DAPI")
-    fields = planned(
-        {"p.companion.ome": body, "p-1-DAPI.ome.tif": b"x", "p-1-GFP.ome.tif": b"x"},
-        channels={"nuclei": "DAPI"},
-    )
-    assert [field.reason for field in fields] == [Reason.AMBIGUOUS_FILE] * 2
 
 
 @pytest.mark.parametrize(
@@ -198,6 +189,53 @@ def test_a_plate_with_a_companion_is_counted_from_the_files_of_its_channel(tmp_p
 def test_a_plate_whose_files_each_describe_the_whole_set_is_counted(tmp_path: Path) -> None:
     written(tmp_path / "in", XML)
     assert count(tmp_path / "in", tmp_path / "out", "--layout", "ome-tiff") == expected("P")
+
+
+def in_one_file(path: Path, *, odd: bool = False) -> None:
+    """All images of COUNTS in one OME-TIFF, with two time points each, of which the second has one disc more. Pages are in no tidy order."""
+    pages = [
+        (image, channel, time, discs(number + time) if channel == 0 else discs(1))
+        for time in (1, 0)
+        for channel in (0, 1)
+        for image, number in COUNTS.items()
+    ]
+    xml = XML.replace(b'SizeT="1"', b'SizeT="2"').decode()
+    for image in ("B02-1", "B02-2", "B02-3", "H12-1"):
+        start = xml.index(f'<Image ID="I:{image}"')
+        end = xml.index("</Pixels>", start)
+        data = "".join(
+            f'<TiffData FirstC="{channel}" FirstT="{time}" IFD="{page}" PlaneCount="1"/>'
+            for page, (of, channel, time, _) in enumerate(pages)
+            if of == image
+        )
+        head = xml[start:end].partition("<TiffData")[0]
+        xml = f"{xml[:start]}{head}{data}{xml[end:]}"
+    path.parent.mkdir()
+    with tifffile.TiffWriter(path) as file:
+        for number, (_, _, _, pixels) in enumerate(pages):
+            described = {"description": xml.encode()} if number == 0 else {}
+            file.write(pixels, metadata=None, contiguous=False, **described)
+        if odd:
+            file.write(discs(0)[:100], metadata=None, contiguous=False)
+
+
+def test_a_whole_plate_in_one_file_is_counted_page_by_page_each_time_point_a_field(tmp_path: Path) -> None:
+    in_one_file(tmp_path / "in" / "plate.ome.tif")
+    count(tmp_path / "in", tmp_path / "out", "--layout", "ome-tiff")
+    rows = pq.read_table(tmp_path / "out" / "fields").to_pylist()
+    counts = {(row["Metadata_Well"], row["Metadata_Site"], row["timepoint"]): row["count"] for row in rows}
+    assert counts == {
+        ("B02", 1, 1): 3, ("B02", 1, 2): 4, ("B02", 3, 1): 5, ("B02", 3, 2): 6, ("H12", 1, 1): 0, ("H12", 1, 2): 1,
+        ("B02", 2, 1): None, ("B02", 2, 2): None,
+    }  # fmt: skip
+
+
+def test_pages_of_several_sizes_are_not_read_by_number(tmp_path: Path) -> None:
+    in_one_file(tmp_path / "in" / "plate.ome.tif", odd=True)
+    assert set(count(tmp_path / "in", tmp_path / "out", "--layout", "ome-tiff").values()) == {None}
+    rows = pq.read_table(tmp_path / "out" / "fields").to_pylist()
+    (detail,) = {row["reason_detail"] for row in rows if row["status"] == "failed"}
+    assert "of its 13 pages 12 are alike; pages of one size are needed" in detail
 
 
 def test_a_file_whose_companion_is_not_there_is_told() -> None:
