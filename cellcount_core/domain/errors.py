@@ -104,6 +104,7 @@ class Reason(StrEnum):
     CHANGED = "changed"
     ACCESS_DENIED = "access_denied"
     PART_OF_SET = "part_of_set"
+    NOT_ACQUIRED = "not_acquired"
     TOO_LARGE_OBJECTS = "objects_too_large"
     NO_PIXEL_SIZE = "no_pixel_size"
     WORKER_DIED = "worker_died"
@@ -181,6 +182,11 @@ _INFO: dict[Reason, ReasonInfo] = {
     Reason.PART_OF_SET: ReasonInfo(
         Status.SKIPPED,
         "The file holds other channels or planes of an image of several files, which is counted in the row of the file with the first plane.",
+        (),
+    ),
+    Reason.NOT_ACQUIRED: ReasonInfo(
+        Status.SKIPPED,
+        "The instrument did not image this well in a channel that is counted, by its metadata.",
         (),
     ),
     Reason.TOO_LARGE_OBJECTS: ReasonInfo(

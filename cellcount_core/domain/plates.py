@@ -142,7 +142,8 @@ class PlateFacts:
     of every image in px. `positions` holds the place of each
     well and site. `timepoints` and `planes` (z) say how many there are. `wells` names wells that file names only number, by their running
     numbers; if `rows` and `columns` are known, they need not be in it. Positions and expected fields may call such a well
-    `numbered_well(number)`.
+    `numbered_well(number)`. `acquired` are the channels that each well was imaged in, as file names call them, if not all wells were to be
+    imaged in all channels; nothing is known of a well that is not in it.
     `notes` say in words what the file states that cannot be believed, or that the instrument says went wrong.
     """
 
@@ -161,6 +162,7 @@ class PlateFacts:
     planes: int | None = None
     notes: tuple[str, ...] = ()
     wells: Mapping[int, str] = field(default_factory=dict)
+    acquired: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, object]:
         """Plain data for JSON, without what each row of a plan says itself (positions and expected fields)

@@ -8,7 +8,8 @@ are shading and dark frames.
 `MeasurementData.mlf` has a record for each image that was written: its file, row and column (from 1), channel, and the stage position in µm
 from the well's centre with y up. These records, and not wells x channels x times, are what is expected; a record's `TimePoint` counts
 timelines, so the time point is that of the file's name. A record of type ERR has no file but a message, such as that of a failed autofocus:
-it becomes the reason of the fields that were not written. Some `.mlf` end in `>>`. `MeasurementDetail.mrf` states the shape of the plate and
+it becomes the reason of the fields that were not written. A well without a record of a channel was not to be imaged in it: where that channel
+is counted, its fields are skipped (`not_acquired`). Some `.mlf` end in `>>`. `MeasurementDetail.mrf` states the shape of the plate and
 the pixel size of each channel, and names the `.mes`, which has the channels' names: the target ("DNA"), else the filter ("BP445/45"). If two
 actions image one channel of one field, both files claim the same plane, and the field says so; choose one with `run.include`.
 (fmi-faim/cellvoyager-types; real files: faim-ipa, fractal-uzh-converters.)
@@ -71,6 +72,8 @@ _RECORDS, _DETAIL, _SETTING = "measurementdata.mlf", "measurementdetail.mrf", "m
 _IMAGES, _PROJECTION = "image", "projection"
 
 PROJECTION = 0
+_MOST_BYTES = 512 * 2**20
+"""An `.mlf` has some 350 bytes for each image, and a plate may have a million."""
 
 
 class CellVoyagerSettings(LayoutSettings):
@@ -90,7 +93,7 @@ class CellVoyager(Layout):
         if not is_hidden(key) and (
             file_name(key).lower() in (_RECORDS, _DETAIL) or extension(key) == _SETTING
         ):
-            return Sidecar(_folder(parent(key)), file_name(key))
+            return Sidecar(_folder(parent(key)), file_name(key), _MOST_BYTES)
         if (ignored := ignored_name(key)) is not None:
             return ignored
         name = file_name(key)
@@ -211,6 +214,7 @@ class _Records:
     plate: str = ""
     channels: dict[str, int] = field(default_factory=dict)
     sites: defaultdict[tuple[str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    imaged: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     positions: dict[tuple[str, int], Position] = field(default_factory=dict)
     planes: set[int] = field(default_factory=set)
     lines: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -257,6 +261,7 @@ class _Records:
             self.odd.add("are of another field than their file is named after; files go by their names", name)
         self.plate = self.plate or ("" if parsed.numbered else parsed.field.plate)
         self.channels[parsed.channel] = record.whole("Ch", 99)
+        self.imaged[well].add(parsed.channel)
         self.planes.add(parsed.plane)
         self.sites[well, parsed.field.timepoint].add(site)
         self.lines[record.values.get("TimelineIndex", "")].add(parsed.field.timepoint)
@@ -343,6 +348,11 @@ def _facts(source: str, detail: _Detail, records: _Records) -> PlateFacts:
         planes=len(records.planes - {PROJECTION}) or None,
         notes=tuple(notes),
         wells=records.wells,
+        acquired={
+            well: frozenset(channels)
+            for well, channels in records.imaged.items()
+            if len(channels) < len(records.channels)
+        },
     )
 
 

@@ -15,6 +15,8 @@ from xml.parsers import expat
 from cellcount_core.domain.scales import LARGEST_UM_PER_PX, SMALLEST_UM_PER_PX
 
 _MOST_DEPTH = 64
+_PIECE = 1 << 20
+"""Bytes of a file that are parsed at a time."""
 
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,80}\bencoding\s*=\s*["']([A-Za-z0-9._:\-]{1,40})["']""")
 
@@ -189,7 +191,10 @@ def _parse(
     parser.CharacterDataHandler = lambda text: texts[-1].append(text) if texts else None
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
-    parser.Parse(_as_utf8(key, body), True)
+    text = memoryview(_as_utf8(key, body))
+    for at in range(0, len(text), _PIECE):
+        parser.Parse(text[at : at + _PIECE].tobytes(), False)
+    parser.Parse(b"", True)
 
 
 def _as_utf8(key: str, body: bytes) -> bytes:
@@ -198,6 +203,8 @@ def _as_utf8(key: str, body: bytes) -> bytes:
         return text_of(body).encode()
     declared = _DECLARED.match(body)
     encoding = declared[1].decode("ascii") if declared is not None else "utf-8"
+    if encoding.lower() in ("utf-8", "utf8") and _is_utf8(body):
+        return body
     try:
         text = body.decode(encoding)
     except LookupError:
@@ -205,6 +212,19 @@ def _as_utf8(key: str, body: bytes) -> bytes:
     except UnicodeError:
         text = body.decode("iso-8859-1")
     return text.encode("utf-8", "replace")
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Whether the file is text in UTF-8. It is looked at in pieces, because a large one should not be held twice."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text = memoryview(body)
+    try:
+        for start in range(0, len(text), _PIECE):
+            decoder.decode(text[start : start + _PIECE].tobytes())
+        decoder.decode(b"", True)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _local(name: str) -> str:

@@ -368,6 +368,10 @@ def plan_field(group: FieldGroup, rule: FieldRule) -> PlannedField:
 
 def _planned(group: FieldGroup, rule: FieldRule) -> PlannedField:
     key, rows = FieldKey(*group.place), group.rows
+    if (why := _not_acquired(key, rule)) and not all(
+        _files_of(rule.choice.in_files(channel), rows) for channel in rule.choice.counted
+    ):
+        return PlannedField(key, (), Reason.NOT_ACQUIRED, why)
     if not rows:
         return PlannedField(key, (), Reason.ABSENT, group.why)
     counted: dict[Row, None] = {}
@@ -388,6 +392,19 @@ def _planned(group: FieldGroup, rule: FieldRule) -> PlannedField:
     sources = tuple(_source(row, rule.choice) for row in kept)
     reason, detail = _fault(list(counted), kept)
     return PlannedField(key, sources, reason, detail)
+
+
+def _not_acquired(key: FieldKey, rule: FieldRule) -> str:
+    """Why a counted channel was never to be imaged in this well, by the metadata; "" if it was, or nothing is known of that."""
+    facts = rule.facts.get(key.plate)
+    if facts is None or key.well not in facts.acquired:
+        return ""
+    there = facts.acquired[key.well]
+    lacking = [name for name in map(rule.choice.in_files, rule.choice.counted) if name and name not in there]
+    if not lacking:
+        return ""
+    shown = ", ".join(map(repr, sorted(there)))
+    return f"{facts.source} has no image of channel {lacking[0]!r} in this well; there are {shown}"
 
 
 def _source(row: Row, choice: ChannelChoice) -> Source:

@@ -183,6 +183,8 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
     if not found.files:
         return ConfigFault(f"{url}: there are no files; is the path right?")
     whys = [f"{count} {why}" for why, count in found.ignored.most_common(_SHOWN_WHYS)]
+    if found.sidecars:
+        whys.append(_many_metadata(len(found.sidecars)))
     if found.unparsed:
         why = "that is not UTF-8 text" if found.not_text else "the layout cannot read"
         example = (found.not_text_examples or found.unparsed_examples)[0]
@@ -191,6 +193,10 @@ def nothing_found(found: Findings, url: str) -> ConfigFault:
     return ConfigFault(
         f"{url}: no image to count among {found.files} file{'' if found.files == 1 else 's'}: {'; '.join(whys)}{hint}"
     )
+
+
+def _many_metadata(files: int) -> str:
+    return "1 metadata file" if files == 1 else f"{files} metadata files"
 
 
 def left_out_lines(found: Findings) -> list[str]:

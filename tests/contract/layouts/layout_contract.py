@@ -299,7 +299,7 @@ EXAMPLES: Mapping[str, Example] = {
         facts=(
             PlateFacts(
                 folder="run", plate="p_1", source="run/MeasurementData.mlf", rows=8, columns=12, channels=(("C01", "DNA"), ("C02", "BP525/50")),
-                um_per_px=0.325, image_shape=(2160, 2560), timepoints=1, planes=1,
+                um_per_px=0.325, image_shape=(2160, 2560), acquired={"B03": frozenset({"C01"}), "B04": frozenset({"C01"})}, timepoints=1, planes=1,
                 positions={place: Position(-567.1, -402.9) for place in (("B02", 1), ("B02", 2), ("B03", 1), ("B04", 2))},
             ),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,31 @@ def test_a_time_point_is_that_of_the_name_and_not_of_the_record() -> None:
     }
     assert (facts.planes, facts.um_per_px, facts.image_shape) == (31, 0.325, (2160, 2560))
     assert facts.channels == (("C01", "405"), ("C02", "488"), ("C03", "561"), ("C04", "640"))
+
+
+def test_a_well_that_was_never_to_be_imaged_in_the_counted_channel_is_skipped_and_neither_missing_nor_failed() -> (
+    None
+):
+    """CV7000: each of four wells has one channel of its own. A field whose file is gone is missing all the same."""
+    bodies = {
+        path.name: path.read_bytes()
+        for path in folder("cellvoyager_cv7000_example_meta").iterdir()
+        if path.suffix in (".mlf", ".mrf", ".mes")
+    }
+    name = "20250303-Illumination-QC-20x_{}F{:03d}L{:02d}A01Z01C{:02d}.tif"
+    files = [name.format("C03_T0001", site, 1, 1) for site in range(2, 17)]
+    files += [name.format("D03_T0002", site, 2, 2) for site in range(1, 17)]
+    run = RunConfig(layout=CellVoyagerSettings(), channels={"nuclei": "405"})
+    fields = planned({**dict.fromkeys(files, b"x"), **bodies}, run)
+    told = Counter((well, field.reason) for (well, _, _), field in fields.items())
+    assert told == {
+        ("C03", None): 15,
+        ("C03", Reason.ABSENT): 1,
+        **{(well, Reason.NOT_ACQUIRED): 16 for well in ("D03", "E03", "F03")},
+    }
+    assert fields["D03", 1, 2].detail == (
+        "MeasurementData.mlf has no image of channel 'C01' in this well; there are 'C02'"
+    )
 
 
 def test_an_action_is_no_channel_and_sites_run_as_the_stage_did() -> None:
