@@ -3,7 +3,8 @@
 `rRRcCCfFFpPP-chCskKfkFflL.tiff`, all numbers from 1, in the folder `Images` of a measurement. The index (`Index.idx.xml`, `Index.xml`)
 lies beside the images or, from V7 on, in the folder above, and has a record for each image. Its `TimepointID` counts from 0, the name's `sk`
 from 1. Lengths are in metres, and positions are relative to the well's centre with y up. From V6 on, names, pixel sizes and image sizes of
-channels stand once, in an `Entry` of one of the `Maps`. `Plate/Well` are the wells that were selected. columbus.py reads its index too. (Bio-Formats' OperettaReader.java, pe2loaddata.)
+channels stand once, in an `Entry` of one of the `Maps`. `Plate/Well` are the wells that were selected. columbus.py reads its index too.
+(Bio-Formats' OperettaReader.java, pe2loaddata.)
 """
 
 from __future__ import annotations
