@@ -105,7 +105,7 @@ class _Image:
 
 
 @dataclass(slots=True)
-class _Images:
+class _BelowIndex:
     """Collects the images of one index whose files lie below it."""
 
     key: str
@@ -126,7 +126,7 @@ class _Images:
 
 def _read(key: str, body: bytes) -> tuple[PlateFacts, list[_Image]]:
     """What an index states, and its images. Raises Unreadable if it is none."""
-    images = _Images(key)
+    images = _BelowIndex(key)
     index = Index(key, images.add)
     read_xml(key, body, index.start, index.end)
     return index.facts(), images.found
