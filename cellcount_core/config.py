@@ -168,10 +168,11 @@ class RunClassesConfig(Section):
 
     `per` is "image"; "tile", which gives a row to each tile of an image too; "object", of the objects that the package `run.model.objects` finds;
     or "auto": per tile if the package looks at tiles. `crop_px` is the side in px of what is shown to the network of a tile or around an object; None
-    for what it was taught with.
+    for what it was taught with. `of` are the classes of that package whose objects are meant; () means all.
     """
 
     per: Literal["auto", "image", "tile", "object"] = "auto"
+    of: tuple[str, ...] = ()
     crop_px: Annotated[int, Field(ge=8, le=65_536)] | None = None
 
 

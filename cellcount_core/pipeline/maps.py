@@ -263,7 +263,7 @@ class FieldVectors:
     def of(self, windows: NDArray[np.int64], levels_of: Levels) -> NDArray[np.float32]:
         """The outputs (n, K) for windows (n, 4) y0 y1 x0 x1, half-open; (0, 0) without windows.
 
-        Beyond the field there is background. A few windows are prepared ahead of the device.
+        Beyond the field there is its mirror image. A few windows are prepared ahead of the device.
         """
         calm: list[Plane] = []
         if levels_of is Levels.FIELD:
@@ -294,22 +294,22 @@ class FieldVectors:
         """The network's input (side, side, C) for a window of planes (H, W)."""
         shape = (self._side, self._side)
         shown = [
-            apply(resize_to(_cut_out(plane, window, norm.background), shape), norm)
+            apply(resize_to(_cut_out(plane, window), shape), norm)
             for plane, norm in zip(planes, norms, strict=True)
         ]
         return np.ascontiguousarray(np.stack(shown, axis=-1), np.float32)
 
 
-def _cut_out(plane: Plane, window: Window, background: float) -> Plane:
-    """A window of a plane (H, W); what lies beyond the plane is background (float32 then)."""
+def _cut_out(plane: Plane, window: Window) -> Plane:
+    """A window of a plane (H, W); what lies beyond the plane is its mirror image, as while networks are trained."""
     y0, y1, x0, x1 = window
     height, width = plane.shape
     top, bottom, left, right = max(0, y0), min(height, y1), max(0, x0), min(width, x1)
     inside = np.ascontiguousarray(plane[top:bottom, left:right])
     if inside.shape == (y1 - y0, x1 - x0):
         return inside
-    framed = np.full((y1 - y0, x1 - x0), background, np.float32)
-    framed[top - y0 : bottom - y0, left - x0 : right - x0] = inside
+    beyond = ((top - y0, y1 - bottom), (left - x0, x1 - right))
+    framed: Plane = np.pad(inside, beyond, mode="reflect")
     return framed
 
 

@@ -154,7 +154,7 @@ class View(Protocol):
     def vectors(self, windows: NDArray[np.int64], levels: Levels = Levels.FIELD) -> NDArray[np.float32]:
         """The outputs (n, K) of a network that sees windows (n, 4) of the field, y0 y1 x0 x1 in px and half-open, as one image each.
 
-        Where a window reaches beyond the field, the network sees background.
+        Where a window reaches beyond the field, the network sees the mirror image of the field.
         """
         ...
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import Column, Kind, Merge, Null, Value
+from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Kind, Merge, Null, Value
 from cellcount_core.domain.doubts import Doubt
-from cellcount_core.domain.errors import ConfigFault, ModelFault
+from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
 from cellcount_core.domain.statistics import Moments, TrainingDomain, is_out_of_domain
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
@@ -34,7 +34,7 @@ from cellcount_core.tasks.classes.columns import (
     part_values,
 )
 from cellcount_core.tasks.classes.task import ClassesSection, chances_of, for_run
-from cellcount_core.tasks.instances.columns import COUNTED
+from cellcount_core.tasks.instances.columns import COUNTED, object_moments
 from cellcount_core.tasks.task import (
     CanvasMaps,
     Found,
@@ -50,10 +50,16 @@ from cellcount_core.tasks.task import (
     read_section,
     task_of,
 )
+from cellcount_core.tasks.viability.judging import gated, taken
 
 _FINDERS = ("instances", "boxes")
 _OF_CLASS = ("class", "class_probability")
 """Columns of the finding task that what is told here takes the place of."""
+
+FOUND_AS = Column(
+    "found_as", Kind.STRING, "", "class that the package which finds the objects gives the object", Null.NEVER
+)
+"""Of objects that are found with a class: a package may find red and white cells, and another tell the kinds of white ones."""
 
 UNLIKE = Column(
     "class_out_of_domain", Kind.FLOAT, "1", "how unlike the images that the network was taught with the object is; above 0.5 it is none of these classes"
@@ -72,20 +78,26 @@ _FEW = 5
 
 
 class ObjectClassesSection(TaskSection):
-    """`instances` or `boxes` is the section of the task that finds the objects, and `classes` that of the package which tells their classes."""
+    """`instances` or `boxes` is the section of the task that finds the objects, and `classes` that of the package which tells their classes.
+
+    `of` are the classes of boxes that are meant, () all of them: objects of the others are left out.
+    """
 
     instances: dict[str, object] | None = None
     boxes: dict[str, object] | None = None
     classes: dict[str, object]
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The task that finds the objects with the package as that task sees it, and the section of the package that tells classes."""
+    """The task that finds the objects with the package as that task sees it, the section of the package that tells classes, and the classes of
+    objects that are meant (() all)."""
 
     task: Task
     package: Package
     classes: ClassesSection
+    of: tuple[str, ...]
 
 
 def _parts_of(package: Package) -> _Parts:
@@ -98,7 +110,7 @@ def _parts_of(package: Package) -> _Parts:
     [(name, part)] = given.items()
     finder = replace(package, task=name, section=part)
     classes = read_section(ClassesSection, replace(package, task="classes", section=section.classes))
-    return _Parts(task_of(finder), finder, classes)
+    return _Parts(task_of(finder), finder, classes, section.of)
 
 
 def on_objects(classes: Package, finder: Package, run: RunConfig) -> Package:
@@ -110,7 +122,14 @@ def on_objects(classes: Package, finder: Package, run: RunConfig) -> Package:
         raise ConfigFault(
             f"run.model.objects: package {finder.name!r} is for the task {finder.task}, and finds no objects; one for {' or '.join(_FINDERS)} expected"
         )
-    told = for_run(classes, run.classes.model_copy(update={"per": "tile"}))
+    told = for_run(classes, run.classes.model_copy(update={"per": "tile", "of": ()}))
+    found_as = task_of(finder).columns(finder, ()).classes
+    for name in run.classes.of:
+        if name not in found_as:
+            raise ConfigFault(
+                f"run.classes.of: package {finder.name!r} finds no objects of a class {name!r}"
+                f"{nearest(name, found_as) if found_as else ': it gives them no class'}"
+            )
     roles, own = finder.input.channels, classes.input.channels
     same = len(roles) == len(own) == 1 and not {*roles, *own} <= {*run.channels}
     called = dict(zip(own, roles, strict=True)) if same else {role: role for role in own}
@@ -122,7 +141,11 @@ def on_objects(classes: Package, finder: Package, run: RunConfig) -> Package:
         version=f"{classes.version}+{finder.version}",
         digest=hashlib.sha256(f"{classes.digest}+{finder.digest}".encode()).hexdigest(),
         task=ObjectClasses.name,
-        section={finder.task: dict(finder.section), "classes": dict(told.section)},
+        section={
+            finder.task: dict(finder.section),
+            "classes": dict(told.section),
+            "of": list(run.classes.of),
+        },
         input=replace(finder.input, channels=(*roles, *further), seen=seen if further else finder.input.seen),
         beside=replace(
             told,
@@ -161,6 +184,7 @@ class ObjectClasses:
         classes = parts.classes.classes
         told = _domain_of(package.beside, parts.classes) is not None
         flags, unlike = ((NONE,), (UNLIKE,)) if told else ((), ())
+        found_as = (FOUND_AS,) if inner.classes else ()
         return replace(
             inner,
             field=(
@@ -171,6 +195,7 @@ class ObjectClasses:
             results=(COUNTED.name, *count_names(classes, COUNTED)),
             objects=(
                 *(column for column in inner.objects if column.name not in _OF_CLASS),
+                *found_as,
                 *part_columns(classes),
                 *unlike,
             ),
@@ -180,6 +205,17 @@ class ObjectClasses:
     def head(self, package: Package) -> ObjectClassesHead:
         """Raises ModelFault if the package's section is wrong, or no package is beside it."""
         return ObjectClassesHead(package)
+
+    def notes(self, package: Package) -> list[str]:
+        """That objects of several classes are found, and all of them are told one of the other package's."""
+        parts = _parts_of(package)
+        found_as = parts.task.columns(parts.package, ()).classes
+        if len(found_as) < 2 or parts.of:
+            return []
+        return [
+            f"package {package.name!r}: objects are found as {', '.join(found_as)}, and each is told one of {', '.join(parts.classes.classes)}: if "
+            f"only some are meant, name them (--set 'run.classes.of=[{found_as[0]}]')"
+        ]
 
     def scoring(self, package: Package) -> Scoring:
         """Raises ConfigFault: each of the two packages is evaluated by itself."""
@@ -214,9 +250,9 @@ class ObjectClassesHead:
 
     def find(self, view: View) -> Found:
         """The objects of a field, and the class of each."""
-        found, section = self._head.find(view), self._parts.classes
+        found, columns, moments = self._meant(view, self._head.find(view))
+        section = self._parts.classes
         assert found.objects is not None and section.tile is not None
-        columns, moments = found.objects.rows()
         corners = np.stack([np.asarray(columns[name]).astype(np.float64) for name in self._corners], axis=1)
         with view.clock("classify"):
             windows = windows_around(corners, section.tile)
@@ -238,6 +274,20 @@ class ObjectClassesHead:
             classes=told,
             warnings=warnings,
         )
+
+    def _meant(
+        self, view: View, found: Found
+    ) -> tuple[Found, Mapping[str, ObjectColumn], Mapping[str, Moments]]:
+        """What was found, without the objects of classes that are not meant, and the columns and moments of those that are."""
+        assert found.objects is not None
+        columns, moments = found.objects.rows()
+        if not self._parts.of:
+            return found, columns, moments
+        kept = np.array([name in self._parts.of for name in columns["class"]], np.bool_)
+        chosen = {name: taken(values, kept) for name, values in columns.items()}
+        chosen[OBJECT_NUMBER.name] = np.arange(1, int(kept.sum()) + 1, dtype=np.int64)
+        declared = self._parts.task.columns(self._parts.package, view.measured).objects
+        return gated(found, kept, view.shape), chosen, object_moments(chosen, declared)
 
     def _told(self, vectors: NDArray[np.float32]) -> tuple[Chances, NDArray[np.float64]]:
         """Probabilities (n, K) and features (n, F) from the network's vectors."""
@@ -273,5 +323,6 @@ def _rows(
     classes: tuple[str, ...],
     unlike: NDArray[np.float64] | None,
 ) -> tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]:
-    told = part_values(chances, classes)
-    return {**columns, **told, **({} if unlike is None else {UNLIKE.name: unlike})}, moments
+    found_as = {FOUND_AS.name: columns["class"]} if "class" in columns else {}
+    further = {} if unlike is None else {UNLIKE.name: unlike}
+    return {**columns, **found_as, **part_values(chances, classes), **further}, moments

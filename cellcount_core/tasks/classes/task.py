@@ -187,6 +187,10 @@ def for_run(package: Package, settings: RunClassesConfig) -> Package:
         )
     section = read_section(ClassesSection, package)
     per = settings.per
+    if settings.of:
+        raise ConfigFault(
+            f"run.classes.of ({', '.join(settings.of)}) says which objects are meant: give --per object with it, or leave it out"
+        )
     if per == "auto":
         per = "image" if section.tile_px is None and settings.crop_px is None else "tile"
     changes: dict[str, object] = {"per": per}

@@ -56,6 +56,7 @@ from cellcount_core.tasks.viability.judging import (
     cell_level,
     gated,
     rules_for,
+    taken,
     told_by_roles,
     within_gates,
 )
@@ -339,18 +340,12 @@ def _share_at_top(plane: Plane) -> float:
 def _rows(
     columns: Mapping[str, ObjectColumn], kept: NDArray[np.bool_], cells: Cells, declared: tuple[Column, ...]
 ) -> tuple[Mapping[str, ObjectColumn], Mapping[str, Moments]]:
-    chosen: dict[str, ObjectColumn] = {name: _taken(values, kept) for name, values in columns.items()}
+    chosen: dict[str, ObjectColumn] = {name: taken(values, kept) for name, values in columns.items()}
     chosen[OBJECT_NUMBER.name] = np.arange(1, cells.kinds.size + 1, dtype=np.int64)
     chosen["class"] = [CLASSES[kind] for kind in cells.kinds]
     chosen[CLASS_PROBABILITY.name] = cells.probability
     chosen |= object_values(cells)
     return chosen, object_moments(chosen, declared)
-
-
-def _taken(values: ObjectColumn, kept: NDArray[np.bool_]) -> ObjectColumn:
-    if isinstance(values, np.ndarray):
-        return values[kept]
-    return [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
 
 
 def measures_circularity(finder: Finder) -> bool:

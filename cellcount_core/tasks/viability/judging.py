@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cellcount_core.config import RunConfig, ViabilityConfig, length
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import FieldFault, Reason
+from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.task import Found
 from cellcount_core.tasks.viability.columns import BOTH, CLASSES, DEAD, LIVE, NEITHER
 from cellcount_core.tasks.viability.rule import (
@@ -153,6 +154,13 @@ def gated(found: Found, kept: NDArray[np.bool_], shape: tuple[int, int]) -> Foun
         boxes=None if found.boxes is None else found.boxes[kept],
         classes=None if found.classes is None else found.classes[kept],
     )
+
+
+def taken(values: ObjectColumn, kept: NDArray[np.bool_]) -> ObjectColumn:
+    """The values of the objects (n,) that are `kept`."""
+    if isinstance(values, np.ndarray):
+        return values[kept]
+    return [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
 
 
 def cell_level(rule: RoleRule, signal: Floats) -> float:

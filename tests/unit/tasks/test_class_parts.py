@@ -26,7 +26,7 @@ from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.tasks.classes.columns import TILES, count_values
 from cellcount_core.tasks.task import Found
-from tests.boxes import LARGE, SMALL, Disc, disc_image
+from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.jobs import rows
 from tests.random_features import train_classes
 from tests.shapes import CLASSES, shape_image
@@ -169,7 +169,8 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 def count(package: Package, images: Path, out: Path, *more: str) -> int:
-    return main(["count", str(images), str(out), "--model", str(package.folder), "--per", "object", "--objects", "threshold",
+    objects = () if "--objects" in more else ("--objects", "threshold")
+    return main(["count", str(images), str(out), "--model", str(package.folder), "--per", "object", *objects,
                  "--runner", "serial", *more])  # fmt: skip
 
 
@@ -180,18 +181,26 @@ def folder_of(folder: Path, **images: NDArray[np.generic]) -> Path:
     return folder
 
 
-def test_objects_at_the_edge_are_shown_in_the_middle_with_background_beyond_it(
+def test_an_object_at_the_edge_is_told_as_in_a_field_that_goes_on_as_its_mirror_image(
     sizes: Package, tmp_path: Path
 ) -> None:
-    discs: list[Disc] = [(9, 60, SMALL), (60, 9, SMALL), (90, 90, SMALL), (17, 120, LARGE), (130, 141, LARGE)]
-    assert count(sizes, folder_of(tmp_path / "in", a=disc_image(discs)), tmp_path / "out") == ExitCode.OK
-    objects = rows(tmp_path / "out", "objects").to_pylist()
-    told = {
-        (round(one["Nuclei_Location_Center_Y"]), round(one["Nuclei_Location_Center_X"])): one["class"]
-        for one in objects
-    }
-    assert told == {(y, x): "small" if diameter == SMALL else "large" for y, x, diameter in discs}
-    assert min(one["class_probability"] for one in objects) > 0.9
+    discs: list[Disc] = [
+        (13, 60, SMALL),
+        (60, 12, SMALL),
+        (90, 90, SMALL),
+        (21, 120, LARGE),
+        (120, 139, LARGE),
+    ]
+    field = disc_image(discs)
+    images = folder_of(tmp_path / "in", a=field, b=np.pad(field, CROP, mode="reflect"))
+    assert count(sizes, images, tmp_path / "out") == ExitCode.OK
+    told: dict[str, dict[tuple[int, int], float]] = {"a": {}, "b": {}}
+    for one in rows(tmp_path / "out", "objects").to_pylist():
+        beyond = CROP * (one["Metadata_Well"] == "b")
+        y, x = (round(one[f"Nuclei_Location_Center_{axis}"]) - beyond for axis in "YX")
+        told[one["Metadata_Well"]][y, x] = one["probability_small"]
+    assert len(told["a"]) == len(discs) < len(told["b"])
+    assert {place: told["b"][place] for place in told["a"]} == pytest.approx(told["a"], abs=0.02)
 
 
 def test_objects_unlike_all_images_of_the_training_are_none_of_these(sizes: Package, tmp_path: Path) -> None:
@@ -232,9 +241,36 @@ def test_objects_may_be_found_in_one_channel_and_told_in_another(sizes: Package,
     assert [[one["class"] for one in objects] for objects in told] == [["large"] * 2, ["small"] * 2]
 
 
+def test_of_objects_that_are_found_with_a_class_those_that_are_meant_are_told(
+    sizes: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    discs: list[Disc] = [(40, 40, SMALL), (40, 110, LARGE), (110, 40, SMALL)]
+    images = folder_of(tmp_path / "in", a=disc_image(discs), none=disc_image(discs[::2]))
+    finder = ("--objects", str(box_package(tmp_path / "discs").folder))
+    assert count(sizes, images, tmp_path / "all", *finder) == ExitCode.OK
+    assert (
+        "objects are found as small, large, and each is told one of large, small" in capsys.readouterr().err
+    )
+    every = rows(tmp_path / "all", "objects").to_pylist()
+    assert [one["found_as"] for one in every] == [one["class"] for one in every] != []
+    assert count(sizes, images, tmp_path / "large", *finder, "--set", "run.classes.of=[large]") == ExitCode.OK
+    assert "objects are found as" not in capsys.readouterr().err
+    [large] = rows(tmp_path / "large", "objects").to_pylist()
+    assert (large["found_as"], large["class"], large["Metadata_ObjectNumber"]) == ("large", "large", 1)
+    fields = rows(tmp_path / "large", "fields").to_pylist()
+    assert [(row["count"], row["count_large"], row["count_small"]) for row in fields] == [
+        (1, 1, 0),
+        (0, 0, 0),
+    ]
+    assert all(not row["warnings"] for row in fields)
+
+
 @pytest.mark.parametrize(
     ("model", "classes", "said"),
     [
+        ({}, {"of": ["large"]}, "says which objects are meant: give --per object with it"),
+        ({"objects": "threshold"}, {"per": "object", "of": ["large"]}, "finds no objects of a class 'large': it gives them no class"),
+        ({"objects": "blood"}, {"per": "object", "of": ["WCB"]}, "finds no objects of a class 'WCB'; known: 'Platelets', 'RBC', 'WBC'"),
         ({"objects": "threshold"}, {}, "finds objects whose classes are told: give --per object with it"),
         ({"objects": "SIZES"}, {"per": "object"}, "is for the task classes, and finds no objects"),
         ({"objects": "threshold", "package": "nuclei"}, {"per": "object"}, "`nuclei` is for the task instances"),
