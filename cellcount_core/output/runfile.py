@@ -66,7 +66,7 @@ class RunFile:
     `schema` describes the tables. `scales` are the object sizes found when planning; it is empty unless `run.diameter` is "auto" and the
     model has a scale. `shown_sizes` are the sizes that plates were seen to have then where those contradict the diameter given; plates that do
     not, or of which nothing was sampled, have none. `plate_numbers` are what the task found out about plates then; it is empty for tasks that need nothing.
-    `model_doubt` says why counts of the model are not to be trusted (domain/trust.py), "" if there is no reason.
+    `model_doubt` says why counts of the model, or of some of its classes, are not to be trusted (domain/trust.py), "" if there is no reason.
     """
 
     fingerprint: str
