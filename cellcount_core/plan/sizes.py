@@ -136,6 +136,9 @@ _FEW = 5
 _FEW_OBJECTS = 10
 """A size that rests on fewer objects than this is reported with a warning."""
 
+_CONTRADICTING = 5
+"""Objects that must contradict a diameter at least."""
+
 _SHOWN = 3
 
 SMALLEST_PX = 4.0
@@ -189,7 +192,7 @@ def contradicting(images: Sequence[ImageSize], given_px: float) -> tuple[ShownSi
     its objects.
 
     A plate contradicts it if every image that tells a size has objects more than 1.6 times larger, or every one objects more than 1.6 times
-    smaller, and these are ten objects at least.
+    smaller, and these are five objects at least.
     """
     found = []
     for plate, members in groupby(sorted(images, key=_pool), key=lambda image: image.plate):
@@ -197,7 +200,7 @@ def contradicting(images: Sequence[ImageSize], given_px: float) -> tuple[ShownSi
             (image.diameter_px, max(1, image.objects)) for image in members if image.diameter_px is not None
         )
         objects = sum(number for _, number in told)
-        if objects < _FEW_OBJECTS:
+        if objects < _CONTRADICTING:
             continue
         if told[0][0] > given_px * _DISAGREE or told[-1][0] < given_px / _DISAGREE:
             found.append(ShownSize(plate, round(_weighted_quantile(told, 0.5), 2), len(told), objects))
@@ -209,7 +212,7 @@ def says_hardly_anything(images: Sequence[ImageSize], plates: AbstractSet[str]) 
     objects = Counter[str]()
     for image in images:
         objects[image.plate] += image.objects if image.diameter_px is not None else 0
-    return {plate for plate in plates if objects[plate] < _FEW_OBJECTS}
+    return {plate for plate in plates if objects[plate] < _CONTRADICTING}
 
 
 def is_absurd(pool: PlateSize) -> bool:

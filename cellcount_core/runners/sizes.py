@@ -128,7 +128,9 @@ class _Looker:
         images: list[ImageSize] = []
         faults: list[FieldFault | MemoryError] = []
         try:
-            for planned, files in read_fields(self.source, sample, ahead=_AHEAD, run=self.run):
+            # A diameter is given where images are too large for the estimate, too: one is held at a time.
+            ahead = _AHEAD if self.run.diameter == "auto" else 1
+            for planned, files in read_fields(self.source, sample, ahead=ahead, run=self.run):
                 try:
                     pixels = load_pixels(planned, files, counted, (), self.run)
                     stated = package.input.um_per_px is not None and pixels.um_per_px is not None

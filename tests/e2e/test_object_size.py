@@ -113,7 +113,7 @@ def test_a_diameter_is_compared_with_more_fields_where_the_first_show_hardly_an_
     folder = tmp_path / "sparse"
     folder.mkdir()
     for number in range(9):
-        tifffile.imwrite(folder / f"{number}.tif", nuclear_field(40.0, 2, number, side=200))
+        tifffile.imwrite(folder / f"{number}.tif", nuclear_field(40.0, 1, number, side=120))
     assert main(["plan", str(folder), "--model", "nuclei", "--diameter", "12"]) == ExitCode.OK
     told = capsys.readouterr()
     assert "show hardly an object: comparing it with" in told.err

@@ -62,7 +62,7 @@ def test_a_diameter_given_is_contradicted_where_every_image_shows_another_size()
 
 
 def test_a_diameter_given_is_not_contradicted_by_few_objects_nor_by_images_on_both_sides() -> None:
-    assert contradicting([image(20.0, 9)], 5.0) == ()
+    assert contradicting([image(20.0, 4)], 5.0) == ()
     assert contradicting([image(None, 0)], 5.0) == ()
     assert contradicting([image(20.0), image(90.0)], 42.0) == ()
     assert [one.plate for one in contradicting([image(20.0), image(9.0, plate="Q")], 10.0)] == ["P"]
