@@ -86,7 +86,7 @@ class TableFile:
         try:
             first = text.readline()
             header = columns_of(first)
-            used = choose(header)
+            used = self._chosen(header, choose)
             reader = csv.reader(text, delimiter=delimiter_of(first), strict=True)
             for row in reader:
                 where = f"{self.location}: line {reader.line_num + 1}"
@@ -107,7 +107,7 @@ class TableFile:
         try:
             file = pq.ParquetFile(pa.BufferReader(body))
             names = file.schema_arrow.names
-            used = choose(names)
+            used = self._chosen(names, choose)
             number = 0
             for batch in file.iter_batches(
                 columns=[names[index] for index in used.values()], use_threads=False
@@ -120,8 +120,16 @@ class TableFile:
                         f"{self.location}: row {number}",
                         {ours: "" if value is None else str(value).strip() for ours, value in found.items()},
                     )
-        except pa.ArrowException as error:
-            raise ConfigFault(f"{self.location}: not a readable Parquet table: {error}") from None
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            # The table is in memory: an OSError is how Arrow says that its bytes are not those of Parquet.
+            told = " ".join(str(error).split())[:200]
+            raise ConfigFault(f"{self.location}: not a readable Parquet table: {told}") from None
+
+    def _chosen(self, header: list[str], choose: Choose) -> Mapping[str, int]:
+        used = choose(header)
+        chosen = {header[index] for index in used.values()}
+        refuse_twins([name for name in header if name in chosen], self.location)
+        return used
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +164,6 @@ class TableLayout(Layout):
         for ours in COLUMNS:
             theirs = self.columns.get(ours, ours)
             if theirs in header:
-                refuse_twins([name for name in header if name == theirs], self.location)
                 used[ours] = header.index(theirs)
             elif ours == "key" or ours in self.columns:
                 raise ConfigFault(

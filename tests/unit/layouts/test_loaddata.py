@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from cellcount_core.domain.fields import PlannedField
 from cellcount_core.domain.plates import Position
 from cellcount_core.layouts.loaddata import LoadDataSettings
 from cellcount_core.plan.planner import PlanSummary
+from tests.contract.layouts.test_layout_contract import mutated
 from tests.data_dir import data_dir
 from tests.unit.plan.listings import MemoryStore, plan_of
 
@@ -222,3 +224,19 @@ def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
         for name in ("t.csv", "t.parquet")
     ]
     assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_a_mutant_of_a_table_is_read_or_refused_in_words(seed: int) -> None:
+    """Cut, flipped, repeated, of another encoding; as CSV, and as the Parquet of JUMP."""
+    dice = random.Random(seed)
+    name = dice.choice(("load_data.csv", "load_data.parquet"))
+    body = csv("P,A01,1,a.tif,/w/p", "P,A01,2,b.tif,/w/p", "Q,B02,1,c.tif,s3://b/w")
+    if name.endswith("parquet"):
+        body = (
+            tables() / "jump_source_4_BR00126114" / "test_BR00126114_load_data_with_illum.parquet"
+        ).read_bytes()
+    try:
+        planned(mutated(body, dice), ["a.tif", "b.tif", "r01c01f01p01-ch5sk1fk1fl1.tiff"], name=name)
+    except ConfigFault as fault:
+        assert "\n" not in str(fault)

@@ -16,10 +16,16 @@ from cellcount_core.layouts.base import Ignored, LayoutSettings, is_derived
 from cellcount_core.layouts.cytation import CytationSettings
 from cellcount_core.layouts.incucyte import IncucyteSettings
 from cellcount_core.layouts.leica import LeicaSettings
+from cellcount_core.layouts.metadata import Unreadable
 from cellcount_core.layouts.micromanager import MicroManagerSettings
 from cellcount_core.layouts.registry import build_layout
 from cellcount_core.layouts.sbs import SbsSettings
-from tests.unit.layouts.test_real_names import plan, plates, read
+from cellcount_core.layouts.squid import SquidSettings
+from cellcount_core.output.planfile import ShardLimits
+from cellcount_core.plan.planner import make_plan
+from cellcount_core.stores.base import StorageOptions
+from cellcount_core.stores.open import open_store
+from tests.unit.layouts.test_real_names import MODEL, plan, plates, read
 
 ROWS = "ABCDEFGH"
 
@@ -181,6 +187,22 @@ def test_the_rest_of_a_stack_is_not_another_field(name: str, what: tuple[str, st
         assert (parsed.field.plate, parsed.field.well, parsed.field.site) == what
 
 
+def test_a_stack_of_micromanager_with_two_time_points_is_two_fields_where_pages_are_times(
+    tmp_path: Path,
+) -> None:
+    packed = plates() / "micromanager_tests" / "VersionCompatTest"
+    for path in packed.glob("*.gz"):
+        (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    run = RunConfig(layout=MicroManagerSettings(), pages="time", channels={"nuclei": "DAPI"})
+    with make_plan(open_store(tmp_path, StorageOptions()), run, MODEL, ShardLimits(64, 2**40)) as made:
+        fields = [field for shard in made.shards() for field in shard.fields]
+    labels = ("1-Pos_000_000", "1-Pos_000_001", "1-Pos_001_000", "1-Pos_001_001")
+    assert [(field.key.well, field.key.timepoint) for field in fields] == [
+        (label, time) for label in labels for time in (0, 1)
+    ]
+    assert {field.um_per_px for field in fields} == {1.0}
+
+
 def test_the_mitocheck_movie_is_one_well_at_thirty_times_whose_name_the_plates_shape_tells() -> None:
     found, _, unparsed = read("almf_mitocheck_movie", AlmfSettings())
     assert found == {("EMBO_2012_Group3", "W00002", 1, time, "", 0) for time in range(30)}
@@ -231,3 +253,53 @@ def test_scans_of_one_vessel_are_one_plate_and_those_of_an_archive_lie_in_one_fo
         layout.parse(f"a/EssenFiles/ScanData/2505/{day}/0930/1234/A1-1-Ph.tif").folder for day in ("16", "17")
     }
     assert folders == {"a"}
+
+
+SQUID = b"region,fov,x (mm),y (mm)\nB2,0,14.5,20.25\nmanual0,3,1,2\n"
+
+
+def test_squid_has_regions_that_are_no_wells_and_planes_of_one_field_in_several_rows() -> None:
+    """Written from the grammar; no real folder is here."""
+    body = SQUID + b"B2,0,14.5,20.25\n"
+    (facts,) = build_layout(SquidSettings(), "s").describe({"coordinates.csv": body})
+    assert facts.positions == {
+        ("B02", 0): Position(14500.0, 20250.0),
+        ("manual0", 3): Position(1000.0, 2000.0),
+    }
+    assert [(each.wells, each.sites) for each in facts.expected] == [(("B02",), (0,)), (("manual0",), (3,))]
+    assert (facts.plate, facts.um_per_px) == ("s", None)
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "message"),
+    [
+        (b"region,", b"well,", "has no column 'region'"),
+        (b",0,14.5", b",-1,14.5", "line 2: fov is '-1' of region 'B02'"),
+        (b"14.5", b"1e400", "line 2: x (mm) is '1e400'; a number of millimetres was expected"),
+        (b",20.25", b"", "line 2: has 3 values, the header has 4"),
+        (b"B2,0", b'"B2,0', "not a CSV table"),
+        (SQUID, b"", "has no column 'region'; there are none"),
+        (SQUID, b"\xff\x00" * 90, "has no column 'region'"),
+    ],
+)  # fmt: skip
+def test_hostile_coordinates_of_squid_are_refused_in_a_sentence(
+    found: bytes, instead: bytes, message: str
+) -> None:
+    with pytest.raises(Unreadable) as refused:
+        build_layout(SquidSettings(), "s").describe({"coordinates.csv": SQUID.replace(found, instead)})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[1]", "is not a JSON object"),
+        (b'{"Nt": "2"}', "Nt is '2'; a whole number from 1 was expected"),
+        (b'{"objective": {"magnification": -4}, "sensor_pixel_size_um": 1}', "magnification is '-4'"),
+        (b'{"Nt": 1', "not readable JSON"),
+    ],
+)
+def test_hostile_parameters_of_squid_are_refused_in_a_sentence(text: bytes, message: str) -> None:
+    with pytest.raises(Unreadable) as refused:
+        build_layout(SquidSettings(), "s").describe({"acquisition parameters.json": text})
+    assert message in str(refused.value)
