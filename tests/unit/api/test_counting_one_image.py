@@ -341,6 +341,7 @@ def test_faults_of_files_and_settings_are_the_builtins_that_a_caller_expects(tmp
         assert "--" not in str(fault.value), fault.value
 
 
+@pytest.mark.slow
 def test_several_threads_may_count_at_once() -> None:
     image, _ = cc.made_up_image(objects=20, shape=(256, 256))
     counts: list[int] = []

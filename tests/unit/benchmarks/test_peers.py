@@ -90,6 +90,7 @@ def test_a_worker_imports_nothing_of_cellcount() -> None:
     assert said.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_worker_writes_labels_of_every_image_and_what_it_measured(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     listed, out = tmp_path / "images.json", tmp_path / "out"

@@ -74,6 +74,7 @@ def test_the_table_covers_all_sizes_and_numbers_within_memory() -> None:
     )
 
 
+@pytest.mark.slow
 def test_images_without_nuclei_come_in_every_kind_and_depth() -> None:
     images = [empty_image(number) for number in range(4 * len(KINDS))]
     assert {kind for kind, _ in images} == set(KINDS)

@@ -73,6 +73,7 @@ def test_a_constant_image_holds_no_nuclei(kit: PlanesKit, value: int) -> None:
     assert count(kit, np.full((256, 256), value, np.uint16)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [200, 3000, 30000])
 def test_three_nuclei_in_a_large_field_are_three_however_bright(kit: PlanesKit, height: int) -> None:
     plane = np.random.default_rng(1).normal(500, 12, (768, 768))

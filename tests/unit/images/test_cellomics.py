@@ -100,6 +100,7 @@ def test_what_is_no_whole_image_is_refused_with_its_reason(body: bytes, reason: 
         pytest.fail("it was read")
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_unpacks() -> None:
     body = c01(dib() + bytes(200 << 20))
     tracemalloc.start()

@@ -130,6 +130,7 @@ def test_a_tile_is_normalised_as_it_is_within_its_plane() -> None:
     np.testing.assert_array_equal(apply(image[30:90, 40:140], norm), apply(image, norm)[30:90, 40:140])
 
 
+@pytest.mark.slow
 def test_a_plane_of_400_megapixels_takes_little_memory() -> None:
     row = np.random.default_rng(7).integers(100, 4000, 20_000).astype(np.uint16)
     plane = np.broadcast_to(row, (20_000, 20_000))

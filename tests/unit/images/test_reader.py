@@ -127,6 +127,7 @@ def test_small_files_come_whole_in_one_request_each(tmp_path: Path) -> None:
     assert (counting.counts.gets, counting.counts.ranges) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_large_file_of_another_size_than_planned_is_changed(large: Path) -> None:
     size = (large / "image.tif").stat().st_size
     [(_, files)] = read_fields(store(large), [planned(large, size + 8)], ahead=1, run=RunConfig())

@@ -33,6 +33,7 @@ def files(folder: str, glob: str) -> list[Path]:
     return sorted((root / "plates" / folder).glob(glob)) if root else []
 
 
+@pytest.mark.slow
 @needs_data("plates")
 @pytest.mark.parametrize(
     ("folder", "glob", "shape", "dtype", "um_per_px"), STATED, ids=[row[0] for row in STATED]

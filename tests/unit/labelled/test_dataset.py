@@ -117,6 +117,7 @@ def test_an_archive_without_y_or_of_other_shapes_is_refused(tmp_path: Path) -> N
             load_npz(tmp_path / f"{name}.npz")
 
 
+@pytest.mark.slow
 @needs_data("dsb2018_nuclei")
 def test_the_data_science_bowl_folder_reads_as_its_readme_says() -> None:
     root = data_dir()

@@ -67,6 +67,7 @@ def test_xml_that_is_none_or_can_do_harm_is_refused(body: bytes, why: str) -> No
     assert why in refusal(body)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_elements_of_an_index() -> None:
     body = b"<Images>" + b"<Image><Row>1</Row><Col>2</Col></Image>\n" * 30_000 + b"</Images>"
     tracemalloc.start()

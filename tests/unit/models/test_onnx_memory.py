@@ -37,6 +37,7 @@ print((engine.run(small) == expected).all())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a process as Linux does")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_tile_that_a_limited_process_has_no_memory_for_is_a_memory_error_and_smaller_ones_go_on(

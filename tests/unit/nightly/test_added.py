@@ -118,6 +118,7 @@ DOUBTS: dict[str, Callable[[Plate], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("doubt", DOUBTS)
 def test_in_doubt_the_plate_is_counted_whole(plate: Plate, tmp_path: Path, doubt: str) -> None:
     output = tmp_path / "counts"

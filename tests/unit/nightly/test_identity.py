@@ -117,6 +117,7 @@ def test_a_root_that_moved_and_lost_its_dates_is_counted_anew_in_place_of_the_ol
     assert sorted(nights.of(PlateStatus.SUPERSEDED)) == ["P1", "P2"]
 
 
+@pytest.mark.slow
 def test_two_plates_of_one_name_are_told_apart_in_every_table(nights: Nights, tmp_path: Path) -> None:
     one, two = arrives(tmp_path / "one" / ROOT, "P1", "P2"), arrives(tmp_path / "two" / ROOT, "P1")
     tifffile.imwrite(two / "P1/TimePoint_1/P1_A01_s1_w1.TIF", discs(5, 96, 9))
@@ -249,6 +250,7 @@ def test_an_output_in_a_root_is_refused_however_it_is_spelled(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_plates_of_roots_that_became_one_of_another_depth_are_the_same(
     nights: Nights, tmp_path: Path
 ) -> None:

@@ -201,6 +201,7 @@ def test_other_settings_need_another_output(scope: Path, output: Path) -> None:
         night(changed, day(1))
 
 
+@pytest.mark.slow
 def test_a_plate_unlike_those_of_the_last_nights_is_flagged(scope: Path, output: Path) -> None:
     for number in range(5):
         arrives(scope, f"P{number}")

@@ -51,6 +51,7 @@ def _blocked(
     return Joined(renumber(canvas, lookup), before, warnings, float(np.mean(cut)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "fields", "sizes", "block", "halo"),
     [

@@ -114,6 +114,7 @@ class Dying:
         return counted
 
 
+@pytest.mark.slow
 def test_a_death_at_any_moment_leaves_the_old_shard_or_the_new_one_and_a_second_try_ends_it() -> None:
     deaths = 0
     seen = set()

@@ -214,6 +214,7 @@ def test_a_shard_without_a_counted_field_has_an_objects_part_without_rows() -> N
     assert part.table.num_rows == 2
 
 
+@pytest.mark.slow
 def test_a_byte_that_flips_in_a_fields_part_is_noticed_or_changes_nothing() -> None:
     store = memory_store()
     commit_part(store, part_of(0, fields(3, 4, Reason.TRUNCATED, 0)))

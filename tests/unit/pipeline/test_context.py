@@ -109,6 +109,7 @@ def test_the_memory_of_freed_arrays_is_not_asked_for_anew() -> None:
     assert int(faults) < int(faults_as_it_is) / 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
 @pytest.mark.parametrize(
     "own",

@@ -84,6 +84,7 @@ def same_field(one: FieldResult, other: FieldResult) -> None:
         np.testing.assert_array_equal(np.asarray(other.objects.columns[name]), np.asarray(values), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "held"), [("threshold", 40), ("nuclei", 300)])
 @pytest.mark.parametrize("limits", [WHOLE, BLOCKS], ids=["whole", "window by window"])
 def test_a_field_counted_in_smaller_tiles_is_the_field_counted_in_large_ones_bit_for_bit(
@@ -99,6 +100,7 @@ def test_a_field_counted_in_smaller_tiles_is_the_field_counted_in_large_ones_bit
     same_field(expected, found)
 
 
+@pytest.mark.slow
 def test_the_size_of_objects_is_told_from_the_same_maps_where_the_device_holds_less_than_a_view() -> None:
     image = cells(400, 420)
     package = find_package("nuclei")

@@ -93,6 +93,7 @@ def test_objects_larger_than_overlap_tile_and_block_stay_whole(blocked: bool) ->
     same_objects(whole, count_array(field, tile=64, **limits))
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10_000),
     objects=st.integers(0, 60),

@@ -75,6 +75,7 @@ def mixed() -> dict[str, tuple[float, NDArray[np.uint16]]]:
     }
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_most_objects_whatever_covers_most_of_the_image() -> None:
     for name, (diameter, plane) in mixed().items():
         found = told(plane).diameter_px

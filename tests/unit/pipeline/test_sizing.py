@@ -123,6 +123,7 @@ def test_a_field_of_a_pool_that_disagrees_goes_by_itself_and_an_empty_one_as_it_
     assert scale_of(np.full_like(plane, 300), "auto", pools) == (ScaleSource.UNKNOWN, None, (UNKNOWN_SIZE,))
 
 
+@pytest.mark.slow
 def test_an_estimate_does_not_look_at_more_than_a_bounded_number_of_pixels() -> None:
     package, engine = nuclei()
     seen: list[int] = []

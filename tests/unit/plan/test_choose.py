@@ -58,6 +58,7 @@ class Endless(MemoryStore):
             yield [Listed(f"P1_B02_s{self.taken}{number:03d}_w1.tif", 1, "t") for number in range(LIST_BATCH)]
 
 
+@pytest.mark.slow
 def test_only_the_first_files_of_a_long_listing_are_looked_at() -> None:
     store = Endless()
     settled = settle(store, RunConfig())

@@ -135,6 +135,7 @@ def test_one_name_that_is_no_well_keeps_all_of_its_plate_in_view() -> None:
     assert [bar.name for bar in panel.bars] == ["overview", "A01"]
 
 
+@pytest.mark.slow
 def test_equal_tables_give_equal_pictures_and_other_counts_others() -> None:
     one, other = table([well("A01", 5), well("A02", 7)]), table([well("A01", 5), well("A02", 2)])
     assert plate_map_png(plate_map(one, RUN)) == plate_map_png(plate_map(one, RUN))
@@ -152,6 +153,7 @@ def test_a_lost_field_shows_in_the_picture() -> None:
     assert red(lost) > 100
 
 
+@pytest.mark.slow
 def test_1536_wells_are_drawn_in_a_picture_that_fits_a_screen() -> None:
     wells = table([well(name, index) for index, name in enumerate(names(range(32), range(48)))])
     height, width, _ = pixels(plate_map_png(plate_map(wells, RUN))).shape

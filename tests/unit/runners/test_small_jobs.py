@@ -94,6 +94,7 @@ def test_threads_of_a_network_change_no_byte(tmp_path: Path) -> None:
     assert digest(tmp_path / "1") == digest(tmp_path / "3")
 
 
+@pytest.mark.slow
 def test_auto_is_ray_where_there_is_work_for_it_or_a_setting_asks_for_it(
     plate: Plate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def test_small_copies_lie_on_background_apart_from_all_objects() -> None:
     assert put > 10
 
 
+@pytest.mark.slow
 def test_no_source_pays_for_another_however_many_images_that_has() -> None:
     few, many = example(0.4), example(0.55)
     images, maps = zip(few, *[many] * 5, strict=True)

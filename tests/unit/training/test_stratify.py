@@ -54,6 +54,7 @@ def test_fewer_groups_than_parts_are_refused() -> None:
         stratified_folds(imbalanced(6), ["a", "a", "a", "b", "b", "b"], 3)
 
 
+@pytest.mark.slow
 @needs_data("hpa")
 def test_folds_of_the_real_table_keep_the_share_of_every_pattern_of_50_images_within_a_tenth() -> None:
     folder, names = data_dir(), pattern_names("structures")

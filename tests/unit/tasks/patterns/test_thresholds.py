@@ -34,6 +34,7 @@ def drawn(images: int, seed: int, separation: float = 2.0) -> tuple[NDArray[np.f
     return 1 / (1 + np.exp(-odds)), shown
 
 
+@pytest.mark.slow
 def test_fitted_thresholds_beat_flat_ones_on_images_that_they_were_not_fitted_to() -> None:
     fitted = fit_thresholds(*drawn(3000, 0))
     chances, shown = drawn(3000, 1)
