@@ -191,6 +191,7 @@ class RunConfig(Section):
     layout: LayoutConfig = AutoSettings()
     plate: str = ""
     plate_format: Literal[6, 12, 24, 48, 96, 384, 1536] | None = None
+    platemap: Place | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     unparsed: Literal["refuse", "ignore"] = "refuse"
@@ -216,8 +217,9 @@ class RunConfig(Section):
     def _without_unused(self, plain: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Settings that the run does not use are left out, so that they do not change the fingerprint of other runs."""
         data: dict[str, object] = plain(self)
-        if self.plate_format is None:
-            data.pop("plate_format", None)
+        for name in ("plate_format", "platemap"):
+            if getattr(self, name) is None:
+                data.pop(name, None)
         for name, unused in _OF_TASKS.items():
             if getattr(self, name) == unused:
                 data.pop(name, None)

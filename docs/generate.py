@@ -262,6 +262,7 @@ def _of_task(schema: tables.Schema, common: tables.Schema) -> list[str]:
 
 _RULES = {
     tables.Merge.COUNT: "the sum over counted fields, mean and standard deviation of a field, and the number a mm²",
+    tables.Merge.SHARED: "the value, if all fields of the well (or plate, or run) have the same one, counted or not; else null. Columns of a plate map (`Metadata_…`)",
     tables.Merge.SUM: "the sum over counted fields",
     tables.Merge.SHARE: "the sum over counted fields, and its ratio to another column with the Wilson interval of 95 %",
     tables.Merge.PERCENT: "the first of two columns in percent of both, each summed over counted fields, with the Wilson interval of 95 %, the number it rests on, and warnings in words",

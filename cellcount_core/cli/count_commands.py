@@ -33,6 +33,7 @@ from cellcount_core.cli.options import (
     Output,
     Per,
     PlateFormat,
+    PlateMap,
     Progress,
     Runner,
     Set,
@@ -49,6 +50,7 @@ def count(
     output: Output = None,
     layout: Layout = None,
     plate_format: PlateFormat = None,
+    platemap: PlateMap = None,
     channel: Channel = None,
     measure: Measure = None,
     model: Model = None,
@@ -89,6 +91,8 @@ def count(
 
       cellcount count conf/count.yaml --set execution.actors=4
 
+      cellcount count ./plate ./out --platemap ./platemap.csv
+
       cellcount count ./plate ./out --update
 
       cellcount count ./plate ./out --layout imagexpress --model viability-fluorescence --channel all=w1 --channel dead=w2 --min-diameter 7um
@@ -105,7 +109,7 @@ def count(
         source=known.source, output=known.output, run=known.run, layout=layout, channels=channel, measure=measure, model=model, diameter=diameter,
         labels=labels, assignments=assignments, runner=runner, address=address, actors=actors, endpoint=endpoint,
         anonymous=anonymous, max_failed=max_failed, strict=strict,
-        settings={"run.plate_format": plate_format, **task_settings(
+        settings={"run.plate_format": plate_format, "run.platemap": platemap, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
             min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, objects=objects, crop_px=crop,
         )},
@@ -163,6 +167,7 @@ def plan(
     source: Input,
     layout: Layout = None,
     plate_format: PlateFormat = None,
+    platemap: PlateMap = None,
     channel: Channel = None,
     measure: Measure = None,
     model: Model = None,
@@ -196,7 +201,7 @@ def plan(
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
         diameter=diameter, assignments=assignments, endpoint=endpoint, anonymous=anonymous, max_failed=max_failed,
-        settings={"run.plate_format": plate_format, **task_settings(
+        settings={"run.plate_format": plate_format, "run.platemap": platemap, **task_settings(
             um_per_px=um_per_px, thresholds=threshold, controls=control, min_diameter=min_diameter, max_diameter=max_diameter,
             min_circularity=min_circularity, chamber=chamber, depth_um=depth, dilution=dilution, per=per, objects=objects, crop_px=crop,
         )},

@@ -34,6 +34,14 @@ PlateFormat = Annotated[
         help="Wells of each plate (6 to 1536), where files do not state it: they draw plates and name wells that are only numbered.",
     ),
 ]
+PlateMap = Annotated[
+    str | None,
+    typer.Option(
+        "--platemap",
+        metavar="FILE",
+        help="Plate map (CSV, TSV, Parquet, XLSX): its columns are joined to fields and wells, by well and plate.",
+    ),
+]
 Channel = Annotated[
     list[str] | None,
     typer.Option(

@@ -117,10 +117,11 @@ def export_samples(
 
     Raises ConfigFault if the run is not one of viability, the plate map is wrong or the time is none, OutputFault if the file cannot be written.
     """
+    from cellcount_core.plan.platemap import read_platemap
     from cellcount_core.report.counter_files import asm_json, left_out, vicell_csv
-    from cellcount_core.report.samples import read_platemap, read_samples, sample_names, unknown_wells
+    from cellcount_core.report.samples import read_samples, sample_names, unknown_wells
 
-    rows = [] if platemap is None else read_platemap(platemap, ("sample",))
+    rows = () if platemap is None else read_platemap(str(platemap), needed=("sample",)).rows
     samples = read_samples(output_store(out, endpoint), sample_names(rows))
     strange = unknown_wells(rows, samples)
     when = None if measured is None else _time(measured)

@@ -73,6 +73,8 @@ class Merge(StrEnum):
     """Words: how many fields have which."""
     NAMES = "names"
     """One or several of the schema's classes, by name: how many fields have each, and their share with its Wilson interval."""
+    SHARED = "shared"
+    """A label of the well, of whatever became of its fields: the value if all fields have the same one."""
     AREA = "area"
     """A pixel size: with the image's sides, which the two columns `of` hold, the imaged area."""
 

@@ -49,38 +49,45 @@ class DelimitedTable:
 
 
 def read_table(path: Path) -> DelimitedTable:
-    """Read a table from a file. Lines without anything in them are passed over, spaces around the names of columns too.
+    """Read a table from a file. Raises ConfigFault naming the file if it cannot be read, and as `parse_table` does."""
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse_table(body, str(path))
 
-    Raises ConfigFault naming the file if it cannot be read or is no table in UTF-8, with the name if two columns have the same one, and with
+
+def parse_table(body: bytes, location: str) -> DelimitedTable:
+    """The table in the bytes of a file. Lines without anything in them are passed over, spaces around the names of columns too.
+
+    Raises ConfigFault naming the file's `location` if it is no table in UTF-8, with the name if two columns have the same one, and with
     the line if a row has cells that belong to no column: they may be the rest of a cell that lacks its quotes.
     """
-    text = _text(path)
+    text = _text(body, location)
     header = text.partition("\n")[0].rstrip("\r")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(header))
     try:
         columns = [name.strip() for name in next(reader, [])]
-        refuse_twins(columns, str(path))
+        refuse_twins(columns, location)
         rows = []
         for number, cells in enumerate(reader, 2):
             if any(cell.strip() for cell in cells):
-                _refuse_surplus(cells, columns, f"{path}: line {reader.line_num}")
+                _refuse_surplus(cells, columns, f"{location}: line {reader.line_num}")
                 padded = [*cells, *[""] * (len(columns) - len(cells))]
                 named = {name: cell for name, cell in zip(columns, padded, strict=False) if name}
                 rows.append(TableRow(named, number))
     except csv.Error as error:
-        raise ConfigFault(f"{path}: not a CSV table: {error}") from error
+        raise ConfigFault(f"{location}: not a CSV table: {error}") from error
     return DelimitedTable(tuple(name for name in columns if name), tuple(rows))
 
 
-def _text(path: Path) -> str:
+def _text(body: bytes, location: str) -> str:
     """The text of a file, with line feeds where it has carriage returns alone."""
     try:
-        text = path.read_bytes().decode(ENCODING)
-    except OSError as error:
-        raise ConfigFault(f"{path}: cannot be read: {error.strerror or error}") from error
+        text = body.decode(ENCODING)
     except UnicodeDecodeError as error:
         raise ConfigFault(
-            f"{path}: not text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); save the table as CSV UTF-8"
+            f"{location}: not text in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); save the table as CSV UTF-8"
         ) from error
     return text if "\n" in text else text.replace("\r", "\n")
 

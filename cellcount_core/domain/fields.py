@@ -98,13 +98,17 @@ class Parsed:
     numbered: int = 0
 
 
+Label = tuple[str, str | int | float | None]
+"""What a plate map says of a well: the column of the tables, and its value."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedField:
     """One expected field, with the files to read for it.
 
     `reason` is set if planning already knows that the field cannot be counted; the field's row will carry it, and `detail` explains it.
     `um_per_px` (the size of a pixel in µm) and `position` (of the field's centre on the stage) are what the instrument's metadata files
-    state, None if they do not.
+    state, None if they do not. `labels` are what the run's plate map says of the field's well; () without a map or a row of the well.
     """
 
     key: FieldKey
@@ -113,6 +117,7 @@ class PlannedField:
     detail: str = ""
     um_per_px: float | None = None
     position: Position | None = None
+    labels: tuple[Label, ...] = ()
 
     @property
     def size(self) -> int:

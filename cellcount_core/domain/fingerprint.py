@@ -21,6 +21,10 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+ELSEWHERE = ("model", "platemap")
+"""Keys of the run section that say where something lies: its content counts, and not its place."""
+
+
 def fingerprint(
     run: Mapping[str, object],
     model_digest: str,
@@ -32,12 +36,13 @@ def fingerprint(
 ) -> str:
     """SHA-256 (64 hex digits) of everything that can change a table.
 
-    `run` is the run section of the settings as plain data. The model counts by its digest, whatever path it was loaded from. `scales` are
+    `run` is the run section of the settings as plain data. The model counts by its digest, whatever path it was loaded from, and a plate map by
+    what it says of the fields, which is part of the listing. `scales` are
     the object sizes found when planning, `shown_sizes` those that contradict the one given, `plate_numbers` what the task found then.
     """
     decided: dict[str, object] = {
         "results_version": RESULTS_VERSION,
-        "run": {key: value for key, value in run.items() if key != "model"},
+        "run": {key: value for key, value in run.items() if key not in ELSEWHERE},
         "model": model_digest,
         "engine": engine,
         "listing": listing_digest,

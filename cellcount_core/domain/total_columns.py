@@ -88,6 +88,12 @@ def total_columns(schema: Schema) -> TotalColumns:
                         Column(f"{each}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {each}_share (Wilson)"),
                         Column(f"{each}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {each}_share (Wilson)"),
                     ]  # fmt: skip
+            case Merge.SHARED:
+                plain.append(
+                    Column(
+                        name, column.kind, unit, f"{column.meaning}; null where fields have different ones"
+                    )
+                )
             case Merge.AREA:
                 plain.append(AREA)
                 plain += [

@@ -286,6 +286,33 @@ class WordTotal:
         return {self.column.name: canonical_json(dict(self.words)) if self.words else None}
 
 
+_DIFFERENT = 2
+"""So many values say that fields do not have the same one; more are not kept."""
+
+
+@dataclass(slots=True)
+class SharedTotal:
+    """The value that all fields have, counted or not; null if they have different ones."""
+
+    column: Column
+    found: set[str | int | float | None] = field(default_factory=set)
+
+    def add(self, value: Merged) -> None:
+        assert value is None or isinstance(value, str | int | float)
+        self._join({value})
+
+    def merge(self, other: Total) -> None:
+        assert isinstance(other, SharedTotal)
+        self._join(other.found)
+
+    def _join(self, values: set[str | int | float | None]) -> None:
+        if len(self.found) < _DIFFERENT:
+            self.found |= values
+
+    def values(self) -> dict[str, Value]:
+        return {self.column.name: next(iter(self.found)) if len(self.found) == 1 else None}
+
+
 @dataclass(slots=True)
 class NamesTotal:
     """How many fields have each of the schema's classes; a field may have none, one or several."""
@@ -397,6 +424,8 @@ def _empty(column: Column, schema: Schema) -> Total:
             return WordTotal(column)
         case Merge.NAMES:
             return NamesTotal(column, schema.classes)
+        case Merge.SHARED:
+            return SharedTotal(column)
         case Merge.AREA:
             return AreaTotal(column)
         case _:

@@ -107,6 +107,10 @@ class NightlyConfig(Section):
             )
         return self
 
+    def platemap(self, plate: str) -> str | None:
+        """The plate map of the plate in a folder of this name: `{plate}` in `run.platemap` stands for it."""
+        return None if self.run.platemap is None else self.run.platemap.replace("{plate}", plate)
+
     def job(self, source: str, output: str) -> JobConfig:
         """The job that counts the plate at `source` into `output`."""
         return JobConfig(

@@ -73,7 +73,9 @@ def count_plate(
     of `run_job` are raised.
     """
     folder, job = folder_of(plate), config.job(plate.source, "")
-    run = config.run.model_copy(update={"layout": plate.layout})
+    run = config.run.model_copy(
+        update={"layout": plate.layout, "platemap": config.platemap(name_of(plate.source))}
+    )
     job = job.model_copy(update={"run": run})
     if not run.plate and plate.name != name_of(plate.source):
         # Tables of two plates of one name are told apart as the ledger does.

@@ -3,7 +3,7 @@
 Shards can therefore be read one at a time. A small run is cut finely, so that all workers have something to do and a stop loses little. A
 field without a source has one row, with a null key. The file's metadata holds the schema version, the fingerprint and the digest of the
 listing. What the instrument's metadata files state of plates stands in the file's metadata too, and in three more columns; the plan of an
-input without such files has neither.
+input without such files has neither. What a plate map says of a field's well is one more column, of runs that have a map.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cellcount_core.config import ExecutionConfig
 from cellcount_core.domain.columns import FIELD_ID, PLATE, SCHEMA_VERSION, SITE, TIMEPOINT, WELL
 from cellcount_core.domain.errors import OutputFault, Reason
-from cellcount_core.domain.fields import FieldKey, PlannedField, Shard, Source, SourcePart
+from cellcount_core.domain.fields import FieldKey, Label, PlannedField, Shard, Source, SourcePart
 from cellcount_core.domain.fingerprint import canonical_json
 from cellcount_core.domain.plates import PlateFacts, Position
 
@@ -142,7 +142,10 @@ WITH_PARTS = pa.schema(
 )
 """Columns of a plan of images that are arrays: `parts` are the objects of a source, null where it is a file."""
 
-_SCHEMAS = (SCHEMA, WITH_FACTS, WITH_PARTS)
+WITH_LABELS = pa.schema([*WITH_PARTS, pa.field("labels", pa.string())])
+"""Columns of a plan with a plate map: `labels` is what it says of the field's well, a JSON object by column; null if it does not name the well."""
+
+_SCHEMAS = (SCHEMA, WITH_FACTS, WITH_PARTS, WITH_LABELS)
 """Each has the columns of the one before it, and more."""
 
 FACTS_META = b"cellcount.plates"
@@ -262,12 +265,13 @@ def _lines(planned: PlannedField, schema: pa.Schema) -> Iterator[_Line]:
     end: _Line = (None, None) if planned.reason is None else (planned.reason.value, planned.detail)
     end += (planned.um_per_px, *((None, None) if position is None else (position.x_um, position.y_um)))
     wanted = len(schema) - 1
+    labels = json.dumps(dict(planned.labels)) if planned.labels else None
     if not planned.sources:
-        yield (*where, *_NO_SOURCE, *end, None)[:wanted]
+        yield (*where, *_NO_SOURCE, *end, None, labels)[:wanted]
     for source in planned.sources:
         parts = [{"key": part.key, "bytes": part.size} for part in source.parts] or None
         file = (source.channel, source.plane, source.key, source.index, source.size, source.etag)
-        yield (*where, *file, *end, parts)[:wanted]
+        yield (*where, *file, *end, parts, labels)[:wanted]
 
 
 def _table(number: int, lines: list[_Line], schema: pa.Schema) -> pa.Table:
@@ -296,7 +300,13 @@ def _planned(lines: list[_Line]) -> PlannedField:
         "" if detail is None else str(detail),
         um_per_px,
         None if x_um is None or y_um is None else Position(x_um, y_um),
+        _labels(lines[0][len(WITH_PARTS) :]),
     )
+
+
+def _labels(values: _Line) -> tuple[Label, ...]:
+    text = values[0] if values else None
+    return tuple(json.loads(text).items()) if isinstance(text, str) else ()
 
 
 def _source(line: _Line) -> Source:

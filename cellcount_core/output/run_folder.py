@@ -276,5 +276,5 @@ def _belongs_to_another(url: str, stored: RunFile, new: RunFile) -> str:
 
 def _readable(line: str) -> str:
     if line.startswith("listing: "):
-        return "input: files were added, removed or changed since, the folder was renamed, or run settings choose other files"
+        return "input: files were added, removed or changed since, the folder was renamed, or run settings or a plate map say otherwise of them"
     return line

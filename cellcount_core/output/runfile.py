@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pydantic import TypeAdapter, ValidationError
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Schema, schema_3
+from cellcount_core.domain.columns import SCHEMA_VERSION, VERSION_3, Merge, Schema, schema_3
 from cellcount_core.domain.errors import NoRunFault, OutputFault
-from cellcount_core.domain.fingerprint import RESULTS_VERSION
+from cellcount_core.domain.fingerprint import ELSEWHERE, RESULTS_VERSION
 from cellcount_core.domain.scales import PlateNumbers, PlateSize, ShownSize
 from cellcount_core.stores.base import Absent, Denied, Store
 
@@ -94,9 +94,16 @@ class RunFile:
     def decided(self) -> dict[str, object]:
         """Everything that the fingerprint covers, as nested plain data, to compare two runs by."""
         return {
-            "run": {key: value for key, value in RunConfig.complete(self.run).items() if key != "model"},
+            "run": {
+                key: value for key, value in RunConfig.complete(self.run).items() if key not in ELSEWHERE
+            },
             "model": {"name": self.model.name, "digest": self.model.digest, "engine": self.model.engine},
             "listing": self.listing_digest,
+            "platemap": {
+                column.name: column.kind.value
+                for column in self.schema.fields
+                if column.merge is Merge.SHARED
+            },
             "scales": {f"{s.plate} {s.width_px}x{s.height_px}": s.diameter_px for s in self.scales},
             "plate_numbers": {found.plate: dict(found.numbers) for found in self.plate_numbers},
             "shown_sizes": {shown.plate: shown.diameter_px for shown in self.shown_sizes},

@@ -395,7 +395,7 @@ def rows_of(kit: FieldKit, planned: PlannedField, seen: Examined) -> FieldResult
         status=Status.OK,
         source=_sources(kit, planned),
         warnings=seen.warnings,
-        values=field_values(seen, counted, kit.schema),
+        values={**field_values(seen, counted, kit.schema), **dict(planned.labels)},
     )
     parts = seen.found.parts
     # A run that an earlier version planned has the columns of that version, which may be none.
@@ -417,7 +417,7 @@ def _not_counted(kit: FieldKit, planned: PlannedField, reason: Reason, detail: s
         reason=reason,
         detail=detail,
         source=_sources(kit, planned),
-        values={CHANNEL.name: kit.counted[0].name},
+        values={CHANNEL.name: kit.counted[0].name, **dict(planned.labels)},
     )
     return FieldResult(row, None, 0)
 

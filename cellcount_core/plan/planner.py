@@ -20,6 +20,7 @@ from cellcount_core.domain.scales import ALL_PLATES, PlateNumbers, PlateSize, Sh
 from cellcount_core.layouts.hint import channel_endings, hint
 from cellcount_core.layouts.registry import build_layout, kind_of
 from cellcount_core.output.planfile import (
+    WITH_LABELS,
     WITH_PARTS,
     ShardLimits,
     Written,
@@ -50,6 +51,7 @@ from cellcount_core.plan.fields import (
     select_channels,
 )
 from cellcount_core.plan.findings import Census, PlanSummary, left_out_lines, nothing_found, refuse_unparsed
+from cellcount_core.plan.platemap import Join, WellLabels, read_platemap, well_labels, without_labels
 from cellcount_core.plan.rows import RUN_ROWS
 from cellcount_core.plan.sizes import PLATES, Sampler, WantedWells, contradictions, scale_warnings
 from cellcount_core.stores.base import StorageOptions, Store
@@ -148,7 +150,8 @@ class Survey:
     """An input that was listed and can be planned. Use as a context, or `close` it: its sorted rows are in memory and in a temporary
     folder.
 
-    `run` are the settings with the layout that was found if it was "auto"; `layout` says in a line which it is, and why.
+    `run` are the settings with the layout that was found if it was "auto"; `layout` says in a line which it is, and why. `platemap` is the map
+    that `run.platemap` names.
     """
 
     folder: TemporaryDirectory[str]
@@ -158,6 +161,7 @@ class Survey:
     names: Names
     url: str
     layout: str
+    platemap: WellLabels | None = None
 
     def __enter__(self) -> Survey:
         return self
@@ -184,8 +188,9 @@ def survey(
 
     `own_output` is the URL of the output (as its store gives it), which is left out if it lies inside the input. `options` are for a
     manifest with a URL of its own. Raises ConfigFault if the input cannot be planned: nothing was found, names do not parse, a channel
-    has to be chosen, or the layout is wrong or, if it is "auto", not plain.
+    has to be chosen, the plate map cannot be used, or the layout is wrong or, if it is "auto", not plain.
     """
+    labels = None if run.platemap is None else well_labels(read_platemap(run.platemap, options))
     own = (path_below(store_in.url, own_output) or "") if own_output else ""
     settled = settle(store_in, run, own)
     run = settled.run
@@ -207,7 +212,7 @@ def survey(
     except BaseException:
         scratch.cleanup()
         raise
-    return Survey(scratch, run, discovery, rule, names, store_in.url, settled.told)
+    return Survey(scratch, run, discovery, rule, names, store_in.url, settled.told, labels)
 
 
 def plan_survey(
@@ -281,10 +286,17 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     sizes = FoundSizes()
     found: FoundNumbers = ((), ())
 
+    schema = without_labels(order.model.schema_of(*_column_names(order.model, rule.choice)))
+    join = None if seen.platemap is None else Join(seen.platemap)
+    if seen.platemap is not None:
+        schema = seen.platemap.schema(schema)
+    unjoined: list[str] = []
+
     def name_of(listing: str) -> str:
         # Called once all fields have streamed by, when the samples are complete.
         nonlocal sizes, found
         _refuse_missing_wells(wanted)
+        unjoined.extend(() if join is None else join.warnings())
         sizes = order.find_sizes(sampler.fields(), rule.choice)
         samples = {name: each.fields() for name, each in groups_of_fields.items()}
         found = _for_every_plate(order.numbers.find(samples, rule.choice, sizes.pools), wanted, census)
@@ -302,6 +314,8 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
     fields = _planned(groups(), rule, census)
     if order.before is not None:
         fields = with_gone(fields, read_shards(order.before))
+    if join is not None:
+        fields = join.watch(fields)
     fields = sampler.watch(_watched(fields, census, run))
     for each in groups_of_fields.values():
         fields = each.watch(fields)
@@ -312,10 +326,15 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         cut_shards(fields, order.limits.fitting(few)),
         name_of,
         facts,
-        WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
+        WITH_LABELS if join else WITH_PARTS if kind_of(run.layout).traits.holds_arrays else None,
     )
     scales = sizes.pools
-    warnings = [*_warnings(seen, census), *scale_warnings(scales), *_unused_diameter(run, order.model)]
+    warnings = [
+        *_warnings(seen, census),
+        *unjoined,
+        *scale_warnings(scales),
+        *_unused_diameter(run, order.model),
+    ]
     warnings += contradictions(sizes.shown, run.diameter) if not isinstance(run.diameter, str) else []
     warnings += [*_crossed_roles(order.model.roles, seen), *order.model.notes, *found[1]]
     summary = replace(_summary(seen, census, written, scales, warnings), plate_numbers=found[0])
@@ -325,7 +344,7 @@ def _write(path: Path, seen: Survey, order: _Order) -> tuple[RunFile, PlanSummar
         input=seen.url,
         model=identity,
         channels=dict(zip(order.model.roles, rule.choice.counted, strict=True)),
-        schema=order.model.schema_of(*_column_names(order.model, rule.choice)),
+        schema=schema,
         listing_digest=written.listing_digest,
         plan_sha256=_sha256(path),
         numbers=_numbers(summary),

@@ -35,6 +35,7 @@ from cellcount_core.domain.statistics import Moments
 from cellcount_core.domain.totals import (
     Merged,
     PercentTotal,
+    SharedTotal,
     SumTotal,
     Total,
     empty_totals,
@@ -73,8 +74,9 @@ class Tally:
             self.reasons[counted.reason] += 1
         self.warnings.update({code_of(warning) for warning in counted.warnings})
         self.warned += bool(counted.warnings)
-        if counted.status == Status.OK.value:
-            for total, value in zip(self.totals, counted.values, strict=True):
+        ok = counted.status == Status.OK.value
+        for total, value in zip(self.totals, counted.values, strict=True):
+            if ok or isinstance(total, SharedTotal):
                 total.add(value)
 
     def merge(self, other: Tally) -> None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cellcount_core.domain.errors import ConfigFault
-from cellcount_core.report.samples import MapRow, Samples, WellSample, read_platemap
+from cellcount_core.plan.platemap import MapRow, read_platemap
+from cellcount_core.report.samples import Samples, WellSample
 
 _FEWEST_FRACTIONS, _FEWEST_REPLICATES = 4, 3
 """What ISO 20391-2 asks of a design: with less, the report says so."""
@@ -113,7 +114,7 @@ def dilution_reports(samples: Samples, platemap: Path) -> list[DilutionReport]:
     What is measured is what the run has: viable cells/mL where the volume is known, else live cells a field.
     Wells of the map that the run has not are told in `notes`. Raises ConfigFault if the map is wrong or no well of it was counted.
     """
-    rows = read_platemap(platemap, ("sample", "dilution"))
+    rows = read_platemap(str(platemap), needed=("sample", "dilution")).rows
     measure, title = _measure(samples)
     series: dict[str, dict[float, list[float]]] = {}
     absent: list[str] = []

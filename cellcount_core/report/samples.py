@@ -1,4 +1,4 @@
-"""The wells of a viability run as samples of a cell counter, for files that other programs read, and a plate map that names them."""
+"""The wells of a viability run as samples of a cell counter, for files that other programs read; a plate map (plan/platemap.py) names them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import PLATE, TIMEPOINT, WELL, Merge
-from cellcount_core.domain.delimited import read_table
-from cellcount_core.domain.errors import ConfigFault, OutputFault, likely, nearest
-from cellcount_core.domain.plates import canonical_well
+from cellcount_core.domain.errors import ConfigFault, OutputFault, nearest
 from cellcount_core.output.runfile import RunFile, read_run
 from cellcount_core.output.schema import read_table_bytes
+from cellcount_core.plan.platemap import MapRow
 from cellcount_core.stores.base import Absent, Store
 
 WELLS_KEY = "wells.parquet"
@@ -123,42 +121,6 @@ def _began(store: Store) -> datetime | None:
     return datetime.strptime(times[-1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if times else None
 
 
-@dataclass(frozen=True, slots=True)
-class MapRow:
-    """One line of a plate map: plate ("" for any), well, and its other columns by name."""
-
-    plate: str
-    well: str
-    columns: Mapping[str, str]
-
-
-def read_platemap(path: Path, needed: tuple[str, ...]) -> list[MapRow]:
-    """The rows of a plate map: a CSV (with commas, semicolons or tabs) with a column `well`, those that are `needed`, and maybe `plate`.
-
-    Raises ConfigFault naming file, line and column if it cannot be read, a column is missing, or a well is named twice.
-    """
-    table = read_table(path)
-    columns = table.columns
-    for name in ("well", *needed):
-        if name not in columns:
-            raise ConfigFault(
-                f"{path}: the column {name!r} is missing; there {'is' if len(columns) == 1 else 'are'} {', '.join(map(repr, columns)) or 'none'}{likely(name, columns)}"
-            )
-    found: list[MapRow] = []
-    seen: dict[tuple[str, str], int] = {}
-    for row in table.rows:
-        line = row.number
-        cells = {name: value.strip() for name, value in row.items()}
-        well, plate = canonical_well(cells.get("well", "")), cells.get("plate", "")
-        if not well:
-            raise ConfigFault(f"{path}: line {line} names no well")
-        if (plate, well) in seen:
-            raise ConfigFault(f"{path}: lines {seen[plate, well]} and {line} are both of well {well}")
-        seen[plate, well] = line
-        found.append(MapRow(plate, well, cells))
-    return found
-
-
 def unknown_wells(rows: Sequence[MapRow], samples: Samples) -> str:
     """The wells of a plate map that the run does not have, in words: the nearest that it has, and those that the map leaves without a name,
     among which is the one that was meant if a well was misspelt; "" if it has all of them.
@@ -185,6 +147,6 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" … and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
 
 
-def sample_names(rows: list[MapRow]) -> dict[tuple[str, str], str]:
+def sample_names(rows: Sequence[MapRow]) -> dict[tuple[str, str], str]:
     """The names that a plate map with a column `sample` gives, by plate and well."""
     return {(row.plate, row.well): row.columns["sample"] for row in rows if row.columns["sample"]}

@@ -359,7 +359,10 @@ def _assembled(shard: Shard, chosen: Sequence[_KeptRow | None], run: RunFile) ->
     objects: list[pa.Table] = [objects_table([], schema, fingerprint)] if schema.objects else []
     for planned, row in zip(shard.fields, chosen, strict=True):
         if row is None:
-            waiting = FieldRow(planned.key, "", Reason.INTERNAL.status, Reason.INTERNAL, _WAITING)
+            labels = dict(planned.labels)
+            waiting = FieldRow(
+                planned.key, "", Reason.INTERNAL.status, Reason.INTERNAL, _WAITING, values=labels
+            )
             fields.append(fields_table([waiting], schema, fingerprint))
         else:
             fields.append(row.part.fields(row.index))

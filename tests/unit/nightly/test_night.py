@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import yaml
@@ -134,6 +135,23 @@ def test_a_plate_that_cannot_be_counted_is_told_and_the_others_are_counted(scope
 
     (bad.folder / "TimePoint_1" / "nonsense.tif").unlink()
     assert names(night(config, day(1)), PlateStatus.COUNTED) == ["P1"]
+
+
+def test_each_plate_has_its_own_map_and_one_without_is_told(
+    scope: Path, output: Path, tmp_path: Path
+) -> None:
+    arrives(scope, "P1")
+    arrives(scope, "P2")
+    (tmp_path / "P1.csv").write_text("Well,drug\nA01,DMSO\nA02,taxol\n")
+    run = {**settings(scope, output).run.model_dump(), "platemap": f"{tmp_path}/{{plate}}.csv"}
+
+    digest = night(settings(scope, output, run=run), day(0))
+
+    [counted], [failed] = digest.of(PlateStatus.COUNTED), digest.of(PlateStatus.FAILED)
+    assert (counted.plate, failed.plate) == ("P1", "P2")
+    assert "P2.csv: no such file; a plate map" in failed.detail
+    wells = pq.read_table(output / counted.output / "wells.parquet")
+    assert wells.column("Metadata_drug").to_pylist() == ["DMSO", "taxol"]
 
 
 def test_a_plate_that_changes_while_it_is_counted_is_not_taken_for_counted(scope: Path, output: Path) -> None:

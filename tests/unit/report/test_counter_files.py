@@ -19,8 +19,9 @@ from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.models.package import find_package
 from cellcount_core.output.runfile import ModelIdentity, Numbers, RunFile
 from cellcount_core.pipeline.rows import run_schema
+from cellcount_core.plan.platemap import read_platemap
 from cellcount_core.report.counter_files import VICELL_COLUMNS, asm_json, vicell_csv
-from cellcount_core.report.samples import Samples, WellSample, read_platemap, sample_names, unknown_wells
+from cellcount_core.report.samples import Samples, WellSample, sample_names, unknown_wells
 
 WHEN = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 COUNTED: dict[str, object] = {
@@ -225,7 +226,7 @@ def test_wells_of_a_plate_map_that_the_run_does_not_have_are_named(tmp_path: Pat
 
     def said(*lines: str) -> str:
         path.write_text("\n".join(("well,sample,plate", *lines)) + "\n")
-        return unknown_wells(read_platemap(path, ("sample",)), data)
+        return unknown_wells(read_platemap(str(path), needed=("sample",)).rows, data)
 
     assert said("A1,x,", "A02,y,P") == ""
     assert said("A1,x,") == ""
@@ -251,7 +252,10 @@ def test_no_time_is_made_up() -> None:
 def test_a_plate_map_names_samples(tmp_path: Path) -> None:
     path = tmp_path / "map.csv"
     path.write_text("well,sample,plate\nA1,first,\nB02,second,Q\nC3,,\n")
-    assert sample_names(read_platemap(path, ("sample",))) == {("", "A01"): "first", ("Q", "B02"): "second"}
+    assert sample_names(read_platemap(str(path), needed=("sample",)).rows) == {
+        ("", "A01"): "first",
+        ("Q", "B02"): "second",
+    }
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -264,24 +268,24 @@ def test_a_plate_map_as_spreadsheets_write_it_is_read(tmp_path: Path, delimiter:
         encoding=encoding,
         newline="",
     )
-    read = read_platemap(path, ("sample", "dilution"))
+    read = read_platemap(str(path), needed=("sample", "dilution")).rows
     assert [tuple(row.columns.values()) for row in read] == rows[1:]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("wel,sample\nA1,x\n", "the column 'well' is missing; there are 'wel', 'sample'; did you mean 'wel'"),
+        ("wel,sample\nA1,x\n", "no column names the well; expected a column `Well`"),
         ("well\nA1\n", "the column 'sample' is missing; there is 'well'"),
-        ("well,sample\nA1,x\nA01,y\n", "lines 2 and 3 are both of well A01"),
-        ("well,sample\n,x\n", "line 2 names no well"),
+        ("well,sample\nA1,x\nA01,y\n", "rows 2 and 3 are both of well A01, and 'sample' is 'x' and 'y'"),
+        ("well,sample\n,x\n", "row 2 names no well"),
     ],
 )
 def test_faults_of_a_plate_map_are_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "map.csv"
     path.write_text(text)
     with pytest.raises(ConfigFault, match=re.escape(said)):
-        read_platemap(path, ("sample",))
+        read_platemap(str(path), needed=("sample",)).rows
 
 
 def test_a_well_that_could_not_be_counted_has_no_measurement() -> None:
