@@ -26,6 +26,7 @@ _PAGES = Path(__file__).resolve().parents[1] / "docs" / "explanation"
 PERFORMANCE = _PAGES / "performance.md"
 RELIABILITY = _PAGES / "reliability.md"
 CASES = _PAGES / "cases.md"
+PLATES = _PAGES / "plates.md"
 
 
 def record(section: str, table: Sequence[str], page: Path = PERFORMANCE) -> None:

@@ -293,7 +293,7 @@ def _mixed(names: Sequence[str], seen: _NamesSeen) -> ConfigFault:
         readings = [one for one in seen.readings if name in one.fields]
         if readings:
             number = sum(seen.readings[one] for one in readings)
-            told.append(f"{number} are {name} ({seen.examples[readings[0]]!r})")
+            told.append(f"{number} {'is' if number == 1 else 'are'} {name} ({seen.examples[readings[0]]!r})")
     unknown = [one for one in seen.readings if not (one.fields | one.others) & set(names)]
     if unknown:
         number = sum(seen.readings[one] for one in unknown)

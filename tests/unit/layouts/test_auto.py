@@ -90,7 +90,7 @@ def test_names_of_two_instruments_in_one_input_are_refused_with_both() -> None:
 
 def test_a_few_names_of_an_instrument_among_others_are_refused() -> None:
     told = refusal([IMAGEXPRESS[0], "first.tif", "second.tif", "third.tif"])
-    assert "1 are imagexpress ('P1_B02_s1_w1.tif')" in told
+    assert "1 is imagexpress ('P1_B02_s1_w1.tif')" in told
     assert "3 of no layout among these ('first.tif')" in told
     assert "--layout flat takes each for an image of its own" in told
 
@@ -123,6 +123,12 @@ def test_pictures_that_an_instrument_made_of_its_fields_are_of_the_instrument() 
     """Names of stitched images, as an EVOS writes them: no field is among them, so that the plan says what is there instead."""
     found = proposed([f"S{slide}_Top Slide_TR{slide}_p00_0_A01f00d0.tiff" for slide in (6, 9)])
     assert found.layout.kind == "evos"
+
+
+def test_names_that_two_layouts_know_alike_are_refused_with_both() -> None:
+    told = refusal([name.replace(".tif", "_thumb.tif") for name in IMAGEXPRESS])
+    assert "several layouts read these names" in told
+    assert re.search(r"--layout imagexpress or --layout \w+|--layout \w+ or --layout imagexpress", told)
 
 
 def test_arrays_are_told_by_their_metadata() -> None:

@@ -89,6 +89,6 @@ def test_a_night_finds_the_layout_of_each_plate(tmp_path: Path) -> None:
     assert {event.plate for event in done.of(PlateStatus.COUNTED)} == {"P1", "photos"}
     [refused] = done.of(PlateStatus.FAILED)
     assert refused.plate == "mixed"
-    assert "1 are imagexpress ('X_A01_s1_w1.tif')" in refused.detail
+    assert "1 is imagexpress ('X_A01_s1_w1.tif')" in refused.detail
     [layout] = [plate.layout for plate in seen.plates if plate.name == "P1"]
     assert layout == ImageXpressSettings()
