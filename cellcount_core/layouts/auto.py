@@ -270,7 +270,7 @@ def _chosen(
 
 def _evidence(name: str, seen: _NamesSeen, left: Mapping[_ReadAs, int]) -> str:
     number = seen.images - sum(left.values())
-    told = f"{number} of {_many(seen.images, 'name')} {'is' if number == 1 else 'are'} of it"
+    told = f"{number:,} of {_many(seen.images, 'name')} {'is' if number == 1 else 'are'} of it"
     if files := seen.metadata.get(name):
         told += f"; {_shown(files)} {_is(files)} beside them"
     if left:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,15 @@ import pytest
 import tifffile
 
 from cellcount_core.cli.main import main
+from cellcount_core.config import RunConfig
 from cellcount_core.domain.errors import ExitCode
+from cellcount_core.plan.check import checked
+from cellcount_core.plan.inspect import inspected
+from cellcount_core.stores.base import Listed
+from cellcount_core.stores.wrapped import CountingStore
 from tests.data_dir import data_dir, needs_data
 from tests.plates import discs
+from tests.unit.plan.listings import MemoryStore
 
 WELLS, SITES, WAVES = ("B02", "B03", "B04"), (1, 2), (1, 2)
 
@@ -137,6 +146,26 @@ def test_an_input_whose_layout_is_not_plain_stops(plate: Path, capsys: pytest.Ca
     code, out = told(plate, capsys)
     assert code == ExitCode.CONFIG
     assert out.startswith("stop: 13 image names of several kinds are mixed")
+
+
+class Bucket(MemoryStore):
+    """A store whose tags are digests of the content, as those of S3 are."""
+
+    def list(self, prefix: str = "") -> Iterator[list[Listed]]:
+        for batch in super().list(prefix):
+            yield [replace(one, etag=hashlib.md5(self.objects[one.key]).hexdigest()) for one in batch]
+
+
+def test_on_s3_files_of_the_same_content_are_told_by_their_tags_however_many_there_are() -> None:
+    bodies = {f"P1_{well}_s{site}_w1.tif": f"{well}{site}".encode() for well in WELLS for site in SITES}
+    store = CountingStore(Bucket(bodies | {"P1_B05_s1_w1.tif": b"B021"}, "s3://bucket/plate"))
+    with inspected(store, RunConfig()) as seen:
+        told = checked(store, seen, ("nuclei",)).findings
+    assert [one.told for one in told if "content" in one.told] == [
+        "1 file has the content of another one, such as P1_B02_s1_w1.tif and P1_B05_s1_w1.tif"
+    ]
+    assert store.counts.lists == 1
+    assert max(store.read.values()) == 1
 
 
 @needs_data("plates/imagexpress_htd_export")
