@@ -146,7 +146,7 @@ def _draw(path: Path, points: list[CurvePoint], names: list[str]) -> None:
     if counted:
         for name in names:
             some = [(point.step, point.whole[name]) for point in counted if name in point.whole]
-            axes[2].plot(*zip(*some, strict=True), _told(name).line, marker=mark, label=_told(name).label)
+            axes[2].plot(*zip(*some, strict=True), _told(name).line, label=_told(name).label)
         axes[2].set_ylim(-0.5, 1.02)
         axes[2].set_ylabel("whole images")
     for panel in axes:
