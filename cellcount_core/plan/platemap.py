@@ -198,9 +198,7 @@ def _there(table: DelimitedTable) -> str:
 
 
 def _bytes(location: str, options: StorageOptions) -> bytes:
-    folder, _, name = (
-        location.replace("\\", "/").rpartition("/") if "://" not in location else location.rpartition("/")
-    )
+    folder, _, name = location.rpartition("/")
     if not name:
         raise ConfigFault(f"{location!r} names a folder; a plate map is a file (CSV, TSV, Parquet or XLSX)")
     try:
@@ -213,7 +211,7 @@ def _bytes(location: str, options: StorageOptions) -> bytes:
         return store.get(name)
     except Absent:
         raise ConfigFault(
-            f"{location}: no such file; a plate map (CSV, TSV, Parquet or XLSX) expected"
+            f"{location}: no such file; a plate map (a file: CSV, TSV, Parquet or XLSX) expected"
         ) from None
     except Denied as denied:
         raise ConfigFault(f"{location}: may not be read: {denied}") from None

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Kind
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.layouts.flat import FlatSettings
 from cellcount_core.layouts.imagexpress import ImageXpressSettings
 from cellcount_core.plan.platemap import read_platemap, well_labels, well_name
 from tests.data_dir import data_dir, needs_data
@@ -165,6 +166,14 @@ def test_fields_have_what_the_map_says_of_their_wells(tmp_path: Path) -> None:
             f"plate map {path}: 2 rows of wells that have no field: C03, H12",
             f"plate map {path}: 2 wells with fields that it does not name, whose columns of the map are null: p A02, p B01",
         ]
+
+
+def test_images_without_wells_are_named_by_themselves(tmp_path: Path) -> None:
+    path = written(tmp_path, b"well,drug\nslide 1,x\nslide 2,y\n")
+    run = RunConfig(layout=FlatSettings(), platemap=path.as_uri())
+    with plan_of(store_of(["slide 1.tif", "slide 2.tif"]), run) as plan:
+        found = [dict(one.labels) for shard in plan.shards() for one in shard.fields]
+    assert found == [{"Metadata_drug": "x"}, {"Metadata_drug": "y"}]
 
 
 def test_a_row_of_the_plate_goes_before_one_of_any_plate(tmp_path: Path) -> None:
