@@ -18,7 +18,10 @@ from cellcount_core.cli.options import (
     UmPerPx,
 )
 
-layout = typer.Typer(help="See how the names of an input are read.", rich_markup_mode=None)
+layout = typer.Typer(
+    help="See how the names of an input are read.\n\nExample: cellcount layout test ./plate",
+    rich_markup_mode=None,
+)
 
 
 @layout.command("test", short_help="Say how each name is read, and what does not parse and why.")
