@@ -305,7 +305,8 @@ def check_classes(
     ] = None,
 ) -> None:
     """Say what is in class folders and which images show the same: copies, turned ones, cuts and scales of one photo. Returns 3 if there are any
-    that no group holds together, 2 if the data is faulty.
+    that no group holds together (nor those written with --write-groups), if an image cannot be read, or if the same image has two classes; 2 if
+    the data is faulty.
 
     Example: cellcount check-classes ./photos --write-groups ./photos/groups.csv
     """

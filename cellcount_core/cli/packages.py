@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cellcount_core.evaluation.evaluate import Diameter
     from cellcount_core.evaluation.suites.run import Bars
     from cellcount_core.labelled.boxes import BoxReading
+    from cellcount_core.labelled.leaks import Pair
     from cellcount_core.training.config import TrainConfig
 
 
@@ -285,7 +286,7 @@ class ProgressLine:
 
 def check_class_data(data: Path, groups: Path | None, write_groups: Path | None) -> int:
     """Print what is in class folders and which images show the same; write the groups that follow. Returns 3 if images that show the same are in
-    different groups."""
+    different groups, or an image has two classes. Of groups that it writes, it is those that count."""
     from cellcount_core.labelled import class_folders, leaks
     from cellcount_core.labelled.image import channels_of
     from cellcount_core.labelled.whole import unreadable
@@ -305,16 +306,27 @@ def check_class_data(data: Path, groups: Path | None, write_groups: Path | None)
     print(
         f"images that show the same: {len(pairs)} pairs{f' ({leaks.kinds(pairs)})' if pairs else ''}; {len(apart)} are in different groups"
     )
-    for pair in apart[:_SHOWN_PAIRS]:
-        print(f"  {pair}")
-    if len(apart) > _SHOWN_PAIRS:
-        print(f"  and {len(apart) - _SHOWN_PAIRS} more")
+    _print_pairs(apart)
+    wrong = leaks.of_two_classes(pairs, {entry.id: entry.values[class_folders.CLASS] for entry in entries})
+    if wrong:
+        print(
+            f"the same image has two classes: {len(wrong)} pairs; one of the two is wrong, and groups do not mend that: remove it"
+        )
+        _print_pairs(wrong)
     if write_groups is not None:
         own = leaks.found_groups([entry.id for entry in entries], pairs)
         lines = ["file,group", *(f"{_cell(name)},{_cell(of)}" for name, of in own.items()), ""]
         write_groups.write_text("\n".join(lines), encoding="utf-8")
         print(f"{len(set(own.values()))} groups: {write_groups}")
-    return int(ExitCode.FAILURES if apart or faults else ExitCode.OK)
+        apart = []  # What is written holds every pair together.
+    return int(ExitCode.FAILURES if apart or wrong or faults else ExitCode.OK)
+
+
+def _print_pairs(pairs: Sequence[Pair]) -> None:
+    for pair in pairs[:_SHOWN_PAIRS]:
+        print(f"  {pair}")
+    if len(pairs) > _SHOWN_PAIRS:
+        print(f"  and {len(pairs) - _SHOWN_PAIRS} more")
 
 
 _SHOWN_PAIRS = 20

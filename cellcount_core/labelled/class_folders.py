@@ -1,7 +1,7 @@
 """Images in a folder for each class: `control/*.tif`, `knock-down/*.tif`; or `TRAIN/<class>/` beside `TEST/<class>/`.
 
 Hidden files and folders, those that macOS leaves behind (`._x.tif`, `.DS_Store`, `__MACOSX`), empty files and files that are no images are left
-out and counted. What is damaged is named. A table `groups.csv` (columns file and group, or original) beside the folders says which images belong
+out and counted, and so are images that lie beside the class folders, which have no class. What is damaged is named. A table `groups.csv` (columns file and group, or original) beside the folders says which images belong
 together; otherwise each is a group of its own.
 """
 
@@ -22,13 +22,16 @@ GROUPS = "groups.csv"
 _GROUP_COLUMNS = ("group", "original", "photo")
 _LEFT_BEHIND = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _FEWEST = 2
+BESIDE = "beside the class folders"
+"""Why an image is left out that lies in no class folder: nothing says which class it has."""
+
 _NAMED = 5
 """So many damaged files are named one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassFolders:
-    """What lies in class folders: the images, and what was left out and why, as numbers by kind ("hidden", "empty", "not an image")."""
+    """What lies in class folders: the images, and what was left out and why, as numbers by kind ("hidden", "empty", "not an image", "beside the class folders")."""
 
     path: Path
     entries: tuple[WholeEntry, ...]
@@ -98,6 +101,8 @@ def _folders(path: Path, left_out: Counter[str]) -> list[Path]:
             left_out["hidden"] += 1
         elif each.is_dir():
             found.append(each)
+        elif each.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(each):
+            left_out[BESIDE] += 1
     return found
 
 

@@ -308,6 +308,13 @@ def across(pairs: Iterable[Pair], part: Mapping[str, str]) -> list[Pair]:
     ]
 
 
+def of_two_classes(
+    pairs: Iterable[Pair], classes: Mapping[str, str], kinds: Sequence[Kind] = ("identical", "turned")
+) -> list[Pair]:
+    """The pairs of the same pixels whose two images have different classes: one of the two must be wrong. `classes` are by the images' ids."""
+    return [pair for pair in pairs if pair.kind in kinds and classes[pair.first] != classes[pair.second]]
+
+
 def found_groups(ids: Sequence[str], pairs: Iterable[Pair]) -> dict[str, str]:
     """The group of each image if images that show the same belong together: the id of the first image of the group."""
     root = {name: name for name in ids}

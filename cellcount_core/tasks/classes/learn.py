@@ -20,7 +20,7 @@ from cellcount_core.evaluation.evaluate import in_turn, package_scorer
 from cellcount_core.labelled.class_folders import list_class_folders
 from cellcount_core.labelled.dataset import Listing
 from cellcount_core.labelled.folders import list_truths
-from cellcount_core.labelled.leaks import Pair, across, kinds, pairs_of
+from cellcount_core.labelled.leaks import Kind, Pair, across, kinds, of_two_classes, pairs_of
 from cellcount_core.labelled.whole import WholeEntry, WholeImage, in_words, unreadable
 from cellcount_core.models.engines import Engine
 from cellcount_core.models.package import Package
@@ -52,13 +52,15 @@ class ClassDataConfig(DataConfig):
     columns image and class and, optionally, split and group.
 
     `groups` is a CSV with the columns file and group for class folders ("": groups.csv beside them, if it is there). `skip_unreadable` leaves
-    out images that cannot be decoded, which are named, instead of refusing the data. Images that stand on both sides of a split, by what they
+    out images that cannot be decoded, which are named, instead of refusing the data. `skip_two_classes` does so with images of the same pixels
+    that have two classes, of which one must be wrong. Images that stand on both sides of a split, by what they
     show, are looked for before anything is trained (see labelled/leaks.py); `allow_leaks` goes on although there are some.
     """
 
     kind: Literal["class_folders", "table"] = "class_folders"
     groups: str = ""
     skip_unreadable: bool = False
+    skip_two_classes: bool = False
     allow_leaks: bool = False
 
 
@@ -111,7 +113,9 @@ class ClassesLearning:
         own = own_settings(config, ClassesConfig)
         path, entries = listed_images(own, report)
         images = split_images(own, Listing(path, own.data.kind, tuple(entries)), report, stratum=class_of)
-        leaks = leaks_of(own, images, report)
+        pairs = pairs_shown(own, images, report)
+        images = of_one_class(own, images, pairs, report)
+        leaks = leaks_of(own, images, pairs, report)
         if own.baseline == "shuffled":
             report("baseline: the classes of what trains are dealt out anew to its groups")
             images = shuffled(images, own.seed)
@@ -175,8 +179,58 @@ def listed_images(config: ClassesConfig, report: Say) -> tuple[Path, list[WholeE
     return path, [entry for entry in entries if entry.id not in faults]
 
 
-def leaks_of(config: ClassesConfig, images: Images[WholeImage], report: Say) -> list[Pair]:
-    """The pairs of images that show the same and would stand on both sides of the split.
+def pairs_shown(config: ClassesConfig, images: Images[WholeImage], report: Say) -> list[Pair]:
+    """The pairs of all images of a run that show the same. They are kept beside the run's folder."""
+    every = {image.id: image for image in _all_of(images)}
+    folder = Path(config.work_dir).expanduser().parent
+    return pairs_of([every[name] for name in sorted(every)], folder, report)
+
+
+def of_one_class(
+    config: ClassesConfig, images: Images[WholeImage], pairs: Sequence[Pair], report: Say
+) -> Images[WholeImage]:
+    """The images without those whose pixels have two classes, if the settings leave them out.
+
+    Turned copies count too, unless images have a direction (neither turned nor mirrored while they train). Raises ConfigFault naming the images,
+    unless the settings leave them out.
+    """
+    augment = config.augment
+    kinds: tuple[Kind, ...] = (
+        ("identical",) if augment.turns == "none" and not augment.mirror else ("identical", "turned")
+    )
+    classes = {image.id: class_of(image) for image in _all_of(images)}
+    wrong = of_two_classes(pairs, classes, kinds)
+    if not wrong:
+        return images
+    told = [
+        f"{pair.first} ({classes[pair.first]}) and {pair.second} ({classes[pair.second]})"
+        for pair in wrong[:_NAMED]
+    ]
+    more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    if not config.data.skip_two_classes:
+        raise ConfigFault(
+            f"{config.data.path}: the same image has two classes, in {len(wrong)} pair{'s' if len(wrong) > 1 else ''}: {'; '.join(told)}{more}. "
+            "One of the two is wrong, and groups do not mend that: remove it, or leave out both with data.skip_two_classes=true"
+        )
+    gone = {name for pair in wrong for name in (pair.first, pair.second)}
+    report(f"left out: {len(gone)} images whose pixels have two classes: {'; '.join(told)}{more}")
+
+    def kept(some: Sequence[WholeImage]) -> list[WholeImage]:
+        return [image for image in some if image.id not in gone]
+
+    train = kept(images.train)
+    fit = train if images.fit is images.train else kept(images.fit)
+    return Images(train, fit, kept(images.watched), kept(images.validation))
+
+
+def _all_of(images: Images[WholeImage]) -> list[WholeImage]:
+    return [*images.train, *images.fit, *images.watched, *images.validation]
+
+
+def leaks_of(
+    config: ClassesConfig, images: Images[WholeImage], pairs: Sequence[Pair], report: Say
+) -> list[Pair]:
+    """Those of the pairs of images that show the same that would stand on both sides of the split.
 
     Raises ConfigFault naming them, unless the settings allow them.
     """
@@ -187,10 +241,6 @@ def leaks_of(config: ClassesConfig, images: Images[WholeImage], report: Say) -> 
         ("is measured", images.validation),
     ):
         part |= {image.id: name for image in its if image.id not in part}
-    every = {image.id: image for its in (images.train, images.fit, images.validation) for image in its}
-    pairs = pairs_of(
-        [every[name] for name in sorted(every)], Path(config.work_dir).expanduser().parent, report
-    )
     crossing = across(pairs, part)
     if not crossing:
         report(f"leaks: none; {len(pairs)} pairs of images that show the same lie on one side each")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_what_is_no_image_is_left_out_and_counted(folders: Path) -> None:
         "every image is a group of its own: no groups.csv says which come from one photo",
         "left out: 1 empty, 4 hidden, 1 not an image",
     ]
+
+
+def test_images_beside_the_class_folders_are_told_to_be_left_out(folders: Path, tmp_path: Path) -> None:
+    for name in ("1.tif", "2.png", ".hidden.tif", "notes.txt"):
+        (folders / name).write_bytes(b"x")
+    found = list_class_folders(folders)
+    assert found.left_out["beside the class folders"] == 2
+    assert found.lines()[-1].startswith("left out: 2 beside the class folders, ")
+    shutil.move(folders, tmp_path / "TRAIN")
+    assert list_class_folders(tmp_path).left_out["beside the class folders"] == 2
 
 
 def test_folders_of_splits_hold_the_classes(tmp_path: Path) -> None:

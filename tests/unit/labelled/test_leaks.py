@@ -102,7 +102,9 @@ def test_the_command_names_the_pairs_and_writes_the_groups_that_mend_it(
             tifffile.imwrite(tmp_path / kind / f"{number}.tif", scene(first + number))
     tifffile.imwrite(tmp_path / "control" / "copy, turned.tif", np.ascontiguousarray(np.rot90(scene(1))))
     groups = tmp_path / "groups.csv"
-    assert main(["check-classes", str(tmp_path), "--write-groups", str(groups)]) == ExitCode.FAILURES
+    assert main(["check-classes", str(tmp_path)]) == ExitCode.FAILURES
+    capsys.readouterr()
+    assert main(["check-classes", str(tmp_path), "--write-groups", str(groups)]) == ExitCode.OK
     told = capsys.readouterr().out
     assert (
         "images that show the same: 1 pairs (1 the same pixels, turned or mirrored); 1 are in different groups"
@@ -111,3 +113,19 @@ def test_the_command_names_the_pairs_and_writes_the_groups_that_mend_it(
     assert "control/0.tif and control/copy, turned.tif" in told
     assert main(["check-classes", str(tmp_path)]) == ExitCode.OK
     assert "6 groups by groups.csv" in capsys.readouterr().out
+
+
+def test_the_same_image_in_two_classes_is_a_fault_that_no_group_mends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, first in (("control", 1), ("knock-down", 50)):
+        (tmp_path / kind).mkdir()
+        for number in range(2):
+            tifffile.imwrite(tmp_path / kind / f"{number}.tif", scene(first + number))
+    tifffile.imwrite(tmp_path / "control" / "same.tif", np.ascontiguousarray(scene(50)[::-1]))
+    groups = tmp_path / "groups.csv"
+    assert main(["check-classes", str(tmp_path), "--write-groups", str(groups)]) == ExitCode.FAILURES
+    assert main(["check-classes", str(tmp_path)]) == ExitCode.FAILURES
+    told = capsys.readouterr().out
+    assert told.count("the same image has two classes: 1 pairs") == 2
+    assert "control/same.tif and knock-down/0.tif (the same pixels, turned or mirrored)" in told

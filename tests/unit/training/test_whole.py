@@ -279,6 +279,23 @@ def test_a_copy_on_both_sides_of_the_split_stops_the_training_unless_it_is_allow
     assert [{pair.first, pair.second} for pair in lesson.leaks] == [{measured, trained}]
 
 
+def test_the_same_image_in_two_classes_is_refused_or_left_out_whatever_its_group(tmp_path: Path) -> None:
+    table = class_table(tmp_path, 30)
+    copies = ["0.tif", "1.tif"]
+    tifffile.imwrite(tmp_path / "1.tif", tifffile.imread(tmp_path / "0.tif"))
+    rows = [row.split(",") for row in table.read_text().splitlines()]
+    table.write_text("\n".join(",".join([*row[:2], "one" if row[0] in copies else row[2]]) for row in rows))
+    config = tiny_classes(tmp_path)
+    with pytest.raises(ConfigFault, match=r"the same image has two classes, in 1 pair: 0 \(dots\) and 1 \("):
+        load_lesson(config)
+    skip = config.data.model_copy(update={"skip_two_classes": True})
+    said: list[str] = []
+    lesson = load_lesson(config.model_copy(update={"data": skip}), report=said.append)
+    left = {image.id for image in (*lesson.train, *lesson.fit, *lesson.watched, *lesson.validation)}
+    assert len(left) == 28 and not {"0", "1"} & left
+    assert any("left out: 2 images whose pixels have two classes" in line for line in said)
+
+
 @pytest.mark.slow
 def test_the_shuffled_baseline_deals_classes_out_to_whole_groups(tmp_path: Path) -> None:
     class_table(tmp_path, 60, groups=3)
