@@ -191,7 +191,7 @@ def test_a_folder_that_was_renamed_is_told_from_one_that_lives(
 ) -> None:
     plate, out = write_plate(tmp_path / "made", well_count=1), tmp_path / "out"
     images = plate.file("A01", 1).parent.rename(tmp_path / "images")
-    given = ["--model", "threshold", *SERIAL]
+    given = ["--layout", "flat", "--model", "threshold", *SERIAL]
     assert main(["count", str(images), str(out), *given]) == ExitCode.OK
     # Also where the output knows of files that were removed before.
     (images / plate.file("A01", 2).name).unlink()
