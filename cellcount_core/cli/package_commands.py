@@ -112,7 +112,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="Images and what is true of them, as the package's task asks: label images, boxes, or a table.",
+            help="Images and what is true of them, as the package's task asks: label images, boxes, a table, or class folders.",
             show_default=False,
         ),
     ] = None,

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cellcount_core.cli.settings import explain, parsed_assignment, read_settings, read_yaml
 from cellcount_core.domain.errors import ConfigFault, ExitCode, OutputFault
-from cellcount_core.domain.trust import distrust
+from cellcount_core.domain.trust import TAUGHT_NOTHING, distrust
 
 if TYPE_CHECKING:
     from cellcount_core.evaluation.assess import Evaluation
@@ -405,7 +405,8 @@ def train_folds(
         print(path)
     if picture := trials.draw_folds(settings, result):
         print(picture)
-    if doubt := distrust(settings.name, result.pooled):
+    known = {TAUGHT_NOTHING: settings.taught_nothing()} if settings.taught_nothing() else {}
+    if doubt := distrust(settings.package_name(), {**result.pooled, **known}):
         print(f"warning: {doubt}")
     return int(ExitCode.FAILURES if any(fold.fault for fold in result.folds) else ExitCode.OK)
 

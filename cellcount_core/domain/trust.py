@@ -19,6 +19,9 @@ LARGEST_CLASS_ERROR = 0.25
 """Mean share by which the count of a class may miss the boxes of an image. Where an image holds a handful of a class, one cell more or less
 is a fifth; what lies above is more than that."""
 
+TAUGHT_NOTHING = "taught_nothing"
+"""Beside the figures of a package: why there was nothing that it could learn, in words, if that is so."""
+
 _ERROR, _BIAS = "count_mape_", "count_bias_"
 """How figures of a class begin; its name follows."""
 
@@ -55,9 +58,13 @@ def distrust(name: str, accuracy: Mapping[str, object]) -> str:
 
     >>> distrust("algae", {"count_bias": 0.5})
     'counts of `algae` are not to be trusted: on images that did not train it, counts 50 % too high (within 30 % expected): train longer, or label more images; `cellcount evaluate` shows what is missed'
+    >>> distrust("kd-shuffled", {"taught_nothing": "its classes were dealt out at random"})
+    'what `kd-shuffled` tells means nothing: its classes were dealt out at random'
     >>> distrust("blood", {"count_mape_RBC": 0.264, "count_bias_RBC": 0.02, "count_mape_WBC": 0.01})
     '`blood` counts as its training images were labelled: objects like those that have no label there are not counted. On images that did not train it, the count of an image misses its labels by 26 % in the mean for RBC (all images together +2 %)'
     """
+    if why := accuracy.get(TAUGHT_NOTHING):
+        return f"what `{name}` tells means nothing: {why}"
     if reason := untrusted(accuracy):
         return (
             f"counts of `{name}` are not to be trusted: on images that did not train it, {reason}: train longer, or label more images; "

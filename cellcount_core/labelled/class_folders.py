@@ -21,7 +21,9 @@ CLASS = "class"
 GROUPS = "groups.csv"
 _GROUP_COLUMNS = ("group", "original", "photo")
 _LEFT_BEHIND = ("__MACOSX", "Thumbs.db", "desktop.ini")
-_FEWEST = 2
+FEWEST = 2
+"""So many classes, and images of each, a training needs."""
+
 BESIDE = "beside the class folders"
 """Why an image is left out that lies in no class folder: nothing says which class it has."""
 
@@ -61,10 +63,13 @@ class ClassFolders:
         return told
 
 
-def list_class_folders(path: Path, classes: Sequence[str] = (), groups: Path | None = None) -> ClassFolders:
+def list_class_folders(
+    path: Path, classes: Sequence[str] = (), groups: Path | None = None, *, least: int = FEWEST
+) -> ClassFolders:
     """List the images of class folders. `classes` are those expected (() for all there are), `groups` the table of groups (None: groups.csv).
 
-    Raises ConfigFault naming the folder, file or row: a class without a folder or with a single image, a folder that holds further folders, or
+    Raises ConfigFault naming the folder, file or row: a class without a folder, less than `least` classes or images of one (two, so that what
+    trains can be measured too; of 1, where nothing trains, a class may have none), a folder that holds further folders, or
     a table that names a file that is not there or another class than the folder's.
     """
     if not path.is_dir():
@@ -74,7 +79,7 @@ def list_class_folders(path: Path, classes: Sequence[str] = (), groups: Path | N
         entry for split, folder in _parts(path, left_out) for entry in _entries(path, split, folder, left_out)
     ]
     found = sorted({folder.name for _, folder in _parts(path, Counter())})
-    _check_classes(path, classes, found, Counter(entry.values[CLASS] for entry in entries))
+    _check_classes(path, classes, found, Counter(entry.values[CLASS] for entry in entries), least)
     wanted = set(classes or found)
     kept = [entry for entry in entries if entry.values[CLASS] in wanted]
     if len(kept) < len(entries):
@@ -130,7 +135,9 @@ def _entries(root: Path, split: str, folder: Path, left_out: Counter[str]) -> li
     return found
 
 
-def _check_classes(path: Path, classes: Sequence[str], found: Sequence[str], numbers: Counter[str]) -> None:
+def _check_classes(
+    path: Path, classes: Sequence[str], found: Sequence[str], numbers: Counter[str], least: int
+) -> None:
     for name in classes:
         if name not in found:
             raise ConfigFault(
@@ -141,12 +148,12 @@ def _check_classes(path: Path, classes: Sequence[str], found: Sequence[str], num
         raise ConfigFault(
             f"{path}: none of the class folders ({', '.join(wanted)}) has an image (hidden and empty files do not count)"
         )
-    if len(wanted) < _FEWEST:
+    if len(wanted) < least:
         raise ConfigFault(
-            f"{path}: {len(wanted)} class folders ({', '.join(wanted) or 'none'}); two or more expected"
+            f"{path}: {len(wanted)} class folders ({', '.join(wanted) or 'none'}); {least} or more expected"
         )
     for name in wanted:
-        if numbers[name] < _FEWEST:
+        if numbers[name] < least and least >= FEWEST:
             what = "no image" if not numbers[name] else "a single image"
             raise ConfigFault(
                 f"{path}: the class {name!r} has {what}: what trains cannot be measured too, so two or more are needed (hidden and empty files "

@@ -12,6 +12,7 @@ from cellcount_core.domain.errors import ConfigFault, nearest
 from cellcount_core.labelled.annotations import VOC_OBJECTS, annotation_files, list_coco, list_voc
 from cellcount_core.labelled.box_faults import BoxFault, FoundFault
 from cellcount_core.labelled.boxes import AS_USUAL, BoxedImage, BoxReading, list_boxes
+from cellcount_core.labelled.class_folders import CLASS, list_class_folders
 from cellcount_core.labelled.folders import (
     INDEX,
     image_folders,
@@ -100,9 +101,7 @@ Lists = Callable[[Path, Sequence[str], Sequence[str], BoxReading], Listing[Pictu
 TRUTHS: Mapping[TruthKind, Lists] = {
     TruthKind.LABELS: lambda path, roles, _, __: list_labelled(path, AUTO, roles),
     TruthKind.BOXES: lambda path, _, classes, reading: _boxed(path, classes, reading),
-    TruthKind.TABLE: lambda path, roles, columns, _: Listing(
-        path, "table", tuple(list_truths(path, roles, columns))
-    ),
+    TruthKind.TABLE: lambda path, roles, columns, _: _in_a_table(path, roles, columns),
     TruthKind.PATTERNS: lambda *given: _patterned(*given),  # noqa: PLW0108 (is defined below)
 }
 """How images are listed, by the form of what is said to be true of them: from the path, the roles of the channels, what the task asks
@@ -127,6 +126,23 @@ def list_images(
             f"{path}: there is no such folder or file; expected {_TRUTHS_DESCRIBED[truth]}{nearest(path.name, beside)}"
         )
     return TRUTHS[truth](path, roles, names, reading)
+
+
+def _in_a_table(path: Path, roles: Sequence[str], columns: Sequence[str]) -> Listing[WholeImage]:
+    """The images of a table or a folder's index.csv; of class folders, where a class is all that is asked for. Raises ConfigFault if a folder is
+    neither."""
+    if not path.is_dir() or (path / INDEX).is_file():
+        return Listing(path, "table", tuple(list_truths(path, roles, columns)))
+    wanted = f"a CSV with the columns image and {' and '.join(columns)}"
+    if tuple(columns) != (CLASS,):
+        raise ConfigFault(f"{path}: no {INDEX} in it; {wanted} expected, or a folder with such an {INDEX}")
+    try:
+        found = list_class_folders(path, least=1)
+    except ConfigFault as fault:
+        raise ConfigFault(
+            f"{fault}. Images in a folder for each class expected, or {wanted} in place of the folder"
+        ) from fault
+    return Listing(path, "class_folders", found.entries, tuple(found.lines()[2:]))
 
 
 def _boxed(path: Path, classes: Sequence[str], reading: BoxReading) -> Listing[BoxedImage]:
@@ -162,7 +178,7 @@ _TRUTHS_DESCRIBED = {
     TruthKind.LABELS: "labelled images (a folder with index.csv, an .npz archive, …)",
     TruthKind.BOXES: "images with boxes around their objects",
     TruthKind.PATTERNS: "images beside a CSV with the columns Id and Target, which names their patterns",
-    TruthKind.TABLE: "a table with what is true of each image (a CSV or Parquet file, or a folder with index.csv)",
+    TruthKind.TABLE: "a table with what is true of each image (a CSV or Parquet file, or a folder with index.csv; a folder for each class, where that is asked)",
 }
 
 

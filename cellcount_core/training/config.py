@@ -210,6 +210,14 @@ class TrainConfig(Section):
         """Names of the maps that the network gives, in order. Every task's settings say it."""
         raise NotImplementedError
 
+    def package_name(self) -> str:
+        """The name of the package, by which it can be told from one that is not to be counted with."""
+        return self.name
+
+    def taught_nothing(self) -> str:
+        """Why there is nothing that a training of these settings could learn, in words; "" as a rule."""
+        return ""
+
     def in_fold(self, fold: int, folds: int) -> Told:
         """The settings that hold out the part `fold` (from 1) of `folds`."""
         return {"data": self.data.model_copy(update={"fold": (fold, folds)})}

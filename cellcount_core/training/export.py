@@ -14,6 +14,7 @@ from cellcount_core import __version__
 from cellcount_core.domain.columns import Value
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.domain.fingerprint import RESULTS_VERSION
+from cellcount_core.domain.trust import TAUGHT_NOTHING
 from cellcount_core.evaluation.evaluate import (
     in_turn,
     objects_of,
@@ -170,13 +171,13 @@ def _complete(
     put_arrays(folder / GOLDEN, {"input": crops, "maps": np.stack([run(crop) for crop in crops])})
     manifest: dict[str, object] = {
         "format": FORMAT,
-        "name": config.name,
+        "name": config.package_name(),
         "version": config.version,
         "family": config.family,
         "task": config.task,
         "object": config.object,
         "modality": list(config.modalities()),
-        "description": config.description,
+        "description": described(config),
         "input": {
             "channels": list(config.input.channels),
             "diameter_px": config.input.diameter_px,
@@ -201,6 +202,12 @@ def _complete(
             network, weights, lesson.calibration_tiles(total), folder / INT8.file, family=config.family
         )
     return finish_package(config, lesson, folder, manifest, report)
+
+
+def described(config: TrainConfig) -> str:
+    """The description of a package, behind a warning if there is nothing that it could learn."""
+    why = config.taught_nothing()
+    return f"Not to be counted with: {why}. {config.description}".rstrip() if why else config.description
 
 
 def put_found(lesson: Lesson, section: Mapping[str, object], folder: Path) -> None:
@@ -247,9 +254,9 @@ def refit_package(config: TrainConfig, lesson: Lesson, folder: Path, *, report: 
     Raises ConfigFault if the package has another name than the configuration, or already has that version.
     """
     before = load_package(folder)
-    if before.name != config.name:
+    if before.name != config.package_name():
         raise ConfigFault(
-            f"{folder}: a package named {before.name!r}; the configuration is of {config.name!r}"
+            f"{folder}: a package named {before.name!r}; the configuration is of {config.package_name()!r}"
         )
     if before.version == config.version:
         raise ConfigFault(
@@ -286,6 +293,7 @@ def _measure(config: TrainConfig, package: Package, lesson: Lesson, report: Say)
     figures: dict[str, object] = {
         "data": config.measured_on(),
         "engine": name,
+        **({TAUGHT_NOTHING: why} if (why := config.taught_nothing()) else {}),
         **({} if first == "model" else {"diameter_px": first}),
         **as_counted,
     }

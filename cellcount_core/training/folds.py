@@ -262,7 +262,7 @@ def write_folds(config: TrainConfig, result: CrossValidation) -> tuple[Path, Pat
     names = sorted({name for fold in result.folds for name in fold.figures})
     spreads = {name: result.spread(name) for name in names}
     data = {
-        "name": config.name,
+        "name": config.package_name(),
         "folds": [
             {
                 "fold": fold.fold, "fault": fold.fault or None, "package": fold.held_out.package if fold.held_out else None,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellcount_core.tasks.classes.judge import (
     CHANCE,
+    Curves,
     balanced_accuracy,
     calibration_error,
     chance_of_as_good,
@@ -36,7 +37,8 @@ class ToldClasses:
     """The images that did not train, as a package tells them.
 
     `true` and `told` (n,) are places among `classes`, `sure` (n,) the probability of the told class, `groups` what each image belongs to.
-    `train_curve` and `held_out_curve` are the accuracies at the points of the curves. `leaks` names pairs on both sides of the split.
+    `train_curve` and `held_out_curve` are the accuracies at the points of the curves, the second over
+    `watched` images. `leaks` names pairs on both sides of the split, and `taught_nothing` says why there was nothing to learn, if so.
     """
 
     classes: tuple[str, ...]
@@ -46,7 +48,9 @@ class ToldClasses:
     groups: tuple[str, ...]
     train_curve: tuple[float, ...]
     held_out_curve: tuple[float, ...]
+    watched: int
     leaks: tuple[str, ...] = ()
+    taught_nothing: str = ""
 
     @property
     def chance(self) -> float:
@@ -59,7 +63,11 @@ class ToldClasses:
         majority = float(np.bincount(self.true).max()) / len(self.true)
         error = calibration_error(self.sure, self.true == self.told)
         told = [
-            what_curves_say(self.train_curve, self.held_out_curve, len(self.classes)),
+            *([f"BASELINE: {self.taught_nothing}"] if self.taught_nothing else []),
+            what_curves_say(
+                Curves(self.train_curve, self.held_out_curve, self.watched, right, len(self.true)),
+                len(self.classes),
+            ),
             f"balanced accuracy {right:.3f} on {len(self.true)} images of {len(set(self.groups))} groups that did not train; always telling the "
             f"largest class is right for {majority:.1%} of them; {distinguishable(self.chance)}",
             f"probabilities are off by {error:.3f} on average (calibration error)",
@@ -83,6 +91,7 @@ class ToldClasses:
             "confusion": confusion(self.true, self.told, len(self.classes)).tolist(),
             "verdicts": self.verdicts(),
             "leaks": list(self.leaks),
+            **({"taught_nothing": self.taught_nothing} if self.taught_nothing else {}),
         }
 
 

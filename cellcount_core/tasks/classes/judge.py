@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ CHANCE = 0.05
 _SHUFFLES = 1999
 _BINS = 10
 _ALL_RIGHT, _BEHIND, _ABOVE = 0.98, 0.15, 0.05
+
+_FEWEST = 10
+"""Of less images than this, one more or less that is right is more than a tenth."""
 
 
 def confusion(true: Integers, told: Integers, classes: int) -> Integers:
@@ -66,17 +70,42 @@ def distinguishable(chance: float) -> str:
     return f"told apart: chance alone does as well in {max(chance, 0.0005):.2%} of cases"
 
 
-def what_curves_say(train: Sequence[float], held_out: Sequence[float], classes: int) -> str:
-    """What the curves of accuracy on what trains and on what does not say of a training, in words. Both are shares, one a point."""
-    if not train:
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """How often the class was told right, as shares 0..1: of what trained (`train`) and of `watched` images that did not (`held_out`), one a
+    point of the curves, and of `images` that were measured at the end (`measured`)."""
+
+    train: Sequence[float]
+    held_out: Sequence[float]
+    watched: int
+    measured: float
+    images: int
+
+
+def what_curves_say(curves: Curves, classes: int) -> str:
+    """What curves say of a training, in words. Less than ten images say nothing, and the watched and the measured ones must agree."""
+    if not curves.train:
         return "nothing was trained"
-    last = max(1, len(train) // 4)
-    seen, unseen = float(np.mean(train[-last:])), float(np.mean(held_out[-last:]))
-    told = f"{seen:.0%} of the training images right, {unseen:.0%} of the others"
-    if seen < 1 / classes + _ABOVE and unseen < 1 / classes + _ABOVE:
+    last = max(1, len(curves.train) // 4)
+    seen = float(np.mean(curves.train[-last:]))
+    watched = (float(np.mean(curves.held_out[-last:])), curves.watched, "watched")
+    others = [
+        other for other in (watched, (curves.measured, curves.images, "measured")) if other[1] >= _FEWEST
+    ]
+    told = f"{seen:.0%} of the training images right, " + " and ".join(
+        f"{share:.0%} of {number} {name} ones" for share, number, name in others
+    )
+    if not others:
+        return (
+            f"too few images to say whether it learns or remembers: {curves.watched} are watched and {curves.images} measured, {_FEWEST} or more "
+            f"expected ({seen:.0%} of the training images right)"
+        )
+    guessed = 1 / classes + _ABOVE
+    if seen < guessed and all(share < guessed for share, _, _ in others):
         return f"not learning: {told}, where guessing gives {1 / classes:.0%}"
-    if seen - unseen > _BEHIND:
-        first = next((at for at, share in enumerate(train, 1) if share >= _ALL_RIGHT), None)
+    behind = [seen - share > _BEHIND for share, _, _ in others]
+    if all(behind):
+        first = next((at for at, share in enumerate(curves.train, 1) if share >= _ALL_RIGHT), None)
         when = f", and all of the training images from point {first} on" if first else ""
         return f"memorising: {told}{when}: more images or more augmentation are needed, not more steps"
-    return f"learning: {told}"
+    return f"undecided: {told}: the two sets of images differ" if any(behind) else f"learning: {told}"

@@ -69,7 +69,7 @@ class ClassesConfig(WholeConfig):
 
     `classes` are those to tell, in their order. Every class is drawn equally often, and within a class every group, whatever their numbers of images.
     `baseline` "shuffled" deals the classes of what trains out anew to its groups, so that nothing can be learnt: what such a training reaches
-    is what chance reaches. `smoothing` is the part of the truth that is spread over all classes, so that the network does not become too sure of itself.
+    is what chance reaches; the package's name ends in "-shuffled", and whoever counts with it is warned. `smoothing` is the part of the truth that is spread over all classes, so that the network does not become too sure of itself.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("class_folders", "table")
@@ -90,6 +90,17 @@ class ClassesConfig(WholeConfig):
     def outputs(self) -> tuple[str, ...]:
         """The classes."""
         return self.classes
+
+    def package_name(self) -> str:
+        """The name, with "-shuffled" behind it for a baseline."""
+        plain = self.baseline == "none" or self.name.endswith("-shuffled")
+        return self.name if plain else f"{self.name}-shuffled"
+
+    def taught_nothing(self) -> str:
+        """Says of a baseline that it is one."""
+        if self.baseline == "none":
+            return ""
+        return "the classes of what trained were dealt out at random (baseline: shuffled), so its figures are those of chance"
 
 
 class ClassesLearning:
@@ -365,7 +376,9 @@ class ClassLesson(WholeLesson):
             tuple(image.group for image in self.validation),
             tuple(point.accuracy for point in points),
             tuple(point.validation_accuracy for point in points),
+            len(self.watched),
             tuple(map(str, self.leaks)),
+            self._config.taught_nothing(),
         )
         for line in found.verdicts():
             report(line)

@@ -1,7 +1,7 @@
 """One of several classes for each image: the network looks at the field as a whole, or tile by tile.
 
 A package's section `classes` names the classes, in the order of the network's outputs, and the side in px to which an image is
-resized. Such a package is evaluated with a table that has the true class of each image in the column `class`.
+resized. Such a package is evaluated with a table that has the true class of each image in the column `class`, or with a folder of images for each class.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ import tifffile
 
 from cellcount_core.domain.errors import ConfigFault
 from cellcount_core.labelled.class_folders import list_class_folders
+from cellcount_core.labelled.dataset import list_images
 from cellcount_core.labelled.whole import unreadable
+from cellcount_core.tasks.task import TruthKind
 from tests.shapes import shape_image
 
 
@@ -152,3 +154,21 @@ def test_folders_that_are_not_classes_are_told_from_those_that_are(folders: Path
     (folders / "control" / "inner").mkdir()
     with pytest.raises(ConfigFault, match="a folder inside the class folder 'control'"):
         list_class_folders(folders)
+
+
+def test_an_evaluation_takes_class_folders_and_says_what_it_expects(folders: Path) -> None:
+    (folders / "control" / "2.tif").unlink()
+    (folders / "control" / "1.tif").unlink()
+    found = list_images(folders, TruthKind.TABLE, ("image",), ("class",))
+    assert found.kind == "class_folders" and found.left_out == (
+        "left out: 1 empty, 4 hidden, 1 not an image",
+    )
+    assert [entry.load().truth.values["class"] for entry in found.entries] == ["control", *["knock-down"] * 3]
+    with pytest.raises(
+        ConfigFault, match=r"0 class folders .* a CSV with the columns image and class in place"
+    ):
+        list_images(folders / "control", TruthKind.TABLE, ("image",), ("class",))
+    with pytest.raises(
+        ConfigFault, match=r"no index\.csv in it; a CSV with the columns image and live and dead"
+    ):
+        list_images(folders, TruthKind.TABLE, ("image",), ("live", "dead"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cellcount_core.tasks.classes.judge import (
+    Curves,
     balanced_accuracy,
     calibration_error,
     chance_of_as_good,
@@ -53,10 +54,25 @@ def test_classes_that_do_not_differ_are_called_so_about_as_often_as_is_said() ->
 @pytest.mark.parametrize(
     ("train", "held_out", "said"),
     [
-        ([0.5, 0.9, 1.0, 1.0], [0.5, 0.6, 0.62, 0.62], "memorising: 100% of the training images right, 62% of the others, and all of the training images from point 3 on"),
-        ([0.5, 0.7, 0.85, 0.9], [0.5, 0.7, 0.82, 0.88], "learning: 90% of the training images right, 88% of the others"),
-        ([0.5, 0.49, 0.52, 0.51], [0.5, 0.5, 0.48, 0.5], "not learning: 51% of the training images right, 50% of the others, where guessing gives 50%"),
+        ([0.5, 0.9, 1.0, 1.0], [0.5, 0.6, 0.62, 0.62], "memorising: 100% of the training images right, 62% of 40 watched ones and 62% of 30 measured ones, and all of the training images from point 3 on"),
+        ([0.5, 0.7, 0.85, 0.9], [0.5, 0.7, 0.82, 0.88], "learning: 90% of the training images right, 88% of 40 watched ones and 88% of 30 measured ones"),
+        ([0.5, 0.49, 0.52, 0.51], [0.5, 0.5, 0.48, 0.5], "not learning: 51% of the training images right, 50% of 40 watched ones and 50% of 30 measured ones, where guessing gives 50%"),
     ],
 )  # fmt: skip
 def test_curves_are_told_in_words(train: list[float], held_out: list[float], said: str) -> None:
-    assert what_curves_say(train, held_out, 2).startswith(said)
+    assert what_curves_say(Curves(train, held_out, 40, held_out[-1], 30), 2).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "watched", "measured", "images", "said"),
+    [
+        (0.5, 4, 1.0, 10, "learning: 84% of the training images right, 100% of 10 measured ones"),
+        (0.5, 4, 1.0, 9, "too few images to say whether it learns or remembers: 4 are watched and 9 measured, 10 or more expected"),
+        (0.5, 12, 1.0, 10, "undecided: 84% of the training images right, 50% of 12 watched ones and 100% of 10 measured ones: the two sets of images differ"),
+        (0.5, 12, 0.6, 10, "memorising: 84% of the training images right, 50% of 12 watched ones and 60% of 10 measured ones: more images"),
+    ],
+)  # fmt: skip
+def test_few_images_give_no_verdict_and_none_against_those_measured(
+    held_out: float, watched: int, measured: float, images: int, said: str
+) -> None:
+    assert what_curves_say(Curves([0.84], [held_out], watched, measured, images), 2).startswith(said)

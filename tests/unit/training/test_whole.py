@@ -12,6 +12,7 @@ import tifffile
 from pydantic import ValidationError
 
 from cellcount_core.domain.errors import ConfigFault
+from cellcount_core.domain.trust import distrust
 from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.package import InputSpec
@@ -329,3 +330,26 @@ def test_a_training_ends_in_a_package_that_every_engine_runs_and_says_what_came_
     assert told["chance_of_as_good"] < 0.05
     assert "told apart" in told["verdicts"][1] and told["verdicts"][1] in said
     assert (tmp_path / "work" / "learning.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_nobody_counts_with_a_shuffled_baseline_unknowingly(tmp_path: Path) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from cellcount_core.models.package import load_package
+    from cellcount_core.training.trainer import train
+
+    class_table(tmp_path, 60)
+    said: list[str] = []
+    config = tiny_classes(tmp_path, baseline="shuffled", steps=2, checkpoint_every=2, int8="off")
+    package = load_package(train(config, report=said.append))
+    random = "the classes of what trained were dealt out at random"
+    assert package.name == "shapes-shuffled"
+    manifest = json.loads((package.folder / "package.json").read_text())
+    assert manifest["description"].startswith(f"Not to be counted with: {random}")
+    assert distrust(package.name, package.accuracy).startswith(
+        f"what `shapes-shuffled` tells means nothing: {random}"
+    )
+    assert any(line.startswith(f"BASELINE: {random}") for line in said)
+    told = json.loads((tmp_path / "work" / "learning.json").read_text())
+    assert told["taught_nothing"].startswith(random) and told["verdicts"][0] in said
