@@ -19,6 +19,9 @@ class Doubt(StrEnum):
     """What is doubtful about a counted field, or about a plate. The value stands in the tables."""
 
     OUT_OF_DOMAIN = "out_of_domain"
+    NONE_OF_THESE = "none_of_these"
+    SHOWS_NOTHING = "shows_nothing"
+    IMAGE_LARGER = "image_larger_than_taught"
     BRIGHT_BACKGROUND = "bright_background"
     DARK_BACKGROUND = "dark_background"
     LOOKS_LIKE_MASK = "looks_like_mask"
@@ -96,6 +99,23 @@ _TOLD: dict[Doubt, _Told] = {
         "The field is less like the model's training images than all but a fortieth of them are; its count has no interval.",
         "{are} unlike what `{model}` was trained on",
         "look at {them} (`cellcount pictures`); `cellcount train` makes a package of your own labelled images",
+    ),
+    Doubt.NONE_OF_THESE: _Told(
+        "More than half of the field's objects or tiles are unlike the images that the network was taught with: they are none of its classes, "
+        "whatever class is told of them.",
+        "{hold} mostly objects or tiles that are none of the classes, whatever class is told of them",
+        "look at {them} (`cellcount pictures`), and at the magnification; `cellcount train` makes a package of your own images",
+    ),
+    Doubt.SHOWS_NOTHING: _Told(
+        "The image shows nothing (one value, or a signal that does not rise above the noise): no class is told of it, and no share of classes counts it.",
+        "{show} nothing, so no class is told of {them}",
+        "check whether channel, exposure and focus are right (`cellcount pictures`)",
+    ),
+    Doubt.IMAGE_LARGER: _Told(
+        "The image is more than twice as wide or high as those that the network was taught with; behind the colon stands how many times. It is looked "
+        "at as a whole, so all that it shows is that much smaller than in the training.",
+        "{are} more than twice as wide or high as the images that `{model}` was taught with, and {were} looked at as a whole",
+        "if they show more at the same magnification, try --per tile",
     ),
     Doubt.LOOKS_LIKE_MASK: _Told(
         "The image is made of solid pieces of one value each, with nothing between: a mask or a label image, not a micrograph.",
@@ -323,15 +343,25 @@ def code_of(warning: str) -> str:
     return warning.partition(":")[0]
 
 
-def meaning(warning: str) -> str:
+_OF_TASK = {
+    ("classes", Doubt.OUT_OF_DOMAIN): "The image is less like the model's training images than all but a fortieth of them are: it is none of the classes, "
+    "whatever class is told of it.",
+    ("patterns", Doubt.OUT_OF_DOMAIN): "The image is less like the model's training images than all but a fortieth of them are: the patterns told of it may "
+    "not be those that it shows.",
+}  # fmt: skip
+"""What a doubt means where nothing is counted."""
+
+
+def meaning(warning: str, task: str = "") -> str:
     """An entry of the `warnings` column in words: the sentence about one field, and in brackets what stands behind the colon.
 
-    The code of another version is given as it is.
+    `task` is that of the run, for doubts that mean another thing where nothing is counted. The code of another version is given as it is.
     """
     code, _, about = warning.partition(":")
     if code not in set(Doubt):
         return warning
-    return Doubt(code).meaning.rstrip(".") + (f" ({about})" if about else "")
+    doubt = Doubt(code)
+    return _OF_TASK.get((task, doubt), doubt.meaning).rstrip(".") + (f" ({about})" if about else "")
 
 
 def unknown_codes(warnings: Sequence[str]) -> list[str]:
@@ -340,7 +370,9 @@ def unknown_codes(warnings: Sequence[str]) -> list[str]:
     return [warning for warning in warnings if code_of(warning) not in known]
 
 
-EXAMPLE_TOLD = frozenset({Doubt.CHUNKS_MOSTLY_MISSING, Doubt.CHUNKS_MISSING, Doubt.DIAMETER_UNLIKE})
+EXAMPLE_TOLD = frozenset(
+    {Doubt.CHUNKS_MOSTLY_MISSING, Doubt.CHUNKS_MISSING, Doubt.DIAMETER_UNLIKE, Doubt.IMAGE_LARGER}
+)
 """Doubts whose numbers, behind the colon, are told of the first field that has them."""
 
 

@@ -84,7 +84,7 @@ def total_columns(schema: Schema) -> TotalColumns:
                 for one, each in zip(schema.classes, element_names(name, schema.classes), strict=True):
                     plain += [
                         Column(each, Kind.INT, "fields", f"counted fields that have {one}; null where none was counted"),
-                        Column(f"{each}_share", Kind.FLOAT, "1", f"share of counted fields that have {one}"),
+                        Column(f"{each}_share", Kind.FLOAT, "1", f"share of counted fields that have {one}, of those of which {name} is told"),
                         Column(f"{each}_share_low", Kind.FLOAT, "1", f"lower end of the 95 % interval of {each}_share (Wilson)"),
                         Column(f"{each}_share_high", Kind.FLOAT, "1", f"upper end of the 95 % interval of {each}_share (Wilson)"),
                     ]  # fmt: skip

@@ -241,7 +241,7 @@ class BinsTotal(KnownTotal):
 
 @dataclass(slots=True)
 class VectorTotal:
-    """The mean over fields of each element of a list."""
+    """The mean of each element of a list over the fields that have one."""
 
     column: Column
     classes: tuple[str, ...]
@@ -249,6 +249,8 @@ class VectorTotal:
     sums: list[float] = field(default_factory=list)
 
     def add(self, value: Merged) -> None:
+        if value is None:
+            return
         assert isinstance(value, Sequence) and not isinstance(value, str)
         self._add([float(each) for each in value], 1)
 
@@ -315,27 +317,33 @@ class SharedTotal:
 
 @dataclass(slots=True)
 class NamesTotal:
-    """How many fields have each of the schema's classes; a field may have none, one or several."""
+    """How many fields have each of the schema's classes; a field may have none, one or several.
+
+    `told` are those of `fields` of which it is told what they have: a field without a value is part of no share.
+    """
 
     column: Column
     classes: tuple[str, ...]
     fields: int = 0
+    told: int = 0
     named: Counter[str] = field(default_factory=Counter)
 
     def add(self, value: Merged) -> None:
         self.fields += 1
+        self.told += value is not None
         self.named.update({str(each) for each in names_of(value)})
 
     def merge(self, other: Total) -> None:
         assert isinstance(other, NamesTotal)
         self.fields += other.fields
+        self.told += other.told
         self.named.update(other.named)
 
     def values(self) -> dict[str, Value]:
         row: dict[str, Value] = {}
         for one, name in zip(self.classes, element_names(self.column.name, self.classes), strict=True):
             number = self.named[one]
-            row |= {name: number if self.fields else None, **_share(name, number, self.fields)}
+            row |= {name: number if self.fields else None, **_share(name, number, self.told)}
         return row
 
 

@@ -83,11 +83,20 @@ def assess(plane: Plane, bit_max: int, norm: Normalisation) -> Quality:
     time in proportion to the pixels and always gives the same result.
     """
     signal = _signal(plane, norm)
-    floor = max(norm.noise, _ROUNDING_SIGMA) if plane.dtype.kind in "iu" else norm.noise
-    empty = signal <= _SIGNAL_SIGMAS * floor
+    empty = _is_noise(signal, plane, norm)
     focus = None if empty else _focus(plane)
     saturation = _saturation(plane, bit_max, norm.background)
-    return Quality(focus, saturation, float(norm.background), float(norm.noise), signal, bool(empty))
+    return Quality(focus, saturation, float(norm.background), float(norm.noise), signal, empty)
+
+
+def shows_nothing(part: Plane, norm: Normalisation) -> bool:
+    """Whether the signal of a part (h, w) of a plane is not above the noise, by the levels `norm` of the plane; so if all its pixels are equal."""
+    return bool((part == part[0, 0]).all()) or _is_noise(_signal(part, norm), part, norm)
+
+
+def _is_noise(signal: float, plane: Plane, norm: Normalisation) -> bool:
+    floor = max(norm.noise, _ROUNDING_SIGMA) if plane.dtype.kind in "iu" else norm.noise
+    return bool(signal <= _SIGNAL_SIGMAS * floor)
 
 
 def _signal(plane: Plane, norm: Normalisation) -> float:

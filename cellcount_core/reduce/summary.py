@@ -153,8 +153,9 @@ def _told(column: Column, schema: Schema, totals: Mapping[str, Value]) -> str:
         ends = [totals.get(f"{column.name}_share{end}") for end in ("", "_low", "_high")]
         share, low, high = (100 * each if isinstance(each, float) else None for each in ends)
         known_share = share is not None and low is not None and high is not None
+        counted = schema.field(column.of[0]).unit
         of_class = column.unit in schema.classes
-        what = f"of {schema.field(column.of[0]).unit} {column.unit}" if of_class else column.name
+        what = f"of {counted} {column.unit}" if of_class or column.unit != counted else column.name
         return f"{share:.1f} % {what} ({low:.1f} to {high:.1f})" if known_share else ""
     if column.merge is Merge.NAMES:
         return _most_named(column, schema.classes, totals)
@@ -331,7 +332,7 @@ def results_csv(store: Store) -> str:
     for part in fields_parts(store, run):
         for row in part.table.select([column.name for column in (*columns, *ledger)]).to_pylist():
             cells = [cell for column in columns for cell in _cells(row[column.name], column, run.schema)]
-            writer.writerow([index, *cells, *_about(row)])
+            writer.writerow([index, *cells, *_about(row, run.schema.task)])
             index += 1
     return sink.getvalue()
 
@@ -340,8 +341,8 @@ _ABOUT = ("file", "plate", "well", "site", "timepoint", "status", "reason", "rea
 """The columns of the plain table that say which image a row is of, and what to know of it."""
 
 
-def _about(row: Mapping[str, object]) -> list[object]:
-    """The cells of `_ABOUT`, of a row of the fields table."""
+def _about(row: Mapping[str, object], task: str) -> list[object]:
+    """The cells of `_ABOUT`, of a row of the fields table of a run of `task`."""
     files, warnings = row[SOURCE.name], row[WARNINGS.name]
     reason, detail = row[REASON.name], row[DETAIL.name]
     if not detail and isinstance(reason, str) and reason in set(Reason):
@@ -351,7 +352,7 @@ def _about(row: Mapping[str, object]) -> list[object]:
         *(row[column.name] for column in (PLATE, WELL, SITE, TIMEPOINT, STATUS)),
         reason,
         detail,
-        "; ".join(map(meaning, warnings)) if isinstance(warnings, list) else None,
+        "; ".join(meaning(warning, task) for warning in warnings) if isinstance(warnings, list) else None,
     ]
 
 

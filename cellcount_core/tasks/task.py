@@ -113,6 +113,11 @@ class View(Protocol):
         ...
 
     @property
+    def empty(self) -> bool:
+        """Whether the signal of no plane of the roles rises above its noise."""
+        ...
+
+    @property
     def numbers(self) -> Mapping[str, float]:
         """What was found on the field's plate when the run was planned (`PlateRule`), by name; {} if nothing was."""
         ...

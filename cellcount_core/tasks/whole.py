@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cellcount_core.images.quality import shows_nothing
 from cellcount_core.tasks.task import Levels, View
 
 Shape = tuple[int, int]
@@ -40,6 +41,23 @@ def tile_vectors(
     """The windows (n, 4) of a field (see `tiles_of`) and the network's vector of each (n, K)."""
     windows = tiles_of(view.shape, tile)
     return windows, view.vectors(windows, levels)
+
+
+def showing(view: View, windows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which windows (n, 4) of a field show something: (n,). In one of the planes of the package's roles their signal rises above the field's noise.
+
+    A window that is all of the field shows something unless the field is `empty`.
+    """
+    if view.empty or len(windows) == 1:
+        return np.full(len(windows), not view.empty)
+    planes = [(view.planes[name], norm) for name, norm in zip(view.counted, view.norms, strict=True)]
+    return np.array(
+        [
+            not all(shows_nothing(plane[y0:y1, x0:x1], norm) for plane, norm in planes)
+            for y0, y1, x0, x1 in windows.tolist()
+        ],
+        np.bool_,
+    )
 
 
 def square(side: int | None) -> Shape | None:

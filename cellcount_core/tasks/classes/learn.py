@@ -366,14 +366,25 @@ class ClassLesson(WholeLesson):
         """Say whether the network learns or remembers, and whether it tells the classes apart at all; write learning.json and learning.png."""
         work_dir = Path(self._config.work_dir).expanduser()
         with package_scorer(package, engine) as score:
-            scored = [one.values for one in in_turn(score, self.validation)]
+            every = [one.values for one in in_turn(score, self.validation)]
+        # An image that shows nothing is told no class.
+        told = [place for place, row in enumerate(every) if row["found"] is not None]
+        if not told:
+            raise ConfigFault(
+                "data: none of the images that are left to measure shows anything (one value, or noise alone)"
+            )
+        if len(told) < len(every):
+            report(
+                f"{len(every) - len(told)} of {len(every)} images that did not train show nothing, and no class is told of them"
+            )
+        scored, measured = [every[place] for place in told], [self.validation[place] for place in told]
         points = read_curve(work_dir)
         found = ToldClasses(
             self._config.classes,
             np.array([self._config.classes.index(str(row["true"])) for row in scored]),
             np.array([self._config.classes.index(str(row["found"])) for row in scored]),
             np.array([row["probability"] for row in scored], np.float64),
-            tuple(image.group for image in self.validation),
+            tuple(image.group for image in measured),
             tuple(point.accuracy for point in points),
             tuple(point.validation_accuracy for point in points),
             len(self.watched),
@@ -382,7 +393,7 @@ class ClassLesson(WholeLesson):
         )
         for line in found.verdicts():
             report(line)
-        pictures = [self._picture(self.validation[place]) for place in shown_places(found)]
+        pictures = [self._picture(measured[place]) for place in shown_places(found)]
         write_told(work_dir, found, pictures)
 
     def _picture(self, image: WholeImage) -> NDArray[np.float32]:

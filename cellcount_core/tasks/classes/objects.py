@@ -17,23 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellcount_core.config import RunConfig
-from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Kind, Merge, Null, Value
-from cellcount_core.domain.doubts import Doubt
+from cellcount_core.domain.columns import OBJECT_NUMBER, Column, Kind, Null, Value
 from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
-from cellcount_core.domain.statistics import Moments, TrainingDomain, is_out_of_domain
+from cellcount_core.domain.statistics import Moments
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.output.rows import ObjectColumn
 from cellcount_core.tasks.boxes.columns import corner_columns
 from cellcount_core.tasks.classes.columns import (
+    UNLIKE,
     Chances,
     count_columns,
     count_names,
     count_values,
+    mostly_none,
+    none_column,
     part_columns,
     part_values,
+    unlikeness_of,
 )
-from cellcount_core.tasks.classes.task import ClassesSection, chances_of, for_run
+from cellcount_core.tasks.classes.task import ClassesSection, chances_of, domain_of, for_run
 from cellcount_core.tasks.instances.columns import COUNTED, object_moments
 from cellcount_core.tasks.task import (
     CanvasMaps,
@@ -61,20 +64,7 @@ FOUND_AS = Column(
 )
 """Of objects that are found with a class: a package may find red and white cells, and another tell the kinds of white ones."""
 
-UNLIKE = Column(
-    "class_out_of_domain", Kind.FLOAT, "1", "how unlike the images that the network was taught with the object is; above 0.5 it is none of these classes"
-)  # fmt: skip
-NONE = Column(
-    "count_none_of_these",
-    Kind.INT,
-    "none of these",
-    "objects unlike the images that the network was taught with, whatever class is told of them; null unless ok",
-    Null.UNLESS_OK,
-    Merge.SHARE,
-    (COUNTED.name,),
-)
-
-_FEW = 5
+NONE = none_column(COUNTED, COUNTED)
 
 
 class ObjectClassesSection(TaskSection):
@@ -182,7 +172,7 @@ class ObjectClasses:
         parts = _parts_of(package)
         inner = parts.task.columns(parts.package, measured)
         classes = parts.classes.classes
-        told = _domain_of(package.beside, parts.classes) is not None
+        told = domain_of(package.beside, parts.classes) is not None
         flags, unlike = ((NONE,), (UNLIKE,)) if told else ((), ())
         found_as = (FOUND_AS,) if inner.classes else ()
         return replace(
@@ -192,7 +182,7 @@ class ObjectClasses:
                 *count_columns(classes, COUNTED),
                 *flags,
             ),
-            results=(COUNTED.name, *count_names(classes, COUNTED)),
+            results=(COUNTED.name, *count_names(classes, COUNTED), *(flag.name for flag in flags)),
             objects=(
                 *(column for column in inner.objects if column.name not in _OF_CLASS),
                 *found_as,
@@ -226,11 +216,6 @@ class ObjectClasses:
         return 0
 
 
-def _domain_of(classes: Package | None, section: ClassesSection) -> TrainingDomain | None:
-    """By which objects unlike the images of the training are told; None if the package does not say, or says it of means over tiles."""
-    return None if classes is None or section.tile_px is not None else classes.domain
-
-
 class ObjectClassesHead:
     """Finds objects and tells the class of each. Raises ModelFault if the package's section is wrong, or no package is beside it."""
 
@@ -262,10 +247,8 @@ class ObjectClassesHead:
         values: dict[str, Value] = {**found.values, **count_values(told, section.classes, COUNTED)}
         warnings = found.warnings
         if unlike is not None:
-            none = int(sum(map(is_out_of_domain, unlike.tolist())))
-            values[NONE.name] = none
-            if told.size >= _FEW and 2 * none > told.size:
-                warnings = (*warnings, Doubt.OUT_OF_DOMAIN)
+            values[NONE.name], mostly = mostly_none(unlike)
+            warnings = (*warnings, *mostly)
         rows = partial(_rows, columns, moments, chances, section.classes, unlike)
         return replace(
             found,
@@ -298,10 +281,8 @@ class ObjectClassesHead:
 
     def _unlike(self, features: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """How unlike the images that tell the classes each object is, (n,); None if the package does not say."""
-        domain = _domain_of(self._classes, self._parts.classes)
-        if domain is None:
-            return None
-        return np.array([domain.unlikeness(tuple(map(float, row))) for row in features], np.float64)
+        domain = domain_of(self._classes, self._parts.classes)
+        return None if domain is None else unlikeness_of(domain, features)
 
 
 def windows_around(corners: NDArray[np.float64], shape: Shape) -> NDArray[np.int64]:

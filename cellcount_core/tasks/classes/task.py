@@ -7,6 +7,7 @@ resized. Such a package is evaluated with a table that has the true class of eac
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -17,8 +18,9 @@ from pydantic import Field
 
 from cellcount_core.config import RunClassesConfig
 from cellcount_core.domain.columns import Value
+from cellcount_core.domain.doubts import Doubt
 from cellcount_core.domain.errors import ConfigFault, ModelFault, nearest
-from cellcount_core.domain.statistics import wilson
+from cellcount_core.domain.statistics import TrainingDomain, wilson
 from cellcount_core.images.imagefile import Plane
 from cellcount_core.models.package import Package
 from cellcount_core.tasks.classes.columns import (
@@ -27,12 +29,17 @@ from cellcount_core.tasks.classes.columns import (
     PROBABILITIES,
     TILE,
     TILES,
+    TOLD,
+    UNLIKE,
     Chances,
     count_columns,
     count_names,
     count_values,
+    mostly_none,
+    none_column,
     tile_columns,
     tile_values,
+    unlikeness_of,
 )
 from cellcount_core.tasks.classes.judge import calibration_error, confusion
 from cellcount_core.tasks.task import (
@@ -52,9 +59,13 @@ from cellcount_core.tasks.task import (
     View,
     read_section,
 )
-from cellcount_core.tasks.whole import square, tile_vectors
+from cellcount_core.tasks.whole import showing, square, tile_vectors
 
 _LEAST = 1e-6
+
+_LARGER = 2.0
+"""From this many times as wide or high as the images of the training, an image that is looked at as a whole is told to be larger. They are resized
+to one side, so all that it shows is half as large as in the training, or smaller."""
 
 COLUMN = "class"
 """The column of a table of truths that names the class of an image."""
@@ -84,14 +95,15 @@ class ClassScoring:
         self._classes = classes
 
     def score(self, truth: Truth, found: Found) -> Compared:
-        """The values of one image: both classes, whether they are the same, and the probability given to the true one.
+        """The values of one image: both classes, whether they are the same, and the probability given to the true one. Of an image that shows
+        nothing no class is found: it is not right, and all classes are as likely.
 
         Raises ConfigFault if the true class is not one of the package's.
         """
         true = truth.values[COLUMN]
         if true not in self._classes:
             raise ConfigFault(f"class {true!r} is none of the package's{nearest(true, self._classes)}")
-        chances = found.values["probability"]
+        chances = found.values["probability"] or (1 / len(self._classes),) * len(self._classes)
         assert isinstance(chances, Sequence)
         chance = chances[self._classes.index(true)]
         assert isinstance(chance, float)
@@ -104,7 +116,8 @@ class ClassScoring:
     def figures(self, scored: Sequence[Compared]) -> dict[str, Value]:
         """Over all images: the share that is right, with its Wilson interval; the mean of that share over classes; the share of the largest
         class, which one reaches by always telling it; how far probabilities are off (see `calibration_error`); the log loss; and how many
-        images of each class were told as which (`<true>_told_<found>`).
+        images of each class were told as which (`<true>_told_<found>`). Images of which no class is found are not right; they are in no
+        `<true>_told_<found>`.
         """
         rows = [one.values for one in scored]
         right = sum(bool(row["right"]) for row in rows)
@@ -113,12 +126,15 @@ class ClassScoring:
         for name in self._classes:
             own = [bool(row["right"]) for row in rows if row["true"] == name]
             shares += [sum(own) / len(own)] if own else []
+        told_of = [row for row in rows if row["found"] is not None]
         numbers = [
-            np.array([self._classes.index(str(row[name])) for row in rows], np.int64)
+            np.array([self._classes.index(str(row[name])) for row in told_of], np.int64)
             for name in ("true", "found")
         ]
         table = confusion(numbers[0], numbers[1], len(self._classes))
         sure = np.array([row["probability"] for row in rows], np.float64)
+        are_right = np.array([bool(row["right"]) for row in rows], np.bool_)
+        most = Counter(row["true"] for row in rows).most_common(1)
         chances = [row["probability_of_true"] for row in rows]
         losses = [-math.log(max(_LEAST, chance)) for chance in chances if isinstance(chance, float)]
         return {
@@ -127,8 +143,8 @@ class ClassScoring:
             "accuracy_low": ends[0],
             "accuracy_high": ends[1],
             "balanced_accuracy": sum(shares) / len(shares) if shares else None,
-            "majority_accuracy": int(table.sum(axis=1).max()) / len(rows) if rows else None,
-            "calibration_error": calibration_error(sure, numbers[0] == numbers[1]) if rows else None,
+            "majority_accuracy": most[0][1] / len(rows) if rows else None,
+            "calibration_error": calibration_error(sure, are_right) if rows else None,
             "log_loss": sum(losses) / len(losses) if losses else None,
             **{
                 f"{true}_told_{told}": int(table[row, column])
@@ -210,6 +226,9 @@ def for_run(package: Package, settings: RunClassesConfig) -> Package:
     return replace(package, section={**package.section, **changes})
 
 
+_NONE = none_column(TILES, TOLD)
+
+
 class Classes:
     """The task of telling one of several classes for each image, and for each tile of it where it is looked at in tiles."""
 
@@ -219,7 +238,10 @@ class Classes:
     example: ClassVar[Mapping[str, object]] = {"classes": ["round", "long"], "side_px": 64, "tile_px": 256}
 
     def columns(self, package: Package, _: tuple[str, ...]) -> TaskColumns:
-        """The class with its probability, and the probabilities of all classes; of tiles how many are of each class, and a row each."""
+        """The class with its probability, and the probabilities of all classes; of tiles how many are of each class, and a row each.
+
+        Raises ModelFault if a class has a name for which two columns would be called the same.
+        """
         section = read_section(ClassesSection, package)
         image = TaskColumns(
             field=(CLASS, CERTAINTY, PROBABILITIES),
@@ -228,11 +250,20 @@ class Classes:
         )
         if not section.has_tiles:
             return image
+        known = domain_of(package, section) is not None
+        flags, unlike = ((_NONE,), (UNLIKE,)) if known else ((), ())
+        field = (*image.field, TILES, TOLD, *count_columns(section.classes, TILES, TOLD), *flags)
+        for name, number in Counter(column.name for column in field).items():
+            if number > 1:
+                raise ModelFault(
+                    f"package {package.name!r}: the tiles of one of its classes would be counted in the column {name!r}, which has another "
+                    "meaning: rename that class"
+                )
         return replace(
             image,
-            field=(*image.field, TILES, *count_columns(section.classes, TILES)),
-            results=(*image.results, *count_names(section.classes, TILES)),
-            objects=tile_columns(section.classes),
+            field=field,
+            results=(*image.results, *count_names(section.classes, TILES), *(flag.name for flag in flags)),
+            objects=(*tile_columns(section.classes), *unlike),
             object_count=TILES.name,
             object_name=TILE,
         )
@@ -260,40 +291,80 @@ class ClassesHead:
     def find(self, view: View) -> Found:
         """The class of a field: of the mean over its tiles, if it is looked at in tiles; and then the class of each tile.
 
-        Raises ModelFault if the network's output is no probabilities of the package's classes.
+        What shows nothing, a tile or a field, has no class and is part of no mean and no share. Raises ModelFault if the network's output is no probabilities of the package's classes.
         """
         section = self._section
         with view.clock("infer"):
             windows, vectors = tile_vectors(view, section.tile, section.levels)
+            shown = showing(view, windows)
         chances, features = chances_of(vectors, section, self._package)
-        told = chances.mean(axis=0)
+        found = self._of_field(view, shown, chances, features)
+        if not section.has_tiles:
+            return found
+        best_of = chances.argmax(axis=1)[shown]
+        numbers: dict[str, Value] = {
+            TILES.name: len(windows),
+            TOLD.name: int(shown.sum()),
+            **count_values(best_of, section.classes, TILES),
+        }
+        domain = domain_of(self._package, section)
+        unlike = None if domain is None else unlikeness_of(domain, features)
+        mostly: tuple[Doubt, ...] = ()
+        if unlike is not None:
+            numbers[_NONE.name], mostly = mostly_none(unlike[shown])
+        return replace(
+            found,
+            values={**found.values, **numbers},
+            warnings=(*found.warnings, *mostly),
+            tiles=Parts(
+                len(windows), lambda: (tile_values(windows, shown, chances, section.classes, unlike), {})
+            ),
+            boxes=windows[shown][:, [0, 2, 1, 3]].astype(np.float64),
+            classes=best_of,
+        )
+
+    def _of_field(
+        self, view: View, shown: NDArray[np.bool_], chances: Chances, features: NDArray[np.float64]
+    ) -> Found:
+        """What is told of a field as one, from the probabilities (n, K) and features (n, F) of its windows and whether they show something (n,)."""
+        section = self._section
+        if not shown.any():
+            none = dict.fromkeys((CLASS.name, CERTAINTY.name, PROBABILITIES.name))
+            return Found(none, warnings=(Doubt.SHOWS_NOTHING,))
+        told = chances[shown].mean(axis=0)
         best = int(np.argmax(told))
-        described = tuple(map(float, features.mean(axis=0)))
+        # A package that looks at tiles knows its training images by the means over all of their tiles.
+        described = tuple(map(float, features[shown | (section.tile_px is not None)].mean(axis=0)))
         domain = self._package.domain
-        found = Found(
+        return Found(
             {
                 CLASS.name: section.classes[best],
                 CERTAINTY.name: float(told[best]),
                 PROBABILITIES.name: tuple(float(chance) for chance in told),
             },
+            warnings=_larger(view.shape, section),
             features=described or None,
             unlike=domain.unlikeness(described) if domain is not None and described else None,
-        )
-        if not section.has_tiles:
-            return found
-        best_of = chances.argmax(axis=1)
-        numbers = {TILES.name: len(windows), **count_values(best_of, section.classes, TILES)}
-        return replace(
-            found,
-            values={**found.values, **numbers},
-            tiles=Parts(len(windows), lambda: (tile_values(windows, chances, section.classes), {})),
-            boxes=windows[:, [0, 2, 1, 3]].astype(np.float64),
-            classes=best_of,
         )
 
     def size(self, _: tuple[Plane, ...], __: CanvasMaps) -> SizeEstimate:
         """`NO_ESTIMATE`: a class does not depend on the size of objects."""
         return NO_ESTIMATE
+
+
+def domain_of(package: Package | None, section: ClassesSection) -> TrainingDomain | None:
+    """By which parts of an image that are unlike the images of the training are told; None if the package does not say, or says it of means over
+    tiles.
+    """
+    return None if package is None or section.tile_px is not None else package.domain
+
+
+def _larger(shape: Shape, section: ClassesSection) -> tuple[str, ...]:
+    """The doubt that an image of `shape` (H, W), looked at as a whole, is much larger than those of the training, with how many times; () if not."""
+    if section.tile is not None or section.image_px is None:
+        return ()
+    times = max(side / usual for side, usual in zip(shape, section.image_px, strict=True))
+    return (f"{Doubt.IMAGE_LARGER}:{times:.2g} times",) if times >= _LARGER else ()
 
 
 def chances_of(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cellcount_core.domain.doubts import Doubt, sentence, unknown_codes
+from cellcount_core.domain.doubts import Doubt, meaning, sentence, unknown_codes
 from cellcount_core.domain.errors import Reason, Status
 from cellcount_core.domain.fields import FieldKey
 from cellcount_core.output.rows import FieldRow
@@ -105,6 +105,13 @@ def test_every_code_has_a_sentence_for_one_field_and_for_many() -> None:
         assert one.split(" ")[4] != many.split(" ")[4]
     assert unknown_codes(["size_unknown", "channel_missing:w2", "other"]) == ["other"]
     assert sentence("of_a_later_version", 2, 3) == "2 of 3 fields warn of `of_a_later_version`"
+
+
+def test_an_image_of_another_kind_is_told_of_in_words_of_what_the_run_tells() -> None:
+    assert "its count has no interval" in meaning("out_of_domain", "instances")
+    assert "none of the classes" in meaning("out_of_domain", "classes")
+    assert "the patterns told of it" in meaning("out_of_domain", "patterns")
+    assert not any("interval" in meaning("out_of_domain", task) for task in ("classes", "patterns"))
 
 
 def test_the_hint_names_a_package_that_fits_and_none_where_none_does() -> None:

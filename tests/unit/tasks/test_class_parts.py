@@ -4,6 +4,8 @@ it was taught with.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from cellcount_core.cli.main import main
 from cellcount_core.config import RunConfig
 from cellcount_core.domain.columns import Schema
-from cellcount_core.domain.errors import ConfigFault, ExitCode
+from cellcount_core.domain.errors import ConfigFault, ExitCode, ModelFault
 from cellcount_core.labelled.image import pixels_in_memory
 from cellcount_core.models.engines import load_engine, resolve_engine
 from cellcount_core.models.package import Package, read_for_writing, write_package
@@ -25,7 +27,7 @@ from cellcount_core.pipeline.context import package_of
 from cellcount_core.pipeline.field import PlanesKit, examine, planes_kit
 from cellcount_core.pipeline.rows import run_schema
 from cellcount_core.tasks.classes.columns import TILES, count_values
-from cellcount_core.tasks.task import Found
+from cellcount_core.tasks.task import Found, Truth, task_of
 from tests.boxes import LARGE, SMALL, Disc, box_package, disc_image
 from tests.jobs import rows
 from tests.random_features import train_classes
@@ -106,7 +108,7 @@ def test_an_image_is_of_the_class_of_the_mean_over_its_tiles_whether_tiles_have_
     by_tile, by_image = (found_in(asked(tiled, per=per), mosaic()) for per in ("tile", "image"))
     assert by_image.parts is None and not schema_of(asked(tiled, per="image")).objects
     assert {name: by_tile.values[name] for name in by_image.values} == dict(by_image.values)
-    assert by_tile.values["tiles"] == 3
+    assert by_tile.values["tiles"] == by_tile.values["tiles_told"] == 3
     assert schema_of(asked(tiled, per="tile")) == schema_of(asked(tiled))
 
 
@@ -145,6 +147,97 @@ def test_shares_of_no_tiles_are_not_known_and_those_of_some_have_intervals() -> 
     assert (some["tiles_a"], some["tiles_b"], some["tiles_b_share"]) == (2, 1, pytest.approx(1 / 3))
     low, high = some["tiles_b_share_low"], some["tiles_b_share_high"]
     assert isinstance(low, float) and isinstance(high, float) and 0 < low < 1 / 3 < high < 1
+
+
+def noise() -> NDArray[np.uint16]:
+    return np.random.default_rng(5).normal(300, 12, (SIDE, SIDE)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "nothing", [np.full((SIDE, SIDE), 7, np.uint16), np.zeros((1, 1), np.uint16), noise()]
+)
+@pytest.mark.parametrize("per", ["image", "tile"])
+def test_an_image_that_shows_nothing_is_told_no_class(
+    whole: Package, nothing: NDArray[np.uint16], per: str
+) -> None:
+    run = asked(whole, per=per, **({"crop_px": SIDE} if per == "tile" else {}))
+    with kit_of(run) as kit:
+        seen = examine(kit, pixels_in_memory({"image": nothing}, "made up"))
+    told = seen.found.values
+    assert told["class"] is told["class_probability"] is told["probability"] is None
+    assert "shows_nothing" in seen.warnings
+
+
+def test_tiles_that_show_nothing_are_told_no_class_and_are_part_of_no_share(
+    tiled: Package,
+) -> None:
+    field = np.hstack([noise(), shape_image("rings", 7), noise(), noise()])
+    run = asked(tiled, per="tile")
+    found = found_in(run, field)
+    values = found.values
+    assert (values["tiles"], values["tiles_told"], values["tiles_rings"], values["tiles_dots"]) == (
+        4,
+        1,
+        1,
+        0,
+    )
+    assert (values["class"], values["tiles_rings_share"]) == ("rings", 1)
+    assert found.tiles is not None and found.boxes is not None
+    columns, _ = found.tiles.rows()
+    assert np.asarray(columns["empty"]).tolist() == [True, False, True, True]
+    assert list(columns["class"]) == [None, "rings", None, None]
+    assert np.isnan(np.asarray(columns["probability_rings"], np.float64)).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert len(found.boxes) == 1
+    alone = found_in(run, shape_image("rings", 7))
+    assert values["probability"] == pytest.approx(alone.values["probability"], abs=0.05)
+
+
+def test_what_shows_nothing_enters_no_share_of_a_well(whole: Package, tmp_path: Path) -> None:
+    folder = tmp_path / "P"
+    folder.mkdir()
+    for site, pixels in enumerate((shape_image("dots", 1), noise(), np.zeros_like(noise())), 1):
+        tifffile.imwrite(folder / f"P_B02_s{site}_w1.TIF", pixels)
+    out = tmp_path / "out"
+    assert main(["count", str(folder), str(out), "--layout", "imagexpress", "--model", str(whole.folder),
+                 "--runner", "serial"]) == ExitCode.OK  # fmt: skip
+    [well] = pq.read_table(out / "wells.parquet").to_pylist()
+    assert (well["class_dots"], well["class_dots_share"], well["class_rings"]) == (1, 1, 0)
+    assert well["probability_dots"] == max(rows(out, "fields").to_pylist()[0]["probability"])
+    assert main(["verify", str(out)]) == ExitCode.OK
+
+
+def test_an_image_that_shows_nothing_is_evaluated_as_not_told(whole: Package) -> None:
+    scoring = task_of(whole).scoring(whole)
+    none, dots = (found_in(asked(whole), each) for each in (noise(), shape_image("dots", 1)))
+    truths = [Truth("1", values={"class": "rings"}), Truth("2", values={"class": "dots"})]
+    scored = [scoring.score(truth, found) for truth, found in zip(truths, (none, dots), strict=True)]
+    figures = scoring.figures(scored)
+    assert (figures["images"], figures["accuracy"], figures["balanced_accuracy"]) == (2, 0.5, 0.5)
+    assert [figures[f"rings_told_{name}"] for name in CLASSES] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((96, 96), ()), ((96, 190), ()), ((480, 96), ("image_larger_than_taught:5 times",))],
+)
+def test_an_image_much_larger_than_those_of_the_training_is_told_of_unless_it_is_looked_at_in_tiles(
+    whole: Package, tmp_path: Path, shape: tuple[int, int], said: tuple[str, ...]
+) -> None:
+    told = with_section(whole, tmp_path / "told", image_px=[SIDE, SIDE])
+    field = np.tile(shape_image("stripes", 3), (5, 2))[: shape[0], : shape[1]]
+    assert found_in(asked(told), field).warnings == said
+    assert found_in(asked(told, per="tile"), field).warnings == ()
+
+
+def test_the_same_name_for_two_columns_of_tiles_is_refused(tiled: Package, tmp_path: Path) -> None:
+    odd = with_section(tiled, tmp_path / "odd", classes=["told", "rings", "stripes"])
+    with pytest.raises(ModelFault, match="the column 'tiles_told', which has another meaning"):
+        schema_of(asked(odd))
 
 
 CROP = 40
@@ -203,7 +296,9 @@ def test_an_object_at_the_edge_is_told_as_in_a_field_that_goes_on_as_its_mirror_
     assert {place: told["b"][place] for place in told["a"]} == pytest.approx(told["a"], abs=0.02)
 
 
-def test_objects_unlike_all_images_of_the_training_are_none_of_these(sizes: Package, tmp_path: Path) -> None:
+def test_objects_unlike_all_images_of_the_training_are_none_of_these(
+    sizes: Package, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     discs: list[Disc] = [(40, 40, SMALL), (40, 110, LARGE)]
     known, strange = disc_image(discs), disc_image(discs)
     strange[96:146, 20:140:4] = strange[96:146, 21:140:4] = 3300
@@ -217,6 +312,46 @@ def test_objects_unlike_all_images_of_the_training_are_none_of_these(sizes: Pack
         assert (one["class_out_of_domain"] > 0.5) == (one["Nuclei_Location_Center_Y"] > 90)
     wells = pq.read_table(tmp_path / "out" / "wells.parquet").to_pylist()
     assert [row["count_none_of_these"] for row in wells] == [0, 1]
+    said = capsys.readouterr().out
+    assert "20.0 % of objects none of these, whatever is told" in said
+    assert main(["export", str(tmp_path / "out"), str(tmp_path / "results.csv")]) == ExitCode.OK
+    table = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert [row["count_none_of_these"] for row in table] == ["0", "1"]
+
+
+def strange_disc(seed: int) -> NDArray[np.uint16]:
+    """Stripes, which no disc has."""
+    stripes = disc_image([], (CROP, CROP), seed)
+    stripes[:, ::4] += 3000
+    stripes[:, 1::4] += 3000
+    return stripes
+
+
+def test_a_field_mostly_of_tiles_that_are_none_of_these_says_so(sizes: Package) -> None:
+    known = [disc_image([(CROP // 2, CROP // 2, SMALL)], (CROP, CROP), seed) for seed in range(2)]
+    field = np.hstack([*known, *map(strange_disc, range(4)), disc_image([], (CROP, CROP))])
+    found = found_in(asked(sizes, per="tile"), field)
+    values = found.values
+    assert (values["tiles"], values["tiles_told"], values["tiles_none_of_these"]) == (7, 6, 4)
+    assert "none_of_these" in found.warnings
+    assert found.tiles is not None
+    columns, _ = found.tiles.rows()
+    unlike = np.asarray(columns["class_out_of_domain"], np.float64)
+    assert (unlike[:6] > 0.5).tolist() == [False] * 2 + [True] * 4 and np.isnan(unlike[6])
+    assert "tiles_none_of_these" in schema_of(asked(sizes, per="tile")).results
+
+
+def test_a_field_mostly_of_objects_that_are_none_of_these_is_not_said_to_have_no_interval(
+    sizes: Package, tmp_path: Path
+) -> None:
+    field = disc_image([], (470, 160))
+    for top in range(20, 420, 90):
+        field[top : top + 50, 20:140:4] = field[top : top + 50, 21:140:4] = 3300
+        field[top : top + 50, 22:140:4] = field[top : top + 50, 23:140:4] = 1500
+    assert count(sizes, folder_of(tmp_path / "in", a=field), tmp_path / "out") == ExitCode.OK
+    [row] = rows(tmp_path / "out", "fields").to_pylist()
+    assert (row["count"], row["count_none_of_these"]) == (5, 5)
+    assert "none_of_these" in row["warnings"] and "out_of_domain" not in row["warnings"]
 
 
 def test_an_image_without_objects_has_0_of_each_class(sizes: Package, tmp_path: Path) -> None:
