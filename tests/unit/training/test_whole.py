@@ -17,7 +17,13 @@ from cellcount_core.images.normalise import compress
 from cellcount_core.labelled.whole import WholeImage
 from cellcount_core.models.package import InputSpec
 from cellcount_core.pipeline.maps import FieldVectors, levels
-from cellcount_core.tasks.classes.learn import ClassesConfig, ClassLesson, at_its_bound, fit_temperature
+from cellcount_core.tasks.classes.learn import (
+    ClassesConfig,
+    ClassesLearning,
+    ClassLesson,
+    at_its_bound,
+    fit_temperature,
+)
 from cellcount_core.tasks.classes.task import tempered
 from cellcount_core.tasks.task import Levels
 from cellcount_core.tasks.whole import starts, tiles_of
@@ -353,3 +359,21 @@ def test_nobody_counts_with_a_shuffled_baseline_unknowingly(tmp_path: Path) -> N
     assert any(line.startswith(f"BASELINE: {random}") for line in said)
     told = json.loads((tmp_path / "work" / "learning.json").read_text())
     assert told["taught_nothing"].startswith(random) and told["verdicts"][0] in said
+
+
+@pytest.mark.slow
+def test_what_shows_nothing_is_left_out_of_what_a_training_says_of_itself(tmp_path: Path) -> None:
+    pytest.importorskip("keras", reason="Keras is not installed (extra: train)")
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: train)")
+    from cellcount_core.training.trainer import train
+
+    class_table(tmp_path, 60)
+    config = tiny_classes(tmp_path, steps=2, checkpoint_every=2, int8="off")
+    measured = ClassesLearning().load(config, lambda _: None).validation
+    tifffile.imwrite(tmp_path / Path(measured[0].id).with_suffix(".tif"), np.full((96, 96), 7, np.uint16))
+    said: list[str] = []
+    train(config, report=said.append)
+    number = len(measured)
+    assert f"1 of {number} images that did not train show nothing, and no class is told of them" in said
+    told = json.loads((tmp_path / "work" / "learning.json").read_text())
+    assert sum(map(sum, told["confusion"])) == number - 1
