@@ -265,7 +265,24 @@ def _chosen(
     left = Counter[_ReadAs]() if not strict else seen.left_by(name)
     if any(one.certain & one.fields for one in left):
         raise _mixed([name, *sorted({other for one in left for other in one.certain & one.fields})], seen)
+    strangers = [
+        other
+        for other in seen.metadata
+        if other != name and not layouts[other][0].traits.told_by_table and not seen.read_by(other)
+    ]
+    if strangers and name not in seen.metadata:
+        raise _not_described(name, strangers[0], seen)
     return Proposal(_settings(layouts[name][0]), _evidence(name, seen, left))
+
+
+def _not_described(name: str, other: str, seen: _NamesSeen) -> ConfigFault:
+    """The fault for names of one layout beside metadata of another, which would then say nothing of wells, channels and missing fields."""
+    files = seen.metadata[other]
+    return ConfigFault(
+        f"the layout {name} reads {seen.read_by(name):,} of {_many(seen.images, 'name')}, such as {seen.names[0]!r}, but {_shown(files)} "
+        f"{_is(files)} metadata of {other}, which reads none of them: --layout {name} goes by the names alone; to go by the metadata, name "
+        f"the images as {other} does"
+    )
 
 
 def _evidence(name: str, seen: _NamesSeen, left: Mapping[_ReadAs, int]) -> str:

@@ -16,7 +16,7 @@ The `.HTD` (Bio-Formats' CellWorxReader.java reads it too) is in the folder of t
 for each key: `"XWells", 12`. It states the wells, sites, channels, time points and z steps that were selected. It has no pixel size; the
 TIFFs have it. Its last line is `"EndFile"`. A file without that line, or without another line that every HTD has, was cut short and is
 refused, because it would hide missing fields. A wavelength with `WaveCollect` 0 was not acquired, so it is not missing. Sites are
-numbered over the selected cells of the grid of sites, in reading order.
+numbered over the selected cells of the grid of sites, in reading order. If no SiteSelection line is there, no field is expected of it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ PROJECTION = 0
 
 _HTD = "htd"
 _MOST_BYTES = 4 * 2**20
+_NO_SELECTION = (
+    "no SiteSelection line says which sites were acquired, so fields that are missing are not told by it"
+)
 _MOST_SITES, _MOST_CHANNELS, _MOST_STEPS = 10_000, 99, 100_000
 
 
@@ -182,6 +185,10 @@ class _Htd:
             raise Unreadable(self._key, f"has no line {name}, which each HTD file has")
         return self._values[name]
 
+    def has(self, name: str) -> bool:
+        """Whether there is a line `name`."""
+        return name in self._values
+
     def text(self, name: str) -> str:
         """The text of `name`, "" if there is no such line."""
         return ", ".join(self._values.get(name, []))
@@ -205,7 +212,7 @@ def _read_htd(key: str, body: bytes) -> PlateFacts:
     htd = _Htd(key, body)
     rows, columns = htd.number("YWells", None, 32), htd.number("XWells", None, 48)
     why = f"no file; {file_name(key)} states that this well and site were acquired"
-    expected = (ExpectedFields(_selected_wells(htd, rows, columns), _selected_sites(htd), why),)
+    wells, sites = _selected_wells(htd, rows, columns), _selected_sites(htd)
     stacked = htd.flag("ZSeries", "FALSE")
     return PlateFacts(
         folder=_place(parent(key))[0],
@@ -214,7 +221,8 @@ def _read_htd(key: str, body: bytes) -> PlateFacts:
         rows=rows or None,
         columns=columns or None,
         channels=_channels(htd),
-        expected=expected,
+        expected=() if sites is None else (ExpectedFields(wells, sites, why),),
+        notes=(_NO_SELECTION,) if sites is None else (),
         timepoints=htd.number("TimePoints", 0, _MOST_STEPS) or None,
         planes=(htd.number("ZSteps", 0, _MOST_STEPS) or None) if stacked else None,
     )
@@ -229,11 +237,13 @@ def _selected_wells(htd: _Htd, rows: int, columns: int) -> tuple[str, ...]:
     )
 
 
-def _selected_sites(htd: _Htd) -> tuple[int, ...]:
-    """The selected sites. If `Sites` is FALSE there is one, whatever the size of the grid."""
+def _selected_sites(htd: _Htd) -> tuple[int, ...] | None:
+    """The selected sites. If `Sites` is FALSE there is one, whatever the size of the grid. None if no line says which were selected."""
     if not htd.flag("Sites"):
         return (1,)
     across, down = htd.number("XSites", None, _MOST_SITES), htd.number("YSites", None, _MOST_SITES)
+    if not any(htd.has(f"SiteSelection{row + 1}") for row in range(down)):
+        return None
     number = sum(sum(htd.flags(f"SiteSelection{row + 1}", across)) for row in range(down))
     return tuple(range(1, number + 1))
 

@@ -148,3 +148,11 @@ def test_arrays_beside_image_files_are_refused() -> None:
 def test_the_order_of_the_names_changes_nothing() -> None:
     assert proposed(IMAGEXPRESS) == proposed(IMAGEXPRESS[::-1])
     assert refusal([*IMAGEXPRESS, *HARMONY]) == refusal([*HARMONY, *IMAGEXPRESS[::-1]])
+
+
+def test_metadata_of_an_instrument_beside_names_that_it_does_not_write_is_not_passed_over() -> None:
+    names = [f"P 1_a0{well}_s{site}_w1.tif" for well in (1, 2) for site in (1, 2)]
+    assert proposed(names).layout.kind == "sbs"
+    told = refusal([*names, "P 1.HTD"])
+    assert "P 1.HTD is metadata of imagexpress, which reads none of them" in told
+    assert "--layout sbs goes by the names alone" in told

@@ -10,6 +10,8 @@ from cellcount_core.domain.fields import FieldKey, Parsed
 from cellcount_core.domain.plates import WellPosition
 from cellcount_core.layouts.base import Ignored
 from cellcount_core.layouts.imagexpress import KIND, ImageXpress
+from cellcount_core.layouts.metadata import Unreadable
+from tests.contract.layouts.layout_contract import HTD
 from tests.often import often
 
 GUID = "E94C24BD-45E4-450A-9919-257C714278F7"
@@ -98,3 +100,16 @@ def test_a_file_outside_the_z_folders_and_one_in_zstep_0_are_the_projection() ->
         parsed = layout.parse(f"{folder}/p_B02_s1_w1.TIF")
         assert isinstance(parsed, Parsed)
         assert parsed.plane == KIND.traits.projection_plane == 0
+
+
+def test_an_htd_that_says_no_site_selection_keeps_all_else_and_expects_nothing() -> None:
+    whole = HTD.decode("latin-1").split("\r\n")
+    without = "\r\n".join(line for line in whole if "SiteSelection" not in line).encode("latin-1")
+    [before], [after] = (ImageXpress("p").describe({"P/P.HTD": body}) for body in (HTD, without))
+    assert before.expected
+    assert not after.expected
+    assert (after.channels, after.rows, after.columns) == (before.channels, before.rows, before.columns)
+    assert "no SiteSelection line" in after.notes[0]
+    one = "\r\n".join(line for line in whole if "SiteSelection2" not in line).encode("latin-1")
+    with pytest.raises(Unreadable, match="no line SiteSelection2"):
+        ImageXpress("p").describe({"P/P.HTD": one})
