@@ -14,6 +14,7 @@ from cellcount_core.cli.options import (
     Layout,
     Measure,
     Model,
+    PlateFormat,
     Set,
     UmPerPx,
 )
@@ -35,6 +36,7 @@ def test_layout(
         ),
     ],
     layout: Layout = None,
+    plate_format: PlateFormat = None,
     assignments: Set = None,
     endpoint: Endpoint = None,
     anonymous: Anonymous = False,
@@ -59,11 +61,11 @@ def test_layout(
         raise typer.BadParameter(
             "PATH, or PATTERN and PATH are expected; quote a pattern, or the shell takes it apart"
         )
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = {"run.plate_format": plate_format}
     if len(places) == 2:
         if layout not in (None, "pattern"):
             raise typer.BadParameter(f"a PATTERN is of --layout pattern, not of {layout}")
-        layout, settings = "pattern", {"run.layout.pattern": places[0]}
+        layout, settings = "pattern", settings | {"run.layout.pattern": places[0]}
     job = job_from_arguments(
         source=places[-1], output="(none)", layout=layout, assignments=assignments, endpoint=endpoint,
         anonymous=anonymous, settings=settings,
@@ -78,6 +80,7 @@ def check(
     measure: Measure = None,
     model: Model = None,
     um_per_px: UmPerPx = None,
+    plate_format: PlateFormat = None,
     price: Annotated[
         float | None,
         typer.Option(
@@ -115,6 +118,7 @@ def check(
 
     job = job_from_arguments(
         source=source, output="(none)", layout=layout, channels=channel, measure=measure, model=model,
-        assignments=assignments, endpoint=endpoint, anonymous=anonymous, settings={"run.um_per_px": um_per_px},
+        assignments=assignments, endpoint=endpoint, anonymous=anonymous,
+        settings={"run.um_per_px": um_per_px, "run.plate_format": plate_format},
     )  # fmt: skip
     raise typer.Exit(inspecting.check(job, price, workers))

@@ -105,7 +105,9 @@ def hint(images: int, conventions: Mapping[str, int]) -> str | None:
 
 
 _LETTER = re.compile(r"(?P<before>.*[0-9])(?P<ending>[A-Za-z])", re.DOTALL)
-_WORD = re.compile(r"(?P<before>.*)(?P<separator>[_\-. ])(?P<ending>[A-Za-z][A-Za-z0-9]{0,11})", re.DOTALL)
+_WORD = re.compile(
+    r"(?P<before>.*)(?P<separator>[_\-. ])(?P<ending>[A-Za-z][A-Za-z0-9]{0,11}|[0-9]{3}nm)", re.DOTALL
+)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _MOST_SETS = 64
 _LEAST_IMAGES = 2

@@ -177,3 +177,17 @@ def test_an_instruments_metadata_is_held_against_the_files(capsys: pytest.Captur
     assert "9987.HTD states 6 time points (files are of 2)" in out
     assert "3 fields are missing, such as B02 site 2 time 1" in out
     assert "note: plate '9987@9987_Plate_3435': 1.3672 µm per px, by image files" in out
+
+
+def test_what_the_refusal_of_numbered_wells_advises_works_in_every_command_that_gives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for well in (1, 2):
+        tifffile.imwrite(folder / f"--W{well:05d}--P00001--Z00000--T00000--DAPI.tif", discs(4, 96, well))
+    for command in (["check"], ["layout", "test"]):
+        assert main([*command, str(folder)]) == ExitCode.CONFIG
+        assert "--plate-format 96" in capsys.readouterr().out
+        assert main([*command, str(folder), "--plate-format", "96"]) == ExitCode.OK
+        assert "A01" in capsys.readouterr().out

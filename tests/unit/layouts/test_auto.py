@@ -156,3 +156,9 @@ def test_metadata_of_an_instrument_beside_names_that_it_does_not_write_is_not_pa
     told = refusal([*names, "P 1.HTD"])
     assert "P 1.HTD is metadata of imagexpress, which reads none of them" in told
     assert "--layout sbs goes by the names alone" in told
+
+
+def test_wavelengths_at_the_end_of_names_are_channels_of_one_image() -> None:
+    told = refusal([f"{image} {wave}nm.tif" for image in "ab" for wave in (405, 488)])
+    assert "'a 405nm' and 'a 488nm'" in told
+    assert proposed(["2024 405nm.tif"]).layout.kind == "flat"
