@@ -170,7 +170,10 @@ def assign(tree: Tree, assignment: str, model: type[BaseModel]) -> None:
     value: object = _expanded(alone, model, f"--set {assignment!r}")
     for key in keys:
         value = value[key] if isinstance(value, dict) else value
-    set_at(tree, keys, value)
+    try:
+        set_at(tree, keys, value)
+    except ConfigFault as fault:
+        raise ConfigFault(f"{fault}{_elsewhere(keys[-1], model)}") from None
 
 
 def parsed_assignment(assignment: str) -> tuple[list[str], object]:
@@ -294,6 +297,22 @@ def _known_keys(model: type[BaseModel], path: str) -> list[str]:
                 ]
         current = inner
     return sorted({key for one in current for key in one.model_fields})
+
+
+def _elsewhere(key: str, model: type[BaseModel]) -> str:
+    """Which settings have a key of that name, as a hint; "" if none has."""
+    places = sorted(set(_places_of(key, [model], "")))
+    return f"; {' and '.join(places)} can be" if places else ""
+
+
+def _places_of(key: str, models: Sequence[type[BaseModel]], path: str) -> list[str]:
+    found = []
+    for one in models:
+        for name, field in one.model_fields.items():
+            where = f"{path}.{name}" if path else name
+            found += [where] if name == key else []
+            found += _places_of(key, _models_in(field.annotation), where)
+    return found
 
 
 def _expanded(tree: Tree, model: type[BaseModel], origin: str) -> Tree:

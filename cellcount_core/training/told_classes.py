@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,18 @@ from cellcount_core.tasks.classes.judge import (
     distinguishable,
     what_curves_say,
 )
+from cellcount_core.training.watching import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 JSON_FILE = "learning.json"
 PNG_FILE = "learning.png"
-_SHOWN = 24
+_SHOWN, _IN_A_ROW = 24, 8
+_ROW_IN, _PLOTS_IN = 1.7, 3.4
+"""Height in inches of a row of images, and of the plots below them."""
+
+_FEW_POINTS = 12
 _BINS = 5
 _RIGHT, _WRONG = "#1a9641", "#d7191c"
 
@@ -98,8 +104,10 @@ class ToldClasses:
 def write_told(folder: Path, found: ToldClasses, pictures: Sequence[NDArray[np.float32]]) -> None:
     """Write learning.json and learning.png. `pictures` (h, w, C), 0 for the background to about 1, are those of the first images."""
     text = json.dumps(found.plain(), indent=1, ensure_ascii=False)
-    (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
-    _draw(folder / PNG_FILE, found, pictures)
+    with written_whole(folder / JSON_FILE) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    with written_whole(folder / PNG_FILE) as path:
+        _draw(path, found, pictures)
 
 
 def shown_places(found: ToldClasses) -> list[int]:
@@ -118,13 +126,17 @@ def _draw(path: Path, found: ToldClasses, pictures: Sequence[NDArray[np.float32]
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    upper, lower = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=(1.5, 1)), dtype=object))
     places = shown_places(found)
+    rows = max(1, math.ceil(len(places) / _IN_A_ROW))
+    heights = (_ROW_IN * rows, _PLOTS_IN)
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    if found.taught_nothing:
+        figure.suptitle(f"BASELINE: {found.taught_nothing}", fontsize=10)
+    upper, lower = np.ravel(np.asarray(figure.subfigures(2, 1, height_ratios=heights), dtype=object))
     if places:
         for panel, place, picture in zip(
-            upper.subplots(3, _SHOWN // 3).ravel(), places, pictures, strict=False
+            upper.subplots(rows, _IN_A_ROW, squeeze=False).ravel(), places, pictures, strict=False
         ):
             _draw_image(panel, found, place, picture)
         for panel in upper.axes[len(places) :]:
@@ -140,10 +152,14 @@ def _draw(path: Path, found: ToldClasses, pictures: Sequence[NDArray[np.float32]
             wrap=True,
         )
     curves, table, sure = lower.subplots(1, 3)
-    curves.plot(range(1, len(found.train_curve) + 1), found.train_curve, label="training")
-    curves.plot(range(1, len(found.held_out_curve) + 1), found.held_out_curve, label="held out")
+    count = len(found.train_curve)
+    # A line of one point is not seen.
+    mark = "o" if count < _FEW_POINTS else None
+    for shares, label in ((found.train_curve, "training"), (found.held_out_curve, "held out")):
+        curves.plot(range(1, count + 1), shares, marker=mark, label=label)
     curves.axhline(1 / len(found.classes), color="grey", linestyle=":", label="guessing")
-    curves.set(xlabel="point of the curve", ylabel="accuracy", ylim=(0, 1.02))
+    curves.set(xlabel="point of the curve", ylabel="accuracy", xlim=(0.5, count + 0.5), ylim=(0, 1.02))
+    curves.xaxis.get_major_locator().set_params(integer=True)
     curves.legend(fontsize=8)
     _draw_confusion(table, found)
     _draw_calibration(sure, found)

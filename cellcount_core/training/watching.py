@@ -101,14 +101,30 @@ _PLAIN = [each.name for each in fields(CurvePoint) if each.name != "whole"]
 def write_curve(work_dir: Path, points: list[CurvePoint]) -> None:
     """Write curves.csv and curves.png: losses, accuracies and, below them, the figures of whole images if there are any."""
     names = list(dict.fromkeys(name for point in points for name in point.whole))
-    with (work_dir / CSV_FILE).open("w", newline="", encoding="utf-8") as stream:
+    with (
+        written_whole(work_dir / CSV_FILE) as path,
+        path.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow([*_PLAIN, *(f"{_PREFIX}{name}" for name in names)])
         writer.writerows(
             [*(getattr(point, name) for name in _PLAIN), *(point.whole.get(name) for name in names)]
             for point in points
         )
-    _draw(work_dir / PNG_FILE, points, names)
+    with written_whole(work_dir / PNG_FILE) as path:
+        _draw(path, points, names)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write what shall lie at `path`. It comes there once all of it is written: a reader, or a run that is killed, sees the old file or
+    the new one, never a part."""
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def progress_line(point: CurvePoint, steps: int, seconds_a_step: float) -> str:
@@ -147,7 +163,8 @@ def _draw(path: Path, points: list[CurvePoint], names: list[str]) -> None:
         for name in names:
             some = [(point.step, point.whole[name]) for point in counted if name in point.whole]
             axes[2].plot(*zip(*some, strict=True), _told(name).line, label=_told(name).label)
-        axes[2].set_ylim(-0.5, 1.02)
+        least = min(point.whole[name] for point in counted for name in point.whole)
+        axes[2].set_ylim(-0.5 if least < 0 else -0.02, 1.02)
         axes[2].set_ylabel("whole images")
     for panel in axes:
         panel.grid(alpha=0.3)

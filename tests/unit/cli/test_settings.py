@@ -112,6 +112,16 @@ def test_options_win_over_the_file_and_set_wins_over_options(tmp_path: Path) -> 
     assert (job.input, job.execution.actors, job.execution.runner) == ("a", 4, "ray")
 
 
+def test_what_stands_elsewhere_is_told_where_it_was_looked_for_in_a_single_value() -> None:
+    tree: dict[str, object] = {"input": "/plate", "output": "/counts"}
+    with pytest.raises(
+        ConfigFault, match=r"input is '/plate', so input\.pattern cannot be set; run\.layout\.pattern can be"
+    ):
+        assign(tree, "input.pattern=x", JobConfig)
+    with pytest.raises(ConfigFault, match=r"input\.wings cannot be set$"):
+        assign(tree, "input.wings=x", JobConfig)
+
+
 def test_a_set_value_is_read_as_yaml() -> None:
     tree: dict[str, object] = {"input": "a", "output": "b"}
     assign(tree, "run.expect={wells: 96, sites: [1, 2]}", JobConfig)

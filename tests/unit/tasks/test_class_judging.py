@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +17,8 @@ from cellcount_core.tasks.classes.judge import (
     distinguishable,
     what_curves_say,
 )
+from cellcount_core.training.told_classes import ToldClasses, write_told
+from cellcount_core.training.watching import CurvePoint, write_curve, written_whole
 
 TRUE = np.array([0, 0, 0, 0, 1, 1])
 TOLD = np.array([0, 0, 0, 1, 1, 0])
@@ -76,3 +81,30 @@ def test_few_images_give_no_verdict_and_none_against_those_measured(
     held_out: float, watched: int, measured: float, images: int, said: str
 ) -> None:
     assert what_curves_say(Curves([0.84], [held_out], watched, measured, images), 2).startswith(said)
+
+
+def test_what_is_written_halfway_leaves_what_was_there(tmp_path: Path) -> None:
+    points = [CurvePoint(step, 1.0, 0.01, 0.5, 0.9, 0.6, 0.8, {"balanced_accuracy": 0.7}) for step in (1, 2)]
+    write_curve(tmp_path, points)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "curves.png") as path:
+        path.write_bytes(b"")
+        raise KeyboardInterrupt
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert set(before) == {"curves.csv", "curves.png"} and all(before.values())
+
+
+@pytest.mark.parametrize(("images", "rows"), [(6, 1), (20, 3)])
+def test_the_picture_has_a_mark_for_a_single_point_and_no_empty_rows(
+    tmp_path: Path, images: int, rows: int
+) -> None:
+    true = np.arange(images) % 2
+    found = ToldClasses(
+        ("a", "b"), true, true, np.full(images, 0.9), tuple(map(str, range(images))), (0.9,), (0.8,), 12
+    )
+    write_told(tmp_path, found, [np.full((16, 16, 1), 0.5, np.float32)] * images)
+    shown = cv2.imread(str(tmp_path / "learning.png"))
+    assert shown.shape[0] == pytest.approx(110 * (1.7 * rows + 3.4), abs=2)
+    orange = np.abs(shown.astype(int) - (14, 127, 255)).sum(axis=2) < 30
+    # The line in the legend has some 60 px; the mark of the point is added to that of the legend.
+    assert cv2.connectedComponents(orange.astype(np.uint8))[0] - 1 == 2
