@@ -109,7 +109,8 @@ _SETTINGS = {
     "threshold": "run.viability.thresholds", "control": "run.viability.controls", "min-diameter": "run.viability.min_diameter",
     "max-diameter": "run.viability.max_diameter", "min-circularity": "run.viability.min_circularity", "chamber": "run.viability.chamber",
     "depth": "run.viability.depth_um", "dilution": "run.viability.dilution", "runner": "execution.runner", "address": "execution.address",
-    "actors": "execution.actors", "max-failed": "execution.max_failed", "strict": "execution.strict",
+    "actors": "execution.actors", "max-failed": "execution.max_failed", "strict": "execution.strict", "per": "run.classes.per",
+    "crop": "run.classes.crop_px", "plate-format": "run.plate_format", "platemap": "run.platemap",
 }  # fmt: skip
 """What is a setting in Python, by option."""
 

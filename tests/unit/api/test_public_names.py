@@ -142,6 +142,11 @@ def test_advice_about_one_image_is_python(doubt: Doubt) -> None:
             '(settings={"run.viability.controls": {"live": ["A01", "A02"], "dead": ["H01"]}})',
         ),
         ("give it (--um-per-px UM), or", "give it (um_per_px=UM), or"),
+        (
+            "the same magnification, try --per tile",
+            'the same magnification, try settings={"run.classes.per": "tile"}',
+        ),
+        ("for example --plate-format 96 (wells", 'for example settings={"run.plate_format": 96} (wells'),
         ("without a cluster: --runner serial", 'without a cluster: settings={"execution.runner": "serial"}'),
         ("leave it out (--skip-faulty, or data.faults)", 'leave it out (faulty="skip", or data.faults)'),
         ("`cellcount count OUT --update` ends it", "`cellcount count OUT --update` ends it"),
