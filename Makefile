@@ -9,7 +9,7 @@ SPREAD := -n logical --maxprocesses 8 --dist worksteal
 help:
 	@echo "make demo   count a made-up 96-well plate on a local Ray cluster; look at demo/"
 	@echo "make test   run the tests (installs what they need into .venv)"
-	@echo "make fast   the tests of parts without the slow ones (Keras, Ray, large fields), in two minutes"
+	@echo "make fast   the tests of parts without the slow ones (Keras, Ray, large fields), in a minute and a half"
 	@echo "make env    only set up .venv (what counting needs)"
 	@echo "make lint   style, types, import layers"
 	@echo "make lock   write requirements/*.txt anew from pyproject.toml"
