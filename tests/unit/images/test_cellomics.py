@@ -35,12 +35,12 @@ def c01(body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["c01", "dib"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_the_pixels_are_those_that_are_stored(packed: bool, dtype: type[np.generic]) -> None:
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 65_535)])
+def test_the_pixels_are_those_that_are_stored(packed: bool, dtype: type[np.generic], most: int) -> None:
     pixels = (PIXELS // 300).astype(dtype)
     image = open_image(c01(dib(pixels)) if packed else dib(pixels), "x.C01", max_pixels=1_000)
     assert (image.shape, image.planes, image.images, image.um_per_px) == ((16, 6), 1, 1, None)
-    assert image.bit_max == np.iinfo(dtype).max  # type: ignore[type-var]
+    assert image.bit_max == most
     np.testing.assert_array_equal(image.read("", 0), pixels)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -113,9 +113,9 @@ def test_images_of_equal_names_stay_apart_and_every_source_is_measured(tmp_path:
 
 def test_images_labelled_in_part_are_named_as_they_are_in_the_run(tmp_path: Path) -> None:
     assert two_sources(tmp_path, partial=["3"]).partial() == ("two/3",)
-    fold = two_sources(tmp_path).in_fold(2, 5)
-    assert fold["data"].fold == (2, 5)  # type: ignore[attr-defined]
-    assert [each.fold for each in fold["beside"]] == [(2, 5)]  # type: ignore[attr-defined]
+    given = two_sources(tmp_path)
+    fold = given.model_copy(update=given.in_fold(2, 5))
+    assert [each.fold for each in fold.sources] == [(2, 5), (2, 5)]
 
 
 def test_bright_pixels_without_a_label_are_ignored_and_those_around_labels_are_not() -> None:
@@ -219,11 +219,14 @@ def test_no_source_pays_for_another_however_many_images_that_has() -> None:
     groups = ["few", *["many"] * 5]
     start = {**SEPARATOR_START, "foreground": 0.7, "edge_area": 8.0, "outline": 0.5}
 
-    def outline(**more: object) -> Mapping[str, float]:
-        return fit_cores(list(images), list(maps), lambda _: None, start=start, names=("outline",), **more)  # type: ignore[arg-type]
+    def outline(sources: Sequence[str]) -> float:
+        fitted = fit_cores(
+            list(images), list(maps), lambda _: None, start=start, names=("outline",), groups=sources
+        )
+        return fitted["outline"]
 
-    assert outline()["outline"] == pytest.approx(0.55, abs=0.051)
-    assert outline(groups=groups)["outline"] < outline()["outline"]
+    assert outline(()) == pytest.approx(0.55, abs=0.051)
+    assert outline(groups) < outline(())
 
 
 @pytest.mark.slow
